@@ -1,0 +1,1 @@
+"""WHERE training happens: the contract, its registry, and the built-in backends."""

@@ -1,0 +1,1 @@
+"""WHEN and WHETHER: specification, plan, study, engine, verdicts, tracking and the command line."""
