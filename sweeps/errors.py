@@ -1,0 +1,46 @@
+"""The errors that a user can fix. Raised anywhere in the package, printed only by the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: where it is (`file:line`, or a name), what is wrong, and what to do about it."""
+
+    place: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+
+class SweepError(Exception):
+    """Something failed that the user can act on: a message, a hint with the remedy, and the exit code."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UserInputError(SweepError):
+    """What the user wrote is wrong; `problems` holds all of it, found before anything was spent."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(each) for each in self.problems))
+
+
+class Interrupted(SweepError):
+    """The user stopped the sweep; it can be continued. Exit code as shells use for Ctrl-C."""
+
+    exit_code = 130

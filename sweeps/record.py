@@ -1,0 +1,129 @@
+"""What is known of a trial and of a sweep: plain values that the study stores and everything else reads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from backends.contract import Handle, Measured, Scalar
+
+
+class TrialState(StrEnum):
+    """Where a trial stands. A failed trial is never `stopped`, and a stopped one is no failure."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        """True for every state that is final."""
+        return self is not TrialState.RUNNING
+
+
+class VerdictKind(StrEnum):
+    """How a trial's fit is judged."""
+
+    HEALTHY = "healthy"
+    UNDERFIT = "underfit"
+    OVERFIT = "overfit"
+    DIVERGED = "diverged"
+    UNSETTLED = "unsettled"
+
+
+@dataclass(frozen=True)
+class FitVerdict:
+    """A judgement on a learning curve.
+
+    `evidence` is one sentence with the numbers, `advice` what to try next (may be empty), `onset_epoch` where
+    over-fitting or divergence began, `keep_epoch` the epoch whose weights are best. `confidence` is in 0..1.
+    """
+
+    kind: VerdictKind
+    evidence: str
+    advice: str = ""
+    onset_epoch: float | None = None
+    keep_epoch: float | None = None
+    confidence: float = 1.0
+
+
+@dataclass(frozen=True)
+class Spend:
+    """What was used so far. `usd` is None where nobody knows the price."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    usd: float | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial, as far as it is known. `curve` holds its evaluations in order, the base model's own score first.
+
+    `hyperparameters` is the point that was asked for, `resolved` what the backend made of it; `values` are the
+    objective values of the kept epoch, in the objectives' order; times are seconds since the Unix epoch.
+    """
+
+    number: int
+    key: str
+    base_model: str
+    hyperparameters: Mapping[str, Scalar]
+    seed: int
+    state: TrialState = TrialState.RUNNING
+    reason: str = ""
+    handle: Handle | None = None
+    resolved: Mapping[str, Scalar] = field(default_factory=dict)
+    curve: tuple[Measured, ...] = ()
+    values: tuple[float, ...] | None = None
+    best_epoch: float | None = None
+    model: str | None = None
+    spend: Spend = field(default_factory=Spend)
+    verdict: FitVerdict | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    duplicate_of: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; `from_json` inverts it."""
+        return dataclasses.asdict(
+            dataclasses.replace(self, hyperparameters=dict(self.hyperparameters), resolved=dict(self.resolved))
+        )
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Rebuild a trial from `to_json`'s value."""
+        verdict, handle = value["verdict"], value["handle"]
+        return cls(
+            **{
+                **value,
+                "state": TrialState(value["state"]),
+                "handle": Handle(**handle) if handle else None,
+                "curve": tuple(Measured(**each) for each in value["curve"]),
+                "values": tuple(value["values"]) if value["values"] is not None else None,
+                "spend": Spend(**value["spend"]),
+                "verdict": FitVerdict(**{**verdict, "kind": VerdictKind(verdict["kind"])}) if verdict else None,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric of an evaluation, and which way is better."""
+
+    metric: str
+    direction: Literal["maximize", "minimize"]
+
+    def better(self, candidate: float, incumbent: float) -> bool:
+        """Return whether `candidate` is strictly better than `incumbent`."""
+        return candidate > incumbent if self.direction == "maximize" else candidate < incumbent
+
+
+def leaderboard(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
+    """Return the trials that have a value and are no duplicates, best first; the earlier trial first on a tie."""
+    scored = [each for each in trials if each.values is not None and each.duplicate_of is None]
+    sign = -1.0 if objective.direction == "maximize" else 1.0
+    return sorted(scored, key=lambda each: (sign * (each.values or (0.0,))[0], each.number))
