@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,43 +17,47 @@ from backends.contract import TERMINAL, Backend, DataFile, Event, Handle, Measur
 _MIN_PAUSE_S = 0.005
 
 
-def drain(backend: Backend, handle: Handle, timeout_s: float, after: int = 0) -> list[Event]:
-    """Return the events from number `after` to the terminal one, pausing as the capabilities say.
+def drain(backend: Backend, handle: Handle, timeout_s: float, seen: Sequence[Event] = ()) -> list[Event]:
+    """Return all events of a run, the terminal one last, pausing between calls as the capabilities say.
 
-    Raises TimeoutError where the run does not end in time, AssertionError where an in-process backend gives nothing
-    although the run goes on.
+    `seen` are the first events, where they have been read already. Raises TimeoutError where the run does not end in
+    time, AssertionError where an in-process backend gives nothing although the run goes on.
     """
-    seen: list[Event] = []
-    for batch in _polls(backend, handle, timeout_s, after):
-        seen.extend(batch)
-    return seen
-
-
-def _polls(backend: Backend, handle: Handle, timeout_s: float, after: int = 0) -> Iterator[Sequence[Event]]:
-    """Yield what each further call of `events` returns, the one with the terminal event last."""
+    events = list(seen)
     deadline = time.monotonic() + timeout_s
-    while True:
-        batch = backend.events(handle, after)
-        after += len(batch)
-        yield batch
-        if any(isinstance(each, TERMINAL) for each in batch):
-            return
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{handle.id} did not end within {timeout_s:g} s; {after} events so far")
-        if not backend.capabilities.in_process:
-            time.sleep(max(backend.capabilities.poll_s, 0.0 if batch else _MIN_PAUSE_S))
-        else:
-            assert batch, "an in-process backend trains until there is an event, unless the run has ended"
+    while not ended(events):
+        _poll(backend, handle, events)
+        if time.monotonic() > deadline and not ended(events):
+            raise TimeoutError(f"{handle.id} did not end within {timeout_s:g} s; {len(events)} events so far")
+    return events
 
 
 def read_until(backend: Backend, handle: Handle, kind: type[Event], timeout_s: float) -> list[Event]:
     """Return the events from the first on, as soon as one of `kind` is among them. Fails where the run ends before."""
-    seen: list[Event] = []
-    for batch in _polls(backend, handle, timeout_s):
-        seen.extend(batch)
-        if any(isinstance(each, kind) for each in seen):
-            return seen
-    pytest.fail(f"the run ended without a {kind.kind} event: {seen[-1]}")
+    events: list[Event] = []
+    deadline = time.monotonic() + timeout_s
+    while not any(isinstance(each, kind) for each in events):
+        if ended(events):
+            pytest.fail(f"the run ended without a {kind.kind} event: {events[-1]}")
+        _poll(backend, handle, events)
+        if time.monotonic() > deadline and not ended(events):
+            raise TimeoutError(f"{handle.id} gave no {kind.kind} event within {timeout_s:g} s")
+    return events
+
+
+def ended(events: Sequence[Event]) -> bool:
+    """Return whether a run has said that it is over."""
+    return any(isinstance(each, TERMINAL) for each in events)
+
+
+def _poll(backend: Backend, handle: Handle, events: list[Event]) -> None:
+    """Append what is new, and pause where the backend is a service."""
+    batch = backend.events(handle, len(events))
+    events.extend(batch)
+    if backend.capabilities.in_process:
+        assert batch, "an in-process backend trains until there is an event, unless the run has ended"
+    elif not ended(events):
+        time.sleep(max(backend.capabilities.poll_s, 0.0 if batch else _MIN_PAUSE_S))
 
 
 def written(events: Sequence[Event]) -> list[str]:

@@ -25,8 +25,8 @@ class ContractSetting:
     """A small model that the backend can train."""
     hyperparameters: ClassVar[Mapping[str, Scalar]] = {"n_epochs": 2}
     """A good, quick point. `n_epochs` must be in it."""
-    long_epochs: ClassVar[int] = 50
-    """Epochs enough for a run not to end between its first measurement and a stop."""
+    long_epochs: ClassVar[int | None] = 50
+    """Epochs enough for a run not to end between its first measurement and a stop; None where there is no between."""
     deterministic: ClassVar[bool] = True
     """Whether the same seed promises the same measurements."""
     timeout_s: ClassVar[float] = 120.0

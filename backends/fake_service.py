@@ -1,0 +1,147 @@
+"""The pretended service's memory: runs and fired faults in an SQLite file that outlives its clients.
+
+Only what cannot be computed is stored: what a run was submitted under, how much of it has been revealed, and where it
+was stopped. A new run and each step of its progress is one small transaction, without waiting for the disk: the file
+survives the death of every process, not a power failure.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends.contract import BackendError, Failure, FailureKind
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+    id TEXT PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,
+    terms TEXT NOT NULL,             -- JSON: all that the run's course depends on
+    submitted_at REAL NOT NULL,      -- seconds since the Unix epoch
+    ends_at REAL,                    -- when real time ends it; NULL where polls or a stop do
+    total INTEGER NOT NULL,          -- events of the whole run
+    hangs INTEGER NOT NULL,          -- 1 where no end follows them
+    revealed INTEGER NOT NULL DEFAULT 0,
+    stopped_after INTEGER,           -- events before the stop
+    discarded INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS faults (fault TEXT PRIMARY KEY, fired INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+_ACTIVE = """
+    stopped_after IS NULL AND (hangs OR (revealed < total AND (ends_at IS NULL OR ends_at > :now)))
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the service remembers of a run; the columns of the table say what they mean."""
+
+    id: str
+    key: str
+    terms: str
+    submitted_at: float
+    ends_at: float | None
+    total: int
+    hangs: bool
+    revealed: int = 0
+    stopped_after: int | None = None
+    discarded: bool = False
+
+
+class FakeService:
+    """A connection to the file. Threads and processes may share the file; every method is one transaction.
+
+    Raises BackendError (transient) where SQLite fails.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = OFF")
+            self._connection.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
+
+    def close(self) -> None:
+        """Disconnect. The runs stay."""
+        self._connection.close()
+
+    def accept(self, run: Run, max_active: int | None, now: float) -> bool:
+        """Take a new run unless its id is known. Return False where that would make more than `max_active`."""
+        values = {**vars(run), "now": now, "max_active": max_active}
+        self._execute(
+            f"""
+            INSERT INTO runs (id, key, terms, submitted_at, ends_at, total, hangs)
+            SELECT :id, :key, :terms, :submitted_at, :ends_at, :total, :hangs
+            WHERE :max_active IS NULL OR (SELECT COUNT(*) FROM runs WHERE {_ACTIVE}) < :max_active
+            ON CONFLICT DO NOTHING
+            """,
+            values,
+        )
+        return max_active is None or self.run(run.id) is not None
+
+    def run(self, id_: str) -> Run | None:
+        """Return a run by its id."""
+        return self._one("SELECT * FROM runs WHERE id = :id", {"id": id_})
+
+    def run_of_key(self, key: str) -> Run | None:
+        """Return a run by its idempotency key."""
+        return self._one("SELECT * FROM runs WHERE key = :key", {"key": key})
+
+    def reveal(self, id_: str, at_least: int, further: int) -> Run | None:
+        """Reveal `further` events more, and no fewer than `at_least` in all; never more than there are."""
+        return self._one(
+            """
+            UPDATE runs SET revealed = MIN(MAX(revealed + :further, :at_least), total)
+            WHERE id = :id AND stopped_after IS NULL RETURNING *
+            """,
+            {"id": id_, "at_least": at_least, "further": further},
+        ) or self.run(id_)
+
+    def stop(self, id_: str, visible: int) -> None:
+        """Stop a run that has not ended, after what is revealed and at least after the first `visible` events."""
+        self._execute(
+            """
+            UPDATE runs SET stopped_after = MAX(revealed, :visible)
+            WHERE id = :id AND stopped_after IS NULL AND (hangs OR MAX(revealed, :visible) < total)
+            """,
+            {"id": id_, "visible": visible},
+        )
+
+    def discard(self, id_: str) -> None:
+        """Forget a run's models."""
+        self._execute("UPDATE runs SET discarded = 1 WHERE id = :id", {"id": id_})
+
+    def take(self, fault: str, times: int | None) -> bool:
+        """Count a fault as fired and return True, unless it has fired `times` times (None: without end)."""
+        rows = self._execute(
+            """
+            INSERT INTO faults VALUES (:fault, 1)
+            ON CONFLICT DO UPDATE SET fired = fired + 1 WHERE :times IS NULL OR fired < :times RETURNING fired
+            """,
+            {"fault": fault, "times": times},
+        )
+        return bool(rows)
+
+    def _one(self, statement: str, values: Mapping[str, Any]) -> Run | None:
+        rows = self._execute(statement, values)
+        return Run(*rows[0]) if rows else None
+
+    def _execute(self, statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        try:
+            with self._lock:
+                return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
+
+
+def _unavailable(error: sqlite3.Error) -> BackendError:
+    return BackendError(Failure(FailureKind.TRANSIENT, f"the fake service's file cannot be used: {error}"))
