@@ -1,0 +1,59 @@
+"""Prepared parts on disk: JSON lines below the fingerprint of their content, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from backends.contract import DataFile
+from sweeps.data.examples import Example, Recipe
+
+
+def write(
+    parts: Mapping[str, Sequence[Example]], how: Recipe, labels: Sequence[str], directory: Path
+) -> tuple[dict[str, DataFile], str]:
+    """Write `directory/<fingerprint>/<part>.jsonl` and a manifest; return the files and the fingerprint (hex).
+
+    Files that are there with the right content are left alone; any other content is replaced.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
+    try:
+        digests = {part: _write_lines(examples, draft / f"{part}.jsonl") for part, examples in parts.items()}
+        content = {"layout": how.layout, "labels": list(labels), "stop": how.stop, "sha256": digests}
+        manifest = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+        fingerprint = hashlib.sha256(manifest.encode()).hexdigest()[:16]
+        (draft / "manifest.json").write_text(manifest + "\n", encoding="utf-8")
+        home = directory / fingerprint
+        home.mkdir(exist_ok=True)
+        for written in sorted(draft.iterdir()):
+            there = home / written.name
+            if not there.is_file() or _digest(there) != _digest(written):
+                os.replace(written, there)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    files = {
+        part: DataFile(str((home / f"{part}.jsonl").resolve()), len(examples), digests[part])
+        for part, examples in parts.items()
+    }
+    return files, fingerprint
+
+
+def _write_lines(examples: Sequence[Example], path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for example in examples:
+            line = f"{example.to_line()}\n".encode()
+            digest.update(line)
+            file.write(line)
+    return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
