@@ -40,7 +40,7 @@ class UserInputError(SweepError):
         super().__init__("\n".join(str(each) for each in self.problems))
 
 
-class Interrupted(SweepError):
+class SweepInterruptedError(SweepError):
     """The user stopped the sweep; it can be continued. Exit code as shells use for Ctrl-C."""
 
     exit_code = 130

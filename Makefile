@@ -1,0 +1,40 @@
+# Two commands on a fresh machine: `make snli` runs the main job, `make test` the tests. Each sets up what it needs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SPACE  ?= spaces/snli.yaml
+
+.PHONY: snli test check bench lock clean
+
+snli: $(VENV)/.runs
+	$(BIN)/sweep run $(SPACE)
+
+test: $(VENV)/.develops
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.develops
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.develops
+	$(BIN)/python -m benchmarks.run
+
+$(VENV)/.runs: pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.develops: $(VENV)/.runs requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-dev.lock
+	touch $@
+
+# Resolves the ranges of pyproject.toml anew and writes the two lock files.
+lock:
+	$(PYTHON) scripts/lock.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,390 @@
+"""The command `sweep`: the only place that prints, reads the environment and exits.
+
+Data goes to stdout, talk to stderr. Exit codes: 0 done, 1 something failed, 2 what the user wrote is wrong, 130 stopped
+with Ctrl-C. Heavy libraries are loaded inside the commands that need them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import get_completion_class
+from rich.console import Console, RenderableType
+
+from sweeps.errors import Problem, SweepError, SweepInterruptedError, UserInputError
+from sweeps.places import Places
+
+DEFAULT_ROOT = ".sweep"
+
+_out = Console(soft_wrap=False)
+_err = Console(stderr=True)
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def main() -> None:
+    """Run the command line and exit with the documented code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = _complain(SweepInterruptedError("stopped"))
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except SweepError as error:
+        code = _complain(error)
+    except KeyboardInterrupt:
+        code = _complain(SweepInterruptedError("stopped", "the same command goes on where it was"))
+    except BrokenPipeError:  # the reader of a pipe went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _complain(error: SweepError) -> int:
+    problems = error.problems if isinstance(error, UserInputError) else (Problem("", error.message, error.hint),)
+    for each in problems:
+        _err.print(f"[red]error:[/red] {_plain(str(each))}", highlight=False, soft_wrap=True)
+        if each.hint:
+            _err.print(f"  [dim]{_plain(each.hint)}[/dim]", highlight=False, soft_wrap=True)
+    if len(problems) > 1:
+        _err.print(f"{len(problems)} problems; nothing was started", highlight=False)
+    return error.exit_code
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _show(renderable: RenderableType) -> None:
+    _out.print(renderable, highlight=False)
+
+
+def _say(text: str) -> None:
+    _err.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def _sweep_file(command: _Command) -> _Command:
+    """Add the argument and options of every command that reads a sweep file."""
+    for option in (
+        click.option(
+            "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, e.g. search.trials=8."
+        ),
+        click.option("--model", metavar="NAME_OR_DIR", help="The base model; short for --set backend.model=..."),
+        click.option(
+            "--data",
+            "located",
+            type=click.Path(path_type=Path),
+            metavar="PATH",
+            help="Where the data is on this machine.",
+        ),
+        click.argument("file", type=click.Path(path_type=Path)),
+    ):
+        command = option(command)
+    return command
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="finesweep", prog_name="sweep")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="SWEEP_ROOT",
+    default=DEFAULT_ROOT,
+    show_default=True,
+    help="The folder that sweeps write to.",
+)
+@click.pass_context
+def cli(context: click.Context, root: Path) -> None:
+    """Hyperparameter sweeps for fine-tuning language models, with a verdict on every trial.
+
+    Exit codes: 0 done, 1 something failed, 2 what you wrote is wrong, 130 stopped with Ctrl-C.
+    """
+    context.obj = Places(root.absolute())
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path), default=Path("sweep.yaml"))
+@click.option("--data", "data_file", type=click.Path(path_type=Path), help="Look into this data file for its columns.")
+@click.option("--force", is_flag=True, help="Overwrite FILE.")
+def init(file: Path, data_file: Path | None, force: bool) -> None:
+    """Write a first sweep file, with a comment on every key."""
+    from sweeps.starter import starter
+
+    if file.exists() and not force:
+        raise UserInputError([Problem(str(file), "exists already", "give another name, or --force")])
+    text = starter(file.stem, data_file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SweepError(
+            f"{file} cannot be written: {error.strerror}", "choose a folder that you may write to"
+        ) from error
+    _say(f"wrote {file}; next: sweep plan {file}")
+
+
+@cli.command()
+@_sweep_file
+@click.pass_obj
+def check(places: Places, file: Path, located: Path | None, model: str | None, overrides: tuple[str, ...]) -> None:
+    """Check a sweep file, its data and its model; start nothing."""
+    from sweeps.report import screen
+
+    plan = _plan(places, file, located, model, overrides, estimate=False)
+    for each in screen.findings(plan.findings):
+        _err.print(each, soft_wrap=True)
+    _say(f"{file}: fine. {screen.data_line(plan)}")
+
+
+@cli.command()
+@_sweep_file
+@_json_option
+@click.option("--no-estimate", is_flag=True, help="Leave out time and disk, which take some seconds to measure.")
+@click.pass_obj
+def plan(
+    places: Places,
+    file: Path,
+    located: Path | None,
+    model: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    no_estimate: bool,
+) -> None:
+    """Show what a sweep would do and take: every parameter as written and as resolved. Starts nothing."""
+    from sweeps.report import screen
+
+    made = _plan(places, file, located, model, overrides, estimate=not no_estimate)
+    if as_json:
+        _print_json(made.to_json())
+    else:
+        _show(screen.plan(made))
+        _say(f"next: sweep run {file}")
+
+
+@cli.command()
+@_sweep_file
+@click.option("--fresh", is_flag=True, help="Start anew; the earlier sweep of this name is set aside, not deleted.")
+@click.option("--address", metavar="HOST:PORT", envvar="RAY_ADDRESS", help="Run on this Ray cluster.")
+@_json_option
+@click.pass_obj
+def run(
+    places: Places,
+    file: Path,
+    located: Path | None,
+    model: str | None,
+    overrides: tuple[str, ...],
+    fresh: bool,
+    address: str | None,
+    as_json: bool,
+) -> None:
+    """Run a sweep, or go on with one that was stopped."""
+    from sweeps.report import screen
+    from sweeps.report.progress import Progress
+
+    made = _plan(places, file, located, model, overrides, estimate=False)
+    if fallback := screen.fallback_line(made):
+        _say(fallback)
+    for each in screen.findings(made.findings):
+        _err.print(each, soft_wrap=True)
+    _say(f"data: {screen.data_line(made)}")
+
+    from sweeps import run as running
+
+    environment = _environment(places, address)
+    name = made.spec.name
+    if fresh and (aside := places.set_aside(name)):
+        _say(f"the earlier sweep is kept in {_relative(aside)}")
+    with places.claimed(name):
+        outcome = running.run(made, environment, Progress(_err), _say, fresh=fresh)
+    if as_json:
+        _print_json(_outcome_json(outcome))
+    else:
+        _show(screen.outcome(outcome))
+
+
+@cli.command()
+@click.argument("name", required=False)
+@_json_option
+@click.pass_obj
+def status(places: Places, name: str | None, as_json: bool) -> None:
+    """List the sweeps here, or show one of them, while it runs or afterwards."""
+    from sweeps.report import screen, state
+
+    if name is None:
+        summaries = [state.read(places, each, os.environ.get("SWEEP_STORAGE")) for each in places.names()]
+        if as_json:
+            _print_json([each.to_json() for each in summaries])
+        elif summaries:
+            _show(state.listing(summaries))
+        else:
+            _say(f"there is no sweep in {_relative(places.root)}; sweep run FILE starts one")
+        return
+    summary = state.read(places, name, os.environ.get("SWEEP_STORAGE"))
+    if as_json:
+        _print_json(summary.to_json())
+    else:
+        _show(state.listing([summary]))
+        _show(screen.table(summary.trials, summary.objective, rows=1000))
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.pass_obj
+def ui(places: Places, port: int) -> None:
+    """Open the MLflow UI on the sweeps that ran here."""
+    from sweeps import tracking
+
+    uri = _environment(places, None).tracking_uri
+    if uri.startswith("http"):
+        _say(f"the tracking server is at {uri}")
+        click.launch(uri)
+        return
+    if not places.root.exists():
+        raise SweepError(f"there is no sweep in {_relative(places.root)}", "sweep run FILE starts one")
+    _say(f"MLflow UI on http://127.0.0.1:{port}   (Ctrl-C ends it)")
+    code = subprocess.run(tracking.ui_command(uri, places.artifacts, port), check=False).returncode
+    if code not in (0, -2, 130):
+        raise SweepError("the MLflow UI ended at once", f"is port {port} taken? try --port {port + 1}")
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.option("--scope", help="Show the recommendations of this scope.")
+@_json_option
+def spaces(name: str | None, scope: str | None, as_json: bool) -> None:
+    """List the named search spaces, show one, or show the recommendations of a scope."""
+    from search_spaces import library
+    from search_spaces.catalogue import Catalogue
+    from sweeps.report import screen
+
+    catalogue = Catalogue.load()
+    if scope is not None:
+        if scope not in catalogue.scopes():
+            raise UserInputError(
+                [Problem("--scope", f"there is no scope `{scope}`", f"one of: {', '.join(catalogue.scopes())}")]
+            )
+        if as_json:
+            _print_json({each: found.to_json() for each, found in catalogue.for_scope(scope).items()})
+        else:
+            _show(screen.recommendations(catalogue, scope))
+        return
+    if name is not None and name not in library.names():
+        raise UserInputError([Problem(name, "is not a named space", f"one of: {', '.join(library.names())}")])
+    chosen = [library.load(each) for each in ([name] if name else library.names())]
+    if as_json:
+        _print_json(
+            [{"name": each.name, "description": each.description, "space": dict(each.space)} for each in chosen]
+        )
+    elif name:
+        _show(screen.space(chosen[0]))
+    else:
+        _show(screen.spaces(chosen))
+        _say(f"recommendations: sweep spaces --scope {{{','.join(catalogue.scopes())}}}")
+
+
+@cli.command()
+@click.argument("name", required=False)
+@_json_option
+def backends(name: str | None, as_json: bool) -> None:
+    """List the installed backends, or show what one accepts."""
+    from backends import registry
+    from sweeps.report import state
+
+    try:
+        if name is not None:
+            described = state.describe_backend(name)
+            _print_json(described.to_json()) if as_json else _show(described.shown())
+            return
+    except registry.RegistryError as error:
+        raise UserInputError([Problem(name or "", str(error), error.hint)]) from error
+    listed = registry.describe_all()
+    if as_json:
+        _print_json([vars(each) if hasattr(each, "__dict__") else str(each) for each in listed])
+    else:
+        for each in listed:
+            click.echo(f"{each.name:12} {each.distribution} {each.version}")
+        _say("sweep backends NAME   shows its hyperparameters")
+
+
+@cli.command()
+@_json_option
+@click.pass_obj
+def doctor(places: Places, as_json: bool) -> None:
+    """Look for what would keep sweeps from running on this machine."""
+    from sweeps import health
+
+    found = health.examine(places, _environment(places, None).tracking_uri)
+    if as_json:
+        _print_json([each.to_json() for each in found])
+    else:
+        for each in found:
+            style = {"ok": "green", "note": "yellow", "bad": "red"}[each.state]
+            _out.print(f"[{style}]{each.state:4}[/{style}] {_plain(each.what)}", highlight=False, soft_wrap=True)
+            if each.remedy:
+                _out.print(f"     [dim]{_plain(each.remedy)}[/dim]", highlight=False, soft_wrap=True)
+    if any(each.state == "bad" for each in found):
+        raise SweepError("something here needs your attention", "see the lines marked `bad`")
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell: eval "$(sweep completion bash)"."""
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(cli, {}, "sweep", "_SWEEP_COMPLETE").source())
+
+
+def _plan(
+    places: Places, file: Path, located: Path | None, model: str | None, overrides: tuple[str, ...], *, estimate: bool
+) -> Any:
+    from sweeps.plan import make_plan
+    from sweeps.spec import load
+
+    if model is not None:
+        overrides = (*overrides, f"backend.model={json.dumps(model)}")
+    return make_plan(load(file, overrides), places, located, estimate=estimate)
+
+
+def _environment(places: Places, address: str | None) -> Any:
+    from sweeps import tracking
+    from sweeps.run import Environment
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.default_uri(places.root)
+    return Environment(places, uri, os.environ.get("SWEEP_STORAGE"), address)
+
+
+def _outcome_json(outcome: Any) -> dict[str, Any]:
+    return {
+        "name": outcome.plan.spec.name,
+        "data": outcome.plan.data.name,
+        "end": outcome.end.value,
+        "seconds": outcome.seconds,
+        "best": outcome.best.to_json() if outcome.best else None,
+        "trials": [each.to_json() for each in outcome.trials],
+        "mlflow": outcome.run_url,
+        "problems": list(outcome.problems),
+    }
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+if __name__ == "__main__":
+    main()

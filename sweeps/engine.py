@@ -1,0 +1,276 @@
+"""Ray Tune runs the trials: a searcher shim over the session, Tune's own schedulers, concurrency and placement."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, assert_never
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.search import Searcher
+
+from backends.contract import Handle, event_from_json
+from sweeps.errors import SweepError
+from sweeps.plan import SweepPlan
+from sweeps.record import Trial
+from sweeps.session import Session, TrialEnd
+from sweeps.study import NoTrial
+from sweeps.trial import TrialRunner
+
+SERVICE_TRIAL_CPUS = 0.01
+"""What a trial takes that only waits for a service: Ray places nothing that takes no CPU at all."""
+
+OBJECT_STORE_BYTES = 200 * 2**20
+"""Nothing large travels between the processes: models and data are read from disk."""
+
+# Ray reads these when it is imported or starts; the user's own values win.
+_RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "20",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "30",
+}
+
+
+def connect(address: str | None, log: logging.Handler) -> None:
+    """Start Ray on this machine, or join the cluster at `address`. Idempotent. Raises SweepError where that fails."""
+    if ray.is_initialized():
+        return
+    for name, value in _RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    ray_log = logging.getLogger("ray")
+    ray_log.handlers[:], ray_log.propagate = [log], False
+    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    try:
+        ray.init(
+            address=address,
+            configure_logging=False,
+            log_to_driver=False,
+            **(local if address is None else {}),
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = f"the Ray cluster at {address}" if address else "Ray on this machine"
+        raise SweepError(
+            f"{where} cannot be reached: {error}", "check `ray status`, memory and /tmp; see the log"
+        ) from error
+
+
+def gpus() -> float:
+    """Return how many GPUs the connected Ray has."""
+    return float(ray.cluster_resources().get("GPU", 0.0))
+
+
+def disconnect() -> None:
+    """Leave Ray; a Ray that was started here ends."""
+    ray.shutdown()
+
+
+def run(session: Session) -> None:
+    """Run trials until the session has had enough. Ray must be connected; Ctrl-C ends the sweep, a second one at once.
+
+    Raises SweepError where Tune itself fails. The session's `finish` is left to the caller.
+    """
+    plan = session.plan
+    searcher = _SessionSearcher(session)
+    scratch = Path(tempfile.mkdtemp(prefix="sweep-tune-"))
+    tuner = tune.Tuner(
+        tune.with_resources(TrialRunner, _resources(plan)),
+        param_space=_shared_config(plan),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=_scheduler_with_history(session),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch),
+            callbacks=[_SessionCallback(session, searcher)],
+            stop=_SessionStopper(session),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+            failure_config=tune.FailureConfig(max_failures=0),
+            verbose=0,
+        ),
+    )
+    try:
+        with _interruptible(session):
+            tuner.fit()
+    except tune.TuneError as error:
+        raise SweepError(
+            f"Ray Tune gave up: {error}", "the sweep's log has the details; `sweep run` goes on"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _SessionSearcher(Searcher):  # type: ignore[misc]
+    """Hands the session's trials to Tune and tells it how they ended. Holds no state worth saving."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self.numbers: dict[str, int] = {}
+        self.errors: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        match self._session.next_trial():
+            case NoTrial.WAIT:
+                return None
+            case NoTrial.EXHAUSTED:
+                return str(Searcher.FINISHED)
+            case Trial() as trial:
+                self.numbers[trial_id] = trial.number
+                return {"request": json.dumps(self._session.plan.request(trial).to_json())}
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if error:
+            by = TrialEnd.CRASH
+        elif result and result.get("ended"):
+            by = TrialEnd.ITSELF
+        else:
+            by = TrialEnd.SWEEP if self._session.should_end() else TrialEnd.SCHEDULER
+        self._session.ended(self.numbers[trial_id], by, self.errors.get(trial_id, ""))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the record."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the record."""
+
+
+class _SessionCallback(tune.Callback):  # type: ignore[misc]
+    """Passes a trial's events on before Tune acts on them."""
+
+    def __init__(self, session: Session, searcher: _SessionSearcher) -> None:
+        self._session = session
+        self._searcher = searcher
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        handle = Handle(**result["handle"]) if result["handle"] else None
+        events = [event_from_json(each) for each in json.loads(result.pop("events"))]
+        self._session.observe(self._searcher.numbers[trial.trial_id], handle, result["first"], events)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._session.ended(self._searcher.numbers[trial.trial_id], TrialEnd.CRASH, _last_line(trial.get_error()))
+
+
+class _SessionStopper(tune.Stopper):  # type: ignore[misc]
+    """Stops everything once the session has had enough."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._session.should_end()
+
+
+@dataclass(frozen=True)
+class _PastTrial:
+    """What a scheduler needs of a trial of an earlier run."""
+
+    trial_id: str
+
+
+def _scheduler_with_history(session: Session) -> TrialScheduler:
+    """Return Tune's scheduler, told of the trials of earlier runs, so that a resumed sweep stops as strictly."""
+    plan, objective = session.plan, session.objective
+    scheduler = _scheduler(plan)
+    if isinstance(scheduler, FIFOScheduler) and not isinstance(scheduler, ASHAScheduler | MedianStoppingRule):
+        return scheduler
+    mode = "max" if objective.direction == "maximize" else "min"
+    scheduler.set_search_properties("objective", mode)
+    for trial in session.study.trained:
+        if not trial.state.ended:
+            continue
+        past = _PastTrial(f"past-{trial.number}")
+        scheduler.on_trial_add(None, past)
+        for index, measured in enumerate(trial.curve[1:], start=1):
+            if objective.metric in measured.values:
+                result = {"evaluations": index, "objective": measured.values[objective.metric]}
+                scheduler.on_trial_result(None, past, result)
+    return scheduler
+
+
+def _scheduler(plan: SweepPlan) -> TrialScheduler:
+    spec, per_epoch = plan.spec.search.scheduler, plan.evaluation.per_epoch
+    grace = max(1, round(spec.grace_epochs * per_epoch))
+    match spec.type:
+        case "none":
+            return FIFOScheduler()
+        case "asha":
+            # One more than the longest trial has, so that its own last evaluation ends it and not the scheduler.
+            longest = max(grace, round(plan.max_epochs * per_epoch)) + 1
+            return ASHAScheduler(
+                time_attr="evaluations", max_t=longest, grace_period=grace, reduction_factor=spec.reduction_factor
+            )
+        case "median":
+            return MedianStoppingRule(
+                time_attr="evaluations",
+                grace_period=grace,
+                min_samples_required=spec.min_trials,
+                min_time_slice=0,
+                hard_stop=True,
+            )
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _resources(plan: SweepPlan) -> tune.PlacementGroupFactory:
+    return tune.PlacementGroupFactory([{"CPU": plan.placement.cpus or SERVICE_TRIAL_CPUS, "GPU": plan.placement.gpus}])
+
+
+def _shared_config(plan: SweepPlan) -> dict[str, Any]:
+    """What is the same in the configuration of every trial; `request` is added for each."""
+    return {
+        "backend": plan.spec.backend_type,
+        "options": plan.spec.backend_options.model_dump_json(),
+        "workspace": str(plan.workspace),
+        "cpus": plan.placement.cpus,
+        "gpus": plan.placement.gpus,
+        "metric": plan.spec.objective.metric,
+    }
+
+
+@contextlib.contextmanager
+def _interruptible(session: Session) -> Iterator[None]:
+    """Let the first Ctrl-C (or SIGTERM) end the sweep in order, and a second one break off."""
+
+    def ask_to_end(number: int, frame: FrameType | None) -> None:
+        session.interrupt()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {each: signal.signal(each, ask_to_end) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _last_line(error: BaseException | None) -> str:
+    lines = str(error).strip().splitlines() if error is not None else []
+    return lines[-1] if lines else "the worker process died"

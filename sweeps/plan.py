@@ -1,0 +1,289 @@
+"""spec x data x space x capabilities -> SweepPlan: everything resolved, checked and estimated; nothing is started."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from backends.contract import (
+    Backend,
+    BackendError,
+    Capabilities,
+    Estimate,
+    Evaluation,
+    Hyperparameter,
+    Placement,
+    Scalar,
+    TrainingRequest,
+)
+from search_spaces.space import Limit, ResolvedParameter, ResolvedSpace, SpaceError
+from sweeps.data.prepare import Finding, PreparedData, prepare
+from sweeps.errors import Problem, SweepError, UserInputError
+from sweeps.places import Places
+from sweeps.record import Trial
+from sweeps.spec import SweepSpec, space_problems
+
+DEFAULT_SERVICE_CONCURRENCY = 4
+"""Trials at once on a service that names no limit of its own."""
+
+KEPT_MODELS = 3
+"""So many trials' models stay on disk: the best, and the runners-up that a repetition may promote."""
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A sweep that could start now. `estimate` is of one trial at the space's centre, or None where not asked for."""
+
+    spec: SweepSpec
+    data: PreparedData
+    space: ResolvedSpace
+    base_model: str
+    evaluation: Evaluation
+    concurrency: int
+    placement: Placement
+    workspace: Path
+    estimate: Estimate | None
+    findings: tuple[Finding, ...]
+    fingerprint: str
+
+    @property
+    def max_epochs(self) -> float:
+        """The most epochs that a trial can train."""
+        epochs = self.space.parameter("n_epochs")
+        if epochs is None:
+            declared = self.spec.capabilities.hyperparameter("n_epochs")
+            return float(declared.default) if declared and isinstance(declared.default, int) else 1.0
+        return float(max(_values(epochs)))
+
+    @property
+    def max_disk_bytes(self) -> int | None:
+        """An upper bound of the disk that the sweep's models take while it runs."""
+        if self.estimate is None or self.estimate.disk_bytes is None:
+            return None
+        return self.estimate.disk_bytes * (KEPT_MODELS + 2 * self.concurrency)
+
+    @property
+    def seconds(self) -> float | None:
+        """Expected wall time without early stopping: every trial taken as long as the one at the centre."""
+        if self.estimate is None or self.estimate.seconds is None:
+            return None
+        rounds = -(-self.spec.search.trials // self.concurrency)
+        return rounds * self.estimate.seconds
+
+    def request(self, trial: Trial) -> TrainingRequest:
+        """Return what the backend is asked to train for this trial."""
+        return TrainingRequest(
+            key=trial.key,
+            base_model=trial.base_model,
+            dataset=self.data.dataset,
+            hyperparameters=trial.hyperparameters,
+            seed=trial.seed,
+            evaluation=self.evaluation,
+        )
+
+    def open_backend(self) -> Backend:
+        """Connect to the backend, as a trial does."""
+        return self.spec.backend_class.open(self.spec.backend_options, self.workspace, self.placement)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain JSON values, for people and machines; no secret is in it."""
+        estimate = self.estimate
+        return {
+            "name": self.spec.name,
+            "fingerprint": self.fingerprint,
+            "backend": {"type": self.spec.backend_type, **self.spec.backend_options.model_dump(mode="json")},
+            "base_model": self.base_model,
+            "data": self.data.summary(),
+            "space": self.space.to_json(),
+            "objectives": [each.model_dump(exclude_none=True) for each in self.spec.objectives],
+            "search": self.spec.search.model_dump(),
+            "concurrency": self.concurrency,
+            "placement": {"cpus": self.placement.cpus, "gpus": self.placement.gpus},
+            "evaluation": {"per_epoch": self.evaluation.per_epoch, "train_examples": self.evaluation.train_examples},
+            "budget": self.spec.budget.model_dump(),
+            "estimate": None
+            if estimate is None
+            else {
+                "tokens_per_trial": estimate.tokens,
+                "seconds_per_trial": estimate.seconds,
+                "usd_per_trial": estimate.usd,
+                "disk_bytes_at_most": self.max_disk_bytes,
+                "seconds_without_early_stopping": self.seconds,
+                "basis": estimate.basis,
+            },
+            "findings": [
+                {"severity": each.severity, "place": each.place, "message": each.message, "hint": each.hint}
+                for each in self.findings
+            ],
+        }
+
+
+def make_plan(spec: SweepSpec, places: Places, located: Path | None = None, *, estimate: bool = True) -> SweepPlan:
+    """Prepare the data, resolve the space and ask the backend whether it would accept the trials.
+
+    `located` is where the user says that the data is. With `estimate` the backend also times itself, which may take
+    seconds. Raises UserInputError with every problem found, SweepError where something is out of reach.
+    """
+    data = prepare(spec.data, places.root, located)
+    problems: list[Problem] = []
+    space = None
+    try:
+        space = spec.space.resolve(
+            data.dataset.train.examples,
+            limits(spec.capabilities),
+            spec.capabilities.recommendation_scope,
+            spec.bounds or None,
+        )
+    except SpaceError as error:
+        problems += space_problems(error, spec.document)
+    problems += _objective_problems(spec, data)
+    if problems or space is None:
+        raise UserInputError(problems)
+
+    concurrency, placement = _place(spec)
+    base_model = str(spec.backend_options.model_dump().get("model", ""))
+    plan = SweepPlan(
+        spec=spec,
+        data=data,
+        space=space,
+        base_model=base_model,
+        evaluation=Evaluation(
+            per_epoch=spec.evaluation.per_epoch,
+            train_examples=spec.evaluation.train_examples,
+            keep_metric=spec.objective.metric,
+            keep_maximum=spec.objective.direction == "maximize",
+        ),
+        concurrency=concurrency,
+        placement=placement,
+        workspace=places.sweep(spec.name),
+        estimate=None,
+        findings=data.findings,
+        fingerprint=_fingerprint(spec, data, space),
+    )
+    with closing(_opened(plan)) as backend:
+        for request in _probes(plan):
+            problems += [
+                Problem(spec.document.place(("backend",)), each.message, each.detail) for each in backend.check(request)
+            ]
+        if problems:
+            raise UserInputError(dict.fromkeys(problems))
+        return replace(plan, estimate=_estimated(plan, backend)) if estimate else plan
+
+
+def with_gpus(plan: SweepPlan, available: float) -> SweepPlan:
+    """Give each in-process trial a GPU where there are any and the file does not say otherwise.
+
+    Raises SweepError where the file asks for more than there is.
+    """
+    wanted = plan.spec.resources.gpus_per_trial
+    if wanted is not None:
+        if wanted > available:
+            hint = "set `resources: {gpus_per_trial: 0}`, or give `--address` of a Ray cluster that has GPUs"
+            raise SweepError(f"a trial needs {wanted:g} GPU, and Ray sees {available:g}", hint)
+        return plan
+    if available < 1 or not plan.spec.capabilities.in_process:
+        return plan
+    concurrency = plan.spec.search.concurrency or int(available)
+    return replace(plan, concurrency=concurrency, placement=replace(plan.placement, gpus=1.0))
+
+
+def limits(capabilities: Capabilities) -> dict[str, Limit]:
+    """Translate what a backend accepts into what a search space is clamped to. The two packages meet only here."""
+    return {each.name: _limit(each) for each in capabilities.hyperparameters}
+
+
+def _limit(each: Hyperparameter) -> Limit:
+    return Limit(
+        kind=each.kind,
+        low=each.low,
+        high=each.high,
+        choices=each.choices,
+        default=each.default,
+        requires=each.requires,
+        excludes=each.excludes,
+    )
+
+
+def _opened(plan: SweepPlan) -> Backend:
+    try:
+        return plan.open_backend()
+    except BackendError as error:
+        raise SweepError(error.failure.message, error.failure.detail) from error
+
+
+def _estimated(plan: SweepPlan, backend: Backend) -> Estimate:
+    try:
+        return backend.estimate(_probe(plan, plan.space.seed_points[0], plan.base_model))
+    except BackendError as error:
+        raise SweepError(error.failure.message, error.failure.detail) from error
+
+
+def _probes(plan: SweepPlan) -> Iterable[TrainingRequest]:
+    """Requests that between them name every base model that the sweep can ask for."""
+    centre = plan.space.seed_points[0]
+    models = plan.space.parameter("base_model")
+    for model in _values(models) if models is not None else (plan.base_model,):
+        point = {**centre, "base_model": str(model)} if models is not None else centre
+        yield _probe(plan, point, str(model))
+
+
+def _probe(plan: SweepPlan, point: Mapping[str, Scalar], model: str) -> TrainingRequest:
+    return plan.request(Trial(0, "plan", model, point, plan.spec.search.seed))
+
+
+def _values(parameter: ResolvedParameter) -> tuple[Any, ...]:
+    """The extreme values, or the choices, of a parameter."""
+    match parameter.distribution:
+        case None:
+            return (parameter.fixed,)
+        case CategoricalDistribution(choices=choices):
+            return tuple(choices)
+        case IntDistribution(low=low, high=high) | FloatDistribution(low=low, high=high):
+            return (low, high)
+        case other:
+            raise TypeError(f"unknown distribution {other!r}")
+
+
+def _objective_problems(spec: SweepSpec, data: PreparedData) -> Iterable[Problem]:
+    for each in spec.objectives:
+        metric = each.objective.metric
+        if metric in spec.capabilities.label_metrics and not data.dataset.labels:
+            yield Problem(
+                spec.document.place(("objective",)),
+                f"`{metric}` needs labels, and this data set has none",
+                "minimize valid_loss, or name the labels: `data: {task: classification}`",
+            )
+
+
+def _place(spec: SweepSpec) -> tuple[int, Placement]:
+    wanted, cpus = spec.search.concurrency, spec.resources.cpus_per_trial
+    gpus = spec.resources.gpus_per_trial or 0.0
+    if not spec.capabilities.in_process:
+        allowed = spec.capabilities.max_concurrent
+        concurrency = wanted or min(allowed or DEFAULT_SERVICE_CONCURRENCY, spec.search.trials)
+        return min(concurrency, allowed or concurrency), Placement(cpus or 0.0, gpus)
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Two trials of one thread each beat one trial of two threads (docs/log.md), so a core a trial is the default.
+    concurrency = wanted or max(1, int(available // (cpus or 1.0)))
+    return concurrency, Placement(cpus or float(max(1, available // concurrency)), gpus)
+
+
+def _fingerprint(spec: SweepSpec, data: PreparedData, space: ResolvedSpace) -> str:
+    """Digest of what makes two sweeps the same; limits such as trials, hours or concurrency may change on resume."""
+    identity = {
+        "data": data.fingerprint,
+        "space": space.fingerprint,
+        "backend": [spec.backend_type, spec.backend_options.model_dump(mode="json")],
+        "objectives": [(each.objective.metric, each.objective.direction) for each in spec.objectives],
+        "evaluation": spec.evaluation.model_dump(),
+        "seed": spec.search.seed,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,164 @@
+"""Progress of a running sweep: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from backends.contract import Event, Measured, Scalar
+from sweeps.record import Trial, TrialState, VerdictKind
+from sweeps.session import ProgressObserver, Session
+
+RECENT_TRIALS = 6
+VERDICT_STYLE = {
+    VerdictKind.HEALTHY: "green",
+    VerdictKind.UNDERFIT: "yellow",
+    VerdictKind.OVERFIT: "magenta",
+    VerdictKind.DIVERGED: "red",
+    VerdictKind.UNSETTLED: "dim",
+}
+
+
+class Progress(ProgressObserver):
+    """Shows what runs, the best so far, the verdicts, and the time spent and left. Writes to the given console only."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._session: Session | None = None
+        self._live: Live | None = None
+        self._latest: dict[int, str] = {}
+
+    def begin(self, session: Session) -> None:
+        """Start to show; from here on lines that others print to the console stand above the live table."""
+        self._session = session
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._screen, console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+
+    def end(self) -> None:
+        """Stop to show."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def trial_started(self, trial: Trial) -> None:
+        self._latest[trial.number] = "starting"
+        self._line(f"trial {trial.number} starts: {in_words(trial.hyperparameters)}")
+
+    def observed(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
+        for each in events:
+            if isinstance(each, Measured):
+                self._latest[trial.number] = f"epoch {each.epoch:.2g}" + _epochs_of(trial) + "  " + _numbers(each)
+                if each.scope == "evaluation":
+                    what = "before training" if each.step == 0 else f"epoch {each.epoch:g}{_epochs_of(trial)}"
+                    self._line(f"trial {trial.number} {what}: {_numbers(each)}")
+
+    def trial_ended(self, trial: Trial) -> None:
+        self._latest.pop(trial.number, None)
+        self._line(f"trial {trial.number} {ending(trial)}")
+        self._line(f"  {self._summary()}")
+
+    def _line(self, text: str) -> None:
+        if self._live is None:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _summary(self) -> str:
+        assert self._session is not None
+        session = self._session
+        ended = [each for each in session.study.trained if each.state.ended]
+        best = max(
+            (each for each in ended if each.values is not None),
+            key=lambda each: _signed(session, each),
+            default=None,
+        )
+        parts = [f"{len(ended)} of {session.plan.spec.search.trials} trials"]
+        if best is not None and best.values is not None:
+            parts.append(f"best {session.objective.metric} {best.values[0]:.4g} (trial {best.number})")
+        counts = Counter(each.verdict.kind for each in ended if each.verdict is not None)
+        parts += [", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))] if counts else []
+        parts.append(f"{clock(session.seconds)} spent")
+        left = seconds_left(session, time.time())
+        parts.append("time left unknown yet" if left is None else f"about {clock(left)} left")
+        return " · ".join(parts)
+
+    def _screen(self) -> RenderableType:
+        assert self._session is not None
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for column in ("trial", "state", "hyperparameters"):
+            table.add_column(column, overflow="fold")
+        ended = [each for each in self._session.study.trained if each.state.ended]
+        for trial in sorted(ended, key=lambda each: each.ended_at or 0.0)[-RECENT_TRIALS:]:
+            style = VERDICT_STYLE[trial.verdict.kind] if trial.verdict else "dim"
+            table.add_row(str(trial.number), Text(_short_ending(trial), style=style), in_words(trial.hyperparameters))
+        for trial in self._session.running:
+            state = Text(self._latest.get(trial.number, "starting"), style="cyan")
+            table.add_row(str(trial.number), state, in_words(trial.hyperparameters))
+        return Group(table, Text(self._summary(), style="bold"))
+
+
+def seconds_left(session: Session, now: float) -> float | None:
+    """Estimate the wall seconds until all trials are done, from the trials that have ended; None before the first."""
+    ended = [each for each in session.study.trained if each.state.ended and each.spend.seconds > 0]
+    if not ended:
+        return None
+    each_takes = sum(each.spend.seconds for each in ended) / len(ended)
+    running = session.running
+    waiting = max(0, session.plan.spec.search.trials - len(session.study.trained))
+    begun = sum(max(0.0, each_takes - (now - (each.started_at or now))) for each in running)
+    left = (waiting * each_takes + begun) / session.plan.concurrency
+    hours = session.plan.spec.budget.hours
+    return left if hours is None else max(0.0, min(left, hours * 3600 - session.seconds))
+
+
+def in_words(hyperparameters: Mapping[str, Scalar]) -> str:
+    """Write a point on one line, numbers rounded for the eye."""
+    return ", ".join(f"{name} {short(value)}" for name, value in hyperparameters.items())
+
+
+def short(value: Scalar) -> str:
+    """Write a value with at most four significant digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as `m:ss` or `h:mm:ss`."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def ending(trial: Trial) -> str:
+    """Say how a trial ended, with its verdict and the evidence."""
+    verdict = f" - {trial.verdict.kind}: {trial.verdict.evidence}" if trial.verdict else ""
+    return _short_ending(trial) + (f" ({trial.reason})" if trial.state is not TrialState.COMPLETE else "") + verdict
+
+
+def _short_ending(trial: Trial) -> str:
+    value = "no value" if trial.values is None else f"{trial.values[0]:.4g} at epoch {trial.best_epoch:g}"
+    kind = f" {trial.verdict.kind}" if trial.verdict else ""
+    return f"{trial.state}{kind}: {value}"
+
+
+def _signed(session: Session, trial: Trial) -> float:
+    value = trial.values[0] if trial.values else float("-inf")
+    return value if session.objective.direction == "maximize" else -value
+
+
+def _epochs_of(trial: Trial) -> str:
+    epochs = trial.hyperparameters.get("n_epochs", trial.resolved.get("n_epochs"))
+    return f"/{epochs}" if epochs is not None else ""
+
+
+def _numbers(measured: Measured) -> str:
+    shown = (
+        ("batch_loss",)
+        if measured.scope == "step"
+        else ("train_loss", "valid_loss", "train_accuracy", "valid_accuracy")
+    )
+    return ", ".join(f"{name} {measured.values[name]:.4g}" for name in shown if name in measured.values)

@@ -1,0 +1,264 @@
+"""What the commands show on a screen: plans, leaderboards and listings as rich renderables. Nothing is printed here."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from backends.contract import Capabilities
+from search_spaces.catalogue import Catalogue
+from search_spaces.library import LibrarySpace
+from sweeps.data.findings import Finding
+from sweeps.plan import KEPT_MODELS, SweepPlan
+from sweeps.record import Objective, Trial, TrialState, leaderboard
+from sweeps.report.progress import VERDICT_STYLE, clock, in_words, short
+from sweeps.session import Outcome
+
+LEADERBOARD_ROWS = 10
+
+
+def plan(plan: SweepPlan) -> RenderableType:
+    """Show every parameter as written and as resolved, the data, the search, and what it is expected to take."""
+    spec = plan.spec
+    facts = _facts()
+    facts.add_row("sweep", spec.name)
+    facts.add_row("data", data_line(plan))
+    facts.add_row("backend", f"{spec.backend_type}, model {plan.base_model}")
+    facts.add_row(
+        "objective", ", ".join(f"{each.objective.direction} {each.objective.metric}" for each in spec.objectives)
+    )
+    size = plan.space.size()
+    points = "" if size is None else f" (the space has {size:,} points)"
+    facts.add_row(
+        "search",
+        f"{spec.search.sampler}, scheduler {spec.search.scheduler.type}, {spec.search.trials} trials{points}, "
+        f"{plan.concurrency} at a time, seed {spec.search.seed}",
+    )
+    facts.add_row(
+        "each trial", f"{plan.placement.cpus:g} CPU, {plan.placement.gpus:g} GPU; up to {plan.max_epochs:g} epochs"
+    )
+    facts.add_row("limits", f"{spec.budget.hours:g} hours" if spec.budget.hours else "no time limit")
+    if plan.estimate is not None:
+        estimate = plan.estimate
+        if estimate.tokens is not None:
+            facts.add_row("tokens", f"about {estimate.tokens:,} a trial at the centre of the space")
+        if estimate.usd is not None:
+            facts.add_row(
+                "money", f"about ${estimate.usd:,.2f} a trial, ${estimate.usd * spec.search.trials:,.2f} in all"
+            )
+        if estimate.seconds is not None and plan.seconds is not None:
+            facts.add_row(
+                "time", f"about {clock(estimate.seconds)} a trial, {clock(plan.seconds)} in all without early stopping"
+            )
+        if plan.max_disk_bytes is not None:
+            facts.add_row(
+                "disk",
+                f"at most {in_bytes(plan.max_disk_bytes)} (the {KEPT_MODELS} best models are kept, and what runs)",
+            )
+        facts.add_row("basis", estimate.basis)
+    return Group(facts, Text(), parameters(plan), *findings(plan.findings))
+
+
+def parameters(plan: SweepPlan) -> RenderableType:
+    """Show each hyperparameter: written, resolved, and where the recommendation comes from."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("hyperparameter", "written", "resolved", "where it comes from"):
+        table.add_column(column, overflow="fold")
+    for each in plan.space.parameters:
+        notes = list(each.notes)
+        if each.condition_text:
+            notes.append(f"where {each.condition_text}")
+        if each.recommendation is not None:
+            followed = "" if each.follows_recommendation else f"recommended: {each.recommendation.text}; "
+            notes.append(f"{followed}{each.recommendation.source} ({each.recommendation.as_of})")
+        table.add_row(each.name, each.written, each.text, "; ".join(notes))
+    return table
+
+
+def data_line(plan: SweepPlan) -> str:
+    """Say in one line what the sweep really runs on."""
+    data, dataset = plan.data, plan.data.dataset
+    test = f", {data.test.examples:,} test" if data.test is not None else ""
+    labels = f", {len(dataset.labels)} labels" if dataset.labels else ""
+    counts = f"{dataset.train.examples:,} training, {dataset.valid.examples:,} validation{test} examples{labels}"
+    return f"{data.source}: {counts}"
+
+
+def fallback_line(plan: SweepPlan) -> str | None:
+    """Say that the fallback was taken, or None where it was not."""
+    data = plan.data
+    if data.fallback_from is None:
+        return None
+    return (
+        f"`{data.fallback_from}` is not there: using {data.source} instead. These are no {data.fallback_from} results."
+    )
+
+
+def findings(found: Sequence[Finding]) -> Iterable[RenderableType]:
+    """Show what the checks found, one line each with the remedy."""
+    for each in found:
+        style = "red" if each.severity == "error" else "yellow"
+        place = f"{each.place}: " if each.place else ""
+        hint = f" ({each.hint})" if each.hint else ""
+        yield Text.assemble((f"{each.severity}: ", style), f"{place}{each.message}{hint}")
+
+
+def outcome(outcome: Outcome) -> RenderableType:
+    """Show the leaderboard, the best configuration, what to make of it, and what to do next."""
+    plan, trials = outcome.plan, outcome.trials
+    ended = [each for each in trials if each.state.ended]
+    states = Counter(each.state for each in ended)
+    parts: list[RenderableType] = [Text(), table(trials, plan.spec.objective), Text()]
+    counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    parts.append(
+        Text(f"{outcome.end}: {len(ended)} trials ({counted}) in {clock(outcome.seconds)}; data: {plan.data.name}")
+    )
+    best = outcome.best
+    if best is None or best.values is None:
+        parts.append(Text("no trial produced a model; the reasons are in the table above", style="yellow"))
+    else:
+        values = ", ".join(
+            f"{each.objective.metric} {value:.4g}"
+            for each, value in zip(plan.spec.objectives, best.values, strict=True)
+        )
+        base = best.curve[0].values.get(plan.spec.objective.metric) if best.curve and best.curve[0].step == 0 else None
+        before = f" (the base model: {base:.4g})" if base is not None else ""
+        parts.append(
+            Text.assemble(("best: ", "bold"), f"trial {best.number}, {values} at epoch {best.best_epoch:g}{before}")
+        )
+        parts.append(Text(f"  {in_words(best.hyperparameters)}"))
+        if best.verdict is not None:
+            parts.append(
+                Text.assemble(
+                    "  ", (best.verdict.kind.value, VERDICT_STYLE[best.verdict.kind]), f": {best.verdict.evidence}"
+                )
+            )
+        parts.append(Text(f"  model: {best.model}"))
+    parts += [Text.assemble(("advice: ", "bold"), each) for each in advice(trials)]
+    parts += [Text(f"not recorded: {each}", style="yellow") for each in outcome.problems]
+    if outcome.run_url:
+        parts.append(Text(f"MLflow: {outcome.run_url}"))
+    parts.append(Text.assemble(("next: ", "bold"), "sweep ui   compares the trials in the browser"))
+    return Group(*parts)
+
+
+def advice(trials: Sequence[Trial]) -> list[str]:
+    """Return the pieces of advice, the most frequent first, each with how many trials it comes from."""
+    counts = Counter(each.verdict.advice for each in trials if each.verdict is not None and each.verdict.advice)
+    return [f"{text} ({count} trial{'s' if count > 1 else ''})" for text, count in counts.most_common(3)]
+
+
+def table(trials: Sequence[Trial], objective: Objective, rows: int = LEADERBOARD_ROWS) -> RenderableType:
+    """Show trials as a leaderboard: those with a value, best first, then running and failed ones."""
+    ranked = leaderboard(trials, objective)
+    others = [each for each in trials if each not in ranked and each.duplicate_of is None]
+    names = list(dict.fromkeys(name for each in trials for name in each.hyperparameters))
+    varied = [name for name in names if len({each.hyperparameters.get(name) for each in trials}) > 1] or names
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    shown.add_column("trial", justify="right")
+    shown.add_column(objective.metric, justify="right")
+    shown.add_column("verdict")
+    for name in varied:
+        shown.add_column(name, justify="right")
+    shown.add_column("epoch", justify="right")
+    shown.add_column("time", justify="right")
+    shown.add_column("state", overflow="fold")
+    for each in [*ranked, *others][:rows]:
+        verdict = Text("" if each.verdict is None else each.verdict.kind.value)
+        if each.verdict is not None:
+            verdict.stylize(VERDICT_STYLE[each.verdict.kind])
+        shown.add_row(
+            str(each.number),
+            "" if each.values is None else f"{each.values[0]:.4f}",
+            verdict,
+            *(short(each.hyperparameters[name]) if name in each.hyperparameters else "" for name in varied),
+            "" if each.best_epoch is None else f"{each.best_epoch:g}",
+            clock(each.spend.seconds) if each.state.ended else "",
+            each.state.value if each.state in (TrialState.COMPLETE, TrialState.RUNNING) else each.reason,
+        )
+    hidden = len(ranked) + len(others) - rows
+    if hidden > 0:
+        return Group(shown, Text(f"and {hidden} more: sweep status", style="dim"))
+    return shown
+
+
+def spaces(libraries: Sequence[LibrarySpace]) -> RenderableType:
+    """List the named search spaces."""
+    shown = _facts()
+    for each in libraries:
+        shown.add_row(each.name, each.description)
+    return shown
+
+
+def space(library: LibrarySpace) -> RenderableType:
+    """Show a named space with what the catalogue says of its parameters."""
+    text = Text(f"{library.name}: {library.description}\n\nspace: {{use: {library.name}}}   is short for\n\n")
+    for name, written in library.space.items():
+        value = json.dumps(written) if isinstance(written, dict | list) else written
+        text.append(f"  {name}: {value}\n")
+    return text
+
+
+def recommendations(catalogue: Catalogue, scope: str) -> RenderableType:
+    """Show the recommendations of one scope with their sources."""
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("hyperparameter", "recommended", "default", "when under-fitting", "when over-fitting", "source"):
+        shown.add_column(column, overflow="fold")
+    for name, each in catalogue.for_scope(scope).items():
+        default = "" if each.default is None else short(each.default)
+        shown.add_row(
+            name, each.text, default, each.when_underfitting, each.when_overfitting, f"{each.source} ({each.as_of})"
+        )
+    return shown
+
+
+def backend(name: str, capabilities: Capabilities) -> RenderableType:
+    """Show what a backend accepts and can do."""
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("hyperparameter", "accepts", "default", "what it is"):
+        shown.add_column(column, overflow="fold")
+    for each in capabilities.hyperparameters:
+        if each.choices is not None:
+            accepts = " | ".join(str(choice) for choice in each.choices)
+        elif each.kind == "str":
+            accepts = "any text"
+        else:
+            low = "" if each.low is None else f"{each.low:g}"
+            high = "" if each.high is None else f"{each.high:g}"
+            accepts = f"{each.kind} {low} .. {high}"
+        default = each.default_rule if each.default is None else short(each.default)
+        shown.add_row(each.name, accepts, default, each.description)
+    metrics = ", ".join(capabilities.metrics)
+    labels = ", ".join(capabilities.label_metrics)
+    return Group(
+        shown, Text(), Text(f"measures: {metrics}" + (f"; with labels also {labels}" if labels else "")),
+        Text(f"recommendations: scope {capabilities.recommendation_scope}"),
+    )  # fmt: skip
+
+
+def resume_command(plan: SweepPlan) -> str:
+    """Return the command that goes on with this sweep."""
+    return f"sweep run {shlex.quote(plan.spec.document.name)}"
+
+
+def in_bytes(count: int) -> str:
+    """Write a number of bytes with a unit."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def _facts() -> Table:
+    shown = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    shown.add_column(style="bold")
+    shown.add_column(overflow="fold")
+    return shown

@@ -1,0 +1,85 @@
+"""What `sweep status` reads back: a sweep's plan and trials from its folder and its study."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from sweeps.errors import SweepError
+from sweeps.places import Places
+from sweeps.record import Objective, Trial, TrialState, leaderboard
+from sweeps.study import read_trials
+
+
+@dataclass(frozen=True)
+class SweepState:
+    """How far a sweep is."""
+
+    name: str
+    data: str
+    wanted_trials: int
+    objective: Objective
+    trials: tuple[Trial, ...]
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial with the best value so far."""
+        return next(iter(leaderboard(self.trials, self.objective)), None)
+
+    @property
+    def counts(self) -> Counter[TrialState]:
+        """How many trials are in each state."""
+        return Counter(each.state for each in self.trials)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "name": self.name,
+            "data": self.data,
+            "wanted_trials": self.wanted_trials,
+            "objective": {"metric": self.objective.metric, "direction": self.objective.direction},
+            "states": {state.value: count for state, count in self.counts.items()},
+            "best": self.best.to_json() if self.best else None,
+            "trials": [each.to_json() for each in self.trials],
+        }
+
+
+def read(places: Places, name: str, storage: str | None) -> SweepState:
+    """Read a sweep's state. Raises SweepError where there is none of this name."""
+    try:
+        plan = json.loads((places.sweep(name) / "plan.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(places.names()) or "none yet"
+        raise SweepError(f"there is no sweep `{name}` that has run", f"sweeps here: {known}") from None
+    [(direction, metric), *_] = [
+        (direction, metric)
+        for each in plan["objectives"]
+        for direction, metric in each.items()
+        if direction in ("maximize", "minimize")
+    ]
+    trials = read_trials(storage or places.study(name), places.study_name(name))
+    return SweepState(name, plan["data"]["name"], plan["search"]["trials"], Objective(metric, direction), tuple(trials))
+
+
+def listing(states: Sequence[SweepState]) -> RenderableType:
+    """Show sweeps, one row each."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("sweep", "data", "trials", "states", "best"):
+        table.add_column(column, overflow="fold")
+    for each in states:
+        ended = sum(trial.state.ended for trial in each.trials)
+        counted = ", ".join(f"{count} {state}" for state, count in sorted(each.counts.items()))
+        best = each.best
+        value = (
+            ""
+            if best is None or best.values is None
+            else f"{each.objective.metric} {best.values[0]:.4g} (trial {best.number})"
+        )
+        table.add_row(each.name, each.data, f"{ended} of {each.wanted_trials}", counted, value)
+    return table

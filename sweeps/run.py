@@ -1,0 +1,231 @@
+"""`sweep run` put together: plan, study, tracking, session and engine, from the first look to the last word."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from backends.contract import Backend, BackendError, Event
+from sweeps import tracking
+from sweeps.errors import SweepInterruptedError
+from sweeps.places import Places
+from sweeps.plan import KEPT_MODELS, SweepPlan, with_gpus
+from sweeps.record import Trial, TrialState, leaderboard
+from sweeps.report.plots import learning_curve_png
+from sweeps.session import End, Observer, Outcome, ProgressObserver, Session
+from sweeps.study import Study
+
+CHATTY_LOGGERS = ("mlflow", "alembic", "optuna", "transformers", "peft", "datasets", "huggingface_hub", "py.warnings")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the command line read from the environment and its options: where to keep, record and run things."""
+
+    places: Places
+    tracking_uri: str
+    storage: str | None = None
+    ray_address: str | None = None
+
+
+def open_study(plan: SweepPlan, environment: Environment) -> Study:
+    """Open the study of the plan's sweep, or create it. See `Study.open` for the errors."""
+    places = environment.places
+    return Study.open(
+        environment.storage or places.study(plan.spec.name),
+        places.study_name(plan.spec.name),
+        plan.fingerprint,
+        plan.space,
+        [each.objective for each in plan.spec.objectives],
+        plan.spec.search,
+        plan.base_model,
+    )
+
+
+def run(
+    plan: SweepPlan,
+    environment: Environment,
+    progress: ProgressObserver,
+    say: Callable[[str], None],
+    *,
+    fresh: bool = False,
+) -> Outcome:
+    """Run the sweep, or go on with it where it was left. `say` takes a line about what is being prepared.
+
+    With `fresh`, a study of the same name in a database is left alone and another one begun.
+
+    The caller has claimed the sweep's folder. Raises SweepInterruptedError after Ctrl-C, with everything recorded, and
+    SweepError where something failed; in both cases running the same command again goes on.
+    """
+    from sweeps import engine  # Ray is loaded only where trials are run
+
+    places, name = environment.places, plan.spec.name
+    log = _capture_chatter(places.log(name))
+    if fresh:
+        places.rename_study(name, f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    study = open_study(plan, environment)
+    if _is_complete(plan, study):
+        say(f"sweep `{name}` is complete: raise search.trials to go on, or use --fresh to start anew")
+        return _outcome(plan, study, End.TRIALS, environment, None, ())
+    tracker = tracking.Tracker.connect(
+        environment.tracking_uri, plan.spec.tracking.experiment or name, places.artifacts
+    )
+    try:
+        run_id = _start_tracking(tracker, plan, study)
+        say("starting Ray")
+        engine.connect(environment.ray_address, log)
+        plan = with_gpus(plan, engine.gpus())
+        with closing(plan.open_backend()) as backend:
+            housekeeper = _Housekeeper(plan, backend)
+            session = Session(plan, study, [_Tracking(tracker), housekeeper, progress])
+            housekeeper.session = session
+            progress.begin(session)
+            try:
+                engine.run(session)
+            finally:
+                end = session.finish()
+                progress.end()
+            housekeeper.tidy()
+            _finish_tracking(tracker, plan, session, end)
+    finally:
+        engine.disconnect()
+        tracker.close()
+    if session.error is not None:
+        raise session.error
+    outcome = _outcome(plan, study, end, environment, tracker.run_url(run_id), tracker.problems)
+    if end is End.INTERRUPTED:
+        done = sum(each.state.ended for each in outcome.trials)
+        raise SweepInterruptedError(
+            f"stopped after {done} of {plan.spec.search.trials} trials; nothing is lost",
+            f"sweep run {plan.spec.document.name}   goes on where it stopped",
+        )
+    return outcome
+
+
+class _Tracking(Observer):
+    """Projects the trials to MLflow."""
+
+    def __init__(self, tracker: tracking.Tracker) -> None:
+        self._tracker = tracker
+
+    def trial_started(self, trial: Trial) -> None:
+        self._tracker.trial_started(trial)
+
+    def observed(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
+        self._tracker.observed(trial.key, first, events)
+
+    def trial_ended(self, trial: Trial) -> None:
+        self._tracker.trial_ended(trial, lambda: learning_curve_png(trial, f"trial {trial.number}"))
+
+
+class _Housekeeper(Observer):
+    """Keeps the disk bounded: the models of trials that cannot win any more are deleted as the sweep goes."""
+
+    session: Session
+
+    def __init__(self, plan: SweepPlan, backend: Backend) -> None:
+        self._plan = plan
+        self._backend = backend
+        self._discarded: set[int] = set()
+
+    def trial_started(self, trial: Trial) -> None:
+        # Not at the end of a trial: its worker may still be writing. By the start of the next one it is not.
+        self._discard()
+
+    def observed(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
+        pass
+
+    def trial_ended(self, trial: Trial) -> None:
+        pass
+
+    def tidy(self) -> None:
+        """Stop what the sweep's end cut off and delete what is not among the best. All workers are at rest."""
+        self._discarded.clear()
+        for trial in self.session.study.trained:
+            if trial.state is TrialState.STOPPED and trial.handle is not None:
+                self._backend.stop(trial.handle)
+        self._discard()
+
+    def _discard(self) -> None:
+        """Delete the models of ended trials that are not among the best; a trial that can go on keeps everything."""
+        trained = self.session.study.trained
+        ranked = [each.number for each in leaderboard(trained, self.session.objective) if each.model]
+        settled = self._discarded | set(ranked[:KEPT_MODELS])
+        for trial in trained:
+            if trial.state.ended and trial.handle is not None and trial.number not in settled:
+                try:
+                    self._backend.discard(trial.handle)
+                except BackendError as error:
+                    logging.getLogger("sweeps").warning("trial %d was not tidied: %s", trial.number, error)
+                self._discarded.add(trial.number)
+
+
+def _is_complete(plan: SweepPlan, study: Study) -> bool:
+    ended = [each for each in study.trained if each.state.ended]
+    return not study.has_interrupted and len(ended) >= plan.spec.search.trials
+
+
+def _outcome(
+    plan: SweepPlan, study: Study, end: End, environment: Environment, url: str | None, problems: Sequence[str]
+) -> Outcome:
+    trials = tuple(study.trained)
+    best = next((each for each in leaderboard(trials, plan.spec.objective) if each.model), None)
+    return Outcome(plan, trials, best, end, study.seconds_used, environment.tracking_uri, url, tuple(problems))
+
+
+def _start_tracking(tracker: tracking.Tracker, plan: SweepPlan, study: Study) -> str:
+    data, spec = plan.data, plan.spec
+    searched: Mapping[str, str] = {f"space.{each.name}": each.text for each in plan.space.parameters}
+    params = {
+        "sampler": spec.search.sampler,
+        "scheduler": spec.search.scheduler.type,
+        "trials": str(spec.search.trials),
+        "seed": str(spec.search.seed),
+        "objective": f"{spec.objective.direction} {spec.objective.metric}",
+        **searched,
+    }
+    tags = {
+        "backend": spec.backend_type,
+        "model": plan.base_model,
+        "data": data.name,
+        "data.source": data.source,
+        **({"data.fallback_from": data.fallback_from} if data.fallback_from else {}),
+        **({"mlflow.note.content": spec.description} if spec.description else {}),
+    }
+    written = yaml.safe_dump(spec.document.value, sort_keys=False, allow_unicode=True)
+    plan_text = json.dumps(plan.to_json(), indent=2, default=str)
+    (plan.workspace / "sweep.yaml").write_text(written, encoding="utf-8")
+    (plan.workspace / "plan.json").write_text(plan_text, encoding="utf-8")
+    dataset = tracking.TrackedDataset.of(data)
+    return tracker.start(
+        study.sweep_id, spec.name, params, tags, dataset, {"sweep.yaml": written, "plan.json": plan_text}
+    )
+
+
+def _finish_tracking(tracker: tracking.Tracker, plan: SweepPlan, session: Session, end: End) -> None:
+    best = session.best()
+    status = {End.INTERRUPTED: "KILLED", End.FAILED: "FAILED"}.get(end, "FINISHED")
+    metrics, tags = {}, {"end": end.value}
+    if best is not None and best.values is not None:
+        metrics = {plan.spec.objective.metric: best.values[0], "trials": float(len(session.study.trained))}
+        tags |= {"best.trial": str(best.number), "best.hyperparameters": json.dumps(dict(best.hyperparameters))}
+    model = Path(best.model) if best is not None and best.model and Path(best.model).is_dir() else None
+    tracker.finish(status, metrics, tags, {}, model if end is not End.INTERRUPTED else None)
+
+
+def _capture_chatter(path: Path) -> logging.Handler:
+    """Send what the libraries have to say to a file instead of the screen. Returns the file's handler."""
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.captureWarnings(True)
+    for name in (*CHATTY_LOGGERS, "sweeps"):
+        logger = logging.getLogger(name)
+        logger.handlers[:], logger.propagate = [handler], False
+    return handler

@@ -1,0 +1,311 @@
+"""One `sweep run` from within: what becomes of each event of each trial, and when the sweep has had enough.
+
+It knows the study and the plan, but neither Ray nor MLflow: the engine feeds it, observers listen to it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Protocol, assert_never
+
+from backends.contract import (
+    Charged,
+    Checkpointed,
+    Event,
+    Failed,
+    Failure,
+    FailureKind,
+    Finished,
+    Handle,
+    Measured,
+    Queued,
+    Started,
+    Stopped,
+)
+from search_spaces.catalogue import Catalogue
+from sweeps.errors import SweepError
+from sweeps.fit import LearningCurve, advice_from, judge
+from sweeps.plan import SweepPlan
+from sweeps.record import Spend, Trial, TrialState, leaderboard
+from sweeps.study import NoTrial, Study
+
+ALIKE_FAILURES = 3
+"""So many trials that fail with the same message, before any other succeeded, end the sweep: the next would, too."""
+
+
+class End(StrEnum):
+    """Why a sweep ended."""
+
+    TRIALS = "all trials are done"
+    EXHAUSTED = "every point of the space has been tried"
+    TARGET = "the target was reached"
+    TIME = "the time limit was reached"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+
+class TrialEnd(StrEnum):
+    """What ended a trial, as the engine saw it."""
+
+    ITSELF = "itself"
+    SCHEDULER = "scheduler"
+    SWEEP = "sweep"
+    CRASH = "crash"
+
+
+class Observer(Protocol):
+    """Someone who wants to know how the trials go. Called in order, on one thread; it must be quick and not raise."""
+
+    def trial_started(self, trial: Trial) -> None:
+        """Hear of a trial that begins, or goes on after an interruption."""
+        ...
+
+    def observed(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
+        """Hear of the events numbered `first`, `first + 1`, ... of a trial."""
+        ...
+
+    def trial_ended(self, trial: Trial) -> None:
+        """Hear of a trial's end; its verdict is given."""
+        ...
+
+
+class ProgressObserver(Observer, Protocol):
+    """An observer that also hears of the sweep's beginning and end."""
+
+    def begin(self, session: Session) -> None:
+        """Hear that trials will follow."""
+        ...
+
+    def end(self) -> None:
+        """Hear that no trial will follow."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep ended. `best` is the best trial that has a model, or None."""
+
+    plan: SweepPlan
+    trials: tuple[Trial, ...]
+    best: Trial | None
+    end: End
+    seconds: float
+    tracking_uri: str
+    run_url: str | None
+    problems: tuple[str, ...]
+
+
+@dataclass
+class _Running:
+    trial: Trial
+    next_event: int = 0
+    failure: Failure | None = None
+    ended_by_itself: bool = False
+
+
+class Session:
+    """Turns events into records, verdicts and ends. All methods are called from one thread."""
+
+    def __init__(
+        self, plan: SweepPlan, study: Study, observers: Sequence[Observer], clock: Callable[[], float] = time.time
+    ) -> None:
+        self.plan = plan
+        self.study = study
+        self.objective = plan.spec.objective
+        self.end: End | None = None
+        self.error: SweepError | None = None
+        self._observers = observers
+        self._clock = clock
+        self._started_at = clock()
+        self._running: dict[int, _Running] = {}
+        self._exhausted = False
+        self._failures: list[str] = []
+        self._advice = advice_from(Catalogue.load(), plan.spec.capabilities.recommendation_scope, plan.space)
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds of this sweep, earlier runs included."""
+        return self.study.seconds_used + self._clock() - self._started_at
+
+    @property
+    def running(self) -> list[Trial]:
+        """The trials that run now."""
+        return [each.trial for each in self._running.values()]
+
+    def next_trial(self) -> Trial | NoTrial:
+        """Return a trial to start now, WAIT where none can start yet, EXHAUSTED where none will come."""
+        if self.should_end() or self._exhausted:
+            return NoTrial.EXHAUSTED
+        if len(self._running) >= self.plan.concurrency:
+            return NoTrial.WAIT
+        if not self.study.has_interrupted and len(self.study.trained) >= self.plan.spec.search.trials:
+            return NoTrial.WAIT if self._running else NoTrial.EXHAUSTED  # a running one may yet fail and be retried
+        asked = self.study.ask()
+        if isinstance(asked, NoTrial):
+            self._exhausted = asked is NoTrial.EXHAUSTED
+            return asked
+        # An adopted run tells its events from the beginning, so that what was recorded of it is built up again.
+        trial = replace(asked, curve=(), spend=Spend(), resolved={}, values=None, best_epoch=None)
+        self._running[trial.number] = _Running(trial)
+        for each in self._observers:
+            each.trial_started(trial)
+        return trial
+
+    def should_end(self) -> bool:
+        """Return whether everything that runs should stop now; `end` then says why."""
+        hours = self.plan.spec.budget.hours
+        if self.end is None and hours is not None and self.seconds >= hours * 3600:
+            self.end = End.TIME
+        return self.end is not None
+
+    def interrupt(self) -> None:
+        """End the sweep so that it can go on later: what runs stays recorded as running."""
+        if self.end is None:
+            self.end = End.INTERRUPTED
+
+    def observe(self, number: int, handle: Handle | None, first: int, events: Sequence[Event]) -> None:
+        """Take in the events numbered `first`, ... of a running trial. Events that are known already are skipped."""
+        running = self._running.get(number)
+        if running is None:
+            return
+        fresh = events[max(0, running.next_event - first) :]
+        if not fresh:
+            return
+        evaluations = len(running.trial.curve)
+        trial = replace(running.trial, handle=handle or running.trial.handle)
+        for event in fresh:
+            trial = self._apply(trial, event, running)
+        running.trial = trial
+        first_fresh, running.next_event = running.next_event, running.next_event + len(fresh)
+        if len(trial.curve) > evaluations or evaluations == 0:
+            self.study.record(trial)
+        for index in range(max(1, evaluations), len(trial.curve)):
+            self.study.report(trial, index, trial.curve[index].values.get(self.objective.metric, math.nan))
+        for each in self._observers:
+            each.observed(trial, first_fresh, fresh)
+        self._check_target(trial)
+
+    def ended(self, number: int, by: TrialEnd, error: str = "") -> None:
+        """Close a running trial. One that the end of an interrupted sweep cut off stays open for the next run."""
+        running = self._running.pop(number, None)
+        if running is None:
+            return
+        if by is TrialEnd.SWEEP and self.end in (End.INTERRUPTED, End.FAILED) and not running.ended_by_itself:
+            self.study.record(running.trial)
+            return
+        trial = self._closed(running, by, error)
+        curve = LearningCurve.from_trial(trial, self.plan.data, self.plan.spec.objectives)
+        trial = replace(trial, verdict=judge(curve, self._advice))
+        self.study.tell(trial)
+        for each in self._observers:
+            each.trial_ended(trial)
+        if trial.state is TrialState.FAILED:
+            self._after_failure(trial, running.failure)
+        elif trial.values is not None:
+            self._failures.clear()
+
+    def finish(self) -> End:
+        """Close the books after the engine has come to rest. Returns why the sweep ended."""
+        for number in list(self._running):
+            self.ended(number, TrialEnd.SWEEP)
+        self.study.add_seconds(self._clock() - self._started_at)
+        if self.end is None:
+            done = len(self.study.trained) >= self.plan.spec.search.trials
+            self.end = End.TRIALS if done else End.EXHAUSTED
+        return self.end
+
+    def best(self) -> Trial | None:
+        """Return the best trial whose model exists, or None."""
+        return next((each for each in leaderboard(self.study.trained, self.objective) if each.model), None)
+
+    def _apply(self, trial: Trial, event: Event, running: _Running) -> Trial:
+        match event:
+            case Queued():
+                return trial
+            case Started():
+                return replace(trial, resolved=dict(event.resolved))
+            case Measured():
+                return self._measured(trial, event)
+            case Checkpointed():
+                return replace(trial, model=event.model)
+            case Charged():
+                spend = trial.spend
+                usd = spend.usd if event.usd is None else (spend.usd or 0.0) + event.usd
+                return replace(trial, spend=replace(spend, tokens=spend.tokens + event.tokens, usd=usd))
+            case Finished():
+                running.ended_by_itself = True
+                return replace(trial, state=TrialState.COMPLETE, model=event.model, reason="trained to the end")
+            case Failed():
+                running.ended_by_itself, running.failure = True, event.failure
+                diverged = event.failure.kind is FailureKind.DIVERGED
+                state = TrialState.STOPPED if diverged else TrialState.FAILED
+                return replace(trial, state=state, reason=event.failure.message)
+            case Stopped():
+                running.ended_by_itself = True
+                return replace(trial, state=TrialState.STOPPED, model=event.model, reason=trial.reason or "stopped")
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _measured(self, trial: Trial, event: Measured) -> Trial:
+        if event.scope == "step":
+            return trial
+        trial = replace(trial, curve=(*trial.curve, event))
+        if event.step == 0:
+            return trial
+        values = [event.values.get(each.objective.metric, math.nan) for each in self.plan.spec.objectives]
+        if not all(math.isfinite(each) for each in values):
+            return trial
+        if trial.values is None or self.objective.better(values[0], trial.values[0]):
+            trial = replace(trial, values=tuple(values), best_epoch=event.epoch)
+        return trial
+
+    def _closed(self, running: _Running, by: TrialEnd, error: str) -> Trial:
+        trial = running.trial
+        if not running.ended_by_itself:
+            epoch = f" after epoch {trial.curve[-1].epoch:g}" if len(trial.curve) > 1 else ""
+            match by:
+                case TrialEnd.SCHEDULER:
+                    reason = f"stopped early by {self.plan.spec.search.scheduler.type}{epoch}"
+                    trial = replace(trial, state=TrialState.STOPPED, reason=reason)
+                case TrialEnd.SWEEP:
+                    reason = f"stopped{epoch}: {self.end or End.INTERRUPTED}"
+                    trial = replace(trial, state=TrialState.STOPPED, reason=reason)
+                case TrialEnd.CRASH | TrialEnd.ITSELF:
+                    running.failure = Failure(FailureKind.LOST, error or "the worker ended without a word")
+                    trial = replace(trial, state=TrialState.FAILED, reason=running.failure.message)
+                case _ as unreachable:
+                    assert_never(unreachable)
+        elif trial.state is TrialState.COMPLETE and trial.values is None:
+            reason = f"no finite {self.objective.metric} was measured"
+            running.failure = Failure(FailureKind.BUG, reason)
+            trial = replace(trial, state=TrialState.FAILED, reason=reason)
+        now = self._clock()
+        spend = replace(trial.spend, seconds=now - (trial.started_at or now))
+        return replace(trial, ended_at=now, spend=spend)
+
+    def _check_target(self, trial: Trial) -> None:
+        target = self.plan.spec.objectives[0].target
+        if target is None or trial.values is None or self.end is not None:
+            return
+        if trial.values[0] == target or self.objective.better(trial.values[0], target):
+            self.end = End.TARGET
+
+    def _after_failure(self, trial: Trial, failure: Failure | None) -> None:
+        if failure is None:
+            return
+        if failure.kind.retryable and self.study.attempts(trial) <= self.plan.spec.search.retries:
+            self.study.retry(trial)
+            return
+        self._failures.append(failure.message)
+        alike = self._failures[-ALIKE_FAILURES:]
+        if len(alike) == ALIKE_FAILURES and len(set(alike)) == 1:
+            self.end = End.FAILED
+            message = f"{ALIKE_FAILURES} trials in a row failed alike: {failure.message}"
+            self.error = SweepError(message, failure.detail or "fix the cause, then run the same command again")
+        elif failure.kind is FailureKind.USER:
+            self.end = End.FAILED
+            self.error = SweepError(failure.message, failure.detail)

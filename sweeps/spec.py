@@ -1,0 +1,342 @@
+"""YAML -> SweepSpec: the sweep file as typed values, with every mistake in it reported at once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from backends import registry
+from backends.contract import Backend, Capabilities
+from search_spaces.space import SearchSpace, SpaceError
+from sweeps.data.spec import DataSpec
+from sweeps.errors import Problem, UserInputError
+from sweeps.record import Objective
+from sweeps.yaml_source import Document, KeyPath, read, with_overrides
+
+SamplerName = Literal["tpe", "gp", "cmaes", "random", "grid", "qmc", "nsga2"]
+SchedulerName = Literal["asha", "median", "none"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+
+
+def _by_type(value: object) -> object:
+    return {"type": value} if isinstance(value, str) else value
+
+
+def _listed(value: object) -> object:
+    if isinstance(value, list) and not value:
+        raise ValueError("name at least one objective")
+    return [value] if isinstance(value, dict) else value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SchedulerSpec(_Section):
+    """Which trials are stopped early. `grace_epochs` pass before anything is stopped.
+
+    `asha` (asynchronous successive halving) keeps the best 1/`reduction_factor` at each rung; `median` stops a trial
+    whose running mean is worse than the median of `min_trials` others.
+    """
+
+    type: SchedulerName = "asha"
+    grace_epochs: float = Field(1.0, gt=0)
+    reduction_factor: float = Field(3.0, gt=1)
+    min_trials: int = Field(3, ge=1)
+
+
+class SearchSpec(_Section):
+    """How the space is searched. `trials` counts trained trials, over all resumptions of the sweep."""
+
+    sampler: SamplerName = "tpe"
+    scheduler: Annotated[SchedulerSpec, BeforeValidator(_by_type)] = SchedulerSpec()
+    trials: int = Field(16, ge=1)
+    concurrency: int | None = Field(None, ge=1)
+    startup_trials: int | None = Field(None, ge=0)
+    seed: int = Field(7, ge=0, le=2**31 - 1)
+    retries: int = Field(1, ge=0)
+
+
+class ObjectiveSpec(_Section):
+    """One metric to maximize or minimize, and the value at which the sweep may end."""
+
+    maximize: str | None = None
+    minimize: str | None = None
+    target: float | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> ObjectiveSpec:
+        if (self.maximize is None) == (self.minimize is None):
+            raise ValueError("give exactly one of `maximize: <metric>` and `minimize: <metric>`")
+        return self
+
+    @property
+    def objective(self) -> Objective:
+        """The metric and its direction."""
+        if self.maximize is not None:
+            return Objective(self.maximize, "maximize")
+        return Objective(self.minimize or "", "minimize")
+
+
+class EvaluationSpec(_Section):
+    """How often a trial is measured, and on how many training examples beside the whole validation set."""
+
+    per_epoch: int = Field(1, ge=1, le=100)
+    train_examples: int = Field(256, ge=1)
+
+
+class BudgetSpec(_Section):
+    """What a sweep may use. `hours` is wall time of `sweep run`, added up over resumptions."""
+
+    hours: float | None = Field(None, gt=0)
+
+
+class ResourcesSpec(_Section):
+    """What one trial occupies. By default the CPUs are divided evenly, and a trial gets one GPU where there are any.
+
+    A fraction of a GPU lets trials share it.
+    """
+
+    cpus_per_trial: float | None = Field(None, gt=0)
+    gpus_per_trial: float | None = Field(None, ge=0)
+
+
+class TrackingSpec(_Section):
+    """The MLflow experiment (default: the sweep's name)."""
+
+    experiment: str | None = None
+
+
+class BackendSpec(BaseModel):
+    """The backend's registered name; every other key is an option of that backend."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    type: str
+
+
+class _SweepFile(_Section):
+    name: str
+    description: str = ""
+    data: DataSpec
+    backend: BackendSpec
+    space: dict[str, Any]
+    bounds: dict[str, Any] = Field(default_factory=dict)
+    search: SearchSpec = SearchSpec()
+    objective: Annotated[tuple[ObjectiveSpec, ...], BeforeValidator(_listed)]
+    evaluation: EvaluationSpec = EvaluationSpec()
+    budget: BudgetSpec = BudgetSpec()
+    resources: ResourcesSpec = ResourcesSpec()
+    tracking: TrackingSpec = TrackingSpec()
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """A sweep file, checked as far as that is possible without its data: types, names, and the search space's form."""
+
+    name: str
+    description: str
+    data: DataSpec
+    backend_type: str
+    backend_class: type[Backend]
+    backend_options: BaseModel
+    capabilities: Capabilities
+    space: SearchSpace
+    bounds: Mapping[str, Any]
+    search: SearchSpec
+    objectives: tuple[ObjectiveSpec, ...]
+    evaluation: EvaluationSpec
+    budget: BudgetSpec
+    resources: ResourcesSpec
+    tracking: TrackingSpec
+    document: Document
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective: the one that ranks, prunes and keeps."""
+        return self.objectives[0].objective
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
+    """Read a sweep file. Raises UserInputError with all the mistakes that can be found without reading the data."""
+    return from_document(with_overrides(read(path), overrides))
+
+
+def from_document(document: Document) -> SweepSpec:
+    """Check a parsed document; see `load`."""
+    problems: list[Problem] = []
+    sections: _SweepFile | None = None
+    try:
+        sections = _SweepFile.model_validate(document.value)
+    except ValidationError as error:
+        problems += _explain(error, document, _SweepFile)
+    name = document.value.get("name")
+    if isinstance(name, str) and not _NAME.match(name):
+        problems.append(
+            Problem(
+                document.place(("name",)),
+                f"name {name!r} cannot be used",
+                "letters, digits, `.`, `_` and `-`, up to 100",
+            )
+        )
+    backend = _backend(document, problems)
+    space = _space(document, problems)
+    if sections is not None and backend is not None:
+        problems += _check_objectives(sections, backend[2], document)
+    if problems or sections is None or backend is None or space is None:
+        raise UserInputError(sorted(problems, key=_by_line))
+    return SweepSpec(
+        name=sections.name,
+        description=sections.description,
+        data=sections.data,
+        backend_type=sections.backend.type,
+        backend_class=backend[0],
+        backend_options=backend[1],
+        capabilities=backend[2],
+        space=space,
+        bounds=sections.bounds,
+        search=sections.search,
+        objectives=sections.objective,
+        evaluation=sections.evaluation,
+        budget=sections.budget,
+        resources=sections.resources,
+        tracking=sections.tracking,
+        document=document,
+    )
+
+
+def _backend(document: Document, problems: list[Problem]) -> tuple[type[Backend], BaseModel, Capabilities] | None:
+    section = document.value.get("backend")
+    if not isinstance(section, dict) or not isinstance(section.get("type"), str):
+        return None  # reported by the model of the whole file
+    try:
+        backend = registry.load(section["type"])
+    except registry.RegistryError as error:
+        problems.append(Problem(document.place(("backend", "type")), str(error), error.hint))
+        return None
+    try:
+        options = backend.options_model.model_validate({key: each for key, each in section.items() if key != "type"})
+    except ValidationError as error:
+        problems += _explain(error, document, backend.options_model, ("backend",))
+        return None
+    return backend, options, backend.describe(options)
+
+
+def _space(document: Document, problems: list[Problem]) -> SearchSpace | None:
+    section = document.value.get("space")
+    if not isinstance(section, dict):
+        return None
+    try:
+        return SearchSpace.parse(section)
+    except SpaceError as error:
+        problems += space_problems(error, document)
+        return None
+
+
+def space_problems(error: SpaceError, document: Document) -> list[Problem]:
+    """Give the problems of a search space their places in the file."""
+    return [Problem(document.place(("space", *each.path)), each.message, each.hint) for each in error.problems]
+
+
+def _check_objectives(sections: _SweepFile, capabilities: Capabilities, document: Document) -> Iterable[Problem]:
+    known = (*capabilities.metrics, *capabilities.label_metrics)
+    written = document.value.get("objective")
+    for index, each in enumerate(sections.objective):
+        path: KeyPath = ("objective", index) if isinstance(written, list) else ("objective",)
+        if each.objective.metric not in known:
+            path = (*path, each.objective.direction)
+            yield Problem(
+                document.place(path),
+                f"metric `{each.objective.metric}` is not measured by backend `{sections.backend.type}`",
+                _suggest(each.objective.metric, known),
+            )
+    several = len(sections.objective) > 1
+    if several and sections.search.scheduler.type != "none":
+        yield Problem(
+            document.place(("search", "scheduler")),
+            "several objectives cannot be stopped early by one of them",
+            "write `scheduler: none`",
+        )
+    if several and sections.search.sampler in ("gp", "cmaes"):
+        yield Problem(
+            document.place(("search", "sampler")),
+            f"sampler `{sections.search.sampler}` handles one objective",
+            "use nsga2, tpe, random, qmc or grid",
+        )
+
+
+def _explain(
+    error: ValidationError, document: Document, model: type[BaseModel], prefix: KeyPath = ()
+) -> Iterable[Problem]:
+    for each in error.errors(include_url=False):
+        location = _written_path(document.value, prefix, tuple(each["loc"]))
+        key = str(each["loc"][-1]) if each["loc"] else ""
+        place, dotted = document.place(location), ".".join(str(part) for part in location)
+        if each["type"] == "extra_forbidden":
+            siblings = _fields_at(model, tuple(each["loc"])[:-1])
+            yield Problem(place, f"unknown key `{dotted}`", _suggest(key, siblings))
+        elif each["type"] == "missing":
+            yield Problem(place, f"`{dotted}` is missing", f"add `{key}:`; `sweep init` writes an example")
+        elif each["type"] == "literal_error":
+            options = [str(each).strip("'") for each in re.findall(r"'[^']*'", each.get("ctx", {}).get("expected", ""))]
+            yield Problem(place, f"`{dotted}` cannot be {each['input']!r}", _suggest(str(each["input"]), options))
+        else:
+            message = each["msg"].removeprefix("Value error, ")
+            yield Problem(place, f"`{dotted}`: {message[:1].lower()}{message[1:]} (it is {each['input']!r})")
+
+
+def _written_path(value: Any, prefix: KeyPath, location: KeyPath) -> KeyPath:
+    """Drop the parts of pydantic's location that the file does not have: a lone objective is written without index."""
+    path: list[str | int] = list(prefix)
+    for part in prefix:
+        value = value.get(part) if isinstance(value, dict) else None
+    for part in location:
+        if isinstance(part, int) and not isinstance(value, list):
+            continue
+        path.append(part)
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            value = None
+    return tuple(path)
+
+
+def _fields_at(model: type[BaseModel], location: KeyPath) -> list[str]:
+    """Return the field names of the nested model at `location`."""
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part)
+        if field is None:
+            return []
+        nested = list(_models_in(field.annotation))
+        if not nested:
+            return []
+        model = nested[0]
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for each in get_args(annotation):
+        yield from _models_in(each)
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    names = list(known)
+    nearest = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean `{nearest[0]}`?" if nearest else f"one of: {', '.join(names)}" if names else ""
+
+
+def _by_line(problem: Problem) -> tuple[str, int]:
+    name, _, line = problem.place.rpartition(":")
+    return (name, int(line)) if line.isdigit() else (problem.place, 0)

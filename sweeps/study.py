@@ -1,0 +1,318 @@
+"""The Optuna study: what has been asked, tried and told. It is the record that survives; Tune's own state is not."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import assert_never
+
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState as OptunaState
+
+from backends.contract import Scalar
+from search_spaces.space import ResolvedSpace
+from sweeps.errors import Problem, SweepError, UserInputError
+from sweeps.record import Objective, Trial, TrialState
+from sweeps.spec import SearchSpec
+
+_RECORD, _RETRY_OF = "trial", "retry_of"
+_SWEEP_ID, _FINGERPRINT, _SECONDS = "sweep_id", "fingerprint", "seconds_used"
+
+MAX_DUPLICATES_IN_A_ROW = 50
+"""A sampler that proposes so many known points one after another has nothing new to offer."""
+
+
+class NoTrial(Enum):
+    """Why there is no next trial."""
+
+    WAIT = "wait"
+    EXHAUSTED = "exhausted"
+
+
+class Study:
+    """Asks for trials and keeps their records, in an Optuna storage that other programs can read.
+
+    Every change is stored before the method returns. A trial that ends as `failed` becomes Optuna's FAIL, one that is
+    `stopped` PRUNED, one that is `complete` COMPLETE; a trial that the process left running is offered again, under its
+    old key, before anything new is asked for.
+    """
+
+    def __init__(self, study: optuna.Study, space: ResolvedSpace, base_model: str, seed: int) -> None:
+        self._study = study
+        self._space = space
+        self._base_model = base_model
+        self._seed = seed
+        self._asked: dict[int, optuna.Trial] = {}
+        self._records: dict[int, Trial] = {}
+        self._by_point: dict[str, int] = {}
+        self._retry_of: dict[int, int] = {}
+        self._retried: set[int] = set()
+        self._reported: dict[int, set[int]] = {}
+        self._held_duplicates: dict[int, list[int]] = {}
+        self._interrupted: list[int] = []
+        self.sweep_id = str(study.user_attrs[_SWEEP_ID])
+        for frozen in study.get_trials(deepcopy=False):
+            self._restore(frozen)
+
+    def _restore(self, frozen: optuna.trial.FrozenTrial) -> None:
+        if _RETRY_OF in frozen.user_attrs:
+            self._retried.add(int(frozen.user_attrs[_RETRY_OF]))
+        if _RECORD not in frozen.user_attrs:
+            if frozen.state is OptunaState.RUNNING:
+                # Asked for, but the process ended before the trial had a record: nothing was started under it.
+                self._study.tell(frozen.number, state=OptunaState.FAIL)
+            return
+        trial = Trial.from_json(json.loads(frozen.user_attrs[_RECORD]))
+        if _RETRY_OF in frozen.user_attrs:
+            self._retry_of[trial.number] = int(frozen.user_attrs[_RETRY_OF])
+        self._remember(trial)
+        if frozen.state is not OptunaState.RUNNING:
+            return
+        self._asked[trial.number] = optuna.Trial(self._study, frozen._trial_id)
+        self._reported[trial.number] = set(frozen.intermediate_values)
+        if trial.state.ended:  # recorded as ended, but the process died before it told the sampler
+            self.tell(trial)
+        elif trial.duplicate_of is not None:
+            self._settle_duplicate(trial)
+        else:
+            self._interrupted.append(trial.number)
+
+    @classmethod
+    def open(
+        cls,
+        storage: str | Path,
+        name: str,
+        fingerprint: str,
+        space: ResolvedSpace,
+        objectives: Sequence[Objective],
+        search: SearchSpec,
+        base_model: str,
+    ) -> Study:
+        """Open the study of this name, or create it with the space's seed points as its first trials.
+
+        `storage` is the path of a journal file or the URL of a database. Raises UserInputError when the stored sweep is
+        about another space, data, backend or objective, and SweepError when the storage cannot be reached.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            opened = _storage(storage)
+            existing = {each.study_name for each in optuna.get_all_study_summaries(opened, include_best_trial=False)}
+            study = optuna.create_study(
+                storage=opened,
+                study_name=name,
+                directions=[each.direction for each in objectives],
+                load_if_exists=True,
+                sampler=make_sampler(search, space, past_trials=0),
+                pruner=optuna.pruners.NopPruner(),
+            )
+        except (OSError, optuna.exceptions.StorageInternalError, ImportError) as error:
+            place = "the study's database" if "://" in str(storage) else str(storage)
+            raise SweepError(
+                f"{place} cannot be opened: {type(error).__name__}", "check that it exists and is writable"
+            ) from error
+        if name in existing:
+            if study.user_attrs.get(_FINGERPRINT) != fingerprint:
+                message = f"sweep `{name}` was started with another space, data set, model or objective"
+                hint = "give it another `name:`, or `sweep run --fresh` to start anew"
+                raise UserInputError([Problem(name, message, hint)])
+        else:
+            study.set_user_attr(_FINGERPRINT, fingerprint)
+            study.set_user_attr(_SWEEP_ID, f"{name[:40]}-{uuid.uuid4().hex[:8]}")
+            for point in _grid(space, search.seed) if search.sampler == "grid" else space.seed_points:
+                study.enqueue_trial(dict(point))
+        ended = (OptunaState.COMPLETE, OptunaState.PRUNED, OptunaState.FAIL)
+        study.sampler = make_sampler(search, space, past_trials=len(study.get_trials(deepcopy=False, states=ended)))
+        return cls(study, space, base_model, search.seed)
+
+    @property
+    def seconds_used(self) -> float:
+        """Wall seconds that earlier `run`s of this sweep took."""
+        return float(self._study.user_attrs.get(_SECONDS, 0.0))
+
+    def add_seconds(self, seconds: float) -> None:
+        """Add wall time to what the sweep has used."""
+        self._study.set_user_attr(_SECONDS, self.seconds_used + seconds)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every trial with a record, in the order of their numbers, duplicates included."""
+        return [self._records[number] for number in sorted(self._records)]
+
+    @property
+    def trained(self) -> list[Trial]:
+        """The trials that were or are trained: no duplicates, and of a retried one only the last attempt."""
+        return [each for each in self.trials if each.duplicate_of is None and each.number not in self._retried]
+
+    @property
+    def has_interrupted(self) -> bool:
+        """True while a trial that an earlier process left running waits to be taken up again."""
+        return bool(self._interrupted)
+
+    def ask(self) -> Trial | NoTrial:
+        """Return the next trial to run, already recorded: one that was interrupted, else the sampler's next new point.
+
+        A point that equals an ended trial's takes over that trial's result; one that equals a running trial's waits
+        for it. Neither is returned.
+        """
+        if self._interrupted:
+            return self._records[self._interrupted.pop(0)]
+        size = self._space.size()
+        for _ in range(MAX_DUPLICATES_IN_A_ROW):
+            if size is not None and len(self._by_point) >= size and not self._retry_is_queued():
+                break
+            asked = self._study.ask()
+            retry_of = asked.user_attrs.get(_RETRY_OF)
+            point = self._space.suggest(asked)
+            same = None if retry_of is not None else self._by_point.get(_canonical(point))
+            trial = Trial(
+                number=asked.number,
+                key=f"{self.sweep_id}-{asked.number:04d}",
+                base_model=str(point.get("base_model", self._base_model)),
+                hyperparameters=point,
+                seed=self._seed,
+                started_at=time.time(),
+                duplicate_of=same,
+            )
+            self._asked[trial.number] = asked
+            if retry_of is not None:
+                self._retry_of[trial.number] = int(retry_of)
+            self.record(trial)
+            if same is None:
+                return trial
+            self._settle_duplicate(trial)
+        running = any(not each.state.ended for each in self._records.values())
+        return NoTrial.WAIT if running else NoTrial.EXHAUSTED
+
+    def record(self, trial: Trial) -> None:
+        """Store what is known of a trial that the sampler has not been told of."""
+        self._remember(trial)
+        self._asked[trial.number].set_user_attr(_RECORD, json.dumps(trial.to_json()))
+
+    def report(self, trial: Trial, evaluation: int, value: float) -> None:
+        """Store the objective after the evaluation of this index, counted from 1; once an index is stored it stays.
+
+        Ignored with several objectives, which Optuna cannot compare before the end.
+        """
+        reported = self._reported.setdefault(trial.number, set())
+        if len(self._study.directions) == 1 and math.isfinite(value) and evaluation not in reported:
+            self._asked[trial.number].report(value, evaluation)
+            reported.add(evaluation)
+
+    def tell(self, trial: Trial) -> None:
+        """Store a trial that has ended, and tell the sampler. Raises ValueError for one that has not."""
+        if not trial.state.ended:
+            raise ValueError(f"trial {trial.number} has not ended")
+        self.record(trial)
+        if trial.state is TrialState.COMPLETE and trial.values is not None:
+            self._study.tell(trial.number, list(trial.values))
+        elif trial.state is TrialState.STOPPED:
+            self._study.tell(trial.number, state=OptunaState.PRUNED)
+        else:
+            self._study.tell(trial.number, state=OptunaState.FAIL)
+        del self._asked[trial.number]
+        for number in self._held_duplicates.pop(trial.number, []):
+            self._settle_duplicate(self._records[number])
+
+    def retry(self, trial: Trial) -> None:
+        """Queue the point of a failed trial once more, as a trial of its own."""
+        self._retried.add(trial.number)
+        self._study.enqueue_trial(dict(trial.hyperparameters), user_attrs={_RETRY_OF: trial.number})
+
+    def attempts(self, trial: Trial) -> int:
+        """Return how many times the point of this trial has been tried, this trial included."""
+        attempts, number = 1, trial.number
+        while number in self._retry_of:
+            attempts, number = attempts + 1, self._retry_of[number]
+        return attempts
+
+    def _remember(self, trial: Trial) -> None:
+        self._records[trial.number] = trial
+        if trial.duplicate_of is None:
+            self._by_point[_canonical(trial.hyperparameters)] = trial.number
+
+    def _settle_duplicate(self, trial: Trial) -> None:
+        original = self._records[trial.duplicate_of if trial.duplicate_of is not None else trial.number]
+        if not original.state.ended:
+            self._held_duplicates.setdefault(original.number, []).append(trial.number)
+            return
+        value = original.values[0] if original.values else math.nan
+        self.report(trial, max(1, len(original.curve) - 1), value)
+        reason = f"the same point as trial {original.number}: not trained again"
+        self.tell(replace(trial, state=original.state, values=original.values, reason=reason, ended_at=time.time()))
+
+    def _retry_is_queued(self) -> bool:
+        waiting = self._study.get_trials(deepcopy=False, states=(OptunaState.WAITING,))
+        return any(_RETRY_OF in each.user_attrs for each in waiting)
+
+
+def read_trials(storage: str | Path, name: str) -> list[Trial]:
+    """Return the trained trials of a stored sweep, while it runs or afterwards, without changing anything.
+
+    Raises SweepError where there is no such study.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if isinstance(storage, Path) and not storage.exists():
+        raise SweepError(f"there is no study of sweep `{name}`", "`sweep status` lists the sweeps that are here")
+    try:
+        study = optuna.load_study(study_name=name, storage=_storage(storage))
+    except KeyError as error:
+        raise SweepError(
+            f"there is no study of sweep `{name}`", "`sweep status` lists the sweeps that are here"
+        ) from error
+    stored = study.get_trials(deepcopy=False)
+    retried = {each.user_attrs[_RETRY_OF] for each in stored if _RETRY_OF in each.user_attrs}
+    trials = [Trial.from_json(json.loads(each.user_attrs[_RECORD])) for each in stored if _RECORD in each.user_attrs]
+    return [each for each in trials if each.duplicate_of is None and each.number not in retried]
+
+
+def make_sampler(search: SearchSpec, space: ResolvedSpace, past_trials: int) -> optuna.samplers.BaseSampler:
+    """Return the sampler that the sweep file names.
+
+    Samplers that keep their random state in memory are seeded by the seed and by how many trials there are, so that a
+    resumed sweep does not propose its first points again.
+    """
+    seed = search.seed + 10_007 * past_trials
+    startup = search.startup_trials if search.startup_trials is not None else max(3, min(10, search.trials // 3))
+    match search.sampler:
+        case "tpe":
+            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=True)
+        case "gp":
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
+        case "cmaes":
+            return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
+        case "qmc":
+            return optuna.samplers.QMCSampler(seed=search.seed, scramble=True, warn_independent_sampling=False)
+        case "nsga2":
+            return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, min(50, search.trials // 4)))
+        case "random" | "grid":  # the points of a grid are queued when the study is created
+            return optuna.samplers.RandomSampler(seed=seed)
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _grid(space: ResolvedSpace, seed: int) -> list[dict[str, Scalar]]:
+    """Return every point of the space in an order that the seed decides, so that an early end has no pattern."""
+    values = space.grid()
+    points = [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
+    random.Random(seed).shuffle(points)
+    return points
+
+
+def _canonical(point: Mapping[str, Scalar]) -> str:
+    return json.dumps(dict(point), sort_keys=True)
+
+
+def _storage(storage: str | Path) -> optuna.storages.BaseStorage:
+    if isinstance(storage, str):
+        return optuna.storages.RDBStorage(storage)
+    storage.parent.mkdir(parents=True, exist_ok=True)
+    return optuna.storages.JournalStorage(JournalFileBackend(str(storage)))
