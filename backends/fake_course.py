@@ -6,7 +6,7 @@ The formula, in the words of a real run. With n training examples, batch size b,
     r      = m / m*(b)                                              the relative rate
     t(e)   = 1.5 r * (sum of the schedule's factor over the epochs so far)      progress
     floor  = F + 0.04 log10(b/b*)^2 + 0.02 log10((w + 0.001) / 0.08)^2 + 0.3 / rank + 0.15 max(0, ln(r / 2))^2
-    valid_loss(e) = floor + (start - floor) exp(-t) + 0.02 max(0, t - 6)^2 + noise
+    valid_loss(e) = floor + (start - floor) exp(-t) + 2 (1 - exp(-max(0, t - 6)^2 / 80)) + noise
     train_loss(e) = floor exp(-max(0, t - 6) / 6) + (start - floor) exp(-t) + noise
 
 so that a low rate under-fits, three to four epochs at r = 1 are best, more of them (or a higher rate) over-fit, and
@@ -197,16 +197,19 @@ class _Curve:
         lost = self._diverged(epoch)
         t = self._progress(epoch)
         beyond = 0.0 if lost else max(0.0, t - 6)
-        valid_loss = math.nan if lost else self._floor + self._left(t) + 0.02 * beyond**2 + noise[0]
+        valid_loss = (
+            math.nan if lost else self._floor + self._left(t) + 2 * (1 - math.exp(-(beyond**2) / 80)) + noise[0]
+        )
         learned = 0.0 if lost else 1 - math.exp(-t)
+        forgotten = 0.15 * (1 - math.exp(-beyond / 10))
         ceiling = math.exp(-self._floor / 3)
         scores = {
             "valid_loss": valid_loss if lost else max(1e-6, valid_loss),
-            "valid_token_accuracy": _share(0.3, learned * ceiling - 0.01 * beyond + noise[1]),
+            "valid_token_accuracy": _share(0.3, learned * ceiling - forgotten + noise[1]),
         }
         if self._classes:
             chance = 1 / self._classes
-            scores["valid_accuracy"] = _share(chance, learned * ceiling - 0.01 * beyond + noise[2])
+            scores["valid_accuracy"] = _share(chance, learned * ceiling - forgotten + noise[2])
             scores["valid_macro_f1"] = scores["valid_accuracy"] * (0.5 + 0.5 * learned)
         if self._request.evaluation.train_examples:
             scores["train_loss"] = math.nan if lost else max(1e-6, self.train_loss(epoch) + noise[3])
