@@ -1,0 +1,164 @@
+"""Requests, handles, events and errors survive what happens to them: JSON, pickling, another process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.contract import (
+    TERMINAL,
+    BackendError,
+    Capabilities,
+    Charged,
+    Checkpointed,
+    DataFile,
+    Dataset,
+    Evaluation,
+    Event,
+    Failed,
+    Failure,
+    FailureKind,
+    Finished,
+    Handle,
+    Hyperparameter,
+    Measured,
+    Queued,
+    Started,
+    Stopped,
+    TrainingRequest,
+    event_from_json,
+    event_to_json,
+)
+
+pytestmark = pytest.mark.unit
+
+texts = st.text(max_size=12)
+any_float = st.floats(allow_nan=True, allow_infinity=True)
+scalars = st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
+steps = st.integers(min_value=0, max_value=10**9)
+epochs = st.floats(min_value=0, max_value=1e6)
+failures = st.builds(Failure, st.sampled_from(FailureKind), texts, texts)
+files = st.builds(DataFile, texts, steps, texts)
+datasets = st.builds(
+    Dataset, files, files, st.sampled_from(["completion", "chat"]), st.lists(texts, max_size=4).map(tuple), texts
+)
+requests = st.builds(
+    TrainingRequest,
+    key=texts,
+    base_model=texts,
+    dataset=datasets,
+    hyperparameters=st.dictionaries(texts, scalars, max_size=5),
+    seed=st.integers(),
+    evaluation=st.builds(Evaluation, st.integers(1, 9), st.integers(0, 999), texts, st.booleans()),
+    resume_from=st.none() | texts,
+)
+EVENTS: dict[type[Event], st.SearchStrategy[Any]] = {
+    Queued: st.builds(Queued),
+    Started: st.builds(Started, st.dictionaries(texts, scalars, max_size=5)),
+    Measured: st.builds(
+        Measured, steps, epochs, st.dictionaries(texts, any_float, max_size=5), st.sampled_from(["step", "evaluation"])
+    ),
+    Checkpointed: st.builds(Checkpointed, steps, epochs, texts),
+    Charged: st.builds(Charged, st.none() | epochs, steps),
+    Finished: st.builds(Finished, texts),
+    Failed: st.builds(Failed, failures),
+    Stopped: st.builds(Stopped, st.none() | texts),
+}
+
+
+def through_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def same(one: object, other: object) -> bool:
+    """Equality that also holds between two values that are not a number, and tells 1 from 1.0 and True."""
+    if type(one) is not type(other):
+        return False
+    if dataclasses.is_dataclass(one):
+        return all(same(getattr(one, each.name), getattr(other, each.name)) for each in dataclasses.fields(one))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(value, other[name]) for name, value in one.items())
+    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
+        return math.isnan(other)
+    return one == other
+
+
+@given(requests)
+def test_requests_survive_json(request: TrainingRequest) -> None:
+    copy = TrainingRequest.from_json(through_json(request.to_json()))
+    assert same(copy, request)
+
+
+@pytest.mark.parametrize("kind", EVENTS, ids=lambda each: each.__name__)
+@given(data=st.data())
+def test_events_survive_json(kind: type[Event], data: st.DataObject) -> None:
+    event = data.draw(EVENTS[kind])
+    assert same(event_from_json(through_json(event_to_json(event))), event)
+
+
+def test_there_is_a_test_for_every_event() -> None:
+    assert set(EVENTS) == set(Event.__args__)
+    assert len({each.kind for each in EVENTS}) == len(EVENTS)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_no_number_is_reported_as_it_is(value: float) -> None:
+    event = Measured(3, 1.5, {"valid_loss": value}, "evaluation")
+    copy = event_from_json(through_json(event_to_json(event)))
+    assert isinstance(copy, Measured)
+    assert repr(copy.values["valid_loss"]) == repr(value)
+
+
+def test_an_unknown_event_is_an_error() -> None:
+    with pytest.raises(KeyError, match="no-such-kind"):
+        event_from_json({"kind": "no-such-kind"})
+
+
+@given(texts, texts)
+def test_handles_survive_json(backend: str, id_: str) -> None:
+    handle = Handle(backend, id_)
+    assert Handle(**through_json(dataclasses.asdict(handle))) == handle
+
+
+@given(failures)
+def test_backend_errors_survive_pickling(failure: Failure) -> None:
+    copy = pickle.loads(pickle.dumps(BackendError(failure)))
+    assert type(copy) is BackendError
+    assert copy.failure == failure
+    assert str(copy) == failure.message
+
+
+@given(requests)
+def test_requests_survive_pickling(request: TrainingRequest) -> None:
+    assert pickle.loads(pickle.dumps(request)) == request
+
+
+def test_whether_to_try_again_depends_on_the_kind_alone() -> None:
+    assert {each for each in FailureKind if each.retryable} == {
+        FailureKind.TRANSIENT,
+        FailureKind.QUOTA,
+        FailureKind.LOST,
+    }
+
+
+def test_the_terminal_events() -> None:
+    assert {each.kind for each in TERMINAL} == {"finished", "failed", "stopped"}
+
+
+def test_values_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Handle("fake", "1").id = "2"  # type: ignore[misc]
+
+
+def test_capabilities_find_a_hyperparameter_by_name() -> None:
+    rank = Hyperparameter("lora_rank", "int", "rank", low=1)
+    capabilities = Capabilities((rank,), ("valid_loss",), (), "any", in_process=True)
+    assert capabilities.hyperparameter("lora_rank") is rank
+    assert capabilities.hyperparameter("rank") is None
