@@ -1,0 +1,185 @@
+"""The embedded pairs: deterministic, balanced, apart between splits, and not to be solved by counting words."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from sweeps.data.nli import generate, reserved
+from sweeps.data.nli_scenes import LABELS, Label, Opposites, Taxonomy, World, aspects_of, plural, remark, sentence
+from sweeps.data.nli_words import SPLITS, Split, words_of
+
+pytestmark = pytest.mark.unit
+
+Records = list[dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def train() -> Records:
+    return generate("train", 3000, seed=7)
+
+
+@pytest.fixture(scope="module")
+def valid() -> Records:
+    return generate("valid", 1500, seed=7)
+
+
+def pairs(records: Records) -> list[tuple[str, str]]:
+    return [(record["premise"], record["hypothesis"]) for record in records]
+
+
+def labels(records: Records) -> list[str]:
+    return [record["label"] for record in records]
+
+
+@given(split=st.sampled_from(SPLITS), size=st.integers(0, 60), more=st.integers(0, 40), seed=st.integers(0, 10**9))
+@settings(max_examples=40, deadline=None)
+def test_a_smaller_set_is_the_balanced_beginning_of_a_larger_one(split: Split, size: int, more: int, seed: int) -> None:
+    small, large = generate(split, size, seed), generate(split, size + more, seed)
+    assert len(small) == size
+    assert large[:size] == small
+    counts = Counter(labels(small))
+    assert max(counts.values(), default=0) - min(counts[label] for label in LABELS) <= 1
+    assert set(counts) <= set(LABELS)
+    assert all(set(record) == {"premise", "hypothesis", "label"} for record in small)
+
+
+def test_seeds_give_different_pairs(valid: Records) -> None:
+    assert generate("valid", 1500, seed=7) == valid
+    assert len(set(pairs(valid)) & set(pairs(generate("valid", 1500, seed=8)))) < 100
+
+
+def test_no_pair_occurs_twice(train: Records, valid: Records) -> None:
+    assert len(set(pairs(train))) == len(train)
+    assert all(premise != hypothesis for premise, hypothesis in pairs(train))
+    premises = [{record["premise"] for record in each} for each in (train, valid, generate("test", 1500, seed=7))]
+    assert not premises[0] & premises[1]
+    assert not premises[0] & premises[2]
+    assert not premises[1] & premises[2]
+
+
+def test_every_premise_of_a_split_holds_a_word_that_no_other_split_has() -> None:
+    texts = {split: [record["premise"] for record in generate(split, 1000, seed=1)] for split in SPLITS}
+    words = {split: {word for text in texts[split] for word in re.findall(r"\w+", text.lower())} for split in SPLITS}
+    for split in SPLITS:
+        others = set.union(*(words[each] for each in SPLITS if each != split))
+        assert all(set(re.findall(r"\w+", text.lower())) - others for text in texts[split])
+        assert len(words[split] - others) > 80
+
+
+def test_each_split_has_sentence_patterns_of_its_own() -> None:
+    own = {split: set(words_of(split).patterns) for split in SPLITS}
+    assert own["train"] & own["valid"] & own["test"] == {"plain", "passive"}
+    assert all(len(patterns) == 4 for patterns in own.values())
+    assert len(set.union(*own.values())) == 8
+
+
+def test_label_noise_replaces_the_asked_share_and_nothing_else() -> None:
+    clean, noisy = generate("train", 400, 3), generate("train", 400, 3, label_noise=0.25)
+    assert pairs(clean) == pairs(noisy)
+    assert sum(one != other for one, other in zip(labels(clean), labels(noisy), strict=True)) == 100
+    assert generate("train", 400, 3, label_noise=0.25) == noisy
+
+
+@pytest.mark.parametrize(("examples", "label_noise"), [(-1, 0.0), (3, -0.1), (3, 1.5)])
+def test_unusable_numbers_are_refused(examples: int, label_noise: float) -> None:
+    with pytest.raises(ValueError, match="must"):
+        generate("train", examples, 0, label_noise)
+
+
+@pytest.mark.parametrize("vectorizer", [CountVectorizer(), TfidfVectorizer(ngram_range=(1, 2))], ids=["count", "tfidf"])
+def test_word_counts_do_not_solve_it(train: Records, valid: Records, vectorizer: CountVectorizer) -> None:
+    def accuracy(*fields: str) -> float:
+        def text(records: Records) -> list[str]:
+            return [" ".join(record[field] for field in fields) for record in records]
+
+        model = make_pipeline(vectorizer, LogisticRegression(max_iter=1000))
+        return float(model.fit(text(train), labels(train)).score(text(valid), labels(valid)))
+
+    assert accuracy("hypothesis") < 0.40
+    assert accuracy("premise") < 0.50
+    assert accuracy("premise", "hypothesis") < 0.50
+
+
+def test_overlap_and_length_do_not_solve_it(train: Records, valid: Records) -> None:
+    def features(records: Records) -> list[list[float]]:
+        rows = []
+        for premise, hypothesis in pairs(records):
+            said, claimed = (set(re.findall(r"\w+", text.lower())) for text in (premise, hypothesis))
+            rows.append(
+                [len(said), len(claimed), len(claimed - said), len(claimed & said) / len(claimed), "not" in claimed]
+            )
+        return rows
+
+    model = GradientBoostingClassifier(random_state=0).fit(features(train), labels(train))
+    assert model.score(features(valid), labels(valid)) < 0.50
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_one_and_the_same_premise_never_fits_two_labels(split: Split) -> None:
+    rng = Random(0)
+    for name, aspect in aspects_of(words_of(split)).items():
+        for _ in range(60):
+            value = rng.choice(words_of(split).numbers["some"]) if name == "number" else aspect.draw(rng)
+            said = {label: {aspect.fitting(value, label, rng) for _ in range(60)} for label in LABELS}
+            assert not said["entailment"] & said["contradiction"], (name, value)
+            assert not said["entailment"] & said["neutral"], (name, value)
+            assert not said["contradiction"] & said["neutral"], (name, value)
+
+
+def test_what_follows_from_a_kind_and_from_an_opposite() -> None:
+    rng = Random(0)
+    colours = Taxonomy({"red": ("crimson",), "blue": ("navy",)}, None)
+
+    def said(aspect: Taxonomy | Opposites, value: str, label: Label) -> set[str | None]:
+        return {aspect.fitting(value, label, rng) for _ in range(200)}
+
+    assert said(colours, "red", "entailment") == {"crimson", "red"}
+    assert said(colours, "red", "contradiction") == {"navy", "blue"}
+    assert said(colours, "red", "neutral") == {None}
+    assert said(colours, "navy", "entailment") == {"navy"}
+    assert said(colours, "navy", "neutral") == {"blue", None}
+    sizes = Opposites([(("big", "large"), ("small",)), (("old",), ("new",))])
+    assert said(sizes, "big", "entailment") == {"big", "large"}
+    assert said(sizes, "big", "contradiction") == {"small"}
+    assert said(sizes, "big", "neutral") == {None, "old", "new"}
+
+
+def test_sentences_are_english() -> None:
+    scene = {
+        "who": "artist",
+        "act": "hiding:hidden",
+        "thing": "daisy",
+        "number": "two",
+        "colour": "red",
+        "time": "in May",
+    }
+    assert sentence(scene, "time_first") == "In May, an artist is hiding two red daisies."
+    assert sentence(scene, "passive", denied=True) == "Two red daisies are not being hidden by an artist in May."
+    assert sentence(scene, "there", denied=True) == "An artist is not hiding two red daisies in May."
+    assert remark(scene, "colour", denied=True) == "The daisies are not red."
+    assert remark(scene, "time") == "This is happening in May."
+    assert [plural(noun) for noun in ("toy", "bus", "scarf", "peach")] == ["toys", "buses", "scarves", "peaches"]
+
+
+def test_the_premises_left_to_pre_training_are_about_as_many(valid: Records) -> None:
+    assert all(reserved(record["premise"]) for record in valid)
+    world, rng = World(words_of(*SPLITS)), Random(0)
+    free = sum(not reserved(world.pair(rng, "neutral").premise) for _ in range(1000))
+    assert 400 < free < 600
+
+
+def test_a_world_that_is_told_out_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.data.nli.reserved", lambda premise: False)
+    monkeypatch.setattr("sweeps.data.nli._ATTEMPTS", 5)
+    with pytest.raises(ValueError, match="fewer examples"):
+        generate("train", 1, 0)
