@@ -213,9 +213,10 @@ def _entry(parameter: str, scope: str, scopes: Mapping[str, Any]) -> Recommendat
         _require(parameter in scopes.get(extended, {}).get("parameters", {}), place, f"{extended} has no such entry")
         base = {**scopes[extended]["parameters"][parameter], **base}
     values = {"low": None, "high": None, "default": None, **base, **own}
-    values["cases"] = tuple(_case(place, case) for case in values.get("cases", ()))
+    ends = {key: values[key] for key in ("low", "high") if values[key] is not None}
+    values["cases"] = tuple(_case(place, {**ends, **case}) for case in values.get("cases", ()))
     if values["cases"]:
-        _require(values["low"] is None and values["high"] is None, place, "low and high follow from the cases")
+        _require(not {"low", "high"} & set(own), place, "low and high follow from the cases")
         values["low"] = min(case.low for case in values["cases"])
         values["high"] = max(case.high for case in values["cases"])
     _check(place, values)

@@ -97,7 +97,8 @@ def suggest(domain: Domain, name: str, trial: BaseTrial) -> Scalar:
         return cast(Scalar, trial.suggest_categorical(name, domain.choices))
     if isinstance(domain, IntDistribution):
         return int(trial.suggest_int(name, domain.low, domain.high, step=domain.step, log=domain.log))
-    return float(trial.suggest_float(name, domain.low, domain.high, step=domain.step, log=domain.log))
+    value = float(trial.suggest_float(name, domain.low, domain.high, step=domain.step, log=domain.log))
+    return value if domain.step is None else nearest(domain, value)  # 0.3, not 0.1 + 2 * 0.1
 
 
 def _rank(value: Scalar | None) -> tuple[str, float, str]:

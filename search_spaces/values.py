@@ -115,7 +115,8 @@ def _chosen(
         try:
             chosen.append(setting.limit.admit(setting.count(share) if share is not None else written))
         except MisfitError as misfit:
-            problems.append(SpaceProblem(path, f"{parameter.name}: {misfit.message}", misfit.hint))
+            where = parameter.name if share is None else f"{parameter.name}: {setting.of_training_set(str(share))}"
+            problems.append(SpaceProblem(path, f"{where}: {misfit.message}", misfit.hint))
         if share is not None:
             notes.append(setting.of_training_set(str(share)))
     distinct = list(dict.fromkeys(chosen))

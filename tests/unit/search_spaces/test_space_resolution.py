@@ -1,0 +1,427 @@
+"""A written space against a training set and a backend's limits: clamping, shares, advice, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from search_spaces.space import Limit, ResolvedParameter, ResolvedSpace, SearchSpace, SpaceError, SpaceProblem
+
+pytestmark = pytest.mark.unit
+
+LIMITS = {
+    "n_epochs": Limit("int", 1, 50, default=3),
+    "batch_size": Limit("int", 1, 1024, default=16),
+    "learning_rate_multiplier": Limit("float", 1e-6, 100.0, excludes=("learning_rate",)),
+    "learning_rate": Limit("float", 1e-9, 1.0),
+    "prompt_loss_weight": Limit("float", 0.0, 1.0, default=0.0),
+    "method": Limit("str", choices=("lora", "full"), default="full"),
+    "lora_rank": Limit("int", 1, 256, default=8, requires={"method": ("lora",)}),
+    "adapter": Limit("int", choices=(1, 2, 4, 8)),
+    "packing": Limit("bool", default=False),
+    "schedule": Limit("str", choices=("constant", "linear", "cosine")),
+    "warmup": Limit("int", 0, 1000, requires={"schedule": ("linear", "cosine")}),
+    "base_model": Limit("str"),
+}
+
+
+def resolve(written: Any, examples: int = 2000, scope: str = "local", **options: Any) -> ResolvedSpace:
+    return SearchSpace.parse(written).resolve(examples, LIMITS, scope, **options)
+
+
+def one(name: str, written: Any, **options: Any) -> ResolvedParameter:
+    found = resolve({name: written}, **options).parameter(name)
+    assert found is not None
+    return found
+
+
+def problems(written: Any, **options: Any) -> tuple[SpaceProblem, ...]:
+    with pytest.raises(SpaceError) as caught:
+        resolve(written, **options)
+    return caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "distribution", "text"),
+    [
+        ("n_epochs", {"low": 1, "high": 4}, IntDistribution(1, 4), "1 .. 4"),
+        ("n_epochs", {"low": "1", "high": 1e1, "step": 3}, IntDistribution(1, 10, step=3), "1 .. 10, step 3"),
+        ("n_epochs", [3, 1.0, "2"], CategoricalDistribution((1, 2, 3)), "1 | 2 | 3"),
+        ("learning_rate", {"low": "1e-5", "high": 1, "log": True}, FloatDistribution(1e-5, 1, True), "1e-05 .. 1, log"),
+        (
+            "prompt_loss_weight",
+            {"low": 0, "high": 1, "step": 0.1},
+            FloatDistribution(0, 1, step=0.1),
+            "0 .. 1, step 0.1",
+        ),
+        ("packing", [True, False], CategoricalDistribution((False, True)), "false | true"),
+        ("schedule", ["linear", "constant"], CategoricalDistribution(("constant", "linear")), "constant | linear"),
+        ("batch_size", {"low": "0.1%", "high": "5%", "log": True}, IntDistribution(2, 100, True), "2 .. 100, log"),
+        ("batch_size", ["0.5%", 64], CategoricalDistribution((10, 64)), "10 | 64"),
+        ("adapter", {"low": 2, "high": 9}, CategoricalDistribution((2, 4, 8)), "2 | 4 | 8"),
+    ],
+)
+def test_every_form_becomes_a_distribution(name: str, written: Any, distribution: Any, text: str) -> None:
+    found = one(name, written)
+    assert found.distribution == distribution
+    assert found.text == text
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "fixed"),
+    [
+        ("n_epochs", "3", 3),
+        ("learning_rate", 1, 1.0),
+        ("packing", True, True),
+        ("base_model", "7b", "7b"),
+        ("batch_size", "0.5 %", 10),
+        ("n_epochs", [4], 4),
+        ("n_epochs", {"low": 4, "high": 4}, 4),
+        ("adapter", {"low": 5, "high": 9}, 8),
+    ],
+)
+def test_what_has_one_value_is_fixed_and_of_the_backends_type(name: str, written: Any, fixed: Any) -> None:
+    found = one(name, written)
+    assert not found.searched
+    assert found.fixed == fixed
+    assert type(found.fixed) is type(fixed)
+
+
+def test_the_order_of_a_list_does_not_change_the_distribution_because_a_study_could_not_go_on() -> None:
+    assert one("n_epochs", [4, 2]).distribution == one("n_epochs", [2, 4]).distribution
+    assert [each["n_epochs"] for each in resolve({"n_epochs": [40, 20]}).seed_points] == [40, 20]
+
+
+# ---------------------------------------------------------------------------------------------------------- recommended
+def test_a_recommended_batch_is_a_share_of_the_training_set() -> None:
+    found = one("batch_size", "recommended")
+    assert found.text == "1 .. 80, log"
+    assert found.notes == ("0.01 % .. 4 % of 2,000 examples",)
+    assert found.follows_recommendation
+    assert found.recommendation is not None
+    assert found.recommendation.scope == "gpt3-classification"
+
+
+def test_a_recommended_share_is_capped_where_the_source_caps_it() -> None:
+    assert one("batch_size", "recommended", scope="gpt3-api-defaults", examples=10_000).fixed == 20
+    assert one("batch_size", "recommended", scope="gpt3-api-defaults", examples=1_000_000).fixed == 256
+
+
+def test_a_recommendation_without_a_range_is_a_fixed_value_and_says_so() -> None:
+    found = one("prompt_loss_weight", "recommended", scope="gpt3-classification")
+    assert found.fixed == 0.1
+    assert found.notes == ("the source recommends a value and no range",)
+
+
+@pytest.mark.parametrize(("examples", "text"), [(50, "3 .. 5"), (300, "2 .. 3"), (1500, "1 .. 2"), (5000, "1")])
+def test_recommended_epochs_follow_the_training_set(examples: int, text: str) -> None:
+    assert one("n_epochs", "recommended", scope="hosted-current", examples=examples).text == text
+
+
+@pytest.mark.parametrize(
+    ("method", "text", "noted"),
+    [
+        ("lora", "0.0001 .. 0.001, log", False),
+        ("full", "2e-05 .. 5e-05, log", False),
+        (["lora", "full"], "2e-05 .. 0.001, log", True),
+        (None, "2e-05 .. 5e-05, log", False),
+    ],
+)
+def test_a_recommendation_follows_the_method_wherever_it_is_written(method: Any, text: str, noted: bool) -> None:
+    written = {"learning_rate": "recommended", **({"method": method} if method else {})}
+    found = resolve(written).parameter("learning_rate")
+    assert found is not None
+    assert found.text == text
+    assert any(each.startswith("spans") for each in found.notes) == noted
+
+
+def test_a_recommendation_follows_the_method_of_its_own_condition() -> None:
+    written = {
+        "learning_rate": {"recommended": True, "when": {"method": "full"}},
+        "learning_rate_multiplier": {"low": 0.5, "high": 1.5, "when": {"method": "lora"}},
+        "method": ["lora", "full"],
+    }
+    space = resolve(written)
+    assert [each.name for each in space] == ["method", "learning_rate", "learning_rate_multiplier"]
+    assert space.parameters[1].text == "2e-05 .. 5e-05, log"
+
+
+def test_a_range_of_ones_own_still_shows_what_is_recommended() -> None:
+    found = one("learning_rate_multiplier", {"low": 0.1, "high": 10})
+    assert found.recommendation is not None
+    assert not found.follows_recommendation
+    assert found.notes == ("searched on a linear scale; the recommendation is log: true",)
+
+
+# ------------------------------------------------------------------------------------------------------------- clamping
+@pytest.mark.parametrize(
+    ("name", "written", "text", "notes"),
+    [
+        (
+            "n_epochs",
+            {"low": 0, "high": 100},
+            "1 .. 50",
+            [
+                "low clamped from 0 to 1: the backend accepts 1 .. 50",
+                "high clamped from 100 to 50: the backend accepts 1 .. 50",
+            ],
+        ),
+        (
+            "n_epochs",
+            {"low": -3, "high": 12, "step": 5},
+            "2 .. 12, step 5",
+            ["low clamped from -3 to 2: the backend accepts 1 .. 50"],
+        ),
+        ("n_epochs", {"low": 1, "high": 5, "step": 3}, "1 .. 4, step 3", ["high is 4, the last step before 5"]),
+        (
+            "n_epochs",
+            {"low": 49, "high": 60, "step": 9},
+            "49",
+            ["high clamped from 60 to 49: the backend accepts 1 .. 50"],
+        ),
+        (
+            "prompt_loss_weight",
+            {"low": -0.3, "high": 0.4, "step": 0.2},
+            "0.1 .. 0.3, step 0.2",
+            ["low clamped from -0.3 to 0.1: the backend accepts 0 .. 1", "high is 0.3, the last step before 0.4"],
+        ),
+        ("adapter", {"low": 2, "high": 9, "step": 3}, "2 | 8", ["the backend accepts 1 or 2 or 4 or 8"]),
+    ],
+)
+def test_a_range_is_clamped_keeps_its_steps_and_says_so(name: str, written: Any, text: str, notes: list[str]) -> None:
+    found = one(name, written)
+    assert found.text == text
+    assert list(found.notes) == notes
+
+
+def test_shares_that_come_out_the_same_stand_once() -> None:
+    found = one("batch_size", ["0.01%", "0.02%", "4%"])
+    assert found.text == "1 | 80"
+    assert "values that came out the same stand once" in found.notes
+
+
+def test_bounds_take_the_place_of_the_written_ends_and_are_clamped_too() -> None:
+    found = one("n_epochs", "recommended", bounds={"n_epochs": (3.5, 70)})
+    assert found.text == "4 .. 50"
+    assert found.notes == (
+        "4 .. 70 takes the place of 2 .. 4",
+        "high clamped from 70 to 50: the backend accepts 1 .. 50",
+    )
+
+
+@pytest.mark.parametrize("written", [3, [2, 3]])
+def test_bounds_need_a_range(written: Any) -> None:
+    (found,) = problems({"n_epochs": written}, bounds={"n_epochs": (2, 3)})
+    assert found.path == ("n_epochs",)
+    assert "bounds apply to a range" in found.message
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+@pytest.mark.parametrize(
+    ("written", "path", "message", "hint"),
+    [
+        ({"n_epoch": 3}, ("n_epoch",), "this backend has no hyperparameter n_epoch", "did you mean n_epochs?"),
+        ({"n_epochs": 2.5}, ("n_epochs",), "2.5 is not a whole number", "accepted: 1 .. 50"),
+        ({"n_epochs": True}, ("n_epochs",), "true is not a whole number", "1 .. 50"),
+        ({"n_epochs": 51}, ("n_epochs",), "51 is outside", "accepted: 1 .. 50"),
+        ({"n_epochs": [3, 0]}, ("n_epochs", 1), "0 is outside", "accepted: 1 .. 50"),
+        ({"n_epochs": {"choices": [3, "x"]}}, ("n_epochs", "choices", 1), "x is not a whole number", ""),
+        ({"batch_size": ["1%", "90%"]}, ("batch_size", 1), "90 % of 2,000 examples: 1800 is outside", "1 .. 1024"),
+        ({"n_epochs": {"value": 0}}, ("n_epochs", "value"), "0 is outside", ""),
+        ({"n_epochs": {"low": 60, "high": 70}}, ("n_epochs",), "60 .. 70 is outside", "accepted: 1 .. 50"),
+        ({"n_epochs": {"low": 1.5, "high": 3}}, ("n_epochs", "low"), "low is 1.5, not a whole number", ""),
+        ({"n_epochs": {"low": 1, "high": 3, "step": 0.5}}, ("n_epochs", "step"), "step is 0.5, not a whole", ""),
+        ({"batch_size": {"low": 30, "high": "1%"}}, ("batch_size",), "low 30 is above high 20", "swap"),
+        ({"learning_rate": "1%"}, ("learning_rate",), "1% is not a number", "is a count"),
+        ({"learning_rate": {"low": "1%", "high": 1}}, ("learning_rate", "low"), "low cannot be 1 %", "is a count"),
+        ({"schedule": "cosin"}, ("schedule",), "cosin is not accepted", "did you mean cosine?"),
+        ({"schedule": 3}, ("schedule",), "3 is not text", "quotes"),
+        ({"schedule": {"low": 1, "high": 2}}, ("schedule",), "a range needs numbers", "list"),
+        ({"packing": "yes"}, ("packing",), "yes is not true or false", "write true or false"),
+        ({"packing": 1}, ("packing",), "1 is not true or false", ""),
+        ({"adapter": 3}, ("adapter",), "3 is not accepted", "accepted: 1 or 2 or 4 or 8"),
+        ({"adapter": {"low": 5, "high": 7}}, ("adapter",), "5 .. 7 holds nothing", "1 or 2 or 4 or 8"),
+        ({"schedule": "recommended"}, ("schedule",), "nothing is recommended in the scope local", "no scope; write"),
+        ({"learning_rate": 0.1, "learning_rate_multiplier": 1}, ("learning_rate_multiplier",), "together with", "when"),
+    ],
+)
+def test_what_a_backend_cannot_take_is_refused_with_its_place(
+    written: Any, path: tuple[Any, ...], message: str, hint: str
+) -> None:
+    (found,) = problems(written)
+    assert found.path == path
+    assert message in found.message
+    assert hint in found.hint
+
+
+def test_nothing_recommended_here_names_the_scopes_that_have_something_and_the_form_to_write() -> None:
+    (found,) = problems({"batch_size": "recommended"}, scope="hosted-current")
+    assert found.message == "batch_size: nothing is recommended in the scope hosted-current"
+    assert "gpt3-classification, gpt3-api-defaults, local" in found.hint
+    assert "`batch_size: {low: ..., high: ...}`" in found.hint
+    (found,) = problems({"batch_size": "recommended"}, scope="elsewhere")
+    assert found.message == "batch_size: the catalogue has no scope elsewhere"
+
+
+def test_all_problems_come_together_and_survive_a_process_boundary() -> None:
+    written = {"n_epoch": 3, "batch_size": 0, "packing": "no", "schedule": "linea", "lora_rank": 4}
+    with pytest.raises(SpaceError) as caught:
+        resolve(written)
+    assert {each.path[0] for each in caught.value.problems} == set(written)
+    assert pickle.loads(pickle.dumps(caught.value)).problems == caught.value.problems
+
+
+@pytest.mark.parametrize("examples", [0, -1])
+def test_a_training_set_has_examples(examples: int) -> None:
+    with pytest.raises(ValueError, match="training_examples"):
+        resolve({}, examples=examples)
+
+
+# ----------------------------------------------------------------------------------------------------------- conditions
+METHODS = {"method": ["lora", "full"]}
+
+
+def test_a_condition_keeps_its_parameter_out_of_the_other_points() -> None:
+    space = resolve({"lora_rank": {"low": 2, "high": 4, "when": {"method": "lora"}}, **METHODS})
+    assert [each.name for each in space] == ["method", "lora_rank"]
+    assert space.parameters[1].condition_text == "method is lora"
+    assert space.violations({"method": "full"}) == []
+    assert space.violations({"method": "full", "lora_rank": 3}) == [
+        "lora_rank has a value, but takes part only where method is lora"
+    ]
+    assert space.violations({"method": "lora"}) == ["lora_rank has no value"]
+
+
+@pytest.mark.parametrize("written", [8, {"low": 2, "high": 4}, [2, 4], "recommended"])
+def test_what_the_backend_requires_becomes_a_condition_with_a_note(written: Any) -> None:
+    found = resolve({"lora_rank": written, **METHODS}).parameter("lora_rank")
+    assert found is not None
+    assert found.condition == {"method": ("lora",)}
+    assert "only where method is lora: elsewhere it has no effect" in found.notes
+
+
+def test_a_wider_condition_is_narrowed_to_what_has_an_effect() -> None:
+    written = {
+        "schedule": ["constant", "linear", "cosine"],
+        "warmup": {"value": 10, "when": {"schedule": ["constant", "cosine"]}},
+    }
+    found = resolve(written).parameter("warmup")
+    assert found is not None
+    assert found.condition == {"schedule": ("cosine",)}
+
+
+@pytest.mark.parametrize("others", [{"method": "lora"}, {"method": ["lora"]}])
+def test_a_requirement_that_always_holds_is_no_condition(others: Any) -> None:
+    space = resolve({"lora_rank": {"low": 2, "high": 4, "when": {"method": "lora"}}, **others})
+    assert not any(each.condition for each in space)
+
+
+def test_a_condition_through_another_condition_needs_no_repetition() -> None:
+    written = {
+        **METHODS,
+        "packing": {"choices": [True, False], "when": {"method": "lora"}},
+        "lora_rank": {"low": 2, "high": 4, "when": {"packing": True}},
+    }
+    found = resolve(written).parameter("lora_rank")
+    assert found is not None
+    assert found.condition == {"packing": (True,)}
+
+
+def test_a_condition_on_what_is_left_to_the_backend_is_judged_by_its_default() -> None:
+    found = one("n_epochs", {"value": 3, "when": {"method": "full"}})
+    assert found.condition == {}
+    assert found.notes == ("method is not in the space; the backend's default, full, fits",)
+
+
+@pytest.mark.parametrize(
+    ("written", "path", "message", "hint"),
+    [
+        ({"when": {"metod": "lora"}}, "metod", "metod, which nobody knows", "did you mean method?"),
+        ({"when": {"method": "lroa"}}, "method", "lroa is not accepted", "did you mean lora?"),
+        ({"when": {"schedule": "linear"}}, "schedule", "schedule, which is not in the space", "add schedule"),
+        ({"when": {"base_model": "x"}}, "base_model", "base_model is never x", "base_model is y"),
+        ({"when": {"batch_size": 3}}, "batch_size", "batch_size is never 3", "batch_size is 4 .. 8"),
+        ({"when": {"learning_rate": 0.5}}, "learning_rate", "learning_rate, which is a range", "list"),
+        ({"when": {"packing": True}}, "packing", "by default false, so it would never be used", "add `packing: true`"),
+    ],
+)
+def test_a_condition_that_cannot_be_met_is_refused(written: Any, path: str, message: str, hint: str) -> None:
+    others = {
+        **METHODS,
+        "base_model": "y",
+        "batch_size": {"low": 4, "high": 8},
+        "learning_rate": {"low": 0.1, "high": 0.9},
+    }
+    (found,) = problems({**others, "n_epochs": {"value": 3, **written}})
+    assert found.path == ("n_epochs", "when", path)
+    assert message in found.message
+    assert hint in found.hint
+
+
+def test_conditions_that_contradict_each_other_are_refused() -> None:
+    written = {
+        **METHODS,
+        "packing": {"choices": [True, False], "when": {"method": "full"}},
+        "n_epochs": {"value": 3, "when": {"packing": True, "method": "lora"}},
+    }
+    (found,) = problems(written)
+    assert found.path == ("n_epochs", "when")
+    assert "never happens" in found.message
+
+
+def test_a_circle_of_conditions_is_refused() -> None:
+    written = {
+        "n_epochs": {"choices": [1, 2], "when": {"batch_size": 1}},
+        "batch_size": {"choices": [1, 2], "when": {"n_epochs": 1}},
+    }
+    (found,) = problems(written)
+    assert found.path == ("batch_size", "when", "n_epochs")
+    assert "n_epochs -> batch_size -> n_epochs" in found.message
+    (found,) = problems({"n_epochs": {"choices": [1, 2], "when": {"n_epochs": 1}}})
+    assert found.path == ("n_epochs", "when", "n_epochs")
+
+
+@pytest.mark.parametrize("others", [{"method": "full"}, {}])
+def test_what_has_no_effect_is_refused_with_the_remedy(others: Any) -> None:
+    (found,) = problems({"lora_rank": {"low": 2, "high": 4}, **others})
+    assert found.path == ("lora_rank",)
+    assert found.message == "lora_rank has no effect: method is full"
+    assert "write `method: lora`" in found.hint
+
+
+def test_a_requirement_on_what_the_backend_chooses_is_only_noted() -> None:
+    assert one("warmup", 10).notes == ("has an effect only where schedule is cosine or linear",)
+
+
+def test_what_excludes_each_other_may_stand_in_different_branches() -> None:
+    branches = {
+        **METHODS,
+        "learning_rate": {"value": 0.1, "when": {"method": "full"}},
+        "learning_rate_multiplier": {"value": 1, "when": {"method": "lora"}},
+    }
+    space = resolve(branches)
+    assert space.violations({"method": "full", "learning_rate": 0.1}) == []
+    assert space.size() == 2
+
+
+# -------------------------------------------------------------------------------------------------------------- library
+def test_a_library_space_can_be_changed_and_thinned() -> None:
+    written = {"use": "classification", "n_epochs": [1, 2], "prompt_loss_weight": None, "packing": True}
+    space = SearchSpace.parse(written)
+    assert space.library == "classification"
+    resolved = resolve(written)
+    assert [each.name for each in resolved] == ["n_epochs", "batch_size", "learning_rate_multiplier", "packing"]
+    assert resolved.parameters[0].text == "1 | 2"
+
+
+def test_a_problem_of_a_library_parameter_points_to_use_and_tells_how_to_leave_it_out() -> None:
+    limits = {name: each for name, each in LIMITS.items() if name != "prompt_loss_weight"}
+    with pytest.raises(SpaceError) as caught:
+        SearchSpace.parse({"use": "classification", "batch_size": 0}).resolve(2000, limits, "local")
+    by_path = {each.path: each for each in caught.value.problems}
+    assert set(by_path) == {("use",), ("batch_size",)}
+    assert "no hyperparameter prompt_loss_weight" in by_path["use",].message
+    assert "write prompt_loss_weight: null" in by_path["use",].hint
