@@ -1,0 +1,283 @@
+"""The verdict on a learning curve: what each kind looks like, and the laws that hold for every curve."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from backends.contract import Measured
+from search_spaces.catalogue import Catalogue
+from sweeps.advice import Advice
+from sweeps.fit import CurvePoint, LearningCurve, judge
+from sweeps.record import VerdictKind
+
+pytestmark = pytest.mark.unit
+
+ADVICE = Advice(
+    {
+        "n_epochs": "raise n_epochs",
+        "batch_size": "lower batch_size",
+        "learning_rate_multiplier": "raise the multiplier",
+    },
+    {"n_epochs": "lower n_epochs", "lora_rank": "lower lora_rank", "lora_dropout": "raise lora_dropout"},
+    ("learning_rate_multiplier",),
+)
+UNTRAINED = CurvePoint(0.0, 0, train_loss=3.0, valid_loss=3.0, train_metric=0.33, valid_metric=0.33)
+
+
+def curve(
+    train_loss: Sequence[float] | None,
+    valid_loss: Sequence[float] | None,
+    train_metric: Sequence[float] | None = None,
+    valid_metric: Sequence[float] | None = None,
+    *,
+    baseline: CurvePoint | None = UNTRAINED,
+    examples: int = 500,
+    ended: Literal["complete", "stopped", "failed", "diverged"] = "complete",
+    best_by: Literal["metric", "loss"] = "metric",
+) -> LearningCurve:
+    """A curve with one evaluation an epoch; a column that is not given is not known."""
+    columns = (train_loss, valid_loss, train_metric, valid_metric)
+    epochs = max(len(each) for each in columns if each is not None)
+    points = tuple(
+        CurvePoint(n + 1.0, 10 * (n + 1), *(None if each is None else each[n] for each in columns))
+        for n in range(epochs)
+    )
+    return LearningCurve(
+        points, baseline, "accuracy", 256, examples, classes=3, chance=0.34, best_by=best_by, ended=ended
+    )
+
+
+HEALTHY = curve([0.9, 0.6, 0.5], [0.92, 0.65, 0.62], [0.6, 0.78, 0.84], [0.58, 0.76, 0.79])
+OVERFIT = curve([0.75, 0.55, 0.4, 0.31], [0.65, 0.61, 0.7, 0.74], [0.6, 0.8, 0.9, 0.97], [0.6, 0.76, 0.76, 0.75])
+MEMORISED = curve([1.0, 0.7, 0.3, 0.1], [1.1, 1.2, 1.6, 2.2], [0.4, 0.6, 0.85, 0.97], [0.35, 0.33, 0.34, 0.33])
+NOTHING_LEARNT = curve([1.1, 1.1, 1.099], [1.1, 1.1, 1.1], [0.34, 0.35, 0.33], [0.33, 0.34, 0.35])
+CUT_SHORT = curve([1.1, 0.9, 0.7], [1.1, 0.95, 0.8], [0.4, 0.5, 0.68], [0.38, 0.5, 0.64])
+RAN_AWAY = curve([4.0, 6.0, 8.0], [4.0, 6.0, 8.0], [0.34, 0.34, 0.34], [0.33, 0.33, 0.33])
+COLLAPSED = curve([0.9, 0.5, 1.1, 1.1], [0.9, 0.55, 1.1, 1.1], [0.6, 0.8, 0.3, 0.3], [0.6, 0.78, 0.3, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("seen", "kind"),
+    [
+        (HEALTHY, VerdictKind.HEALTHY),
+        (OVERFIT, VerdictKind.OVERFIT),
+        (MEMORISED, VerdictKind.OVERFIT),
+        (NOTHING_LEARNT, VerdictKind.UNDERFIT),
+        (CUT_SHORT, VerdictKind.UNDERFIT),
+        (RAN_AWAY, VerdictKind.DIVERGED),
+        (COLLAPSED, VerdictKind.DIVERGED),
+    ],
+    ids=["healthy", "overfit", "memorised", "nothing learnt", "cut short", "ran away", "collapsed"],
+)
+def test_each_kind_is_told_from_a_curve_that_shows_it(seen: LearningCurve, kind: VerdictKind) -> None:
+    assert judge(seen, ADVICE).kind is kind
+
+
+def test_overfitting_is_explained_with_onset_numbers_and_advice() -> None:
+    verdict = judge(OVERFIT, ADVICE)
+    assert verdict.evidence == (
+        "validation loss rose from 0.61 (epoch 2) to 0.74 (epoch 4) while training loss fell from 0.55 to 0.31"
+    )
+    assert (verdict.onset_epoch, verdict.keep_epoch) == (2.0, 2.0)
+    assert verdict.advice == "lower n_epochs; lower lora_rank"
+
+
+def test_a_widening_gap_of_the_metrics_alone_is_overfitting() -> None:
+    verdict = judge(curve(None, None, [0.7, 0.85, 0.99], [0.66, 0.7, 0.7]), ADVICE)
+    assert verdict.kind is VerdictKind.OVERFIT
+    assert verdict.onset_epoch == 2.0
+    assert "a gap of 0.29" in verdict.evidence
+
+
+def test_a_gap_is_not_overfitting_while_validation_still_gains_or_within_sampling_error() -> None:
+    gaining = judge(curve(None, None, [0.8, 0.9, 0.99], [0.66, 0.74, 0.82]), ADVICE)
+    within_noise = judge(curve(None, None, [0.7, 0.72, 0.74], [0.66, 0.7, 0.7]), ADVICE)
+    assert VerdictKind.OVERFIT not in (gaining.kind, within_noise.kind)
+
+
+def test_cannot_learn_is_told_from_stopped_while_improving() -> None:
+    nothing, short = judge(NOTHING_LEARNT, ADVICE), judge(CUT_SHORT, ADVICE)
+    assert "learns nothing" in nothing.evidence
+    assert nothing.advice.startswith("raise the multiplier")
+    assert "still rose from 0.5 to 0.64 between epoch 2 and 3 when training ended" in short.evidence
+    assert short.advice.startswith("raise n_epochs")
+
+
+def test_divergence_names_the_hyperparameter_to_lower_and_the_last_good_epoch() -> None:
+    verdict = judge(COLLAPSED, ADVICE)
+    assert verdict.advice == "lower learning_rate_multiplier"
+    assert verdict.onset_epoch == verdict.keep_epoch == 2.0
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        pytest.param(curve([0.6, 0.9, 0.5, 0.4], [0.7, 0.95, 0.62, 0.6]), id="a warm-up bump"),
+        pytest.param(curve([0.9, 0.5, 0.3, 0.2, 0.1], [0.9, 0.6, 0.8, 0.62, 0.58]), id="double descent"),
+        pytest.param(curve([0.8, 0.5, 0.5, 0.5], [0.8, 0.55, 0.55, 0.55]), id="a plateau"),
+        pytest.param(curve([0.7, 0.6, 0.6, 0.3], [0.7, 0.62, 0.62, 0.4]), id="a late drop of the learning rate"),
+        pytest.param(
+            curve([0.1, 0.01, 0.005], [0.1, 0.010, 0.015], [0.9, 1, 1], [0.9, 1, 1]), id="nothing left to lose"
+        ),
+    ],
+)
+def test_what_looks_like_overfitting_and_is_not(seen: LearningCurve) -> None:
+    assert judge(seen, ADVICE).kind not in (VerdictKind.OVERFIT, VerdictKind.DIVERGED)
+
+
+def test_a_rising_loss_with_a_rising_objective_is_overfitting_only_where_the_loss_counts() -> None:
+    columns = [0.6, 0.4, 0.3], [0.61, 0.65, 0.7], [0.7, 0.85, 0.92], [0.70, 0.74, 0.80]
+    assert judge(curve(*columns), ADVICE).kind is VerdictKind.HEALTHY
+    assert judge(curve(*columns, best_by="loss"), ADVICE).kind is VerdictKind.OVERFIT
+
+
+def test_few_validation_examples_cannot_settle_what_many_can() -> None:
+    columns = [0.6, 0.45, 0.3], [0.61, 0.65, 0.7]
+    assert judge(curve(*columns, examples=20), ADVICE).kind is VerdictKind.UNSETTLED
+    assert judge(curve(*columns, examples=2000), ADVICE).kind is VerdictKind.OVERFIT
+
+
+@pytest.mark.parametrize("ended", ["stopped", "failed"])
+def test_a_run_that_was_cut_off_early_is_never_healthy(ended: Literal["stopped", "failed"]) -> None:
+    short = dataclasses.replace(HEALTHY, points=HEALTHY.points[:2], ended=ended)
+    verdict = judge(short, ADVICE)
+    assert verdict.kind is VerdictKind.UNSETTLED
+    assert "epoch 2" in verdict.evidence
+
+
+def test_a_run_that_was_stopped_after_it_turned_is_still_judged() -> None:
+    assert judge(dataclasses.replace(OVERFIT, ended="stopped"), ADVICE).kind is VerdictKind.OVERFIT
+
+
+def test_a_run_that_found_its_own_loss_not_finite_has_diverged() -> None:
+    verdict = judge(dataclasses.replace(HEALTHY, ended="diverged"), ADVICE)
+    assert verdict.kind is VerdictKind.DIVERGED
+    assert verdict.onset_epoch == 3.0
+
+
+def test_a_curve_is_built_from_measurements() -> None:
+    base = Measured(0, 0.0, {"valid_loss": 3.0, "valid_accuracy": 0.33}, "evaluation")
+    scored = Measured(10, 1.0, {"train_loss": 0.9, "valid_loss": 1.0, "valid_accuracy": 0.6}, "evaluation")
+    running = Measured(9, 0.9, {"batch_loss": 1.3, "learning_rate": 1e-4}, "step")
+    broken = Measured(11, 1.1, {"batch_loss": math.inf}, "step")
+    built = LearningCurve.from_measurements([base, running, scored, broken], metric="valid_accuracy")
+    assert built.metric == "accuracy"
+    assert built.baseline == CurvePoint(0.0, 0, valid_loss=3.0, valid_metric=0.33)
+    assert built.points == (CurvePoint(1.0, 10, 0.9, 1.0, None, 0.6), CurvePoint(1.1, 11, train_loss=math.inf))
+    assert judge(built, ADVICE).kind is VerdictKind.DIVERGED
+    assert LearningCurve.from_measurements([scored], metric="valid_loss").metric is None
+
+
+def test_the_catalogues_advice_comes_by_weight() -> None:
+    catalogue = Catalogue.load()
+    entries = [catalogue.get(each, "local") for each in ("learning_rate_multiplier", "n_epochs")]
+    advice = Advice.of(each for each in entries if each is not None)
+    assert next(iter(advice.when_overfitting)) == "n_epochs"
+    assert advice.against(VerdictKind.OVERFIT).startswith("lower n_epochs")
+    assert advice.against(VerdictKind.DIVERGED) == "lower learning_rate_multiplier"
+    assert advice.against(VerdictKind.HEALTHY) == ""
+
+
+# -------------------------------------------------------------------------------------------------------------- laws
+plain = st.floats(min_value=1e-6, max_value=1e3)
+shares = st.floats(min_value=0.0, max_value=1.0)
+anything = st.none() | st.floats() | plain | shares
+
+
+def curves(losses: st.SearchStrategy[float | None], metrics: st.SearchStrategy[float | None]) -> st.SearchStrategy:
+    """Curves of which any part may be missing."""
+    point = st.builds(
+        CurvePoint,
+        epoch=st.floats(min_value=0, max_value=400),
+        step=st.integers(0, 10_000),
+        train_loss=losses,
+        valid_loss=losses,
+        train_metric=metrics,
+        valid_metric=metrics,
+    )
+    return st.builds(
+        LearningCurve,
+        points=st.lists(point, max_size=30).map(tuple),
+        baseline=st.none() | point,
+        metric=st.none() | st.just("accuracy"),
+        train_examples=st.none() | st.integers(-1, 10**6),
+        valid_examples=st.none() | st.integers(-1, 10**6),
+        classes=st.none() | st.integers(-1, 100),
+        chance=st.none() | shares,
+        best_by=st.sampled_from(["metric", "loss"]),
+        ended=st.sampled_from(["complete", "stopped", "failed"]),
+    )
+
+
+finite_curves = curves(st.none() | plain, st.none() | shares)
+
+
+@given(curves(anything, anything), st.floats())
+def test_judging_never_raises_and_always_explains(seen: LearningCurve, epoch: float) -> None:
+    strange = dataclasses.replace(seen, points=(*seen.points, CurvePoint(epoch, -1, 0.0, -1.0, 2.0, -3.0)))
+    for each in (seen, strange):
+        verdict = judge(each, ADVICE)
+        assert verdict.evidence
+        assert 0 <= verdict.confidence <= 1
+
+
+@given(finite_curves, st.integers(-20, 20))
+@example(OVERFIT, 10)
+@example(COLLAPSED, -10)
+def test_the_scale_of_a_loss_does_not_matter(seen: LearningCurve, power: int) -> None:
+    def scaled(point: CurvePoint) -> CurvePoint:
+        # A power of two: the comparison is then exact, and no rounding decides a borderline case.
+        losses = [None if each is None else each * 2.0**power for each in (point.train_loss, point.valid_loss)]
+        return dataclasses.replace(point, train_loss=losses[0], valid_loss=losses[1])
+
+    other = dataclasses.replace(
+        seen, points=tuple(map(scaled, seen.points)), baseline=seen.baseline and scaled(seen.baseline)
+    )
+    assert judge(other, ADVICE).kind is judge(seen, ADVICE).kind
+
+
+@given(finite_curves)
+@example(HEALTHY)
+def test_without_validation_nothing_is_settled(seen: LearningCurve) -> None:
+    blind = tuple(dataclasses.replace(each, valid_loss=None, valid_metric=None) for each in seen.points)
+    assert judge(dataclasses.replace(seen, points=blind), ADVICE).kind is VerdictKind.UNSETTLED
+
+
+@given(
+    finite_curves,
+    st.sampled_from(["train_loss", "valid_loss", "train_metric", "valid_metric"]),
+    st.sampled_from([math.nan, math.inf, -math.inf]),
+    st.integers(0, 30),
+)
+def test_a_value_that_is_not_finite_is_divergence(seen: LearningCurve, name: str, value: float, at: int) -> None:
+    at = min(at, len(seen.points))
+    broken = CurvePoint(1.0, 10, **{name: value})
+    verdict = judge(dataclasses.replace(seen, points=(*seen.points[:at], broken, *seen.points[at:])), ADVICE)
+    assert verdict.kind is VerdictKind.DIVERGED
+
+
+@given(finite_curves)
+def test_the_order_of_the_points_does_not_matter(seen: LearningCurve) -> None:
+    unique = {each.epoch: each for each in seen.points}
+    ordered = dataclasses.replace(seen, points=tuple(unique.values()))
+    shuffled = dataclasses.replace(seen, points=tuple(reversed(ordered.points)))
+    assert judge(shuffled, ADVICE) == judge(ordered, ADVICE)
+
+
+def test_a_curve_of_thousands_of_noisy_points_is_judged_by_its_course() -> None:
+    waves = [0.02 * math.sin(12.9898 * n) for n in range(3000)]
+    falling = [0.3 + 2.5 * math.exp(-n / 200) for n in range(3000)]
+    rising = [0.6 + 2.0 * math.exp(-n / 200) + n / 6000 for n in range(3000)]
+    points = tuple(
+        CurvePoint(n / 100, n, train_loss=falling[n] + waves[n], valid_loss=rising[n] + waves[n]) for n in range(3000)
+    )
+    verdict = judge(LearningCurve(points, valid_examples=1000), ADVICE)
+    assert verdict.kind is VerdictKind.OVERFIT
+    assert verdict.onset_epoch == pytest.approx(8.2, abs=1.5)
