@@ -69,9 +69,7 @@ def check_delimiters(examples: Sequence[Example], how: Recipe) -> Iterator[Findi
     if stop and (stopped := [each for each in examples if stop in each.completion[: -len(stop)]]):
         free = [each for each in STOPS if each not in separator and not any(each in it.completion for it in examples)]
         hint = f"set stop: {_yaml(free[0])}, which no completion holds" if free else "set stop: to another text"
-        message = (
-            f"the stop sequence {stop!r}, where an answer is cut, is inside the completion of {_examples(stopped)}"
-        )
+        message = f"the stop sequence {stop!r} would cut the completion of {_examples(stopped)}"
         yield error("stop-inside", stopped[0].place, message, hint, len(stopped))
     # prompts may hold line breaks and spaces: what is generated is cut, not what was asked
     asked = [each for each in examples if any(stop in text for text in each.segments)] if stop.strip() else []

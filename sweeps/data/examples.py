@@ -20,6 +20,8 @@ SEPARATORS = ("\n\n###\n\n", "\n###\n", "\n##\n", "\n\n===\n\n", "\n\n---\n\n", 
 STOPS = ("\n###\n", " END", "***", "+++", "&&&", "$$$", "@@@", "%%%", " [END]")
 """Recognised at the end of completions, and proposed where the default occurs inside them."""
 
+_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -41,9 +43,8 @@ class Example(NamedTuple):
     def to_line(self) -> str:
         """Return the line of the prepared file, without the line break (`backends.contract.Dataset` says the form)."""
         if self.messages is not None:
-            return json.dumps({"messages": self.messages}, ensure_ascii=False)
-        line = {"prompt": self.prompt, "completion": self.completion, "segments": self.segments}
-        return json.dumps(line, ensure_ascii=False)
+            return _encode({"messages": self.messages})
+        return _encode({"prompt": self.prompt, "completion": self.completion, "segments": self.segments})
 
 
 @dataclass(frozen=True)

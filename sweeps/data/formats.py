@@ -135,15 +135,15 @@ def _json_lines(lines: _Lines, file: str) -> Read:
 def _json(lines: _Lines, file: str) -> Read:
     """A list of objects; many a `.json` file holds JSON lines, and is read as such."""
     text = "".join(lines)
-    start = _skip(text, 0, "")
+    start = _skip(text, 0)
     if start == len(text) or lines.undecodable:
         return
     if text[start] != "[":
         yield from _json_lines(_Lines(io.StringIO(text)), file)
         return
-    at, line, counted = _skip(text, start + 1, ""), 1, 0
-    while at < len(text) and text[at] != "]":
-        line += text.count("\n", counted, at)
+    at, line, counted = _skip(text, start + 1), 1, 0
+    while text[at : at + 1] not in ("", "]"):
+        line += text.count(_BREAK, counted, at)
         counted = at
         try:
             value, end = _JSON.raw_decode(text, at)
@@ -152,9 +152,14 @@ def _json(lines: _Lines, file: str) -> Read:
             yield _malformed(broken, file, where, "")
             return
         yield Record(value, file, line) if type(value) is dict else _no_object(value, file, line)
-        at = _skip(text, end, ",")
-    if at >= len(text):
-        yield error("json", f"{file}:{text.count(chr(10)) + 1}", "not valid JSON: the list is not closed")
+        at = _skip(text, end)
+        if text[at : at + 1] == ",":
+            at = _skip(text, at + 1)
+        elif text[at : at + 1] != "]":
+            break
+    if text[at : at + 1] != "]":
+        place = f"{file}:{text.count(_BREAK, 0, at) + 1}"
+        yield error("json", place, "not valid JSON: the list is not closed, or a comma is missing")
 
 
 def _csv(lines: _Lines, file: str) -> Read:
@@ -227,11 +232,12 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
+_BREAK = "\n"
 _JSON = json.JSONDecoder(parse_constant=_refuse)
 
 
-def _skip(text: str, at: int, also: str) -> int:
-    while at < len(text) and (text[at].isspace() or text[at] in also):
+def _skip(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
         at += 1
     return at
 

@@ -69,7 +69,6 @@ def open_hub(repository: str, config: str | None = None, probe_s: float = PROBE_
     """
     reason = missing_from_hub(repository, probe_s)
     import datasets
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of its HTTP library
 
     with _quiet():
         if reason is not None:
@@ -81,7 +80,7 @@ def open_hub(repository: str, config: str | None = None, probe_s: float = PROBE_
             loaded = datasets.load_dataset(repository, config)
         except datasets.exceptions.DatasetNotFoundError as gone:
             raise Absent(_line(gone)) from gone
-        except (ConnectionError, TimeoutError, HTTPError) as lost:
+        except (ConnectionError, TimeoutError, _http_error()) as lost:
             raise Absent(f"the connection to the hub was lost: {_line(lost)}") from lost
         except (datasets.exceptions.DatasetsError, OSError, ValueError) as broken:
             raise UserInputError([Problem(f"hf:{repository}", f"datasets cannot load it: {_line(broken)}")]) from broken
@@ -94,13 +93,9 @@ def missing_from_hub(repository: str, timeout_s: float = PROBE_S, endpoint: str 
     Name resolution has no time limit of its own: the question is asked in a thread that may be left behind.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        HTTPError,  # type: ignore[attr-defined]  # of its HTTP library
-        OfflineModeIsEnabled,
-    )
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
+    http_error = _http_error()
     answer: list[str | None] = []
 
     def ask() -> None:
@@ -114,7 +109,7 @@ def missing_from_hub(repository: str, timeout_s: float = PROBE_S, endpoint: str 
         except HfHubHTTPError as refused:
             status = refused.response.status_code
             answer.append(f"the hub has no {repository!r} for you, or wants a login (HTTP {status})")
-        except (HTTPError, OSError) as unreachable:
+        except (http_error, OSError) as unreachable:
             answer.append(f"the hub cannot be reached ({_line(unreachable)})")
         except (ValueError, TypeError):
             answer.append("something else than the hub answered")
@@ -138,6 +133,13 @@ def rows(table: Dataset, name: str) -> Read:
                 index = row[column]
                 row[column] = names[index] if index is not None and 0 <= index < len(names) else None
             yield Record(row, name, number)
+
+
+def _http_error() -> type[Exception]:
+    """Return the root of the errors of the HTTP library that the installed huggingface_hub uses."""
+    from huggingface_hub import errors
+
+    return errors.HTTPError  # type: ignore[attr-defined]
 
 
 def _tables(directory: Path) -> Iterator[Path]:

@@ -73,7 +73,9 @@ def prepare(spec: DataSpec, workspace: Path, located: Path | None = None) -> Pre
     planned, fractions, origins = _plan(spec, source)
     pools, how = _load(spec, source, planned, findings)
     task, labels = _task(spec, pools["train"], how)
-    parts = _divide(pools, task, fractions, spec.seed, findings)
+    parts = _divide(pools, task, fractions, spec.seed)
+    if not any(each.severity == "error" for each in findings):
+        findings += [_empty(part, origins[part], part in fractions) for part, examples in parts.items() if not examples]
     findings += _checked(pools, how, labels, spec.labels is not None)
     findings += checks.check_overlap(parts, source.kind != "own")
     if found := problems(capped(findings)):
@@ -161,7 +163,7 @@ def _load(
     sample = [each for each in head if isinstance(each, Record)]
     if not sample:
         rest = [each for each in chain(head, stream) if isinstance(each, Finding)]
-        raise UserInputError(problems(capped([*findings, *rest])) or [_nothing("train", source.description)])
+        raise UserInputError(problems(capped([*findings, *rest])) or [_nothing(source.description)])
     how = recipe(sample, spec.prompt or source.prompt, spec.completion or source.completion, spec.separator, spec.stop)
     if isinstance(how, Finding):
         broken = [each for each in head if isinstance(each, Finding)]
@@ -200,7 +202,7 @@ def _task(
 
 
 def _divide(
-    pools: Mapping[str, list[Example]], task: str, fractions: Mapping[str, float], seed: int, findings: list[Finding]
+    pools: Mapping[str, list[Example]], task: str, fractions: Mapping[str, float], seed: int
 ) -> dict[str, Sequence[Example]]:
     parts: dict[str, Sequence[Example]] = {"train": pools["train"]}
     if fractions:
@@ -208,11 +210,6 @@ def _divide(
         divided = split(prompts, strata, fractions, seed)
         parts = {part: [pools["train"][index] for index in indices] for part, indices in divided.items()}
     parts |= {part: pools[part] for part in ("valid", "test") if part in pools}
-    clean = not any(each.severity == "error" for each in findings)
-    for part, examples in parts.items():
-        if not examples and clean:
-            place = pools["train"][0].file if part in fractions and pools["train"] else part
-            findings.append(_too_few(part, place, len(pools["train"])) if part in fractions else _empty(part))
     return {part: parts[part] for part in ("train", "valid", "test") if part in parts}
 
 
@@ -245,14 +242,12 @@ def _lengths(examples: Sequence[Example]) -> Lengths:
     return Lengths(sum(prompts) / total, max(prompts), sum(completions) / total, max(completions))
 
 
-def _nothing(part: str, place: str) -> Problem:
-    return Problem(place, f"there are no examples in the {part} part")
+def _nothing(place: str) -> Problem:
+    return Problem(place, "there are no examples in the train part")
 
 
-def _empty(part: str) -> Finding:
-    return error("empty-set", part, f"there are no examples in the {part} part")
-
-
-def _too_few(part: str, place: str, available: int) -> Finding:
-    message = f"{available} examples are too few to hold some out as the {part} part"
-    return error("too-few", place, message, "give more examples, or a file of its own")
+def _empty(part: str, place: str, held_out: bool) -> Finding:
+    if held_out:
+        message = f"there are too few examples to hold some out as the {part} part"
+        return error("too-few", place, message, "give more examples, or a file of its own")
+    return error("empty-set", place, f"there are no examples in the {part} part")

@@ -96,6 +96,9 @@ class DataSpec(BaseModel):
     def _agrees(self) -> DataSpec:
         if self.label_noise and BUILTIN_NLI not in (self.source, self.fallback):
             raise ValueError(f"label_noise is for {BUILTIN_NLI} only; nothing is changed in other data")
+        held_out = [each for each in (self.validation, self.test) if isinstance(each, float)]
+        if sum(held_out) >= 1:
+            raise ValueError("validation and test together leave nothing to train on: their sum must be below 1")
         if self.labels is not None and self.task == "generation":
             raise ValueError("labels are for classification; leave out task: generation or the labels")
         return self
