@@ -1,0 +1,21 @@
+"""The local backend: fine-tuning with PyTorch, transformers and peft in the calling process, on a CPU or a GPU.
+
+`LocalBackend` is loaded when it is asked for, and loads no heavy library itself: torch comes with the first run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backends.local.backend import LocalBackend
+
+__all__ = ["LocalBackend"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "LocalBackend":
+        from backends.local.backend import LocalBackend
+
+        return LocalBackend
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,39 @@
+"""What the YAML's `backend:` mapping may say for the local backend."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Task = Literal["causal-lm", "sequence-classification"]
+
+
+class LocalOptions(BaseModel):
+    """Options of the local backend; unknown keys are errors. Code from a model repository is never run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(
+        default="builtin:tiny-lm",
+        description="builtin:tiny-lm, a local directory in the transformers layout, or a Hugging Face hub id",
+    )
+    task: Literal["auto"] | Task = Field(
+        default="auto", description="auto: causal-lm for language models, sequence-classification for encoders"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="auto: the GPU that torch sees, else mps, else the CPU"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="the type of the arithmetic; auto: bfloat16 on GPUs that have it, else float32"
+    )
+    max_length: int | None = Field(
+        default=None, ge=8, description="tokens of one example; longer prompts lose their beginning"
+    )
+    pretraining_learning_rate: float | None = Field(
+        default=None, gt=0, description="the peak rate of the base model's pre-training, for learning_rate_multiplier"
+    )
+    micro_batch_size: int | None = Field(
+        default=None, ge=1, description="examples computed at once; the effective batch is batch_size all the same"
+    )
+    revision: str | None = Field(default=None, description="branch, tag or commit of a hub model")
