@@ -1,7 +1,5 @@
 """The suite that every backend passes, for plugin authors too: subclass `BackendContract` and name the backend.
 
-    import pytest
-    pytest.register_assert_rewrite("backends.testing")  # before the import: failures then show the values
     from backends.testing import BackendContract
 
     class TestMine(BackendContract):
@@ -11,9 +9,14 @@ The hooks of `ContractSetting` say how to open it, on which model and data, and 
 polled fits as well as a trainer in this process. Needs pytest, and nothing else beyond the contract.
 """
 
-from backends.testing.runs import CompleteRun, drain, evaluations, read_until, write_jsonl, written
-from backends.testing.setting import LABELS, ContractSetting
-from backends.testing.suite import BackendContract
+import pytest
+
+# before they are imported: failures then show the values
+pytest.register_assert_rewrite("backends.testing.declarations", "backends.testing.runs", "backends.testing.suite")
+
+from backends.testing.runs import CompleteRun, drain, evaluations, read_until, write_jsonl, written  # noqa: E402
+from backends.testing.setting import LABELS, ContractSetting  # noqa: E402
+from backends.testing.suite import BackendContract  # noqa: E402
 
 __all__ = [
     "LABELS",

@@ -241,8 +241,8 @@ class BackendContract(ContractSetting):
         """Every event can be written down and read again."""
         for event in complete.events:
             copy = event_from_json(json.loads(json.dumps(event_to_json(event))))
-            assert written([copy]) == written([event])
-            assert type(copy) is type(event)
+            # by their text: two values that are not a number are not equal, and 1 is no key for JSON, but "1" is
+            assert repr(copy) == repr(event)
 
     def test_started_says_what_is_used(self, complete: CompleteRun) -> None:
         """Each hyperparameter of the request is among the resolved values, unchanged."""

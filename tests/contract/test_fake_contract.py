@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("backends.testing")
-
-from backends.fake import FakeBackend  # noqa: E402
-from backends.testing import BackendContract  # noqa: E402
+from backends.fake import FakeBackend
+from backends.testing import BackendContract
 
 pytestmark = pytest.mark.contract
 

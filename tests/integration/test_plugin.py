@@ -1,0 +1,87 @@
+"""A plugin installed beside the product is found, loaded, and held to the same contract; the suite notices defects."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import backends
+from backends.testing import BackendContract
+
+pytestmark = pytest.mark.integration
+
+PLUGIN = Path(__file__).parent / "plugin"
+CHECKOUT = Path(backends.__file__).parents[1]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A directory with the plugin as an installer would leave it."""
+    site = tmp_path / "site"
+    info = site / "coin_backend-0.3.dist-info"
+    info.mkdir(parents=True)
+    shutil.copy(PLUGIN / "coin_backend.py", site)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: coin-backend\nVersion: 0.3\n")
+    (info / "entry_points.txt").write_text("[finesweep.backends]\ncoin = coin_backend:CoinBackend\n")
+    return site
+
+
+def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def run_pytest(*arguments: str, paths: list[Path], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run pytest as in a project of its own: none of our configuration, but warnings are errors too."""
+    (cwd / "pytest.ini").write_text("[pytest]\n")
+    search = " ".join(str(each) for each in [*paths, CHECKOUT])
+    options = ["-q", "-rf", "--tb=short", "-W", "error", "-p", "no:cacheprovider", "-o", f"pythonpath={search}"]
+    return python("-m", "pytest", "-c", str(cwd / "pytest.ini"), *options, *arguments, cwd=cwd)
+
+
+def test_an_installed_plugin_is_found_and_loaded(site: Path, tmp_path: Path) -> None:
+    script = (
+        f"import sys; sys.path[:0] = [{str(site)!r}, {str(CHECKOUT)!r}]\n"
+        "from backends import registry\n"
+        "assert {'coin', 'fake', 'local'} <= set(registry.names()), registry.names()\n"
+        "assert 'coin_backend' not in sys.modules\n"
+        "(coin,) = (each for each in registry.describe_all() if each.name == 'coin')\n"
+        "assert (coin.distribution, coin.version) == ('coin-backend', '0.3'), coin\n"
+        "assert registry.load('coin').__name__ == 'CoinBackend'\n"
+        "assert registry.load('fake').__name__ == 'FakeBackend'\n"
+    )
+    done = python("-c", script, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_plugin_passes_the_contract_suite(site: Path, tmp_path: Path) -> None:
+    shutil.copy(PLUGIN / "suite_of_coin.py", tmp_path)
+    done = run_pytest("suite_of_coin.py", paths=[site], cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None
+    assert int(passed[1]) >= 25, "nearly all of the suite applies to a small backend"
+
+
+def test_the_suite_notices_defects(tmp_path: Path) -> None:
+    """For each promise a backend that breaks it: the test of that promise fails."""
+    shutil.copy(PLUGIN / "suite_of_defects.py", tmp_path)
+    asked = re.findall(
+        r'^class (Test\w+)\(.*\n    """(test_\w+)', (tmp_path / "suite_of_defects.py").read_text(), re.MULTILINE
+    )
+    done = run_pytest(*(f"suite_of_defects.py::{name}::{test}" for name, test in asked), paths=[], cwd=tmp_path)
+    failed = {tuple(each) for each in re.findall(r"^FAILED \S+::(\w+)::(\w+)", done.stdout, re.MULTILINE)}
+    assert failed == set(asked), done.stdout
+    assert " error" not in done.stdout.splitlines()[-1], "each defect is a test's failure, not a broken fixture"
+
+
+def test_every_promise_has_a_defect() -> None:
+    promises = {name for name in vars(BackendContract) if name.startswith("test_")}
+    covered = set(re.findall(r'^    """(test_\w+)', (PLUGIN / "suite_of_defects.py").read_text(), re.MULTILINE))
+    assert covered == promises
