@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -212,7 +212,9 @@ class FakeBackend:
             yield Failure(FailureKind.USER, "resume_from: the fake service cannot resume from a model")
 
     def estimate(self, request: TrainingRequest) -> Estimate:
-        """Return what the complete run uses: exactly what it will be charged, and no disk."""
+        """Return what the complete run uses: exactly what it will be charged, and no disk. Raises on a bad request."""
+        for failure in contradictions(request.hyperparameters, self.capabilities):
+            raise BackendError(failure)
         n_epochs = int(request.hyperparameters.get("n_epochs", DEFAULTS["n_epochs"]))
         tokens = _tokens(request) * n_epochs
         price = self._options.price_usd_per_token
@@ -224,7 +226,7 @@ class FakeBackend:
             basis=f"pretended: {n_epochs} epochs of the training file, {BYTES_PER_TOKEN} bytes a token",
         )
 
-    # ---------------------------------------------------------------------------------------------------------- a run
+    # ----------------------------------------------------------------------------------------------------------- a run
     def submit(self, request: TrainingRequest) -> Handle:
         """Take the run, or adopt it by its key. Refuses what `check` finds, and more than `max_concurrent` at once."""
         self._fail("submit", request)
@@ -232,11 +234,16 @@ class FakeBackend:
         if self._service.run(handle.id) is None:
             for failure in self._problems(request):
                 raise BackendError(failure)
-            if not self._service.accept(self._new_run(handle.id, request), self._options.max_concurrent, self._clock()):
-                limit = self._options.max_concurrent
-                raise BackendError(Failure(FailureKind.QUOTA, f"no more than {limit} runs at once"))
+            self._accept(handle.id, request)
         self._fail("answer", request)
         return handle
+
+    def _accept(self, id_: str, request: TrainingRequest) -> None:
+        limit, now = self._options.max_concurrent, self._clock()
+        # asked first, so that a refused run uses up no fault; whether there is room is decided on acceptance
+        full = limit is not None and self._service.active(now) >= limit
+        if full or not self._service.accept(self._new_run(id_, request), limit, now):
+            raise BackendError(Failure(FailureKind.QUOTA, f"no more than {limit} runs at once"))
 
     def _new_run(self, id_: str, request: TrainingRequest) -> Run:
         fault = self._fault("train", request)
@@ -380,4 +387,5 @@ def _answer(model: str, line: Mapping[str, Any], options: PredictOptions) -> Pre
     return Prediction(options.labels[logprobs.index(max(logprobs))], logprobs)
 
 
-_: type[Backend] = FakeBackend
+if TYPE_CHECKING:
+    _conforms: type[Backend] = FakeBackend

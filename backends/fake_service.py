@@ -88,6 +88,11 @@ class FakeService:
         )
         return max_active is None or self.run(run.id) is not None
 
+    def active(self, now: float) -> int:
+        """Return how many runs have not ended."""
+        ((count,),) = self._execute(f"SELECT COUNT(*) FROM runs WHERE {_ACTIVE}", {"now": now})
+        return int(count)
+
     def run(self, id_: str) -> Run | None:
         """Return a run by its id."""
         return self._one("SELECT * FROM runs WHERE id = :id", {"id": id_})

@@ -270,6 +270,15 @@ def test_no_more_runs_at_once_than_allowed(open_fake: Any, request_: Any) -> Non
     assert isinstance(fake.events(third, 0)[-1], Finished)
 
 
+def test_a_refused_run_uses_up_no_fault(open_fake: Any, request_: Any) -> None:
+    fake = open_fake(max_concurrent=1, faults=[{"on": "train", "kind": "bug", "match": {"batch_size": 64}}])
+    first = fake.submit(request_("a"))
+    with pytest.raises(BackendError, match="no more than 1 runs at once"):
+        fake.submit(request_("b", batch_size=64))
+    fake.stop(first)
+    assert isinstance(fake.events(fake.submit(request_("b", batch_size=64)), 0)[-1], Failed)
+
+
 ELSEWHERE = """
 import json, sys
 where = json.load(sys.stdin)
@@ -316,6 +325,11 @@ def test_the_charges_are_what_was_estimated(open_fake: Any, request_: Any) -> No
     assert estimate.tokens == sum(each.tokens for each in charges) == size // 4 * 3
     assert estimate.usd == pytest.approx(sum(each.usd or math.nan for each in charges))
     assert estimate.usd == pytest.approx(size // 4 * 3 * 2e-6)
+
+
+def test_a_request_that_cannot_run_has_no_estimate(open_fake: Any, request_: Any) -> None:
+    with pytest.raises(BackendError, match="n_epochs"):
+        open_fake().estimate(request_(n_epochs="many"))
 
 
 def test_without_a_price_nobody_knows_the_cost(open_fake: Any, request_: Any) -> None:
