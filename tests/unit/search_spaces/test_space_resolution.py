@@ -110,6 +110,11 @@ def test_a_recommended_share_is_capped_where_the_source_caps_it() -> None:
     assert one("batch_size", "recommended", scope="gpt3-api-defaults", examples=1_000_000).fixed == 256
 
 
+def test_the_cap_holds_for_the_first_point_of_a_range_of_ones_own_too() -> None:
+    space = resolve({"batch_size": {"low": 1, "high": 1000}}, scope="gpt3-api-defaults", examples=1_000_000)
+    assert space.seed_points[0] == {"batch_size": 256}
+
+
 def test_a_recommendation_without_a_range_is_a_fixed_value_and_says_so() -> None:
     found = one("prompt_loss_weight", "recommended", scope="gpt3-classification")
     assert found.fixed == 0.1
@@ -210,6 +215,16 @@ def test_bounds_take_the_place_of_the_written_ends_and_are_clamped_too() -> None
         "4 .. 70 takes the place of 2 .. 4",
         "high clamped from 70 to 50: the backend accepts 1 .. 50",
     )
+
+
+def test_bounds_that_cannot_be_are_refused() -> None:
+    written = {"n_epochs": {"low": 1, "high": 4, "log": True}, "batch_size": "recommended"}
+    found = problems(written, bounds={"n_epochs": (0, 4), "batch_size": (9, 3), "n_epoch": (1, 2)})
+    assert [(each.path, each.message, each.hint) for each in found] == [
+        (("n_epoch",), "n_epoch: bounds, but it is not in the space", "did you mean n_epochs?"),
+        (("n_epochs",), "n_epochs: log needs low above 0, not 0", "raise low or leave log out"),
+        (("batch_size",), "batch_size: low 9 is above high 3", "swap the two"),
+    ]
 
 
 @pytest.mark.parametrize("written", [3, [2, 3]])
@@ -328,6 +343,17 @@ def test_a_condition_through_another_condition_needs_no_repetition() -> None:
     found = resolve(written).parameter("lora_rank")
     assert found is not None
     assert found.condition == {"packing": (True,)}
+
+
+def test_a_condition_on_a_fixed_value_that_is_itself_conditional_is_kept() -> None:
+    written = {
+        **METHODS,
+        "packing": {"value": True, "when": {"method": "lora"}},
+        "n_epochs": {"value": 3, "when": {"packing": True}},
+    }
+    space = resolve(written)
+    assert space.violations({"method": "full"}) == []
+    assert space.violations({"method": "lora", "packing": True, "n_epochs": 3}) == []
 
 
 def test_a_condition_on_what_is_left_to_the_backend_is_judged_by_its_default() -> None:

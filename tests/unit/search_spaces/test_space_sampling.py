@@ -191,6 +191,27 @@ def test_the_static_space_is_the_searched_part_without_conditions(space: Resolve
     assert set(static) <= set(space.suggest(trial))
 
 
+@pytest.mark.parametrize(
+    ("written", "point"),
+    [
+        ({"dropout": {"low": 0, "high": 0.5, "step": 0.1}}, {"dropout": 0.25}),
+        ({"n_epochs": {"low": 1, "high": 9, "step": 4}}, {"n_epochs": 3}),
+        ({"n_epochs": [1, 2]}, {"n_epochs": True}),
+        ({"n_epochs": {"low": 1, "high": 2}}, {"n_epochs": True}),
+        ({"n_epochs": 1}, {"n_epochs": True}),
+        ({"packing": [True, False]}, {"packing": 1}),
+        ({"learning_rate": {"low": 0.1, "high": 0.2}}, {"learning_rate": 0.3}),
+    ],
+)
+def test_neither_between_the_steps_nor_of_another_type_is_inside(written: Any, point: dict[str, Any]) -> None:
+    assert len(resolve(written).violations(point)) == 1
+
+
+def test_a_stepped_number_is_given_without_the_noise_of_its_arithmetic() -> None:
+    space = resolve({"dropout": {"low": 0, "high": 0.5, "step": 0.1}})
+    assert space.suggest(FixedTrial({"dropout": 0.1 + 0.2})) == {"dropout": 0.3}
+
+
 # ----------------------------------------------------------------------------------------------------------------- grid
 def resolve(written: Any, **options: Any) -> ResolvedSpace:
     return SearchSpace.parse(written).resolve(1000, LIMITS, "local", **options)
