@@ -7,6 +7,9 @@
 
 The hooks of `ContractSetting` say how to open it, on which model and data, and how long to wait; a service that is
 polled fits as well as a trainer in this process. Needs pytest, and nothing else beyond the contract.
+
+Assertions show their values without being asked to. This module itself holds none: PYTEST_DONT_REWRITE spares whoever
+registers it for that nevertheless the warning that it comes too late.
 """
 
 import pytest
