@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search_spaces import domains
-from search_spaces.catalogue import Catalogue, Recommendation
+from search_spaces.catalogue import Case, Catalogue, Recommendation
 from search_spaces.conditions import Conditions, dependency_order
 from search_spaces.limits import Limit, Scalar, plain
 from search_spaces.parameters import Parameter, Recommended
@@ -96,14 +96,15 @@ def _here(
     if recommendation is None:
         return None, ()
     cases = recommendation.applicable(training_examples, possible)
-    spans = [
-        f"{plain(case.low)} .. {plain(case.high)} where "
-        + " and ".join(f"{name} is {' or '.join(map(plain, values))}" for name, values in case.when.items())
-        for case in cases
-        if case.when
-    ]
-    notes = (f"spans {', '.join(spans)}",) if len(cases) > 1 else ()
+    notes = (f"spans {', '.join(map(_case_text, cases))}",) if len(cases) > 1 else ()
     return recommendation.at(training_examples, possible), notes
+
+
+def _case_text(case: Case) -> str:
+    conditions = [f"{name} is {' or '.join(map(plain, values))}" for name, values in case.when.items()]
+    return (
+        f"{plain(case.low)} .. {plain(case.high)} {'where ' + ' and '.join(conditions) if conditions else 'elsewhere'}"
+    )
 
 
 def _countable(values: Values) -> Collection[Scalar] | None:

@@ -65,3 +65,6 @@ def test_the_adapters_hyperparameters_take_part_only_where_there_is_one() -> Non
     space = SearchSpace.parse({"use": "lora-or-full"}).resolve(2000, EVERYTHING, "local")
     conditional = {each.name: each.condition for each in space if each.condition}
     assert conditional == {"lora_rank": _LORA, "lora_alpha": _LORA}
+    multiplier = space.parameter("learning_rate_multiplier")
+    assert multiplier is not None
+    assert multiplier.notes == ("spans 0.2 .. 2 where method is lora, 0.02 .. 0.2 elsewhere",)
