@@ -118,7 +118,7 @@ def _json_lines(lines: _Lines, file: str) -> Read:
         if line.isspace():
             continue
         try:
-            value = decode(line)
+            value = decode(line.rstrip())
         except (ValueError, RecursionError) as broken:
             yield _malformed(broken, file, lines.number, line)
             if lines.number == 1 and line.lstrip().startswith("["):

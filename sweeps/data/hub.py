@@ -108,7 +108,8 @@ def missing_from_hub(repository: str, timeout_s: float = PROBE_S, endpoint: str 
             answer.append("the Hugging Face libraries are set to offline mode")
         except HfHubHTTPError as refused:
             status = refused.response.status_code
-            answer.append(f"the hub has no {repository!r} for you, or wants a login (HTTP {status})")
+            unknown = f"the hub has no {repository!r}, or shows it to others only (HTTP {status})"
+            answer.append(unknown if status in (401, 403, 404) else f"the hub cannot serve now (HTTP {status})")
         except (http_error, OSError) as unreachable:
             answer.append(f"the hub cannot be reached ({_line(unreachable)})")
         except (ValueError, TypeError):

@@ -1,0 +1,216 @@
+"""The real `datasets` library on local directories, and the question to the hub against real local servers."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from sweeps.data import DataSpec, prepare
+from sweeps.data.formats import Record
+from sweeps.data.hub import missing_from_hub, open_saved, rows
+from sweeps.errors import UserInputError
+
+pytestmark = pytest.mark.integration
+
+datasets = pytest.importorskip("datasets")
+
+LABELS = ["entailment", "neutral", "contradiction"]
+
+
+def snli_table(part: str, size: int, unlabelled: int = 0):
+    features = datasets.Features(
+        premise=datasets.Value("string"), hypothesis=datasets.Value("string"), label=datasets.ClassLabel(names=LABELS)
+    )
+    columns = {
+        "premise": [f"{part} {number}." for number in range(size)],
+        "hypothesis": [f"{part} {number}?" for number in range(size)],
+        "label": [-1 if number < unlabelled else number % 3 for number in range(size)],
+    }
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    parts = {"train": snli_table("train", 150, 2), "validation": snli_table("v", 9, 1), "test": snli_table("t", 9)}
+    datasets.disable_progress_bars()
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
+    return tmp_path / "saved"
+
+
+def test_snli_saved_by_the_library_is_snli_with_names_for_classes(saved, tmp_path):
+    prepared = prepare(DataSpec(source="snli"), tmp_path, saved)
+    assert (prepared.name, prepared.source) == ("snli", f"snli (saved data set in {saved})")
+    assert prepared.dataset.labels == (" contradiction\n", " entailment\n", " neutral\n")
+    assert [sum(counts.values()) for counts in prepared.label_counts.values()] == [148, 8, 9]
+    assert [(each.code, each.place, each.count) for each in prepared.findings] == [
+        ("no-gold-label", f"{saved} train:1", 2),
+        ("no-gold-label", f"{saved} valid:1", 1),
+    ]
+
+
+def test_a_saved_data_set_is_a_source_and_a_row_without_class_is_an_error_there(saved, tmp_path):
+    spec = DataSpec(source=str(saved), prompt="{premise}|{hypothesis}\n", completion=" {label}")
+    with pytest.raises(UserInputError) as raised:
+        prepare(spec, tmp_path)
+    assert [(each.place, each.message) for each in raised.value.problems] == [
+        (f"{saved} {place}", "the field 'label' is null") for place in ("train:1", "train:2", "valid:1")
+    ]
+
+
+def test_a_single_saved_table_is_divided_in_its_own_order(tmp_path):
+    table = snli_table("one", 100).shuffle(seed=1)
+    table.save_to_disk(str(tmp_path / "one"))
+    records = list(rows(open_saved(tmp_path / "one")["train"], "one"))
+    assert [each.fields["premise"] for each in records if isinstance(each, Record)] == list(table["premise"])
+    spec = DataSpec(source=str(tmp_path / "one"), prompt="{premise}{hypothesis}", completion=" {label}")
+    assert prepare(spec, tmp_path).dataset.train.examples == 80
+
+
+def test_a_directory_of_parquet_files_as_the_hub_has_them(tmp_path):
+    home = tmp_path / "clone"
+    (home / "data").mkdir(parents=True)
+    snli_table("train", 30).to_parquet(str(home / "data" / "train-00000-of-00001.parquet"))
+    snli_table("v", 6).to_parquet(str(home / "data" / "validation-00000-of-00001.parquet"))
+    parts = open_saved(home, cache=tmp_path / "cache")
+    assert {part: len(table) for part, table in parts.items()} == {"train": 30, "valid": 6}
+    first = next(rows(parts["valid"], "v"))
+    assert first == Record({"premise": "v 0.", "hypothesis": "v 0?", "label": "entailment"}, "v", 1)
+
+
+def test_a_damaged_saved_data_set_is_an_error_and_no_reason_for_the_fallback(saved, tmp_path):
+    (saved / "train" / "state.json").write_text("{")
+    with pytest.raises(UserInputError, match="datasets cannot load it"):
+        prepare(DataSpec(source="snli", fallback="builtin:nli"), tmp_path, saved)
+
+
+def test_a_saved_data_set_with_other_columns_is_not_snli(saved, tmp_path):
+    table = snli_table("train", 9).rename_column("premise", "text")
+    table.save_to_disk(str(tmp_path / "other"))
+    with pytest.raises(UserInputError, match="the train part has no column 'premise'"):
+        prepare(DataSpec(source="snli"), tmp_path, tmp_path / "other")
+
+
+def test_a_set_without_a_training_part(tmp_path):
+    datasets.DatasetDict({"a": snli_table("a", 3), "b": snli_table("b", 3)}).save_to_disk(str(tmp_path / "ab"))
+    with pytest.raises(UserInputError, match="there is no training part, only: a, b"):
+        prepare(DataSpec(source=str(tmp_path / "ab")), tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------------- the hub
+def offline(tmp_path: Path, source: str, fallback: str | None = "builtin:nli") -> tuple[dict, float]:
+    """Prepare in a process of its own whose hub is a closed port, so that no network is ever used."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+    script = (
+        "import json, sys, time, pathlib\n"
+        "from sweeps.data import DataSpec, prepare\n"
+        "start = time.monotonic()\n"
+        f"spec = DataSpec(source={source!r}, fallback={fallback!r}, train_examples=60, valid_examples=15, test=0,\n"
+        "                prompt='{premise} {hypothesis}\\n##\\n', completion=' {label}')\n"
+        f"made = prepare(spec, pathlib.Path({str(tmp_path)!r}))\n"
+        "size, said = made.dataset.train.examples, [each.message for each in made.findings]\n"
+        "print(json.dumps({'name': made.name, 'fallback_from': made.fallback_from, 'train': size, 'said': said,\n"
+        "                  's': time.monotonic() - start}))\n"
+    )
+    environment = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{port}",
+        "HF_HOME": str(tmp_path / "hf"),
+        "PATH": "",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment, timeout=120
+    )
+    assert ran.stderr == ""
+    found = json.loads(ran.stdout)
+    return found, found["s"]
+
+
+def test_without_a_hub_the_fallback_is_decided_within_seconds_and_quietly(tmp_path):
+    found, took_s = offline(tmp_path, "snli")
+    assert (found["name"], found["fallback_from"]) == ("builtin:nli", "snli")
+    assert any("snli is not there (the hub cannot be reached" in message for message in found["said"])
+    assert took_s < 20  # 2 s on an idle machine, of which most is the library's import; its own retries take 23 s
+
+
+@pytest.mark.parametrize("source", ["hf:owner/pairs", "hf:owner/pairs:default"])
+def test_without_a_hub_the_cache_of_an_earlier_download_is_used(tmp_path, source):
+    cache = tmp_path / "hf" / "datasets"
+    path = tmp_path / "pairs.parquet"
+    snli_table("p", 90).to_parquet(str(path))
+    datasets.load_dataset("parquet", data_files=str(path), cache_dir=str(cache))
+    (built,) = (cache / "parquet").glob("*/*/*/dataset_info.json")
+    home = cache / "owner___pairs" / "default" / "0.0.0" / "abc"
+    built.parent.rename(_made(home))
+    info = json.loads((home / "dataset_info.json").read_text())
+    info |= {"config_name": "default", "dataset_name": "pairs"}
+    (home / "dataset_info.json").write_text(json.dumps(info))
+    (home / "parquet-train.arrow").rename(home / "pairs-train.arrow")
+    found, _ = offline(tmp_path, source)
+    assert (found["name"], found["fallback_from"], found["train"]) == ("owner/pairs", None, 60)
+
+
+def _made(home: Path) -> Path:
+    home.parent.mkdir(parents=True)
+    return home
+
+
+@contextmanager
+def served(status: int, body: bytes) -> Iterator[str]:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, b'{"id": "owner/pairs", "sha": "abc", "tags": [], "siblings": []}', None),
+        (404, b"{}", "the hub has no 'owner/pairs', or shows it to others only (HTTP 404)"),
+        (401, b"{}", "the hub has no 'owner/pairs', or shows it to others only (HTTP 401)"),
+        (503, b"", "the hub cannot serve now (HTTP 503)"),
+        (200, b"<html>log in to the hotel</html>", "something else than the hub answered"),
+    ],
+)
+def test_what_the_hub_answers(status, body, expected):
+    with served(status, body) as endpoint:
+        assert missing_from_hub("owner/pairs", 20, endpoint) == expected
+
+
+def test_a_name_that_no_hub_can_have():
+    with served(200, b"{}") as endpoint:
+        assert missing_from_hub("a/b/c", 20, endpoint) == "'a/b/c' is no name of a data set (owner/name)"
+
+
+def test_a_server_that_never_answers_is_given_up_in_time():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        start = time.monotonic()
+        reason = missing_from_hub("owner/pairs", 1.0, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert reason is not None
+        assert time.monotonic() - start < 5
