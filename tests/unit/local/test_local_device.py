@@ -1,0 +1,90 @@
+"""Devices, types of arithmetic, threads, and errors that are not ours."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from backends.contract import BackendError, FailureKind, Placement
+from backends.local import device, failures
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "has_bf16", "expected"),
+    [
+        ("auto", "cpu", False, torch.float32),
+        ("auto", "cpu", True, torch.float32),
+        ("auto", "cuda", True, torch.bfloat16),
+        ("auto", "cuda", False, torch.float32),
+        ("auto", "mps", False, torch.float32),
+        ("bfloat16", "cpu", True, torch.bfloat16),
+        ("float32", "cuda", True, torch.float32),
+    ],
+)
+def test_the_type_fits_the_device(asked: str, kind: str, has_bf16: bool, expected: torch.dtype) -> None:
+    assert device.choose_dtype(asked, kind, has_bf16) is expected
+
+
+@pytest.mark.parametrize("asked", ["bfloat16", "float16"])
+def test_a_type_that_would_harm_is_refused(asked: str) -> None:
+    with pytest.raises(BackendError) as raised:
+        device.choose_dtype(asked, "cpu", has_bf16=False)
+    assert raised.value.failure.kind is FailureKind.USER
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_missing_gpu_is_the_users() -> None:
+    with pytest.raises(BackendError, match="cuda"):
+        device.resolve_device("cuda")
+
+
+def test_bf16_is_read_from_the_flags(tmp_path: Path) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    new.write_text("processor: 0\nflags\t\t: fpu avx512_bf16 amx_tile\n", encoding="utf-8")
+    old.write_text("processor: 0\nflags\t\t: fpu avx2 avx512f\n", encoding="utf-8")
+    assert device.cpu_has_bf16(new)
+    assert not device.cpu_has_bf16(old)
+    assert not device.cpu_has_bf16(tmp_path / "none")
+
+
+def test_threads_follow_the_placement() -> None:
+    before = torch.get_num_threads()
+    try:
+        device.set_threads(Placement(cpus=2))
+        assert torch.get_num_threads() == 2
+        device.set_threads(Placement(cpus=0.5))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (SafetensorError("Error while deserializing header"), FailureKind.USER),
+        (OSError("no file named model.safetensors"), FailureKind.USER),
+        (ValueError("Unrecognized model"), FailureKind.USER),
+        (OSError(errno.ENOSPC, "No space left on device"), FailureKind.USER),
+        (torch.OutOfMemoryError("CUDA out of memory"), FailureKind.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), FailureKind.OUT_OF_MEMORY),
+        (MemoryError(), FailureKind.OUT_OF_MEMORY),
+    ],
+)
+def test_foreign_errors_become_failures(error: Exception, kind: FailureKind) -> None:
+    with pytest.raises(BackendError, match="loading it") as raised, failures.translated("loading it"):
+        raise error
+    assert raised.value.failure.kind is kind
+    assert raised.value.failure.detail
+
+
+def test_an_error_of_ours_stays_one() -> None:
+    with pytest.raises(KeyError), failures.room("training"):
+        raise KeyError("a bug")
+    with pytest.raises(RuntimeError, match="shapes"), failures.room("training"):
+        raise RuntimeError("shapes do not match")
