@@ -155,8 +155,8 @@ class Queued:
 
 @dataclass(frozen=True)
 class Started:
-    """Training begins. `resolved` holds the values that the run really uses, defaults and conversions included
-    (absolute learning rate, micro-batch, steps per epoch, device, dtype, trainable parameters, ...)."""
+    """Training begins; there is exactly one. `resolved` holds the values that the run really uses: each requested
+    hyperparameter, and defaults and conversions (learning rate, micro-batch, steps per epoch, device, dtype, ...)."""
 
     kind: ClassVar[str] = "started"
     resolved: Mapping[str, Scalar]
@@ -352,7 +352,11 @@ class Backend(Protocol):
         ...
 
     def check(self, request: TrainingRequest) -> Sequence[Failure]:
-        """Return what would make this request fail, before anything is spent. No side effect but caching."""
+        """Return what would make this request fail, before anything is spent. No side effect but caching.
+
+        That includes a hyperparameter, `resume_from`, evaluations within an epoch or a `keep_metric` that the
+        capabilities do not declare: nothing is silently dropped.
+        """
         ...
 
     def estimate(self, request: TrainingRequest) -> Estimate:
@@ -374,7 +378,9 @@ class Backend(Protocol):
         """End the run soon; its last event becomes `Stopped` unless it had ended. Idempotent."""
         ...
 
-    def predict(self, model: str, prompts: Sequence[Mapping[str, Any]], options: PredictOptions) -> Sequence[Prediction]:
+    def predict(
+        self, model: str, prompts: Sequence[Mapping[str, Any]], options: PredictOptions
+    ) -> Sequence[Prediction]:
         """Answer prompts (lines of a data file, completion ignored) with a model from an event, in their order."""
         ...
 

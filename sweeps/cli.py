@@ -11,11 +11,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import get_completion_class
+from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
 from sweeps.errors import Problem, SweepError, SweepInterruptedError, UserInputError
@@ -299,26 +301,35 @@ def spaces(name: str | None, scope: str | None, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("name", required=False)
+@click.option("--model", help="Describe the backend for this model.")
 @_json_option
-def backends(name: str | None, as_json: bool) -> None:
+def backends(name: str | None, model: str | None, as_json: bool) -> None:
     """List the installed backends, or show what one accepts."""
     from backends import registry
-    from sweeps.report import state
+    from sweeps.report import screen
 
+    if name is None:
+        listed = registry.describe_all()
+        if as_json:
+            _print_json([asdict(each) for each in listed])
+        else:
+            for each in listed:
+                click.echo(f"{each.name:12} {each.distribution} {each.version}")
+            _say("sweep backends NAME --model MODEL   shows what it accepts")
+        return
     try:
-        if name is not None:
-            described = state.describe_backend(name)
-            _print_json(described.to_json()) if as_json else _show(described.shown())
-            return
+        backend = registry.load(name)
     except registry.RegistryError as error:
-        raise UserInputError([Problem(name or "", str(error), error.hint)]) from error
-    listed = registry.describe_all()
+        raise UserInputError([Problem(name, str(error), error.hint)]) from error
+    try:
+        capabilities = backend.describe(backend.options_model.model_validate({"model": model} if model else {}))
+    except ValidationError as error:
+        hint = f"its options: {', '.join(backend.options_model.model_fields)}"
+        raise UserInputError([Problem(name, "cannot be described without a model", hint)]) from error
     if as_json:
-        _print_json([vars(each) if hasattr(each, "__dict__") else str(each) for each in listed])
+        _print_json(asdict(capabilities))
     else:
-        for each in listed:
-            click.echo(f"{each.name:12} {each.distribution} {each.version}")
-        _say("sweep backends NAME   shows its hyperparameters")
+        _show(screen.backend(capabilities))
 
 
 @cli.command()

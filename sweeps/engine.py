@@ -61,7 +61,7 @@ def connect(address: str | None, log: logging.Handler) -> None:
     try:
         ray.init(
             address=address,
-            configure_logging=False,
+            logging_level=logging.WARNING,
             log_to_driver=False,
             **(local if address is None else {}),
         )
@@ -90,30 +90,25 @@ def run(session: Session) -> None:
     plan = session.plan
     searcher = _SessionSearcher(session)
     scratch = Path(tempfile.mkdtemp(prefix="sweep-tune-"))
-    tuner = tune.Tuner(
-        tune.with_resources(TrialRunner, _resources(plan)),
-        param_space=_shared_config(plan),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=_scheduler_with_history(session),
-            num_samples=-1,
-            reuse_actors=True,
-            trial_name_creator=lambda trial: trial.trial_id,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(scratch),
-            callbacks=[_SessionCallback(session, searcher)],
-            stop=_SessionStopper(session),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-            failure_config=tune.FailureConfig(max_failures=0),
-            verbose=0,
-        ),
-    )
     try:
         with _interruptible(session):
-            tuner.fit()
+            tune.run(
+                TrialRunner,
+                name="tune",
+                config=_shared_config(plan),
+                resources_per_trial=_resources(plan),
+                num_samples=-1,
+                search_alg=searcher,
+                scheduler=_scheduler_with_history(session),
+                callbacks=[_SessionCallback(session, searcher)],
+                stop=_SessionStopper(session),
+                storage_path=str(scratch),
+                trial_name_creator=lambda trial: str(trial.trial_id),
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+                reuse_actors=True,
+                raise_on_failed_trial=False,
+                verbose=0,
+            )
     except tune.TuneError as error:
         raise SweepError(
             f"Ray Tune gave up: {error}", "the sweep's log has the details; `sweep run` goes on"
@@ -122,8 +117,15 @@ def run(session: Session) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-class _SessionSearcher(Searcher):  # type: ignore[misc]
-    """Hands the session's trials to Tune and tells it how they ended. Holds no state worth saving."""
+class _Unsaved:
+    """Tune pickles what it runs with, for a restore that we never do: the study is the record."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _SessionSearcher(_Unsaved, Searcher):
+    """Hands the session's trials to Tune and tells it how they ended."""
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -153,13 +155,13 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
         self._session.ended(self.numbers[trial_id], by, self.errors.get(trial_id, ""))
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study is the record."""
+        pass
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the study is the record."""
+        pass
 
 
-class _SessionCallback(tune.Callback):  # type: ignore[misc]
+class _SessionCallback(_Unsaved, tune.Callback):
     """Passes a trial's events on before Tune acts on them."""
 
     def __init__(self, session: Session, searcher: _SessionSearcher) -> None:
@@ -175,7 +177,7 @@ class _SessionCallback(tune.Callback):  # type: ignore[misc]
         self._session.ended(self._searcher.numbers[trial.trial_id], TrialEnd.CRASH, _last_line(trial.get_error()))
 
 
-class _SessionStopper(tune.Stopper):  # type: ignore[misc]
+class _SessionStopper(_Unsaved, tune.Stopper):
     """Stops everything once the session has had enough."""
 
     def __init__(self, session: Session) -> None:

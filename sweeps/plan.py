@@ -25,7 +25,7 @@ from backends.contract import (
     TrainingRequest,
 )
 from search_spaces.space import Limit, ResolvedParameter, ResolvedSpace, SpaceError
-from sweeps.data.prepare import Finding, PreparedData, prepare
+from sweeps.data import Finding, PreparedData, prepare
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.places import Places
 from sweeps.record import Trial
@@ -101,7 +101,7 @@ class SweepPlan:
             "fingerprint": self.fingerprint,
             "backend": {"type": self.spec.backend_type, **self.spec.backend_options.model_dump(mode="json")},
             "base_model": self.base_model,
-            "data": self.data.summary(),
+            "data": _summary(self.data),
             "space": self.space.to_json(),
             "objectives": [each.model_dump(exclude_none=True) for each in self.spec.objectives],
             "search": self.spec.search.model_dump(),
@@ -142,6 +142,8 @@ def make_plan(spec: SweepSpec, places: Places, located: Path | None = None, *, e
             spec.capabilities.recommendation_scope,
             spec.bounds or None,
         )
+        if spec.search.sampler == "grid":
+            space.grid()  # raises where the space has no grid
     except SpaceError as error:
         problems += space_problems(error, spec.document)
     problems += _objective_problems(spec, data)
@@ -198,6 +200,25 @@ def with_gpus(plan: SweepPlan, available: float) -> SweepPlan:
 def limits(capabilities: Capabilities) -> dict[str, Limit]:
     """Translate what a backend accepts into what a search space is clamped to. The two packages meet only here."""
     return {each.name: _limit(each) for each in capabilities.hyperparameters}
+
+
+def _summary(data: PreparedData) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "source": data.source,
+        "fallback_from": data.fallback_from,
+        "origins": dict(data.origins),
+        "task": data.task,
+        "labels": list(data.dataset.labels),
+        "label_counts": {part: dict(counts) for part, counts in data.label_counts.items()},
+        "separator": data.separator,
+        "stop": data.dataset.stop,
+        "digests": dict(data.digests),
+        "fingerprint": data.fingerprint,
+        "training_examples": data.dataset.train.examples,
+        "validation_examples": data.dataset.valid.examples,
+        "test_examples": data.test.examples if data.test is not None else 0,
+    }
 
 
 def _limit(each: Hyperparameter) -> Limit:

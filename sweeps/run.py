@@ -89,6 +89,9 @@ def run(
             progress.begin(session)
             try:
                 engine.run(session)
+            except BaseException:
+                session.abort()
+                raise
             finally:
                 end = session.finish()
                 progress.end()

@@ -167,6 +167,10 @@ class Session:
         if self.end is None:
             self.end = End.INTERRUPTED
 
+    def abort(self) -> None:
+        """End the sweep because the engine failed; like `interrupt`, but no success."""
+        self.end = self.end or End.FAILED
+
     def observe(self, number: int, handle: Handle | None, first: int, events: Sequence[Event]) -> None:
         """Take in the events numbered `first`, ... of a running trial. Events that are known already are skipped."""
         running = self._running.get(number)
@@ -198,7 +202,8 @@ class Session:
             self.study.record(running.trial)
             return
         trial = self._closed(running, by, error)
-        curve = LearningCurve.from_trial(trial, self.plan.data, self.plan.spec.objectives)
+        diverged = running.failure is not None and running.failure.kind is FailureKind.DIVERGED
+        curve = LearningCurve.from_trial(trial, self.plan.data, self.plan.spec.objectives, diverged=diverged)
         trial = replace(trial, verdict=judge(curve, self._advice))
         self.study.tell(trial)
         for each in self._observers:

@@ -46,7 +46,8 @@ budget: {{hours: 1}}
 
 def starter(name: str, data_file: Path | None) -> str:
     """Return the text of a first sweep file. Raises UserInputError where the data file cannot be looked into."""
-    source, templates, objective = "builtin:nli", ("{premise}\n{hypothesis}", " {label}"), "{maximize: valid_accuracy}"
+    source, objective = "builtin:nli", "{maximize: valid_accuracy}"
+    templates: tuple[str, str] | None = ("{premise}\n{hypothesis}", " {label}")
     if data_file is not None:
         source = str(data_file)
         columns = _columns(data_file)

@@ -8,6 +8,7 @@ import math
 import random
 import time
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
@@ -103,8 +104,8 @@ class Study:
         about another space, data, backend or objective, and SweepError when the storage cannot be reached.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        opened = _storage(storage)
         try:
-            opened = _storage(storage)
             existing = {each.study_name for each in optuna.get_all_study_summaries(opened, include_best_trial=False)}
             study = optuna.create_study(
                 storage=opened,
@@ -114,11 +115,8 @@ class Study:
                 sampler=make_sampler(search, space, past_trials=0),
                 pruner=optuna.pruners.NopPruner(),
             )
-        except (OSError, optuna.exceptions.StorageInternalError, ImportError) as error:
-            place = "the study's database" if "://" in str(storage) else str(storage)
-            raise SweepError(
-                f"{place} cannot be opened: {type(error).__name__}", "check that it exists and is writable"
-            ) from error
+        except (OSError, optuna.exceptions.StorageInternalError) as error:
+            raise _unreachable(storage, error) from None
         if name in existing:
             if study.user_attrs.get(_FINGERPRINT) != fingerprint:
                 message = f"sweep `{name}` was started with another space, data set, model or objective"
@@ -282,6 +280,12 @@ def make_sampler(search: SearchSpec, space: ResolvedSpace, past_trials: int) -> 
     """
     seed = search.seed + 10_007 * past_trials
     startup = search.startup_trials if search.startup_trials is not None else max(3, min(10, search.trials // 3))
+    with warnings.catch_warnings():  # some of these are marked experimental; the versions we run with are tested
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return _sampler(search, seed, startup)
+
+
+def _sampler(search: SearchSpec, seed: int, startup: int) -> optuna.samplers.BaseSampler:
     match search.sampler:
         case "tpe":
             return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=True)
@@ -312,7 +316,19 @@ def _canonical(point: Mapping[str, Scalar]) -> str:
 
 
 def _storage(storage: str | Path) -> optuna.storages.BaseStorage:
-    if isinstance(storage, str):
-        return optuna.storages.RDBStorage(storage)
-    storage.parent.mkdir(parents=True, exist_ok=True)
-    return optuna.storages.JournalStorage(JournalFileBackend(str(storage)))
+    """Open a journal file or a database. Raises SweepError where it cannot be reached."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        if isinstance(storage, str):
+            return optuna.storages.RDBStorage(storage)
+        storage.parent.mkdir(parents=True, exist_ok=True)
+        return optuna.storages.JournalStorage(JournalFileBackend(str(storage)))
+    except (OSError, ImportError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise _unreachable(storage, error) from None
+
+
+def _unreachable(storage: str | Path, error: Exception) -> SweepError:
+    """Say what cannot be opened, without the error's own text: it may hold the password of the database."""
+    where = "the database of SWEEP_STORAGE" if isinstance(storage, str) else str(storage)
+    return SweepError(f"{where} cannot be opened: {type(error).__name__}", "check that it exists and may be written")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -13,14 +14,16 @@ from ray import tune
 
 from backends import registry
 from backends.contract import (
-    TERMINAL,
     Backend,
     BackendError,
     Event,
     Failed,
+    Finished,
     Handle,
     Measured,
     Placement,
+    Started,
+    Stopped,
     TrainingRequest,
     event_to_json,
 )
@@ -36,7 +39,7 @@ def _backend(backend_type: str, options: str, workspace: str, cpus: float, gpus:
     return backend.open(backend.options_model.model_validate_json(options), Path(workspace), Placement(cpus, gpus))
 
 
-class TrialRunner(tune.Trainable):  # type: ignore[misc]
+class TrialRunner(tune.Trainable):
     """Runs the trial that `config` describes (see `engine.trial_config`); reused for the next one by `reset_config`.
 
     A result carries `events` (JSON, numbered from `first`), the `handle`, how many `evaluations` there were, whether
@@ -48,6 +51,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         self._metric = str(config["metric"])
         self._cursor = self._evaluations = 0
         self._objective = float("nan")
+        self._epochs = float("inf")
         self._handle: Handle | None = None
         self._ended = False
         self._early_failure: BackendError | None = None
@@ -68,7 +72,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Return at the next evaluation, at the end, or when a sign of life is due."""
-        first, events = self._cursor, self._next_events()
+        first, events = self._cursor, list(self._next_events())
         result: dict[str, Any] = {
             "first": first,
             "events": json.dumps([event_to_json(each) for each in events]),
@@ -77,42 +81,48 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             "ended": self._ended,
             "done": self._ended,
         }
-        if self._ended or any(_is_evaluation(each) for each in events):
+        if self._ended or self._evaluated:
             result["objective"] = self._objective
         return result
 
-    def _next_events(self) -> list[Event]:
-        if self._handle is None:
-            self._ended = True
-            assert self._early_failure is not None
-            return [Failed(self._early_failure.failure)]
+    def _next_events(self) -> Iterator[Event]:
+        """Yield events up to the end, or up to an evaluation that the scheduler should see, or until a result is due.
+
+        It sees each one by itself, even where a service is further on already; but not the last: a trial that has come
+        to its end is not stopped early.
+        """
+        self._evaluated = False
         due = time.monotonic() + REPORT_EVERY_S
-        events: list[Event] = []
         while time.monotonic() < due:
-            try:
-                fresh = list(self._backend.events(self._handle, self._cursor))
-            except BackendError as error:
-                fresh = [Failed(error.failure)]
-            for each in fresh:
+            for event in self._fresh_events():
                 self._cursor += 1
-                events.append(each)
-                if isinstance(each, TERMINAL):
-                    self._ended = True
-                    return events
-                if isinstance(each, Measured) and _is_evaluation(each):
-                    self._evaluations += 1
-                    self._objective = each.values.get(self._metric, float("nan"))
-                    return events  # the scheduler decides after each one, even where the service is further on
+                yield event
+                match event:
+                    case Finished() | Failed() | Stopped():
+                        self._ended = True
+                        return
+                    case Started(resolved=resolved):
+                        self._epochs = float(resolved.get("n_epochs", self._epochs))
+                    case Measured(scope="evaluation", step=step, epoch=epoch, values=values) if step > 0:
+                        self._evaluations += 1
+                        self._objective = values.get(self._metric, float("nan"))
+                        if epoch < self._epochs:
+                            self._evaluated = True
+                            return
             if not self._backend.capabilities.in_process:
                 time.sleep(min(self._backend.capabilities.poll_s, max(0.0, due - time.monotonic())))
-        return events
+
+    def _fresh_events(self) -> Sequence[Event]:
+        if self._handle is None:
+            assert self._early_failure is not None
+            return [Failed(self._early_failure.failure)]
+        try:
+            return self._backend.events(self._handle, self._cursor)
+        except BackendError as error:
+            return [Failed(error.failure)]
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Keep nothing: the backend keeps its runs, and the study is the record."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Do nothing; see `save_checkpoint`."""
-
-
-def _is_evaluation(event: Event) -> bool:
-    return isinstance(event, Measured) and event.scope == "evaluation" and event.step > 0

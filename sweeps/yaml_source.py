@@ -17,8 +17,14 @@ KeyPath = tuple[str | int, ...]
 _INT = re.compile(r"[-+]?[0-9][0-9_]*\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _SPECIAL_FLOATS = {".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan")}
-_WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "Null": None, "true": True, "True": True, "false": False}
-_WORDS["False"] = False
+_WORDS: Mapping[str, Any] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_PLAIN_TAGS = {
+    f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
+}
 
 
 @dataclass(frozen=True)
@@ -127,10 +133,11 @@ def _build(node: yaml.Node, path: KeyPath, name: str, lines: dict[KeyPath, int],
         return mapping
     if isinstance(node, yaml.SequenceNode):
         return [_build(each, (*path, index), name, lines, problems) for index, each in enumerate(node.value)]
-    if not node.tag.startswith("tag:yaml.org,2002:"):
+    if node.tag not in _PLAIN_TAGS:
         problems.append(
             Problem(f"{name}:{node.start_mark.line + 1}", f"tag {node.tag} is not allowed", "write plain data")
         )
+    assert isinstance(node, yaml.ScalarNode)
     return _scalar(node.value) if node.style is None else node.value
 
 

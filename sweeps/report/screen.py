@@ -218,7 +218,7 @@ def recommendations(catalogue: Catalogue, scope: str) -> RenderableType:
     return shown
 
 
-def backend(name: str, capabilities: Capabilities) -> RenderableType:
+def backend(capabilities: Capabilities) -> RenderableType:
     """Show what a backend accepts and can do."""
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("hyperparameter", "accepts", "default", "what it is"):

@@ -1,0 +1,238 @@
+"""The session: events become records, verdicts and ends. Driven over the fake backend, without Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from backends.contract import Event, Measured
+from sweeps.places import Places
+from sweeps.plan import SweepPlan, make_plan
+from sweeps.record import Trial, TrialState, VerdictKind
+from sweeps.session import End, Session, TrialEnd
+from sweeps.spec import from_document
+from sweeps.study import NoTrial, Study
+from sweeps.yaml_source import parse, with_overrides
+
+pytestmark = pytest.mark.unit
+
+FILE = """\
+name: pairs
+data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+       train_examples: 120, valid_examples: 60, test_examples: 30}
+backend: {type: fake, model: fake-small}
+space:
+  n_epochs: [2, 3, 4]
+  batch_size: {low: 1, high: 8}
+  learning_rate_multiplier: {low: 0.01, high: 0.4, log: true}
+search: {sampler: random, trials: 5, concurrency: 2}
+objective: {maximize: valid_accuracy}
+"""
+
+
+class Recorder:
+    """An observer that writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.started: list[int] = []
+        self.ended: list[Trial] = []
+        self.events: dict[str, list[Event]] = {}
+
+    def trial_started(self, trial: Trial) -> None:
+        self.started.append(trial.number)
+
+    def observed(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
+        heard = self.events.setdefault(trial.key, [])
+        assert len(heard) == first
+        heard += events
+
+    def trial_ended(self, trial: Trial) -> None:
+        self.ended.append(trial)
+
+
+def planned(tmp_path: Path, *overrides: str) -> SweepPlan:
+    return make_plan(from_document(with_overrides(parse(FILE, "f.yaml"), overrides)), Places(tmp_path), estimate=False)
+
+
+def session(
+    tmp_path: Path, *overrides: str, observer: Recorder | None = None, clock: Callable[[], float] = lambda: 100.0
+) -> Session:
+    plan = planned(tmp_path, *overrides)
+    objectives = [each.objective for each in plan.spec.objectives]
+    study = Study.open(
+        tmp_path / "j", "pairs", plan.fingerprint, plan.space, objectives, plan.spec.search, plan.base_model
+    )
+    return Session(plan, study, [observer] if observer else [], clock)
+
+
+def drive(session: Session, until: Callable[[], bool] = lambda: False) -> None:
+    """Run trials one after another, as the engine does, until there are no more or `until` says so."""
+    with closing(session.plan.open_backend()) as backend:
+        while isinstance(trial := session.next_trial(), Trial):
+            handle = backend.submit(session.plan.request(trial))
+            events = backend.events(handle, 0)
+            half = len(events) // 2
+            session.observe(trial.number, handle, 0, events[:half])
+            if until():
+                return
+            session.observe(trial.number, handle, 0, events)  # the first half once more: known events are skipped
+            session.ended(trial.number, TrialEnd.ITSELF)
+
+
+def test_trials_run_to_their_number_and_each_gets_a_verdict(tmp_path: Path) -> None:
+    recorder = Recorder()
+    running = session(tmp_path, observer=recorder)
+    drive(running)
+    assert running.finish() is End.TRIALS
+    assert len(recorder.ended) == len(running.study.trained) == 5
+    for trial in recorder.ended:
+        assert trial.state is TrialState.COMPLETE
+        assert trial.verdict is not None
+        assert trial.verdict.evidence
+        evaluations = [
+            each for each in recorder.events[trial.key] if isinstance(each, Measured) and each.scope == "evaluation"
+        ]
+        assert list(trial.curve) == evaluations
+        best = max(each.values["valid_accuracy"] for each in evaluations[1:])
+        assert trial.values == (best,)
+        assert next(each.epoch for each in evaluations[1:] if each.values["valid_accuracy"] == best) == trial.best_epoch
+    best_trial = running.best()
+    assert best_trial is not None
+    assert best_trial.values == max(each.values for each in recorder.ended if each.values)
+
+
+def test_concurrency_is_held(tmp_path: Path) -> None:
+    running = session(tmp_path)
+    assert isinstance(running.next_trial(), Trial)
+    assert isinstance(running.next_trial(), Trial)
+    assert running.next_trial() is NoTrial.WAIT
+
+
+def test_an_interrupted_trial_is_taken_up_by_the_next_session_under_its_key(tmp_path: Path) -> None:
+    first = Recorder()
+    running = session(tmp_path, observer=first)
+    drive(running, until=lambda: len(first.started) == 2)
+    running.interrupt()
+    assert running.next_trial() is NoTrial.EXHAUSTED
+    assert running.finish() is End.INTERRUPTED
+    left = [each for each in running.study.trials if not each.state.ended]
+    assert [each.number for each in left] == [1]
+
+    second = Recorder()
+    again = session(tmp_path, observer=second)
+    drive(again)
+    assert again.finish() is End.TRIALS
+    assert second.started[0] == 1
+    assert next(each for each in second.ended if each.number == 1).key == left[0].key
+    assert len(again.study.trained) == 5
+    assert all(each.state is TrialState.COMPLETE for each in again.study.trained)
+
+
+def test_the_target_ends_the_sweep(tmp_path: Path) -> None:
+    running = session(tmp_path, "objective={maximize: valid_accuracy, target: 0.5}")
+    drive(running)
+    assert running.finish() is End.TARGET
+    assert len(running.study.trained) < 5
+
+
+def test_the_time_limit_ends_the_sweep_and_counts_earlier_runs(tmp_path: Path) -> None:
+    now = [0.0]
+    running = session(tmp_path, "budget.hours=1", clock=lambda: now[0])
+    drive(running, until=lambda: now.append(0) is None and len(now) > 1)
+    now[0] = 3000.0
+    running.interrupt()
+    running.finish()
+    again = session(tmp_path, "budget.hours=1", clock=lambda: now[0])
+    assert isinstance(again.next_trial(), Trial)
+    now[0] += 601
+    assert again.next_trial() is NoTrial.EXHAUSTED
+    assert again.finish() is End.TIME
+    [trial] = again.study.trained
+    assert trial.state is TrialState.STOPPED
+    assert "time limit" in trial.reason
+
+
+def test_what_the_scheduler_stops_is_stopped_and_not_failed(tmp_path: Path) -> None:
+    recorder = Recorder()
+    running = session(tmp_path, observer=recorder)
+    with closing(running.plan.open_backend()) as backend:
+        trial = running.next_trial()
+        assert isinstance(trial, Trial)
+        handle = backend.submit(running.plan.request(trial))
+        events = backend.events(handle, 0)
+        second = [n for n, each in enumerate(events) if isinstance(each, Measured) and each.scope == "evaluation"][1]
+        running.observe(trial.number, handle, 0, events[: second + 1])
+        running.ended(trial.number, TrialEnd.SCHEDULER)
+    [ended] = recorder.ended
+    assert ended.state is TrialState.STOPPED
+    assert ended.reason == "stopped early by asha after epoch 1"
+    assert ended.values is not None
+
+
+def fault(kind: str, times: int = 100, on: str = "train") -> str:
+    return "backend.faults=" + json.dumps([{"on": on, "kind": kind, "times": times, "after_epoch": 1}])
+
+
+def test_a_diverged_trial_is_stopped_with_that_verdict(tmp_path: Path) -> None:
+    running = session(tmp_path, fault("diverged", times=1))
+    drive(running)
+    first = running.study.trained[0]
+    assert first.state is TrialState.STOPPED
+    assert first.verdict is not None
+    assert first.verdict.kind is VerdictKind.DIVERGED
+
+
+def test_a_transient_failure_is_tried_again_and_counts_once(tmp_path: Path) -> None:
+    running = session(tmp_path, fault("transient", times=1))
+    drive(running)
+    assert running.finish() is End.TRIALS
+    assert len(running.study.trials) == 6
+    assert len(running.study.trained) == 5
+    assert {each.state for each in running.study.trained} == {TrialState.COMPLETE}
+    assert running.study.trials[0].state is TrialState.FAILED
+
+
+def test_failures_that_are_all_alike_end_the_sweep(tmp_path: Path) -> None:
+    running = session(tmp_path, fault("out_of_memory"), "search.trials=20")
+    drive(running)
+    assert running.finish() is End.FAILED
+    assert running.error is not None
+    assert "3 trials in a row failed alike" in running.error.message
+    assert len(running.study.trained) == 3
+
+
+def test_a_lost_worker_fails_the_trial_and_it_is_tried_again(tmp_path: Path) -> None:
+    running = session(tmp_path)
+    trial = running.next_trial()
+    assert isinstance(trial, Trial)
+    running.ended(trial.number, TrialEnd.CRASH, "the worker died")
+    assert running.study.trials[0].state is TrialState.FAILED
+    drive(running)
+    assert len(running.study.trained) == 5
+    points = [json.dumps(dict(each.hyperparameters)) for each in running.study.trained]
+    assert json.dumps(dict(trial.hyperparameters)) in points
+
+
+def test_a_finite_space_ends_when_it_is_tried(tmp_path: Path) -> None:
+    running = session(
+        tmp_path, "space={n_epochs: [2, 3], batch_size: 4, learning_rate_multiplier: 0.1}", "search.trials=9"
+    )
+    drive(running)
+    assert running.finish() is End.EXHAUSTED
+    assert len(running.study.trained) == 2
+
+
+def test_several_objectives_are_recorded_in_their_order(tmp_path: Path) -> None:
+    running = session(
+        tmp_path,
+        "objective=[{maximize: valid_accuracy}, {minimize: valid_loss}]",
+        "search={sampler: nsga2, scheduler: none, trials: 4}",
+    )
+    drive(running)
+    for trial in running.study.trained:
+        kept = next(each for each in trial.curve[1:] if each.epoch == trial.best_epoch)
+        assert trial.values == (kept.values["valid_accuracy"], kept.values["valid_loss"])
