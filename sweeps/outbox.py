@@ -1,0 +1,144 @@
+"""A background thread that writes what it is given, run by run, and goes on trying while the receiver is away."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from sweeps.projection import Point, Projection
+
+PAUSE_S = 1.0
+"""Between two rounds: what comes in meanwhile is written in one go."""
+
+FIRST_RETRY_S = 0.5
+LONGEST_RETRY_S = 15.0
+
+MOST_POINTS = 1_000_000
+"""Points that wait at most, some 200 MB. Beyond, a run's oldest step values go, and a problem says so."""
+
+
+class UnreachableError(Exception):
+    """The receiver did not answer, or is out of order: the same write may succeed later."""
+
+
+class RejectedError(Exception):
+    """The receiver will never take this."""
+
+
+class Outbox:
+    """Takes projections of runs at once and writes them later, in the order of the runs' first waiting change.
+
+    `write(key, projection)` raises UnreachableError or RejectedError. It is called from one thread only. A write that
+    failed half way is repeated with what it left in the projection, so each of its parts has to be idempotent.
+    """
+
+    def __init__(self, write: Callable[[str, Projection], None], name: str) -> None:
+        self._write = write
+        self._changed = threading.Condition()
+        self._waiting: OrderedDict[str, Projection] = OrderedDict()
+        self._writing = False
+        self._closing = False
+        self._points = 0
+        self._problems: dict[str, None] = {}
+        self._unreachable: str | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def put(self, key: str, projection: Projection) -> None:
+        """Take what is to be shown of the run `key`. Returns at once."""
+        with self._changed:
+            self._points += len(projection.points)
+            waiting = self._waiting.get(key)
+            if waiting is None:
+                self._waiting[key] = projection
+            else:
+                waiting.add(projection)
+            if self._points > MOST_POINTS:
+                self._shed(key)
+            self._changed.notify()
+
+    def close(self, timeout_s: float) -> bool:
+        """Write what waits and end; returns whether all was written in time. Idempotent."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        with self._changed:
+            return not self._waiting and not self._writing
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What could not be written, and what still waits because the receiver is away."""
+        with self._changed:
+            away = [f"{self._unreachable} ({len(self._waiting)} runs wait)"] if self._unreachable else []
+            return (*self._problems, *away)
+
+    def note(self, problem: str) -> None:
+        """Remember something that could not be written."""
+        with self._changed:
+            self._problems[problem] = None
+
+    def _run(self) -> None:
+        retry_s = FIRST_RETRY_S
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if not self._waiting:
+                    return
+                keys = list(self._waiting)
+            for key in keys:
+                if self._written(key):
+                    retry_s = FIRST_RETRY_S
+                else:
+                    self._sleep(retry_s, even_if_closing=True)
+                    retry_s = min(2 * retry_s, LONGEST_RETRY_S)
+                    break
+            else:
+                self._sleep(PAUSE_S)
+
+    def _written(self, key: str) -> bool:
+        with self._changed:
+            projection = self._waiting.pop(key)
+            self._points -= len(projection.points)
+            self._writing = True
+        unreachable: str | None = None
+        try:
+            self._write(key, projection)
+        except UnreachableError as error:
+            unreachable = str(error)
+        except RejectedError as error:
+            self.note(str(error))
+        except Exception as error:  # noqa: BLE001 - the rim: a mistake here must not end a sweep, nor go unsaid
+            self.note(f"{type(error).__name__}: {error}")
+        with self._changed:
+            self._writing = False
+            self._unreachable = unreachable
+            if unreachable is not None:
+                self._put_back(key, projection)
+        return unreachable is None
+
+    def _put_back(self, key: str, projection: Projection) -> None:
+        later = self._waiting.pop(key, None)
+        self._points += len(projection.points)
+        if later is not None:
+            projection.add(later)
+        self._waiting[key] = projection  # at the end: what fails for a reason of its own must not hold up the others
+
+    def _sleep(self, seconds: float, *, even_if_closing: bool = False) -> None:
+        until = time.monotonic() + seconds
+        with self._changed:
+            while (left := until - time.monotonic()) > 0 and (even_if_closing or not self._closing):
+                self._changed.wait(min(left, 0.5) if even_if_closing else left)
+
+    def _shed(self, key: str) -> None:
+        projection = self._waiting[key]
+        kept: list[Point] = projection.points[len(projection.points) // 2 :]
+        self._points -= len(projection.points) - len(kept)
+        projection.points = kept
+        self._problems["the receiver was away for so long that early values of some runs were dropped"] = None

@@ -1,0 +1,199 @@
+"""Trials and events -> what a tracking server shows of them: parameters, metrics and tags, as plain values."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+
+from backends.contract import Event, Measured, Scalar, Started
+from sweeps.record import Trial, TrialState
+
+if TYPE_CHECKING:
+    from sweeps.data.prepare import PreparedData
+
+RunStatus: TypeAlias = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
+Content: TypeAlias = str | bytes | Path | Callable[[], bytes]
+"""What an artifact holds: a text, bytes, a file or a folder, or a function that makes the bytes when needed."""
+
+SWEEP_TAG = "finesweep.sweep_id"
+TRIAL_TAG = "finesweep.trial_key"
+CURSOR_TAG = "finesweep.cursor"
+"""How many of the trial's events are written."""
+
+SUMMARY_STEP = 0
+"""The step of the values that a trial has only one of."""
+
+VIEW_KEY = "finesweep"
+"""Under this name the run table is saved with the columns that a sweep is about."""
+
+_STATUS: Mapping[TrialState, RunStatus] = {
+    TrialState.RUNNING: "RUNNING",
+    TrialState.COMPLETE: "FINISHED",
+    TrialState.STOPPED: "KILLED",
+    TrialState.FAILED: "FAILED",
+}
+
+_UNFIT_FOR_KEYS = re.compile(r"[^\w\-. :/]")
+
+
+@dataclass(frozen=True)
+class TrackedPart:
+    """A part of a data set: its sha256 (hex) and its number of examples."""
+
+    digest: str
+    examples: int
+
+
+@dataclass(frozen=True)
+class TrackedDataset:
+    """The data that a sweep trains on, by what they are for: `training`, `validation`."""
+
+    name: str
+    source: str
+    parts: Mapping[Literal["training", "validation"], TrackedPart]
+
+    @classmethod
+    def of(cls, data: PreparedData) -> Self:
+        """Describe prepared data."""
+        train, valid = data.dataset.train, data.dataset.valid
+        parts: dict[Literal["training", "validation"], TrackedPart] = {
+            "training": TrackedPart(train.sha256, train.examples),
+            "validation": TrackedPart(valid.sha256, valid.examples),
+        }
+        return cls(data.name, data.source, parts)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a metric. `once` marks a summary, of which the latest counts; else there is one point a step."""
+
+    key: str
+    value: float
+    step: int
+    timestamp_ms: int
+    once: bool = False
+
+
+@dataclass
+class Projection:
+    """What is to be shown of one run. `files` are by artifact path."""
+
+    points: list[Point] = field(default_factory=list)
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    files: dict[str, Content] = field(default_factory=dict)
+    status: RunStatus | None = None
+    ended_at_ms: int | None = None
+
+    def add(self, later: Projection) -> None:
+        """Take in what came later; its parameters, tags, files and status win."""
+        self.points += later.points
+        self.params |= later.params
+        self.tags |= later.tags
+        self.files |= later.files
+        if later.status is not None:
+            self.status, self.ended_at_ms = later.status, later.ended_at_ms
+
+
+def run_name(trial: Trial) -> str:
+    """The name of a trial's run; it sorts like the trial's number."""
+    return f"trial-{trial.number:02d}"
+
+
+def status_of(trial: Trial) -> RunStatus:
+    """A stopped trial is no failure: its run was killed."""
+    return _STATUS[trial.state]
+
+
+def of_start(trial: Trial, backend: str) -> Projection:
+    """Project what is known of a trial before it has done anything."""
+    tags = {TRIAL_TAG: trial.key, "model": trial.base_model, "state": trial.state.value, "seed": str(trial.seed)}
+    if backend:
+        tags["backend"] = backend
+    return Projection(params=params_of(trial.hyperparameters), tags=tags, status="RUNNING")
+
+
+def of_events(first: int, events: Sequence[Event], now_ms: int) -> Projection:
+    """Project the events numbered `first`, `first + 1`, ... of a trial, and move its cursor behind them."""
+    projection = Projection(tags={CURSOR_TAG: str(first + len(events))})
+    for event in events:
+        if isinstance(event, Started):
+            projection.params |= params_of(event.resolved, "resolved.")
+        elif isinstance(event, Measured):
+            projection.points += _points(event, now_ms)
+    return projection
+
+
+def of_end(trial: Trial, now_ms: int) -> Projection:
+    """Project a trial's result: its objective, its verdict, what it took."""
+    tags = {"state": trial.state.value, "reason": trial.reason, "model.path": trial.model or ""}
+    verdict = trial.verdict
+    if verdict is not None:
+        tags |= {"verdict": verdict.kind.value, "verdict.reason": verdict.evidence, "verdict.advice": verdict.advice}
+        if verdict.onset_epoch is not None:
+            tags["verdict.onset_epoch"] = f"{verdict.onset_epoch:g}"
+    if trial.duplicate_of is not None:
+        tags["duplicate_of"] = str(trial.duplicate_of)
+    summary = {
+        "objective": trial.values[0] if trial.values else None,
+        "best_epoch": trial.best_epoch,
+        "seconds": trial.spend.seconds,
+        "tokens": trial.spend.tokens or None,
+        "usd": trial.spend.usd,
+    }
+    ended_at_ms = now_ms if trial.ended_at is None else round(trial.ended_at * 1000)
+    return Projection(
+        points=summary_points(summary, ended_at_ms),
+        params=params_of(trial.resolved, "resolved."),
+        tags={key: value for key, value in tags.items() if value},
+        status=status_of(trial),
+        ended_at_ms=ended_at_ms,
+    )
+
+
+def summary_points(values: Mapping[str, float | None], now_ms: int) -> list[Point]:
+    """Make points of values that a run has only one of; unknown ones stay away."""
+    return [
+        Point(_key(key), float(value), SUMMARY_STEP, now_ms, once=True)
+        for key, value in values.items()
+        if value is not None
+    ]
+
+
+def params_of(values: Mapping[str, Scalar], prefix: str = "") -> dict[str, str]:
+    """Write hyperparameters as the user would: 0.0002, lora, 3."""
+    return {_key(prefix + key): value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+
+
+def run_table_view(hyperparameters: Iterable[str], metrics: Iterable[str]) -> str:
+    """The state of MLflow's run table that shows a sweep at a glance: the best first, verdicts, what was searched."""
+    columns = [
+        "metrics.`objective`",
+        *(f"metrics.`{_key(each)}`" for each in metrics),
+        *(f"params.`{_key(each)}`" for each in hyperparameters),
+        "tags.`verdict`",
+        "tags.`state`",
+        "attributes.`Dataset`",
+    ]
+    state = {"selectedColumns": columns, "orderByKey": "metrics.`objective`", "runsHiddenMode": "FIRST_20_RUNS"}
+    return json.dumps(state)
+
+
+def _points(event: Measured, now_ms: int) -> list[Point]:
+    points = [Point(_key(key), value, event.step, now_ms) for key, value in event.values.items()]
+    if event.scope == "evaluation":
+        if event.step == 0:
+            known = {f"baseline_{key}": value for key, value in event.values.items()}
+            points += [Point(_key(key), value, event.step, now_ms) for key, value in known.items()]
+        points.append(Point("epoch", event.epoch, event.step, now_ms))
+    # A chart with an infinite value shows nothing else. "Not a number" leaves a gap, and the verdict says why.
+    return [each if math.isfinite(each.value) else Point(each.key, math.nan, each.step, now_ms) for each in points]
+
+
+def _key(name: str) -> str:
+    return _UNFIT_FOR_KEYS.sub("_", name)[:250]
