@@ -277,8 +277,8 @@ class Capabilities:
 
     `in_process`: `events` itself does the training, in the calling process, until it has something to say; otherwise
     the service trains by itself and `poll_s` is a sensible pause between two calls. `recommendation_scope` names the
-    scope of the recommendation catalogue that fits. `metrics` are the names that evaluations carry; those in
-    `label_metrics` only where the data set has labels. `max_concurrent` None: as many as there is room for.
+    scope of the recommendation catalogue that fits. `metrics` are the names that evaluations carry; those that are in
+    `label_metrics`, too, only where the data set has labels. `max_concurrent` None: as many as there is room for.
     """
 
     hyperparameters: tuple[Hyperparameter, ...]

@@ -25,8 +25,11 @@ from sweeps.places import Places
 
 DEFAULT_ROOT = ".sweep"
 
-_out = Console(soft_wrap=False)
-_err = Console(stderr=True)
+PIPE_COLUMNS = 140
+"""The width of what is written where there is no terminal to ask."""
+
+_out = Console() if sys.stdout.isatty() else Console(width=PIPE_COLUMNS)
+_err = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=PIPE_COLUMNS)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -259,7 +262,7 @@ def ui(places: Places, port: int) -> None:
     if not places.root.exists():
         raise SweepError(f"there is no sweep in {_relative(places.root)}", "sweep run FILE starts one")
     _say(f"MLflow UI on http://127.0.0.1:{port}   (Ctrl-C ends it)")
-    code = subprocess.run(tracking.ui_command(uri, places.artifacts, port), check=False).returncode
+    code = subprocess.run(tracking.serve_ui(uri, port), check=False).returncode
     if code not in (0, -2, 130):
         raise SweepError("the MLflow UI ended at once", f"is port {port} taken? try --port {port + 1}")
 
@@ -320,7 +323,7 @@ def backends(name: str | None, model: str | None, as_json: bool) -> None:
     try:
         backend = registry.load(name)
     except registry.RegistryError as error:
-        raise UserInputError([Problem(name, str(error), error.hint)]) from error
+        raise UserInputError([Problem(name, error.message, error.hint)]) from error
     try:
         capabilities = backend.describe(backend.options_model.model_validate({"model": model} if model else {}))
     except ValidationError as error:

@@ -74,7 +74,8 @@ def connect(address: str | None, log: logging.Handler) -> None:
 
 def gpus() -> float:
     """Return how many GPUs the connected Ray has."""
-    return float(ray.cluster_resources().get("GPU", 0.0))
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return resources.get("GPU", 0.0)
 
 
 def disconnect() -> None:
@@ -133,12 +134,12 @@ class _SessionSearcher(_Unsaved, Searcher):
         self.numbers: dict[str, int] = {}
         self.errors: dict[str, str] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         match self._session.next_trial():
             case NoTrial.WAIT:
                 return None
             case NoTrial.EXHAUSTED:
-                return str(Searcher.FINISHED)
+                return Searcher.FINISHED
             case Trial() as trial:
                 self.numbers[trial_id] = trial.number
                 return {"request": json.dumps(self._session.plan.request(trial).to_json())}
@@ -197,14 +198,13 @@ class _PastTrial:
     trial_id: str
 
 
-def _scheduler_with_history(session: Session) -> TrialScheduler:
+def _scheduler_with_history(session: Session) -> Any:
     """Return Tune's scheduler, told of the trials of earlier runs, so that a resumed sweep stops as strictly."""
-    plan, objective = session.plan, session.objective
-    scheduler = _scheduler(plan)
-    if isinstance(scheduler, FIFOScheduler) and not isinstance(scheduler, ASHAScheduler | MedianStoppingRule):
+    objective = session.objective
+    scheduler: Any = _scheduler(session.plan)  # untyped below: it is told of trials that Tune does not know
+    if session.plan.spec.search.scheduler.type == "none":
         return scheduler
-    mode = "max" if objective.direction == "maximize" else "min"
-    scheduler.set_search_properties("objective", mode)
+    scheduler.set_search_properties("objective", "max" if objective.direction == "maximize" else "min")
     for trial in session.study.trained:
         if not trial.state.ended:
             continue
@@ -222,7 +222,7 @@ def _scheduler(plan: SweepPlan) -> TrialScheduler:
     grace = max(1, round(spec.grace_epochs * per_epoch))
     match spec.type:
         case "none":
-            return FIFOScheduler()
+            return FIFOScheduler()  # type: ignore[no-untyped-call]
         case "asha":
             # One more than the longest trial has, so that its own last evaluation ends it and not the scheduler.
             longest = max(grace, round(plan.max_epochs * per_epoch)) + 1

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -78,9 +79,9 @@ def run(
         environment.tracking_uri, plan.spec.tracking.experiment or name, places.artifacts
     )
     try:
+        say("starting Ray and MLflow")
+        engine.connect(environment.ray_address, log)  # meanwhile the tracker makes the tables of a new database
         run_id = _start_tracking(tracker, plan, study)
-        say("starting Ray")
-        engine.connect(environment.ray_address, log)
         plan = with_gpus(plan, engine.gpus())
         with closing(plan.open_backend()) as backend:
             housekeeper = _Housekeeper(plan, backend)
@@ -214,7 +215,9 @@ def _start_tracking(tracker: tracking.Tracker, plan: SweepPlan, study: Study) ->
 
 def _finish_tracking(tracker: tracking.Tracker, plan: SweepPlan, session: Session, end: End) -> None:
     best = session.best()
-    status = {End.INTERRUPTED: "KILLED", End.FAILED: "FAILED"}.get(end, "FINISHED")
+    status: Literal["FINISHED", "KILLED", "FAILED"] = "FINISHED"
+    if end in (End.INTERRUPTED, End.FAILED):
+        status = "KILLED" if end is End.INTERRUPTED else "FAILED"
     metrics, tags = {}, {"end": end.value}
     if best is not None and best.values is not None:
         metrics = {plan.spec.objective.metric: best.values[0], "trials": float(len(session.study.trained))}

@@ -218,7 +218,7 @@ def _backend(document: Document, problems: list[Problem]) -> tuple[type[Backend]
     try:
         backend = registry.load(section["type"])
     except registry.RegistryError as error:
-        problems.append(Problem(document.place(("backend", "type")), str(error), error.hint))
+        problems.append(Problem(document.place(("backend", "type")), error.message, error.hint))
         return None
     try:
         options = backend.options_model.model_validate({key: each for key, each in section.items() if key != "type"})
@@ -245,7 +245,7 @@ def space_problems(error: SpaceError, document: Document) -> list[Problem]:
 
 
 def _check_objectives(sections: _SweepFile, capabilities: Capabilities, document: Document) -> Iterable[Problem]:
-    known = (*capabilities.metrics, *capabilities.label_metrics)
+    known = tuple(dict.fromkeys((*capabilities.metrics, *capabilities.label_metrics)))
     written = document.value.get("objective")
     for index, each in enumerate(sections.objective):
         path: KeyPath = ("objective", index) if isinstance(written, list) else ("objective",)

@@ -33,6 +33,7 @@ class Progress(ProgressObserver):
         self._session: Session | None = None
         self._live: Live | None = None
         self._latest: dict[int, str] = {}
+        self._baseline_shown = False
 
     def begin(self, session: Session) -> None:
         """Start to show; from here on lines that others print to the console stand above the live table."""
@@ -56,8 +57,11 @@ class Progress(ProgressObserver):
             if isinstance(each, Measured):
                 self._latest[trial.number] = f"epoch {each.epoch:.2g}" + _epochs_of(trial) + "  " + _numbers(each)
                 if each.scope == "evaluation":
-                    what = "before training" if each.step == 0 else f"epoch {each.epoch:g}{_epochs_of(trial)}"
-                    self._line(f"trial {trial.number} {what}: {_numbers(each)}")
+                    if each.step > 0:
+                        self._line(f"trial {trial.number} epoch {each.epoch:g}{_epochs_of(trial)}: {_numbers(each)}")
+                    elif not self._baseline_shown:
+                        self._baseline_shown = True
+                        self._line(f"the base model before training: {_numbers(each)}")
 
     def trial_ended(self, trial: Trial) -> None:
         self._latest.pop(trial.number, None)

@@ -21,6 +21,7 @@ from sweeps.report.progress import VERDICT_STYLE, clock, in_words, short
 from sweeps.session import Outcome
 
 LEADERBOARD_ROWS = 10
+HEADING_CHARS = 12
 
 
 def plan(plan: SweepPlan) -> RenderableType:
@@ -68,17 +69,19 @@ def plan(plan: SweepPlan) -> RenderableType:
 def parameters(plan: SweepPlan) -> RenderableType:
     """Show each hyperparameter: written, resolved, and where the recommendation comes from."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("hyperparameter", "written", "resolved", "where it comes from"):
+    for column in ("hyperparameter", "written", "resolved", "recommended", "notes"):
         table.add_column(column, overflow="fold")
+    sources: dict[str, int] = {}
     for each in plan.space.parameters:
         notes = list(each.notes)
         if each.condition_text:
             notes.append(f"where {each.condition_text}")
+        recommended = ""
         if each.recommendation is not None:
-            followed = "" if each.follows_recommendation else f"recommended: {each.recommendation.text}; "
-            notes.append(f"{followed}{each.recommendation.source} ({each.recommendation.as_of})")
-        table.add_row(each.name, each.written, each.text, "; ".join(notes))
-    return table
+            source = f"{each.recommendation.source} ({each.recommendation.as_of})"
+            recommended = f"{each.recommendation.text} [{sources.setdefault(source, len(sources) + 1)}]"
+        table.add_row(*map(Text, (each.name, each.written, each.text, recommended, "; ".join(notes))))
+    return Group(table, Text(), *(Text(f"[{number}] {source}", style="dim") for source, number in sources.items()))
 
 
 def data_line(plan: SweepPlan) -> str:
@@ -162,13 +165,13 @@ def table(trials: Sequence[Trial], objective: Objective, rows: int = LEADERBOARD
     varied = [name for name in names if len({each.hyperparameters.get(name) for each in trials}) > 1] or names
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     shown.add_column("trial", justify="right")
-    shown.add_column(objective.metric, justify="right")
+    shown.add_column(_heading(objective.metric), justify="right")
     shown.add_column("verdict")
     for name in varied:
-        shown.add_column(name, justify="right")
+        shown.add_column(_heading(name), justify="right")
     shown.add_column("epoch", justify="right")
     shown.add_column("time", justify="right")
-    shown.add_column("state", overflow="fold")
+    shown.add_column("state", overflow="fold", ratio=1)
     for each in [*ranked, *others][:rows]:
         verdict = Text("" if each.verdict is None else each.verdict.kind.value)
         if each.verdict is not None:
@@ -234,7 +237,7 @@ def backend(capabilities: Capabilities) -> RenderableType:
             accepts = f"{each.kind} {low} .. {high}"
         default = each.default_rule if each.default is None else short(each.default)
         shown.add_row(each.name, accepts, default, each.description)
-    metrics = ", ".join(capabilities.metrics)
+    metrics = ", ".join(each for each in capabilities.metrics if each not in capabilities.label_metrics)
     labels = ", ".join(capabilities.label_metrics)
     return Group(
         shown, Text(), Text(f"measures: {metrics}" + (f"; with labels also {labels}" if labels else "")),
@@ -255,6 +258,16 @@ def in_bytes(count: int) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} TB"
+
+
+def _heading(name: str) -> str:
+    """Break a long name at its underscores, so that a column is not wider than its numbers need."""
+    lines = [""]
+    for part in name.replace("_", "_ ").split():
+        if lines[-1] and len(lines[-1] + part) > HEADING_CHARS:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _facts() -> Table:
