@@ -225,28 +225,29 @@ def label_tokens(template: Template, line: Line, labels: Sequence[str]) -> tuple
     return tuple(np.array(each, dtype=np.int64) for each in rendered)
 
 
-def encode_classes(tokenizer: Any, lines: Sequence[Line], dataset: Dataset, max_length: int) -> ClassData:
+def encode_classes(tokenizer: Any, lines: Sequence[Line], dataset: Dataset, max_length: int, typed: bool) -> ClassData:
     """Encode examples for an encoder: two segments as a pair, any other number joined.
 
-    Raises BackendError (user) where a completion is not an allowed label.
+    `typed`: the model tells the segments of a pair apart. Raises BackendError (user) where a completion is not an
+    allowed label.
     """
     template = Template(tokenizer, dataset.layout, dataset.stop)
-    ids, segments, truncated = encode_segments(tokenizer, lines, max_length)
+    ids, segments, truncated = encode_segments(tokenizer, lines, max_length, typed)
     labels = label_indices([template.answer(each) for each in lines], dataset.labels)
     return ClassData(ids, segments, labels, truncated)
 
 
 def encode_segments(
-    tokenizer: Any, lines: Sequence[Line], max_length: int
+    tokenizer: Any, lines: Sequence[Line], max_length: int, typed: bool
 ) -> tuple[tuple[Ids, ...], tuple[Ids, ...] | None, int]:
-    """Return token ids, segment ids where the model has them, and how many examples were cut to `max_length`."""
-    pairs = [_segments(each) for each in lines]
-    encoded = [tokenizer(*pair, verbose=False) for pair in pairs]
+    """Return token ids, segment ids (None unless `typed`), and how many examples were cut to `max_length`."""
+    pairs, options = [_segments(each) for each in lines], {"verbose": False, "return_token_type_ids": True}
+    encoded = [tokenizer(*pair, **options) for pair in pairs]
     truncated = sum(len(each["input_ids"]) > max_length for each in encoded)
     if truncated:
-        encoded = [tokenizer(*pair, truncation=True, max_length=max_length, verbose=False) for pair in pairs]
+        encoded = [tokenizer(*pair, truncation=True, max_length=max_length, **options) for pair in pairs]
     ids = tuple(np.array(each["input_ids"], dtype=np.int64) for each in encoded)
-    if "token_type_ids" not in encoded[0]:
+    if not typed:
         return ids, None, truncated
     return ids, tuple(np.array(each["token_type_ids"], dtype=np.int64) for each in encoded), truncated
 

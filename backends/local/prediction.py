@@ -101,9 +101,11 @@ def _classify(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], option
     unknown = [each for each in options.labels if each not in predictor.labels]
     if unknown:
         raise user_error(f"the classifier knows no label {unknown[0]!r}", f"it knows {', '.join(predictor.labels)}")
-    ids, segments, _ = encoding.encode_segments(predictor.model.tokenizer, prompts, predictor.max_length)
+    model = predictor.model
+    typed = model.source.tells_segments_apart
+    ids, segments, _ = encoding.encode_segments(model.tokenizer, prompts, predictor.max_length, typed)
     columns = [predictor.labels.index(each) for each in options.labels]
-    return _answers(scoring.class_logprobs(predictor.model, ids, segments)[:, columns], options.labels)
+    return _answers(scoring.class_logprobs(model, ids, segments)[:, columns], options.labels)
 
 
 def _choose(

@@ -84,6 +84,7 @@ def label_metrics(truth: Ids, predicted: Ids) -> dict[str, float]:
 # ---------------------------------------------------------------------------------------------------- language models
 def score(model: LoadedModel, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]) -> Scores:
     """Score K continuations of each of N prompts; K is the same for all. Leaves the model in evaluation mode."""
+    model.module.eval()  # before anything is tried out: dropout would make any two ways of scoring differ
     count = len(continuations[0])
     if count > 1 and not _can_share_prompts(model):
         flat = [(each,) for group in continuations for each in group]

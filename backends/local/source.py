@@ -64,6 +64,11 @@ class ModelSource:
         stats = [(each.name, each.stat()) for each in self.weight_files]
         return f"{self.directory.resolve()}|" + "|".join(f"{name}:{s.st_size}:{s.st_mtime_ns}" for name, s in stats)
 
+    @property
+    def tells_segments_apart(self) -> bool:
+        """Whether the model takes segment ids: encoders of BERT's kind do, RoBERTa's have one kind of segment only."""
+        return int(self.config.get("type_vocab_size") or 0) > 1
+
     def parameters(self) -> int:
         """Return how many numbers the weight files hold, from the headers alone where they are safetensors."""
         total = 0

@@ -7,7 +7,7 @@ by being trained one after another: a run that has to make room is written down 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -114,9 +114,12 @@ class Workbench:
         )  # fmt: skip
         if key not in self._data:
             lines, tokenizer = encoding.read_lines(file.path), self.tokenizer(source)
-            encode: Callable[..., Data] = encoding.encode_causal if task == "causal-lm" else encoding.encode_classes
             with encoding.readable(file.path):
-                self._data[key] = encode(tokenizer, lines, dataset, max_length)
+                if task == "causal-lm":
+                    self._data[key] = encoding.encode_causal(tokenizer, lines, dataset, max_length)
+                else:
+                    typed = source.tells_segments_apart
+                    self._data[key] = encoding.encode_classes(tokenizer, lines, dataset, max_length, typed)
             while len(self._data) > _DATA_SETS:
                 self._data.popitem(last=False)
         self._data.move_to_end(key)

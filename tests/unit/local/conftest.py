@@ -40,8 +40,6 @@ def save_tokenizer(directory: Path, special: bool = False) -> int:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", eos_token="[SEP]", cls_token="[CLS]"
     )
-    if special:
-        fast.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     fast.save_pretrained(directory)
     return len(vocabulary)
 
