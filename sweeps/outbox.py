@@ -62,13 +62,20 @@ class Outbox:
                 self._shed(key)
             self._changed.notify()
 
-    def close(self, timeout_s: float) -> bool:
-        """Write what waits and end; returns whether all was written in time. Idempotent."""
+    def close(self, timeout_s: float, away_s: float) -> bool:
+        """Write what waits and end; give up after `timeout_s`, or after `away_s` if the receiver does not answer then.
+
+        Returns whether all was written. Idempotent.
+        """
+        began = time.monotonic()
         with self._changed:
             self._closing = True
             self._changed.notify()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
+        while self._thread.is_alive():
+            self._thread.join(0.1)
+            waited = time.monotonic() - began
+            if waited > timeout_s or (waited > away_s and self._unreachable is not None):
+                break
         with self._changed:
             return not self._waiting and not self._writing
 

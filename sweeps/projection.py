@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 from backends.contract import Event, Measured, Scalar, Started
-from sweeps.record import Trial, TrialState
+from sweeps.record import FitVerdict, Trial, TrialState
 
 if TYPE_CHECKING:
     from sweeps.data.prepare import PreparedData
@@ -27,6 +27,9 @@ CURSOR_TAG = "finesweep.cursor"
 
 SUMMARY_STEP = 0
 """The step of the values that a trial has only one of."""
+
+UNTRAINED = "untrained/"
+"""Before the base model's own scores; the slash gives them a section of their own, below the curves."""
 
 VIEW_KEY = "finesweep"
 """Under this name the run table is saved with the columns that a sweep is about."""
@@ -137,6 +140,7 @@ def of_end(trial: Trial, now_ms: int) -> Projection:
         tags |= {"verdict": verdict.kind.value, "verdict.reason": verdict.evidence, "verdict.advice": verdict.advice}
         if verdict.onset_epoch is not None:
             tags["verdict.onset_epoch"] = f"{verdict.onset_epoch:g}"
+        tags["mlflow.note.content"] = _note(verdict)
     if trial.duplicate_of is not None:
         tags["duplicate_of"] = str(trial.duplicate_of)
     summary = {
@@ -170,25 +174,44 @@ def params_of(values: Mapping[str, Scalar], prefix: str = "") -> dict[str, str]:
     return {_key(prefix + key): value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
 
-def run_table_view(hyperparameters: Iterable[str], metrics: Iterable[str]) -> str:
-    """The state of MLflow's run table that shows a sweep at a glance: the best first, verdicts, what was searched."""
-    columns = [
-        "metrics.`objective`",
-        *(f"metrics.`{_key(each)}`" for each in metrics),
-        *(f"params.`{_key(each)}`" for each in hyperparameters),
-        "tags.`verdict`",
-        "tags.`state`",
-        "attributes.`Dataset`",
-    ]
-    state = {"selectedColumns": columns, "orderByKey": "metrics.`objective`", "runsHiddenMode": "FIRST_20_RUNS"}
+def run_table_view(hyperparameters: Iterable[str]) -> str:
+    """The state of MLflow's run table that shows a sweep at a glance, as the MLflow UI saves a shared view.
+
+    The best trial first; its objective and verdict, what was searched, how it ended. Without it the table has none of
+    these columns, and only the sweep's own run.
+    """
+    widths = {
+        "attributes.`Run Name`": 170,
+        "metrics.`objective`": 90,
+        "tags.`verdict`": 90,
+        **{f"params.`{_key(each)}`": 70 + 5 * len(each) for each in hyperparameters},
+        "metrics.`best_epoch`": 90,
+        "metrics.`seconds`": 80,
+        "tags.`state`": 90,
+        "tags.`verdict.reason`": 500,
+    }
+    state = {
+        "selectedColumns": list(widths),
+        "columnOrder": list(widths),
+        "columnWidths": widths,
+        "orderByKey": "metrics.`objective`",
+        "runsHiddenMode": "FIRST_20_RUNS",
+    }
     return json.dumps(state)
+
+
+def _note(verdict: FitVerdict) -> str:
+    """The description that stands on top of the run's page, in Markdown."""
+    evidence = verdict.evidence[:1].upper() + verdict.evidence[1:]
+    advice = f"\n\nNext: {verdict.advice}." if verdict.advice else ""
+    return f"**{verdict.kind.value}** · {evidence}.{advice}"
 
 
 def _points(event: Measured, now_ms: int) -> list[Point]:
     points = [Point(_key(key), value, event.step, now_ms) for key, value in event.values.items()]
     if event.scope == "evaluation":
         if event.step == 0:
-            known = {f"baseline_{key}": value for key, value in event.values.items()}
+            known = {f"{UNTRAINED}{key}": value for key, value in event.values.items()}
             points += [Point(_key(key), value, event.step, now_ms) for key, value in known.items()]
         points.append(Point("epoch", event.epoch, event.step, now_ms))
     # A chart with an infinite value shows nothing else. "Not a number" leaves a gap, and the verdict says why.

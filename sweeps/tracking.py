@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -37,14 +38,20 @@ __all__ = ["TrackedDataset", "TrackedPart", "Tracker", "default_uri", "serve_ui"
 OPEN_S = 90.0
 """To create the tables of a new database takes 2 to 8 s on a laptop; so long on one that is very busy."""
 
-FINISH_S = 120.0
-"""So long the end of a sweep waits for what is still to be written, the best model included."""
+FINISH_S, FINISH_AWAY_S = 120.0, 15.0
+"""So long the end of a sweep waits until everything is written, the best model included; and so long for no answer."""
 
 BATCH_METRICS, BATCH_OTHERS = 800, 100
 """What goes into one `log_batch`; MLflow takes 1,000 in all, and 100 parameters and 100 tags among them."""
 
-PARAM_CHARS, TAG_CHARS, DIGEST_CHARS = 6000, 8000, 36
-"""MLflow's limits of a parameter's value, a tag's value and a data set's digest."""
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Of a new experiment: the UI then offers what belongs to training, not to prompts and traces."""
+
+PARAM_CHARS, TAG_CHARS = 6000, 8000
+"""MLflow's limits of a parameter's and of a tag's value."""
+
+DIGEST_CHARS = 12
+"""As much of a data set's digest as its name in the UI has room for; the whole stands in its profile."""
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -187,7 +194,7 @@ class Tracker:
             place = None
             if self._artifact_root is not None and reachability.sqlite_path(self._uri) is not None:
                 place = (self._artifact_root.resolve() / quote(self._experiment, safe=" ")).as_uri()
-            return str(self._client.create_experiment(self._experiment, artifact_location=place))
+            return str(self._client.create_experiment(self._experiment, artifact_location=place, tags=EXPERIMENT_TAGS))
         if found.lifecycle_stage != "active":
             hint = f"restore it (mlflow experiments restore -x {found.experiment_id}), or name another in the YAML"
             raise SweepError(f"the MLflow experiment `{self._experiment}` was deleted", hint)
@@ -277,7 +284,10 @@ class Tracker:
         artifacts: Mapping[str, str | Path],
         best_model: Path | None,
     ) -> None:
-        """Close the runs and wait, two minutes at most, until everything is written; see `problems` for what is not."""
+        """Close the runs and wait until everything is written, 2 min at most, or 15 s while MLflow does not answer.
+
+        See `problems` for what is not written.
+        """
         self._finished = True
         now_ms = _now_ms()
         for key, run in self._runs.items():
@@ -288,8 +298,8 @@ class Tracker:
             files["best_model"] = best_model
         points = project.summary_points(metrics, now_ms)
         self._outbox.put(_PARENT, Projection(points, {}, dict(tags), files, status, now_ms))
-        if not self._outbox.close(FINISH_S):
-            self._outbox.note(f"not everything was written within {FINISH_S:g} s; the study has it all")
+        if not self._outbox.close(FINISH_S, FINISH_AWAY_S):
+            self._outbox.note("MLflow does not have everything of this sweep; the study does")
 
     def close(self) -> None:
         """Let go of MLflow. A sweep that was started and not finished counts as killed. Idempotent."""
@@ -322,7 +332,8 @@ class Tracker:
             if not run.described:
                 self._client.log_inputs(run_id, self._inputs)
                 run.described = True
-            self._log(run, run_id, projection)
+            with self._noting(run.name):
+                self._log(run, run_id, projection)
             for path in list(projection.files):
                 with self._noting(f"{run.name}: {path}"):
                     self._log_file(run_id, path, projection.files[path])
@@ -404,18 +415,21 @@ class Tracker:
             self._client.log_artifact(run_id, str(local), folder or None)
 
     def _save_view(self) -> None:
-        view = project.run_table_view(self._hyperparameters, ())
+        view = project.run_table_view(self._hyperparameters)
         if self._hyperparameters and view != self._view:
             self._client.set_experiment_tag(self._experiment_id, f"mlflow.sharedViewState.{project.VIEW_KEY}", view)
             self._view = view
 
     @contextlib.contextmanager
     def _noting(self, what: str) -> Iterator[None]:
+        """Make of what cannot be written a problem, so that the rest still is."""
         try:
             with _translated():
                 yield
-        except RejectedError as error:
-            self._outbox.note(f"{what}: {error}")
+        except UnreachableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the rim: whatever draws a picture must not lose a run its result
+            self._outbox.note(f"{what} was not written: {error}")
 
 
 def table_path(experiment_id: str) -> str:
@@ -455,15 +469,20 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        text = str(error).partition("\n")[0]
+        text = _CREDENTIALS.sub("//", str(error).partition("\n")[0])[:MESSAGE_CHARS]
         if error.error_code in _FINAL:
             raise RejectedError(text) from error
         raise UnreachableError(f"MLflow does not answer: {text}") from error
     except RequestException as error:
-        raise UnreachableError(f"MLflow does not answer: {error}") from error
+        raise UnreachableError(
+            f"MLflow does not answer: {_CREDENTIALS.sub('//', str(error))[:MESSAGE_CHARS]}"
+        ) from error
     except OSError as error:
         raise RejectedError(str(error)) from error
 
+
+_CREDENTIALS = re.compile(r"//[^/@\s]+@")
+MESSAGE_CHARS = 240
 
 _FINAL = frozenset(
     {
@@ -490,7 +509,7 @@ def _inputs(dataset: TrackedDataset) -> list[DatasetInput]:
                 digest=part.digest[:DIGEST_CHARS],
                 source_type="local",
                 source=json.dumps({"uri": dataset.source}),
-                profile=json.dumps({"num_rows": part.examples}),
+                profile=json.dumps({"num_rows": part.examples, "sha256": part.digest}),
             ),
             [InputTag("mlflow.data.context", context)],
         )

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from backends.contract import Measured
+from backends.contract import DataFile, Dataset, Measured
 from search_spaces.catalogue import Catalogue
 from sweeps.advice import Advice
+from sweeps.data.prepare import PreparedData
 from sweeps.fit import CurvePoint, LearningCurve, judge
-from sweeps.record import VerdictKind
+from sweeps.record import Trial, TrialState, VerdictKind
+from sweeps.spec import ObjectiveSpec
 
 pytestmark = pytest.mark.unit
 
@@ -173,6 +175,44 @@ def test_a_curve_is_built_from_measurements() -> None:
     assert built.points == (CurvePoint(1.0, 10, 0.9, 1.0, None, 0.6), CurvePoint(1.1, 11, train_loss=math.inf))
     assert judge(built, ADVICE).kind is VerdictKind.DIVERGED
     assert LearningCurve.from_measurements([scored], metric="valid_loss").metric is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "judged_by", "chance", "classes", "best_by"),
+    [
+        ("valid_accuracy", "accuracy", 0.5, 3, "metric"),
+        ("valid_macro_f1", "macro_f1", None, 3, "metric"),
+        ("valid_token_accuracy", "token_accuracy", None, None, "metric"),
+        ("valid_loss", "accuracy", 0.5, 3, "loss"),
+    ],
+)
+def test_a_trial_is_judged_by_its_objective_and_its_data(
+    metric: str, judged_by: str, chance: float | None, classes: int | None, best_by: str
+) -> None:
+    counts = {"yes": 50, "no": 30, "maybe": 20}
+    data = PreparedData(
+        dataset=Dataset(DataFile("t", 1000, "a"), DataFile("v", 100, "b"), "completion", ("yes", "no", "maybe")),
+        test=None,
+        source="s",
+        fallback_from=None,
+        name="n",
+        task="classification",
+        separator="",
+        origins={},
+        label_counts={"valid": counts},
+        lengths={},
+        findings=(),
+        digests={},
+        fingerprint="f",
+    )
+    objectives = [ObjectiveSpec(minimize=metric) if metric.endswith("loss") else ObjectiveSpec(maximize=metric)]
+    measured = Measured(10, 1.0, {f"valid_{judged_by}": 0.7, "valid_loss": 1.0}, "evaluation")
+    trial = Trial(1, "k", "m", {}, 1, state=TrialState.STOPPED, curve=(measured,))
+    built = LearningCurve.from_trial(trial, data, objectives)
+    assert built.points == (CurvePoint(1.0, 10, valid_loss=1.0, valid_metric=0.7),)
+    assert (built.metric, built.chance, built.classes, built.best_by) == (judged_by, chance, classes, best_by)
+    assert (built.train_examples, built.valid_examples, built.ended) == (256, 100, "stopped")
+    assert LearningCurve.from_trial(trial, data, objectives, diverged=True).ended == "diverged"
 
 
 def test_the_catalogues_advice_comes_by_weight() -> None:

@@ -1,0 +1,430 @@
+"""Tracking against real MLflow: SQLite files, and a server that goes away and comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from backends.contract import Charged, Checkpointed, Event, Finished, Measured, Queued, Started
+from sweeps.errors import SweepError
+from sweeps.record import FitVerdict, Spend, Trial, TrialState, VerdictKind
+from sweeps.report.plots import learning_curve_png
+from sweeps.tracking import TrackedDataset, TrackedPart, Tracker, default_uri, serve_ui
+
+pytestmark = [
+    pytest.mark.integration,
+    # MLflow's own: it uses what newer SQLAlchemy deprecates, and leaves connections to the garbage collector.
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+DATA = TrackedDataset(
+    "builtin:nli",
+    "builtin:nli, seed 7",
+    {"training": TrackedPart("a" * 64, 2000), "validation": TrackedPart("b" * 64, 500)},
+)
+STEPS = 30
+
+
+def new_trial(number: int) -> Trial:
+    return Trial(
+        number,
+        f"key-{number}",
+        "builtin:tiny-lm",
+        {"n_epochs": 3, "learning_rate_multiplier": 0.0002, "method": "lora"},
+        seed=11,
+        started_at=1_700_000_000.0 + number,
+    )
+
+
+def evaluation(epoch: int, loss: float) -> Measured:
+    values = {"train_loss": loss, "valid_loss": loss + 0.05, "valid_accuracy": 1 / (1 + loss)}
+    return Measured(10 * epoch, float(epoch), values, "evaluation")
+
+
+def events() -> list[Event]:
+    happened: list[Event] = [Queued(), Started({"device": "cpu", "learning_rate": 3e-4}), evaluation(0, 3.0)]
+    for step in range(1, STEPS + 1):
+        happened.append(Measured(step, step / 10, {"batch_loss": 3 / step, "learning_rate": 3e-4}, "step"))
+        if step % 10 == 0:
+            happened.append(evaluation(step // 10, 3 / step))
+            happened.append(Checkpointed(step, step / 10, f"model-{step}"))
+    return [*happened, Charged(None, 1000), Finished("model-30")]
+
+
+def ended(trial: Trial, state: TrialState = TrialState.COMPLETE) -> Trial:
+    return dataclasses.replace(
+        trial,
+        state=state,
+        reason="trained to the end",
+        curve=tuple(each for each in events() if isinstance(each, Measured) and each.scope == "evaluation"),
+        values=(0.9,),
+        best_epoch=3.0,
+        verdict=FitVerdict(VerdictKind.OVERFIT, "validation loss rose", "lower n_epochs", onset_epoch=2.0),
+        spend=Spend(12.5, 1000, None),
+        ended_at=1_700_000_100.0,
+    )
+
+
+def begin(tracker: Tracker, sweep_id: str = "sweep-1") -> str:
+    params, tags = {"sampler": "tpe"}, {"backend": "local", "model": "builtin:tiny-lm"}
+    return tracker.start(sweep_id, "snli", params, tags, DATA, {"sweep.yaml": "name: snli\n"})
+
+
+def track(tracker: Tracker, trial: Trial, happened: Sequence[Event], size: int = 7) -> None:
+    tracker.trial_started(trial)
+    for first in range(0, len(happened), size):
+        tracker.observed(trial.key, first, happened[first : first + size])
+
+
+def finish(tracker: Tracker) -> None:
+    tracker.finish("FINISHED", {"valid_accuracy": 0.9}, {"end": "all trials are done"}, {}, None)
+
+
+def children(uri: str, parent: str) -> dict[str, Run]:
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("snli")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+    return {each.info.run_name: each for each in found}
+
+
+def steps_of(uri: str, run: Run, key: str) -> list[int]:
+    return sorted(each.step for each in MlflowClient(uri).get_metric_history(run.info.run_id, key))
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with its tables, which takes seconds to make."""
+    root = tmp_path_factory.mktemp("empty")
+    tracker = Tracker.connect(default_uri(root), "unused", root / "artifacts")
+    tracker.start("none", "none", {}, {}, DATA, {})
+    tracker.close()
+    with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return root / "mlflow.db"
+
+
+@pytest.fixture
+def uri(empty_database: Path, tmp_path: Path) -> str:
+    (tmp_path / "mlflow.db").write_bytes(empty_database.read_bytes())
+    return default_uri(tmp_path)
+
+
+def test_a_sweep_and_its_trials_are_all_there(uri: str, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "adapter.json").write_text("{}")
+    tracker = Tracker.connect(uri, "snli", tmp_path / "artifacts")
+    parent = begin(tracker)
+    for number, state in enumerate((TrialState.COMPLETE, TrialState.STOPPED, TrialState.FAILED)):
+        trial = new_trial(number)
+        track(tracker, trial, events())
+        done = ended(trial, state)
+        tracker.trial_ended(done, lambda done=done: learning_curve_png(done, "trial"), {"extra": "yes"})
+    tracker.finish("FINISHED", {"valid_accuracy": 0.9}, {"end": "done"}, {"report.txt": "good"}, model)
+
+    assert tracker.problems == ()
+    client = MlflowClient(uri)
+    sweep = client.get_run(parent)
+    assert sweep.info.status == "FINISHED"
+    assert sweep.data.params == {"sampler": "tpe"}
+    assert sweep.data.metrics == {"valid_accuracy": 0.9}
+    assert {"sweep.yaml", "report.txt", "best_model"} == {each.path for each in client.list_artifacts(parent)}
+    assert [each.path for each in client.list_artifacts(parent, "best_model")] == ["best_model/adapter.json"]
+
+    runs = children(uri, parent)
+    assert {name: run.info.status for name, run in runs.items()} == {
+        "trial-00": "FINISHED",
+        "trial-01": "KILLED",
+        "trial-02": "FAILED",
+    }
+    run = runs["trial-00"]
+    assert run.data.params == {
+        "n_epochs": "3",
+        "learning_rate_multiplier": "0.0002",
+        "method": "lora",
+        "resolved.device": "cpu",
+        "resolved.learning_rate": "0.0003",
+    }
+    assert run.data.metrics["objective"] == 0.9
+    assert run.data.metrics["seconds"] == 12.5
+    assert run.data.metrics["untrained/valid_loss"] == 3.05
+    assert run.data.tags["verdict"] == "overfit"
+    assert run.data.tags["verdict.advice"] == "lower n_epochs"
+    assert run.data.tags["extra"] == "yes"
+    assert "validation loss rose" in run.data.tags["mlflow.note.content"].lower()
+    assert steps_of(uri, run, "batch_loss") == list(range(1, STEPS + 1))
+    assert steps_of(uri, run, "valid_loss") == [0, 10, 20, 30]
+    assert (run.info.start_time, run.info.end_time) == (1_700_000_000_000, 1_700_000_100_000)
+    assert [each.path for each in client.list_artifacts(run.info.run_id)] == ["learning_curve.png"]
+    for each in (sweep, run):
+        assert each.inputs is not None
+        contexts = {dataset.tags[0].value: dataset.dataset for dataset in each.inputs.dataset_inputs}
+        assert json.loads(contexts["training"].profile) == {"num_rows": 2000, "sha256": "a" * 64}
+        assert contexts["validation"].digest == "b" * 12
+
+
+def test_the_run_table_opens_with_the_columns_of_a_sweep(uri: str, tmp_path: Path) -> None:
+    tracker = Tracker.connect(uri, "snli", tmp_path / "artifacts")
+    begin(tracker)
+    track(tracker, new_trial(0), events())
+    finish(tracker)
+    experiment = MlflowClient(uri).get_experiment_by_name("snli")
+    assert experiment is not None
+    view = json.loads(experiment.tags["mlflow.sharedViewState.finesweep"])
+    wanted = {"metrics.`objective`", "tags.`verdict`", "params.`n_epochs`", "params.`learning_rate_multiplier`"}
+    assert wanted <= set(view["selectedColumns"])
+    assert tracker.table_path() == f"/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=finesweep"
+    assert (tmp_path / "artifacts").resolve().as_uri() in experiment.artifact_location
+
+
+def test_a_sweep_that_goes_on_finds_its_runs_and_doubles_nothing(uri: str, tmp_path: Path) -> None:
+    happened = events()
+    first = Tracker.connect(uri, "snli", tmp_path / "artifacts")
+    parent = begin(first)
+    done, open_ = new_trial(0), new_trial(1)
+    track(first, done, happened)
+    first.trial_ended(ended(done))
+    track(first, open_, happened[:20])
+    first.finish("KILLED", {}, {"end": "interrupted"}, {}, None)
+    assert children(uri, parent)["trial-01"].info.status == "KILLED"
+
+    second = Tracker.connect(uri, "snli", tmp_path / "artifacts")
+    assert begin(second) == parent
+    assert MlflowClient(uri).get_run(parent).data.params == {"sampler": "tpe"}
+    track(second, open_, happened, size=9)  # told from the beginning again
+    second.trial_ended(ended(open_))
+    finish(second)
+
+    assert second.problems == ()
+    runs = children(uri, parent)
+    assert {name: run.info.status for name, run in runs.items()} == {"trial-00": "FINISHED", "trial-01": "FINISHED"}
+    for run in runs.values():
+        assert steps_of(uri, run, "batch_loss") == list(range(1, STEPS + 1))
+        assert steps_of(uri, run, "valid_loss") == [0, 10, 20, 30]
+        assert steps_of(uri, run, "untrained/valid_loss") == [0]
+        assert run.data.tags["finesweep.cursor"] == str(len(happened))
+
+
+def test_a_crash_between_the_values_and_the_cursor_doubles_nothing(uri: str, tmp_path: Path) -> None:
+    happened = events()
+    first = Tracker.connect(uri, "snli", tmp_path / "artifacts")
+    parent = begin(first)
+    track(first, new_trial(0), happened[:25])
+    first.finish("KILLED", {}, {}, {}, None)
+    run_id = children(uri, parent)["trial-00"].info.run_id
+    MlflowClient(uri).set_tag(run_id, "finesweep.cursor", "5")  # as if the process had died before it was moved
+
+    second = Tracker.connect(uri, "snli", tmp_path / "artifacts")
+    begin(second)
+    track(second, new_trial(0), happened)
+    finish(second)
+    run = children(uri, parent)["trial-00"]
+    assert steps_of(uri, run, "batch_loss") == list(range(1, STEPS + 1))
+    assert steps_of(uri, run, "valid_loss") == [0, 10, 20, 30]
+
+
+def test_a_killed_process_leaves_what_another_can_take_up(uri: str, tmp_path: Path) -> None:
+    program = (
+        "import os, sys, time; sys.path.insert(0, sys.argv[1]); import test_tracking as t; from pathlib import Path\n"
+        "tracker = t.Tracker.connect(sys.argv[2], 'snli', Path(sys.argv[3])); t.begin(tracker)\n"
+        "t.track(tracker, t.new_trial(0), t.events()[:25]); print('told', flush=True); time.sleep(60)"
+    )
+    arguments = [str(Path(__file__).parent), uri, str(tmp_path / "artifacts")]
+    with subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "told\n"
+        time.sleep(1.0)
+        killed.kill()
+    second = Tracker.connect(uri, "snli", tmp_path / "artifacts")
+    parent = begin(second)
+    track(second, new_trial(0), events())
+    second.trial_ended(ended(new_trial(0)))
+    finish(second)
+    runs = children(uri, parent)
+    assert list(runs) == ["trial-00"]
+    assert steps_of(uri, runs["trial-00"], "batch_loss") == list(range(1, STEPS + 1))
+
+
+def test_values_that_are_not_finite_long_texts_and_odd_names_are_taken(uri: str, tmp_path: Path) -> None:
+    tracker = Tracker.connect(uri, "snli", tmp_path / "artifacts")
+    parent = begin(tracker)
+    trial = dataclasses.replace(
+        new_trial(0), hyperparameters={"targets=all?": "q" * 9000, **{f"many_{n}": n for n in range(250)}}
+    )
+    broken: list[Event] = [
+        Measured(1, 0.1, {"batch_loss": math.nan, "grad_norm": math.inf}, "step"),
+        Measured(2, 0.2, {"batch_loss": 1.0, "grad_norm": -math.inf}, "step"),
+        *(Measured(n, n / 10, {"batch_loss": 1.0, "learning_rate": 0.1}, "step") for n in range(3, 1503)),
+    ]
+    track(tracker, trial, broken, size=5000)
+    wordy = FitVerdict(VerdictKind.DIVERGED, "x" * 20_000)
+    tracker.trial_ended(dataclasses.replace(ended(trial), verdict=wordy, values=None))
+    finish(tracker)
+    assert tracker.problems == ()
+    run = children(uri, parent)["trial-00"]
+    history = MlflowClient(uri).get_metric_history(run.info.run_id, "batch_loss")
+    assert len(history) == 1502
+    assert [math.isnan(each.value) for each in sorted(history, key=lambda each: each.step)[:2]] == [True, False]
+    norms = MlflowClient(uri).get_metric_history(run.info.run_id, "grad_norm")
+    assert [math.isnan(each.value) for each in norms] == [True, True]
+    assert len(run.data.params) == 251
+    assert len(run.data.params["targets_all_"]) == 6000
+    assert run.data.tags["verdict.reason"].endswith("x…")
+    assert "objective" not in run.data.metrics
+
+
+def test_what_cannot_be_written_is_a_problem_and_the_rest_is_written(uri: str, tmp_path: Path) -> None:
+    tracker = Tracker.connect(uri, "snli", tmp_path / "artifacts")
+    parent = begin(tracker)
+    trial = new_trial(0)
+    track(tracker, trial, events())
+
+    def draw() -> bytes:
+        raise ValueError("no ink")
+
+    tracker.trial_ended(ended(trial), draw)
+    other = new_trial(1)
+    track(tracker, other, events())
+    tracker.trial_ended(ended(other), tmp_path / "no-such-file.png")
+    finish(tracker)
+    assert len(tracker.problems) == 2
+    assert any("no ink" in each for each in tracker.problems)
+    assert any("no-such-file" in each for each in tracker.problems)
+    assert {run.info.status for run in children(uri, parent).values()} == {"FINISHED"}
+
+
+def test_a_sweep_that_is_not_finished_counts_as_killed(uri: str, tmp_path: Path) -> None:
+    tracker = Tracker.connect(uri, "snli", tmp_path / "artifacts")
+    parent = begin(tracker)
+    track(tracker, new_trial(0), events()[:5])
+    tracker.close()
+    tracker.close()
+    assert MlflowClient(uri).get_run(parent).info.status == "KILLED"
+    assert children(uri, parent)["trial-00"].info.status == "KILLED"
+
+
+def test_a_new_database_is_made_in_silence_where_its_folder_was_missing(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from sweeps.tracking import Tracker, TrackedDataset, default_uri\n"
+        "root = Path(sys.argv[1]); tracker = Tracker.connect(default_uri(root), 'e', root / 'artifacts')\n"
+        "tracker.start('s', 'n', {}, {}, TrackedDataset('d', 'd', {}), {}); tracker.close()\n"
+        "from mlflow.telemetry import get_telemetry_client; assert get_telemetry_client() is None\n"
+        "import logging; assert not logging.getLogger().handlers"
+    )
+    clean = {key: value for key, value in os.environ.items() if key not in ("CI", "PYTEST_CURRENT_TEST")}
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "not" / "yet")],
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert (tmp_path / "not" / "yet" / "mlflow.db").exists()
+
+
+# ---------------------------------------------------------------------------------------------- places that do not work
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+def test_a_server_that_is_not_there_is_said_at_once_and_without_its_password(scheme: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(SweepError, match="does not answer") as raised:
+        Tracker.connect(f"{scheme}://me:secret@127.0.0.1:{free_port()}/x", "snli", None)
+    assert time.monotonic() - began < 10
+    assert "secret" not in raised.value.message + raised.value.hint
+    assert raised.value.hint
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("these are not the tables you are looking for\n" * 200)
+    with pytest.raises(SweepError, match="cannot be used"):
+        Tracker.connect(default_uri(tmp_path), "snli", tmp_path / "artifacts")
+
+
+def test_a_deleted_experiment_is_refused_with_the_remedy(uri: str, tmp_path: Path) -> None:
+    client = MlflowClient(uri)
+    client.delete_experiment(client.create_experiment("snli"))
+    with pytest.raises(SweepError, match="was deleted") as raised:
+        begin(Tracker.connect(uri, "snli", tmp_path / "artifacts"))
+    assert "mlflow experiments restore" in raised.value.hint
+
+
+# ------------------------------------------------------------------------------------------------------------- a server
+@contextlib.contextmanager
+def server(database: str, port: int) -> Iterator[None]:
+    """The MLflow server as `sweep ui` starts it, in a process group of its own."""
+    process = subprocess.Popen(
+        serve_ui(database, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
+                break
+            assert process.poll() is None, "the server did not start"
+            assert time.monotonic() < deadline, "the server did not answer"
+            time.sleep(0.2)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_server_may_go_away_in_the_middle_of_a_sweep(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the server keeps artifacts of its own experiments in the current folder
+    port, happened = free_port(), events()
+    address = f"http://127.0.0.1:{port}"
+    with server(uri, port):
+        tracker = Tracker.connect(address, "snli", tmp_path / "artifacts")
+        parent = begin(tracker)
+        assert tracker.run_url(parent) == f"{address}/#/experiments/1/runs/{parent}".replace("/1/", "/2/")
+        trial = new_trial(0)
+        track(tracker, trial, happened[:15])
+        time.sleep(2.5)  # a part is written
+    tracker.observed(trial.key, 15, happened[15:])
+    done = ended(trial)
+    began = time.monotonic()
+    tracker.trial_ended(done, lambda: learning_curve_png(done, "trial"))
+    track(tracker, new_trial(1), happened)
+    assert time.monotonic() - began < 1, "training must not wait for a server that is away"
+    deadline = time.monotonic() + 30
+    while not tracker.problems and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert "does not answer" in tracker.problems[0]
+    with server(uri, port):
+        finish(tracker)
+        assert tracker.problems == ()
+    assert len(list(Path(tmp_path / "mlartifacts").rglob("learning_curve.png"))) == 1
+    runs = children(uri, parent)
+    assert {name: run.info.status for name, run in runs.items()} == {"trial-00": "FINISHED", "trial-01": "KILLED"}
+    for run in runs.values():
+        assert steps_of(uri, run, "batch_loss") == list(range(1, STEPS + 1))
+        assert steps_of(uri, run, "valid_loss") == [0, 10, 20, 30]

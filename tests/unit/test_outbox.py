@@ -1,0 +1,114 @@
+"""The outbox: everything is written once it can be, in one go where possible, and nobody waits for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from sweeps import outbox
+from sweeps.outbox import Outbox, RejectedError, UnreachableError
+from sweeps.projection import Point, Projection
+
+pytestmark = pytest.mark.unit
+
+
+class Receiver:
+    """Remembers what was written; away or picky on request."""
+
+    def __init__(self) -> None:
+        self.written: dict[str, Projection] = {}
+        self.writes = 0
+        self.away = threading.Event()
+        self.tried = threading.Event()
+
+    def write(self, key: str, projection: Projection) -> None:
+        self.tried.set()
+        if self.away.is_set():
+            raise UnreachableError("nobody there")
+        if "forbidden" in projection.tags:
+            raise RejectedError("no")
+        if "broken" in projection.tags:
+            raise ZeroDivisionError("a mistake")
+        self.writes += 1
+        self.written.setdefault(key, Projection()).add(projection)
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Receiver:
+    monkeypatch.setattr(outbox, "PAUSE_S", 0.01)
+    monkeypatch.setattr(outbox, "FIRST_RETRY_S", 0.005)
+    monkeypatch.setattr(outbox, "LONGEST_RETRY_S", 0.01)
+    return Receiver()
+
+
+def point(step: int) -> Projection:
+    return Projection(points=[Point("loss", 1.0, step, 0)], tags={"cursor": str(step)})
+
+
+def test_what_came_before_the_start_is_written_in_one_go(receiver: Receiver) -> None:
+    box = Outbox(receiver.write, "test")
+    for step in range(100):
+        box.put("a", point(step))
+    box.start()
+    assert box.close(5, 5)
+    assert [each.step for each in receiver.written["a"].points] == list(range(100))
+    assert receiver.written["a"].tags == {"cursor": "99"}
+    assert receiver.writes == 1
+
+
+def test_a_receiver_that_was_away_gets_everything_in_order(receiver: Receiver) -> None:
+    receiver.away.set()
+    box = Outbox(receiver.write, "test")
+    box.start()
+    for step in range(50):
+        box.put("ab"[step % 2], point(step))
+    assert receiver.tried.wait(5)
+    deadline = time.monotonic() + 5
+    while not box.problems and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert "nobody there" in box.problems[0]
+    receiver.away.clear()
+    assert box.close(5, 5)
+    assert box.problems == ()
+    assert [each.step for each in receiver.written["a"].points] == list(range(0, 50, 2))
+    assert [each.step for each in receiver.written["b"].points] == list(range(1, 50, 2))
+
+
+@pytest.mark.parametrize(("tag", "problem"), [("forbidden", "no"), ("broken", "ZeroDivisionError: a mistake")])
+def test_what_is_refused_or_breaks_is_a_problem_and_the_rest_goes_on(
+    receiver: Receiver, tag: str, problem: str
+) -> None:
+    box = Outbox(receiver.write, "test")
+    box.put("a", Projection(tags={tag: "1"}))
+    box.put("b", point(1))
+    box.start()
+    assert box.close(5, 5)
+    assert box.problems == (problem,)
+    assert list(receiver.written) == ["b"]
+
+
+def test_closing_gives_up_on_a_receiver_that_stays_away(receiver: Receiver) -> None:
+    receiver.away.set()
+    box = Outbox(receiver.write, "test")
+    box.put("a", point(1))
+    box.start()
+    began = time.monotonic()
+    assert not box.close(30, 0.05)
+    assert time.monotonic() - began < 5
+    receiver.away.clear()  # lets the thread end
+    assert box.close(5, 5)
+
+
+def test_too_much_that_waits_is_shed_and_said(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "MOST_POINTS", 100)
+    box = Outbox(receiver.write, "test")
+    for step in range(1000):
+        box.put("a", point(step))
+    box.start()
+    assert box.close(5, 5)
+    kept = [each.step for each in receiver.written["a"].points]
+    assert len(kept) <= 100
+    assert kept == list(range(1000 - len(kept), 1000))
+    assert "dropped" in box.problems[0]
