@@ -49,8 +49,8 @@ class Places:
         return self.root / "mlartifacts"
 
     def names(self) -> list[str]:
-        """The names of all sweeps here, the newest first."""
-        folders = [each for each in (self.root / "sweeps").glob("*") if each.is_dir()]
+        """The names of all sweeps that have begun here, the newest first."""
+        folders = [each.parent for each in (self.root / "sweeps").glob("*/plan.json")]
         return [each.name for each in sorted(folders, key=lambda each: each.stat().st_mtime, reverse=True)]
 
     def set_aside(self, name: str) -> Path | None:

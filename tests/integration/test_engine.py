@@ -1,0 +1,160 @@
+"""Trials through real Ray Tune, over the fake service: what is stopped, what fails, what is limited, what is reused."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backends.contract import Event
+from sweeps import engine
+from sweeps.places import Places
+from sweeps.plan import SweepPlan, make_plan
+from sweeps.record import Trial, TrialState
+from sweeps.session import End, Session
+from sweeps.spec import from_document
+from sweeps.study import Study
+from sweeps.yaml_source import parse, with_overrides
+
+pytestmark = pytest.mark.integration
+
+FILE = """\
+name: pairs
+data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+       train_examples: 120, valid_examples: 60, test_examples: 30}
+backend: {type: fake, model: fake-small, events_per_poll: 1}
+space:
+  n_epochs: 4
+  batch_size: {low: 1, high: 8}
+  learning_rate_multiplier: {low: 0.002, high: 0.2, log: true}
+search: {sampler: random, scheduler: none, trials: 8, concurrency: 1}
+objective: {maximize: valid_accuracy}
+"""
+
+
+class Counter:
+    """Counts how many trials run at once."""
+
+    def __init__(self) -> None:
+        self.running = self.most = 0
+
+    def trial_started(self, trial: Trial) -> None:
+        self.running += 1
+        self.most = max(self.most, self.running)
+
+    def observed(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
+        pass
+
+    def trial_ended(self, trial: Trial) -> None:
+        self.running -= 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_connected() -> Iterator[None]:
+    engine.connect(None, logging.NullHandler())
+    yield
+    engine.disconnect()
+
+
+def planned(root: Path, *overrides: str) -> SweepPlan:
+    return make_plan(from_document(with_overrides(parse(FILE, "f.yaml"), overrides)), Places(root), estimate=False)
+
+
+def run(plan: SweepPlan, counter: Counter | None = None) -> Session:
+    plan.workspace.mkdir(parents=True, exist_ok=True)
+    study = Study.open(
+        plan.workspace / "study.journal",
+        plan.spec.name,
+        plan.fingerprint,
+        plan.space,
+        [each.objective for each in plan.spec.objectives],
+        plan.spec.search,
+        plan.base_model,
+    )
+    session = Session(plan, study, [counter] if counter else [])
+    engine.run(session)
+    session.finish()
+    return session
+
+
+def fault(kind: str, **more: object) -> str:
+    return "backend.faults=" + json.dumps([{"on": "train", "kind": kind, "times": 1, "after_epoch": 1, **more}])
+
+
+@pytest.mark.parametrize("scheduler", ["{type: asha, reduction_factor: 3}", "{type: median, min_trials: 2}"])
+def test_a_scheduler_stops_the_bad_trials_and_only_those(tmp_path: Path, scheduler: str) -> None:
+    """The same points with and without a scheduler: what it stops would have ended in the worse half."""
+    complete = {each.number: each for each in run(planned(tmp_path / "none")).study.trained}
+    assert {each.state for each in complete.values()} == {TrialState.COMPLETE}
+    assert {len(each.curve) for each in complete.values()} == {5}
+
+    session = run(planned(tmp_path / "stops", f"search.scheduler={scheduler}"))
+    stopped = [each for each in session.study.trained if each.state is TrialState.STOPPED]
+    assert stopped
+    for trial in stopped:
+        assert trial.hyperparameters == complete[trial.number].hyperparameters
+        assert len(trial.curve) < 5, "it was stopped before its last epoch"
+        assert trial.reason.startswith(f"stopped early by {session.plan.spec.search.scheduler.type}")
+    best = max(complete.values(), key=lambda each: each.values or (0.0,))
+    assert best.number not in [each.number for each in stopped]
+    assert session.end is End.TRIALS
+
+
+def test_a_resumed_sweep_stops_as_strictly_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    """The scheduler's memory is rebuilt from the study: a bad trial after the resumption meets the old rungs."""
+    plan = planned(tmp_path, "search.scheduler=asha", "search.trials=4", "space.learning_rate_multiplier=[0.1, 0.11]")
+    run(plan)
+    worse = planned(tmp_path, "search.scheduler=asha", "search.trials=5", "space.learning_rate_multiplier=[0.1, 0.11]")
+    bad = replace(worse, space=planned(tmp_path, "space.learning_rate_multiplier=0.0001").space)
+    session = run(bad)
+    last = session.study.trained[-1]
+    assert last.hyperparameters["learning_rate_multiplier"] == 0.0001
+    assert last.state is TrialState.STOPPED
+
+
+def test_a_failed_trial_is_failed_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    session = run(planned(tmp_path, fault("out_of_memory"), "search.scheduler=asha", "search.trials=4"))
+    states = [each.state for each in session.study.trained]
+    assert states[0] is TrialState.FAILED
+    assert TrialState.FAILED not in states[1:]
+    assert session.end is End.TRIALS
+    assert session.study.trained[0].values is not None, "what it had reached before is kept"
+
+
+def test_the_target_ends_the_sweep_early(tmp_path: Path) -> None:
+    session = run(planned(tmp_path, "objective={maximize: valid_accuracy, target: 0.6}", "search.trials=50"))
+    assert session.end is End.TARGET
+    assert len(session.study.trained) < 50
+    assert any(each.values and each.values[0] >= 0.6 for each in session.study.trained)
+
+
+def test_the_time_limit_holds(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "backend={type: fake, seconds_per_epoch: 0.5}", "search.trials=500", "budget.hours=0.001")
+    session = run(plan)
+    assert session.end is End.TIME
+    assert session.seconds >= 3.6
+    assert session.seconds < 30
+    cut_off = session.study.trained[-1]
+    assert cut_off.state is TrialState.STOPPED
+    assert "time limit" in cut_off.reason
+
+
+def test_concurrency_is_used_and_held(tmp_path: Path) -> None:
+    counter = Counter()
+    plan = planned(tmp_path, "backend={type: fake, seconds_per_epoch: 0.2}", "search.concurrency=2", "search.trials=6")
+    session = run(plan, counter)
+    assert counter.most == 2
+    assert len(session.study.trained) == 6
+
+
+def test_a_duplicate_is_not_trained_twice(tmp_path: Path) -> None:
+    session = run(
+        planned(tmp_path, "space={n_epochs: [1, 2], batch_size: 4, learning_rate_multiplier: 0.1}", "search.trials=9")
+    )
+    assert session.end is End.EXHAUSTED
+    assert sorted(each.hyperparameters["n_epochs"] for each in session.study.trained) == [1, 2]
+    assert all(each.values is not None for each in session.study.trials)
