@@ -97,6 +97,7 @@ class LocalBackend:
                 return [Failure(FailureKind.USER, f"the data file {file.path} is gone", "prepare the data again")]
         from backends.local.workbench import BENCH
 
+        self._enter()
         try:
             for part in ("train", "valid"):
                 data = BENCH.data(resolved.base, resolved.task, request.dataset, part, resolved.max_length)
