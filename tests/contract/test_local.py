@@ -18,10 +18,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-pytest.register_assert_rewrite("backends.testing")
-
-from backends.local import LocalBackend  # noqa: E402
-from backends.testing import BackendContract  # noqa: E402
+from backends.local import LocalBackend
+from backends.testing import BackendContract
 
 pytestmark = pytest.mark.contract
 
