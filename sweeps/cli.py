@@ -248,20 +248,22 @@ def status(places: Places, name: str | None, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("name", required=False)
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @click.pass_obj
-def ui(places: Places, port: int) -> None:
-    """Open the MLflow UI on the sweeps that ran here."""
+def ui(places: Places, name: str | None, port: int) -> None:
+    """Serve the MLflow UI, and say where the trials of the sweep NAME (default: the latest one) are compared."""
     from sweeps import tracking
 
+    name = name or next(iter(places.names()), None)
+    if name is None or not places.run_table(name).exists():
+        raise SweepError(f"there is no such sweep in {_relative(places.root)}", "sweep run FILE starts one")
+    table = places.run_table(name).read_text(encoding="utf-8")
     uri = _environment(places, None).tracking_uri
     if uri.startswith("http"):
-        _say(f"the tracking server is at {uri}")
-        click.launch(uri)
+        _say(f"the trials of `{name}`: {uri.rstrip('/')}/{table.lstrip('/')}")
         return
-    if not places.root.exists():
-        raise SweepError(f"there is no sweep in {_relative(places.root)}", "sweep run FILE starts one")
-    _say(f"MLflow UI on http://127.0.0.1:{port}   (Ctrl-C ends it)")
+    _say(f"the trials of `{name}`: http://127.0.0.1:{port}/{table.lstrip('/')}   (Ctrl-C ends the server)")
     code = subprocess.run(tracking.serve_ui(uri, port), check=False).returncode
     if code not in (0, -2, 130):
         raise SweepError("the MLflow UI ended at once", f"is port {port} taken? try --port {port + 1}")

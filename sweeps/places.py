@@ -39,6 +39,10 @@ class Places:
         """Make `study_name` the name of the sweep's study from now on."""
         (self.sweep(name) / "study-name").write_text(study_name, encoding="utf-8")
 
+    def run_table(self, name: str) -> Path:
+        """The file with the path, at a server of the MLflow UI, of the sweep's table of runs."""
+        return self.sweep(name) / "mlflow-table"
+
     def log(self, name: str) -> Path:
         """The file that the libraries' own messages go to."""
         return self.sweep(name) / "log.txt"

@@ -82,6 +82,7 @@ def run(
         say("starting Ray and MLflow")
         engine.connect(environment.ray_address, log)  # meanwhile the tracker makes the tables of a new database
         run_id = _start_tracking(tracker, plan, study)
+        places.run_table(name).write_text(tracker.table_path(), encoding="utf-8")
         plan = with_gpus(plan, engine.gpus())
         with closing(plan.open_backend()) as backend:
             housekeeper = _Housekeeper(plan, backend)

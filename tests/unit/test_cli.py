@@ -140,8 +140,14 @@ def test_completion_scripts_are_printed(file: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize(
     "arguments",
-    [["spaces", "--json"], ["spaces", "--scope", "local", "--json"], ["backends", "--json"], ["doctor", "--json"]]
-    + [["backends", "fake", "--json"], ["status", "--json"]],
+    [
+        ["spaces", "--json"],
+        ["spaces", "--scope", "local", "--json"],
+        ["backends", "--json"],
+        ["backends", "fake", "--json"],
+        ["doctor", "--json"],
+        ["status", "--json"],
+    ],
 )
 def test_every_reading_command_has_json(file: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     code, out, _ = sweep(capsys, *arguments)
@@ -154,7 +160,8 @@ def test_what_starts_nothing_loads_no_heavy_library(file: Path, arguments: list[
     script = (
         "import sys\nfrom sweeps import cli\nsys.argv = ['sweep', *sys.argv[1:]]\n"
         "try:\n    cli.main()\nexcept SystemExit as end:\n    code = end.code\n"
-        "loaded = {'torch', 'ray', 'mlflow', 'transformers', 'peft', 'pandas', 'datasets', 'openai'} & set(sys.modules)\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'transformers', 'peft', 'pandas', 'datasets', 'openai'}\n"
+        "loaded = heavy & set(sys.modules)\n"
         "sys.exit(f'loaded: {loaded}' if loaded else code)\n"
     )
     done = subprocess.run(

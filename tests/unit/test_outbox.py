@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from sweeps import outbox
-from sweeps.outbox import Outbox, RejectedError, UnreachableError
-from sweeps.projection import Point, Projection
+from sweeps.tracking import outbox
+from sweeps.tracking.outbox import Outbox, RejectedError, UnreachableError
+from sweeps.tracking.projection import Point, Projection
 
 pytestmark = pytest.mark.unit
 

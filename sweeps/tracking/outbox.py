@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from sweeps.projection import Point, Projection
+from sweeps.tracking.projection import Point, Projection
 
 PAUSE_S = 1.0
 """Between two rounds: what comes in meanwhile is written in one go."""

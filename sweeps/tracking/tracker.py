@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import quote
 
 from backends.contract import Event
-from sweeps import projection as project
-from sweeps import reachability
 from sweeps.errors import SweepError
-from sweeps.outbox import Outbox, RejectedError, UnreachableError
-from sweeps.projection import Content, Point, Projection, TrackedDataset, TrackedPart
 from sweeps.record import Trial
+from sweeps.tracking import projection as project
+from sweeps.tracking import reachability
+from sweeps.tracking.outbox import Outbox, RejectedError, UnreachableError
+from sweeps.tracking.projection import Content, Point, Projection, TrackedDataset, TrackedPart
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -176,7 +176,7 @@ class Tracker:
         self._opening.join(OPEN_S)
         if self._opening.is_alive():
             message = f"MLflow was not ready at {reachability.shown(self._uri)} within {OPEN_S:g} s"
-            raise SweepError(message, "try again; if the disk is a network's, give another place by --tracking-uri")
+            raise SweepError(message, "try again; if the disk is a network's, give another place by MLFLOW_TRACKING_URI")
         if self._failure is not None:
             raise self._refused(self._failure) from self._failure
 
@@ -205,7 +205,7 @@ class Tracker:
         if not isinstance(error, (UnreachableError, RejectedError)):
             raise error
         message = f"MLflow at {reachability.shown(self._uri)} does not take the sweep: {error}"
-        return SweepError(message, "give another place by --tracking-uri or MLFLOW_TRACKING_URI")
+        return SweepError(message, "give another place by MLFLOW_TRACKING_URI")
 
     def _adopt(self, parent: _Run, sweep_id: str) -> None:
         found = self._search(f"tags.`{project.SWEEP_TAG}` = '{sweep_id}'")

@@ -58,7 +58,7 @@ def _check_file(uri: str) -> None:
             database.execute("BEGIN IMMEDIATE")
             database.rollback()
     except (OSError, sqlite3.Error) as error:
-        hint = "give another place by --tracking-uri or MLFLOW_TRACKING_URI, or move the file away"
+        hint = "give another place by MLFLOW_TRACKING_URI, or move the file away"
         raise SweepError(f"the MLflow database {path} cannot be used: {error}", hint) from error
 
 
@@ -88,7 +88,7 @@ def _twice(uri: str, ask: Callable[[], None]) -> None:
             if last:
                 reason = getattr(error, "reason", None) or error
                 hint = (
-                    "start it, or give another place by --tracking-uri or MLFLOW_TRACKING_URI; "
+                    "start it, or give another place by MLFLOW_TRACKING_URI; "
                     "without either, a database in the sweep's own folder is used"
                 )
                 raise SweepError(f"MLflow does not answer at {shown(uri)}: {reason}", hint) from error

@@ -1,0 +1,5 @@
+"""MLflow: one parent run a sweep, one child run a trial, projected from what the study records."""
+
+from sweeps.tracking.tracker import TrackedDataset, TrackedPart, Tracker, default_uri, serve_ui, table_path
+
+__all__ = ["TrackedDataset", "TrackedPart", "Tracker", "default_uri", "serve_ui", "table_path"]
