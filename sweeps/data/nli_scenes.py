@@ -26,8 +26,7 @@ _DENIED: Mapping[Label, Label] = {
 Scene: TypeAlias = dict[str, str]
 """What is said of one event: aspect -> value. `who`, `act` and `thing` always, the other aspects where mentioned."""
 
-ASIDES = ("manner", "quality", "colour", "place", "time")
-REMARKS = ("quality", "colour", "place", "time")
+ASIDES = ("quality", "place", "time")
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,7 @@ def aspects_of(words: Words) -> Mapping[str, Taxonomy | Opposites]:
         "act": Opposites(words.acts, words.plain_acts),
         "thing": Taxonomy(words.things, "thing"),
         "number": Taxonomy(words.numbers, "some"),
-        "manner": Opposites(words.manners),
         "quality": Opposites(words.qualities),
-        "colour": Taxonomy(words.colours, None),
         "place": Taxonomy(words.places, None),
         "time": Taxonomy(words.seasons, None),
     }
@@ -132,21 +129,21 @@ def _who(scene: Scene, article: str) -> str:
 
 
 def _thing(scene: Scene) -> str:
-    described = " ".join(scene[aspect] for aspect in ("quality", "colour") if aspect in scene)
+    quality = scene.get("quality", "")
     if "number" in scene:
-        return " ".join(f"{scene['number']} {described} {plural(scene['thing'])}".split())
-    return with_article(f"{described} {scene['thing']}".strip())
+        return " ".join(f"{scene['number']} {quality} {plural(scene['thing'])}".split())
+    return with_article(f"{quality} {scene['thing']}".strip())
 
 
 _PATTERNS = {
-    "plain": "{who} is {no} {manner} {acting} {thing} {place} {time}.",
-    "passive": "{thing} {be} {no} {manner} being {acted} by {who} {place} {time}.",
-    "time_first": "{time}, {who} is {no} {manner} {acting} {thing} {place}.",
-    "place_first": "{place}, {who} is {no} {manner} {acting} {thing} {time}.",
-    "there": "there {be} {thing} that {who} is {manner} {acting} {place} {time}.",
-    "cleft": "it is {who} who is {manner} {acting} {thing} {place} {time}.",
-    "seen": "people can see {who} {manner} {acting} {thing} {place} {time}.",
-    "one_who": "the one who is {manner} {acting} {thing} {place} {time} is {who}.",
+    "plain": "{who} is {no} {acting} {thing} {place} {time}.",
+    "passive": "{thing} {be} {no} being {acted} by {who} {place} {time}.",
+    "time_first": "{time}, {who} is {no} {acting} {thing} {place}.",
+    "place_first": "{place}, {who} is {no} {acting} {thing} {time}.",
+    "there": "there {be} {thing} that {who} is {acting} {place} {time}.",
+    "cleft": "it is {who} who is {acting} {thing} {place} {time}.",
+    "seen": "people can see {who} {acting} {thing} {place} {time}.",
+    "one_who": "the one who is {acting} {thing} {place} {time} is {who}.",
 }
 
 
@@ -163,13 +160,13 @@ def sentence(scene: Scene, pattern: str, article: str = "a", denied: bool = Fals
         acting=acting,
         acted=acted,
         thing=_thing(scene),
-        **{aspect: scene.get(aspect, "") for aspect in ("manner", "place", "time")},
+        **{aspect: scene.get(aspect, "") for aspect in ("place", "time")},
     )
     return _tidy(text)
 
 
 def remark(scene: Scene, aspect: str, denied: bool = False) -> str:
-    """Say one aspect of the scene by itself: a colour, a quality, a place or a time."""
+    """Say one aspect of the scene by itself: its quality, place or time."""
     no = "not" if denied else ""
     if aspect in ("place", "time"):
         subject = _who(scene, "the") if aspect == "place" else "this"
@@ -197,9 +194,9 @@ class World:
 
     def _event(self, rng: Random, label: Label) -> Pair:
         focus = rng.choice(["who", "act", "act", "thing", "thing", "number", *ASIDES])
-        denied = rng.random() < 0.25
+        denied = rng.random() < 0.2
         claim = self._claim(rng, focus)
-        if focus in REMARKS and rng.random() < 0.6:
+        if focus in ASIDES and rng.random() < 0.6:
             hypothesis = remark(claim, focus, denied)
         else:
             hypothesis = sentence(claim, rng.choice(self.words.patterns), "the", denied)
@@ -212,7 +209,7 @@ class World:
                 scene[aspect] = said
         # As many asides in the premise under each label, so that its length tells nothing.
         unclaimed = [each for each in ASIDES if each not in claim]
-        missing = rng.choice((2, 2, 3)) - sum(each in scene for each in ASIDES)
+        missing = rng.choice((1, 2)) - sum(each in scene for each in ASIDES)
         for aspect in rng.sample(unclaimed, max(0, missing)):
             scene[aspect] = self._aspects[aspect].draw(rng)
         return Pair(sentence(scene, rng.choice(self.words.patterns)), hypothesis, label)
@@ -240,7 +237,7 @@ class World:
         one, other = rng.sample(self.words.names, 2)
         pair = rng.choice(self.words.comparisons)
         more, less = rng.sample([side[0] for side in pair], 2)
-        denied = rng.random() < 0.25
+        denied = rng.random() < 0.2
         hypothesis = f"{one} is {'not ' if denied else ''}{more} than {other}."
         relation = _DENIED[label] if denied else label
         if relation == "neutral":

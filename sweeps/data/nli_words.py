@@ -18,16 +18,15 @@ Opposition: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
 """Two sides; the words of one side mean the same, and exclude those of the other."""
 
 NAMES = """
-    Anna Bruno Carla David Elena Felix Greta Hugo Ida Jonas Klara Leon Marta Nils Olga Paul Rosa Simon Tessa Viktor
-    | Alice Boris Celia Dario Edith Frank Helga Ivan Judit Karl Laura Milan
-    | Agnes Bela Cora Dennis Erika Georg Hanna Igor Julia Kevin Lydia Moritz"""
+    Anna Bruno Carla David Elena Felix Greta Hugo Ida Jonas Klara Leon Marta Nils Olga Paul
+    | Alice Boris Celia Dario Edith Frank Helga Ivan Judit Karl
+    | Agnes Bela Cora Dennis Erika Georg Hanna Igor Julia Kevin"""
 
 PEOPLE = {
     "artist": "painter sculptor poet | novelist illustrator | engraver potter",
     "musician": "pianist drummer violinist | flautist cellist | trumpeter guitarist",
     "athlete": "swimmer boxer runner | wrestler gymnast | skater rower",
     "doctor": "surgeon dentist cardiologist | oculist neurologist | radiologist paediatrician",
-    "scientist": "chemist biologist physicist | botanist geologist | astronomer zoologist",
     "soldier": "captain sergeant corporal | colonel lieutenant | general private",
 }
 
@@ -39,26 +38,21 @@ THINGS = {
     "instrument": "violin drum flute piano | guitar harp trumpet | cello clarinet banjo",
     "garment": "coat shirt scarf skirt | jacket sweater glove | hat dress sock",
     "animal": "dog cat horse goat | sheep rabbit cow | pig donkey duck",
-    "jewel": "ruby diamond emerald pearl | sapphire opal amethyst | topaz garnet jade",
     "toy": "doll kite marble puppet | balloon top rattle | puzzle ball robot",
-    "cake": "muffin waffle brownie biscuit | pancake doughnut cookie | scone tart pretzel",
 }
 
 PLACES = {
     "in a house": """
-        in the kitchen, in the bedroom, in the attic, in the cellar
+        in the kitchen, in the bedroom, in the attic
         | in the hallway, in the bathroom
         | in the pantry, in the nursery""",
-    "near the water": """
-        by the river, by the lake, by the sea, by the pond
-        | by the canal, by the stream
-        | by the bay, by the well""",
+    "near the water": "by the river, by the lake, by the sea | by the canal, by the stream | by the bay, by the well",
     "in a shop": """
-        at the bakery, at the pharmacy, at the bookshop, at the butcher
+        at the bakery, at the pharmacy, at the bookshop
         | at the grocery, at the florist
         | at the stationer, at the tailor""",
-    "in the countryside": """
-        in the meadow, in the forest, in the orchard, in the vineyard
+    "in the country": """
+        in the meadow, in the forest, in the orchard
         | in the pasture, in the valley
         | in the field, in the wood""",
 }
@@ -70,33 +64,18 @@ SEASONS = {
     "in winter": "in December | in January | in February",
 }
 
-COLOURS = {
-    "red": "crimson scarlet | vermilion maroon | burgundy carmine",
-    "blue": "navy azure | cobalt indigo | turquoise cyan",
-    "green": "olive lime | moss mint | khaki teal",
-    "yellow": "golden mustard | amber canary | saffron blond",
-    "white": "ivory cream | snowy pale | chalky milky",
-}
-
 NUMBERS = {"some": "two three four five | six seven eight | nine ten eleven"}
 
 QUALITIES = """
-    big large huge / small little tiny; clean spotless / dirty filthy; expensive costly / cheap inexpensive;
+    big large / small little; clean spotless / dirty filthy; expensive costly / cheap inexpensive;
     wet soaked / dry parched; beautiful lovely / ugly hideous; common ordinary / rare unusual
-    | old ancient / new modern; hot warm / cold chilly; heavy weighty / light weightless; smooth even / rough uneven
-    | broken damaged / intact whole; thick broad / thin narrow; precious valuable / worthless useless;
-    hard firm / soft tender"""
-
-MANNERS = """
-    quickly swiftly rapidly / slowly unhurriedly; loudly noisily / quietly silently; happily gladly / sadly unhappily;
-    carefully cautiously / carelessly recklessly
-    | angrily furiously / calmly peacefully; secretly covertly / openly publicly;
-    eagerly willingly / reluctantly unwillingly
-    | gently tenderly / roughly harshly; skilfully expertly / clumsily badly; proudly boldly / shyly timidly"""
+    | old ancient / new modern; hot warm / cold chilly; smooth even / rough uneven; broken damaged / intact whole
+    | thick broad / thin narrow; precious valuable / worthless useless; hard firm / soft tender;
+    heavy weighty / light weightless"""
 
 ACTS = """
     buying:bought purchasing:purchased / selling:sold vending:vended;
-    fixing:fixed repairing:repaired mending:mended / breaking:broken smashing:smashed;
+    fixing:fixed repairing:repaired / breaking:broken smashing:smashed;
     hiding:hidden concealing:concealed / showing:shown displaying:displayed;
     pushing:pushed shoving:shoved / pulling:pulled dragging:dragged;
     cleaning:cleaned washing:washed / soiling:soiled staining:stained
@@ -135,10 +114,8 @@ class Words:
     things: Mapping[str, tuple[str, ...]]
     places: Mapping[str, tuple[str, ...]]
     seasons: Mapping[str, tuple[str, ...]]
-    colours: Mapping[str, tuple[str, ...]]
     numbers: Mapping[str, tuple[str, ...]]
     qualities: tuple[Opposition, ...]
-    manners: tuple[Opposition, ...]
     acts: tuple[Opposition, ...]
     plain_acts: tuple[str, ...]
     comparisons: tuple[Opposition, ...]
@@ -165,10 +142,8 @@ def words_of(*splits: Split) -> Words:
         things=taxonomy(THINGS),
         places=taxonomy(PLACES, ","),
         seasons=taxonomy(SEASONS, ","),
-        colours=taxonomy(COLOURS),
         numbers=taxonomy(NUMBERS),
         qualities=oppositions(QUALITIES),
-        manners=oppositions(MANNERS),
         acts=oppositions(ACTS),
         plain_acts=members(PLAIN_ACTS),
         comparisons=oppositions(COMPARISONS),

@@ -138,16 +138,16 @@ def test_one_and_the_same_premise_never_fits_two_labels(split: Split) -> None:
 
 def test_what_follows_from_a_kind_and_from_an_opposite() -> None:
     rng = Random(0)
-    colours = Taxonomy({"red": ("crimson",), "blue": ("navy",)}, None)
+    seasons = Taxonomy({"spring": ("May",), "winter": ("January",)}, None)
 
     def said(aspect: Taxonomy | Opposites, value: str, label: Label) -> set[str | None]:
         return {aspect.fitting(value, label, rng) for _ in range(200)}
 
-    assert said(colours, "red", "entailment") == {"crimson", "red"}
-    assert said(colours, "red", "contradiction") == {"navy", "blue"}
-    assert said(colours, "red", "neutral") == {None}
-    assert said(colours, "navy", "entailment") == {"navy"}
-    assert said(colours, "navy", "neutral") == {"blue", None}
+    assert said(seasons, "spring", "entailment") == {"May", "spring"}
+    assert said(seasons, "spring", "contradiction") == {"January", "winter"}
+    assert said(seasons, "spring", "neutral") == {None}
+    assert said(seasons, "January", "entailment") == {"January"}
+    assert said(seasons, "January", "neutral") == {"winter", None}
     sizes = Opposites([(("big", "large"), ("small",)), (("old",), ("new",))])
     assert said(sizes, "big", "entailment") == {"big", "large"}
     assert said(sizes, "big", "contradiction") == {"small"}
@@ -155,18 +155,12 @@ def test_what_follows_from_a_kind_and_from_an_opposite() -> None:
 
 
 def test_sentences_are_english() -> None:
-    scene = {
-        "who": "artist",
-        "act": "hiding:hidden",
-        "thing": "daisy",
-        "number": "two",
-        "colour": "red",
-        "time": "in May",
-    }
-    assert sentence(scene, "time_first") == "In May, an artist is hiding two red daisies."
-    assert sentence(scene, "passive", denied=True) == "Two red daisies are not being hidden by an artist in May."
-    assert sentence(scene, "there", denied=True) == "An artist is not hiding two red daisies in May."
-    assert remark(scene, "colour", denied=True) == "The daisies are not red."
+    scene = {"who": "artist", "act": "hiding:hidden", "thing": "daisy", "number": "two", "quality": "old"}
+    scene["time"] = "in May"
+    assert sentence(scene, "time_first") == "In May, an artist is hiding two old daisies."
+    assert sentence(scene, "passive", denied=True) == "Two old daisies are not being hidden by an artist in May."
+    assert sentence(scene, "there", denied=True) == "An artist is not hiding two old daisies in May."
+    assert remark(scene, "quality", denied=True) == "The daisies are not old."
     assert remark(scene, "time") == "This is happening in May."
     assert [plural(noun) for noun in ("toy", "bus", "scarf", "peach")] == ["toys", "buses", "scarves", "peaches"]
 
