@@ -1,0 +1,136 @@
+"""What a trial costs that does nothing: a whole sweep on the fake backend, against Ray Tune's own loop on a no-op."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measure
+
+SIZES = (10, 100, 1000)
+WAYS = ("sweep", "ray-tune")
+CONCURRENCY = 4
+_TIMEOUT_S = 900.0
+_CLEAN = {"MLFLOW_TRACKING_URI": "", "SWEEP_STORAGE": "", "RAY_ADDRESS": "", "RAY_USAGE_STATS_ENABLED": "0"}
+
+_SWEEP = f"""
+name: noop
+data: {{source: "builtin:nli", train_examples: 60, valid_examples: 30, test_examples: 30,
+        prompt: "{{premise}}\\n{{hypothesis}}\\n\\n###\\n\\n", completion: " {{label}}"}}
+backend: {{type: fake}}
+space:
+  n_epochs: 1
+  learning_rate_multiplier: {{low: 0.02, high: 0.2, log: true}}
+search: {{sampler: random, scheduler: none, concurrency: {CONCURRENCY}}}
+objective: {{maximize: valid_accuracy}}
+"""
+
+
+# -------------------------------------------------------------------------------------------------------------- measure
+def benchmark(sizes: Sequence[int] = SIZES) -> dict[str, Any]:
+    """Run both ways at each size, interleaved, and return what they took and left on disk."""
+    results = []
+    for trials in sizes:
+        for way in WAYS:
+            results.append({"way": way, "trials": trials, **_measured(way, trials)})
+            print(f"  no-op {way:8} {trials:5} trials  {results[-1]['seconds']:7.1f} s", flush=True)
+    return {"results": results, "marginal": _marginals(results, sizes), "concurrency": CONCURRENCY}
+
+
+def _measured(way: str, trials: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        root = Path(folder)
+        arguments: tuple[str, ...]
+        before = measure.calibrate()
+        if way == "sweep":
+            file = root / "noop.yaml"
+            file.write_text(_SWEEP, encoding="utf-8")
+            done = root / "written"
+            arguments = ("-m", "sweeps.cli", "--root", str(done), "run", str(file), "--set", f"search.trials={trials}")
+        else:
+            done = root / "written"
+            arguments = ("-m", "benchmarks.noop", "--trials", str(trials), "--folder", str(done))
+        ran = measure.run_process(measure.python(*arguments), _TIMEOUT_S, _CLEAN)
+        files = [each for each in done.rglob("*") if each.is_file()]
+        return {
+            "seconds": ran.seconds,
+            "cpu_seconds": ran.cpu_seconds,
+            "driver_peak_bytes": ran.peak_bytes,
+            "tree_peak_bytes": ran.tree_peak_bytes,
+            "files": len(files),
+            "bytes": sum(each.stat().st_size for each in files),
+            "before": before,
+            "after": measure.calibrate(),
+        }
+
+
+def _marginals(results: Sequence[dict[str, Any]], sizes: Sequence[int]) -> list[dict[str, Any]]:
+    seconds = {(each["way"], each["trials"]): each["seconds"] for each in results}
+    return [
+        {
+            "way": way,
+            "few": few,
+            "many": many,
+            "ms": measure.marginal_ms(few, seconds[way, few], many, seconds[way, many]),
+        }
+        for way in WAYS
+        for few, many in itertools.pairwise(sizes)
+    ]
+
+
+# ----------------------------------------------------------------------------------------------- the peer, as a process
+def _ray_tune(trials: int, folder: Path) -> None:
+    """Run no-op trials through Ray Tune as fast as it goes: a class, actors reused, no loggers, no dashboard."""
+    from sweeps.engine import _RAY_ENVIRONMENT, OBJECT_STORE_BYTES, SERVICE_TRIAL_CPUS
+
+    os.environ.update(_RAY_ENVIRONMENT)
+    import ray
+    from ray import tune
+
+    class Nothing(tune.Trainable):
+        def setup(self, config: dict[str, Any]) -> None:
+            self._rate = config["learning_rate_multiplier"]
+
+        def step(self) -> dict[str, Any]:
+            return {"valid_accuracy": self._rate, "done": True}
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.setup(new_config)
+            return True
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            pass
+
+        def load_checkpoint(self, checkpoint: Any) -> None:
+            pass
+
+    ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False)
+    start = time.perf_counter()
+    tune.run(
+        Nothing,
+        name="noop",
+        config={"learning_rate_multiplier": tune.loguniform(0.02, 0.2)},
+        num_samples=trials,
+        max_concurrent_trials=CONCURRENCY,
+        resources_per_trial=tune.PlacementGroupFactory([{"CPU": SERVICE_TRIAL_CPUS}]),
+        storage_path=str(folder),
+        reuse_actors=True,
+        verbose=0,
+    )
+    print(json.dumps({"trials": trials, "seconds": time.perf_counter() - start}))
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=_ray_tune.__doc__)
+    parser.add_argument("--trials", type=int, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    given = parser.parse_args()
+    _ray_tune(given.trials, given.folder)
