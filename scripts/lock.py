@@ -25,7 +25,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder, "bin", "python")
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        for requirements, name in ((runtime, "requirements.lock"), (project["dependency-groups"]["dev"], "requirements-dev.lock")):
+        for requirements, name in (
+            (runtime, "requirements.lock"),
+            (project["dependency-groups"]["dev"], "requirements-dev.lock"),
+        ):
             before = set(_installed(python))
             subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
             added = [each for each in _installed(python) if each not in before]

@@ -202,8 +202,6 @@ def run(
     from sweeps.report.progress import Progress
 
     made = _plan(places, file, located, model, overrides, estimate=False)
-    if fallback := screen.fallback_line(made):
-        _say(fallback)
     for each in screen.findings(made.findings):
         _err.print(each, soft_wrap=True)
     _say(f"data: {screen.data_line(made)}")

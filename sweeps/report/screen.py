@@ -93,16 +93,6 @@ def data_line(plan: SweepPlan) -> str:
     return f"{data.source}: {counts}"
 
 
-def fallback_line(plan: SweepPlan) -> str | None:
-    """Say that the fallback was taken, or None where it was not."""
-    data = plan.data
-    if data.fallback_from is None:
-        return None
-    return (
-        f"`{data.fallback_from}` is not there: using {data.source} instead. These are no {data.fallback_from} results."
-    )
-
-
 def findings(found: Sequence[Finding]) -> Iterable[RenderableType]:
     """Show what the checks found, one line each with the remedy."""
     for each in found:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,6 +150,20 @@ def test_concurrency_is_used_and_held(tmp_path: Path) -> None:
     session = run(plan, counter)
     assert counter.most == 2
     assert len(session.study.trained) == 6
+
+
+def test_one_worker_takes_one_trial_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes: list[int] = []
+    heard = engine._SessionCallback.on_trial_result
+
+    def listen(self: engine._SessionCallback, **info: Any) -> None:
+        processes.append(info["result"]["pid"])
+        heard(self, **info)
+
+    monkeypatch.setattr(engine._SessionCallback, "on_trial_result", listen)
+    run(planned(tmp_path, "search.trials=5"))
+    assert len(processes) >= 5 * 4
+    assert len(set(processes)) == 1
 
 
 def test_a_duplicate_is_not_trained_twice(tmp_path: Path) -> None:

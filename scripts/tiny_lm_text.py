@@ -1,0 +1,58 @@
+"""Unlabelled text about the small world of `builtin:nli`: what `builtin:tiny-lm` reads in its pre-training.
+
+Statements about every word, and an event with a claim about it. The claim is joined by words such as `So`, `Maybe`
+and `It is not true that`, or followed by a remark such as `That is so.` No label of the task is ever written, and no
+premise that a labelled pair may use (`reserved`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from random import Random
+
+from sweeps.data.nli import LABELS, Label, pair, reserved
+from sweeps.data.nli_words import SPLITS, Words, words_of
+
+SECTION_BREAK = "\n\n###\n\n"
+
+JOINED: Mapping[Label, tuple[str, ...]] = {
+    "entailment": ("So", "That means", "Surely"),
+    "contradiction": ("It is not true that", "It is false that", "Never"),
+    "neutral": ("Maybe", "Perhaps", "Who knows whether"),
+}
+REMARKS: Mapping[Label, tuple[str, ...]] = {
+    "entailment": ("That is so.", "Of course."),
+    "contradiction": ("That is not so.", "No way."),
+    "neutral": ("That may be.", "Who knows."),
+}
+BREAKS = ("\n", "\n\n", SECTION_BREAK)
+
+STATEMENTS, REMARKED = 0.12, 0.50
+"""Shares of the passages that are statements about words, and that are claims with a remark; the rest is joined."""
+
+
+def passages(seed: int) -> Iterator[str]:
+    """Yield short passages without end, the same ones for the same seed."""
+    rng, words = Random(f"text {seed}"), words_of(*SPLITS)
+    statements = sorted(_statements(words))
+    while True:
+        kind, relation = rng.random(), rng.choice(LABELS)
+        if kind < STATEMENTS:
+            yield rng.choice(statements)
+            continue
+        premise, claim = pair(rng, words, relation)
+        if reserved(premise):
+            continue
+        if kind < STATEMENTS + REMARKED:
+            yield f"{premise}\n{claim}{rng.choice(BREAKS)}{rng.choice(REMARKS[relation])}"
+        else:
+            yield f"{premise}\n{rng.choice(JOINED[relation])} {claim}"
+
+
+def _statements(words: Words) -> Iterator[str]:
+    for kind, members in words.things.items():
+        yield from (f"{'An' if each[0] in 'aeiou' else 'A'} {each} is a kind of {kind}." for each in members)
+    for kind, members in words.places.items():
+        yield from (f"{each[0].upper()}{each[1:]} is {kind}." for each in members)
+    for one, other in words.opposite.items():
+        yield f"{one.capitalize()} is the opposite of {other}."
