@@ -67,9 +67,9 @@ def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, model_max_length=512)
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, seed: int, size: int) -> Iterator[torch.Tensor]:
+def batches(tokenizer: PreTrainedTokenizerFast, seed: int, size: int, remarked: float) -> Iterator[torch.Tensor]:
     """Yield padded batches (size, T) of passages of like length."""
-    text, rng = passages(seed), Random(seed)
+    text, rng = passages(seed, remarked), Random(seed)
     while True:
         encoded = [
             tokenizer(each)["input_ids"] + [tokenizer.eos_token_id] for each in itertools.islice(text, size * 16)
@@ -108,6 +108,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--batch", type=int, default=64, help="passages in a batch")
     parser.add_argument("--learning-rate", type=float, default=4e-3, help="the peak; warm-up, constant, linear decay")
+    parser.add_argument("--remarked", type=float, default=0.5, help="share of passages that are claims with a remark")
+    parser.add_argument("--go-on-from", type=Path, help="a model of an earlier run of this script")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -115,10 +117,15 @@ def main() -> None:
     torch.manual_seed(options.seed)
     transformers.utils.logging.disable_progress_bar()
 
-    tokenizer = make_tokenizer(vocabulary=1024)
-    model = make_model(tokenizer)
+    if options.go_on_from is None:
+        tokenizer = make_tokenizer(vocabulary=1024)
+        model = make_model(tokenizer)
+    else:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(options.go_on_from)
+        model = LlamaForCausalLM.from_pretrained(options.go_on_from, dtype=torch.float32)
+    model.train()
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.05, fused=True)
-    source = batches(tokenizer, options.seed, options.batch)
+    source = batches(tokenizer, options.seed, options.batch, options.remarked)
     began, tokens, average = time.monotonic(), 0, 0.0
     for step in range(options.steps):
         decay = (options.steps - step) / (0.4 * options.steps)

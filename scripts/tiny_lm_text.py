@@ -27,12 +27,15 @@ REMARKS: Mapping[Label, tuple[str, ...]] = {
 }
 BREAKS = ("\n", "\n\n", SECTION_BREAK)
 
-STATEMENTS, REMARKED = 0.12, 0.50
-"""Shares of the passages that are statements about words, and that are claims with a remark; the rest is joined."""
+STATEMENTS = 0.12
+"""Share of the passages that are statements about words."""
 
 
-def passages(seed: int) -> Iterator[str]:
-    """Yield short passages without end, the same ones for the same seed."""
+def passages(seed: int, remarked: float = 0.5) -> Iterator[str]:
+    """Yield short passages without end, the same ones for the same arguments.
+
+    `remarked` is the share of passages that are claims with a remark; in the rest the claim is joined.
+    """
     rng, words = Random(f"text {seed}"), words_of(*SPLITS)
     statements = sorted(_statements(words))
     while True:
@@ -43,7 +46,7 @@ def passages(seed: int) -> Iterator[str]:
         premise, claim = pair(rng, words, relation)
         if reserved(premise):
             continue
-        if kind < STATEMENTS + REMARKED:
+        if kind < STATEMENTS + remarked:
             yield f"{premise}\n{claim}{rng.choice(BREAKS)}{rng.choice(REMARKS[relation])}"
         else:
             yield f"{premise}\n{rng.choice(JOINED[relation])} {claim}"

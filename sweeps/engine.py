@@ -49,6 +49,10 @@ _RAY_ENVIRONMENT = {
 }
 
 
+SLOT = "sweep_trial"
+"""A resource of a Ray started here, of which each trial takes its share: so many run at once and no more."""
+
+
 def connect(address: str | None, log: logging.Handler) -> None:
     """Start Ray on this machine, or join the cluster at `address`. Idempotent. Raises SweepError where that fails."""
     if ray.is_initialized():
@@ -57,7 +61,11 @@ def connect(address: str | None, log: logging.Handler) -> None:
         os.environ.setdefault(name, value)
     ray_log = logging.getLogger("ray")
     ray_log.handlers[:], ray_log.propagate = [log], False
-    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    local: dict[str, Any] = {
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "resources": {SLOT: 1.0},
+    }
     try:
         ray.init(
             address=address,
@@ -74,8 +82,12 @@ def connect(address: str | None, log: logging.Handler) -> None:
 
 def gpus() -> float:
     """Return how many GPUs the connected Ray has."""
+    return _cluster().get("GPU", 0.0)
+
+
+def _cluster() -> dict[str, float]:
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return resources.get("GPU", 0.0)
+    return resources
 
 
 def disconnect() -> None:
@@ -89,6 +101,10 @@ def run(session: Session) -> None:
     Raises SweepError where Tune itself fails. The session's `finish` is left to the caller.
     """
     plan = session.plan
+    slots = _cluster().get(SLOT, 0.0) == 1.0
+    # Tune keeps the worker of a trial that has ended only where another one waits for it: else it ends the process, and
+    # the next trial loads everything anew. Where the slots hold the concurrency, one trial can safely wait.
+    session.staged_trials = 1 if slots else 0
     searcher = _SessionSearcher(session)
     scratch = Path(tempfile.mkdtemp(prefix="sweep-tune-"))
     try:
@@ -97,7 +113,7 @@ def run(session: Session) -> None:
                 TrialRunner,
                 name="tune",
                 config=_shared_config(plan),
-                resources_per_trial=_resources(plan),
+                resources_per_trial=_resources(plan, slots),
                 num_samples=-1,
                 search_alg=searcher,
                 scheduler=_scheduler_with_history(session),
@@ -241,8 +257,11 @@ def _scheduler(plan: SweepPlan) -> TrialScheduler:
             assert_never(unreachable)
 
 
-def _resources(plan: SweepPlan) -> tune.PlacementGroupFactory:
-    return tune.PlacementGroupFactory([{"CPU": plan.placement.cpus or SERVICE_TRIAL_CPUS, "GPU": plan.placement.gpus}])
+def _resources(plan: SweepPlan, slots: bool) -> tune.PlacementGroupFactory:
+    bundle = {"CPU": plan.placement.cpus or SERVICE_TRIAL_CPUS, "GPU": plan.placement.gpus}
+    if slots:
+        bundle[SLOT] = int(10_000 / plan.concurrency) / 10_000  # Ray counts in ten thousandths
+    return tune.PlacementGroupFactory([bundle])
 
 
 def _shared_config(plan: SweepPlan) -> dict[str, Any]:

@@ -23,6 +23,9 @@ from sweeps.report.plots import learning_curve_png
 from sweeps.session import End, Observer, Outcome, ProgressObserver, Session
 from sweeps.study import Study
 
+PICTURE_FROM_S = 1.0
+"""A trial that took less gets no picture of its curve: drawing one takes a fifth of a second of the CPU."""
+
 CHATTY_LOGGERS = ("mlflow", "alembic", "optuna", "transformers", "peft", "datasets", "huggingface_hub", "py.warnings")
 
 
@@ -127,7 +130,10 @@ class _Tracking(Observer):
         self._tracker.observed(trial.key, first, events)
 
     def trial_ended(self, trial: Trial) -> None:
-        self._tracker.trial_ended(trial, lambda: learning_curve_png(trial, f"trial {trial.number}"))
+        worth_a_picture = trial.spend.seconds >= PICTURE_FROM_S
+        self._tracker.trial_ended(
+            trial, (lambda: learning_curve_png(trial, f"trial {trial.number}")) if worth_a_picture else None
+        )
 
 
 class _Housekeeper(Observer):

@@ -101,14 +101,20 @@ class Outcome:
 
 @dataclass
 class _Running:
+    """A trial that was handed to the engine; it waits for a worker until it is first heard of."""
+
     trial: Trial
+    started: bool = False
     next_event: int = 0
     failure: Failure | None = None
     ended_by_itself: bool = False
 
 
 class Session:
-    """Turns events into records, verdicts and ends. All methods are called from one thread."""
+    """Turns events into records, verdicts and ends. All methods are called from one thread.
+
+    `staged_trials` is how many trials more than run at once the engine wants, so that a free worker need not wait.
+    """
 
     def __init__(
         self, plan: SweepPlan, study: Study, observers: Sequence[Observer], clock: Callable[[], float] = time.time
@@ -122,6 +128,7 @@ class Session:
         self._clock = clock
         self._started_at = clock()
         self._running: dict[int, _Running] = {}
+        self.staged_trials = 0
         self._exhausted = False
         self._failures: list[str] = []
         self._advice = advice_from(Catalogue.load(), plan.spec.capabilities.recommendation_scope, plan.space)
@@ -134,13 +141,13 @@ class Session:
     @property
     def running(self) -> list[Trial]:
         """The trials that run now."""
-        return [each.trial for each in self._running.values()]
+        return [each.trial for each in self._running.values() if each.started]
 
     def next_trial(self) -> Trial | NoTrial:
         """Return a trial to start now, WAIT where none can start yet, EXHAUSTED where none will come."""
         if self.should_end() or self._exhausted:
             return NoTrial.EXHAUSTED
-        if len(self._running) >= self.plan.concurrency:
+        if len(self._running) >= self.plan.concurrency + self.staged_trials:
             return NoTrial.WAIT
         if not self.study.has_interrupted and len(self.study.trained) >= self.plan.spec.search.trials:
             return NoTrial.WAIT if self._running else NoTrial.EXHAUSTED  # a running one may yet fail and be retried
@@ -151,8 +158,6 @@ class Session:
         # An adopted run tells its events from the beginning, so that what was recorded of it is built up again.
         trial = replace(asked, curve=(), spend=Spend(), resolved={}, values=None, best_epoch=None)
         self._running[trial.number] = _Running(trial)
-        for each in self._observers:
-            each.trial_started(trial)
         return trial
 
     def should_end(self) -> bool:
@@ -176,6 +181,7 @@ class Session:
         running = self._running.get(number)
         if running is None:
             return
+        self._start(running)
         fresh = events[max(0, running.next_event - first) :]
         if not fresh:
             return
@@ -198,6 +204,9 @@ class Session:
         running = self._running.pop(number, None)
         if running is None:
             return
+        if by is TrialEnd.SWEEP and not running.started:
+            return  # it never began; it stays recorded as running and is taken up by the next run of the sweep
+        self._start(running)
         if by is TrialEnd.SWEEP and self.end in (End.INTERRUPTED, End.FAILED) and not running.ended_by_itself:
             self.study.record(running.trial)
             return
@@ -226,6 +235,13 @@ class Session:
     def best(self) -> Trial | None:
         """Return the best trial whose model exists, or None."""
         return next((each for each in leaderboard(self.study.trained, self.objective) if each.model), None)
+
+    def _start(self, running: _Running) -> None:
+        if not running.started:
+            running.started = True
+            running.trial = replace(running.trial, started_at=self._clock())
+            for each in self._observers:
+                each.trial_started(running.trial)
 
     def _apply(self, trial: Trial, event: Event, running: _Running) -> Trial:
         match event:

@@ -176,7 +176,9 @@ class Tracker:
         self._opening.join(OPEN_S)
         if self._opening.is_alive():
             message = f"MLflow was not ready at {reachability.shown(self._uri)} within {OPEN_S:g} s"
-            raise SweepError(message, "try again; if the disk is a network's, give another place by MLFLOW_TRACKING_URI")
+            raise SweepError(
+                message, "try again; if the disk is a network's, give another place by MLFLOW_TRACKING_URI"
+            )
         if self._failure is not None:
             raise self._refused(self._failure) from self._failure
 

@@ -26,9 +26,9 @@ FILE = """\
 name: pairs
 data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
        train_examples: 120, valid_examples: 60, test_examples: 30}
-backend: {type: fake, model: fake-small, seconds_per_epoch: 0.4}
+backend: {type: fake, model: fake-small, seconds_per_epoch: 0.6}
 space:
-  n_epochs: [1, 2]
+  n_epochs: [2, 3]
   batch_size: {low: 1, high: 8}
 search: {sampler: random, scheduler: none, trials: 6, concurrency: 2}
 objective: {maximize: valid_accuracy}
@@ -174,7 +174,7 @@ def test_an_installed_plugin_is_swept(folder: Path, tmp_path: Path) -> None:
     shutil.copy(PLUGIN, site)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: coin-backend\nVersion: 0.3\n")
     (info / "entry_points.txt").write_text("[finesweep.backends]\ncoin = coin_backend:CoinBackend\n")
-    file = FILE.replace("{type: fake, model: fake-small, seconds_per_epoch: 0.4}", "{type: coin}")
+    file = FILE.replace("{type: fake, model: fake-small, seconds_per_epoch: 0.6}", "{type: coin}")
     file = file.replace("batch_size: {low: 1, high: 8}", "bend: {low: 0.1, high: 0.9}")
     file = file.replace("maximize: valid_accuracy", "minimize: valid_loss")
     (folder / "pairs.yaml").write_text(file.replace("concurrency: 2", "concurrency: 1"))

@@ -147,7 +147,9 @@ def test_the_time_limit_ends_the_sweep_and_counts_earlier_runs(tmp_path: Path) -
     running.interrupt()
     running.finish()
     again = session(tmp_path, "budget.hours=1", clock=lambda: now[0])
-    assert isinstance(again.next_trial(), Trial)
+    taken_up = again.next_trial()
+    assert isinstance(taken_up, Trial)
+    again.observe(taken_up.number, None, 0, [])  # a sign of life: it has begun
     now[0] += 601
     assert again.next_trial() is NoTrial.EXHAUSTED
     assert again.finish() is End.TIME
