@@ -87,8 +87,20 @@ def _ratio_table(result: Mapping[str, Any]) -> str:
     rows = []
     for whole, inner in zip(result["ratios"], result["ratios_without_start"], strict=True):
         pairs = f"{len(whole['accepted'])} ({whole['rejected']} rejected)"
-        rows.append((f"`{whole['slow']}` / `{whole['fast']}`", _ratio(whole), _ratio(inner), pairs))
-    return _table(("ratio of times", "whole process", "without start-up", "pairs"), rows)
+        names = (whole["slow"], whole["fast"])
+        rows.append(
+            (" / ".join(f"`{each}`" for each in names), _ratio(whole), _ratio(inner), _cpu(result, *names), pairs)
+        )
+    return _table(("ratio", "whole process", "without start-up", "CPU seconds, all rounds", "pairs"), rows)
+
+
+def _cpu(result: Mapping[str, Any], slow: str, fast: str) -> str:
+    """Return the ratio of the medians of CPU seconds, which a busy machine hardly changes."""
+    medians = [
+        statistics.median(each["cpu_seconds"] for each in result["processes"] if each["way"] == way)
+        for way in (slow, fast)
+    ]
+    return f"{medians[0] / medians[1]:.2f}"
 
 
 def _ratio(value: Mapping[str, Any]) -> str:

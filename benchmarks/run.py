@@ -150,9 +150,9 @@ def _ours(workload: Workload, root: Path) -> Done:
     output, file = root.with_suffix(".json"), root.parent / "sweep.yaml"
     command = measure.python("-m", "sweeps.cli", "--root", str(root), "run", str(file), "--json")
     process = measure.run_process(command, _TIMEOUT_S, _CLEAN, output)
-    trials = json.loads(output.read_text(encoding="utf-8"))["trials"]
-    seconds = max(each["ended_at"] for each in trials) - min(each["started_at"] for each in trials)
-    return Done(OURS, _ordered([_our_work(each) for each in trials]), process, seconds)
+    outcome = json.loads(output.read_text(encoding="utf-8"))
+    trials = outcome["trials"]
+    return Done(OURS, _ordered([_our_work(each) for each in trials]), process, outcome["seconds"])
 
 
 def _our_work(trial: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,6 +187,8 @@ def main() -> None:
     parser.add_argument("--only", choices=("embedded", "encoder", "noop"), action="append")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--threads", type=int, default=0, help="of the sequential loop (default: torch's own)")
+    parser.add_argument("--share", type=float, default=1.0, help="of the examples of a workload (default 1)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(noop.SIZES), help="numbers of no-op trials")
     parser.add_argument("--results", type=Path, default=measure.REPOSITORY / "benchmarks" / "results")
     given = parser.parse_args()
     if (given.model is None) != (given.data is None):
@@ -199,17 +201,14 @@ def main() -> None:
     for name in wanted:
         head = {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "machine": measure.machine()}
         if name == "noop":
-            body = noop.benchmark((5, 20) if given.quick else noop.SIZES)
+            body = noop.benchmark((5, 20) if given.quick else given.sizes)
         else:
             workload = embedded() if name == "embedded" else encoder(given.model.resolve(), given.data.resolve())
             if name == "embedded" and given.embedded_model:
                 workload = replace(workload, backend={"model": str(given.embedded_model.resolve())})
             rounds = given.rounds if name == "embedded" else given.encoder_rounds
-            body = (
-                same_work(workload.scaled(0.25), 1, given.ways, given.threads)
-                if given.quick
-                else same_work(workload, rounds, given.ways, given.threads)
-            )
+            share, rounds = (0.25, 1) if given.quick else (given.share, rounds)
+            body = same_work(workload.scaled(share), rounds, given.ways, given.threads)
         found[name] = {**head, **body}
         if not given.quick:
             given.results.mkdir(exist_ok=True)
