@@ -41,10 +41,12 @@ def tables(found: Mapping[str, Mapping[str, Any]]) -> str:
 def _machine(result: Mapping[str, Any]) -> str:
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    busy = machine["load_before"] > 0.5 * machine["cpus"]
+    warning = " **The machine was busy with other work: these numbers are provisional.**" if busy else ""
     return (
         f"{result['date']}, revision {machine['revision']}, {machine['cpus']} x {machine['cpu']}, "
         f"{machine['memory_gib']} GiB, {machine['system']}, "
-        f"Python {machine['python']}, {versions}; load average before: {machine['load_before']}.\n"
+        f"Python {machine['python']}, {versions}; load average before: {machine['load_before']}.{warning}\n"
     )
 
 

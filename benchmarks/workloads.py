@@ -92,7 +92,7 @@ def embedded() -> Workload:
         name="embedded",
         task="causal-lm",
         grid={"learning_rate": (3e-4, 1e-3), "batch_size": (8, 16), "n_epochs": (1, 2)},
-        data={"source": "builtin:nli", **_PAIRS, "train_examples": 384, "valid_examples": 100, "test_examples": 30},
+        data={"source": "builtin:nli", **_PAIRS, "train_examples": 640, "valid_examples": 100, "test_examples": 30},
         backend={"model": "builtin:tiny-lm"},
     )
 
