@@ -1,7 +1,10 @@
-"""Pre-trains `builtin:tiny-lm` from scratch and writes its directory. Run: python scripts/pretrain_tiny_lm.py
+"""Pre-trains `builtin:tiny-lm` from scratch and writes its directory, in two runs:
 
-A Llama of about a million parameters reads about two million tokens of generated, unlabelled text (tiny_lm_text.py), in
-some minutes on one core. The same seed on the same machine gives the same model.
+    python scripts/pretrain_tiny_lm.py --out first
+    python scripts/pretrain_tiny_lm.py --go-on-from first --remarked 0.8 --seed 1 --steps 2200
+
+A Llama of about a million parameters reads about five million tokens of generated, unlabelled text (tiny_lm_text.py),
+in some 15 minutes on one core. The same seed on the same machine gives the same model.
 """
 
 from __future__ import annotations
@@ -34,15 +37,15 @@ for trying finesweep offline. It knows a small world of people, things and place
 | | |
 |---|---|
 | data | generated, unlabelled English about the world of `builtin:nli` (`scripts/tiny_lm_text.py`), see below |
-| training | {steps:,} steps of {passages_per_step} passages, {tokens:,} tokens, AdamW, seed {seed} |
+| training | {steps:,} steps of {passages_per_step} passages, {tokens:,} tokens, AdamW |
 | pre-training learning rate | {learning_rate:g} (peak; `learning_rate_multiplier` is relative to it) |
 | final loss | {final_loss} nats a token |
-| made with | `python scripts/pretrain_tiny_lm.py`, torch {torch}, transformers {transformers} |
+| made with | `scripts/pretrain_tiny_lm.py`, in the two runs that it names; torch {torch}, transformers {transformers} |
 | licence | Apache-2.0, as the generator and all of its words are our own |
 
 The text has statements about words, and events with a claim that is joined by words such as `So`, `Maybe` and `It is
-not true that`, or followed by a remark such as `That is so.`: it does teach what follows from what, in other words than the
-task's. It holds all words of all splits, none of the task's labels, and no premise that a labelled pair may use.
+not true that`, or followed by a remark such as `That is so.`: it does teach what follows from what, in other words than
+the task's. It holds all words of all splits, none of the task's labels, and no premise that a labelled pair may use.
 """
 
 PAD, END = "<|pad|>", "<|end|>"
@@ -145,12 +148,15 @@ def main() -> None:
             print(f"{step + 1:6d} loss {average:.3f} {tokens:9d} tokens {time.monotonic() - began:6.0f} s", flush=True)
     model.save_pretrained(options.out)
     tokenizer.save_pretrained(options.out)
+    earlier = {"steps": 0, "tokens": 0}
+    if options.go_on_from is not None:
+        earlier = json.loads((options.go_on_from / "training.json").read_text(encoding="utf-8"))
     facts = {
         "learning_rate": options.learning_rate,
         "source": "the peak rate of its own pre-training, scripts/pretrain_tiny_lm.py",
-        "steps": options.steps,
+        "steps": earlier["steps"] + options.steps,
         "passages_per_step": options.batch,
-        "tokens": tokens,
+        "tokens": earlier["tokens"] + tokens,
         "final_loss": round(average, 4),
         "parameters": sum(each.numel() for each in model.parameters()),
         "seed": options.seed,
