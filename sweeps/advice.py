@@ -69,5 +69,6 @@ class Advice:
 def advice_from(catalogue: Catalogue, scope: str, space: ResolvedSpace) -> Advice:
     """Take the scope's advice on the hyperparameters of a space, and on the epochs, which every run has."""
     names = dict.fromkeys(["n_epochs", *(each.name for each in space.parameters)])
-    found = (catalogue.get(name, scope) for name in names)
+    resolved = {each.name: each.recommendation for each in space.parameters}
+    found = (resolved.get(name) or catalogue.get(name, scope) for name in names)
     return Advice.of(each for each in found if each is not None)
