@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -261,10 +261,15 @@ def ui(places: Places, name: str | None, port: int) -> None:
     if uri.startswith("http"):
         _say(f"the trials of `{name}`: {uri.rstrip('/')}/{table.lstrip('/')}")
         return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise SweepError(f"port {port} is taken", f"try --port {port + 1}") from error
     _say(f"the trials of `{name}`: http://127.0.0.1:{port}/{table.lstrip('/')}   (Ctrl-C ends the server)")
-    code = subprocess.run(tracking.serve_ui(uri, port), check=False).returncode
-    if code not in (0, -2, 130):
-        raise SweepError("the MLflow UI ended at once", f"is port {port} taken? try --port {port + 1}")
+    server = tracking.serve_ui(uri, port)
+    os.execv(server[0], server)  # in place of this process, so that whatever ends the command ends the server
 
 
 @cli.command()
