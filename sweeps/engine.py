@@ -185,6 +185,9 @@ class _SessionCallback(_Unsaved, tune.Callback):
         self._session = session
         self._searcher = searcher
 
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._session.started(self._searcher.numbers[trial.trial_id])
+
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         handle = Handle(**result["handle"]) if result["handle"] else None
         events = [event_from_json(each) for each in json.loads(result.pop("events"))]
@@ -250,7 +253,7 @@ def _scheduler(plan: SweepPlan) -> TrialScheduler:
                 time_attr="evaluations",
                 grace_period=grace,
                 min_samples_required=spec.min_trials,
-                min_time_slice=0,
+                min_time_slice=float("inf"),  # never pause a trial for one that waits: ours have nothing to restore
                 hard_stop=True,
             )
         case _ as unreachable:

@@ -186,7 +186,7 @@ def _is_complete(plan: SweepPlan, study: Study) -> bool:
 def _outcome(
     plan: SweepPlan, study: Study, end: End, environment: Environment, url: str | None, problems: Sequence[str]
 ) -> Outcome:
-    trials = tuple(study.trained)
+    trials = tuple(each for each in study.trained if each.state.ended or each.handle)  # not what was only staged
     best = next((each for each in leaderboard(trials, plan.spec.objective) if each.model), None)
     return Outcome(plan, trials, best, end, study.seconds_used, environment.tracking_uri, url, tuple(problems))
 

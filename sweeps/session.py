@@ -176,6 +176,11 @@ class Session:
         """End the sweep because the engine failed; like `interrupt`, but no success."""
         self.end = self.end or End.FAILED
 
+    def started(self, number: int) -> None:
+        """Take in that a trial has got its worker."""
+        if number in self._running:
+            self._start(self._running[number])
+
     def observe(self, number: int, handle: Handle | None, first: int, events: Sequence[Event]) -> None:
         """Take in the events numbered `first`, ... of a running trial. Events that are known already are skipped."""
         running = self._running.get(number)

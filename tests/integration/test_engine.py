@@ -139,14 +139,12 @@ def test_the_time_limit_holds(tmp_path: Path) -> None:
     assert session.end is End.TIME
     assert session.seconds >= 3.6
     assert session.seconds < 30
-    cut_off = session.study.trained[-1]
-    assert cut_off.state is TrialState.STOPPED
-    assert "time limit" in cut_off.reason
+    assert any("time limit" in each.reason for each in session.study.trained if each.state is TrialState.STOPPED)
 
 
 def test_concurrency_is_used_and_held(tmp_path: Path) -> None:
     counter = Counter()
-    plan = planned(tmp_path, "backend={type: fake, seconds_per_epoch: 0.2}", "search.concurrency=2", "search.trials=6")
+    plan = planned(tmp_path, "backend={type: fake, seconds_per_epoch: 0.6}", "search.concurrency=2", "search.trials=6")
     session = run(plan, counter)
     assert counter.most == 2
     assert len(session.study.trained) == 6
