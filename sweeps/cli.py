@@ -50,6 +50,11 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except (
+        OSError
+    ) as error:  # a full disk, a folder that cannot be written: wherever it shows, it is the user's to mend
+        hint = "check the folder, its permissions and the free space; --root names another folder"
+        code = _complain(SweepError(f"{error.filename or 'the disk'}: {error.strerror or error}", hint))
     sys.exit(code)
 
 

@@ -253,7 +253,7 @@ def _scheduler(plan: SweepPlan) -> TrialScheduler:
                 time_attr="evaluations",
                 grace_period=grace,
                 min_samples_required=spec.min_trials,
-                min_time_slice=float("inf"),  # never pause a trial for one that waits: ours have nothing to restore
+                min_time_slice=float("inf"),  # type: ignore[arg-type]  # never pause: our trials have nothing to restore
                 hard_stop=True,
             )
         case _ as unreachable:
