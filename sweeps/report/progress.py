@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backends.contract import Event, Measured, Scalar
-from sweeps.record import Trial, TrialState, VerdictKind
+from sweeps.record import Trial, TrialState, VerdictKind, leaderboard
 from sweeps.session import ProgressObserver, Session
 
 RECENT_TRIALS = 6
@@ -76,11 +76,7 @@ class Progress(ProgressObserver):
         assert self._session is not None
         session = self._session
         ended = [each for each in session.study.trained if each.state.ended]
-        best = max(
-            (each for each in ended if each.values is not None),
-            key=lambda each: _signed(session, each),
-            default=None,
-        )
+        best = next(iter(leaderboard(ended, session.objective)), None)
         parts = [f"{len(ended)} of {session.plan.spec.search.trials} trials"]
         if best is not None and best.values is not None:
             parts.append(f"best {session.objective.metric} {best.values[0]:.4g} (trial {best.number})")
@@ -147,11 +143,6 @@ def _short_ending(trial: Trial) -> str:
     value = "no value" if trial.values is None else f"{trial.values[0]:.4g} at epoch {trial.best_epoch:g}"
     kind = f" {trial.verdict.kind}" if trial.verdict else ""
     return f"{trial.state}{kind}: {value}"
-
-
-def _signed(session: Session, trial: Trial) -> float:
-    value = trial.values[0] if trial.values else float("-inf")
-    return value if session.objective.direction == "maximize" else -value
 
 
 def _epochs_of(trial: Trial) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -233,11 +232,6 @@ def backend(capabilities: Capabilities) -> RenderableType:
         shown, Text(), Text(f"measures: {metrics}" + (f"; with labels also {labels}" if labels else "")),
         Text(f"recommendations: scope {capabilities.recommendation_scope}"),
     )  # fmt: skip
-
-
-def resume_command(plan: SweepPlan) -> str:
-    """Return the command that goes on with this sweep."""
-    return f"sweep run {shlex.quote(plan.spec.document.name)}"
 
 
 def in_bytes(count: int) -> str:
