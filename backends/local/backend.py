@@ -23,6 +23,7 @@ from backends.contract import (
     Stopped,
     TrainingRequest,
 )
+from backends.declared import contradictions
 from backends.local import hyperparameters, source
 from backends.local.journal import Journal, run_id
 from backends.local.options import LocalOptions
@@ -143,7 +144,7 @@ class LocalBackend:
 
     def _violations(self, request: TrainingRequest) -> list[Failure]:
         declared = hyperparameters.capabilities(source.task_of(self._options, base_model_of(request, self._options)))
-        found = hyperparameters.violations(declared, request.hyperparameters)
+        found = contradictions(request.hyperparameters, declared)
         metric = request.evaluation.keep_metric
         if metric not in declared.metrics:
             message = f"{metric} is not measured here, so it cannot choose the kept state"

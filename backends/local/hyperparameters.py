@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from backends.contract import Capabilities, Failure, FailureKind, Hyperparameter, Scalar
+from backends.contract import Capabilities, Hyperparameter, Scalar
 from backends.local.options import Task
 from backends.local.schedule import SCHEDULES
 
@@ -88,42 +87,6 @@ def capabilities(task: Task) -> Capabilities:
     )
 
 
-def violations(declared: Capabilities, values: Mapping[str, Scalar]) -> list[Failure]:
-    """Return every way in which values contradict the declaration."""
-    found = []
-    for name, value in values.items():
-        one = declared.hyperparameter(name)
-        if one is None:
-            known = ", ".join(each.name for each in declared.hyperparameters)
-            found.append(
-                Failure(FailureKind.USER, f"{name} is no hyperparameter of this backend and task", f"known: {known}")
-            )
-        elif message := _violation(one, value):
-            found.append(Failure(FailureKind.USER, message, one.description))
-        else:
-            for other in one.excludes:
-                if other in values and name < other:
-                    found.append(
-                        Failure(FailureKind.USER, f"{name} and {other} exclude each other", "give one of them")
-                    )
-    return found
-
-
-def _violation(declared: Hyperparameter, value: Scalar) -> str | None:
-    name = declared.name
-    types = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}[declared.kind]
-    if not isinstance(value, types) or (isinstance(value, bool) and declared.kind != "bool"):
-        return f"{name} must be of type {declared.kind}, not {value!r}"
-    if declared.choices is not None and value not in declared.choices:
-        return f"{name} must be one of {', '.join(map(str, declared.choices))}, not {value!r}"
-    if isinstance(value, (int, float)) and declared.kind in {"int", "float"}:
-        if not math.isfinite(value):
-            return f"{name} must be finite, not {value!r}"
-        if (declared.low is not None and value < declared.low) or (declared.high is not None and value > declared.high):
-            return f"{name} must lie in [{declared.low:g}, {declared.high:g}], not {value!r}"
-    return None
-
-
 @dataclass(frozen=True)
 class LoraSettings:
     """The adapters of a run."""
@@ -159,7 +122,7 @@ class Settings:
 
 
 def settings(values: Mapping[str, Scalar]) -> Settings:
-    """Complete values that have no violations."""
+    """Complete values that contradict nothing that is declared."""
     full = {each.name: each.default for each in _ALL if each.default is not None} | dict(values)
 
     def number(name: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backends.contract import BackendError, Dataset, TrainingRequest
+from backends.declared import contradictions
 from backends.local import hyperparameters, source
 from backends.local.options import LocalOptions, Task
 from backends.local.rates import pretraining_rate
@@ -40,8 +41,8 @@ def resolve(request: TrainingRequest, options: LocalOptions, *, weights: bool = 
         )
     if task == "sequence-classification" and not request.dataset.labels:
         raise user_error("sequence classification needs labels", "give the data set labels, or a causal language model")
-    if violations := hyperparameters.violations(hyperparameters.capabilities(task), request.hyperparameters):
-        raise BackendError(violations[0])
+    if found := contradictions(request.hyperparameters, hyperparameters.capabilities(task)):
+        raise BackendError(found[0])
     chosen = hyperparameters.settings(request.hyperparameters)
     rate = pretraining_rate(base, options.pretraining_learning_rate)
     if rate is None and chosen.learning_rate is None:

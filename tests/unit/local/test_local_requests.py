@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from backends.contract import BackendError, FailureKind
+from backends.declared import contradictions
 from backends.local import hyperparameters, rates, source
 from backends.local.options import LocalOptions
 
@@ -50,13 +51,13 @@ def test_encoders_have_no_prompt_tokens() -> None:
     assert not any("token_accuracy" in each for each in ENCODER.metrics)
 
 
-def test_all_violations_are_found_at_once() -> None:
-    found = hyperparameters.violations(CAUSAL, {"n_epochs": 0, "schedule": "zigzag", "batch": 3, "lora_dropout": True})
-    assert [each.message.split()[0] for each in found] == ["n_epochs", "schedule", "batch", "lora_dropout"]
+def test_all_contradictions_are_found_at_once() -> None:
+    found = contradictions({"n_epochs": 0, "schedule": "zigzag", "batch": 3, "lora_dropout": True}, CAUSAL)
+    assert [each.message.split()[0].rstrip(":") for each in found] == ["n_epochs", "schedule", "batch", "lora_dropout"]
 
 
-def test_two_rates_are_one_violation() -> None:
-    found = hyperparameters.violations(CAUSAL, {"learning_rate": 0.1, "learning_rate_multiplier": 0.1})
+def test_two_rates_are_one_contradiction() -> None:
+    found = contradictions({"learning_rate": 0.1, "learning_rate_multiplier": 0.1}, CAUSAL)
     assert len(found) == 1
 
 
