@@ -112,7 +112,7 @@ def run(
         done = sum(each.state.ended for each in outcome.trials)
         raise SweepInterruptedError(
             f"stopped after {done} of {plan.spec.search.trials} trials; nothing is lost",
-            f"sweep run {plan.spec.document.name}   goes on where it stopped",
+            "the same command goes on where it stopped",
         )
     return outcome
 

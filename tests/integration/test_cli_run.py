@@ -123,7 +123,7 @@ def test_ctrl_c_leaves_a_sweep_that_the_same_command_goes_on_with(folder: Path) 
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
     assert code == 130, err
-    assert "sweep run pairs.yaml" in err
+    assert "the same command goes on where it stopped" in err
     before = {each["number"]: each["key"] for each in trials(folder)}
     assert any(each["state"] == "running" for each in trials(folder))
 

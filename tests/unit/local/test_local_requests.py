@@ -158,7 +158,7 @@ def test_the_given_rate_comes_first_then_the_models_own_then_the_table(tmp_path:
         ("roberta-base", 6e-4),
         ("pythia-70m-deduped", 1e-3),
         ("Llama-2-7b-hf", 3e-4),
-        ("Meta-Llama-3-8B", 3e-4),
+        ("Meta-Llama-3-8B", None),
         ("my-bert-base-uncased", None),
         ("distilbert-base-uncased", None),
         ("llama-2-7b-chat-hf", None),
