@@ -248,6 +248,9 @@ def status(places: Places, name: str | None, as_json: bool) -> None:
     else:
         _show(state.listing([summary]))
         _show(screen.table(summary.trials, summary.objective, rows=1000))
+        if summary.repeats:
+            _say("finals: the best, trained again with other seeds")
+            _show(screen.table(summary.repeats, summary.objective, rows=1000))
 
 
 @cli.command()
@@ -401,6 +404,8 @@ def _outcome_json(outcome: Any) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "best": outcome.best.to_json() if outcome.best else None,
         "trials": [each.to_json() for each in outcome.trials],
+        "finals": outcome.finals.to_json() if outcome.finals else None,
+        "repeats": [each.to_json() for each in outcome.repeats],
         "mlflow": outcome.run_url,
         "problems": list(outcome.problems),
     }

@@ -118,7 +118,7 @@ def run(session: Session) -> None:
                 search_alg=searcher,
                 scheduler=_scheduler_with_history(session),
                 callbacks=[_SessionCallback(session, searcher)],
-                stop=_SessionStopper(session),
+                stop=_SessionStopper(session, searcher),
                 storage_path=str(scratch),
                 trial_name_creator=lambda trial: str(trial.trial_id),
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -158,7 +158,8 @@ class _SessionSearcher(_Unsaved, Searcher):
                 return Searcher.FINISHED
             case Trial() as trial:
                 self.numbers[trial_id] = trial.number
-                return {"request": json.dumps(self._session.plan.request(trial).to_json())}
+                request = json.dumps(self._session.plan.request(trial).to_json())
+                return {"request": request, "may_be_stopped": trial.repeat_of is None}
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -167,8 +168,10 @@ class _SessionSearcher(_Unsaved, Searcher):
             by = TrialEnd.CRASH
         elif result and result.get("ended"):
             by = TrialEnd.ITSELF
+        elif self._session.should_end():
+            by = TrialEnd.SWEEP
         else:
-            by = TrialEnd.SWEEP if self._session.should_end() else TrialEnd.SCHEDULER
+            by = TrialEnd.VERDICT if self._session.is_hopeless(self.numbers[trial_id]) else TrialEnd.SCHEDULER
         self._session.ended(self.numbers[trial_id], by, self.errors.get(trial_id, ""))
 
     def save(self, checkpoint_path: str) -> None:
@@ -198,13 +201,14 @@ class _SessionCallback(_Unsaved, tune.Callback):
 
 
 class _SessionStopper(_Unsaved, tune.Stopper):
-    """Stops everything once the session has had enough."""
+    """Stops a trial whose verdict is sure, and everything once the session has had enough."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, searcher: _SessionSearcher) -> None:
         self._session = session
+        self._searcher = searcher
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
+        return self._session.is_hopeless(self._searcher.numbers[trial_id])
 
     def stop_all(self) -> bool:
         return self._session.should_end()
@@ -268,7 +272,7 @@ def _resources(plan: SweepPlan, slots: bool) -> tune.PlacementGroupFactory:
 
 
 def _shared_config(plan: SweepPlan) -> dict[str, Any]:
-    """What is the same in the configuration of every trial; `request` is added for each."""
+    """What is the same in the configuration of every trial; `request` and `may_be_stopped` are added for each."""
     return {
         "backend": plan.spec.backend_type,
         "options": plan.spec.backend_options.model_dump_json(),

@@ -14,7 +14,7 @@ from sweeps.advice import Advice, advice_from
 from sweeps.curve import CurvePoint, LearningCurve, Series
 from sweeps.record import FitVerdict, VerdictKind
 
-__all__ = ["Advice", "CurvePoint", "LearningCurve", "advice_from", "judge"]
+__all__ = ["Advice", "CurvePoint", "LearningCurve", "advice_from", "hopeless", "judge"]
 
 EVALUATIONS_NEEDED = 2
 """One evaluation is a level, not a curve."""
@@ -57,11 +57,25 @@ RESOLUTION = 0.1
 """A validation set whose error band is wider than ten points cannot tell that nothing was learnt."""
 
 
+SURE = 0.9
+"""A run is stopped for over-fitting at this confidence; see benchmarks/fit for how often that misses a better epoch."""
+
+
 def judge(curve: LearningCurve, advice: Advice) -> FitVerdict:
     """Judge how well a run fitted. Never raises; where the curve does not show it, the verdict is `unsettled`."""
     facts = _Facts(curve)
     verdict = next((found for rule in _RULES if (found := rule(facts, advice)) is not None), None)
     return replace(verdict or _healthy(facts), keep_epoch=facts.keep_epoch)
+
+
+def hopeless(curve: LearningCurve, advice: Advice) -> FitVerdict | None:
+    """Return the verdict on a run that goes on, where it is sure by now that going on makes nothing better; else None.
+
+    That is a run that has diverged, and one that over-fits with a confidence of at least `SURE`.
+    """
+    verdict = judge(replace(curve, ended="stopped"), advice)
+    sure = verdict.kind is VerdictKind.OVERFIT and verdict.confidence >= SURE
+    return verdict if sure or verdict.kind is VerdictKind.DIVERGED else None
 
 
 class _Facts:

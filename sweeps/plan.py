@@ -68,15 +68,21 @@ class SweepPlan:
         """An upper bound of the disk that the sweep's models take while it runs."""
         if self.estimate is None or self.estimate.disk_bytes is None:
             return None
-        return self.estimate.disk_bytes * (KEPT_MODELS + 2 * self.concurrency)
+        return self.estimate.disk_bytes * (KEPT_MODELS + self.final_trials + 2 * self.concurrency)
 
     @property
     def seconds(self) -> float | None:
         """Expected wall time without early stopping: every trial taken as long as the one at the centre."""
         if self.estimate is None or self.estimate.seconds is None:
             return None
-        rounds = -(-self.spec.search.trials // self.concurrency)
+        rounds = -(-self.spec.search.trials // self.concurrency) + -(-self.final_trials // self.concurrency)
         return rounds * self.estimate.seconds
+
+    @property
+    def final_trials(self) -> int:
+        """How many trials the finals have, after those of the search."""
+        finals = self.spec.finals
+        return 0 if finals is None else min(finals.candidates, self.spec.search.trials) * finals.seeds
 
     def request(self, trial: Trial) -> TrainingRequest:
         """Return what the backend is asked to train for this trial."""
@@ -105,6 +111,7 @@ class SweepPlan:
             "space": self.space.to_json(),
             "objectives": [each.model_dump(exclude_none=True) for each in self.spec.objectives],
             "search": self.spec.search.model_dump(),
+            "finals": None if self.spec.finals is None else self.spec.finals.model_dump(),
             "concurrency": self.concurrency,
             "placement": {"cpus": self.placement.cpus, "gpus": self.placement.gpus},
             "evaluation": {"per_epoch": self.evaluation.per_epoch, "train_examples": self.evaluation.train_examples},

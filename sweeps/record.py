@@ -25,6 +25,15 @@ class TrialState(StrEnum):
         return self is not TrialState.RUNNING
 
 
+class StoppedBy(StrEnum):
+    """Who stopped a trial before its end."""
+
+    SCHEDULER = "scheduler"
+    VERDICT = "verdict"
+    SWEEP = "sweep"
+    ITSELF = "itself"
+
+
 class VerdictKind(StrEnum):
     """How a trial's fit is judged."""
 
@@ -65,7 +74,8 @@ class Trial:
     """One trial, as far as it is known. `curve` holds its evaluations in order, the base model's own score first.
 
     `hyperparameters` is the point that was asked for, `resolved` what the backend made of it; `values` are the
-    objective values of the kept epoch, in the objectives' order; times are seconds since the Unix epoch.
+    objective values of the kept epoch, in the objectives' order; times are seconds since the Unix epoch. `repeat_of`
+    is the trial whose point is trained once more with another seed, in the finals.
     """
 
     number: int
@@ -86,6 +96,19 @@ class Trial:
     started_at: float | None = None
     ended_at: float | None = None
     duplicate_of: int | None = None
+    repeat_of: int | None = None
+    stopped_by: StoppedBy | None = None
+
+    @property
+    def epochs(self) -> float | None:
+        """How many epochs it trains if nothing stops it; None where nobody knows."""
+        asked = self.hyperparameters.get("n_epochs", self.resolved.get("n_epochs"))
+        return float(asked) if isinstance(asked, int | float) else None
+
+    @property
+    def epochs_trained(self) -> float:
+        """How many epochs it had trained at its last evaluation."""
+        return self.curve[-1].epoch if self.curve else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` inverts it."""
@@ -106,6 +129,7 @@ class Trial:
                 "values": tuple(value["values"]) if value["values"] is not None else None,
                 "spend": Spend(**value["spend"]),
                 "verdict": FitVerdict(**{**verdict, "kind": VerdictKind(verdict["kind"])}) if verdict else None,
+                "stopped_by": StoppedBy(value["stopped_by"]) if value.get("stopped_by") else None,
             }
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Literal
 import yaml
 
 from backends.contract import Backend, BackendError, Event
-from sweeps import tracking
+from sweeps import holdout, tracking
 from sweeps.errors import SweepInterruptedError
+from sweeps.finals import FinalsResult
 from sweeps.places import Places
 from sweeps.plan import KEPT_MODELS, SweepPlan, with_gpus
-from sweeps.record import Trial, TrialState, leaderboard
+from sweeps.record import Objective, Trial, TrialState, leaderboard
 from sweeps.report.plots import learning_curve_png
 from sweeps.session import End, Observer, Outcome, ProgressObserver, Session
 from sweeps.study import Study
@@ -100,8 +101,9 @@ def run(
             finally:
                 end = session.finish()
                 progress.end()
-            housekeeper.tidy()
-            _finish_tracking(tracker, plan, session, end)
+            finals = _finals(plan, study, backend, end, say)
+            housekeeper.tidy(keep=champion(study, plan.spec.objective))
+            _finish_tracking(tracker, plan, session, end, finals)
     finally:
         engine.disconnect()
         tracker.close()
@@ -156,21 +158,29 @@ class _Housekeeper(Observer):
     def trial_ended(self, trial: Trial) -> None:
         pass
 
-    def tidy(self) -> None:
-        """Stop what the sweep's end cut off and delete what is not among the best. All workers are at rest."""
+    def tidy(self, keep: Trial | None) -> None:
+        """Stop what the sweep's end cut off and delete what is not among the best. All workers are at rest.
+
+        After the finals only the repetition `keep` is kept of them.
+        """
+        study = self.session.study
         self._discarded.clear()
-        for trial in self.session.study.trained:
+        for trial in (*study.trained, *study.repeats):
             if trial.state is TrialState.STOPPED and trial.handle is not None:
                 self._backend.stop(trial.handle)
         self._discard()
+        if study.finals is not None:
+            self._delete(each for each in study.repeats if keep is None or each.number != keep.number)
 
     def _discard(self) -> None:
         """Delete the models of ended trials that are not among the best; a trial that can go on keeps everything."""
         trained = self.session.study.trained
         ranked = [each.number for each in leaderboard(trained, self.session.objective) if each.model]
-        settled = self._discarded | set(ranked[:KEPT_MODELS])
-        for trial in trained:
-            if trial.state.ended and trial.handle is not None and trial.number not in settled:
+        self._delete(each for each in trained if each.number not in ranked[:KEPT_MODELS])
+
+    def _delete(self, trials: Iterable[Trial]) -> None:
+        for trial in trials:
+            if trial.state.ended and trial.handle is not None and trial.number not in self._discarded:
                 try:
                     self._backend.discard(trial.handle)
                 except BackendError as error:
@@ -178,17 +188,56 @@ class _Housekeeper(Observer):
                 self._discarded.add(trial.number)
 
 
+def champion(study: Study, objective: Objective) -> Trial | None:
+    """Return the trial whose model the sweep hands over, or None where there is none.
+
+    That is the winner's repetition with the best value where there were finals, else the best trial of the search.
+    """
+    winner = study.finals["winner"] if study.finals is not None else None
+    of_the_winner = [each for each in study.repeats if each.repeat_of == winner]
+    ranked = [*leaderboard(of_the_winner, objective), *leaderboard(study.trained, objective)]
+    return next((each for each in ranked if each.model), None)
+
+
+def _finals(
+    plan: SweepPlan, study: Study, backend: Backend, end: End, say: Callable[[str], None]
+) -> FinalsResult | None:
+    """Decide the finals where the search came to its own end, and store who won."""
+    if plan.spec.finals is None:
+        return None
+    if end not in (End.TRIALS, End.EXHAUSTED):
+        if end is not End.INTERRUPTED:
+            say(f"no finals: {end}")
+        return None
+    say("comparing the finalists on the validation set, and scoring the winner once on the test split")
+    result = holdout.decide(plan, study.trained, study.repeats, backend)
+    if result is not None:
+        study.store_finals(result.to_json())
+    return result
+
+
 def _is_complete(plan: SweepPlan, study: Study) -> bool:
     ended = [each for each in study.trained if each.state.ended]
-    return not study.has_interrupted and len(ended) >= plan.spec.search.trials
+    decided = plan.spec.finals is None or study.finals is not None
+    return decided and not study.has_interrupted and len(ended) >= plan.spec.search.trials
 
 
 def _outcome(
     plan: SweepPlan, study: Study, end: End, environment: Environment, url: str | None, problems: Sequence[str]
 ) -> Outcome:
-    trials = tuple(each for each in study.trained if each.state.ended or each.handle)  # not what was only staged
-    best = next((each for each in leaderboard(trials, plan.spec.objective) if each.model), None)
-    return Outcome(plan, trials, best, end, study.seconds_used, environment.tracking_uri, url, tuple(problems))
+    finals = FinalsResult.from_json(study.finals) if study.finals is not None else None
+    return Outcome(
+        plan=plan,
+        trials=tuple(each for each in study.trained if each.state.ended or each.handle),  # not what was only staged
+        repeats=tuple(each for each in study.repeats if each.state.ended),
+        best=champion(study, plan.spec.objective),
+        finals=finals,
+        end=end,
+        seconds=study.seconds_used,
+        tracking_uri=environment.tracking_uri,
+        run_url=url,
+        problems=tuple(problems),
+    )
 
 
 def _start_tracking(tracker: tracking.Tracker, plan: SweepPlan, study: Study) -> str:
@@ -220,8 +269,10 @@ def _start_tracking(tracker: tracking.Tracker, plan: SweepPlan, study: Study) ->
     )
 
 
-def _finish_tracking(tracker: tracking.Tracker, plan: SweepPlan, session: Session, end: End) -> None:
-    best = session.best()
+def _finish_tracking(
+    tracker: tracking.Tracker, plan: SweepPlan, session: Session, end: End, finals: FinalsResult | None
+) -> None:
+    best = champion(session.study, plan.spec.objective)
     status: Literal["FINISHED", "KILLED", "FAILED"] = "FINISHED"
     if end in (End.INTERRUPTED, End.FAILED):
         status = "KILLED" if end is End.INTERRUPTED else "FAILED"
@@ -229,6 +280,12 @@ def _finish_tracking(tracker: tracking.Tracker, plan: SweepPlan, session: Sessio
     if best is not None and best.values is not None:
         metrics = {plan.spec.objective.metric: best.values[0], "trials": float(len(session.study.trained))}
         tags |= {"best.trial": str(best.number), "best.hyperparameters": json.dumps(dict(best.hyperparameters))}
+    if finals is not None:
+        won = next(each for each in finals.standings if each.number == finals.winner)
+        metrics |= {"finals.mean": won.mean, "finals.low": won.low, "finals.high": won.high}
+        tags |= {"finals.winner": str(finals.winner), "finals.reason": finals.reason}
+        if finals.test is not None:
+            metrics |= dict(zip(("test_accuracy", "test_accuracy.low", "test_accuracy.high"), finals.test, strict=True))
     model = Path(best.model) if best is not None and best.model and Path(best.model).is_dir() else None
     tracker.finish(status, metrics, tags, {}, model if end is not End.INTERRUPTED else None)
 

@@ -28,9 +28,10 @@ from backends.contract import (
 )
 from search_spaces.catalogue import Catalogue
 from sweeps.errors import SweepError
-from sweeps.fit import LearningCurve, advice_from, judge
+from sweeps.finals import FinalsResult
+from sweeps.fit import LearningCurve, advice_from, hopeless, judge
 from sweeps.plan import SweepPlan
-from sweeps.record import Spend, Trial, TrialState, leaderboard
+from sweeps.record import FitVerdict, Spend, StoppedBy, Trial, TrialState, leaderboard
 from sweeps.study import NoTrial, Study
 
 ALIKE_FAILURES = 3
@@ -53,6 +54,7 @@ class TrialEnd(StrEnum):
 
     ITSELF = "itself"
     SCHEDULER = "scheduler"
+    VERDICT = "verdict"
     SWEEP = "sweep"
     CRASH = "crash"
 
@@ -87,11 +89,15 @@ class ProgressObserver(Observer, Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sweep ended. `best` is the best trial that has a model, or None."""
+    """How a sweep ended. `trials` are those of the search, `repeats` those of the finals; `best` is the one whose model
+    is handed over, or None.
+    """
 
     plan: SweepPlan
     trials: tuple[Trial, ...]
+    repeats: tuple[Trial, ...]
     best: Trial | None
+    finals: FinalsResult | None
     end: End
     seconds: float
     tracking_uri: str
@@ -108,6 +114,7 @@ class _Running:
     next_event: int = 0
     failure: Failure | None = None
     ended_by_itself: bool = False
+    hopeless: FitVerdict | None = None
 
 
 class Session:
@@ -129,7 +136,7 @@ class Session:
         self._started_at = clock()
         self._running: dict[int, _Running] = {}
         self.staged_trials = 0
-        self._exhausted = False
+        self._exhausted = self._space_is_used_up = False
         self._failures: list[str] = []
         self._advice = advice_from(Catalogue.load(), plan.spec.capabilities.recommendation_scope, plan.space)
 
@@ -149,9 +156,9 @@ class Session:
             return NoTrial.EXHAUSTED
         if len(self._running) >= self.plan.concurrency + self.staged_trials:
             return NoTrial.WAIT
-        if not self.study.has_interrupted and len(self.study.trained) >= self.plan.spec.search.trials:
-            return NoTrial.WAIT if self._running else NoTrial.EXHAUSTED  # a running one may yet fail and be retried
-        asked = self.study.ask()
+        asked = self._next_of_the_search()
+        if asked is NoTrial.EXHAUSTED:
+            asked = self._next_of_the_finals()
         if isinstance(asked, NoTrial):
             self._exhausted = asked is NoTrial.EXHAUSTED
             return asked
@@ -159,6 +166,31 @@ class Session:
         trial = replace(asked, curve=(), spend=Spend(), resolved={}, values=None, best_epoch=None)
         self._running[trial.number] = _Running(trial)
         return trial
+
+    def _next_of_the_search(self) -> Trial | NoTrial:
+        enough = self._space_is_used_up or len(self.study.trained) >= self.plan.spec.search.trials
+        if enough and not self.study.has_interrupted:
+            return NoTrial.EXHAUSTED
+        asked = self.study.ask()
+        self._space_is_used_up = asked is NoTrial.EXHAUSTED
+        return asked
+
+    def _next_of_the_finals(self) -> Trial | NoTrial:
+        if not self.study.has_queued:
+            if self._running:
+                return NoTrial.WAIT  # one of them may yet fail and be retried, or be among the best
+            finals = self.plan.spec.finals
+            if finals is not None:
+                best = leaderboard(self.study.trained, self.objective)[: finals.candidates]
+                self.study.queue_repeats(best, finals.seeds)
+            if not self.study.has_queued:
+                return NoTrial.EXHAUSTED
+        return self.study.ask()
+
+    def is_hopeless(self, number: int) -> bool:
+        """Return whether a running trial's verdict is already sure to be over-fitted or diverged, so that it stops."""
+        running = self._running.get(number)
+        return running is not None and running.hopeless is not None
 
     def should_end(self) -> bool:
         """Return whether everything that runs should stop now; `end` then says why."""
@@ -203,6 +235,8 @@ class Session:
         for each in self._observers:
             each.observed(trial, first_fresh, fresh)
         self._check_target(trial)
+        if len(trial.curve) > evaluations and trial.repeat_of is None and self.plan.spec.search.stop_by_verdict:
+            running.hopeless = hopeless(self._curve(trial), self._advice)
 
     def ended(self, number: int, by: TrialEnd, error: str = "") -> None:
         """Close a running trial. One that the end of an interrupted sweep cut off stays open for the next run."""
@@ -217,8 +251,7 @@ class Session:
             return
         trial = self._closed(running, by, error)
         diverged = running.failure is not None and running.failure.kind is FailureKind.DIVERGED
-        curve = LearningCurve.from_trial(trial, self.plan.data, self.plan.spec.objectives, diverged=diverged)
-        trial = replace(trial, verdict=judge(curve, self._advice))
+        trial = replace(trial, verdict=judge(self._curve(trial, diverged=diverged), self._advice))
         self.study.tell(trial)
         for each in self._observers:
             each.trial_ended(trial)
@@ -237,9 +270,8 @@ class Session:
             self.end = End.TRIALS if done else End.EXHAUSTED
         return self.end
 
-    def best(self) -> Trial | None:
-        """Return the best trial whose model exists, or None."""
-        return next((each for each in leaderboard(self.study.trained, self.objective) if each.model), None)
+    def _curve(self, trial: Trial, *, diverged: bool = False) -> LearningCurve:
+        return LearningCurve.from_trial(trial, self.plan.data, self.plan.spec.objectives, diverged=diverged)
 
     def _start(self, running: _Running) -> None:
         if not running.started:
@@ -267,12 +299,20 @@ class Session:
                 return replace(trial, state=TrialState.COMPLETE, model=event.model, reason="trained to the end")
             case Failed():
                 running.ended_by_itself, running.failure = True, event.failure
-                diverged = event.failure.kind is FailureKind.DIVERGED
-                state = TrialState.STOPPED if diverged else TrialState.FAILED
-                return replace(trial, state=state, reason=event.failure.message)
+                if event.failure.kind is FailureKind.DIVERGED:
+                    return replace(
+                        trial, state=TrialState.STOPPED, stopped_by=StoppedBy.ITSELF, reason=event.failure.message
+                    )
+                return replace(trial, state=TrialState.FAILED, reason=event.failure.message)
             case Stopped():
                 running.ended_by_itself = True
-                return replace(trial, state=TrialState.STOPPED, model=event.model, reason=trial.reason or "stopped")
+                return replace(
+                    trial,
+                    state=TrialState.STOPPED,
+                    stopped_by=StoppedBy.ITSELF,
+                    model=event.model,
+                    reason=trial.reason or "stopped",
+                )
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -296,10 +336,14 @@ class Session:
             match by:
                 case TrialEnd.SCHEDULER:
                     reason = f"stopped early by {self.plan.spec.search.scheduler.type}{epoch}"
-                    trial = replace(trial, state=TrialState.STOPPED, reason=reason)
+                    trial = replace(trial, state=TrialState.STOPPED, stopped_by=StoppedBy.SCHEDULER, reason=reason)
+                case TrialEnd.VERDICT:
+                    kind = running.hopeless.kind.value if running.hopeless else "hopeless"
+                    reason = f"stopped early by its verdict{epoch}: {kind}"
+                    trial = replace(trial, state=TrialState.STOPPED, stopped_by=StoppedBy.VERDICT, reason=reason)
                 case TrialEnd.SWEEP:
                     reason = f"stopped{epoch}: {self.end or End.INTERRUPTED}"
-                    trial = replace(trial, state=TrialState.STOPPED, reason=reason)
+                    trial = replace(trial, state=TrialState.STOPPED, stopped_by=StoppedBy.SWEEP, reason=reason)
                 case TrialEnd.CRASH | TrialEnd.ITSELF:
                     running.failure = Failure(FailureKind.LOST, error or "the worker ended without a word")
                     trial = replace(trial, state=TrialState.FAILED, reason=running.failure.message)

@@ -53,7 +53,10 @@ class SchedulerSpec(_Section):
 
 
 class SearchSpec(_Section):
-    """How the space is searched. `trials` counts trained trials, over all resumptions of the sweep."""
+    """How the space is searched. `trials` counts trained trials, over all resumptions of the sweep.
+
+    `stop_by_verdict` ends a trial that diverges or clearly over-fits.
+    """
 
     sampler: SamplerName = "tpe"
     scheduler: Annotated[SchedulerSpec, BeforeValidator(_by_type)] = SchedulerSpec()
@@ -62,6 +65,14 @@ class SearchSpec(_Section):
     startup_trials: int | None = Field(None, ge=0)
     seed: int = Field(7, ge=0, le=2**31 - 1)
     retries: int = Field(1, ge=0)
+    stop_by_verdict: bool = True
+
+
+class FinalsSpec(_Section):
+    """The best `candidates` of the search are trained again with `seeds` other seeds each and ranked by the means."""
+
+    candidates: int = Field(3, ge=1, le=20)
+    seeds: int = Field(3, ge=2, le=20)
 
 
 class ObjectiveSpec(_Section):
@@ -130,6 +141,7 @@ class _SweepFile(_Section):
     bounds: dict[str, Any] = Field(default_factory=dict)
     search: SearchSpec = SearchSpec()
     objective: Annotated[tuple[ObjectiveSpec, ...], BeforeValidator(_listed)]
+    finals: FinalsSpec | None = None
     evaluation: EvaluationSpec = EvaluationSpec()
     budget: BudgetSpec = BudgetSpec()
     resources: ResourcesSpec = ResourcesSpec()
@@ -151,6 +163,7 @@ class SweepSpec:
     bounds: Mapping[str, Any]
     search: SearchSpec
     objectives: tuple[ObjectiveSpec, ...]
+    finals: FinalsSpec | None
     evaluation: EvaluationSpec
     budget: BudgetSpec
     resources: ResourcesSpec
@@ -203,6 +216,7 @@ def from_document(document: Document) -> SweepSpec:
         bounds=sections.bounds,
         search=sections.search,
         objectives=sections.objective,
+        finals=sections.finals,
         evaluation=sections.evaluation,
         budget=sections.budget,
         resources=sections.resources,

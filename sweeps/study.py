@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import optuna
 from optuna.storages.journal import JournalFileBackend
@@ -22,11 +22,11 @@ from optuna.trial import TrialState as OptunaState
 from backends.contract import Scalar
 from search_spaces.space import ResolvedSpace
 from sweeps.errors import Problem, SweepError, UserInputError
-from sweeps.record import Objective, Trial, TrialState
+from sweeps.record import Objective, StoppedBy, Trial, TrialState, VerdictKind
 from sweeps.spec import SearchSpec
 
-_RECORD, _RETRY_OF = "trial", "retry_of"
-_SWEEP_ID, _FINGERPRINT, _SECONDS = "sweep_id", "fingerprint", "seconds_used"
+_RECORD, _RETRY_OF, _REPEAT_OF, _SEED = "trial", "retry_of", "repeat_of", "seed"
+_SWEEP_ID, _FINGERPRINT, _SECONDS, _FINALS = "sweep_id", "fingerprint", "seconds_used", "finals"
 
 MAX_DUPLICATES_IN_A_ROW = 50
 """A sampler that proposes so many known points one after another has nothing new to offer."""
@@ -43,7 +43,8 @@ class Study:
     """Asks for trials and keeps their records, in an Optuna storage that other programs can read.
 
     Every change is stored before the method returns. A trial that ends as `failed` becomes Optuna's FAIL, one that is
-    `stopped` PRUNED, one that is `complete` COMPLETE; a trial that the process left running is offered again, under its
+    `stopped` PRUNED, one that is `complete` COMPLETE, and so is one that was stopped because it over-fitted: its best
+    epoch lies behind it. A trial that the process left running is offered again, under its
     old key, before anything new is asked for.
     """
 
@@ -147,7 +148,16 @@ class Study:
 
     @property
     def trained(self) -> list[Trial]:
-        """The trials that were or are trained: no duplicates, and of a retried one only the last attempt."""
+        """The trials of the search that were or are trained: no duplicates, and of a retried one the last attempt."""
+        return [each for each in self._attempts if each.repeat_of is None]
+
+    @property
+    def repeats(self) -> list[Trial]:
+        """The trials of the finals, each a point of the search with another seed; the last attempt of each."""
+        return [each for each in self._attempts if each.repeat_of is not None]
+
+    @property
+    def _attempts(self) -> list[Trial]:
         return [each for each in self.trials if each.duplicate_of is None and each.number not in self._retried]
 
     @property
@@ -165,20 +175,22 @@ class Study:
             return self._records[self._interrupted.pop(0)]
         size = self._space.size()
         for _ in range(MAX_DUPLICATES_IN_A_ROW):
-            if size is not None and len(self._by_point) >= size and not self._retry_is_queued():
+            if size is not None and len(self._by_point) >= size and not self.has_queued:
                 break
             asked = self._study.ask()
-            retry_of = asked.user_attrs.get(_RETRY_OF)
+            retry_of, repeat_of = (asked.user_attrs.get(name) for name in (_RETRY_OF, _REPEAT_OF))
             point = self._space.suggest(asked)
-            same = None if retry_of is not None else self._by_point.get(_canonical(point))
+            again = retry_of is not None or repeat_of is not None
+            same = None if again else self._by_point.get(_canonical(point))
             trial = Trial(
                 number=asked.number,
                 key=f"{self.sweep_id}-{asked.number:04d}",
                 base_model=str(point.get("base_model", self._base_model)),
                 hyperparameters=point,
-                seed=self._seed,
+                seed=int(asked.user_attrs.get(_SEED, self._seed)),
                 started_at=time.time(),
                 duplicate_of=same,
+                repeat_of=repeat_of,
             )
             self._asked[trial.number] = asked
             if retry_of is not None:
@@ -210,7 +222,8 @@ class Study:
         if not trial.state.ended:
             raise ValueError(f"trial {trial.number} has not ended")
         self.record(trial)
-        if trial.state is TrialState.COMPLETE and trial.values is not None:
+        had_its_best = trial.stopped_by is StoppedBy.VERDICT and not _diverged(trial)
+        if trial.values is not None and (trial.state is TrialState.COMPLETE or had_its_best):
             self._study.tell(trial.number, list(trial.values))
         elif trial.state is TrialState.STOPPED:
             self._study.tell(trial.number, state=OptunaState.PRUNED)
@@ -223,7 +236,35 @@ class Study:
     def retry(self, trial: Trial) -> None:
         """Queue the point of a failed trial once more, as a trial of its own."""
         self._retried.add(trial.number)
-        self._study.enqueue_trial(dict(trial.hyperparameters), user_attrs={_RETRY_OF: trial.number})
+        attributes = {_RETRY_OF: trial.number, _SEED: trial.seed}
+        if trial.repeat_of is not None:
+            attributes[_REPEAT_OF] = trial.repeat_of
+        self._study.enqueue_trial(dict(trial.hyperparameters), user_attrs=attributes)
+
+    def queue_repeats(self, trials: Sequence[Trial], seeds: int) -> None:
+        """Queue the points of these trials with `seeds` other seeds each, those that are not there yet.
+
+        The seeds are those after the sweep's own, so that each candidate meets the same ones. Idempotent.
+        """
+        known = {
+            (each.user_attrs.get(_REPEAT_OF), each.user_attrs.get(_SEED))
+            for each in self._study.get_trials(deepcopy=False)
+        }
+        for offset in range(1, seeds + 1):
+            for trial in trials:
+                if (trial.number, seed := self._seed + offset) not in known:
+                    attributes = {_REPEAT_OF: trial.number, _SEED: seed}
+                    self._study.enqueue_trial(dict(trial.hyperparameters), user_attrs=attributes)
+
+    @property
+    def finals(self) -> dict[str, Any] | None:
+        """The result of the finals, as it was stored; None before."""
+        stored: dict[str, Any] | None = self._study.user_attrs.get(_FINALS)
+        return stored
+
+    def store_finals(self, result: Mapping[str, Any]) -> None:
+        """Store the result of the finals, plain JSON values."""
+        self._study.set_user_attr(_FINALS, dict(result))
 
     def attempts(self, trial: Trial) -> int:
         """Return how many times the point of this trial has been tried, this trial included."""
@@ -234,7 +275,7 @@ class Study:
 
     def _remember(self, trial: Trial) -> None:
         self._records[trial.number] = trial
-        if trial.duplicate_of is None:
+        if trial.duplicate_of is None and trial.repeat_of is None:
             self._by_point[_canonical(trial.hyperparameters)] = trial.number
 
     def _settle_duplicate(self, trial: Trial) -> None:
@@ -247,13 +288,21 @@ class Study:
         reason = f"the same point as trial {original.number}: not trained again"
         self.tell(replace(trial, state=original.state, values=original.values, reason=reason, ended_at=time.time()))
 
-    def _retry_is_queued(self) -> bool:
+    @property
+    def has_queued(self) -> bool:
+        """True while a point waits that will be trained although it is known: a retried one, or one of the finals."""
         waiting = self._study.get_trials(deepcopy=False, states=(OptunaState.WAITING,))
-        return any(_RETRY_OF in each.user_attrs for each in waiting)
+        return any({_RETRY_OF, _REPEAT_OF} & set(each.user_attrs) for each in waiting)
+
+
+def _diverged(trial: Trial) -> bool:
+    return trial.verdict is not None and trial.verdict.kind is VerdictKind.DIVERGED
 
 
 def read_trials(storage: str | Path, name: str) -> list[Trial]:
-    """Return the trained trials of a stored sweep, while it runs or afterwards, without changing anything.
+    """Return the trained trials of a stored sweep, those of the finals too, while it runs or afterwards.
+
+    Nothing is changed.
 
     Raises SweepError where there is no such study.
     """

@@ -43,12 +43,14 @@ class TrialRunner(tune.Trainable):
     """Runs the trial that `config` describes (see `engine.trial_config`); reused for the next one by `reset_config`.
 
     A result carries `events` (JSON, numbered from `first`), the `handle`, how many `evaluations` there were, whether
-    the run has `ended`, and after an evaluation the first objective's value as `objective`.
+    the run has `ended`, and after an evaluation the first objective's value as `objective`, by which schedulers stop
+    trials; a trial that nothing may stop early leaves it out.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Submit the run, or adopt it where the backend knows its key."""
         self._metric = str(config["metric"])
+        self._may_be_stopped = bool(config["may_be_stopped"])
         self._cursor = self._evaluations = 0
         self._objective = float("nan")
         self._epochs = float("inf")
@@ -81,7 +83,7 @@ class TrialRunner(tune.Trainable):
             "ended": self._ended,
             "done": self._ended,
         }
-        if self._ended or self._evaluated:
+        if self._may_be_stopped and (self._ended or self._evaluated):
             result["objective"] = self._objective
         return result
 

@@ -50,7 +50,8 @@ class Progress(ProgressObserver):
 
     def trial_started(self, trial: Trial) -> None:
         self._latest[trial.number] = "starting"
-        self._line(f"trial {trial.number} starts: {in_words(trial.hyperparameters)}")
+        again = f" (trial {trial.repeat_of} again, seed {trial.seed})" if trial.repeat_of is not None else ""
+        self._line(f"trial {trial.number} starts{again}: {in_words(trial.hyperparameters)}")
 
     def observed(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
         for each in events:
@@ -82,6 +83,10 @@ class Progress(ProgressObserver):
             parts.append(f"best {session.objective.metric} {best.values[0]:.4g} (trial {best.number})")
         counts = Counter(each.verdict.kind for each in ended if each.verdict is not None)
         parts += [", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))] if counts else []
+        if session.study.repeats:
+            parts.append(
+                f"finals: {sum(each.state.ended for each in session.study.repeats)} of {session.plan.final_trials}"
+            )
         parts.append(f"{clock(session.seconds)} spent")
         left = seconds_left(session, time.time())
         parts.append("time left unknown yet" if left is None else f"about {clock(left)} left")
@@ -110,6 +115,7 @@ def seconds_left(session: Session, now: float) -> float | None:
     each_takes = sum(each.spend.seconds for each in ended) / len(ended)
     running = session.running
     waiting = max(0, session.plan.spec.search.trials - len(session.study.trained))
+    waiting += max(0, session.plan.final_trials - len(session.study.repeats))
     begun = sum(max(0.0, each_takes - (now - (each.started_at or now))) for each in running)
     left = (waiting * each_takes + begun) / session.plan.concurrency
     hours = session.plan.spec.budget.hours

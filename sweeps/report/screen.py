@@ -14,8 +14,9 @@ from backends.contract import Capabilities
 from search_spaces.catalogue import Catalogue
 from search_spaces.library import LibrarySpace
 from sweeps.data.findings import Finding
+from sweeps.finals import FinalsResult
 from sweeps.plan import KEPT_MODELS, SweepPlan
-from sweeps.record import Objective, Trial, TrialState, leaderboard
+from sweeps.record import Objective, StoppedBy, Trial, TrialState, leaderboard
 from sweeps.report.progress import VERDICT_STYLE, clock, in_words, short
 from sweeps.session import Outcome
 
@@ -40,6 +41,8 @@ def plan(plan: SweepPlan) -> RenderableType:
         f"{spec.search.sampler}, scheduler {spec.search.scheduler.type}, {spec.search.trials} trials{points}, "
         f"{plan.concurrency} at a time, seed {spec.search.seed}",
     )
+    if spec.finals is not None:
+        facts.add_row("finals", f"the best {spec.finals.candidates} trained again with {spec.finals.seeds} seeds each")
     facts.add_row(
         "each trial", f"{plan.placement.cpus:g} CPU, {plan.placement.gpus:g} GPU; up to {plan.max_epochs:g} epochs"
     )
@@ -50,7 +53,9 @@ def plan(plan: SweepPlan) -> RenderableType:
             facts.add_row("tokens", f"about {estimate.tokens:,} a trial at the centre of the space")
         if estimate.usd is not None:
             facts.add_row(
-                "money", f"about ${estimate.usd:,.2f} a trial, ${estimate.usd * spec.search.trials:,.2f} in all"
+                "money",
+                f"about ${estimate.usd:,.2f} a trial, "
+                f"${estimate.usd * (spec.search.trials + plan.final_trials):,.2f} in all",
             )
         if estimate.seconds is not None and plan.seconds is not None:
             facts.add_row(
@@ -125,6 +130,8 @@ def outcome(outcome: Outcome) -> RenderableType:
             Text.assemble(("best: ", "bold"), f"trial {best.number}, {values} at epoch {best.best_epoch:g}{before}")
         )
         parts.append(Text(f"  {in_words(best.hyperparameters)}"))
+        if outcome.finals is not None:
+            parts += _finals(outcome.finals, best)
         if best.verdict is not None:
             parts.append(
                 Text.assemble(
@@ -132,12 +139,41 @@ def outcome(outcome: Outcome) -> RenderableType:
                 )
             )
         parts.append(Text(f"  model: {best.model}"))
+    if saved := saved_by_verdicts(trials):
+        parts.append(Text(saved))
     parts += [Text.assemble(("advice: ", "bold"), each) for each in advice(trials)]
     parts += [Text(f"not recorded: {each}", style="yellow") for each in outcome.problems]
     if outcome.run_url:
         parts.append(Text(f"MLflow: {outcome.run_url}"))
     parts.append(Text.assemble(("next: ", "bold"), "sweep ui   compares the trials in the browser"))
     return Group(*parts)
+
+
+def _finals(finals: FinalsResult, best: Trial) -> Iterable[RenderableType]:
+    yield Text(f"  finals: {finals.reason}")
+    for each in finals.standings:
+        yield Text(
+            f"    trial {each.number}: {finals.metric} {each.mean:.4g} ({each.low:.4g} .. {each.high:.4g}) over "
+            f"{len(each.values)} seeds"
+            + ("" if each.number != finals.winner else f"; in the search {finals.searched_value:.4g}")
+        )
+    if finals.test is not None:
+        mean, low, high = finals.test
+        yield Text(f"  test split, scored once: accuracy {mean:.4g} ({low:.4g} .. {high:.4g})")
+    else:
+        yield Text(f"  not scored on a test split: {finals.untested}")
+
+
+def saved_by_verdicts(trials: Sequence[Trial]) -> str:
+    """Say how many trials their verdicts ended, and about how long those would have gone on; empty where none."""
+    stopped = [each for each in trials if each.stopped_by is StoppedBy.VERDICT and each.epochs_trained > 0]
+    if not stopped:
+        return ""
+    seconds = sum(
+        each.spend.seconds * ((each.epochs or each.epochs_trained) / each.epochs_trained - 1) for each in stopped
+    )
+    count = f"{len(stopped)} trial{'s' if len(stopped) > 1 else ''}"
+    return f"{count} stopped early by the verdict: about {clock(seconds)} of training saved"
 
 
 def advice(trials: Sequence[Trial]) -> list[str]:

@@ -26,6 +26,7 @@ class SweepState:
     wanted_trials: int
     objective: Objective
     trials: tuple[Trial, ...]
+    repeats: tuple[Trial, ...] = ()
 
     @property
     def best(self) -> Trial | None:
@@ -47,6 +48,7 @@ class SweepState:
             "states": {state.value: count for state, count in self.counts.items()},
             "best": self.best.to_json() if self.best else None,
             "trials": [each.to_json() for each in self.trials],
+            "repeats": [each.to_json() for each in self.repeats],
         }
 
 
@@ -64,7 +66,14 @@ def read(places: Places, name: str, storage: str | None) -> SweepState:
         if direction in ("maximize", "minimize")
     ]
     trials = read_trials(storage or places.study(name), places.study_name(name))
-    return SweepState(name, plan["data"]["name"], plan["search"]["trials"], Objective(metric, direction), tuple(trials))
+    return SweepState(
+        name=name,
+        data=plan["data"]["name"],
+        wanted_trials=plan["search"]["trials"],
+        objective=Objective(metric, direction),
+        trials=tuple(each for each in trials if each.repeat_of is None),
+        repeats=tuple(each for each in trials if each.repeat_of is not None),
+    )
 
 
 def listing(states: Sequence[SweepState]) -> RenderableType:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
@@ -116,6 +116,8 @@ def status_of(trial: Trial) -> RunStatus:
 def of_start(trial: Trial, backend: str) -> Projection:
     """Project what is known of a trial before it has done anything."""
     tags = {TRIAL_TAG: trial.key, "model": trial.base_model, "state": trial.state.value, "seed": str(trial.seed)}
+    if trial.repeat_of is not None:
+        tags["finals.repeats"] = run_name(replace(trial, number=trial.repeat_of))
     if backend:
         tags["backend"] = backend
     return Projection(params=params_of(trial.hyperparameters), tags=tags, status="RUNNING")

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import optuna
 import pytest
 
-from backends.contract import Event, Measured
+from backends.contract import Event, Measured, Started
 from sweeps.places import Places
 from sweeps.plan import SweepPlan, make_plan
-from sweeps.record import Trial, TrialState, VerdictKind
+from sweeps.record import StoppedBy, Trial, TrialState, VerdictKind, leaderboard
 from sweeps.session import End, Session, TrialEnd
 from sweeps.spec import from_document
 from sweeps.study import NoTrial, Study
@@ -100,9 +101,6 @@ def test_trials_run_to_their_number_and_each_gets_a_verdict(tmp_path: Path) -> N
         best = max(each.values["valid_accuracy"] for each in evaluations[1:])
         assert trial.values == (best,)
         assert next(each.epoch for each in evaluations[1:] if each.values["valid_accuracy"] == best) == trial.best_epoch
-    best_trial = running.best()
-    assert best_trial is not None
-    assert best_trial.values == max(each.values for each in recorder.ended if each.values)
 
 
 def test_concurrency_is_held(tmp_path: Path) -> None:
@@ -238,3 +236,115 @@ def test_several_objectives_are_recorded_in_their_order(tmp_path: Path) -> None:
     for trial in running.study.trained:
         kept = next(each for each in trial.curve[1:] if each.epoch == trial.best_epoch)
         assert trial.values == (kept.values["valid_accuracy"], kept.values["valid_loss"])
+
+
+# ------------------------------------------------------------------------------------------------- finals and verdicts
+def test_the_finals_train_the_best_again_with_other_seeds(tmp_path: Path) -> None:
+    recorder = Recorder()
+    running = session(tmp_path, "finals={candidates: 2, seeds: 3}", observer=recorder)
+    drive(running)
+    assert running.finish() is End.TRIALS
+    searched, repeats = running.study.trained, running.study.repeats
+    assert len(searched) == 5
+    best = [each.number for each in leaderboard(searched, running.objective)[:2]]
+    assert sorted((each.repeat_of, each.seed) for each in repeats) == sorted(
+        (n, 7 + k) for n in best for k in (1, 2, 3)
+    )
+    by_number = {each.number: each for each in searched}
+    for each in repeats:
+        assert each.repeat_of is not None
+        assert each.hyperparameters == by_number[each.repeat_of].hyperparameters
+        assert each.state is TrialState.COMPLETE
+    assert len({each.key for each in running.study.trials}) == 11
+    assert max(each.number for each in searched) < min(each.number for each in repeats)
+
+
+def test_finals_go_on_where_they_were_interrupted(tmp_path: Path) -> None:
+    first = Recorder()
+    running = session(tmp_path, "finals={candidates: 2, seeds: 2}", observer=first)
+    drive(running, until=lambda: len(first.started) == 7)
+    running.interrupt()
+    assert running.finish() is End.INTERRUPTED
+    again = session(tmp_path, "finals={candidates: 2, seeds: 2}")
+    drive(again)
+    assert again.finish() is End.TRIALS
+    assert len(again.study.trained) == 5
+    assert len(again.study.repeats) == 4
+    assert len({(each.repeat_of, each.seed) for each in again.study.repeats}) == 4
+
+
+def test_finals_wait_for_the_trials_that_run(tmp_path: Path) -> None:
+    running = session(tmp_path, "finals={candidates: 1, seeds: 2}", "search.trials=2")
+    assert isinstance(running.next_trial(), Trial)
+    assert isinstance(running.next_trial(), Trial)
+    running.staged_trials = 1
+    assert running.next_trial() is NoTrial.WAIT
+    assert not running.study.repeats
+
+
+def test_a_failed_repetition_is_retried_with_its_seed(tmp_path: Path) -> None:
+    running = session(tmp_path, "finals={candidates: 1, seeds: 2}", "search.trials=1")
+    drive(running, until=lambda: bool(running.study.trained and running.study.trained[0].state.ended))
+    with closing(running.plan.open_backend()) as backend:
+        trial = running.next_trial()
+        assert isinstance(trial, Trial)
+        while trial.repeat_of is None:
+            handle = backend.submit(running.plan.request(trial))
+            running.observe(trial.number, handle, 0, backend.events(handle, 0))
+            running.ended(trial.number, TrialEnd.ITSELF)
+            trial = running.next_trial()
+            assert isinstance(trial, Trial)
+    running.ended(trial.number, TrialEnd.CRASH, "gone")
+    drive(running)
+    seeds = sorted(each.seed for each in running.study.repeats)
+    assert seeds == [8, 9]
+    assert all(each.state is TrialState.COMPLETE for each in running.study.repeats)
+
+
+def evaluations(*losses: tuple[float, float], accuracy: float = 0.6) -> list[Event]:
+    base = {"valid_accuracy": 0.33, "train_accuracy": 0.33}
+    found: list[Event] = [Started({}), Measured(0, 0.0, {"train_loss": 2.0, "valid_loss": 2.0, **base}, "evaluation")]
+    for epoch, (train, valid) in enumerate(losses, start=1):
+        values = {"train_loss": train, "valid_loss": valid, "valid_accuracy": accuracy, "train_accuracy": accuracy}
+        found.append(Measured(10 * epoch, float(epoch), values, "evaluation"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("losses", "kind", "optuna_state"),
+    [
+        (((1.0, 1.0), (0.5, 1.6), (0.2, 2.6), (0.05, 3.9)), VerdictKind.OVERFIT, "COMPLETE"),
+        (((1.0, 1.0), (9.0, 9.0), (20.0, 20.0)), VerdictKind.DIVERGED, "PRUNED"),
+    ],
+)
+def test_a_sure_verdict_stops_a_trial_and_is_no_failure(
+    tmp_path: Path, losses: tuple[tuple[float, float], ...], kind: VerdictKind, optuna_state: str
+) -> None:
+    running = session(tmp_path)
+    trial = running.next_trial()
+    assert isinstance(trial, Trial)
+    events = evaluations(*losses)
+    running.observe(trial.number, None, 0, events[:3])
+    assert not running.is_hopeless(trial.number)
+    running.observe(trial.number, None, 3, events[3:])
+    assert running.is_hopeless(trial.number)
+    running.ended(trial.number, TrialEnd.VERDICT)
+    [ended] = running.study.trained
+    assert ended.state is TrialState.STOPPED
+    assert ended.stopped_by is StoppedBy.VERDICT
+    assert ended.verdict is not None
+    assert ended.verdict.kind is kind
+    assert kind.value in ended.reason
+    stored = optuna.load_study(
+        study_name="pairs",
+        storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "j"))),
+    )
+    assert stored.trials[trial.number].state.name == optuna_state
+
+
+def test_verdicts_stop_nothing_where_they_are_told_not_to(tmp_path: Path) -> None:
+    running = session(tmp_path, "search.stop_by_verdict=false")
+    trial = running.next_trial()
+    assert isinstance(trial, Trial)
+    running.observe(trial.number, None, 0, evaluations((1.0, 1.0), (0.5, 1.6), (0.2, 2.6), (0.05, 3.9)))
+    assert not running.is_hopeless(trial.number)

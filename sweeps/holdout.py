@@ -1,0 +1,77 @@
+"""Scoring kept models on held-out examples: who is right where, on the validation set, and once on the test split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.contract import Backend, DataFile, Dataset, PredictOptions
+from sweeps.finals import FinalsResult, Repeated, rank, share_right
+from sweeps.plan import SweepPlan
+from sweeps.record import Trial
+
+ACCURACY = "valid_accuracy"
+"""The objective whose value is a mean over examples: its bootstrap can draw examples as well as seeds."""
+
+
+def decide(
+    plan: SweepPlan, searched: Sequence[Trial], repeats: Sequence[Trial], backend: Backend
+) -> FinalsResult | None:
+    """Rank the candidates by their repetitions and score the winner's models on the test split.
+
+    Repetitions without a value do not count; None where none has one. Nothing before this has read the test split.
+    Raises BackendError where the backend cannot predict although it says that it can.
+    """
+    data, objective, seed = plan.data, plan.spec.objective, plan.spec.search.seed
+    scored = [each for each in repeats if each.values is not None]
+    predicts = plan.spec.capabilities.can_predict and bool(data.dataset.labels)
+    candidates = []
+    for original in searched:
+        runs = [each for each in scored if each.repeat_of == original.number]
+        models = [each.model for each in runs if each.model]
+        if not runs:
+            continue
+        paid = [each.spend.usd for each in runs if each.spend.usd is not None]
+        right = None
+        if predicts and objective.metric == ACCURACY and len(models) == len(runs):
+            right = _right(backend, models, data.dataset.valid, data.dataset)
+        candidates.append(
+            Repeated(
+                number=original.number,
+                hyperparameters=original.hyperparameters,
+                values=tuple(each.values[0] for each in runs if each.values is not None),
+                cost=sum(paid) / len(runs) if len(paid) == len(runs) else sum(r.spend.tokens for r in runs) / len(runs),
+                right=right,
+            )
+        )
+    if not candidates:
+        return None
+    values = {each.number: each.values[0] for each in searched if each.values is not None}
+    result = rank(candidates, objective, values, seed)
+    if data.test is None or not predicts:
+        why = "there is no test split" if data.test is None else "this backend and data allow no scoring of labels"
+        return replace(result, untested=why)
+    models = [each.model for each in scored if each.repeat_of == result.winner and each.model]
+    if not models:
+        return replace(result, untested="no model of the winner was kept")
+    return replace(result, test=share_right(_right(backend, models, data.test, data.dataset), seed))
+
+
+def _right(backend: Backend, models: Sequence[str], file: DataFile, dataset: Dataset) -> NDArray[np.bool_]:
+    """Return (models, examples): whether the most probable label is the right one."""
+    lines: list[dict[str, Any]] = [
+        json.loads(line) for line in Path(file.path).read_text(encoding="utf-8").splitlines()
+    ]
+    truth = [line["messages"][-1]["content"] if dataset.layout == "chat" else line["completion"] for line in lines]
+    options = PredictOptions(labels=dataset.labels, stop=dataset.stop)
+    rows = [
+        [answer.text == right for answer, right in zip(backend.predict(model, lines, options), truth, strict=True)]
+        for model in models
+    ]
+    return np.array(rows, dtype=np.bool_)
