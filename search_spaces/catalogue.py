@@ -110,11 +110,6 @@ class Recommendation:
             cases=(),
         )
 
-    def advice(self, symptom: Literal["underfitting", "overfitting"]) -> str:
-        """Return what to do, as "raise n_epochs (recommended: 2 .. 4)"; empty where the source gives no advice."""
-        direction = self.when_underfitting if symptom == "underfitting" else self.when_overfitting
-        return f"{direction} {self.parameter} (recommended: {self.text})" if direction else ""
-
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {**dataclasses.asdict(self), "as_of": self.as_of.isoformat(), "text": self.text, "ours": self.ours}

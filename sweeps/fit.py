@@ -149,11 +149,17 @@ def _standard_error(share: float, examples: int) -> float:
 
 
 def _verdict(
-    kind: VerdictKind, evidence: str, advice: str = "", *, onset: float | None = None, by: float = 2.0
+    kind: VerdictKind,
+    evidence: str,
+    advice: str = "",
+    *,
+    onset: float | None = None,
+    by: float = 2.0,
+    improving: bool = False,
 ) -> FitVerdict:
     """`by` is how many times the deciding difference exceeds what chance explains."""
     confidence = min(0.95, max(0.5, 0.25 + 0.25 * (0.0 if math.isnan(by) else by)))
-    return FitVerdict(kind, evidence, advice, onset_epoch=onset, confidence=confidence)
+    return FitVerdict(kind, evidence, advice, onset_epoch=onset, confidence=confidence, improving=improving)
 
 
 def _n(value: float) -> str:
@@ -261,7 +267,13 @@ def _loss_rises(facts: _Facts, advice: Advice) -> FitVerdict | None:
     if fell is None:
         return _verdict(VerdictKind.UNSETTLED, f"{rose}, and the training curve does not show why", by=1.0)
     by = _times(rise, noise)
-    return _verdict(VerdictKind.OVERFIT, f"{rose} {fell}", advice.against(VerdictKind.OVERFIT), onset=onset, by=by)
+    return _verdict(
+        VerdictKind.OVERFIT,
+        f"{rose} {fell}",
+        advice.against(VerdictKind.OVERFIT, useful_epochs=facts.keep_epoch),
+        onset=onset,
+        by=by,
+    )
 
 
 def _metric_gained(facts: _Facts, since: float) -> bool:
@@ -311,7 +323,13 @@ def _gap_widens(facts: _Facts, advice: Advice) -> FitVerdict | None:
         f"a gap of {_n(gap)}, where sampling explains {_n(noise)}"
     )
     by = _times(gap - gap_then, noise)
-    return _verdict(VerdictKind.OVERFIT, evidence, advice.against(VerdictKind.OVERFIT), onset=onset, by=by)
+    return _verdict(
+        VerdictKind.OVERFIT,
+        evidence,
+        advice.against(VerdictKind.OVERFIT, useful_epochs=facts.keep_epoch),
+        onset=onset,
+        by=by,
+    )
 
 
 def _still_falls(facts: _Facts, since: float) -> bool:
@@ -370,12 +388,11 @@ def _learnt_nothing(facts: _Facts, advice: Advice) -> FitVerdict | None:
 def _underfit(evidence: str, facts: _Facts, advice: Advice, by: float) -> FitVerdict:
     going = _improvement(facts)
     if going is not None:
-        evidence, rates_first = f"{evidence}; {going[0]} when training ended", False
+        evidence = f"{evidence}; {going[0]} when training ended"
     else:
-        evidence, rates_first = f"{evidence}: it learns nothing, or far too slowly", True
-    return _verdict(
-        VerdictKind.UNDERFIT, evidence, advice.against(VerdictKind.UNDERFIT, rates_first=rates_first), by=by
-    )
+        evidence = f"{evidence}: it learns nothing, or far too slowly"
+    said = advice.against(VerdictKind.UNDERFIT, learns_nothing=going is None)
+    return _verdict(VerdictKind.UNDERFIT, evidence, said, by=by, improving=going is not None)
 
 
 def _improving(facts: _Facts, advice: Advice) -> FitVerdict | None:
@@ -384,7 +401,8 @@ def _improving(facts: _Facts, advice: Advice) -> FitVerdict | None:
     if going is None:
         return None
     evidence = f"{going[0]} when training ended"
-    return _verdict(VerdictKind.UNDERFIT, evidence, advice.against(VerdictKind.UNDERFIT), by=going[1])
+    said = advice.against(VerdictKind.UNDERFIT)
+    return _verdict(VerdictKind.UNDERFIT, evidence, said, by=going[1], improving=True)
 
 
 def _improvement(facts: _Facts) -> tuple[str, float] | None:

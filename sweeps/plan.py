@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.places import Places
 from sweeps.record import Trial
 from sweeps.spec import SweepSpec, space_problems
+from sweeps.steering import Change
 
 DEFAULT_SERVICE_CONCURRENCY = 4
 """Trials at once on a service that names no limit of its own."""
@@ -84,6 +85,21 @@ class SweepPlan:
         finals = self.spec.finals
         return 0 if finals is None else min(finals.candidates, self.spec.search.trials) * finals.seeds
 
+    def steered(self, changes: Sequence[Change]) -> ResolvedSpace:
+        """Return the space with its ranges moved; of two changes of a range the later one counts."""
+        return self.spec.space.resolve(
+            self.data.dataset.train.examples,
+            limits(self.spec.capabilities),
+            self.spec.capabilities.recommendation_scope,
+            {each.parameter: (each.low, each.high) for each in changes},
+        )
+
+    @property
+    def room(self) -> dict[str, tuple[float | None, float | None]]:
+        """How far steering may move each range: what the backend accepts, within the file's `bounds`."""
+        accepted = {each.name: (each.low, each.high) for each in self.spec.capabilities.hyperparameters}
+        return {**accepted, **self.spec.bounds}
+
     def request(self, trial: Trial) -> TrainingRequest:
         """Return what the backend is asked to train for this trial."""
         return TrainingRequest(
@@ -115,6 +131,8 @@ class SweepPlan:
             "concurrency": self.concurrency,
             "placement": {"cpus": self.placement.cpus, "gpus": self.placement.gpus},
             "evaluation": {"per_epoch": self.evaluation.per_epoch, "train_examples": self.evaluation.train_examples},
+            "steering": self.spec.steering,
+            "bounds": {name: list(ends) for name, ends in self.spec.bounds.items()},
             "budget": self.spec.budget.model_dump(),
             "estimate": None
             if estimate is None
@@ -147,7 +165,6 @@ def make_plan(spec: SweepSpec, places: Places, located: Path | None = None, *, e
             data.dataset.train.examples,
             limits(spec.capabilities),
             spec.capabilities.recommendation_scope,
-            spec.bounds or None,
         )
         if spec.search.sampler == "grid":
             space.grid()  # raises where the space has no grid

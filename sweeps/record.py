@@ -50,6 +50,7 @@ class FitVerdict:
 
     `evidence` is one sentence with the numbers, `advice` what to try next (may be empty), `onset_epoch` where
     over-fitting or divergence began, `keep_epoch` the epoch whose weights are best. `confidence` is in 0..1.
+    `improving`: validation was still getting better when training ended.
     """
 
     kind: VerdictKind
@@ -58,6 +59,7 @@ class FitVerdict:
     onset_epoch: float | None = None
     keep_epoch: float | None = None
     confidence: float = 1.0
+    improving: bool = False
 
 
 @dataclass(frozen=True)

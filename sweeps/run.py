@@ -22,6 +22,7 @@ from sweeps.plan import KEPT_MODELS, SweepPlan, with_gpus
 from sweeps.record import Objective, Trial, TrialState, leaderboard
 from sweeps.report.plots import learning_curve_png
 from sweeps.session import End, Observer, Outcome, ProgressObserver, Session
+from sweeps.steering import Change
 from sweeps.study import Study
 
 PICTURE_FROM_S = 1.0
@@ -124,12 +125,17 @@ class _Tracking(Observer):
 
     def __init__(self, tracker: tracking.Tracker) -> None:
         self._tracker = tracker
+        self._changes: list[str] = []
 
     def trial_started(self, trial: Trial) -> None:
         self._tracker.trial_started(trial)
 
     def observed(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
         self._tracker.observed(trial.key, first, events)
+
+    def steered(self, change: Change, *, made: bool) -> None:
+        self._changes.append(f"{'made' if made else 'advised'}: {change.text}")
+        self._tracker.tag_sweep({"steering": "\n".join(self._changes)})
 
     def trial_ended(self, trial: Trial) -> None:
         worth_a_picture = trial.spend.seconds >= PICTURE_FROM_S
@@ -156,6 +162,9 @@ class _Housekeeper(Observer):
         pass
 
     def trial_ended(self, trial: Trial) -> None:
+        pass
+
+    def steered(self, change: Change, *, made: bool) -> None:
         pass
 
     def tidy(self, keep: Trial | None) -> None:

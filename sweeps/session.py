@@ -27,11 +27,13 @@ from backends.contract import (
     Stopped,
 )
 from search_spaces.catalogue import Catalogue
+from sweeps import steering
 from sweeps.errors import SweepError
 from sweeps.finals import FinalsResult
-from sweeps.fit import LearningCurve, advice_from, hopeless, judge
+from sweeps.fit import Advice, LearningCurve, advice_from, hopeless, judge
 from sweeps.plan import SweepPlan
 from sweeps.record import FitVerdict, Spend, StoppedBy, Trial, TrialState, leaderboard
+from sweeps.steering import Change
 from sweeps.study import NoTrial, Study
 
 ALIKE_FAILURES = 3
@@ -72,6 +74,10 @@ class Observer(Protocol):
 
     def trial_ended(self, trial: Trial) -> None:
         """Hear of a trial's end; its verdict is given."""
+        ...
+
+    def steered(self, change: Change, *, made: bool) -> None:
+        """Hear of a change of the space that the verdicts want, and whether it was made or only advised."""
         ...
 
 
@@ -138,6 +144,11 @@ class Session:
         self.staged_trials = 0
         self._exhausted = self._space_is_used_up = False
         self._failures: list[str] = []
+        self._changes = study.steering
+        self._space = plan.space
+        if self._changes:
+            self._space = plan.steered(self._changes)
+            study.steer((), self._space, plan.spec.search)
         self._advice = advice_from(Catalogue.load(), plan.spec.capabilities.recommendation_scope, plan.space)
 
     @property
@@ -199,6 +210,11 @@ class Session:
             self.end = End.TIME
         return self.end is not None
 
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """The changes of the space that the verdicts wanted so far."""
+        return tuple(self._changes)
+
     def interrupt(self) -> None:
         """End the sweep so that it can go on later: what runs stays recorded as running."""
         if self.end is None:
@@ -236,7 +252,7 @@ class Session:
             each.observed(trial, first_fresh, fresh)
         self._check_target(trial)
         if len(trial.curve) > evaluations and trial.repeat_of is None and self.plan.spec.search.stop_by_verdict:
-            running.hopeless = hopeless(self._curve(trial), self._advice)
+            running.hopeless = hopeless(self._curve(trial), self._advice_for(trial))
 
     def ended(self, number: int, by: TrialEnd, error: str = "") -> None:
         """Close a running trial. One that the end of an interrupted sweep cut off stays open for the next run."""
@@ -251,10 +267,11 @@ class Session:
             return
         trial = self._closed(running, by, error)
         diverged = running.failure is not None and running.failure.kind is FailureKind.DIVERGED
-        trial = replace(trial, verdict=judge(self._curve(trial, diverged=diverged), self._advice))
+        trial = replace(trial, verdict=judge(self._curve(trial, diverged=diverged), self._advice_for(trial)))
         self.study.tell(trial)
         for each in self._observers:
             each.trial_ended(trial)
+        self._steer()
         if trial.state is TrialState.FAILED:
             self._after_failure(trial, running.failure)
         elif trial.values is not None:
@@ -269,6 +286,37 @@ class Session:
             done = len(self.study.trained) >= self.plan.spec.search.trials
             self.end = End.TRIALS if done else End.EXHAUSTED
         return self.end
+
+    def _steer(self) -> None:
+        """Look what the verdicts so far say of the space's edges; move them, or say what would be moved."""
+        mode, plan = self.plan.spec.steering, self.plan
+        if mode == "off" or self.end is not None or self.study.repeats:
+            return
+        ended = sorted((e for e in self.study.trained if e.state.ended), key=lambda each: each.ended_at or 0.0)
+        found = steering.changes(ended, self._space, plan.room, self._changes)
+        if not found:
+            return
+        self._changes += found
+        if mode == "act":
+            self._space = plan.steered(self._changes)
+            self.study.steer(found, self._space, plan.spec.search)
+            for each in found:
+                self._probe(each)
+        for each in found:
+            for observer in self._observers:
+                observer.steered(each, made=mode == "act")
+
+    def _probe(self, change: Change) -> None:
+        best = next(iter(leaderboard(self.study.trained, self.objective)), None)
+        if change.probe is None or best is None:
+            return
+        value = int(change.probe) if change.parameter == "n_epochs" else change.probe
+        point = {**best.hyperparameters, change.parameter: value}
+        if not self._space.violations(point):
+            self.study.probe(point)
+
+    def _advice_for(self, trial: Trial) -> Advice:
+        return self._advice.at({**trial.resolved, **trial.hyperparameters}, self.plan.room)
 
     def _curve(self, trial: Trial, *, diverged: bool = False) -> LearningCurve:
         return LearningCurve.from_trial(trial, self.plan.data, self.plan.spec.objectives, diverged=diverged)

@@ -138,7 +138,8 @@ class _SweepFile(_Section):
     data: DataSpec
     backend: BackendSpec
     space: dict[str, Any]
-    bounds: dict[str, Any] = Field(default_factory=dict)
+    steering: Literal["off", "advise", "act"] = "advise"
+    bounds: dict[str, tuple[float, float]] = Field(default_factory=dict)
     search: SearchSpec = SearchSpec()
     objective: Annotated[tuple[ObjectiveSpec, ...], BeforeValidator(_listed)]
     finals: FinalsSpec | None = None
@@ -160,7 +161,8 @@ class SweepSpec:
     backend_options: BaseModel
     capabilities: Capabilities
     space: SearchSpace
-    bounds: Mapping[str, Any]
+    steering: Literal["off", "advise", "act"]
+    bounds: Mapping[str, tuple[float, float]]
     search: SearchSpec
     objectives: tuple[ObjectiveSpec, ...]
     finals: FinalsSpec | None
@@ -202,6 +204,7 @@ def from_document(document: Document) -> SweepSpec:
     space = _space(document, problems)
     if sections is not None and backend is not None:
         problems += _check_objectives(sections, backend[2], document)
+        problems += _check_steering(sections, document)
     if problems or sections is None or backend is None or space is None:
         raise UserInputError(sorted(problems, key=_by_line))
     return SweepSpec(
@@ -213,6 +216,7 @@ def from_document(document: Document) -> SweepSpec:
         backend_options=backend[1],
         capabilities=backend[2],
         space=space,
+        steering=sections.steering,
         bounds=sections.bounds,
         search=sections.search,
         objectives=sections.objective,
@@ -283,6 +287,20 @@ def _check_objectives(sections: _SweepFile, capabilities: Capabilities, document
             f"sampler `{sections.search.sampler}` handles one objective",
             "use nsga2, tpe, random, qmc or grid",
         )
+
+
+def _check_steering(sections: _SweepFile, document: Document) -> Iterable[Problem]:
+    """`steering: act` moves ranges, which a grid does not have; `bounds` say how far, and so have two ends in order."""
+    if sections.steering == "act" and sections.search.sampler == "grid":
+        message = "a grid is fixed, and `steering: act` moves the ranges of a space"
+        yield Problem(document.place(("steering",)), message, "write `steering: advise`, or choose another sampler")
+    for name, (low, high) in sections.bounds.items():
+        place = document.place(("bounds", name))
+        if name not in sections.space:
+            message = f"`bounds.{name}`: the space has no {name}"
+            yield Problem(place, message, _suggest(name, sections.space))
+        elif low > high:
+            yield Problem(place, f"`bounds.{name}`: {low:g} is above {high:g}", "write the lower end first")
 
 
 def _explain(

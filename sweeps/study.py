@@ -22,11 +22,14 @@ from optuna.trial import TrialState as OptunaState
 from backends.contract import Scalar
 from search_spaces.space import ResolvedSpace
 from sweeps.errors import Problem, SweepError, UserInputError
+from sweeps.proposals import Proposer
 from sweeps.record import Objective, StoppedBy, Trial, TrialState, VerdictKind
 from sweeps.spec import SearchSpec
+from sweeps.steering import Change
 
 _RECORD, _RETRY_OF, _REPEAT_OF, _SEED = "trial", "retry_of", "repeat_of", "seed"
 _SWEEP_ID, _FINGERPRINT, _SECONDS, _FINALS = "sweep_id", "fingerprint", "seconds_used", "finals"
+_STEERING = "steering"
 
 MAX_DUPLICATES_IN_A_ROW = 50
 """A sampler that proposes so many known points one after another has nothing new to offer."""
@@ -61,6 +64,7 @@ class Study:
         self._reported: dict[int, set[int]] = {}
         self._held_duplicates: dict[int, list[int]] = {}
         self._interrupted: list[int] = []
+        self._proposer: Proposer | None = None
         self.sweep_id = str(study.user_attrs[_SWEEP_ID])
         for frozen in study.get_trials(deepcopy=False):
             self._restore(frozen)
@@ -177,7 +181,7 @@ class Study:
         for _ in range(MAX_DUPLICATES_IN_A_ROW):
             if size is not None and len(self._by_point) >= size and not self.has_queued:
                 break
-            asked = self._study.ask()
+            asked = self._ask_the_sampler()
             retry_of, repeat_of = (asked.user_attrs.get(name) for name in (_RETRY_OF, _REPEAT_OF))
             point = self._space.suggest(asked)
             again = retry_of is not None or repeat_of is not None
@@ -201,6 +205,34 @@ class Study:
             self._settle_duplicate(trial)
         running = any(not each.state.ended for each in self._records.values())
         return NoTrial.WAIT if running else NoTrial.EXHAUSTED
+
+    def _ask_the_sampler(self) -> optuna.Trial:
+        if self._proposer is not None and not self._study.get_trials(deepcopy=False, states=(OptunaState.WAITING,)):
+            self._study.enqueue_trial(self._proposer.propose())
+        return self._study.ask()
+
+    @property
+    def steering(self) -> list[Change]:
+        """The changes of the space that were made so far, in their order."""
+        return [Change.from_json(each) for each in self._study.user_attrs.get(_STEERING, [])]
+
+    def steer(self, changes: Sequence[Change], space: ResolvedSpace, search: SearchSpec) -> None:
+        """Store changes of the space, and propose from `space`, which is what they make of it, from now on.
+
+        Without changes only the second. Trials that are recorded stay as they are; a sampler learns from those that lie
+        in the new space.
+        """
+        if changes:
+            made = [*self.steering, *changes]
+            self._study.set_user_attr(_STEERING, [each.to_json() for each in made])
+        self._space = space
+        past = self._study.get_trials(deepcopy=False)
+        self._study.sampler = optuna.samplers.RandomSampler(seed=search.seed)  # it only hands out what is queued
+        self._proposer = Proposer(space, make_sampler(search, space, len(past)), self._study.directions, past)
+
+    def probe(self, point: Mapping[str, Scalar]) -> None:
+        """Queue a point before what the sampler proposes; one that is known is not trained again."""
+        self._study.enqueue_trial(dict(point))
 
     def record(self, trial: Trial) -> None:
         """Store what is known of a trial that the sampler has not been told of."""
@@ -230,6 +262,8 @@ class Study:
         else:
             self._study.tell(trial.number, state=OptunaState.FAIL)
         del self._asked[trial.number]
+        if self._proposer is not None:
+            self._proposer.tell(self._study.get_trials(deepcopy=False)[trial.number])
         for number in self._held_duplicates.pop(trial.number, []):
             self._settle_duplicate(self._records[number])
 

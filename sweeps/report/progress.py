@@ -14,6 +14,7 @@ from rich.text import Text
 from backends.contract import Event, Measured, Scalar
 from sweeps.record import Trial, TrialState, VerdictKind, leaderboard
 from sweeps.session import ProgressObserver, Session
+from sweeps.steering import Change
 
 RECENT_TRIALS = 6
 VERDICT_STYLE = {
@@ -34,6 +35,7 @@ class Progress(ProgressObserver):
         self._live: Live | None = None
         self._latest: dict[int, str] = {}
         self._baseline_shown = False
+        self._steering = ""
 
     def begin(self, session: Session) -> None:
         """Start to show; from here on lines that others print to the console stand above the live table."""
@@ -68,6 +70,10 @@ class Progress(ProgressObserver):
         self._latest.pop(trial.number, None)
         self._line(f"trial {trial.number} {ending(trial)}")
         self._line(f"  {self._summary()}")
+
+    def steered(self, change: Change, *, made: bool) -> None:
+        self._steering = f"steering: {change.text}" if made else f"steering would move {change.text} (steering: act)"
+        self._line(self._steering)
 
     def _line(self, text: str) -> None:
         if self._live is None:
@@ -104,7 +110,8 @@ class Progress(ProgressObserver):
         for trial in self._session.running:
             state = Text(self._latest.get(trial.number, "starting"), style="cyan")
             table.add_row(str(trial.number), state, in_words(trial.hyperparameters))
-        return Group(table, Text(self._summary(), style="bold"))
+        steering = [Text(self._steering, style="cyan")] if self._steering else []
+        return Group(table, *steering, Text(self._summary(), style="bold"))
 
 
 def seconds_left(session: Session, now: float) -> float | None:

@@ -278,6 +278,10 @@ class Tracker:
         self._outbox.put(trial.key, end)
 
     # -------------------------------------------------------------------------------------------------------------- end
+    def tag_sweep(self, tags: Mapping[str, str]) -> None:
+        """Tag the parent run."""
+        self._outbox.put(_PARENT, Projection(tags=_tags(tags)))
+
     def finish(
         self,
         status: Literal["FINISHED", "KILLED", "FAILED"],

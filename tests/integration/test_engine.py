@@ -18,6 +18,7 @@ from sweeps.plan import SweepPlan, make_plan
 from sweeps.record import Trial, TrialState
 from sweeps.session import End, Session
 from sweeps.spec import from_document
+from sweeps.steering import Change
 from sweeps.study import Study
 from sweeps.yaml_source import parse, with_overrides
 
@@ -52,6 +53,9 @@ class Counter:
 
     def trial_ended(self, trial: Trial) -> None:
         self.running -= 1
+
+    def steered(self, change: Change, *, made: bool) -> None:
+        pass
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -21,15 +21,9 @@ from sweeps.spec import ObjectiveSpec
 
 pytestmark = pytest.mark.unit
 
-ADVICE = Advice(
-    {
-        "n_epochs": "raise n_epochs",
-        "batch_size": "lower batch_size",
-        "learning_rate_multiplier": "raise the multiplier",
-    },
-    {"n_epochs": "lower n_epochs", "lora_rank": "lower lora_rank", "lora_dropout": "raise lora_dropout"},
-    ("learning_rate_multiplier",),
-)
+CATALOGUE = Catalogue.load()
+LEVERS = ("n_epochs", "learning_rate_multiplier", "lora_rank", "lora_dropout")
+ADVICE = Advice.of(found for name in LEVERS if (found := CATALOGUE.get(name, "local")) is not None)
 UNTRAINED = CurvePoint(0.0, 0, train_loss=3.0, valid_loss=3.0, train_metric=0.33, valid_metric=0.33)
 
 
@@ -88,7 +82,7 @@ def test_overfitting_is_explained_with_onset_numbers_and_advice() -> None:
         "validation loss rose from 0.61 (epoch 2) to 0.74 (epoch 4) while training loss fell from 0.55 to 0.31"
     )
     assert (verdict.onset_epoch, verdict.keep_epoch) == (2.0, 2.0)
-    assert verdict.advice == "lower n_epochs; lower lora_rank"
+    assert verdict.advice == "lower n_epochs; lower learning_rate_multiplier"
 
 
 def test_a_widening_gap_of_the_metrics_alone_is_overfitting() -> None:
@@ -107,7 +101,7 @@ def test_a_gap_is_not_overfitting_while_validation_still_gains_or_within_samplin
 def test_cannot_learn_is_told_from_stopped_while_improving() -> None:
     nothing, short = judge(NOTHING_LEARNT, ADVICE), judge(CUT_SHORT, ADVICE)
     assert "learns nothing" in nothing.evidence
-    assert nothing.advice.startswith("raise the multiplier")
+    assert nothing.advice.startswith("raise learning_rate_multiplier")
     assert "still rose from 0.5 to 0.64 between epoch 2 and 3 when training ended" in short.evidence
     assert short.advice.startswith("raise n_epochs")
 
@@ -213,16 +207,6 @@ def test_a_trial_is_judged_by_its_objective_and_its_data(
     assert (built.metric, built.chance, built.classes, built.best_by) == (judged_by, chance, classes, best_by)
     assert (built.train_examples, built.valid_examples, built.ended) == (256, 100, "stopped")
     assert LearningCurve.from_trial(trial, data, objectives, diverged=True).ended == "diverged"
-
-
-def test_the_catalogues_advice_comes_by_weight() -> None:
-    catalogue = Catalogue.load()
-    entries = [catalogue.get(each, "local") for each in ("learning_rate_multiplier", "n_epochs")]
-    advice = Advice.of(each for each in entries if each is not None)
-    assert next(iter(advice.when_overfitting)) == "n_epochs"
-    assert advice.against(VerdictKind.OVERFIT).startswith("lower n_epochs")
-    assert advice.against(VerdictKind.DIVERGED) == "lower learning_rate_multiplier"
-    assert advice.against(VerdictKind.HEALTHY) == ""
 
 
 # -------------------------------------------------------------------------------------------------------------- laws

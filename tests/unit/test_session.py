@@ -10,12 +10,13 @@ from pathlib import Path
 import optuna
 import pytest
 
-from backends.contract import Event, Measured, Started
+from backends.contract import Checkpointed, Event, Finished, Measured, Started
 from sweeps.places import Places
 from sweeps.plan import SweepPlan, make_plan
 from sweeps.record import StoppedBy, Trial, TrialState, VerdictKind, leaderboard
 from sweeps.session import End, Session, TrialEnd
 from sweeps.spec import from_document
+from sweeps.steering import Change
 from sweeps.study import NoTrial, Study
 from sweeps.yaml_source import parse, with_overrides
 
@@ -42,6 +43,7 @@ class Recorder:
         self.started: list[int] = []
         self.ended: list[Trial] = []
         self.events: dict[str, list[Event]] = {}
+        self.steered_to: list[tuple[Change, bool]] = []
 
     def trial_started(self, trial: Trial) -> None:
         self.started.append(trial.number)
@@ -53,6 +55,9 @@ class Recorder:
 
     def trial_ended(self, trial: Trial) -> None:
         self.ended.append(trial)
+
+    def steered(self, change: Change, *, made: bool) -> None:
+        self.steered_to.append((change, made))
 
 
 def planned(tmp_path: Path, *overrides: str) -> SweepPlan:
@@ -348,3 +353,63 @@ def test_verdicts_stop_nothing_where_they_are_told_not_to(tmp_path: Path) -> Non
     assert isinstance(trial, Trial)
     running.observe(trial.number, None, 0, evaluations((1.0, 1.0), (0.5, 1.6), (0.2, 2.6), (0.05, 3.9)))
     assert not running.is_hopeless(trial.number)
+
+
+def still_improving(epochs: int) -> list[Event]:
+    """The events of a run that was clearly getting better until its end."""
+    found: list[Event] = [Started({})]
+    for epoch in range(epochs + 1):
+        loss, share = 2.0 * 0.6**epoch, 0.33 + 0.15 * epoch
+        values = {"train_loss": loss, "valid_loss": loss, "valid_accuracy": share, "train_accuracy": share}
+        found.append(Measured(10 * epoch, float(epoch), values, "evaluation"))
+    return [*found, Checkpointed(10 * epochs, float(epochs), "model"), Finished("model")]
+
+
+def under_fitted(running: Session, trials: int) -> None:
+    """Run trials that all end while they still improve."""
+    for _ in range(trials):
+        trial = running.next_trial()
+        assert isinstance(trial, Trial)
+        running.observe(trial.number, None, 0, still_improving(int(trial.hyperparameters["n_epochs"])))
+        running.ended(trial.number, TrialEnd.ITSELF)
+
+
+STEERED = ("space.n_epochs={low: 3, high: 4}", "search.trials=12", "search.concurrency=1")
+
+
+def test_steering_moves_the_edge_tells_everybody_and_goes_on_after_a_resume(tmp_path: Path) -> None:
+    recorder = Recorder()
+    running = session(tmp_path, *STEERED, "steering=act", "bounds={n_epochs: [1, 7]}", observer=recorder)
+    under_fitted(running, 6)
+    change, made = recorder.steered_to[0]
+    assert made
+    assert change.parameter == "n_epochs"
+    assert (change.was, change.high) == ((3, 4), 6)
+    assert running.study.steering[0] == change
+    beyond = [each for each in running.study.trained if float(each.hyperparameters["n_epochs"]) > 4]
+    assert beyond, "a later trial uses the room"
+    running.interrupt()
+    running.finish()
+
+    again = session(tmp_path, *STEERED, "steering=act", "bounds={n_epochs: [1, 7]}")
+    assert again.changes == running.changes
+    under_fitted(again, 6)
+    assert all(float(each.hyperparameters["n_epochs"]) <= 7 for each in again.study.trained)
+    assert max(float(each.hyperparameters["n_epochs"]) for each in again.study.trained) > 4
+
+
+def test_steering_only_advises_where_it_is_told_to(tmp_path: Path) -> None:
+    recorder = Recorder()
+    running = session(tmp_path, *STEERED, observer=recorder)
+    under_fitted(running, 8)
+    assert recorder.steered_to
+    assert not any(made for _, made in recorder.steered_to)
+    assert not running.study.steering
+    assert all(float(each.hyperparameters["n_epochs"]) <= 4 for each in running.study.trained)
+
+
+def test_steering_is_silent_where_it_is_off(tmp_path: Path) -> None:
+    recorder = Recorder()
+    running = session(tmp_path, *STEERED, "steering=off", observer=recorder)
+    under_fitted(running, 8)
+    assert not recorder.steered_to

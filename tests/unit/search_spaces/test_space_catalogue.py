@@ -123,9 +123,8 @@ def test_advice_names_the_direction_and_the_range_and_is_silent_where_the_source
     epochs, batch = (CATALOGUE.get(name, "gpt3-classification") for name in ("n_epochs", "batch_size"))
     assert epochs is not None
     assert batch is not None
-    assert epochs.advice("underfitting") == "raise n_epochs (recommended: 2 .. 4)"
-    assert epochs.advice("overfitting") == "lower n_epochs (recommended: 2 .. 4)"
-    assert batch.advice("overfitting") == ""
+    assert (epochs.when_underfitting, epochs.when_overfitting) == ("raise", "lower")
+    assert (batch.when_underfitting, batch.when_overfitting) == ("", "")
 
 
 def test_an_extending_entry_takes_what_it_does_not_name() -> None:
