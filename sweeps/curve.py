@@ -166,10 +166,14 @@ class Series:
         return self.values[-1]
 
     def at(self, epoch: float) -> float:
-        """The value at the last evaluation up to `epoch`, or the first one."""
-        return next(
-            (v for e, v in zip(reversed(self.epochs), reversed(self.values), strict=True) if e <= epoch), self.values[0]
-        )
+        """The value at `epoch`, on the straight line between its neighbours; outside, the first or the last one."""
+        after = next((n for n, each in enumerate(self.epochs) if each >= epoch), None)
+        if after is None:
+            return self.values[-1]
+        if after == 0 or self.epochs[after] == epoch:
+            return self.values[after]
+        (x, y), (right, top) = ((self.epochs[n], self.values[n]) for n in (after - 1, after))
+        return y + (top - y) * (epoch - x) / (right - x)
 
     def where(self, best: Callable[[Sequence[float]], float]) -> float:
         """The first epoch that has the best value."""

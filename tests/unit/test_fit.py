@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
+from random import Random
 from typing import Literal
 
 import pytest
@@ -305,3 +307,47 @@ def test_a_curve_of_thousands_of_noisy_points_is_judged_by_its_course() -> None:
     verdict = judge(LearningCurve(points, valid_examples=1000), ADVICE)
     assert verdict.kind is VerdictKind.OVERFIT
     assert verdict.onset_epoch == pytest.approx(8.2, abs=1.5)
+
+
+# Curves as smooth courses, on which a change of form is no change of substance.
+courses = st.sampled_from([HEALTHY, OVERFIT, NOTHING_LEARNT, CUT_SHORT, RAN_AWAY, COLLAPSED])
+
+
+@given(courses, st.integers(1, 12))
+def test_points_added_by_interpolation_do_not_change_the_kind(seen: LearningCurve, between: int) -> None:
+    def mixed(one: CurvePoint, other: CurvePoint, share: float) -> CurvePoint:
+        def mix(name: str) -> float | None:
+            before, after = getattr(one, name), getattr(other, name)
+            return None if before is None or after is None else before + (after - before) * share
+
+        names = ("train_loss", "valid_loss", "train_metric", "valid_metric")
+        epoch = one.epoch + (other.epoch - one.epoch) * share
+        return CurvePoint(epoch, round(10 * epoch), **{name: mix(name) for name in names})
+
+    points = list(seen.points[:1])
+    for one, other in itertools.pairwise(seen.points):
+        points += [mixed(one, other, (k + 1) / (between + 1)) for k in range(between)]
+        points.append(other)
+    assert judge(dataclasses.replace(seen, points=tuple(points)), ADVICE).kind is judge(seen, ADVICE).kind
+
+
+def test_the_more_noise_the_less_confident_is_a_verdict_of_over_fitting() -> None:
+    def confidence(size: float, seed: int) -> float:
+        random = Random(seed)
+        rising = [0.6 + 1.2 * math.exp(-n / 5) + 0.01 * n for n in range(40)]
+        points = tuple(
+            CurvePoint(n + 1, n, train_loss=1.5 * math.exp(-n / 8), valid_loss=each + size * random.uniform(-1, 1))
+            for n, each in enumerate(rising)
+        )
+        verdict = judge(LearningCurve(points, valid_examples=5000, best_by="loss"), ADVICE)
+        return verdict.confidence if verdict.kind is VerdictKind.OVERFIT else 0.0
+
+    means = [sum(confidence(size, seed) for seed in range(40)) / 40 for size in (0.0, 0.05, 0.1, 0.2, 0.4)]
+    assert means[0] > 0.85
+    assert means == sorted(means, reverse=True)
+    assert means[-1] < 0.2
+
+
+def test_every_advice_in_a_sweep_is_inside_the_limits_of_its_backend() -> None:
+    advice = ADVICE.at({"n_epochs": 4, "learning_rate_multiplier": 0.2}, {"n_epochs": (1, 5)})
+    assert "from 4 to 5" in judge(CUT_SHORT, advice).advice

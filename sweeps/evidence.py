@@ -1,0 +1,225 @@
+"""What a learning curve shows, in numbers: rises, falls and gaps, and how much of each chance explains.
+
+Losses are only ever compared with each other, so their scale does not matter; metrics are shares in 0..1, higher is
+better, and have a sampling error. What counts as much is set here and in `fit`; benchmarks/fit chose the values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from sweeps.curve import CurvePoint, LearningCurve, Series
+
+SIGNIFICANT = 2.0
+"""Standard errors that a difference must exceed to count: about 95 % of chance differences stay within."""
+
+ASSUMED_EXAMPLES = 200
+"""Evaluated examples where nobody says how many: few enough that a doubtful difference is not made much of."""
+
+LOSS_SPREAD = 0.6
+"""Standard deviation, as a share of the mean loss, of the change of one example's loss between two evaluations."""
+
+TREND_SHARE = 0.1
+"""A fall that training shares is a run's course, not chance: so much of the chance of a lone difference counts."""
+
+DIP = 3.0
+"""The minimum of many noisy values lies about so many of their median deviations below their course."""
+
+STRETCH, STRETCH_OF_LONG, LONG = 0.25, 0.15, 20
+"""The end of a curve is its last quarter, of a curve of at least 20 evaluations the last 15 %; always one interval."""
+
+FADES_AT_MOST = 0.8
+"""A fall that does not fade is taken to fade by a fifth a stretch: nobody knows how far it would have gone on."""
+
+UNKNOWN_FADING = 0.6
+"""What a fall fades by a stretch where only one stretch is known."""
+
+
+@dataclass(frozen=True)
+class Rise:
+    """How far the validation loss ended above its minimum, and where that was."""
+
+    low: float
+    onset: float
+    last: float
+    roughness: float
+
+    @property
+    def shown(self) -> float:
+        """The rise as it stands in the curve."""
+        return self.last - self.low
+
+    @property
+    def height(self) -> float:
+        """The rise, less what the minimum of a rough curve dips below its course."""
+        return self.shown - DIP * self.roughness
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What the last stretch of a curve did: from `then` at `since` to `now`, and `to_come`, what going on would bring.
+
+    `to_come` supposes that the fall goes on fading as it did, stretch by stretch (a geometric series).
+    """
+
+    since: float
+    then: float
+    now: float
+    to_come: float
+
+    @property
+    def fall(self) -> float:
+        """How much it fell."""
+        return self.then - self.now
+
+
+class Evidence:
+    """A curve's series in order, without points that are not finite, and what is to be compared with what."""
+
+    def __init__(self, curve: LearningCurve) -> None:
+        placed = [each for each in curve.points if math.isfinite(each.epoch)]
+        self.curve = curve
+        self.points = sorted(placed, key=lambda each: (each.epoch, each.step))
+        finite = _bends([each for each in self.points if all(map(math.isfinite, each.values))])
+        self.train_loss = Series.of(finite, lambda each: each.train_loss)
+        self.valid_loss = Series.of(finite, lambda each: each.valid_loss)
+        self.train_metric = Series.of(finite, lambda each: each.train_metric)
+        self.valid_metric = Series.of(finite, lambda each: each.valid_metric)
+        self.metric = (curve.metric or "metric").replace("_", " ")
+        self.baseline = curve.baseline or CurvePoint(0.0, 0)
+
+    @property
+    def evaluations(self) -> int:
+        """How many there are of the side that validation has more of."""
+        return max((len(each.values) for each in (self.valid_loss, self.valid_metric) if each), default=0)
+
+    @property
+    def last_epoch(self) -> float:
+        """Where the curve ends."""
+        return self.points[-1].epoch
+
+    @property
+    def keep_epoch(self) -> float | None:
+        """The epoch with the best validation, the earlier one on a tie."""
+        if self.valid_metric is not None and (self.curve.best_by == "metric" or self.valid_loss is None):
+            return self.valid_metric.where(max)
+        return self.valid_loss.where(min) if self.valid_loss is not None else None
+
+    @property
+    def reference(self) -> tuple[float, str] | None:
+        """The metric of a model that has learnt nothing here, and which that is; None where it is not known."""
+        known = []
+        if self.baseline.valid_metric is not None:
+            known.append((self.baseline.valid_metric, "the base model"))
+        share, classes = self.curve.chance, self.curve.classes
+        if share is None and classes is not None and classes > 0:
+            share = 1 / classes
+        if share is not None and math.isfinite(share):
+            known.append((share, "chance"))
+        return max(known, default=None)
+
+    # ------------------------------------------------------------------------------------------------------ noise
+    def loss_noise(self, level: float) -> float:
+        """How far a validation loss near `level` may move by chance between two evaluations."""
+        rough = self.valid_loss.roughness if self.valid_loss else 0.0
+        return max(SIGNIFICANT * LOSS_SPREAD / math.sqrt(examples(self.curve.valid_examples)) * abs(level), 3 * rough)
+
+    def valid_noise(self, share: float) -> float:
+        """The half-width of the validation metric's error band."""
+        return SIGNIFICANT * standard_error(share, examples(self.curve.valid_examples))
+
+    def gap_noise(self, train: float, valid: float) -> float:
+        """The half-width of the error band of the difference between the training and the validation metric."""
+        sample = examples(self.curve.train_examples or self.curve.valid_examples)
+        return math.hypot(SIGNIFICANT * standard_error(train, sample), self.valid_noise(valid))
+
+    # ----------------------------------------------------------------------------------------------------- courses
+    @cached_property
+    def scale(self) -> float:
+        """A validation loss at which nothing much is learnt yet: the largest that was seen, but not above the base's.
+
+        A base model may be far worse than one that only knows the labels, so its loss is no measure by itself.
+        """
+        loss, base = self.valid_loss, self.baseline.valid_loss
+        if loss is None:
+            return 0.0
+        return max(loss.values) if base is None else min(base, max(loss.values))
+
+    @cached_property
+    def rise(self) -> Rise | None:
+        """The validation loss's rise; from the base model's own loss only where the metric has not gained since."""
+        loss, base = self.valid_loss, self.baseline.valid_loss
+        if loss is None:
+            return None
+        low, onset = min(loss.values), loss.where(min)
+        if base is not None and base < low and not self.metric_gained(0.0):
+            low, onset = base, 0.0
+        return Rise(low, onset, loss.last, loss.roughness)
+
+    def metric_gained(self, since: float) -> bool:
+        """Whether the validation metric clearly rose after `since`; False where it is not known."""
+        metric = self.valid_metric
+        if metric is None:
+            return False
+        before = metric.at(since) if since > 0 else self.baseline.valid_metric
+        return before is not None and metric.last - before > self.valid_noise(before)
+
+    def tail(self, series: Series | None, before: float | None) -> Tail | None:
+        """Return what the last stretch of a loss did; `before` is its value before training. None for one value."""
+        if series is None:
+            return None
+        epochs, values = series.epochs, series.values
+        if before is not None and epochs[0] > 0:
+            epochs, values = (0.0, *epochs), (before, *values)
+        if len(values) < 2:
+            return None
+        whole = Series(epochs, values, 0.0)
+        share = STRETCH_OF_LONG if len(series.values) >= LONG else STRETCH
+        width = max(share * epochs[-1], epochs[-1] - epochs[-2])
+        since = max(epochs[0], epochs[-1] - width)
+        then, now = whole.at(since), series.last
+        fall, fading = then - now, UNKNOWN_FADING
+        if since > epochs[0]:
+            earlier = max(epochs[0], since - width)
+            fall_before = (whole.at(earlier) - then) * width / (since - earlier)
+            fading = min(max(fall / fall_before, 0.0), FADES_AT_MOST) if fall_before > 0 else FADES_AT_MOST
+        return Tail(since, then, now, max(fall, 0.0) * fading / (1 - fading))
+
+
+def _bends(points: Sequence[CurvePoint]) -> list[CurvePoint]:
+    """Leave out points on the straight line between their neighbours: filled-in values are no evaluations."""
+    kept: list[CurvePoint] = []
+    for place, point in enumerate(points):
+        if 0 < place < len(points) - 1 and _on_the_line(kept[-1], point, points[place + 1]):
+            continue
+        kept.append(point)
+    return kept
+
+
+def _on_the_line(before: CurvePoint, point: CurvePoint, after: CurvePoint) -> bool:
+    if after.epoch <= before.epoch:
+        return False
+    share = (point.epoch - before.epoch) / (after.epoch - before.epoch)
+    for name in ("train_loss", "valid_loss", "train_metric", "valid_metric"):
+        one, own, other = (getattr(each, name) for each in (before, point, after))
+        if one is None and own is None and other is None:
+            continue
+        if one is None or own is None or other is None:
+            return False
+        if not math.isclose(own, one + (other - one) * share, rel_tol=1e-9, abs_tol=0.0):
+            return False
+    return True
+
+
+def examples(known: int | None) -> int:
+    """Return how many examples an error is to be computed from."""
+    return known if known is not None and known > 0 else ASSUMED_EXAMPLES
+
+
+def standard_error(share: float, count: int) -> float:
+    """The binomial standard error, with one more of either outcome: no share is certain (Agresti and Coull 1998)."""
+    likely = (min(max(share, 0.0), 1.0) * count + 1) / (count + 2)
+    return math.sqrt(likely * (1 - likely) / count)
