@@ -38,16 +38,16 @@ def decide(
         if not runs:
             continue
         paid = [each.spend.usd for each in runs if each.spend.usd is not None]
-        right = None
+        known = None
         if predicts and objective.metric == ACCURACY and len(models) == len(runs):
-            right = _right(backend, models, data.dataset.valid, data.dataset)
+            known = right(backend, models, data.dataset.valid, data.dataset)
         candidates.append(
             Repeated(
                 number=original.number,
                 hyperparameters=original.hyperparameters,
                 values=tuple(each.values[0] for each in runs if each.values is not None),
                 cost=sum(paid) / len(runs) if len(paid) == len(runs) else sum(r.spend.tokens for r in runs) / len(runs),
-                right=right,
+                right=known,
             )
         )
     if not candidates:
@@ -60,10 +60,10 @@ def decide(
     models = [each.model for each in scored if each.repeat_of == result.winner and each.model]
     if not models:
         return replace(result, untested="no model of the winner was kept")
-    return replace(result, test=share_right(_right(backend, models, data.test, data.dataset), seed))
+    return replace(result, test=share_right(right(backend, models, data.test, data.dataset), seed))
 
 
-def _right(backend: Backend, models: Sequence[str], file: DataFile, dataset: Dataset) -> NDArray[np.bool_]:
+def right(backend: Backend, models: Sequence[str], file: DataFile, dataset: Dataset) -> NDArray[np.bool_]:
     """Return (models, examples): whether the most probable label is the right one."""
     lines: list[dict[str, Any]] = [
         json.loads(line) for line in Path(file.path).read_text(encoding="utf-8").splitlines()
@@ -71,7 +71,7 @@ def _right(backend: Backend, models: Sequence[str], file: DataFile, dataset: Dat
     truth = [line["messages"][-1]["content"] if dataset.layout == "chat" else line["completion"] for line in lines]
     options = PredictOptions(labels=dataset.labels, stop=dataset.stop)
     rows = [
-        [answer.text == right for answer, right in zip(backend.predict(model, lines, options), truth, strict=True)]
+        [answer.text == wanted for answer, wanted in zip(backend.predict(model, lines, options), truth, strict=True)]
         for model in models
     ]
     return np.array(rows, dtype=np.bool_)

@@ -1,0 +1,113 @@
+"""One sweep, driven in this process: the session, the study and the real local trainer, without Ray and MLflow.
+
+What is measured here are decisions, and they do not depend on who runs the trials. One trial runs at a time, so that
+a seed always gives the same sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from backends.contract import Backend, Placement
+from sweeps import holdout
+from sweeps.finals import FinalsResult
+from sweeps.places import Places
+from sweeps.plan import SweepPlan, make_plan
+from sweeps.record import Trial, leaderboard
+from sweeps.session import Session, TrialEnd
+from sweeps.spec import from_document
+from sweeps.steering import Change
+from sweeps.study import Study
+from sweeps.yaml_source import parse
+
+DATA = {
+    "source": "builtin:nli",
+    "prompt": "{premise}\n{hypothesis}\n\n###\n\n",
+    "completion": " {label}",
+    "train_examples": 400,
+    "valid_examples": 200,
+    "test_examples": 600,
+}
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a sweep. `best_test` is the test accuracy of the best single run's model."""
+
+    trials: tuple[Trial, ...]
+    changes: tuple[Change, ...]
+    finals: FinalsResult | None
+    best_test: float | None
+
+    @property
+    def best(self) -> float | None:
+        """The best validation accuracy of the search."""
+        return max((each.values[0] for each in self.trials if each.values), default=None)
+
+    @property
+    def tokens(self) -> int:
+        """The tokens that the search's trials trained on."""
+        return sum(each.spend.tokens for each in self.trials)
+
+
+def sweep(folder: Path, seed: int, space: Mapping[str, Any], *, trials: int, score: bool = False, **more: Any) -> Done:
+    """Run a sweep of the embedded model below `folder`; `more` are keys of the sweep file.
+
+    With `score` the models of the best run and of the finals' winner are scored on the test split.
+    """
+    file = {
+        "name": "s",
+        "data": {**DATA, "seed": seed},
+        "backend": {"type": "local", "model": "builtin:tiny-lm"},
+        "space": dict(space),
+        "search": {"sampler": "tpe", "scheduler": "none", "trials": trials, "concurrency": 1, "seed": seed},
+        "objective": {"maximize": "valid_accuracy"},
+        "evaluation": {"per_epoch": 2, "train_examples": 128},
+        **more,
+    }
+    plan = make_plan(from_document(parse(yaml.safe_dump(file), "s.yaml")), Places(folder), estimate=False)
+    objectives = [each.objective for each in plan.spec.objectives]
+    study = Study.open(
+        plan.workspace / "study.journal",
+        "s",
+        plan.fingerprint,
+        plan.space,
+        objectives,
+        plan.spec.search,
+        plan.base_model,
+    )
+    session = Session(plan, study, [])
+    backend = plan.spec.backend_class.open(plan.spec.backend_options, plan.workspace, Placement(1.0, 0.0))
+    with closing(backend):
+        while isinstance(trial := session.next_trial(), Trial):
+            _train(session, plan, backend, trial)
+        session.finish()
+        finals = holdout.decide(plan, study.trained, study.repeats, backend) if plan.spec.finals else None
+        best = next(iter(leaderboard(study.trained, session.objective)), None)
+        test = None
+        if score and best is not None and best.model is not None and plan.data.test is not None:
+            test = float(np.mean(holdout.right(backend, [best.model], plan.data.test, plan.data.dataset)))
+    return Done(tuple(study.trained), session.changes, finals, test)
+
+
+def _train(session: Session, plan: SweepPlan, backend: Backend, trial: Trial) -> None:
+    handle, seen = backend.submit(plan.request(trial)), 0
+    session.started(trial.number)
+    while True:
+        events = backend.events(handle, seen)
+        session.observe(trial.number, handle, seen, events)
+        seen += len(events)
+        if session.is_hopeless(trial.number):
+            backend.stop(handle)
+            session.ended(trial.number, TrialEnd.VERDICT)
+            return
+        if events[-1].kind in ("finished", "failed", "stopped"):
+            session.ended(trial.number, TrialEnd.ITSELF)
+            return
