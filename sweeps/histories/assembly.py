@@ -45,14 +45,17 @@ def assemble(table: Table, context: Context) -> NamedCurve:
     placed = place([each.stamp for each in read], context.train_examples)
     known = [(x, each) for x, each in zip(placed.x, read, strict=True) if x is not None]
     known, notes = _in_order(known)
+    if lost := len(read) - sum(each is not None for each in placed.x):
+        notes.append(f"{lost} rows say neither epoch nor step, and are left out")
     merged = _merged(known)
     if len(merged) < 2:
         raise wrong(table.name, "a single row is a level and no curve", "give the whole history, one row an evaluation")
     points, condensed = _condensed(merged)
     points, per_cent = _as_shares(table, points, metric)
     notes = [*table.notes, *placed.notes, *notes, *condensed, *per_cent]
-    if any(meanings[column].quality == WHOLE for column in chosen.values()) and table.hosted:
-        notes.append("values of the whole validation set are used where there are any, not those of its mini-batches")
+    if table.hosted and "valid_loss" in chosen:
+        whole = meanings[chosen["valid_loss"]].quality == WHOLE
+        notes.append("validation losses are those of " + ("the whole validation set" if whole else "mini-batches"))
     if not any(each.valid_loss is not None or each.valid_metric is not None for each in points):
         notes.append(f"no validation values were found among: {', '.join(columns)}")
     used = {*chosen.values(), *(each for each in columns if _is_axis(each))}
@@ -84,11 +87,14 @@ def _is_axis(column: str) -> bool:
 
 def _meanings(table: Table, columns: Sequence[str]) -> dict[str, Meaning]:
     found = {each: names.meaning(each) for each in columns if not _is_axis(each)}
-    if table.hosted and not any(each == Meaning("train", "token_accuracy") for each in found.values()):
+    if table.hosted:
         tokens = any(each.side == "valid" and each.measure == "token_accuracy" for each in found.values())
+        tokens = tokens and Meaning("train", "token_accuracy") not in found.values()
         for column, each in found.items():
-            if tokens and each == Meaning("train", "accuracy"):  # the service's name for the accuracy of tokens
+            if each == Meaning("train", "accuracy") and tokens:  # OpenAI's name for the accuracy of tokens
                 found[column] = replace(each, measure="token_accuracy")
+            elif each.measure == "accuracy" and each.quality != WHOLE:  # Azure's for completions that match as a whole
+                found[column] = replace(each, measure="sequence_accuracy")
     validated = {each.measure for each in found.values() if each.side == "valid"}
     for column, each in found.items():
         if each.side is None and each.measure in validated:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 
@@ -87,6 +88,8 @@ def _within_epochs(stamps: Sequence[Stamp], last: dict[float, float]) -> tuple[l
     """Place rows by their steps between the ends of their epochs; `last` has the last step of each epoch."""
     base = 0.0 if min(last) == 0 else 1.0
     ends = [last[each] for each in sorted(last)]
+    if any(after <= before for before, after in pairwise(ends)):
+        return _counted_anew(stamps, base, max(ends)), ["steps are counted anew in each epoch"]
     from_zero = base == 0 and not (len(ends) > 1 and ends[1] - ends[0] == ends[0])
     offset = 1.0 if from_zero or (len(ends) > 1 and ends[1] - ends[0] == ends[0] + 1) else 0.0
     length = max((step + offset) / (epoch - base + 1) for epoch, step in last.items()) or 1.0
@@ -102,6 +105,17 @@ def _within_epochs(stamps: Sequence[Stamp], last: dict[float, float]) -> tuple[l
             begun = each.epoch - base
             x.append(min(begun + 1, max((each.step + offset) / length, begun)))
     return x, []
+
+
+def _counted_anew(stamps: Sequence[Stamp], base: float, last: float) -> list[float | None]:
+    """Place rows whose steps begin again with each epoch, of which the longest has the step `last`."""
+    offset = 1.0 if any(each.step == 0 and each.trained for each in stamps) else 0.0
+    return [
+        None
+        if each.epoch is None
+        else each.epoch - base + (1 if each.step is None else (each.step + offset) / (last + offset))
+        for each in stamps
+    ]
 
 
 def _by_step(stamps: Sequence[Stamp]) -> Placed:

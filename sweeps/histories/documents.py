@@ -62,11 +62,24 @@ def read(value: Any, name: str, *, by_lines: bool = False) -> Table:
         if any(str(each.get("object", "")).startswith(FINE_TUNING) for each in value):
             return _service(value, name)
         places = [f"{name}:{n}" if by_lines else f"{name}: item {n}" for n in range(1, len(value) + 1)]
-        rows = [Row(place, each) for place, each in zip(places, value, strict=True) if "train_runtime" not in each]
+        rows = [
+            Row(place, _flat(each)) for place, each in zip(places, value, strict=True) if "train_runtime" not in each
+        ]
         return Table(name, "one mapping an epoch", tuple(rows))
     if isinstance(value, list) and not value:
         raise wrong(name, "is an empty list")
     raise wrong(name, "is JSON, but no history: neither a mapping of lists nor a list of mappings")
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `{"train": {"loss": 1}}` as `{"train_loss": 1}`; what stands in `metrics` keeps its name."""
+    flat: dict[str, Any] = {}
+    for key, each in row.items():
+        if isinstance(each, dict):
+            flat |= {inner if key in WRAPPERS else f"{key}_{inner}": value for inner, value in each.items()}
+        else:
+            flat[key] = each
+    return flat
 
 
 def _trainer_state(state: Mapping[str, Any], name: str) -> Table:

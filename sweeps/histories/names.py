@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, TypeAlias
 
 Side: TypeAlias = Literal["train", "valid"]
@@ -69,12 +70,14 @@ class Meaning:
         return self.measure in MEASURES.values()
 
 
+@cache
 def plain(column: str) -> str:
     """Write a column's name in lower case with underscores: `val/Acc`, `val acc` and `valAcc` are `val_acc`."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column.strip())
     return re.sub(r"[^a-z0-9]+", "_", spaced.lower()).strip("_")
 
 
+@cache
 def meaning(column: str) -> Meaning:
     """Say what a column holds, as far as its name tells."""
     name, side, quality = plain(column), None, PLAIN

@@ -122,7 +122,7 @@ def _mark(axis: Axes, picture: _Picture, name: str) -> None:
     verdict, last = picture.verdict, _last(picture)
     if verdict is not None and verdict.onset_epoch is not None:
         onset, colour = verdict.onset_epoch, VERDICT_COLOURS[verdict.kind]
-        axis.axvline(onset, color=colour, linewidth=1.4, label=f"onset: {picture.axis} {onset:g}")
+        axis.axvline(onset, color=colour, linewidth=1.4, zorder=1, label=f"onset: {picture.axis} {onset:g}")
         if last > onset:
             axis.axvspan(onset, last, color=colour, alpha=0.09, linewidth=0, label=verdict.kind.value)
     if picture.kept is None:

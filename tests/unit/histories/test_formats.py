@@ -90,6 +90,7 @@ def test_whole_validation_wins_and_marks_the_epochs() -> None:
     assert column(found, "valid_metric") == [(1.0, 0.55), (2.0, 0.65), (3.0, 0.64)]
     assert column(found, "train_loss") == [(1.0, 2.0), (2.0, 1.2), (3.0, 0.6)], "the later half of each epoch"
     assert any("whole validation set" in each for each in found.notes)
+    assert any("mini-batches" in each for each in one(OPENAI).notes)
 
 
 def test_whole_validation_at_uneven_steps_does_not_make_epochs() -> None:
@@ -102,6 +103,15 @@ def test_minus_one_is_missing_in_result_files_only() -> None:
         (2.0, 2),
     ]
     assert column(one("epoch,train_loss,valid_loss\n1,2,-1.0\n2,1,3\n"), "valid_loss") == [(1.0, -1.0), (2.0, 3.0)]
+
+
+def test_whole_completions_that_match_are_no_accuracy_to_keep_an_epoch_by() -> None:
+    rows = "".join(f"{n},{3 / n},0.0,{3 / n},0.0,0.{n},0.{n}\n" for n in (1, 2, 3))
+    head = "step,training_loss,training_accuracy,validation_loss,valid_accuracy,"
+    head += "training_token_accuracy,validation_token_accuracy\n"
+    found = one(head + rows)
+    assert (found.curve.metric, found.curve.best_by) == ("token_accuracy", "loss")
+    assert one(head + rows, Context(metric="sequence_accuracy")).curve.metric == "sequence_accuracy"
 
 
 def test_legacy_result_file() -> None:
@@ -175,6 +185,18 @@ def test_a_mini_batch_that_blew_up_is_seen_although_the_epochs_own_mean_is_used(
     assert judge(found.curve, Advice()).kind is VerdictKind.DIVERGED
 
 
+def test_steps_that_begin_anew_with_each_epoch() -> None:
+    rows = [(0, 0, "3,"), (0, 1, "2,2.5"), (1, 0, "1.5,"), (1, 1, "1,2")]
+    found = one("epoch,step,loss,val_loss\n" + "".join(f"{e},{s},{values}\n" for e, s, values in rows))
+    assert column(found, "valid_loss") == [(1.0, 2.5), (2.0, 2.0)]
+
+
+def test_rows_without_a_place_are_left_out_and_said_so() -> None:
+    found = one("epoch,loss,val_loss\n1,2,2\n,1,1\n3,1,1\n")
+    assert column(found, "valid_loss") == [(1.0, 2.0), (3.0, 1.0)]
+    assert any("1 rows say neither" in each for each in found.notes)
+
+
 # ---------------------------------------------------------------------------------------------------------- JSON lists
 def test_lists_under_their_many_names() -> None:
     expected = [(1.0, 1.1), (2.0, 0.9)]
@@ -210,6 +232,14 @@ def test_one_mapping_an_epoch_also_by_lines() -> None:
     found = as_json(rows)
     assert one("\n".join(map(json.dumps, rows))).curve == found.curve
     assert (found.curve.metric, column(found, "valid_metric")) == ("f1", [(1.0, 0.25), (2.0, 0.5), (3.0, 0.75)])
+
+
+def test_mappings_within_the_mapping_of_an_epoch() -> None:
+    for keys in (("train", "valid"), ("training", "eval")):
+        rows = [{"epoch": n, keys[0]: {"loss": 1.0}, keys[1]: {"loss": 2.0 / n}} for n in (1, 2)]
+        assert column(as_json(rows), "valid_loss") == [(1.0, 2.0), (2.0, 1.0)]
+    wrapped = [{"epoch": n, "metrics": {"val_loss": 2.0 / n}} for n in (1, 2)]
+    assert column(as_json(wrapped), "valid_loss") == [(1.0, 2.0), (2.0, 1.0)]
 
 
 def test_an_untrained_first_row_is_the_baseline() -> None:
