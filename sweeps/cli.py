@@ -254,6 +254,42 @@ def status(places: Places, name: str | None, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("files", nargs=-1, metavar="FILE...")
+@click.option("--mlflow", "runs", multiple=True, metavar="RUN_ID", help="An MLflow run; the same as mlflow:RUN_ID.")
+@click.option("--metric", metavar="NAME", help="Judge by this metric, a share that is better the higher.")
+@click.option("--valid-examples", type=click.IntRange(1), help="The size of the validation set.")
+@click.option("--train-examples", type=click.IntRange(1), help="The size of the training set.")
+@click.option("--classes", type=click.IntRange(2), help="The number of labels.")
+@click.option("--baseline-loss", type=float, help="The validation loss before training.")
+@click.option("--baseline-metric", type=float, help="The validation metric before training.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="OUT.png", help="Draw the curve.")
+@click.option("--verbose", is_flag=True, help="Say which columns are ignored.")
+@_json_option
+@click.pass_obj
+def fit(
+    places: Places, /, files: tuple[str, ...], runs: tuple[str, ...], plot: Path | None, verbose: bool, as_json: bool,
+    **context: Any,
+) -> None:  # fmt: skip
+    """Judge training histories, whoever trained: CSV or JSON files, MLflow runs (mlflow:RUN_ID)."""
+    from sweeps import tracking
+    from sweeps.histories import Context
+    from sweeps.report import fitted
+
+    sources = (*files, *(f"mlflow:{each}" for each in runs))
+    if not sources:
+        raise click.UsageError("give a FILE, or --mlflow RUN_ID")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.default_uri(places.root)
+    found = fitted.judged(sources, uri, Context(**context))
+    drawn = fitted.draw(found, plot) if plot is not None else ()
+    if as_json:
+        _print_json([each.to_json() for each in found])
+    else:
+        _show(fitted.shown(found, verbose=verbose))
+    for each in drawn:
+        _say(f"drawn: {each}")
+
+
+@cli.command()
 @click.argument("name", required=False)
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @click.pass_obj

@@ -1,5 +1,15 @@
 """MLflow: one parent run a sweep, one child run a trial, projected from what the study records."""
 
+from sweeps.tracking.history import MetricHistory, metric_history
 from sweeps.tracking.tracker import TrackedDataset, TrackedPart, Tracker, default_uri, serve_ui, table_path
 
-__all__ = ["TrackedDataset", "TrackedPart", "Tracker", "default_uri", "serve_ui", "table_path"]
+__all__ = [
+    "MetricHistory",
+    "TrackedDataset",
+    "TrackedPart",
+    "Tracker",
+    "default_uri",
+    "metric_history",
+    "serve_ui",
+    "table_path",
+]

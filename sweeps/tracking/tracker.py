@@ -137,7 +137,7 @@ class Tracker:
         background: start what else has to start before calling `start`.
         """
         reachability.check(uri)
-        _load()
+        load()
         tracker = cls(uri, experiment, artifact_root)
         tracker._opening.start()
         if reachability.sqlite_path(uri) is None:
@@ -161,7 +161,7 @@ class Tracker:
         self._inputs = _inputs(dataset)
         parent = _Run(name, {project.SWEEP_TAG: sweep_id, **_tags(tags)})
         try:
-            with _translated():
+            with translated():
                 self._adopt(parent, sweep_id)
                 run_id = parent.run_id or self._create(parent)
         except (UnreachableError, RejectedError) as error:
@@ -184,8 +184,8 @@ class Tracker:
 
     def _open(self) -> None:
         try:
-            with _translated():
-                self._client = _client(self._uri)
+            with translated():
+                self._client = new_client(self._uri)
                 self._experiment_id = self._find_experiment()
         except Exception as error:  # noqa: BLE001 - the rim: it is raised again where the sweep waits for it
             self._failure = error
@@ -331,7 +331,7 @@ class Tracker:
     def _write(self, key: str, projection: Projection) -> None:
         """Write a projection and take out of it what is written, so that a repetition does the rest only."""
         run = self._runs[key]
-        with _translated():
+        with translated():
             if run.run_id is None:
                 self._create(run, projection.tags)
             run_id = run.run_id or ""
@@ -430,7 +430,7 @@ class Tracker:
     def _noting(self, what: str) -> Iterator[None]:
         """Make of what cannot be written a problem, so that the rest still is."""
         try:
-            with _translated():
+            with translated():
                 yield
         except UnreachableError:
             raise
@@ -444,7 +444,7 @@ def table_path(experiment_id: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------- MLflow
-def _load() -> None:
+def load() -> None:
     """Import MLflow with our settings. What the program has set up for its log messages stays as it is."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -460,14 +460,14 @@ def _load() -> None:
             logger.setLevel(max(logging.WARNING, level))
 
 
-def _client(uri: str) -> MlflowClient:
+def new_client(uri: str) -> MlflowClient:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Raise UnreachableError or RejectedError for what MLflow raises."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException

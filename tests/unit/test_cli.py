@@ -24,6 +24,8 @@ search: {trials: 4}
 objective: {maximize: valid_accuracy}
 """
 
+OVERFIT = "epoch,loss,val_loss\n0,0.75,0.65\n1,0.55,0.61\n2,0.4,0.7\n3,0.31,0.84\n"
+
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -31,6 +33,8 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     path = tmp_path / "pairs.yaml"
     path.write_text(FILE)
+    (tmp_path / "overfit.csv").write_text(OVERFIT)
+    (tmp_path / "healthy.json").write_text('{"loss": [0.9, 0.6, 0.5], "val_loss": [0.92, 0.62, 0.61], "lr": [1, 1, 1]}')
     return path
 
 
@@ -93,6 +97,12 @@ def test_check_says_that_all_is_fine(file: Path, capsys: pytest.CaptureFixture[s
         (["spaces", "lorra"], "lora"),
         (["spaces", "--scope", "gpt4"], "gpt3-classification"),
         (["init", "pairs.yaml"], "exists already"),
+        (["fit"], "FILE"),
+        (["fit", "absent.csv"], "no such file"),
+        (["fit", "pairs.yaml"], "pairs.yaml:1"),
+        (["fit", "overfit.csv", "--metric", "perplexity"], "is a loss and no metric"),
+        (["fit", "overfit.csv", "--plot", "curve.pdf"], ".png"),
+        (["fit", "overfit.csv", "--classes", "1"], "--classes"),
     ],
 )
 def test_what_the_user_wrote_wrong_ends_with_2(
@@ -147,6 +157,7 @@ def test_completion_scripts_are_printed(file: Path, capsys: pytest.CaptureFixtur
         ["backends", "fake", "--json"],
         ["doctor", "--json"],
         ["status", "--json"],
+        ["fit", "overfit.csv", "--json"],
     ],
 )
 def test_every_reading_command_has_json(file: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
@@ -155,7 +166,45 @@ def test_every_reading_command_has_json(file: Path, capsys: pytest.CaptureFixtur
     assert json.loads(out) is not None
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["check", "pairs.yaml"], ["plan", "pairs.yaml"]])
+def test_fit_says_verdict_evidence_what_to_keep_and_what_to_do(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = sweep(capsys, "fit", "overfit.csv", "--valid-examples", "5000", "--plot", "out/curve.png")
+    assert code == 0
+    for part in ("overfit", "%", "rose from 0.61", "epoch 2", "lower n_epochs", "counted from 0", "Keras CSV log"):
+        assert part in out
+    assert "drawn: out/curve.png" in err
+    assert (file.parent / "out" / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_fit_of_several_files_is_a_table_and_a_picture_each(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["overfit.csv", "healthy.json", "--valid-examples", "5000"]
+    code, out, err = sweep(capsys, "fit", *arguments, "--plot", "curve.png")
+    rows = [line.split()[:2] for line in out.splitlines()]
+    assert code == 0
+    assert ["overfit.csv", "overfit"] in rows
+    assert ["healthy.json", "healthy"] in rows
+    assert "curve-1.png" in err
+    assert (file.parent / "curve-2.png").exists()
+    assert "lr" not in out.replace("healthy", "")
+    assert "ignored columns: lr" in sweep(capsys, "fit", *arguments, "--verbose")[1]
+    found = json.loads(sweep(capsys, "fit", *arguments, "--json")[1])
+    assert [(each["verdict"], each["keep"], each["axis"]) for each in found] == [
+        ("overfit", 2.0, "epoch"),
+        ("healthy", 3.0, "epoch"),
+    ]
+    assert found[1]["ignored_columns"] == ["lr"]
+
+
+def test_fit_says_all_that_is_wrong_at_once(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = sweep(capsys, "fit", "absent.csv", "overfit.csv", "pairs.yaml", "--json")
+    assert (code, out) == (2, "")
+    assert "absent.csv" in err
+    assert "pairs.yaml:1" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["run", "--help"], ["check", "pairs.yaml"], ["plan", "pairs.yaml"], ["fit", "overfit.csv"]],
+)
 def test_what_starts_nothing_loads_no_heavy_library(file: Path, arguments: list[str]) -> None:
     script = (
         "import sys\nfrom sweeps import cli\nsys.argv = ['sweep', *sys.argv[1:]]\n"

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from backends.contract import Measured
+from sweeps.curve import CurvePoint, LearningCurve
 from sweeps.record import FitVerdict, Trial, VerdictKind
-from sweeps.report.plots import VERDICT_COLOURS, learning_curve_png
+from sweeps.report.plots import VERDICT_COLOURS, curve_png, learning_curve_png
 
 pytestmark = pytest.mark.unit
 
@@ -79,6 +80,24 @@ def test_the_onset_shades_the_epochs_after_it() -> None:
 )
 def test_every_curve_can_be_drawn(curve: tuple[Measured, ...]) -> None:
     assert pixels(learning_curve_png(replace(TRIAL, curve=curve), "trial 7")).shape == (420, 960, 3)
+
+
+def test_a_trial_and_its_curve_give_the_same_picture() -> None:
+    assert TRIAL.verdict is not None
+    curve = LearningCurve.from_measurements(TRIAL.curve, metric="accuracy")
+    assert curve_png(curve, TRIAL.verdict, "trial 7") == learning_curve_png(TRIAL, "trial 7")
+
+
+def test_an_onset_at_the_last_epoch_is_marked_too() -> None:
+    points = tuple(CurvePoint(n, int(n), 1 / n, 1 / n) for n in (1.0, 2.0, 3.0))
+    plain = FitVerdict(VerdictKind.DIVERGED, "it ran away")
+    without, marked = (curve_png(LearningCurve(points), each, "") for each in (plain, replace(plain, onset_epoch=3.0)))
+    red = [int(VERDICT_COLOURS[VerdictKind.DIVERGED][at : at + 2], 16) for at in (1, 3, 5)]
+
+    def inside(png: bytes) -> int:
+        return int((np.abs(pixels(png)[110:330] - red).max(axis=-1) <= 60).sum())
+
+    assert inside(marked) > inside(without) + 100
 
 
 def test_the_same_trial_gives_the_same_bytes() -> None:
