@@ -31,8 +31,8 @@ DIP = 3.0
 STRETCH, STRETCH_OF_LONG, LONG = 0.25, 0.15, 20
 """The end of a curve is its last quarter, of a curve of at least 20 evaluations the last 15 %; always one interval."""
 
-FADES_AT_MOST = 0.8
-"""A fall that does not fade is taken to fade by a fifth a stretch: nobody knows how far it would have gone on."""
+FADES_AT_MOST = 0.9
+"""A fall that does not fade is taken to fade by a tenth a stretch: nobody knows how far it would have gone on."""
 
 UNKNOWN_FADING = 0.6
 """What a fall fades by a stretch where only one stretch is known."""
@@ -126,6 +126,16 @@ class Evidence:
         """How far a validation loss near `level` may move by chance between two evaluations."""
         rough = self.valid_loss.roughness if self.valid_loss else 0.0
         return max(SIGNIFICANT * LOSS_SPREAD / math.sqrt(examples(self.curve.valid_examples)) * abs(level), 3 * rough)
+
+    def trend_noise(self, level: float, *, shared: bool) -> float:
+        """How far a validation loss near `level` may seem to follow a course by chance; training `shared` that course.
+
+        A long curve tells by its own roughness what is chance and what is course.
+        """
+        noise = self.loss_noise(level)
+        if self.valid_loss is not None and len(self.valid_loss.values) >= LONG:
+            return max(3 * self.valid_loss.roughness, TREND_SHARE * noise)
+        return TREND_SHARE * noise if shared else noise
 
     def valid_noise(self, share: float) -> float:
         """The half-width of the validation metric's error band."""

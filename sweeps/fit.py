@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from sweeps.advice import Advice, advice_from
 from sweeps.curve import CurvePoint, LearningCurve
-from sweeps.evidence import STRETCH, TREND_SHARE, Evidence, Tail, examples
+from sweeps.evidence import STRETCH, Evidence, Tail, examples
 from sweeps.record import FitVerdict, VerdictKind
 
 __all__ = ["Advice", "CurvePoint", "LearningCurve", "advice_from", "hopeless", "judge"]
@@ -32,6 +32,9 @@ GAP = 0.08
 
 TRAIN_FALL = 0.02
 """A training loss that fell by 2 % is still falling."""
+
+FITTED = 0.5
+"""Training examples with half of the validation loss are fitted; a training loss that stays there is at its end."""
 
 FAR_ABOVE = 1.5
 """A loss half as high again as the base model's own is not learning; a warm-up bump stays below and comes back."""
@@ -209,6 +212,9 @@ def _training_went_on(seen: Evidence, since: float) -> str | None:
         before = series.at(since) if since > 0 or base is None else base
         if sign * (series.last - before) > TRAIN_FALL * abs(before):
             return f"while {name} from {_n(before)} to {_n(series.last)}"
+    train, rise = seen.train_loss, seen.rise
+    if train is not None and rise is not None and train.last < FITTED * rise.low:
+        return f"while training loss was down at {_n(train.last)} already"
     return None
 
 
@@ -261,6 +267,8 @@ def _cut_off(seen: Evidence, advice: Advice) -> FitVerdict | None:
 
 def _learnt_nothing(seen: Evidence, advice: Advice) -> FitVerdict | None:
     """Under-fitting from the bottom: at the end the model is not clearly better than without training."""
+    if (still := _hardly_moved(seen)) is not None:
+        return _underfit(still, seen, advice, by=2.0)
     metric, reference = seen.valid_metric, seen.reference
     if metric is not None and reference is not None:
         floor, whose = reference
@@ -288,7 +296,22 @@ def _learnt_nothing(seen: Evidence, advice: Advice) -> FitVerdict | None:
     return _underfit(evidence, seen, advice, by=2 - _times(base - loss.last, LEARNT_LOSS * abs(start)))
 
 
+def _hardly_moved(seen: Evidence) -> str | None:
+    """Both losses are still about where the base model's were, whatever the metric says: in words, else None."""
+    found = []
+    for series, base, name in (
+        (seen.valid_loss, seen.baseline.valid_loss, "validation"),
+        (seen.train_loss, seen.baseline.train_loss, "training"),
+    ):
+        if series is None or base is None or abs(base - series.last) > LEARNT_LOSS * abs(base):
+            return None
+        found.append(f"{name} loss from {_n(base)} to {_n(series.last)}")
+    return f"the losses hardly moved: {', '.join(found)}"
+
+
 def _underfit(evidence: str, seen: Evidence, advice: Advice, by: float) -> FitVerdict:
+    if seen.curve.ended == "stopped":
+        return _unsettled(f"it was stopped after epoch {_n(seen.last_epoch)}; by then {evidence}", by=1.0)
     going = _improvement(seen)
     more = f"; {going[0]} when training ended" if going is not None else ": it learns nothing, or far too slowly"
     said = advice.against(VerdictKind.UNDERFIT, learns_nothing=going is None)
@@ -313,7 +336,7 @@ def _improvement(seen: Evidence) -> tuple[str, float] | None:
     loss = seen.tail(seen.valid_loss, seen.baseline.valid_loss)
     if loss is None:
         return rose
-    noise = (TREND_SHARE if train is not None else 1.0) * seen.loss_noise(loss.now)
+    noise = seen.trend_noise(loss.now, shared=train is not None)
     least = max(TO_COME * abs(loss.now), TO_COME_OF_SCALE * seen.scale)
     if loss.fall <= noise or loss.to_come <= least:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search_spaces.catalogue import Catalogue
-from sweeps.advice import Advice
+from sweeps.advice import EPOCHS, Advice
 from sweeps.errors import Problem, UserInputError
 from sweeps.fit import judge
 from sweeps.histories import Context, NamedCurve, read, runs
@@ -64,20 +65,18 @@ def judged(sources: Iterable[str], tracking_uri: str, context: Context) -> list[
             problems += error.problems
     if problems:
         raise UserInputError(dict.fromkeys(problems))
-    return [Fitted(each, judge(each.curve, _advice(each.scope))) for each in curves]
+    return [Fitted(each, judge(each.curve, _advice(each))) for each in curves]
 
 
-def _advice(scope: str | None) -> Advice:
-    """Take the advice of a scope; without one, only its directions: the ranges are those of language models."""
+def _advice(history: NamedCurve) -> Advice:
+    """Take the directions of the history's scope; of the values only the epochs are known, where they are the axis."""
     catalogue = Catalogue.load()
-    if scope is not None:
-        found = (catalogue.get(each, scope) for each in (*COMMON, "learning_rate_multiplier"))
-        return Advice.of(each for each in found if each is not None)
-    known = [each for name in COMMON if (each := catalogue.get(name, "local")) is not None]
-    return Advice(
-        {each.parameter: f"{each.when_underfitting} {each.parameter}" for each in known if each.when_underfitting},
-        {each.parameter: f"{each.when_overfitting} {each.parameter}" for each in known if each.when_overfitting},
-    )
+    names = COMMON if history.scope is None else (*COMMON, "learning_rate_multiplier")
+    found = (catalogue.get(each, history.scope or "local") for each in names)
+    advice = Advice.of(each for each in found if each is not None)
+    if history.axis != "epoch" or not history.curve.points:
+        return advice
+    return advice.at({EPOCHS: math.ceil(max(each.epoch for each in history.curve.points))})
 
 
 def shown(fitted: Sequence[Fitted], *, verbose: bool) -> RenderableType:
