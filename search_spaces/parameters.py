@@ -16,7 +16,7 @@ from search_spaces.problems import SpaceProblem, did_you_mean
 
 _PERCENT = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*%")
 _FORMS = "write recommended, a value, a list, or {low: ..., high: ...}"
-_KEYS = ("low", "high", "log", "step", "choices", "value", "recommended", "when")
+_KEYS = ("low", "high", "log", "step", "choices", "value", "recommended", "when", "optional")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ Form: TypeAlias = Recommended | Fixed | Choices | Range
 class Parameter:
     """A hyperparameter as it is written. It takes part only where each name in `when` has one of the values.
 
-    `path` leads to the value or the list: below the name where it is spelled out as `value:` or `choices:`.
+    An `optional` one is left out where the backend does not know it; any other is an error there. `path` leads to the
+    value or the list: below the name where it is spelled out as `value:` or `choices:`.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Parameter:
     written: str
     path: tuple[str, ...]
     when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    optional: bool = False
 
     def canonical(self) -> dict[str, Any]:
         """Return JSON values that are equal for every way to write the same: 0.02 and "2e-2", lists in any order."""
@@ -103,13 +105,19 @@ class Parameter:
                 form = {"choices": sorted(map(_canonical, values))}
             case Range(low, high, log, step):
                 form = {"low": _canonical(low), "high": _canonical(high), "log": log, "step": _canonical(step)}
-        return {"form": form, "when": {name: sorted(map(_canonical, values)) for name, values in self.when.items()}}
+        when = {name: sorted(map(_canonical, values)) for name, values in self.when.items()}
+        return {"form": form, "when": when, **({"optional": True} if self.optional else {})}
 
 
 def parse_parameter(name: str, written: object, problems: list[SpaceProblem]) -> Parameter | None:
     """Read one parameter. Everything that is wrong is appended to `problems`, and None returned."""
     before = len(problems)
     when: Mapping[str, tuple[Scalar, ...]] = {}
+    optional = written.get("optional", False) if isinstance(written, Mapping) else False
+    if not isinstance(optional, bool):
+        problems.append(
+            SpaceProblem((name, "optional"), f"{name}: optional is {plain(optional)}", "write true or false")
+        )
     if isinstance(written, Mapping):
         form = _mapping(name, written, problems)
         when = _when(name, written["when"], problems) if "when" in written else {}
@@ -120,7 +128,7 @@ def parse_parameter(name: str, written: object, problems: list[SpaceProblem]) ->
     if form is None or len(problems) > before:
         return None
     spelled_out = [key for key in ("value", "choices") if isinstance(written, Mapping) and key in written]
-    return Parameter(name, form, flow(written), (name, *spelled_out), when)
+    return Parameter(name, form, flow(written), (name, *spelled_out), when, optional)
 
 
 def flow(value: object) -> str:

@@ -25,7 +25,9 @@ def resolve(
 ) -> ResolvedSpace:
     """Do what `SearchSpace.resolve` promises. Raises SpaceError with everything that is wrong."""
     problems: list[SpaceProblem] = []
-    parameters = {each.name: each for each in written}
+    asked = {each.name: each for each in written}
+    left_out = tuple(name for name, each in asked.items() if each.optional and name not in limits)
+    parameters = {name: each for name, each in asked.items() if name not in left_out}
     advice = {name: Catalogue.load().get(name, scope) for name in parameters}
     order = dependency_order(parameters, _parents(parameters, limits, advice), problems)
     problems.extend(_unknown(parameters, limits, bounds))
@@ -59,7 +61,7 @@ def resolve(
     problems.extend(_exclusions(parameters, limits, conditions))
     if problems:
         raise SpaceError(problems)
-    return ResolvedSpace(tuple(resolved))
+    return ResolvedSpace(tuple(resolved), left_out)
 
 
 def _unknown(

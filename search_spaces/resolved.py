@@ -100,9 +100,13 @@ class ResolvedParameter:
 
 @dataclass(frozen=True)
 class ResolvedSpace:
-    """The hyperparameters in dependency order: a condition only ever names parameters that stand before."""
+    """The hyperparameters in dependency order: a condition only ever names parameters that stand before.
+
+    `left_out` are optional ones that the backend does not know.
+    """
 
     parameters: tuple[ResolvedParameter, ...]
+    left_out: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[ResolvedParameter]:
         return iter(self.parameters)
@@ -191,6 +195,7 @@ class ResolvedSpace:
         """Return plain JSON values: parameters, seed points, size and fingerprint."""
         return {
             "parameters": [each.to_json() for each in self.parameters],
+            "left_out": list(self.left_out),
             "seed_points": list(self.seed_points),
             "size": self.size(),
             "fingerprint": self.fingerprint,

@@ -26,6 +26,7 @@ from backends.contract import (
 )
 from search_spaces.space import Limit, ResolvedParameter, ResolvedSpace, SpaceError
 from sweeps.data import Finding, PreparedData, prepare
+from sweeps.data.findings import warning
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.places import Places
 from sweeps.record import Trial
@@ -191,7 +192,7 @@ def make_plan(spec: SweepSpec, places: Places, located: Path | None = None, *, e
         placement=placement,
         workspace=places.sweep(spec.name),
         estimate=None,
-        findings=data.findings,
+        findings=(*data.findings, *_left_out(spec, space)),
         fingerprint=_fingerprint(spec, data, space),
     )
     with closing(_opened(plan)) as backend:
@@ -202,6 +203,12 @@ def make_plan(spec: SweepSpec, places: Places, located: Path | None = None, *, e
         if problems:
             raise UserInputError(dict.fromkeys(problems))
         return replace(plan, estimate=_estimated(plan, backend)) if estimate else plan
+
+
+def _left_out(spec: SweepSpec, space: ResolvedSpace) -> Iterable[Finding]:
+    for name in space.left_out:
+        place = spec.document.place(("space", name))
+        yield warning("optional-left-out", place, f"{name} is left out: this backend and model have no such thing")
 
 
 def with_gpus(plan: SweepPlan, available: float) -> SweepPlan:

@@ -451,3 +451,19 @@ def test_a_problem_of_a_library_parameter_points_to_use_and_tells_how_to_leave_i
     assert set(by_path) == {("use",), ("batch_size",)}
     assert "no hyperparameter prompt_loss_weight" in by_path["use",].message
     assert "write prompt_loss_weight: null" in by_path["use",].hint
+
+
+def test_an_optional_hyperparameter_is_left_out_where_the_backend_does_not_know_it() -> None:
+    written = {"n_epochs": 3, "sparkle": {"choices": [1, 2], "optional": True}}
+    space = SearchSpace.parse(written).resolve(1000, {"n_epochs": Limit("int", low=1, high=9)}, "local")
+    assert [each.name for each in space] == ["n_epochs"]
+    assert space.left_out == ("sparkle",)
+    known = SearchSpace.parse(written).resolve(1000, {**LIMITS, "sparkle": Limit("int", low=1, high=9)}, "local")
+    assert known.left_out == ()
+    assert known.parameter("sparkle") is not None
+
+
+def test_optional_is_true_or_false() -> None:
+    with pytest.raises(SpaceError) as caught:
+        SearchSpace.parse({"n_epochs": {"value": 3, "optional": "maybe"}})
+    assert caught.value.problems[0].path == ("n_epochs", "optional")
