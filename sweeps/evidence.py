@@ -22,19 +22,20 @@ ASSUMED_EXAMPLES = 200
 LOSS_SPREAD = 0.6
 """Standard deviation, as a share of the mean loss, of the change of one example's loss between two evaluations."""
 
-TREND_SHARE = 0.1
+TREND_SHARE = 0.06
 """A fall that training shares is a run's course, not chance: so much of the chance of a lone difference counts."""
 
-DIP = 3.0
+DIP = 3.5
 """The minimum of many noisy values lies about so many of their median deviations below their course."""
 
-STRETCH, STRETCH_OF_LONG, LONG = 0.25, 0.15, 20
-"""The end of a curve is its last quarter, of a curve of at least 20 evaluations the last 15 %; always one interval."""
+STRETCH, STRETCH_OF_LONG, SHORT, LONG = 0.25, 0.15, 8, 20
+"""The end of a curve is its last quarter, of a curve of at least 20 evaluations the last 15 %, of one of at most 8 the
+last interval."""
 
-FADES_AT_MOST = 0.9
-"""A fall that does not fade is taken to fade by a tenth a stretch: nobody knows how far it would have gone on."""
+FADES_AT_MOST = 0.78
+"""A fall that does not fade is taken to fade by a fifth a stretch: nobody knows how far it would have gone on."""
 
-UNKNOWN_FADING = 0.6
+UNKNOWN_FADING = 0.45
 """What a fall fades by a stretch where only one stretch is known."""
 
 
@@ -187,8 +188,10 @@ class Evidence:
         if len(values) < 2:
             return None
         whole = Series(epochs, values, 0.0)
-        share = STRETCH_OF_LONG if len(series.values) >= LONG else STRETCH
+        share = STRETCH_OF_LONG if len(series.values) >= LONG else STRETCH if len(series.values) > SHORT else 0.0
         width = max(share * epochs[-1], epochs[-1] - epochs[-2])
+        if width <= 0:
+            return None
         since = max(epochs[0], epochs[-1] - width)
         then, now = whole.at(since), series.last
         fall, fading = then - now, UNKNOWN_FADING

@@ -23,12 +23,15 @@ EVALUATIONS_NEEDED = 2
 EVALUATIONS_OF_STOPPED = 3
 """A trial that was cut off shows a plateau in three evaluations at the earliest: two of them may be a slow start."""
 
-RISE, RISE_OF_SCALE = 0.08, 0.06
-"""A validation loss that ends less than 8 % above its minimum, or by less than 3 % of what a model has that knows
+RISE, RISE_OF_SCALE = 0.10, 0.06
+"""A validation loss that ends less than 10 % above its minimum, or by less than 6 % of what a model has that knows
 nothing, is level."""
 
-GAP = 0.08
-"""A gap between the training and the validation metric must have grown by eight points to matter."""
+DOUBTFUL_RISE = 0.09
+"""A rise that chance may explain leaves it open whether the run over-fitted, if it is as large as that."""
+
+GAP = 0.12
+"""A gap between the training and the validation metric must have grown by twelve points to matter."""
 
 TRAIN_FALL = 0.02
 """A training loss that fell by 2 % is still falling."""
@@ -42,17 +45,18 @@ FAR_ABOVE = 1.5
 BLOWN_UP = 3.0
 """Where the base model's loss is not known: so many times the first evaluation's."""
 
-GIVEN_BACK = 0.5
-"""So is a training loss that has given back half of what it had gained: training does not undo itself by chance."""
+GIVEN_BACK = 0.6
+"""So is a training loss that has given back three fifths of what it had gained: chance does not undo training."""
 
 GIVEN_BACK_LEAST = 0.15
 """And at least 15 % of its minimum: what was gained must have been something."""
 
-TO_COME, TO_COME_OF_SCALE = 0.06, 0.03
-"""A run whose course promises another tenth off its validation loss had not come to its end."""
+TO_COME, TO_COME_OF_SCALE = 0.03, 0.03
+"""A run whose course promises another 3 % off its validation loss, and off that of a model that knows nothing, had not
+come to its end."""
 
-LEARNT_LOSS = 0.05
-"""Nothing is learnt by a run whose loss is within 5 % of the base model's."""
+LEARNT_LOSS = 0.07
+"""Nothing is learnt by a run whose loss is within 7 % of the base model's."""
 
 RESOLUTION = 0.1
 """A validation set whose error band is wider than ten points cannot tell that nothing was learnt."""
@@ -184,16 +188,18 @@ def _loss_rises(seen: Evidence, advice: Advice) -> FitVerdict | None:
         return None
     level, noise = RISE * abs(rise.low), seen.loss_noise(rise.low)
     by_metric = seen.curve.best_by == "metric" and seen.metric_gained(rise.onset)
-    if rise.height <= level or by_metric:
+    if by_metric or rise.height <= min(level, DOUBTFUL_RISE * abs(rise.low)):
         return None
     rose = (
         f"validation loss rose from {_n(rise.low)} (epoch {_n(rise.onset)}) to {_n(rise.last)} "
         f"(epoch {_n(seen.last_epoch)})"
     )
     if rise.height <= noise:
+        if rise.height <= DOUBTFUL_RISE * abs(rise.low):
+            return None
         few = f"which {examples(seen.curve.valid_examples)} validation examples cannot tell from chance"
         return _unsettled(f"{rose}, {few}", by=1.0)
-    if rise.height <= RISE_OF_SCALE * seen.scale:
+    if rise.height <= max(level, RISE_OF_SCALE * seen.scale):
         return None
     went_on = _training_went_on(seen, rise.onset)
     if went_on is None:
@@ -303,10 +309,12 @@ def _hardly_moved(seen: Evidence) -> str | None:
         (seen.valid_loss, seen.baseline.valid_loss, "validation"),
         (seen.train_loss, seen.baseline.train_loss, "training"),
     ):
-        if series is None or base is None or abs(base - series.last) > LEARNT_LOSS * abs(base):
+        if series is None or base is None:
+            continue
+        if abs(base - series.last) > LEARNT_LOSS * abs(base):
             return None
         found.append(f"{name} loss from {_n(base)} to {_n(series.last)}")
-    return f"the losses hardly moved: {', '.join(found)}"
+    return f"the losses hardly moved: {', '.join(found)}" if found else None
 
 
 def _underfit(evidence: str, seen: Evidence, advice: Advice, by: float) -> FitVerdict:
@@ -347,10 +355,11 @@ def _improvement(seen: Evidence) -> tuple[str, float] | None:
 
 def _metric_rose(seen: Evidence) -> tuple[str, float] | None:
     metric = seen.tail(seen.valid_metric, seen.baseline.valid_metric)
-    if metric is None:
+    if metric is None or seen.valid_metric is None:
         return None
     gain, noise = metric.now - metric.then, seen.valid_noise(metric.then)
-    if gain <= noise:
+    before = [v for e, v in zip(seen.valid_metric.epochs, seen.valid_metric.values, strict=True) if e <= metric.since]
+    if gain <= noise or metric.now - max(before, default=metric.then) <= noise / 2:
         return None
     text = f"validation {seen.metric} still rose from {_n(metric.then)} to {_n(metric.now)} {_between(seen, metric)}"
     return text, _times(gain, noise)

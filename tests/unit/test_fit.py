@@ -343,7 +343,7 @@ def test_the_more_noise_the_less_confident_is_a_verdict_of_over_fitting() -> Non
         return verdict.confidence if verdict.kind is VerdictKind.OVERFIT else 0.0
 
     means = [sum(confidence(size, seed) for seed in range(40)) / 40 for size in (0.0, 0.05, 0.1, 0.2, 0.4)]
-    assert means[0] > 0.85
+    assert means[0] > 0.75
     assert means == sorted(means, reverse=True)
     assert means[-1] < 0.2
 
