@@ -41,7 +41,13 @@ class Workload:
                 "data": dict(self.data),
                 "backend": {"type": "local", **self.backend},
                 "space": {name: list(values) for name, values in self.grid.items()},
-                "search": {"sampler": "grid", "scheduler": "none", "trials": self.trials, "seed": SEED},
+                "search": {
+                    "sampler": "grid",
+                    "scheduler": "none",
+                    "stop_by_verdict": False,
+                    "trials": self.trials,
+                    "seed": SEED,
+                },
                 "objective": {"minimize": "valid_loss"},
                 "evaluation": {"per_epoch": 1, "train_examples": TRAIN_SAMPLE},
             },
@@ -91,7 +97,7 @@ def embedded() -> Workload:
     return Workload(
         name="embedded",
         task="causal-lm",
-        grid={"learning_rate": (2e-4, 3e-4, 6e-4, 1e-3), "batch_size": (8, 16), "n_epochs": (1, 2)},
+        grid={"learning_rate": (2e-4, 4e-4, 1e-3), "batch_size": (8, 16), "n_epochs": (1, 2)},
         data={"source": "builtin:nli", **_PAIRS, "train_examples": 640, "valid_examples": 100, "test_examples": 30},
         backend={"model": "builtin:tiny-lm"},
     )
@@ -102,7 +108,7 @@ def encoder(model: Path, data: Path) -> Workload:
     return Workload(
         name="encoder",
         task="sequence-classification",
-        grid={"learning_rate": (5e-5, 1e-4, 2e-4), "batch_size": (16, 32), "n_epochs": (1,)},
+        grid={"learning_rate": (5e-5, 2e-4), "batch_size": (16, 32), "n_epochs": (1,)},
         data={"source": str(data), **_PAIRS, "train_examples": 256, "valid_examples": 100, "test_examples": 30},
         backend={"model": str(model), "task": "sequence-classification"},
     )
