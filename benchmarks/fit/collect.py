@@ -58,9 +58,11 @@ def run(recipe: Recipe, sms: Path | None = None) -> Record | None:
     )
 
 
-def small(family: str, share: float, sms: Path | None) -> Iterable[Record]:
-    """Run the recipes of a family."""
+def small(family: str, share: float, sms: Path | None, details: Sequence[str] | None) -> Iterable[Record]:
+    """Run the recipes of a family, of some details only where there are any."""
     for recipe in recipes.recipes(share):
+        if details and recipe.detail not in details:
+            continue
         if recipe.family == family and (record := run(recipe, sms)) is not None:
             yield record
 
@@ -100,14 +102,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--work", type=Path, required=True, help="directory for the candidates")
     parser.add_argument("--families", default="torch,sklearn,local", help="which to run anew; none: screen only")
+    parser.add_argument("--details", type=lambda text: text.split(";"), help="only these details (a;b) are run anew, the other candidates stay")
     parser.add_argument("--share", type=float, default=1.0, help="an even share of the runs, for trying out")
     parser.add_argument("--data", type=Path, help="the SMS spam collection as CSV; without it that data set is left out")
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
     for family in filter(None, options.families.split(",")):
         start = time.process_time()
+        path = options.work / f"{family}.jsonl.gz"
+        kept = [each for each in _candidates(path) if options.details and each.detail not in options.details]
         made = list(_family(family, options))
-        records.write(made, options.work / f"{family}.jsonl.gz")
+        records.write([*kept, *made], path)
         print(f"{family}: {len(made)} candidates, {time.process_time() - start:.0f} CPU seconds", flush=True)
     candidates = [each for family in records.FAMILIES for each in _candidates(options.work / f"{family}.jsonl.gz")]
     kept, summary = screened(candidates)
@@ -125,7 +130,7 @@ def _family(family: str, options: argparse.Namespace) -> Iterable[Record]:
     import torch
 
     torch.set_num_threads(1)
-    return small(family, options.share, options.data)
+    return small(family, options.share, options.data, options.details)
 
 
 def _candidates(path: Path) -> list[Record]:

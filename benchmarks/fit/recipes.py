@@ -224,6 +224,21 @@ def _few_examples(d: Draws) -> Draw:
     }  # fmt: skip
 
 
+def _separable(d: Draws) -> Draw:
+    """Training examples are fitted almost perfectly, soon, and nothing follows: a large ratio of losses, and healthy."""
+    return {
+        "dataset": d.one("digits", "digits", "cancer", "wine", "blobs"), "data": {}, "schedule": "cosine", "decay": 0.0,
+        "optimizer": "adam", "rate": d.log(5e-3, 1e-2), "width": d.one(16, 32, 64), "batch": 32,
+    }  # fmt: skip
+
+
+def _mildly_too_many_epochs(d: Draws) -> Draw:
+    return {
+        **_too_many_epochs(d), "train": d.size(200, 700), "batch": d.one(8, 16), "width": d.one(32, 64),
+        "data": {"noise": d.one(0.2, 0.3)},
+    }  # fmt: skip
+
+
 PLANS: tuple[tuple[str, str, Callable[[Draws], Draw], int, int], ...] = (
     # cause, detail, changes, candidates of short and of long curves
     ("healthy", "plateau", _plateau, 34, 28),
@@ -248,6 +263,8 @@ PLANS: tuple[tuple[str, str, Callable[[Draws], Draw], int, int], ...] = (
     ("unsettled", "stopped while going", _stopped, 24, 16),
     ("unsettled", "failed while going", _failed, 8, 6),
     ("unsettled", "within the noise of few examples", _few_examples, 80, 0),
+    ("healthy", "nothing left to learn", _separable, 24, 24),
+    ("overfit", "somewhat too many epochs", _mildly_too_many_epochs, 24, 24),
 )
 """Half as many again of the scikit-learn family, see `recipes`."""
 
@@ -309,7 +326,8 @@ def _sklearn(number: int, cause: str, detail: str, d: Draws, change: Draw) -> Re
     models = {
         "cannot learn": ("sgd",), "rate far too small": ("mlp", "sgd", "boosting"), "random labels memorised": ("mlp",),
         "rate far too large": ("mlp", "sgd", "boosting", "boosting"), "random labels, not memorised": ("sgd", "mlp"),
-        "too few epochs": ("mlp", "boosting"), "over-sized model": ("mlp", "boosting"),
+        "too few epochs": ("mlp", "boosting"), "nothing left to learn": ("mlp",),
+        "somewhat too many epochs": ("mlp", "boosting"), "over-sized model": ("mlp", "boosting"),
     }  # fmt: skip
     model = d.one(*models.get(detail, ("mlp", "sgd", "boosting")))
     if cause == "overfit" and model == "sgd":
