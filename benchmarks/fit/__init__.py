@@ -1,1 +1,1 @@
-"""How well learning curves are judged, measured on curves of real training runs whose cause is known by construction."""
+"""How well learning curves are judged, measured on curves of real runs whose cause is known by construction."""

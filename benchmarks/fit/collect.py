@@ -15,9 +15,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.fit import datasets, records, recipes
-from benchmarks.fit.records import CURVES, Record
+from benchmarks.fit import datasets, recipes, records
 from benchmarks.fit.recipes import Recipe
+from benchmarks.fit.records import CURVES, Record
 from benchmarks.fit.screening import objection
 from benchmarks.fit.showing import shown
 from benchmarks.fit.sklearn_runs import BoostedLearner, SteppedLearner
@@ -102,9 +102,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--work", type=Path, required=True, help="directory for the candidates")
     parser.add_argument("--families", default="torch,sklearn,local", help="which to run anew; none: screen only")
-    parser.add_argument("--details", type=lambda text: text.split(";"), help="only these details (a;b) are run anew, the other candidates stay")
+    parser.add_argument(
+        "--details",
+        type=lambda text: text.split(";"),
+        help="only these details (a;b) are run anew, the other candidates stay",
+    )
     parser.add_argument("--share", type=float, default=1.0, help="an even share of the runs, for trying out")
-    parser.add_argument("--data", type=Path, help="the SMS spam collection as CSV; without it that data set is left out")
+    parser.add_argument(
+        "--data", type=Path, help="the SMS spam collection as CSV; without it that data set is left out"
+    )
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
     for family in filter(None, options.families.split(",")):

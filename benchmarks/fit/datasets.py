@@ -90,7 +90,7 @@ TEXTS = ("nli-words", "sms")
 REGRESSIONS = tuple(_REGRESSION)
 
 
-def draw(  # noqa: PLR0914 - one draw, step by step
+def draw(
     name: str,
     seed: int,
     train: int,
@@ -141,10 +141,14 @@ def _texts(name: str, examples: int, seed: int, sms: Path | None) -> tuple[Array
             rows = [(row[1], row[0] == "spam") for row in csv.reader(stream) if len(row) > 1][1:]
     else:
         told = [each for each in generate("train", round(1.5 * examples), seed) if each["label"] != "neutral"]
-        rows = [(f"{each['premise']} | {each['hypothesis']}", each["label"] == "entailment") for each in told[:examples]]
+        rows = [
+            (f"{each['premise']} | {each['hypothesis']}", each["label"] == "entailment") for each in told[:examples]
+        ]
     split = [[each.strip(".,!?") for each in text.lower().split()] for text, _ in rows]
     words, counts = np.unique([each for text in split for each in text], return_counts=True)
-    common = {str(words[at]): place + 1 for place, at in enumerate(np.argsort(-counts, kind="stable")[: VOCABULARY - 1])}
+    common = {
+        str(words[at]): place + 1 for place, at in enumerate(np.argsort(-counts, kind="stable")[: VOCABULARY - 1])
+    }
     x = np.zeros((len(rows), TOKENS), dtype=np.int64)
     for row, text in enumerate(split):
         known = [common[each] for each in text if each in common][:TOKENS]

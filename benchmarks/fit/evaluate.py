@@ -1,8 +1,8 @@
 """Measure the judge of learning curves, and the rules people use today, on curves of known cause.
 
-    python -m benchmarks.fit.evaluate                    # on the part for choosing thresholds
-    python -m benchmarks.fit.evaluate --errors           # which curves of that part the judge gets wrong, and why
-    python -m benchmarks.fit.evaluate --report --write   # also on the part that is looked at only to report
+python -m benchmarks.fit.evaluate                    # on the part for choosing thresholds
+python -m benchmarks.fit.evaluate --errors           # which curves of that part the judge gets wrong, and why
+python -m benchmarks.fit.evaluate --report --write   # also on the part that is looked at only to report
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def chosen_rules(tune: Sequence[Record]) -> dict[str, dict[str, Any]]:
             for aim, measure in (("macro-F1", metrics.macro_f1), ("overfit F1", metrics.class_f1("overfit"))):
                 at, _ = search(rule, tune, measure)
                 found[f"{rule.name}, {form}, best {aim}"] = {
-                    "rule": rule.name, "form": form, "aim": aim, "thresholds": at, "classify": partial(classify, rule, at=at),
+                    "rule": rule.name, "form": form, "aim": aim, "thresholds": at,
+                    "classify": partial(classify, rule, at=at),
                 }  # fmt: skip
     return found
 
@@ -70,7 +71,9 @@ def scored(curves: Sequence[Record], classify: Classify) -> dict[str, Any]:
             for name, each in zip(CAUSES, metrics.per_class(matrix), strict=True)
         },
         "confusion": matrix.tolist(),
-        "overfit_against_healthy": metrics.class_f1("overfit")(metrics.confusion(*zip(*two, strict=True))) if two else None,
+        "overfit_against_healthy": metrics.class_f1("overfit")(metrics.confusion(*zip(*two, strict=True)))
+        if two
+        else None,
     }
 
 

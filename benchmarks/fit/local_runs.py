@@ -97,16 +97,21 @@ def _drawn(cause: str, detail: str, rng: random.Random) -> dict[str, Any]:  # on
         "random labels memorised": {**few, "random_labels": True, "noise": 0.0, "train": round(log(40, 100))},
         "stopped after it turned": {**few, "ended": "stopped"},
         "rate far too large": {
-            "rate": log(0.4, 1.0), "train": 120, "later": 0, "schedule": "constant", "max_norm": rng.choice([0.0, 1.0]), "per_epoch": 1,
+            "rate": log(0.4, 1.0), "train": 120, "later": 0, "schedule": "constant",
+            "max_norm": rng.choice([0.0, 1.0]), "per_epoch": 1,
         },
         "blown up on the way": {
-            "rate": log(0.008, 0.06), "train": 250, "later": 0, "schedule": "constant", "warmup": 1.0, "epochs": rng.choice([4, 5, 6]),
-            "per_epoch": 1,
+            "rate": log(0.008, 0.06), "train": 250, "later": 0, "schedule": "constant", "warmup": 1.0,
+            "epochs": rng.choice([4, 5, 6]), "per_epoch": 1,
         },
         "no validation": {**few, "epochs": 3},
-        "one evaluation": {"epochs": 1, "per_epoch": 1, "train": 200, "later": 0, "ended": rng.choice(["complete", "stopped"])},
+        "one evaluation": {
+            "epochs": 1, "per_epoch": 1, "train": 200, "later": 0, "ended": rng.choice(["complete", "stopped"]),
+        },
         "stopped while going": {**short, "ended": "stopped"},
-        "within the noise of few examples": {**few, "valid": rng.choice([8, 10, 12, 15, 20]), "train": round(log(100, 300)), "epochs": 4},
+        "within the noise of few examples": {
+            **few, "valid": rng.choice([8, 10, 12, 15, 20]), "train": round(log(100, 300)), "epochs": 4,
+        },
     }  # fmt: skip
     return {**plain, **changes[detail]}
 
@@ -137,7 +142,9 @@ def recipes(share: float = 1.0) -> Iterator[LocalRecipe]:
         for nth in range(wanted):
             number += 1
             if int(number * share) > int((number - 1) * share):
-                yield LocalRecipe(number, cause, detail, **_drawn(cause, detail, random.Random(f"local {detail} {nth}")))
+                yield LocalRecipe(
+                    number, cause, detail, **_drawn(cause, detail, random.Random(f"local {detail} {nth}"))
+                )
 
 
 def all_runs(share: float, work: Path) -> Iterator[Record]:
@@ -164,9 +171,7 @@ def run(recipe: LocalRecipe, work: Path) -> Record:
     )
     curve = shown(curve, recipe.cause, recipe.detail, recipe.seed)
     settings = {k: v for k, v in asdict(recipe).items() if k not in {"number", "cause", "detail"}}
-    return Record(
-        recipe.id, "local", "builtin:nli", recipe.cause, recipe.detail, curve, oracle_of(trace), settings
-    )
+    return Record(recipe.id, "local", "builtin:nli", recipe.cause, recipe.detail, curve, oracle_of(trace), settings)
 
 
 def _followed(recipe: LocalRecipe, work: Path) -> tuple[list[Measured], Trace, float]:
@@ -188,9 +193,7 @@ def _followed(recipe: LocalRecipe, work: Path) -> tuple[list[Measured], Trace, f
     options = LocalOptions(device="cpu")
     resolved = resolve(request, options)
     plan, trainee = assembly.assemble(request, resolved, options, Placement())
-    data = BENCH.data(
-        resolved.base, resolved.task, replace(dataset, valid=oracle), "valid", resolved.max_length
-    )
+    data = BENCH.data(resolved.base, resolved.task, replace(dataset, valid=oracle), "valid", resolved.max_length)
     assert isinstance(data, CausalData)
     loop = training.Training(plan, trainee, recipe.id, lambda: None)
     try:
@@ -206,7 +209,8 @@ def _courses(
     recipe: LocalRecipe, plan: training.Plan, loop: training.Training, oracle: CausalData
 ) -> tuple[list[Measured], list[State], list[State], bool]:
     measured = [loop.evaluate()]
-    states, later = [_state(measured[0], loop, oracle)], []
+    states: list[State] = [_state(measured[0], loop, oracle)]
+    later: list[State] = []
     last_step = recipe.epochs * plan.steps_per_epoch
     for event in (each for events in loop.events() for each in events):
         if isinstance(event, Failed):
@@ -245,7 +249,10 @@ def _state(event: Measured, loop: training.Training, oracle: CausalData) -> Stat
 
 
 def _broken(before: State, event: Failed, loop: training.Training) -> State:
-    parts = (Scores(np.full(len(each.loss), np.nan), np.zeros(len(each.loss))) for each in (before.train, before.valid, before.oracle))
+    parts = (
+        Scores(np.full(len(each.loss), np.nan), np.zeros(len(each.loss)))
+        for each in (before.train, before.valid, before.oracle)
+    )
     return State(loop.progress.step / loop.plan.steps_per_epoch, loop.progress.step, *parts)
 
 

@@ -21,7 +21,8 @@ SMALL_SETS = {"digits": 700, "cancer": 250, "wine": 70, "diabetes": 200}
 
 TORCH_STEPS, SKLEARN_STEPS, TREES = 1500, 3000, 300
 """What a run may cost: optimizer steps, or trees, its continuation included. Where it would cost more, an evaluation
-comes after fewer of them (twice as many where the rate has a course to run through); a perceptron of scikit-learn, which only knows whole passes, gets larger batches."""
+comes after fewer of them (twice as many where the rate has a course to run through); a perceptron of scikit-learn,
+which only knows whole passes, gets larger batches."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def _double_descent(d: Draws) -> Draw:
             change |= {"evaluations": d.one(5, 6), "passes": d.one(2.0, 4.0)}
         return {**change, "dataset": d.one("blobs", "quantiles", "digits", "friedman1", "sparse", "moons")}
     return {
-        "net": "mlp", "width": 128, "optimizer": "adam", "rate": 3e-3, "decay": d.log(0.3, 2.0), "train": d.size(100, 250),
+        "net": "mlp", "width": 128, "optimizer": "adam", "rate": 3e-3, "decay": d.log(0.3, 2.0),
+        "train": d.size(100, 250),
         "data": {"noise": d.one(0.0, 0.1)}, "passes": d.one(2.0, 4.0), "dataset": d.one("blobs", "digits", "sparse"),
     }  # fmt: skip
 
@@ -138,7 +140,12 @@ def _within_noise_healthy(d: Draws) -> Draw:
 
 
 def _constant_gap(d: Draws) -> Draw:
-    return {"data": {"later_noise": d.one(0.15, 0.25)}, "dataset": d.one(*EASY, "digits"), "schedule": "cosine", "width": 8}
+    return {
+        "data": {"later_noise": d.one(0.15, 0.25)},
+        "dataset": d.one(*EASY, "digits"),
+        "schedule": "cosine",
+        "width": 8,
+    }
 
 
 def _rate_too_small(d: Draws) -> Draw:
@@ -149,7 +156,8 @@ def _rate_too_small(d: Draws) -> Draw:
 def _too_few_epochs(d: Draws) -> Draw:
     share = d.log(0.01, 0.08) if d.long else d.log(0.05, 0.5)
     return {
-        "rate_times": share, "later": 4 * d.one(60, 80) if d.long else 24, "dataset": d.one(*EASY, "digits", "friedman1"),
+        "rate_times": share, "later": 4 * d.one(60, 80) if d.long else 24,
+        "dataset": d.one(*EASY, "digits", "friedman1"),
         "evaluations": d.one(50, 60, 80) if d.long else d.one(2, 3, 4, 5), "width": d.one(16, 32),
     }  # fmt: skip
 
@@ -176,7 +184,9 @@ def _too_many_epochs(d: Draws) -> Draw:
         "width": d.one(32, 64, 128), "decay": 0.0, "train": d.size(40, 150), "later": 0,
         "batch": d.one(4, 8), "passes": d.one(1.0, 2.0) if d.long else d.one(5.0, 10.0, 20.0),
         "data": {"noise": d.one(0.1, 0.2, 0.3, 0.4)}, "rate_times": d.log(0.7, 2), "schedule": "constant",
-        "dataset": d.one("blobs", "sparse", "sparse", "quantiles", "circles", "digits", "friedman1", "linear", "diabetes"),
+        "dataset": d.one(
+            "blobs", "sparse", "sparse", "quantiles", "circles", "digits", "friedman1", "linear", "diabetes"
+        ),
     }  # fmt: skip
 
 
@@ -185,7 +195,13 @@ def _memorised(d: Draws) -> Draw:
 
 
 def _oversized(d: Draws) -> Draw:
-    return {**_too_many_epochs(d), "width": 256, "depth": 2, "train": d.size(80, 250), "data": {"noise": d.one(0.3, 0.4)}}
+    return {
+        **_too_many_epochs(d),
+        "width": 256,
+        "depth": 2,
+        "train": d.size(80, 250),
+        "data": {"noise": d.one(0.3, 0.4)},
+    }
 
 
 def _stopped_when_turned(d: Draws) -> Draw:
@@ -225,7 +241,7 @@ def _few_examples(d: Draws) -> Draw:
 
 
 def _separable(d: Draws) -> Draw:
-    """Training examples are fitted almost perfectly, soon, and nothing follows: a large ratio of losses, and healthy."""
+    """Training examples are fitted almost perfectly, soon, and nothing follows: healthy, at a large ratio of losses."""
     return {
         "dataset": d.one("digits", "digits", "cancer", "wine", "blobs"), "data": {}, "schedule": "cosine", "decay": 0.0,
         "optimizer": "adam", "rate": d.log(5e-3, 1e-2), "width": d.one(16, 32, 64), "batch": 32,

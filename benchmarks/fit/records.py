@@ -94,9 +94,7 @@ class Record:
         """Rebuild a record from `to_json`'s value."""
         curve, oracle = dict(value["curve"]), dict(value["oracle"])
         columns = curve.pop("points")
-        points = tuple(
-            CurvePoint(*row) for row in zip(*(columns[name] for name in _COLUMNS), strict=True)
-        )
+        points = tuple(CurvePoint(*row) for row in zip(*(columns[name] for name in _COLUMNS), strict=True))
         baseline = curve.pop("baseline")
         return cls(
             **{

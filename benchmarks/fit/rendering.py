@@ -36,9 +36,7 @@ def _of(point: CurvePoint | None, name: str) -> float | None:
     return None if point is None else getattr(point, name)
 
 
-def _line(
-    name: str, before: float | None, values: Sequence[float | None], later: Sequence[float] = ()
-) -> str:
+def _line(name: str, before: float | None, values: Sequence[float | None], later: Sequence[float] = ()) -> str:
     numbers = " ".join(f"{_number(values[at]):>7}" for at in _chosen(len(values)))
     after = f"  later {' '.join(_number(later[at]) for at in _chosen(len(later), 3))}" if later else ""
     return f"  {name:13}{_number(before):>7} | {numbers}  {spark(values)}{after}"

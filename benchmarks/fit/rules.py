@@ -44,7 +44,7 @@ def training(curve: LearningCurve) -> Series:
     return [1 - each for each in series(curve, "train_metric")]
 
 
-# --------------------------------------------------------------------------------------------- is this curve over-fitted?
+# ----------------------------------------------------------------------------------------- is this curve over-fitted?
 def above_minimum(curve: LearningCurve, at: Thresholds) -> bool:
     """The last validation loss lies more than a share above the lowest one."""
     seen = validation(curve)
@@ -61,7 +61,9 @@ def patience(curve: LearningCurve, at: Thresholds) -> bool:
     """Early stopping would have fired: so many evaluations, one after the other, without a new best."""
     best, waited = math.inf, 0
     for value in validation(curve):
-        best, waited = (value, 0) if value < best - at["delta"] * abs(best if best < math.inf else 0) else (best, waited + 1)
+        best, waited = (
+            (value, 0) if value < best - at["delta"] * abs(best if best < math.inf else 0) else (best, waited + 1)
+        )
         if waited >= at["patience"]:
             return True
     return False
@@ -113,7 +115,7 @@ def combinations(grid: Mapping[str, Sequence[float]]) -> Iterator[dict[str, floa
         yield dict(zip(grid, values, strict=True))
 
 
-# ------------------------------------------------------------------------------------------------------ the expert's rest
+# --------------------------------------------------------------------------------------------------- the expert's rest
 EXPERT_GRID: Mapping[str, Sequence[float]] = {
     "margin": (0.02, 0.05, 0.1),
     "far": (1.2, 1.5, 2.0),
@@ -161,7 +163,7 @@ def chance(curve: LearningCurve) -> float | None:
     return 1 / curve.classes if curve.classes else None
 
 
-# ----------------------------------------------------------------------------------------------------------- classifying
+# -------------------------------------------------------------------------------------------------------- classifying
 def plain(rule: Rule, curve: LearningCurve, at: Thresholds) -> str:
     """Return `overfit` or `healthy`."""
     return "overfit" if rule.tells(curve, at) else "healthy"
@@ -198,9 +200,7 @@ def best_expert(
         early = [before(each.curve, rest) for each in curves]
         late = [found or after(each.curve, rest) for found, each in zip(early, curves, strict=True)]
         for at, overfit in told:
-            said = [
-                one or ("overfit" if two else three) for one, two, three in zip(early, overfit, late, strict=True)
-            ]
+            said = [one or ("overfit" if two else three) for one, two, three in zip(early, overfit, late, strict=True)]
             value = measure(metrics.confusion(truth, said))
             if value > best[1]:
                 best = ({**at, **rest}, value)

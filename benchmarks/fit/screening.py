@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from statistics import median
 
 from benchmarks.fit.records import Oracle, Record
@@ -145,8 +146,10 @@ def _healthy(record: Record) -> str | None:
     if not course.later_is_same:
         return "between: more training helps"
     valid = record.curve.valid_examples
-    if valid and course.metric and course.metric[-1] - course.reference(record.curve.chance) < VISIBLE * (
-        course.metric_error(valid)
+    if (
+        valid
+        and course.metric
+        and course.metric[-1] - course.reference(record.curve.chance) < VISIBLE * (course.metric_error(valid))
     ):
         return "not visible: what it learnt is within the noise of the validation set"
     return None
@@ -336,7 +339,7 @@ def _noisy(record: Record) -> str | None:
     tail = shown[len(shown) // 2 :]
     if len(tail) < 2:
         return "not visible: no validation loss"
-    jump = median(abs(one - other) for one, other in zip(tail, tail[1:], strict=False))
+    jump = median(abs(one - other) for one, other in pairwise(tail))
     return None if jump >= 0.02 * median(tail) else "no effect: the validation loss is smooth"
 
 
@@ -347,4 +350,3 @@ _HARD_CASES: dict[str, Callable[[Record], str | None]] = {
     "constant gap": _constant_gap,
     "noisy but flat": _noisy,
 }
-

@@ -18,7 +18,7 @@ from benchmarks.fit.tracing import Scores, State
 
 @dataclass(frozen=True)
 class SklearnSettings:
-    """A run. `passes` is passes over the data, or trees, from one evaluation to the next; `width` also a tree's depth."""
+    """A run. `passes` is passes over the data, or trees, between two evaluations; `width` also a tree's depth."""
 
     model: Literal["mlp", "sgd", "boosting"]
     width: int
@@ -59,7 +59,7 @@ class SteppedLearner:
         rate = self._settings.rate * self._settings.later_rate
         if self._settings.model == "mlp":
             self._model.learning_rate_init = rate
-            self._model._optimizer.learning_rate_init = rate  # noqa: SLF001 - it has no other door
+            self._model._optimizer.learning_rate_init = rate
         else:
             self._model.eta0 = rate
 

@@ -39,7 +39,7 @@ class TorchSettings:
 
 
 def factor(settings: TorchSettings, done: float) -> float:
-    """Return what the rate is multiplied by when a share `done` of the run is over; 1.0 and more is the continuation."""
+    """Return the factor of the rate when a share `done` of the run is over; from 1.0 on it is the continuation."""
     anneal = 0.05 + 0.95 * (1 + math.cos(math.pi * min(done, 1.0))) / 2
     match settings.schedule:
         case "constant":

@@ -68,7 +68,7 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Trace:
-    """A run's states: before training (of scikit-learn models the best constant prediction), at the evaluations that are shown, and in the continuation."""
+    """A run's states: before training (scikit-learn: the constant prediction), at the shown evaluations, later."""
 
     before: State
     states: tuple[State, ...]

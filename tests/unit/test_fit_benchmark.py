@@ -55,10 +55,17 @@ def record(
     """A run whose curve shows just what its oracle saw."""
     oracle = Oracle(
         2000, 1.1, 1.1, tuple(loss), tuple(train), spread, spread, spread, 1.1, 0.33,
-        metric and tuple(metric), train_metric and tuple(train_metric), tuple(later), later_metric and tuple(later_metric),
+        metric and tuple(metric), train_metric and tuple(train_metric),
+        tuple(later), later_metric and tuple(later_metric),
     )  # fmt: skip
     return Record(
-        f"torch-{number:04d}", "torch", "blobs", cause, detail, curve(train, loss, train_metric, metric, **known), oracle
+        f"torch-{number:04d}",
+        "torch",
+        "blobs",
+        cause,
+        detail,
+        curve(train, loss, train_metric, metric, **known),
+        oracle,
     )
 
 
@@ -82,7 +89,7 @@ STOPPED = dataclasses.replace(
 )
 
 
-# ------------------------------------------------------------------------------------------------------------- screening
+# ----------------------------------------------------------------------------------------------------------- screening
 @pytest.mark.parametrize("kept", [HEALTHY, OVERFIT, TOO_FEW, NOTHING, COLLAPSED, STOPPED], ids=lambda each: each.detail)
 def test_a_run_that_went_as_it_was_built_to_go_is_kept(kept: Record) -> None:
     assert screening.objection(kept) is None
@@ -96,16 +103,24 @@ def test_a_run_that_went_as_it_was_built_to_go_is_kept(kept: Record) -> None:
             "between: more training helps",
             id="more training helps",
         ),
-        pytest.param(dataclasses.replace(OVERFIT, cause="healthy", detail="plateau"), "between: the held-out", id="turned"),
-        pytest.param(dataclasses.replace(NOTHING, cause="healthy", detail="plateau"), "no effect: it learnt", id="nothing"),
+        pytest.param(
+            dataclasses.replace(OVERFIT, cause="healthy", detail="plateau"), "between: the held-out", id="turned"
+        ),
+        pytest.param(
+            dataclasses.replace(NOTHING, cause="healthy", detail="plateau"), "no effect: it learnt", id="nothing"
+        ),
         pytest.param(dataclasses.replace(HEALTHY, cause="overfit"), "no effect: neither", id="not over-fitted"),
         pytest.param(
-            record("overfit", "over-sized model", [0.6, 0.5, 0.4], [0.7, 0.6, 0.65], [0.7, 0.8, 0.85], [0.7, 0.74, 0.74]),
+            record(
+                "overfit", "over-sized model", [0.6, 0.5, 0.4], [0.7, 0.6, 0.65], [0.7, 0.8, 0.85], [0.7, 0.74, 0.74]
+            ),
             "between: the rise or the gap is small",
             id="a small rise",
         ),
         pytest.param(
-            record("overfit", "over-sized model", [0.6, 0.3, 0.05], [0.7, 0.6, 0.9], [0.7, 0.9, 1.0], [0.68, 0.74, 0.85]),
+            record(
+                "overfit", "over-sized model", [0.6, 0.3, 0.05], [0.7, 0.6, 0.9], [0.7, 0.9, 1.0], [0.68, 0.74, 0.85]
+            ),
             "between: the loss rises and so does the metric",
             id="the metric rises",
         ),
@@ -121,12 +136,12 @@ def test_a_run_that_went_as_it_was_built_to_go_is_kept(kept: Record) -> None:
         ),
         pytest.param(dataclasses.replace(HEALTHY, cause="diverged"), "no effect: the training loss", id="not diverged"),
         pytest.param(
-            dataclasses.replace(HEALTHY, detail="double descent"), "no effect: the loss did not rise", id="no double descent"
+            dataclasses.replace(HEALTHY, detail="double descent"),
+            "no effect: the loss did not rise",
+            id="no double descent",
         ),
         pytest.param(
-            dataclasses.replace(
-                HEALTHY, cause="unsettled", detail="no validation"
-            ),
+            dataclasses.replace(HEALTHY, cause="unsettled", detail="no validation"),
             "no effect",
             id="there is validation",
         ),
@@ -140,7 +155,13 @@ def test_a_run_that_did_not_is_left_out_with_the_reason(left_out: Record, why: s
 
 def test_a_rising_loss_with_a_rising_metric_is_overfitting_where_the_loss_is_the_objective() -> None:
     rising = record(
-        "overfit", "over-sized model", [0.6, 0.3, 0.05], [0.7, 0.6, 0.9], [0.7, 0.9, 1.0], [0.68, 0.74, 0.85], best_by="loss"
+        "overfit",
+        "over-sized model",
+        [0.6, 0.3, 0.05],
+        [0.7, 0.6, 0.9],
+        [0.7, 0.9, 1.0],
+        [0.68, 0.74, 0.85],
+        best_by="loss",
     )
     assert screening.objection(rising) is None
 
@@ -164,7 +185,8 @@ def test_within_the_noise_needs_a_rise_that_is_shown_and_that_chance_explains() 
         spread=0.5, valid_examples=12,
     )  # fmt: skip
     points = tuple(
-        dataclasses.replace(point, valid_loss=value) for point, value in zip(seen.curve.points, (0.6, 0.5, 0.58), strict=True)
+        dataclasses.replace(point, valid_loss=value)
+        for point, value in zip(seen.curve.points, (0.6, 0.5, 0.58), strict=True)
     )
     seen = dataclasses.replace(seen, curve=dataclasses.replace(seen.curve, points=points))
     many = dataclasses.replace(seen, curve=dataclasses.replace(seen.curve, valid_examples=1200))
@@ -172,7 +194,7 @@ def test_within_the_noise_needs_a_rise_that_is_shown_and_that_chance_explains() 
     assert screening.objection(many) is not None
 
 
-# ----------------------------------------------------------------------------------------------------- split and the file
+# --------------------------------------------------------------------------------------------------- split and the file
 def test_a_split_halves_every_stratum_and_depends_on_nothing_but_the_records() -> None:
     details = ("plateau", "constant gap", "noisy but flat")
     every = [dataclasses.replace(HEALTHY, id=f"torch-{n:04d}", detail=details[n % 3]) for n in range(41)]
@@ -208,7 +230,7 @@ def test_the_committed_curves_pass_the_screening_and_are_split_as_they_say() -> 
     assert [(each.id, each.split) for each in records.shared_out(found)] == [(each.id, each.split) for each in found]
 
 
-# ------------------------------------------------------------------------------------------------------------------ rules
+# ---------------------------------------------------------------------------------------------------------------- rules
 def test_the_rules_tell_overfitting_by_their_thresholds() -> None:
     seen = curve([0.6, 0.4, 0.3], [0.7, 0.6, 0.66])
     assert rules.above_minimum(seen, {"share": 0.09})
@@ -248,7 +270,7 @@ def test_the_best_thresholds_are_searched() -> None:
     assert overfit == pytest.approx(2 / 3)  # it takes the collapse for over-fitting, too
 
 
-# ---------------------------------------------------------------------------------------------------------------- metrics
+# -------------------------------------------------------------------------------------------------------------- metrics
 pairs = st.lists(st.tuples(st.sampled_from(CAUSES), st.sampled_from(CAUSES)), min_size=1, max_size=60)
 
 
@@ -274,7 +296,7 @@ def test_an_interval_holds_its_value_and_narrows_with_more_curves() -> None:
     assert few == metrics.intervals(truth, said, {"f1": metrics.macro_f1}, resamples=200)["f1"]
 
 
-# -------------------------------------------------------------------------------------------------------------- rendering
+# ------------------------------------------------------------------------------------------------------------ rendering
 def test_a_curve_is_rendered_with_all_that_is_known() -> None:
     text = rendered(TOO_FEW)
     assert "valid_loss" in text
