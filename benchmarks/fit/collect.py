@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=lambda text: text.split(";"),
         help="only these details (a;b) are run anew, the other candidates stay",
     )
-    parser.add_argument("--share", type=float, default=1.0, help="an even share of the runs, for trying out")
+    parser.add_argument("--share", type=float, help="an even share of the runs, for trying out")
     parser.add_argument(
         "--data", type=Path, help="the SMS spam collection as CSV; without it that data set is left out"
     )
@@ -132,11 +132,11 @@ def _family(family: str, options: argparse.Namespace) -> Iterable[Record]:
     if family == "local":
         from benchmarks.fit import local_runs
 
-        return local_runs.all_runs(options.share, options.work)
+        return local_runs.all_runs(options.share or 1.0, options.work)
     import torch
 
     torch.set_num_threads(1)
-    return small(family, options.share, options.data, options.details)
+    return small(family, options.share or recipes.SHARE, options.data, options.details)
 
 
 def _candidates(path: Path) -> list[Record]:

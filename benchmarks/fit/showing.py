@@ -31,7 +31,7 @@ def shown(curve: LearningCurve, cause: str, detail: str, seed: int) -> LearningC
         keep = {"train_loss", "train_metric"}
     elif cause == "underfit":
         keep = {"baseline", "chance", "valid_loss"}
-    elif detail == "within the noise of few examples":
+    elif detail in {"within the noise of few examples", "few examples, about to turn"}:
         keep = {"sizes", "valid_loss"}
     return _lacking(curve, rng, keep)
 
