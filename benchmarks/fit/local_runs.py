@@ -1,0 +1,306 @@
+"""Runs of this project's own trainer: the embedded language model, fine-tuned on generated sentence pairs.
+
+It is the loop that `LocalBackend` drives, driven directly: after each evaluation the model in training is scored on the
+oracle's pairs, too, which no backend would do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from backends.contract import DataFile, Dataset, Evaluation, Failed, Measured, Placement, TrainingRequest
+from backends.local import assembly, scoring, training
+from backends.local.encoding import CausalData
+from backends.local.options import LocalOptions
+from backends.local.resolution import resolve
+from backends.local.workbench import BENCH
+from benchmarks.fit.records import Record
+from benchmarks.fit.showing import shown
+from benchmarks.fit.tracing import Scores, State, Trace, oracle_of
+from sweeps.curve import LearningCurve
+from sweeps.data.nli import LABELS, generate
+
+ORACLE = 600
+"""Pairs of the oracle: scoring one takes a millisecond, and every evaluation of every run does it."""
+
+TRAIN_SAMPLE = 200
+LATER_RATE = 0.1
+"""The rate of the continuation, as a share of the peak rate, where the schedule had brought the rate down."""
+
+
+@dataclass(frozen=True)
+class LocalRecipe:
+    """One fine-tuning run."""
+
+    number: int
+    cause: str
+    detail: str
+    epochs: int
+    later: int
+    train: int
+    valid: int
+    rate: float
+    batch: int = 8
+    per_epoch: int = 1
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup: float = 0.0
+    max_norm: float = 1.0
+    noise: float = 0.0
+    random_labels: bool = False
+    ended: Literal["complete", "stopped", "failed"] = "complete"
+
+    @property
+    def id(self) -> str:
+        return f"local-{self.number:04d}"
+
+    @property
+    def seed(self) -> int:
+        return 10_000 + self.number
+
+
+def _drawn(cause: str, detail: str, rng: random.Random) -> dict[str, Any]:  # one line a case, as a table
+    def log(low: float, high: float) -> float:
+        return float(low * (high / low) ** rng.random())
+
+    plain = {
+        "epochs": rng.choice([3, 3, 4]), "train": round(log(600, 1000)), "rate": log(1e-3, 2e-3),
+        "batch": 8, "valid": rng.choice([50, 100, 100, 200]),
+        "schedule": "linear", "warmup": rng.choice([0.0, 0.1]), "later": 2,
+        "per_epoch": rng.choice([1, 1, 2]),
+    }  # fmt: skip
+    few = {
+        "epochs": rng.choice([4, 5, 6]), "train": round(log(60, 160)), "rate": log(1e-3, 3e-3), "batch": 4, "later": 0,
+        "schedule": "constant", "noise": rng.choice([0.0, 0.2, 0.3]), "per_epoch": 1,
+    }  # fmt: skip
+    short = {
+        "epochs": 1, "per_epoch": rng.choice([2, 3, 4]), "train": round(log(150, 300)), "rate": log(3e-4, 1e-3),
+        "schedule": "constant", "later": 4, "warmup": 0.0,
+    }  # fmt: skip
+    if rng.random() < 0.5:
+        short |= {"epochs": rng.choice([2, 3]), "per_epoch": 1}
+    changes: dict[str, dict[str, Any]] = {
+        "good settings": {},
+        "few validation examples": {"valid": rng.choice([50, 60])},
+        "rate far too small": {"rate": log(1e-7, 2e-5), "train": 200, "later": 0, "schedule": "constant"},
+        "too few epochs": short,
+        "random labels, not memorised": {"random_labels": True, "rate": log(5e-5, 3e-4), "train": 250, "later": 0},
+        "too many epochs on few examples": few,
+        "random labels memorised": {**few, "random_labels": True, "noise": 0.0, "train": round(log(40, 100))},
+        "stopped after it turned": {**few, "ended": "stopped"},
+        "rate far too large": {
+            "rate": log(0.4, 1.0), "train": 120, "later": 0, "schedule": "constant",
+            "max_norm": rng.choice([0.0, 1.0]), "per_epoch": 1,
+        },
+        "blown up on the way": {
+            "rate": log(0.008, 0.06), "train": 250, "later": 0, "schedule": "constant", "warmup": 1.0,
+            "epochs": rng.choice([4, 5, 6]), "per_epoch": 1,
+        },
+        "no validation": {**few, "epochs": 3},
+        "one evaluation": {
+            "epochs": 1, "per_epoch": 1, "train": 200, "later": 0, "ended": rng.choice(["complete", "stopped"]),
+        },
+        "stopped while going": {**short, "ended": "stopped"},
+        "within the noise of few examples": {
+            **few, "valid": rng.choice([8, 10, 12, 15, 20]), "train": round(log(100, 300)), "epochs": 4,
+        },
+    }  # fmt: skip
+    return {**plain, **changes[detail]}
+
+
+PLANS = (
+    ("healthy", "good settings", 22),
+    ("healthy", "few validation examples", 6),
+    ("underfit", "rate far too small", 6),
+    ("underfit", "too few epochs", 9),
+    ("underfit", "random labels, not memorised", 4),
+    ("overfit", "too many epochs on few examples", 18),
+    ("overfit", "random labels memorised", 7),
+    ("overfit", "stopped after it turned", 4),
+    ("diverged", "rate far too large", 8),
+    ("diverged", "blown up on the way", 10),
+    ("unsettled", "no validation", 2),
+    ("unsettled", "one evaluation", 3),
+    ("unsettled", "stopped while going", 5),
+    ("unsettled", "within the noise of few examples", 10),
+)
+"""Cause, detail, candidates."""
+
+
+def recipes(share: float = 1.0) -> Iterator[LocalRecipe]:
+    """Yield all runs, or an even share of them, in a fixed order."""
+    number = 0
+    for cause, detail, wanted in PLANS:
+        for nth in range(wanted):
+            number += 1
+            if int(number * share) > int((number - 1) * share):
+                yield LocalRecipe(
+                    number, cause, detail, **_drawn(cause, detail, random.Random(f"local {detail} {nth}"))
+                )
+
+
+def all_runs(share: float, work: Path) -> Iterator[Record]:
+    """Train every recipe. Data files are written into `work`."""
+    BENCH.enter()
+    try:
+        for recipe in recipes(share):
+            yield run(recipe, work)
+    finally:
+        BENCH.leave()
+
+
+def run(recipe: LocalRecipe, work: Path) -> Record:
+    """Train as the recipe says."""
+    measured, trace, chance = _followed(recipe, work)
+    curve = LearningCurve.from_measurements(
+        measured,
+        metric="valid_accuracy",
+        train_examples=min(TRAIN_SAMPLE, recipe.train),
+        valid_examples=recipe.valid,
+        classes=len(LABELS),
+        chance=chance,
+        ended="diverged" if trace.broke_down else recipe.ended,
+    )
+    curve = shown(curve, recipe.cause, recipe.detail, recipe.seed)
+    settings = {k: v for k, v in asdict(recipe).items() if k not in {"number", "cause", "detail"}}
+    return Record(recipe.id, "local", "builtin:nli", recipe.cause, recipe.detail, curve, oracle_of(trace), settings)
+
+
+def _followed(recipe: LocalRecipe, work: Path) -> tuple[list[Measured], Trace, float]:
+    parts = _parts(recipe)
+    train, valid, oracle = (_written(work / "data", rows) for rows in parts)
+    dataset = Dataset(train, valid, "completion", tuple(f" {each}" for each in LABELS))
+    request = TrainingRequest(
+        recipe.id,
+        "builtin:tiny-lm",
+        dataset,
+        {
+            "n_epochs": recipe.epochs + (recipe.later if recipe.schedule == "constant" else 0),
+            "batch_size": recipe.batch, "learning_rate": recipe.rate, "schedule": recipe.schedule,
+            "warmup_ratio": recipe.warmup, "max_grad_norm": recipe.max_norm,
+        },
+        recipe.seed,
+        Evaluation(recipe.per_epoch, TRAIN_SAMPLE),
+    )  # fmt: skip
+    options = LocalOptions(device="cpu")
+    resolved = resolve(request, options)
+    plan, trainee = assembly.assemble(request, resolved, options, Placement())
+    data = BENCH.data(resolved.base, resolved.task, replace(dataset, valid=oracle), "valid", resolved.max_length)
+    assert isinstance(data, CausalData)
+    loop = training.Training(plan, trainee, recipe.id, lambda: None)
+    try:
+        measured, states, later, broke_down = _courses(recipe, plan, loop, data)
+    finally:
+        trainee.release()
+    counts = Counter(each["label"] for each in parts[1])
+    trace = Trace(states[0], tuple(states[1:]), tuple(later), _prior_loss(data, parts[2]), broke_down)
+    return measured, trace, max(counts.values()) / len(parts[1])
+
+
+def _courses(
+    recipe: LocalRecipe, plan: training.Plan, loop: training.Training, oracle: CausalData
+) -> tuple[list[Measured], list[State], list[State], bool]:
+    measured = [loop.evaluate()]
+    states: list[State] = [_state(measured[0], loop, oracle)]
+    later: list[State] = []
+    last_step = recipe.epochs * plan.steps_per_epoch
+    for event in (each for events in loop.events() for each in events):
+        if isinstance(event, Failed):
+            if loop.progress.step <= last_step:
+                states.append(_broken(states[0], event, loop))
+                return measured, states, later, True
+            break
+        if not isinstance(event, Measured):
+            continue
+        if event.step <= last_step:
+            measured.append(event)
+            if event.scope == "evaluation":
+                states.append(_state(event, loop, oracle))
+        elif event.scope == "evaluation" and event.step % plan.steps_per_epoch == 0:
+            later.append(_state(event, loop, oracle))
+    if recipe.schedule != "constant" and recipe.later:
+        rate = LATER_RATE * plan.peak_rate
+        settings = replace(plan.settings, n_epochs=recipe.later, schedule="constant", warmup_ratio=0.0)
+        more = training.Training(
+            replace(plan, settings=settings, peak_rate=rate, seed=plan.seed + 1), loop.trainee, recipe.id, lambda: None
+        )
+        for event in (each for events in more.events() for each in events):
+            if isinstance(event, Measured) and event.scope == "evaluation" and event.step % plan.steps_per_epoch == 0:
+                later.append(_state(event, more, oracle))
+    return measured, states, later, False
+
+
+def _state(event: Measured, loop: training.Training, oracle: CausalData) -> State:
+    """Return a state: example by example for the oracle, and the trainer's own means for the rest."""
+    values = event.values
+    train, valid = (
+        Scores(np.full(size, values[f"{side}_loss"]), np.full(size, values[f"{side}_accuracy"]))
+        for side, size in (("train", len(loop.plan.sample.ids)), ("valid", len(loop.plan.valid.ids)))
+    )
+    return State(event.epoch, event.step, train, valid, _scores(loop, oracle))
+
+
+def _broken(before: State, event: Failed, loop: training.Training) -> State:
+    parts = (
+        Scores(np.full(len(each.loss), np.nan), np.zeros(len(each.loss)))
+        for each in (before.train, before.valid, before.oracle)
+    )
+    return State(loop.progress.step / loop.plan.steps_per_epoch, loop.progress.step, *parts)
+
+
+def _scores(loop: training.Training, data: CausalData) -> Scores:
+    assert data.labels is not None
+    assert data.label_ids is not None
+    prompts = [ids[:start] for ids, start in zip(data.ids, data.starts, strict=True)]
+    found = scoring.score(loop.trainee.model, prompts, [data.label_ids] * len(prompts))
+    right = found.logprobs[np.arange(len(prompts)), data.labels]
+    return Scores(-right / _tokens(data), (found.logprobs.argmax(1) == data.labels).astype(np.float64))
+
+
+def _tokens(data: CausalData) -> float:
+    """Return tokens of a completion, on average."""
+    return float(sum(len(ids) for ids in data.ids) - data.starts.sum()) / len(data.ids)
+
+
+def _prior_loss(data: CausalData, rows: Sequence[dict[str, str]]) -> float:
+    shares = np.array(list(Counter(each["label"] for each in rows).values())) / len(rows)
+    return -float((shares * np.log(shares)).sum()) / _tokens(data)
+
+
+# ----------------------------------------------------------------------------------------------------------------- data
+def _parts(recipe: LocalRecipe) -> list[list[dict[str, str]]]:
+    train = generate("train", recipe.train, recipe.seed, recipe.noise)
+    rest = generate("valid", recipe.valid + ORACLE, recipe.seed)
+    random.Random(recipe.seed).shuffle(rest)
+    if recipe.random_labels:
+        rng = random.Random(f"labels {recipe.seed}")
+        for each in (*train, *rest):
+            each["label"] = rng.choice(LABELS)
+    return [train, rest[: recipe.valid], rest[recipe.valid :]]
+
+
+def _written(directory: Path, rows: Sequence[dict[str, str]]) -> DataFile:
+    text = "".join(
+        json.dumps(
+            {
+                "prompt": f"{each['premise']}\n{each['hypothesis']}\n\n###\n\n",
+                "completion": f" {each['label']}",
+                "segments": [each["premise"], each["hypothesis"]],
+            }
+        )
+        + "\n"
+        for each in rows
+    )
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    path = directory / f"{digest[:20]}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return DataFile(str(path), len(rows), digest)

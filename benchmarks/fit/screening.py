@@ -1,0 +1,357 @@
+"""Whether a run went as it was built to go, by the oracle alone: pure functions, with generous margins.
+
+No judge of curves is asked here. `objection` says why a record is left out: because its cause did not take effect,
+because it lies between two classes, or because what is shown of it cannot tell (its validation set is too small for
+the effect, or the part is missing that would show it). Nothing is ever given another class.
+
+All losses are compared with the loss at hand and with `prior`, the loss of the best constant prediction: 2 % of `prior`
+is nothing, whatever the loss at hand. Metrics are accuracies, compared in points and by their standard errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from statistics import median
+
+from benchmarks.fit.records import Oracle, Record
+from benchmarks.fit.tracing import last_stretch
+from sweeps.curve import LearningCurve
+
+# Over-fitting: the held-out loss ends this much above its minimum, or the metrics' gap has grown so much.
+RISE, RISE_OF_PRIOR, GAP = 0.15, 0.06, 0.10
+# None of it: at most so much.
+LEVEL, LEVEL_OF_PRIOR, LEVEL_GAP, LEVEL_METRIC = 0.03, 0.01, 0.05, 0.015
+# More training helps: a continuation is better by so much. It does not: by no more than so much.
+BETTER, BETTER_METRIC = 0.15, 0.04
+SAME, SAME_OF_PRIOR, SAME_METRIC = 0.05, 0.02, 0.02
+# Going: the last quarter made so much of the whole improvement, or so much of the loss at its end.
+GOING_SHARE, GOING = 0.08, 0.05
+# Learnt: better than nothing by so much. Nothing learnt: by no more than so much.
+LEARNT, LEARNT_LOSS = 0.10, 0.20
+NOTHING, NOTHING_LOSS = 0.03, 0.03
+# Diverged: a loss so many times that of before, or of the constant prediction after it was lower; or a training loss
+# that gave back such a share of what it had gained.
+FAR_ABOVE, GIVEN_BACK, GAINED = 1.5, 0.6, 0.15
+# Noisy: the validation loss typically jumps by so much of itself from one evaluation to the next.
+NOISY = 0.01
+SMALLEST_ORACLE = 100
+SURE = 4.0
+"""Standard errors of the oracle by which an effect must be beyond doubt."""
+VISIBLE = 3.0
+"""Standard errors of the validation set by which an effect must stand out for anyone to see it."""
+
+
+class Course:
+    """An oracle's series, their ends taken as a median where there are enough evaluations for one."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        self.oracle, self.n = oracle, len(oracle.loss)
+        self.loss, self.train_loss = _smooth(oracle.loss), _smooth(oracle.train_loss)
+        self.metric = _smooth(oracle.metric) if oracle.metric else None
+        self.train_metric = _smooth(oracle.train_metric) if oracle.train_metric else None
+        self.prior = oracle.prior_loss
+        self.lowest_at = min(range(self.n), key=self.loss.__getitem__)
+        self.lowest, self.base_is_lowest = self.loss[self.lowest_at], oracle.base_loss < self.loss[self.lowest_at]
+        if self.base_is_lowest:
+            self.lowest = oracle.base_loss
+        self.rise = self.loss[-1] - self.lowest
+        self.rise_error = oracle.spread_rise / math.sqrt(oracle.examples)
+
+    @property
+    def onset(self) -> int:
+        """The evaluation at which the held-out metric had come to its best, but for one point."""
+        series = self.metric or self.loss
+        return next(i for i, each in enumerate(series) if each >= max(series) - 0.01)
+
+    @property
+    def gap_growth(self) -> float:
+        """How much further the training metric rose than the held-out one, since the held-out one had its best."""
+        if self.metric is None or self.train_metric is None:
+            return 0.0
+        at = self.onset
+        return (self.train_metric[-1] - self.train_metric[at]) - (self.metric[-1] - self.metric[at])
+
+    def metric_error(self, examples: int | None = None) -> float:
+        """The standard error of the final metric on so many examples, the oracle's by default."""
+        share = self.metric[-1] if self.metric else 0.5
+        return math.sqrt(max(share * (1 - share), 0.01) / (examples or self.oracle.examples))
+
+    def reference(self, chance: float | None) -> float:
+        """The metric of a model that has learnt nothing."""
+        return max(chance or 0.0, self.oracle.base_metric or 0.0)
+
+    @property
+    def last_fall(self) -> float:
+        """How much the held-out loss fell over the last quarter."""
+        return self.loss[last_stretch(self.n)] - self.loss[-1]
+
+    @property
+    def going(self) -> bool:
+        """Whether the held-out loss was still clearly falling when the curve ended."""
+        start = min(self.oracle.base_loss, max(self.prior, self.loss[0]))
+        whole = start - self.loss[-1]
+        fall = self.last_fall
+        error = self.oracle.spread_last / math.sqrt(self.oracle.examples)
+        return fall > SURE * error and fall > 0 and (fall >= GOING * self.loss[-1] or fall >= GOING_SHARE * whole)
+
+    @property
+    def later_is_better(self) -> bool:
+        """Whether the continuation got clearly better."""
+        if not self.oracle.later_loss:
+            return False
+        by_loss = min(self.oracle.later_loss) <= (1 - BETTER) * self.loss[-1]
+        by_loss = by_loss and self.loss[-1] - min(self.oracle.later_loss) > 2 * SAME_OF_PRIOR * self.prior
+        if self.metric is None or not self.oracle.later_metric:
+            return by_loss
+        gain = max(self.oracle.later_metric) - self.metric[-1]
+        return gain >= BETTER_METRIC + 2 * self.metric_error() or (by_loss and gain > -LEVEL_METRIC)
+
+    @property
+    def later_is_same(self) -> bool:
+        """Whether the continuation got no better worth the name."""
+        if not self.oracle.later_loss:
+            return False
+        if self.loss[-1] - min(self.oracle.later_loss) > max(SAME * self.loss[-1], SAME_OF_PRIOR * self.prior):
+            return False
+        later = sorted(self.oracle.later_metric or (), reverse=True)[:3]
+        return self.metric is None or not later or median(later) - self.metric[-1] <= SAME_METRIC
+
+
+def _smooth(series: Sequence[float]) -> list[float]:
+    reach = len(series) // 30
+    return [median(series[max(0, i - reach) : i + reach + 1]) for i in range(len(series))]
+
+
+# ------------------------------------------------------------------------------------------------------------ the rules
+def objection(record: Record) -> str | None:
+    """Return why a record is left out, or None. Starts with `no effect`, `between` or `not visible`."""
+    if record.oracle.examples < SMALLEST_ORACLE:
+        return "not visible: to the oracle, which has too few examples"
+    return _RULES[record.cause](record) or _HARD_CASES.get(record.detail, _nothing)(record)
+
+
+def _nothing(record: Record) -> str | None:
+    return None
+
+
+def _finite(oracle: Oracle) -> bool:
+    return all(map(math.isfinite, (*oracle.loss, *oracle.train_loss)))
+
+
+def _healthy(record: Record) -> str | None:
+    if not _finite(record.oracle):
+        return "no effect: not finite"
+    course = Course(record.oracle)
+    if not _learnt(course, record.curve):
+        return "no effect: it learnt nothing"
+    if not _level(course):
+        return "between: the held-out loss or metric ends above its best, or the gap grows"
+    if not course.later_is_same:
+        return "between: more training helps"
+    valid = record.curve.valid_examples
+    if (
+        valid
+        and course.metric
+        and course.metric[-1] - course.reference(record.curve.chance) < VISIBLE * (course.metric_error(valid))
+    ):
+        return "not visible: what it learnt is within the noise of the validation set"
+    return None
+
+
+def _learnt(course: Course, curve: LearningCurve) -> bool:
+    if course.metric is None:
+        return course.loss[-1] <= (1 - LEARNT_LOSS) * min(course.prior, course.oracle.base_loss)
+    return course.metric[-1] - course.reference(curve.chance) >= LEARNT
+
+
+def _level(course: Course) -> bool:
+    """Whether there is no over-fitting: not of the loss, not of the metric, and no growing gap."""
+    if course.rise > max(LEVEL * course.lowest, LEVEL_OF_PRIOR * course.prior) or course.gap_growth > LEVEL_GAP:
+        return False
+    return course.metric is None or max(course.metric) - course.metric[-1] <= LEVEL_METRIC
+
+
+def _overfit(record: Record) -> str | None:
+    if not _finite(record.oracle):
+        return "no effect: not finite"
+    course, curve, valid = Course(record.oracle), record.curve, record.curve.valid_examples or 200
+    train_before = course.oracle.base_train_loss if course.base_is_lowest else course.train_loss[course.lowest_at]
+    shown = _shown(curve)
+    rises = course.rise >= max(RISE * course.lowest, RISE_OF_PRIOR * course.prior) + SURE * course.rise_error
+    rises = rises and course.train_loss[-1] < 0.95 * train_before
+    gains = False  # the metric, where it is the objective, went on rising: nobody would call that over-fitting
+    if course.metric is not None:
+        before = course.oracle.base_metric if course.base_is_lowest else course.metric[course.lowest_at]
+        gains = before is not None and course.metric[-1] - before > LEVEL_METRIC + 2 * course.metric_error()
+    widens = course.gap_growth >= GAP + SURE * course.metric_error() and course.loss[-1] >= course.loss[course.onset]
+    if rises and gains and curve.best_by == "metric":
+        return "between: the loss rises and so does the metric"
+    if not rises and not widens:
+        flat = _level(course)
+        return "no effect: neither loss nor gap" if flat else "between: the rise or the gap is small"
+    if not {"train_loss", "train_metric"} & shown:
+        return "not visible: nothing of training is shown"
+    by_loss = rises and "valid_loss" in shown and course.rise > VISIBLE * course.oracle.spread_rise / math.sqrt(valid)
+    by_gap = {"train_metric", "valid_metric"} <= shown and (
+        course.gap_growth > VISIBLE * course.metric_error(min(valid, curve.train_examples or valid)) and widens
+    )
+    if by_loss and course.base_is_lowest and curve.baseline is None:
+        by_loss = course.loss[-1] - min(course.loss) > max(RISE * course.lowest, RISE_OF_PRIOR * course.prior)
+    return None if by_loss or by_gap else "not visible: within the noise of the validation set, or not shown"
+
+
+def _underfit(record: Record) -> str | None:
+    if not _finite(record.oracle):
+        return "no effect: not finite"
+    course, curve = Course(record.oracle), record.curve
+    if not _level(course) and course.rise > 0.05 * course.lowest:
+        return "between: the held-out loss rises, or the gap grows"
+    shown, valid = _shown(curve), curve.valid_examples or 200
+    if course.going and course.later_is_better:
+        if "valid_loss" in shown:
+            seen = course.last_fall > VISIBLE * course.oracle.spread_last / math.sqrt(valid)
+        else:
+            metric = course.metric or [0.0]
+            gain = metric[-1] - metric[last_stretch(len(metric))]
+            seen = gain > VISIBLE * course.metric_error(valid)
+        if seen:
+            return None
+    if not _learnt_nothing(course, curve):
+        return "between: neither nothing learnt nor clearly cut short"
+    knows_metric = "valid_metric" in shown and (curve.baseline or curve.chance or curve.classes)
+    knows_loss = "valid_loss" in shown and curve.baseline is not None and course.metric is None
+    if not knows_metric and not (knows_loss or ("valid_loss" in shown and curve.baseline is not None)):
+        return "not visible: nothing to compare with"
+    return None
+
+
+def _learnt_nothing(course: Course, curve: LearningCurve) -> bool:
+    by_loss = course.loss[-1] >= (1 - NOTHING_LOSS) * min(course.prior, course.oracle.base_loss)
+    if course.metric is None:
+        return by_loss
+    return course.metric[-1] - course.reference(curve.chance) <= NOTHING
+
+
+def _diverged(record: Record) -> str | None:
+    curve, oracle = record.curve, record.oracle
+    every = [each for point in curve.points for each in point.values]
+    if curve.ended == "diverged" or not all(map(math.isfinite, every)):
+        return None
+    if not _finite(oracle):
+        return "not visible: only the oracle saw a value that is not finite"
+    course = Course(oracle)
+    end, base = median(course.train_loss[-2:]), oracle.base_train_loss
+    low = min(course.train_loss)
+    far = end >= FAR_ABOVE * base and course.loss[-1] >= FAR_ABOVE * oracle.base_loss
+    worse = end >= FAR_ABOVE * course.prior and end >= FAR_ABOVE * low and course.loss[-1] >= FAR_ABOVE * course.prior
+    gained = min(base, course.train_loss[0]) - low if course.train_loss[0] > low else base - low
+    back = gained >= GAINED * base and end - low >= GIVEN_BACK * gained
+    if not far and not back and not worse:
+        return "no effect: the training loss is neither far above its start nor has it given back what it gained"
+    if course.metric is not None and course.metric[-1] > course.reference(curve.chance) + LEARNT:
+        return "between: the loss is far up, the metric is not down"
+    visible_far = far and curve.baseline is not None
+    visible_back = worse or end - low >= GIVEN_BACK * max(course.train_loss[0] - low, GAINED * low)
+    if not visible_far and not (visible_back and end > (1 + RISE) * low):
+        return "not visible: neither where it began nor how it rose is shown"
+    return None
+
+
+def _unsettled(record: Record) -> str | None:
+    curve = record.curve
+    course = Course(record.oracle) if _finite(record.oracle) else None
+    match record.detail:
+        case "no validation":
+            return "no effect" if {"valid_loss", "valid_metric"} & _shown(curve) else None
+        case "one evaluation":
+            return None if len(curve.points) == 1 and course is not None else "no effect"
+        case "stopped while going" | "failed while going":
+            rose = course is not None and course.rise > LEVEL * course.lowest
+            if course is None or rose or not (course.going and course.later_is_better):
+                return "no effect: it was not going, or more training does not help"
+            return None
+        case "within the noise of few examples" | "few examples, about to turn":
+            return "no effect: not finite" if course is None else _within_noise(record, course)
+    raise ValueError(f"no rule for {record.detail}")
+
+
+def _within_noise(record: Record, course: Course) -> str | None:
+    """Whether few validation examples show a rise that would matter, while such a rise is there or not by chance."""
+    valid = record.curve.valid_examples or 0
+    shown = [each.valid_loss for each in record.curve.points if each.valid_loss is not None]
+    if len(shown) < 2 or valid < 1:
+        return "not visible: no validation loss"
+    rise, level = shown[-1] - min(shown), min(shown)
+    error = record.oracle.spread_shown / math.sqrt(valid)
+    at = shown.index(level)
+    true = course.oracle.loss[-1] - course.oracle.loss[at]
+    if not 0.08 * level < rise <= 1.5 * error:
+        return "no effect: the rise that is shown is small, or beyond chance"
+    if abs(true - 0.05 * level) > 1.28 * error:
+        return "no effect: few examples do show what is true"
+    if not _learnt(course, record.curve):
+        return "between: it learnt nothing"
+    return None
+
+
+def _shown(curve: LearningCurve) -> set[str]:
+    names = ("train_loss", "valid_loss", "train_metric", "valid_metric")
+    return {each for each in names if any(getattr(point, each) is not None for point in curve.points)}
+
+
+_RULES: dict[str, Callable[[Record], str | None]] = {
+    "healthy": _healthy,
+    "underfit": _underfit,
+    "overfit": _overfit,
+    "diverged": _diverged,
+    "unsettled": _unsettled,
+}
+
+
+# ----------------------------------------------------------------------------------------------------- the hard cases
+def _late_drop(record: Record) -> str | None:
+    loss = Course(record.oracle).loss
+    before = median(loss[len(loss) // 3 : max(len(loss) // 3 + 1, int(0.55 * len(loss)))])
+    return None if before >= 1.08 * loss[-1] else "no effect: the loss did not fall at the drop of the rate"
+
+
+def _bump(record: Record) -> str | None:
+    oracle = record.oracle
+    early = max(oracle.loss[: max(1, len(oracle.loss) // 4)])
+    return None if early >= 1.15 * oracle.base_loss else "no effect: no bump at the beginning"
+
+
+def _double_descent(record: Record) -> str | None:
+    loss = Course(record.oracle).loss
+    found = any(
+        max(loss[at:]) >= 1.08 * min(loss[: at + 1]) and min(loss[: at + 1]) >= loss[-1]
+        for at in range(len(loss) - 1)
+        if loss[at] == min(loss[: at + 1])
+    )
+    return None if found else "no effect: the loss did not rise and fall again below"
+
+
+def _constant_gap(record: Record) -> str | None:
+    course = Course(record.oracle)
+    ratio = course.loss[-1] / max(course.train_loss[-1], 1e-9)
+    return None if ratio >= 1.2 else "no effect: there is no gap"
+
+
+def _noisy(record: Record) -> str | None:
+    shown = [each.valid_loss for each in record.curve.points if each.valid_loss is not None]
+    tail = shown[len(shown) // 2 :]
+    if len(tail) < 2:
+        return "not visible: no validation loss"
+    jump = median(abs(one - other) for one, other in pairwise(tail))
+    return None if jump >= NOISY * median(tail) else "no effect: the validation loss is smooth"
+
+
+_HARD_CASES: dict[str, Callable[[Record], str | None]] = {
+    "late drop of the rate": _late_drop,
+    "bump at the beginning": _bump,
+    "double descent": _double_descent,
+    "constant gap": _constant_gap,
+    "noisy but flat": _noisy,
+}

@@ -1,0 +1,158 @@
+"""scikit-learn models in training: perceptrons and linear models pass by pass, gradient boosting tree by tree."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
+from sklearn.linear_model import SGDClassifier, SGDRegressor
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+from benchmarks.fit.datasets import TEXTS, Array, Data, Part, counted
+from benchmarks.fit.tracing import Scores, State
+
+
+@dataclass(frozen=True)
+class SklearnSettings:
+    """A run. `passes` is passes over the data, or trees, between two evaluations; `width` also a tree's depth."""
+
+    model: Literal["mlp", "sgd", "boosting"]
+    width: int
+    rate: float
+    decay: float = 1e-4
+    batch: int = 16
+    passes: int = 1
+    later_rate: float = 1.0
+    subsample: float = 1.0
+
+
+class SteppedLearner:
+    """A perceptron or a linear model, one `partial_fit` a pass."""
+
+    def __init__(self, data: Data, settings: SklearnSettings, seed: int) -> None:
+        self._parts = [_features(each, data) for each in (data.train, data.valid, data.oracle)]
+        self._classes, self._settings, self._model = data.classes, settings, _stepped(data, settings, seed)
+        self._rng = np.random.default_rng([seed, 5])
+        self._epoch = 0
+
+    def advance(self) -> bool:
+        train = self._parts[0]
+        first = {} if self._classes is None else {"classes": np.arange(self._classes)}
+        try:
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                for _ in range(self._settings.passes):
+                    order = self._rng.permutation(len(train))
+                    self._model.partial_fit(train.x[order], train.y[order], **first)
+        except ValueError as error:  # its way of saying that the weights are not finite any more
+            if not any(word in str(error) for word in ("finite", "infinity", "NaN", "Floating-point")):
+                raise
+            return False
+        self._epoch += self._settings.passes
+        return True
+
+    def further(self) -> None:
+        rate = self._settings.rate * self._settings.later_rate
+        if self._settings.model == "mlp":
+            self._model.learning_rate_init = rate
+            self._model._optimizer.learning_rate_init = rate
+        else:
+            self._model.eta0 = rate
+
+    def state(self) -> State:
+        if self._epoch == 0:
+            return _constant(self._parts, self._classes)
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            scores = [self._scores(each) for each in self._parts]
+        steps = -(-len(self._parts[0]) // self._settings.batch) if self._settings.model == "mlp" else 1
+        return State(float(self._epoch), self._epoch * steps, *scores)
+
+    def _scores(self, part: Part) -> Scores:
+        if self._classes is None:
+            return Scores((self._model.predict(part.x).astype(np.float64) - part.y) ** 2, None)
+        if self._settings.model == "mlp":
+            return _classified(self._model.predict_proba(part.x), part.y)
+        margin = self._model.decision_function(part.x)
+        logits = np.column_stack([np.zeros_like(margin), margin]) if margin.ndim == 1 else margin
+        shifted = logits - logits.max(1, keepdims=True)
+        logs = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+        return Scores(-logs[np.arange(len(part)), part.y], (logs.argmax(1) == part.y).astype(np.float64))
+
+
+class BoostedLearner:
+    """Gradient boosting, fitted once with all trees and followed from stage to stage."""
+
+    def __init__(self, data: Data, settings: SklearnSettings, evaluations: int, seed: int) -> None:
+        kind = GradientBoostingRegressor if data.classes is None else GradientBoostingClassifier
+        self._classes, self._passes = data.classes, settings.passes
+        self._parts = [_features(each, data) for each in (data.train, data.valid, data.oracle)]
+        model = kind(
+            n_estimators=evaluations * settings.passes,
+            learning_rate=settings.rate,
+            max_depth=settings.width,
+            subsample=settings.subsample,
+            random_state=seed,
+        )
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            model.fit(self._parts[0].x, self._parts[0].y)
+        staged = model.staged_predict if data.classes is None else model.staged_predict_proba
+        self._stages: list[Iterator[Array]] = [staged(each.x) for each in self._parts]
+        self._now: list[Array] = []
+        self._trees = 0
+
+    def advance(self) -> bool:
+        with np.errstate(all="ignore"):
+            for _ in range(self._passes):
+                self._now = [next(each) for each in self._stages]
+        self._trees += self._passes
+        return True
+
+    def further(self) -> None:
+        """Nothing changes: the trees go on."""
+
+    def state(self) -> State:
+        if not self._now:
+            return _constant(self._parts, self._classes)
+        scores = [
+            Scores((out - part.y) ** 2, None) if self._classes is None else _classified(out, part.y)
+            for out, part in zip(self._now, self._parts, strict=True)
+        ]
+        return State(float(self._trees), self._trees, *scores)
+
+
+def _constant(parts: list[Part], classes: int | None) -> State:
+    """Return the scores of the best constant prediction: there is no model before the first pass or tree."""
+    y = parts[0].y
+    if classes is None:
+        return State(0.0, 0, *(Scores((each.y - y.mean()) ** 2, None) for each in parts))
+    shares = (np.bincount(y, minlength=classes) + 1) / (len(y) + classes)
+    return State(0.0, 0, *(_classified(np.tile(shares, (len(each), 1)), each.y) for each in parts))
+
+
+def _classified(probabilities: Array, y: Array) -> Scores:
+    chosen = np.asarray(probabilities, dtype=np.float64)[np.arange(len(y)), y]
+    return Scores(-np.log(np.maximum(chosen, 1e-15)), (probabilities.argmax(1) == y).astype(np.float64))
+
+
+def _features(part: Part, data: Data) -> Part:
+    return counted(part) if data.name in TEXTS else part
+
+
+def _stepped(data: Data, settings: SklearnSettings, seed: int) -> Any:
+    if settings.model == "sgd":
+        how = {"learning_rate": "constant", "eta0": settings.rate, "alpha": settings.decay, "random_state": seed}
+        return SGDRegressor(**how) if data.classes is None else SGDClassifier(loss="log_loss", **how)
+    kind = MLPRegressor if data.classes is None else MLPClassifier
+    return kind(
+        hidden_layer_sizes=(settings.width,),
+        learning_rate_init=settings.rate,
+        alpha=settings.decay,
+        batch_size=min(settings.batch, len(data.train)),
+        random_state=seed,
+    )
