@@ -11,6 +11,7 @@ import optuna
 import pytest
 
 from backends.contract import Checkpointed, Event, Finished, Measured, Started
+from sweeps import holdout
 from sweeps.places import Places
 from sweeps.plan import SweepPlan, make_plan
 from sweeps.record import StoppedBy, Trial, TrialState, VerdictKind, leaderboard
@@ -413,3 +414,33 @@ def test_steering_is_silent_where_it_is_off(tmp_path: Path) -> None:
     running = session(tmp_path, *STEERED, "steering=off", observer=recorder)
     under_fitted(running, 8)
     assert not recorder.steered_to
+
+
+def test_the_finals_are_decided_on_validation_and_the_winner_alone_meets_the_test_split(tmp_path: Path) -> None:
+    running = session(tmp_path, "finals={candidates: 2, seeds: 2}")
+    drive(running)
+    running.finish()
+    with closing(running.plan.open_backend()) as backend:
+        result = holdout.decide(running.plan, running.study.trained, running.study.repeats, backend)
+        again = holdout.decide(running.plan, running.study.trained, running.study.repeats, backend)
+    assert result is not None
+    assert result == again
+    best = [each.number for each in leaderboard(running.study.trained, running.objective)[:2]]
+    assert {each.number for each in result.standings} == set(best)
+    assert result.winner in best
+    by_number = {each.number: each for each in running.study.trained}
+    assert by_number[result.winner].values == (result.searched_value,)
+    for each in result.standings:
+        values = [r.values[0] for r in running.study.repeats if r.repeat_of == each.number and r.values]
+        assert each.values == tuple(values)
+    assert result.test is not None
+    assert result.test[1] <= result.test[0] <= result.test[2]
+    running.study.store_finals(result.to_json())
+    assert session(tmp_path, "finals={candidates: 2, seeds: 2}").study.finals == result.to_json()
+
+
+def test_without_repetitions_nothing_is_decided(tmp_path: Path) -> None:
+    running = session(tmp_path, "search.trials=1")
+    drive(running)
+    with closing(running.plan.open_backend()) as backend:
+        assert holdout.decide(running.plan, running.study.trained, running.study.repeats, backend) is None
