@@ -262,6 +262,11 @@ def _few_examples_turning(d: Draws) -> Draw:
     }  # fmt: skip
 
 
+def _yet_clear(change: Callable[[Draws], Draw]) -> Callable[[Draws], Draw]:
+    """Return the same with as few validation examples as the undecidable runs have: few alone decides nothing."""
+    return lambda d: {**change(d), "valid": d.one(8, 10, 12, 15, 20)}
+
+
 PLANS: tuple[tuple[str, str, Callable[[Draws], Draw], int, int], ...] = (
     # cause, detail, changes, candidates of short and of long curves
     ("healthy", "plateau", _plateau, 34, 28),
@@ -289,6 +294,10 @@ PLANS: tuple[tuple[str, str, Callable[[Draws], Draw], int, int], ...] = (
     ("healthy", "nothing left to learn", _separable, 24, 24),
     ("overfit", "somewhat too many epochs", _mildly_too_many_epochs, 24, 24),
     ("unsettled", "few examples, about to turn", _few_examples_turning, 70, 0),
+    ("healthy", "few examples, yet clear", _yet_clear(_separable), 24, 6),
+    ("underfit", "few examples, yet clear", _yet_clear(_too_few_epochs), 16, 6),
+    ("overfit", "few examples, yet clear", _yet_clear(_memorised), 24, 8),
+    ("diverged", "few examples, yet clear", _yet_clear(_blow_up), 10, 4),
 )
 """Of these numbers for torch; three quarters as many for scikit-learn. New ones go to the end, so that others stay."""
 
@@ -368,7 +377,7 @@ def _sklearn(number: int, cause: str, detail: str, d: Draws, change: Draw) -> Re
     later = draw.get("later", max(evaluations // 2 if d.long else evaluations, 3))
     if model == "boosting":
         rate = 0.1 * draw.get("rate_times", 1.0)
-        rate = d.log(2.2, 30.0) if detail == "rate far too large" else rate
+        rate = d.log(2.2, 30.0) if cause == "diverged" else rate
         rate = 3 * rate if cause == "overfit" or (d.long and cause == "healthy") else rate
         wanted = (1 if d.long else d.one(5, 10, 20)) * (3 if cause == "overfit" else 1)
         later = min(later * 10, 100 // wanted) if detail == "rate far too small" else later
@@ -378,7 +387,7 @@ def _sklearn(number: int, cause: str, detail: str, d: Draws, change: Draw) -> Re
         draw["train"] = min(draw["train"], 800)
     else:
         rate = {"mlp": 3e-3, "sgd": 1e-3}[model] * draw.get("rate_times", 1.0) * d.log(0.6, 1.7)
-        rate = d.log(1.0, 1e4) if detail == "rate far too large" else rate
+        rate = d.log(1.0, 1e4) if cause == "diverged" else rate
         passes = max(1, round(draw["passes"]))
         fits = draw["train"] * passes * (evaluations + later) / SKLEARN_STEPS
         settings = SklearnSettings(

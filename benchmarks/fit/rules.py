@@ -3,9 +3,10 @@
 Each rule sees what the judge sees. Each is given in two forms: `plain`, which can only tell over-fitting and calls the
 rest healthy, as people use it; and `expert`, in which the same rule decides about over-fitting after a fixed reading of
 the rest that any practitioner would add: a value that is not finite, or a loss far above where it began, is divergence;
-fewer than two evaluations, no validation, or a run that was cut off while it still improved is unsettled; a metric
-near chance (without one, a loss near where it began), and a validation loss that still falls steeply when training
-ends, is under-fitting. All numbers in it are searched, too.
+fewer than two evaluations, no validation, a run that was cut off while it still improved, or a rise on few validation
+examples that the rule does not call over-fitting, is unsettled; a metric near chance (without one, a loss near where it
+began), and a validation loss that still falls steeply when training ends, is under-fitting. All numbers in it are
+searched, too.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from benchmarks.fit import metrics
-from benchmarks.fit.records import Record
+from benchmarks.fit.records import CAUSES, Record
 from sweeps.curve import LearningCurve
 
 Series = list[float]
@@ -58,13 +60,14 @@ def ratio(curve: LearningCurve, at: Thresholds) -> bool:
 
 
 def patience(curve: LearningCurve, at: Thresholds) -> bool:
-    """Early stopping would have fired: so many evaluations, one after the other, without a new best."""
-    best, waited = math.inf, 0
-    for value in validation(curve):
+    """Early stopping would have fired: no new best in so many evaluations, and in such a share of all, in a row."""
+    seen = validation(curve)
+    best, waited, allowed = math.inf, 0, max(at["patience"], at["share"] * len(seen))
+    for value in seen:
         best, waited = (
             (value, 0) if value < best - at["delta"] * abs(best if best < math.inf else 0) else (best, waited + 1)
         )
-        if waited >= at["patience"]:
+        if waited >= allowed:
             return True
     return False
 
@@ -99,8 +102,16 @@ RULES = (
         above_minimum,
         {"share": (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)},
     ),
-    Rule("train/validation ratio", ratio, {"ratio": (1.02, 1.05, 1.1, 1.2, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 5.0, 10.0)}),
-    Rule("patience", patience, {"patience": (1, 2, 3, 5, 8, 10, 15, 20, 30, 50), "delta": (0.0, 0.001, 0.01)}),
+    Rule(
+        "train/validation ratio",
+        ratio,
+        {"ratio": (1.02, 1.05, 1.1, 1.2, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 5.0, 10.0, 20.0, 50.0)},
+    ),
+    Rule(
+        "patience",
+        patience,
+        {"patience": (1, 2, 3, 5, 10, 20, 50, 100), "share": (0.0, 0.25, 0.5, 0.75), "delta": (0.0, 0.01)},
+    ),
     Rule(
         "Spearman correlation",
         correlation,
@@ -117,10 +128,11 @@ def combinations(grid: Mapping[str, Sequence[float]]) -> Iterator[dict[str, floa
 
 # --------------------------------------------------------------------------------------------------- the expert's rest
 EXPERT_GRID: Mapping[str, Sequence[float]] = {
-    "margin": (0.02, 0.05, 0.1),
-    "far": (1.2, 1.5, 2.0),
-    "falling": (0.05, 0.1, 0.2, 0.3),
-    "level": (0.03, 0.1),
+    "margin": (0.02, 0.05, 0.1, 0.15),
+    "far": (1.02, 1.1, 1.2, 1.5, 2.0),
+    "falling": (0.01, 0.02, 0.03, 0.05, 0.1, 0.2),
+    "level": (0.03, 0.1, 0.2),
+    "few": (0, 25),
 }
 
 
@@ -142,6 +154,8 @@ def before(curve: LearningCurve, at: Thresholds) -> str | None:
 def after(curve: LearningCurve, at: Thresholds) -> str:
     """Return the class of a curve that is not over-fitted."""
     seen = validation(curve)
+    if curve.valid_examples and curve.valid_examples < at["few"] and seen[-1] > min(seen):
+        return "unsettled"
     back = max(1, len(seen) // 4)
     falling = seen[-1 - back] - seen[-1] > at["falling"] * abs(seen[-1 - back])
     if curve.ended == "failed" or (curve.ended == "stopped" and falling):
@@ -189,19 +203,40 @@ def best_plain(
     return max(scored, key=lambda each: each[1])
 
 
-def best_expert(
-    rule: Rule, curves: Sequence[Record], measure: Callable[[metrics.Matrix], float]
-) -> tuple[dict[str, float], float]:
-    """The same over all combinations of the rule's and the expert's thresholds."""
-    truth = [each.cause for each in curves]
-    told = [(at, [rule.tells(each.curve, at) for each in curves]) for at in rule.thresholds()]
-    best: tuple[dict[str, float], float] = ({}, -1.0)
+@dataclass(frozen=True)
+class Reading:
+    """What the expert makes of some curves, by one choice of his thresholds, before he asks the rule.
+
+    `otherwise` are the numbers of the classes where the rule says no; where `is_open` it is asked at all.
+    """
+
+    thresholds: dict[str, float]
+    otherwise: NDArray[np.int64]
+    is_open: NDArray[np.bool_]
+
+
+def readings(curves: Sequence[Record]) -> list[Reading]:
+    """Return the expert's reading by all combinations of his thresholds."""
+    place = {name: at for at, name in enumerate(CAUSES)}
+    found = []
     for rest in combinations(EXPERT_GRID):
         early = [before(each.curve, rest) for each in curves]
-        late = [found or after(each.curve, rest) for found, each in zip(early, curves, strict=True)]
-        for at, overfit in told:
-            said = [one or ("overfit" if two else three) for one, two, three in zip(early, overfit, late, strict=True)]
-            value = measure(metrics.confusion(truth, said))
-            if value > best[1]:
-                best = ({**at, **rest}, value)
+        late = [place[one or after(each.curve, rest)] for one, each in zip(early, curves, strict=True)]
+        found.append(Reading(rest, np.array(late), np.array([one is None for one in early])))
+    return found
+
+
+def best_expert(
+    rule: Rule, curves: Sequence[Record], measure: Callable[[metrics.Matrix], float], read: Sequence[Reading]
+) -> tuple[dict[str, float], float]:
+    """The same over all combinations of the rule's and the expert's thresholds; `read` are `readings(curves)`."""
+    size, overfit = len(CAUSES), CAUSES.index("overfit")
+    truth = np.array([CAUSES.index(each.cause) for each in curves]) * size
+    told = [(at, np.array([rule.tells(each.curve, at) for each in curves])) for at in rule.thresholds()]
+    best: tuple[dict[str, float], float] = ({}, -1.0)
+    for reading, (at, yes) in itertools.product(read, told):
+        said = np.where(reading.is_open & yes, overfit, reading.otherwise)
+        value = measure(np.bincount(truth + said, minlength=size * size).reshape(size, size))
+        if value > best[1]:
+            best = ({**at, **reading.thresholds}, value)
     return best

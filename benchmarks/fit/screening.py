@@ -157,6 +157,8 @@ def _healthy(record: Record) -> str | None:
         and course.metric[-1] - course.reference(record.curve.chance) < VISIBLE * (course.metric_error(valid))
     ):
         return "not visible: what it learnt is within the noise of the validation set"
+    if _within_noise(record, course) is None:
+        return "not visible: a rise is shown that so few validation examples cannot settle"
     return None
 
 

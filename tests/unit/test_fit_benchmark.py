@@ -237,16 +237,19 @@ def test_the_rules_tell_overfitting_by_their_thresholds() -> None:
     assert not rules.above_minimum(seen, {"share": 0.11})
     assert rules.ratio(seen, {"ratio": 2.1})
     assert not rules.ratio(seen, {"ratio": 2.3})
-    assert rules.patience(seen, {"patience": 1, "delta": 0.0})
-    assert not rules.patience(seen, {"patience": 2, "delta": 0.0})
+    assert rules.patience(seen, {"patience": 1, "share": 0.0, "delta": 0.0})
+    assert not rules.patience(seen, {"patience": 2, "share": 0.0, "delta": 0.0})
     assert rules.correlation(seen, {"correlation": 0.6})
     assert not rules.correlation(seen, {"correlation": 0.4})
 
 
 def test_patience_starts_anew_with_each_new_best() -> None:
     waves = curve([1.0] * 6, [1.0, 1.1, 0.9, 1.0, 0.8, 0.9])
-    assert not rules.patience(waves, {"patience": 2, "delta": 0.0})
-    assert rules.patience(curve([1.0] * 4, [1.0, 0.999, 0.998, 0.997]), {"patience": 3, "delta": 0.01})
+    assert not rules.patience(waves, {"patience": 2, "share": 0.0, "delta": 0.0})
+    turned = curve([1.0] * 8, [1.0, 0.9, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0])
+    assert rules.patience(turned, {"patience": 1, "share": 0.7, "delta": 0.0})
+    assert not rules.patience(turned, {"patience": 1, "share": 0.8, "delta": 0.0})
+    assert rules.patience(curve([1.0] * 4, [1.0, 0.999, 0.998, 0.997]), {"patience": 3, "share": 0.0, "delta": 0.01})
 
 
 def test_without_losses_the_rules_look_at_the_share_of_errors() -> None:
@@ -257,13 +260,13 @@ def test_without_losses_the_rules_look_at_the_share_of_errors() -> None:
 
 @pytest.mark.parametrize("seen", [HEALTHY, OVERFIT, TOO_FEW, NOTHING, COLLAPSED, STOPPED], ids=lambda each: each.detail)
 def test_the_expert_tells_every_class_from_a_plain_example(seen: Record) -> None:
-    at = {"share": 0.05, "margin": 0.05, "far": 1.5, "falling": 0.05, "level": 0.05}
+    at = {"share": 0.05, "margin": 0.05, "far": 1.5, "falling": 0.05, "level": 0.05, "few": 0}
     assert rules.expert(rules.RULES[0], seen.curve, at) == seen.cause
 
 
 def test_the_best_thresholds_are_searched() -> None:
     some = [HEALTHY, OVERFIT, TOO_FEW, NOTHING, COLLAPSED, STOPPED]
-    at, value = rules.best_expert(rules.RULES[0], some, metrics.macro_f1)
+    at, value = rules.best_expert(rules.RULES[0], some, metrics.macro_f1, rules.readings(some))
     said = [rules.expert(rules.RULES[0], each.curve, at) for each in some]
     assert value == metrics.macro_f1(metrics.confusion([each.cause for each in some], said)) == 1.0
     _, overfit = rules.best_plain(rules.RULES[0], some, metrics.class_f1("overfit"))
