@@ -21,8 +21,9 @@ import psutil  # type: ignore[import-untyped]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-MAX_DRIFT = 0.10
-"""A pair counts only if the machine was equally fast, within this share, before and after both of its runs."""
+MAX_DRIFT = 0.25
+"""A pair counts only if the machine was equally fast, within this share, before and after both of its runs. On an idle
+virtual machine the calibration itself varied from 154 to 186 GFLOP/s; one busy process more halves it."""
 
 _GEMM_SIZE = 1024
 _GEMM_SECONDS = 1.0
