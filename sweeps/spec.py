@@ -200,11 +200,11 @@ def from_document(document: Document) -> SweepSpec:
                 "letters, digits, `.`, `_` and `-`, up to 100",
             )
         )
+    problems += _check_steering(document)
     backend = _backend(document, problems)
     space = _space(document, problems)
     if sections is not None and backend is not None:
         problems += _check_objectives(sections, backend[2], document)
-        problems += _check_steering(sections, document)
     if problems or sections is None or backend is None or space is None:
         raise UserInputError(sorted(problems, key=_by_line))
     return SweepSpec(
@@ -289,18 +289,19 @@ def _check_objectives(sections: _SweepFile, capabilities: Capabilities, document
         )
 
 
-def _check_steering(sections: _SweepFile, document: Document) -> Iterable[Problem]:
+def _check_steering(document: Document) -> Iterable[Problem]:
     """`steering: act` moves ranges, which a grid does not have; `bounds` say how far, and so have two ends in order."""
-    if sections.steering == "act" and sections.search.sampler == "grid":
+    written, space = document.value, document.value.get("space")
+    search, bounds = written.get("search"), written.get("bounds")
+    if written.get("steering") == "act" and isinstance(search, dict) and search.get("sampler") == "grid":
         message = "a grid is fixed, and `steering: act` moves the ranges of a space"
         yield Problem(document.place(("steering",)), message, "write `steering: advise`, or choose another sampler")
-    for name, (low, high) in sections.bounds.items():
+    for name, ends in bounds.items() if isinstance(bounds, dict) else ():
         place = document.place(("bounds", name))
-        if name not in sections.space:
-            message = f"`bounds.{name}`: the space has no {name}"
-            yield Problem(place, message, _suggest(name, sections.space))
-        elif low > high:
-            yield Problem(place, f"`bounds.{name}`: {low:g} is above {high:g}", "write the lower end first")
+        if isinstance(space, dict) and name not in space and "use" not in space:
+            yield Problem(place, f"`bounds.{name}`: the space has no {name}", _suggest(name, space))
+        elif isinstance(ends, list) and all(isinstance(each, int | float) for each in ends) and ends != sorted(ends):
+            yield Problem(place, f"`bounds.{name}`: {ends[0]:g} is above {ends[-1]:g}", "write the lower end first")
 
 
 def _explain(

@@ -93,3 +93,18 @@ def test_an_override_is_named_as_the_place_of_its_mistake() -> None:
 @pytest.mark.parametrize("file", sorted(Path("spaces").glob("*.yaml")), ids=lambda each: each.name)
 def test_every_file_in_spaces_is_a_good_one(file: Path) -> None:
     assert load(file).name == file.stem
+
+
+def test_steering_is_checked_with_everything_else() -> None:
+    bounds = "bounds:\n  n_epoch: [1, 8]\n  batch_size: [9, 3]\n"
+    said = list(problems(GOOD + "steering: akt\n" + bounds + "finals: {seeds: 1}\n").values())
+    assert len(said) == 4
+    assert "`steering` cannot be 'akt' (did you mean `act`?)" in said
+    assert "`bounds.n_epoch`: the space has no n_epoch (did you mean `n_epochs`?)" in said
+    assert "`bounds.batch_size`: 9 is above 3 (write the lower end first)" in said
+    assert any("`finals.seeds`" in each for each in said)
+
+
+def test_a_grid_cannot_be_steered() -> None:
+    text = GOOD.replace("search: {trials: 4}", "search: {trials: 4, sampler: grid}") + "steering: act\n"
+    assert any("a grid is fixed" in each for each in problems(text).values())
