@@ -12,6 +12,7 @@ import pytest
 
 from backends.contract import Checkpointed, Event, Finished, Measured, Started
 from sweeps import holdout
+from sweeps.finals import FinalsResult
 from sweeps.places import Places
 from sweeps.plan import SweepPlan, make_plan
 from sweeps.record import StoppedBy, Trial, TrialState, VerdictKind, leaderboard
@@ -436,7 +437,9 @@ def test_the_finals_are_decided_on_validation_and_the_winner_alone_meets_the_tes
     assert result.test is not None
     assert result.test[1] <= result.test[0] <= result.test[2]
     running.study.store_finals(result.to_json())
-    assert session(tmp_path, "finals={candidates: 2, seeds: 2}").study.finals == result.to_json()
+    stored = session(tmp_path, "finals={candidates: 2, seeds: 2}").study.finals
+    assert stored is not None
+    assert FinalsResult.from_json(stored) == result
 
 
 def test_without_repetitions_nothing_is_decided(tmp_path: Path) -> None:
