@@ -143,14 +143,20 @@ def reserved(premise: str) -> bool:
 
 
 def pair(rng: Random, words: Words, label: Label) -> tuple[str, str]:
-    """Draw a premise and a hypothesis that stand in the relation `label`, as TOLD says. One aspect decides."""
+    """Draw a premise and a hypothesis that stand in the relation `label`."""
+    told, claimed, _ = events(rng, words, label)
+    return told.sentence(rng.choice(words.patterns)), claimed.sentence()
+
+
+def events(rng: Random, words: Words, label: Label) -> tuple[Event, Event, Aspect]:
+    """Draw what a premise and a hypothesis tell under `label`, as TOLD says, and the aspect that decides."""
     deciding = _draw(rng, {aspect: sum(cells.values()) for aspect, cells in _DECIDING[label].items()})
     name = rng.choice(words.names)
     told, claimed = {}, {}
     for aspect in TOLD:
         telling = _draw(rng, (_DECIDING if aspect == deciding else _OTHER)[label][aspect])
         told[aspect], claimed[aspect] = _tell(rng, words, aspect, telling)
-    return Event(name, **told).sentence(rng.choice(words.patterns)), Event(name, **claimed).sentence()
+    return Event(name, **told), Event(name, **claimed), deciding
 
 
 def _tell(rng: Random, words: Words, aspect: Aspect, telling: Telling) -> tuple[str, str]:
