@@ -10,6 +10,7 @@ is nothing, whatever the loss at hand. Metrics are accuracies, compared in point
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -338,7 +339,7 @@ def _noisy(record: Record) -> str | None:
     tail = shown[len(shown) // 2 :]
     if len(tail) < 2:
         return "not visible: no validation loss"
-    jump = median(abs(one - other) for one, other in zip(tail, tail[1:], strict=False))
+    jump = median(abs(one - other) for one, other in itertools.pairwise(tail))
     return None if jump >= 0.02 * median(tail) else "no effect: the validation loss is smooth"
 
 
