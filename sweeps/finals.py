@@ -15,7 +15,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.contract import Scalar
 from sweeps.record import Objective
 
 RESAMPLES = 2000
@@ -25,7 +24,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Repeated:
-    """A configuration and its repetitions: the objective's value by seed, and what one of them costs.
+    """A configuration's repetitions: the objective's value by seed, and what one of them costs.
 
     `number` is the trial of the search. `right` (seeds, examples) says which validation examples each repetition got
     right, where the objective is the accuracy; None where that is not known. `cost` is in dollars or in tokens, the
@@ -33,7 +32,6 @@ class Repeated:
     """
 
     number: int
-    hyperparameters: Mapping[str, Scalar]
     values: tuple[float, ...]
     cost: float
     right: NDArray[np.bool_] | None = None
@@ -127,7 +125,7 @@ def interval(draws: NDArray[np.float64]) -> tuple[float, float]:
 
 def share_right(right: NDArray[np.bool_], seed: int) -> tuple[float, float, float]:
     """Return the mean accuracy of repetitions (seeds, examples), with its interval over seeds and examples."""
-    draws = _resampled(Repeated(0, {}, (0.0,) * len(right), 0.0, right), seed)
+    draws = _resampled(Repeated(0, (0.0,) * len(right), 0.0, right), seed)
     return float(right.mean()), *interval(draws)
 
 

@@ -188,15 +188,13 @@ def _loss_rises(seen: Evidence, advice: Advice) -> FitVerdict | None:
         return None
     level, noise = RISE * abs(rise.low), seen.loss_noise(rise.low)
     by_metric = seen.curve.best_by == "metric" and seen.metric_gained(rise.onset)
-    if by_metric or rise.height <= min(level, DOUBTFUL_RISE * abs(rise.low)):
+    if by_metric or rise.height <= DOUBTFUL_RISE * abs(rise.low):
         return None
     rose = (
         f"validation loss rose from {_n(rise.low)} (epoch {_n(rise.onset)}) to {_n(rise.last)} "
         f"(epoch {_n(seen.last_epoch)})"
     )
     if rise.height <= noise:
-        if rise.height <= DOUBTFUL_RISE * abs(rise.low):
-            return None
         few = f"which {examples(seen.curve.valid_examples)} validation examples cannot tell from chance"
         return _unsettled(f"{rose}, {few}", by=1.0)
     if rise.height <= max(level, RISE_OF_SCALE * seen.scale):

@@ -44,7 +44,6 @@ def decide(
         candidates.append(
             Repeated(
                 number=original.number,
-                hyperparameters=original.hyperparameters,
                 values=tuple(each.values[0] for each in runs if each.values is not None),
                 cost=sum(paid) / len(runs) if len(paid) == len(runs) else sum(r.spend.tokens for r in runs) / len(runs),
                 right=known,

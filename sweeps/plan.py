@@ -88,18 +88,17 @@ class SweepPlan:
 
     def steered(self, changes: Sequence[Change]) -> ResolvedSpace:
         """Return the space with its ranges moved; of two changes of a range the later one counts."""
-        return self.spec.space.resolve(
-            self.data.dataset.train.examples,
-            limits(self.spec.capabilities),
-            self.spec.capabilities.recommendation_scope,
-            {each.parameter: (each.low, each.high) for each in changes},
-        )
+        return _resolved(self.spec, self.data, {each.parameter: (each.low, each.high) for each in changes})
 
     @property
     def room(self) -> dict[str, tuple[float | None, float | None]]:
         """How far steering may move each range: what the backend accepts, within the file's `bounds`."""
-        accepted = {each.name: (each.low, each.high) for each in self.spec.capabilities.hyperparameters}
-        return {**accepted, **self.spec.bounds}
+        room = {}
+        for each in self.spec.capabilities.hyperparameters:
+            low, high = self.spec.bounds.get(each.name, (None, None))
+            lows, highs = ([end for end in ends if end is not None] for ends in ((each.low, low), (each.high, high)))
+            room[each.name] = (max(lows, default=None), min(highs, default=None))
+        return room
 
     def request(self, trial: Trial) -> TrainingRequest:
         """Return what the backend is asked to train for this trial."""
@@ -162,11 +161,7 @@ def make_plan(spec: SweepSpec, places: Places, located: Path | None = None, *, e
     problems: list[Problem] = []
     space = None
     try:
-        space = spec.space.resolve(
-            data.dataset.train.examples,
-            limits(spec.capabilities),
-            spec.capabilities.recommendation_scope,
-        )
+        space = _resolved(spec, data, {})
         if spec.search.sampler == "grid":
             space.grid()  # raises where the space has no grid
     except SpaceError as error:
@@ -203,6 +198,13 @@ def make_plan(spec: SweepSpec, places: Places, located: Path | None = None, *, e
         if problems:
             raise UserInputError(dict.fromkeys(problems))
         return replace(plan, estimate=_estimated(plan, backend)) if estimate else plan
+
+
+def _resolved(spec: SweepSpec, data: PreparedData, ends: Mapping[str, tuple[float, float]]) -> ResolvedSpace:
+    """Resolve the space; `ends` take the place of the written ends of ranges. Raises SpaceError."""
+    capabilities = spec.capabilities
+    examples, scope = data.dataset.train.examples, capabilities.recommendation_scope
+    return spec.space.resolve(examples, limits(capabilities), scope, ends)
 
 
 def _left_out(spec: SweepSpec, space: ResolvedSpace) -> Iterable[Finding]:

@@ -15,7 +15,7 @@ import yaml
 
 from backends.contract import Backend, BackendError, Event
 from sweeps import holdout, tracking
-from sweeps.errors import SweepInterruptedError
+from sweeps.errors import SweepError, SweepInterruptedError
 from sweeps.finals import FinalsResult
 from sweeps.places import Places
 from sweeps.plan import KEPT_MODELS, SweepPlan, with_gpus
@@ -91,7 +91,7 @@ def run(
         plan = with_gpus(plan, engine.gpus())
         with closing(plan.open_backend()) as backend:
             housekeeper = _Housekeeper(plan, backend)
-            session = Session(plan, study, [_Tracking(tracker), housekeeper, progress])
+            session = Session(plan, study, [_Tracking(tracker, study.steering), housekeeper, progress])
             housekeeper.session = session
             progress.begin(session)
             try:
@@ -102,7 +102,7 @@ def run(
             finally:
                 end = session.finish()
                 progress.end()
-            finals = _finals(plan, study, backend, end, say)
+            finals = decided(plan, study, backend, end, say)
             housekeeper.tidy(keep=champion(study, plan.spec.objective))
             _finish_tracking(tracker, plan, session, end, finals)
     finally:
@@ -123,9 +123,10 @@ def run(
 class _Tracking(Observer):
     """Projects the trials to MLflow."""
 
-    def __init__(self, tracker: tracking.Tracker) -> None:
+    def __init__(self, tracker: tracking.Tracker, made: Sequence[Change]) -> None:
+        """`made` are the changes of the space that earlier runs of the sweep made."""
         self._tracker = tracker
-        self._changes: list[str] = []
+        self._changes = [f"made: {each.text}" for each in made]
 
     def trial_started(self, trial: Trial) -> None:
         self._tracker.trial_started(trial)
@@ -208,7 +209,7 @@ def champion(study: Study, objective: Objective) -> Trial | None:
     return next((each for each in ranked if each.model), None)
 
 
-def _finals(
+def decided(
     plan: SweepPlan, study: Study, backend: Backend, end: End, say: Callable[[str], None]
 ) -> FinalsResult | None:
     """Decide the finals where the search came to its own end, and store who won."""
@@ -219,7 +220,13 @@ def _finals(
             say(f"no finals: {end}")
         return None
     say("comparing the finalists on the validation set, and scoring the winner once on the test split")
-    result = holdout.decide(plan, study.trained, study.repeats, backend)
+    try:
+        result = holdout.decide(plan, study.trained, study.repeats, backend)
+    except BackendError as error:
+        raise SweepError(
+            f"the finalists cannot be compared: {error.failure.message}",
+            error.failure.detail or "every trial is recorded; the same command compares them again",
+        ) from error
     if result is not None:
         study.store_finals(result.to_json())
     return result

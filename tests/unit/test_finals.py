@@ -24,7 +24,7 @@ def right(shares: list[float], examples: int, seed: int) -> NDArray[np.bool_]:
 
 def candidate(number: int, shares: list[float], cost: float, examples: int = 500) -> Repeated:
     known = right(shares, examples, number)
-    return Repeated(number, {}, tuple(float(each) for each in known.mean(axis=1)), cost, known)
+    return Repeated(number, tuple(float(each) for each in known.mean(axis=1)), cost, known)
 
 
 def test_a_clear_lead_wins_whatever_it_costs() -> None:
@@ -44,9 +44,9 @@ def test_a_difference_inside_the_noise_goes_to_the_cheaper_one_and_says_so() -> 
 
 
 def test_without_examples_the_seeds_alone_decide() -> None:
-    apart = [Repeated(1, {}, (0.30, 0.31, 0.32), 1.0), Repeated(2, {}, (0.50, 0.51, 0.52), 0.5)]
+    apart = [Repeated(1, (0.30, 0.31, 0.32), 1.0), Repeated(2, (0.50, 0.51, 0.52), 0.5)]
     assert rank(apart, LOSS, {1: 0.3, 2: 0.5}, seed=0).winner == 1
-    mixed = [Repeated(1, {}, (0.30, 0.50, 0.40), 1.0), Repeated(2, {}, (0.35, 0.45, 0.52), 0.5)]
+    mixed = [Repeated(1, (0.30, 0.50, 0.40), 1.0), Repeated(2, (0.35, 0.45, 0.52), 0.5)]
     assert rank(mixed, LOSS, {1: 0.3, 2: 0.5}, seed=0).winner == 2
 
 

@@ -12,10 +12,12 @@ import pytest
 
 from backends.contract import Checkpointed, Event, Finished, Measured, Started
 from sweeps import holdout
+from sweeps.errors import SweepError
 from sweeps.finals import FinalsResult
 from sweeps.places import Places
 from sweeps.plan import SweepPlan, make_plan
 from sweeps.record import StoppedBy, Trial, TrialState, VerdictKind, leaderboard
+from sweeps.run import decided
 from sweeps.session import End, Session, TrialEnd
 from sweeps.spec import from_document
 from sweeps.steering import Change
@@ -447,3 +449,25 @@ def test_without_repetitions_nothing_is_decided(tmp_path: Path) -> None:
     drive(running)
     with closing(running.plan.open_backend()) as backend:
         assert holdout.decide(running.plan, running.study.trained, running.study.repeats, backend) is None
+
+
+def test_bounds_keep_steering_inside_what_the_backend_accepts(tmp_path: Path) -> None:
+    plan = planned(tmp_path, *STEERED, "bounds={n_epochs: [2, 100000], batch_size: [0, 4]}")
+    accepted = {each.name: each for each in plan.spec.capabilities.hyperparameters}
+    assert plan.room["n_epochs"] == (2, accepted["n_epochs"].high)
+    assert plan.room["batch_size"] == (accepted["batch_size"].low, 4)
+    assert plan.room["prompt_loss_weight"] == (accepted["prompt_loss_weight"].low, accepted["prompt_loss_weight"].high)
+
+
+def test_a_backend_that_cannot_predict_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    running = session(tmp_path, "finals={candidates: 1, seeds: 2}", "search.trials=1")
+    drive(running)
+    end = running.finish()
+    with closing(running.plan.open_backend()) as backend:
+        for each in running.study.repeats:
+            assert each.handle is not None
+            backend.discard(each.handle)
+        with pytest.raises(SweepError, match="the finalists cannot be compared") as caught:
+            decided(running.plan, running.study, backend, end, lambda line: None)
+    assert caught.value.hint
+    assert running.study.finals is None
