@@ -192,11 +192,15 @@ class Checkpointed:
 
 @dataclass(frozen=True)
 class Charged:
-    """Spend since the last such event; `usd` is None where nobody knows."""
+    """Spend since the last such event; `usd` is None where nobody knows.
+
+    `estimated`: the tokens were not told by the service but reckoned from the data and how far the run got.
+    """
 
     kind: ClassVar[str] = "charged"
     usd: float | None
     tokens: int
+    estimated: bool = False
 
 
 @dataclass(frozen=True)

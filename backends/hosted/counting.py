@@ -1,0 +1,117 @@
+"""How many tokens a training run has, and what it costs: counted where that can be, else labelled an estimate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from backends.contract import BackendError, DataFile, Estimate, Failure, FailureKind, TrainingRequest
+from backends.hosted.creation import base_model, form_of
+from backends.hosted.examples import as_given, lines
+from backends.hosted.journal import Journal
+from backends.hosted.options import HostedOptions
+from backends.hosted.profile import AutoEpochs, Profile
+
+
+@dataclass(frozen=True)
+class Count:
+    """The tokens of one epoch, and in words who counted them."""
+
+    tokens: float
+    basis: str
+
+
+class Counting:
+    """Counts the training files of requests; each file once a process."""
+
+    def __init__(self, options: HostedOptions, journal: Journal) -> None:
+        self._options, self._journal = options, journal
+        self._counts: dict[tuple[DataFile, str], Count] = {}
+
+    def tokens_per_epoch(self, request: TrainingRequest) -> Count:
+        """Return the tokens of one epoch. What the host itself counted in an earlier job wins."""
+        model, file = base_model(request), request.dataset.train
+        counted = self._journal.tokens(model, file.sha256)
+        if counted is not None:
+            return Count(counted, "tokens as the host counted them in an earlier job")
+        if (file, model) not in self._counts:
+            self._counts[file, model] = self._count(request)
+        return self._counts[file, model]
+
+    def learn(self, request: TrainingRequest, trained_tokens: int, n_epochs: int) -> None:
+        """Keep what the host counted in a job that ran to its end."""
+        if trained_tokens > 0 and n_epochs > 0:
+            self._journal.keep_tokens(base_model(request), request.dataset.train.sha256, trained_tokens / n_epochs)
+
+    def estimate(self, request: TrainingRequest) -> Estimate:
+        """Return tokens and money of the complete run; how long it takes, nobody knows."""
+        count = self.tokens_per_epoch(request)
+        n_epochs, whose = epochs(request, self._options.profile)
+        tokens = math.ceil(count.tokens * n_epochs)
+        price = self._options.usd_per_million_tokens(base_model(request))
+        return Estimate(
+            tokens=tokens,
+            seconds=None,
+            usd=None if price is None else tokens * price / 1e6,
+            disk_bytes=None,
+            basis=f"{n_epochs} epochs{whose} of {count.tokens:.0f} tokens: {count.basis}; {self._price(request)}",
+        )
+
+    def _price(self, request: TrainingRequest) -> str:
+        host, model = self._options.profile, base_model(request)
+        if self._options.price_per_million_tokens is not None:
+            return f"{self._options.price_per_million_tokens:g} USD per million tokens, as the file says"
+        if (price := host.price(model)) is not None:
+            return f"{price.usd_per_million_tokens:g} USD per million tokens ({host.source_of(price)})"
+        return f"no price of {model} is known: give price_per_million_tokens"
+
+    def _count(self, request: TrainingRequest) -> Count:
+        host, form = self._options.profile, form_of(request, self._options)
+        texts = [_text(as_given(line, form)) for line in lines(request.dataset.train)]
+        if self._options.tokenizer is None:
+            size = sum(len(each.encode("utf-8")) for each in texts)
+            per_token = host.bytes_per_token
+            return Count(size / per_token, f"an estimate, {per_token:g} bytes a token")
+        encoder = _tokenizer(self._options.tokenizer)
+        encoded = encoder.encode_batch(texts, add_special_tokens=False)  # type: ignore[attr-defined]
+        basis = f"counted with {Path(self._options.tokenizer).name}, without what the host adds around messages"
+        return Count(float(sum(len(each.ids) for each in encoded)), basis)
+
+
+def epochs(request: TrainingRequest, host: Profile) -> tuple[int, str]:
+    """Return the epochs of a run, and whose choice they are in words where the request does not say."""
+    if "n_epochs" in request.hyperparameters:
+        return int(request.hyperparameters["n_epochs"]), ""
+    declared = next((each for each in host.hyperparameters if each.name == "n_epochs"), None)
+    if declared is not None and declared.default is not None:
+        return int(declared.default), " (the host's default)"
+    rule = host.auto_epochs
+    return automatic(request.dataset.train.examples, rule), f" (as hosts are said to choose: {host.source_of(rule)})"
+
+
+def automatic(examples: int, rule: AutoEpochs) -> int:
+    """Return the epochs that a host chooses for so many examples, by the rule that was published."""
+    examples = max(1, examples)
+    if examples * rule.target < rule.least_examples:
+        return min(rule.most, rule.least_examples // examples)
+    if examples * rule.target > rule.most_examples:
+        return max(1, rule.most_examples // examples)
+    return rule.target
+
+
+def _text(given: dict[str, object]) -> str:
+    messages = given.get("messages")
+    if isinstance(messages, list):
+        return "\n".join(str(each.get("content", "")) for each in messages)
+    return f"{given.get('prompt', '')}{given.get('completion', '')}"
+
+
+def _tokenizer(path: str) -> object:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(path)
+    except Exception as error:
+        message = f"the tokenizer {path} cannot be read: {error}"
+        raise BackendError(Failure(FailureKind.USER, message, "give the path of a tokenizer.json")) from error

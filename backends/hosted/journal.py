@@ -1,0 +1,309 @@
+"""What must survive the process, in one SQLite file of the workspace: uploads, runs, numbered events, answers.
+
+What is about to be done is written before it is done, and synchronously: a job may be paid for on the strength of it.
+Processes share the file; who acts for a run holds its lock, which the operating system lets go when the process dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends.contract import (
+    BackendError,
+    Event,
+    Failure,
+    FailureKind,
+    TrainingRequest,
+    event_from_json,
+    event_to_json,
+)
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+    id TEXT PRIMARY KEY, key TEXT NOT NULL, request TEXT NOT NULL, submitted_at REAL NOT NULL,
+    job TEXT,                        -- the host's name for it, once it is known
+    attempted_at REAL,               -- when its creation was last tried, while nobody knows how that ended
+    not_before REAL NOT NULL DEFAULT 0,  -- the host is left alone until then
+    failures INTEGER NOT NULL DEFAULT 0, -- in a row
+    failing_since REAL,
+    stop INTEGER NOT NULL DEFAULT 0,     -- 1: asked for, 2: the host has taken it
+    alive TEXT NOT NULL DEFAULT '',      -- the last sign of life, to notice when there is none
+    alive_at REAL, ended_at REAL,        -- `ended_at`: when the host was first seen to have ended it
+    discarded INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS events (
+    run TEXT NOT NULL, number INTEGER NOT NULL, event TEXT NOT NULL, PRIMARY KEY (run, number)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS heard (   -- the host's own events, as they came
+    run TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, event TEXT NOT NULL, PRIMARY KEY (run, id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS models (name TEXT PRIMARY KEY, run TEXT NOT NULL, step INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS uploads (
+    account TEXT NOT NULL, purpose TEXT NOT NULL, sha256 TEXT NOT NULL, file TEXT,
+    PRIMARY KEY (account, purpose, sha256)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tokens (
+    model TEXT NOT NULL, sha256 TEXT NOT NULL, per_epoch REAL NOT NULL, PRIMARY KEY (model, sha256)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answers (question TEXT PRIMARY KEY, model TEXT NOT NULL, answer TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS deployments (model TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run; the columns of the table say what the fields mean."""
+
+    id: str
+    key: str
+    request: str
+    submitted_at: float
+    job: str | None
+    attempted_at: float | None
+    not_before: float
+    failures: int
+    failing_since: float | None
+    stop: int
+    alive: str
+    alive_at: float | None
+    ended_at: float | None
+    discarded: bool
+
+    def training_request(self) -> TrainingRequest:
+        """Return what was asked for."""
+        return TrainingRequest.from_json(json.loads(self.request))
+
+
+class Journal:
+    """A connection to the file. Every method is one transaction; threads may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.RLock()
+        folder.mkdir(parents=True, exist_ok=True)
+        with _translated():
+            self._connection = sqlite3.connect(
+                folder / "journal.sqlite", timeout=30, isolation_level=None, check_same_thread=False
+            )
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    # ------------------------------------------------------------------------------------------------------------ locks
+    @contextmanager
+    def acting_for(self, name: str, wait_s: float = 0.0, sleep: Callable[[float], None] = time.sleep) -> Iterator[bool]:
+        """Hold a lock while the block runs; the value says whether it was had within `wait_s`."""
+        locks = self.folder / "locks"
+        locks.mkdir(exist_ok=True)
+        digest = hashlib.sha256(name.encode()).hexdigest()[:32]
+        deadline = time.monotonic() + wait_s
+        with (locks / digest).open("ab") as stream:
+            while True:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        yield False
+                        return
+                    sleep(0.05)
+            yield True
+
+    # ------------------------------------------------------------------------------------------------------------- runs
+    def intend(self, id_: str, request: TrainingRequest, now: float, first: Event) -> None:
+        """Write down that a run is to be, unless it is there."""
+        values = {"id": id_, "key": request.key, "request": json.dumps(request.to_json()), "now": now}
+        with self._transaction():
+            self._execute(
+                "INSERT INTO runs (id, key, request, submitted_at) VALUES (:id, :key, :request, :now) "
+                "ON CONFLICT DO NOTHING",
+                values,
+            )
+            self._execute(
+                "INSERT INTO events VALUES (:id, 0, :event) ON CONFLICT DO NOTHING",
+                {"id": id_, "event": json.dumps(event_to_json(first))},
+            )
+
+    def run(self, id_: str) -> Run | None:
+        """Return a run."""
+        rows = self._execute("SELECT * FROM runs WHERE id = :id", {"id": id_})
+        return _run(rows[0]) if rows else None
+
+    def runs(self) -> list[Run]:
+        """Return all runs, the oldest first."""
+        return [_run(row) for row in self._execute("SELECT * FROM runs ORDER BY submitted_at, id", {})]
+
+    def note(self, id_: str, **columns: Any) -> None:
+        """Change columns of a run."""
+        names = ", ".join(f"{name} = :{name}" for name in columns)
+        self._execute(f"UPDATE runs SET {names} WHERE id = :id", {"id": id_, **columns})
+
+    def forget(self, id_: str) -> None:
+        """Forget a run that the host refused."""
+        with self._transaction():
+            self._execute("DELETE FROM events WHERE run = :id", {"id": id_})
+            self._execute("DELETE FROM runs WHERE id = :id", {"id": id_})
+
+    # ----------------------------------------------------------------------------------------------------------- events
+    def events(self, run: str, after: int = 0) -> list[Event]:
+        """Return a run's events from number `after` on."""
+        rows = self._execute(
+            "SELECT event FROM events WHERE run = :run AND number >= :after ORDER BY number",
+            {"run": run, "after": after},
+        )
+        return [event_from_json(json.loads(text)) for (text,) in rows]
+
+    def append(self, run: str, number: int, events: Sequence[Event]) -> None:
+        """Give events their numbers for good, the first one `number`."""
+        with self._transaction():
+            for n, event in enumerate(events, start=number):
+                self._execute(
+                    "INSERT INTO events VALUES (:run, :number, :event)",
+                    {"run": run, "number": n, "event": json.dumps(event_to_json(event))},
+                )
+
+    def hear(self, run: str, heard: Iterable[tuple[str, Mapping[str, Any]]], now: float) -> None:
+        """Keep events of the host, each id once, with the time at which it was first heard."""
+        with self._transaction():
+            for id_, event in heard:
+                self._execute(
+                    "INSERT INTO heard VALUES (:run, :id, :at, :event) ON CONFLICT DO NOTHING",
+                    {"run": run, "id": id_, "at": now, "event": json.dumps(event)},
+                )
+
+    def heard(self, run: str) -> list[tuple[float, dict[str, Any]]]:
+        """Return the host's events of a run and when each was first heard."""
+        rows = self._execute("SELECT at, event FROM heard WHERE run = :run", {"run": run})
+        return [(at, json.loads(text)) for at, text in rows]
+
+    def heard_ids(self, run: str) -> set[str]:
+        """Return the ids of the host's events that are known."""
+        return {id_ for (id_,) in self._execute("SELECT id FROM heard WHERE run = :run", {"run": run})}
+
+    # ----------------------------------------------------------------------------------------------------------- models
+    def keep_models(self, run: str, models: Mapping[str, int]) -> None:
+        """Note the models that a run has left at the host, with their steps."""
+        with self._transaction():
+            for name, step in models.items():
+                self._execute(
+                    "INSERT INTO models VALUES (:name, :run, :step) ON CONFLICT DO NOTHING",
+                    {"name": name, "run": run, "step": step},
+                )
+
+    def models(self, run: str) -> list[str]:
+        """Return the models that a run has left, in the order of their steps."""
+        rows = self._execute("SELECT name FROM models WHERE run = :run ORDER BY step, name", {"run": run})
+        return [name for (name,) in rows]
+
+    def run_of_model(self, name: str) -> Run | None:
+        """Return the run that made a model."""
+        rows = self._execute("SELECT run FROM models WHERE name = :name", {"name": name})
+        return self.run(rows[0][0]) if rows else None
+
+    # ---------------------------------------------------------------------------------------------- uploads and counting
+    def uploaded(self, account: str, purpose: str, sha256: str) -> str | None:
+        """Return the host's id of what was uploaded."""
+        rows = self._execute(
+            "SELECT file FROM uploads WHERE account = :account AND purpose = :purpose AND sha256 = :sha256",
+            {"account": account, "purpose": purpose, "sha256": sha256},
+        )
+        return rows[0][0] if rows else None
+
+    def keep_upload(self, account: str, purpose: str, sha256: str, file: str | None) -> None:
+        """Note the host's id of an upload; None where it is gone."""
+        self._execute(
+            "INSERT INTO uploads VALUES (:account, :purpose, :sha256, :file) ON CONFLICT DO UPDATE SET file = :file",
+            {"account": account, "purpose": purpose, "sha256": sha256, "file": file},
+        )
+
+    def files(self, account: str) -> list[str]:
+        """Return the host's ids of all uploads of this workspace."""
+        rows = self._execute(
+            "SELECT file FROM uploads WHERE account = :account AND file IS NOT NULL", {"account": account}
+        )
+        return [file for (file,) in rows]
+
+    def keep_tokens(self, model: str, sha256: str, per_epoch: float) -> None:
+        """Note how many tokens the host counted in a training file."""
+        self._execute(
+            "INSERT INTO tokens VALUES (:model, :sha256, :count) ON CONFLICT DO UPDATE SET per_epoch = :count",
+            {"model": model, "sha256": sha256, "count": per_epoch},
+        )
+
+    def tokens(self, model: str, sha256: str) -> float | None:
+        """Return how many tokens the host counted in a training file."""
+        rows = self._execute(
+            "SELECT per_epoch FROM tokens WHERE model = :model AND sha256 = :sha256", {"model": model, "sha256": sha256}
+        )
+        return rows[0][0] if rows else None
+
+    # ---------------------------------------------------------------------------------------------------------- answers
+    def answer(self, question: str) -> Any:
+        """Return the answer to a question, or None."""
+        rows = self._execute("SELECT answer FROM answers WHERE question = :question", {"question": question})
+        return json.loads(rows[0][0]) if rows else None
+
+    def keep_answer(self, question: str, model: str, answer: Any) -> None:
+        """Keep an answer."""
+        self._execute(
+            "INSERT INTO answers VALUES (:question, :model, :answer) ON CONFLICT DO NOTHING",
+            {"question": question, "model": model, "answer": json.dumps(answer)},
+        )
+
+    def keep_deployment(self, model: str, name: str | None) -> None:
+        """Note a model's deployment; None where there is none any more."""
+        if name is None:
+            self._execute("DELETE FROM deployments WHERE model = :model", {"model": model})
+            return
+        self._execute(
+            "INSERT INTO deployments VALUES (:model, :name) ON CONFLICT DO UPDATE SET name = :name",
+            {"model": model, "name": name},
+        )
+
+    def deployments(self) -> dict[str, str]:
+        """Return which models are deployed under which names."""
+        return dict(self._execute("SELECT model, name FROM deployments", {}))
+
+    # -------------------------------------------------------------------------------------------------------------- SQL
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock, _translated():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def _execute(self, statement: str, values: Mapping[str, Any]) -> list[Any]:
+        with self._lock, _translated():
+            return self._connection.execute(statement, values).fetchall()
+
+
+def _run(row: Sequence[Any]) -> Run:
+    *fields, discarded = row
+    return Run(*fields, discarded=bool(discarded))
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        failure = Failure(FailureKind.TRANSIENT, f"the journal of hosted runs cannot be used: {error}")
+        raise BackendError(failure) from error
