@@ -208,7 +208,7 @@ class HostedBackend:
             raise BackendError(Failure(FailureKind.USER, message, "say where: `backend: {deployment: {...}}`"))
         return self._predictor.predict(model, prompts, options)
 
-    # ----------------------------------------------------------------------------------------------- beyond the contract
+    # ---------------------------------------------------------------------------------------------- beyond the contract
     def checkpoints(self, handle: Handle) -> list[Checkpointed]:
         """Return the checkpoints that the host still has, also those that it showed too late to be events."""
         from backends.hosted import course

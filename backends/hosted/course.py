@@ -122,7 +122,7 @@ class _Course:
             resolved["steps_per_epoch"] = int(per_epoch)
         return {**resolved, "job": self._seen.job.id}
 
-    # ------------------------------------------------------------------------------------------------------ measurements
+    # ---------------------------------------------------------------------------------------------------- measurements
     def _settled(self) -> float:
         """Return the last step that is told now: what came before it has had its time to arrive."""
         before = self._seen.now - self._host.jobs.settle_s

@@ -1,6 +1,6 @@
 """Making sure that a run has exactly one job: looked up before it is created, created only when that is safe.
 
-The host knows a run by its digest, which travels in the job's metadata (and in the suffix, where a host drops metadata).
+The host knows a run by its digest, which travels in the job's metadata (and in the suffix, where a host drops that).
 Before a creation is sent, the journal says so. Where nobody knows how it ended (an answer lost, a connection cut, an
 error after acceptance, a process killed), the job is looked for until the host's grace is over, and only then created
 again: a host lists what it has accepted within that time. Nothing here waits; who asks again later gets further.
@@ -87,7 +87,7 @@ class Creation:
         return self._adopted(run, job.id)
 
     def look_up(self, run: str) -> RemoteJob | None:
-        """Return the run's job at the host. Should there ever be several, the first counts and the others are cancelled."""
+        """Return the run's job at the host. Should there ever be several, all but the first are cancelled."""
         metadata = {METADATA_RUN: run} if self._jobs.metadata_filter else None
         found = sorted(
             (each for each in self._service.jobs(metadata) if self.belongs(each, run)),

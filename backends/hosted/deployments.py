@@ -60,7 +60,7 @@ class NoDeployments:
 
 
 class AzureDeployments:
-    """Deployments of an Azure account. Their names follow from the models', so that a second request changes nothing."""
+    """Deployments of an Azure account. Their names follow from the models', so that asking twice changes nothing."""
 
     def __init__(
         self,

@@ -161,7 +161,7 @@ def retry_after_s(headers: Mapping[str, str], now: Callable[[], float] = time.ti
 
 
 def of_job(code: str | None, message: str | None, last_words: str) -> Failure:
-    """Return why a job failed; `last_words` is its last error event, for jobs that fail without an error of their own."""
+    """Return why a job failed; `last_words` is its last error event, for jobs without an error of their own."""
     text = message or last_words or "the host gave no reason"
     if code is None:
         return Failure(BUG, f"the job failed: {text}", "the host gave no code")

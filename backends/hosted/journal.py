@@ -6,6 +6,7 @@ Processes share the file; who acts for a run holds its lock, which the operating
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -214,7 +215,7 @@ class Journal:
         rows = self._execute("SELECT run FROM models WHERE name = :name", {"name": name})
         return self.run(rows[0][0]) if rows else None
 
-    # ---------------------------------------------------------------------------------------------- uploads and counting
+    # --------------------------------------------------------------------------------------------- uploads and counting
     def uploaded(self, account: str, purpose: str, sha256: str) -> str | None:
         """Return the host's id of what was uploaded."""
         rows = self._execute(
@@ -296,8 +297,8 @@ class Journal:
 
 
 def _run(row: Sequence[Any]) -> Run:
-    *fields, discarded = row
-    return Run(*fields, discarded=bool(discarded))
+    run = Run(*row)
+    return dataclasses.replace(run, discarded=bool(run.discarded))
 
 
 @contextmanager

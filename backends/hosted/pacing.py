@@ -17,7 +17,7 @@ _Answer = TypeVar("_Answer")
 
 def pause_s(failures: int, asked_s: float | None) -> float:
     """Return how long to leave a host alone after so many failures in a row (at least 1)."""
-    own = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures - 1, 16))
+    own = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 16))
     return max(own, asked_s or 0.0)
 
 

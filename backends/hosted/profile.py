@@ -84,8 +84,8 @@ class Metrics(Sourced):
     """What the service's names of measurements mean, in events, checkpoints and result files alike.
 
     `step` are running values, `evaluation` those of the whole validation set. `aliases` are other spellings of a name,
-    `label_metrics` those of ours that need labels. `null_is_not_finite`: a measurement that is null was made, and was no
-    number; elsewhere null is the same as absent.
+    `label_metrics` those of ours that need labels. `null_is_not_finite`: a measurement that is null was made, and was
+    no number; elsewhere null is the same as absent.
     """
 
     step: Mapping[str, str]
@@ -104,8 +104,8 @@ class Jobs(Sourced):
     request was sent or broke off, and not created again before. `events_newest_first`: reading may end at a page that
     is known. `settle_s`: measurements younger than this wait for stragglers. `stop`: what stopping does; `pause` keeps
     a checkpoint where it works and falls back to `cancel`. `final_model`: which state `fine_tuned_model` is.
-    `failed_is_free`: a failed job is not charged. `task_extension`: jobs take the field `task`, with which `sweep serve`
-    learns the labels, the stop sequence and what to evaluate. `evaluations_within_epoch` as in the capabilities.
+    `failed_is_free`: a failed job is not charged. `task_extension`: jobs take the field `task`, by which `sweep
+    serve` learns the labels, the stop sequence and what to evaluate. `evaluations_within_epoch` as in the capabilities.
     """
 
     hyperparameters_in: Literal["method", "hyperparameters"] = "method"

@@ -17,9 +17,9 @@ def read(content: bytes, aliases: Mapping[str, str]) -> list[Row]:
     text = _text(content)
     if text is None:
         return []
-    rows = []
+    rows: list[Row] = []
     for cells in csv.DictReader(io.StringIO(text)):
-        row = {}
+        row: dict[str, float] = {}
         for name, cell in cells.items():
             value = _number(cell)
             if isinstance(name, str) and value is not None:

@@ -1,6 +1,7 @@
 """Uploading a file once: by its content, its purpose and the account, whoever uploaded it.
 
-The host's name of a file is `sweep-<sha256>.jsonl`, by which another workspace, or this one after a crash, finds it there.
+The host's name of a file is `sweep-<sha256>.jsonl`, by which another workspace, or this one
+after a crash, finds it there.
 """
 
 from __future__ import annotations

@@ -1,0 +1,134 @@
+"""The hosted backend keeps the contract over a scripted host: well-mannered, and with every kind of fault."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from scripted_host import KEY, Cut, Manners, Said, ScriptedHost, listening, refused
+
+from backends import credentials
+from backends.hosted import HostedBackend
+from backends.testing import BackendContract
+
+pytestmark = pytest.mark.contract
+
+
+class HostedContract(BackendContract):
+    backend_type = HostedBackend
+    base_model = "base-chat"
+    hyperparameters: ClassVar = {"n_epochs": 2, "batch_size": 8}
+    timeout_s = 30
+    manners: ClassVar = Manners(epochs_per_poll=0.5)
+    address: ClassVar[str]
+    host: ClassVar[ScriptedHost]
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def serve(cls) -> Iterator[None]:
+        cls.host = ScriptedHost(manners=cls.manners)
+        cls.misbehave(cls.host)
+        credentials.hand_in({"OPENAI_API_KEY": KEY})
+        with listening(cls.host) as cls.address:
+            yield
+        credentials.hand_in({})
+
+    @classmethod
+    def misbehave(cls, host: ScriptedHost) -> None:
+        pass
+
+    def options(self) -> Mapping[str, Any]:
+        return {
+            "host": "openai",
+            "base_url": getattr(self, "address", "http://127.0.0.1:9/v1"),
+            "model": self.base_model,
+            "poll_s": 0.005,
+            "create_grace_s": 0.2,
+            "price_per_million_tokens": 2.0,
+            "patience_s": 60,
+        }
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait milliseconds where a real host is given seconds."""
+    from backends.hosted import creation, pacing, profile
+
+    openai = profile.load("openai")
+    hasty = openai.model_copy(update={"jobs": openai.jobs.model_copy(update={"settle_s": 0.0})})
+    monkeypatch.setattr(profile, "load", lambda name: hasty)
+    monkeypatch.setattr(creation, "LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(pacing, "FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr(pacing, "LONGEST_PAUSE_S", 0.02)
+
+
+class TestChat(HostedContract):
+    pass
+
+
+class TestCompletion(HostedContract):
+    base_model = "babbage-002"
+
+
+class TestOddManners(HostedContract):
+    """Small pages in any order that overlap, no `has_more`, models and files that take a moment."""
+
+    manners: ClassVar = Manners(
+        epochs_per_poll=0.5,
+        page=3,
+        shuffled=True,
+        says_has_more=False,
+        repeats_events=True,
+        file_polls=3,
+        model_polls=3,
+        filters_metadata=False,
+        waiting="pending",
+    )
+
+
+class TestFaults(HostedContract):
+    """One request in five goes wrong, before or after it was carried out."""
+
+    @classmethod
+    def misbehave(cls, host: ScriptedHost) -> None:
+        chance = random.Random(5)
+
+        def fault(operation: str, moment: str) -> Said | None:
+            if chance.random() > 0.1:
+                return None
+            match chance.randrange(4):
+                case 0:
+                    raise Cut("cut")
+                case 1:
+                    return refused(500, "The server had an error")
+                case 2 if moment == "before":
+                    return refused(429, "Too many requests", "rate_limit_exceeded", **{"retry-after-ms": "5"})
+                case _:
+                    return Said(200, b"<html>sign in</html>", {"content-type": "text/html"})
+
+        host.fault = fault
+
+
+def test_the_scripted_host_is_asked_with_the_key(tmp_path: Path) -> None:
+    """The suite above means something: without the key nothing works."""
+    from backends.contract import BackendError, FailureKind, Placement
+
+    with listening(ScriptedHost()) as address:
+        options = HostedBackend.options_model.model_validate({"base_url": address, "model": "base-chat"})
+        credentials.hand_in({"OPENAI_API_KEY": "another"})
+        backend = HostedBackend.open(options, tmp_path, Placement())
+        with pytest.raises(BackendError) as raised:
+            backend.predict("base-chat", [{"prompt": "x"}], _options())
+        assert raised.value.failure.kind is FailureKind.USER
+        assert "another" not in str(raised.value)
+        backend.close()
+        credentials.hand_in({})
+
+
+def _options() -> Any:
+    from backends.contract import PredictOptions
+
+    return PredictOptions()
