@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import httpx2
 import openai
 
 from backends.contract import BackendError, Failure, FailureKind
@@ -116,6 +117,10 @@ class ServiceError(BackendError):
         return BackendError, (self.failure,)
 
 
+class NotTheProtocol(httpx2.RemoteProtocolError):
+    """A success whose body is no JSON object. The package sees a connection error in it."""
+
+
 def rule_for(error: Exception) -> Rule:
     """Return the line of the table: that of its code, else of its class or the nearest ancestor's."""
     code = getattr(error, "code", None)
@@ -174,6 +179,8 @@ def of_job(code: str | None, message: str | None, last_words: str) -> Failure:
 def _text(error: Exception) -> str:
     if isinstance(error, openai.APITimeoutError):
         return "the host did not answer in time"
+    if isinstance(error.__cause__, NotTheProtocol):
+        return f"{error.__cause__}: is there a proxy in between, or is the address wrong?"
     if isinstance(error, openai.APIConnectionError):
         return f"the host cannot be reached ({type(error.__cause__ or error).__name__})"
     body = getattr(error, "body", None)

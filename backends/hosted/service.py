@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
-import openai
 from openai import AzureOpenAI, OpenAI
 
 from backends.contract import Failure, FailureKind
-from backends.hosted.failures import ServiceError, translated
+from backends.hosted.failures import NotTheProtocol, ServiceError, translated
 from backends.hosted.options import HostedOptions
 
 PAGE = 100
@@ -85,8 +84,13 @@ class Service:
     def __init__(self, options: HostedOptions, key: str, transport: httpx2.BaseTransport | None = None) -> None:
         self._key = key
         self._host = options.profile
-        # Reuse is left to the package's own limits; a transport of one's own is for tests in the same process.
-        http = httpx2.Client(transport=transport, timeout=TIMEOUT_S, follow_redirects=True)
+        # A transport of one's own is for tests in the same process.
+        http = httpx2.Client(
+            transport=transport,
+            timeout=TIMEOUT_S,
+            follow_redirects=True,
+            event_hooks={"response": [_insist_on_an_object]},
+        )
         common: dict[str, Any] = {"api_key": key, "max_retries": 0, "timeout": TIMEOUT_S, "http_client": http}
         self._client: OpenAI
         with translated(self.redact, "the client cannot be made"):
@@ -242,9 +246,20 @@ class Service:
         return ServiceError(failure, ambiguous=True, wait_s=None, status=None)
 
 
-def version() -> str:
-    """Return the package's version."""
-    return openai.__version__
+def _insist_on_an_object(response: httpx2.Response) -> None:
+    """Raise where a success is no JSON object, as a proxy's page is, or a body that was cut off.
+
+    The package would pass the text on in place of an object, or stumble over it with an error of no kind.
+    """
+    if not response.is_success or response.request.url.path.endswith("/content"):
+        return
+    response.read()
+    try:
+        value = response.json()
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise NotTheProtocol("the answer is no JSON object", request=response.request)
 
 
 def _file(answer: Any) -> RemoteFile:
