@@ -77,7 +77,7 @@ class Creation:
             self._journal.note(run.id, not_before=self._clock() + min(LOOK_AGAIN_S, self._jobs.poll_s))
             return None
         fields, extra = self._fields(run, request, files)
-        self._journal.note(run.id, attempted_at=self._clock())
+        self._journal.note_for_good(run.id, attempted_at=self._clock())
         try:
             job = self._service.create_job(fields, extra, self._jobs.create_timeout_s)
         except ServiceError as error:

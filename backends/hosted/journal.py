@@ -1,7 +1,7 @@
 """What must survive the process, in one SQLite file of the workspace: uploads, runs, numbered events, answers.
 
-What is about to be done is written before it is done, and synchronously: a job may be paid for on the strength of it.
-Processes share the file; who acts for a run holds its lock, which the operating system lets go when the process dies.
+What is about to be done is written before it is done. All of it survives the death of every process; that a job is
+about to be created, which may cost money twice if it is forgotten, also survives a power failure. Processes share the file; who acts for a run holds its lock, which the operating system lets go when the process dies.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ class Journal:
                 folder / "journal.sqlite", timeout=30, isolation_level=None, check_same_thread=False
             )
             self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.executescript(_SCHEMA)
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
 
     def close(self) -> None:
         """Close the file."""
@@ -152,6 +152,15 @@ class Journal:
         """Change columns of a run."""
         names = ", ".join(f"{name} = :{name}" for name in columns)
         self._execute(f"UPDATE runs SET {names} WHERE id = :id", {"id": id_, **columns})
+
+    def note_for_good(self, id_: str, **columns: Any) -> None:
+        """Change columns of a run, and wait until the disk has it."""
+        with self._lock, _translated():
+            self._connection.execute("PRAGMA synchronous = FULL")
+            try:
+                self.note(id_, **columns)
+            finally:
+                self._connection.execute("PRAGMA synchronous = NORMAL")
 
     def forget(self, id_: str) -> None:
         """Forget a run that the host refused."""

@@ -112,7 +112,9 @@ class Runs:
             try:
                 job = self._pursue(run)
             except BackendError as error:
-                self._tell(run.id, [Failed(error.failure)])  # refused for good, so there is no job
+                if error.failure.kind.retryable:
+                    raise  # nobody knows whether there is a job: whoever asks again will find it, or create it
+                self._tell(run.id, [Failed(error.failure)])  # refused for good, so there is none
                 return
         if isinstance(job, NoJob):
             self._tell(run.id, [Stopped(None)])

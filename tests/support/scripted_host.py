@@ -122,7 +122,9 @@ def said(value: Any, status: int = 200, **headers: str) -> Said:
 
 
 def refused(status: int, message: str, code: str | None = None, **headers: str) -> Said:
-    return said({"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}, status, **headers)
+    return said(
+        {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}, status, **headers
+    )
 
 
 class ScriptedHost:
@@ -208,8 +210,10 @@ class ScriptedHost:
                 return self._page(asked, self.checkpoints(self.jobs[id_]))
             case "GET", ["models", *name]:
                 known = "/".join(name) in self.models
-                return said({"id": "/".join(name), "object": "model", "created": 0, "owned_by": "x"}) if known else (
-                    refused(404, f"The model '{'/'.join(name)}' does not exist", "model_not_found")
+                return (
+                    said({"id": "/".join(name), "object": "model", "created": 0, "owned_by": "x"})
+                    if known
+                    else (refused(404, f"The model '{'/'.join(name)}' does not exist", "model_not_found"))
                 )
             case "DELETE", ["models", *name]:
                 return self._delete_model("/".join(name))
@@ -296,7 +300,9 @@ class ScriptedHost:
 
     def shown(self, job: Job) -> dict[str, Any]:
         running = job.status in {"running", "paused", "succeeded"}
-        values = job.values if running else dict.fromkeys(("n_epochs", "batch_size", "learning_rate_multiplier"), "auto")
+        values = (
+            job.values if running else dict.fromkeys(("n_epochs", "batch_size", "learning_rate_multiplier"), "auto")
+        )
         over = job.status == "succeeded" and job.succeeded_polls >= self.manners.model_polls
         metadata = job.body.get("metadata") if self.manners.keeps_metadata else None
         return {
@@ -369,7 +375,9 @@ class ScriptedHost:
         if self.manners.metrics_in_events:
             for step in range(1, job.step + 1):
                 data = {"step": step, "total_steps": job.total_steps, **self.metrics(job, step)}
-                log.append(event(10 + step, f"Step {step}/{job.total_steps}: training loss={data['train_loss']:.2f}", data))
+                log.append(
+                    event(10 + step, f"Step {step}/{job.total_steps}: training loss={data['train_loss']:.2f}", data)
+                )
         return [*job.extra_events, *reversed(log)]
 
     def checkpoints(self, job: Job, *, everything: bool = False) -> list[dict[str, Any]]:
@@ -387,7 +395,11 @@ class ScriptedHost:
             }
             for step in range(job.steps_per_epoch, job.step + 1, job.steps_per_epoch)
         ]
-        return [each for each in found[-self.manners.kept_checkpoints :] if each["fine_tuned_model_checkpoint"] not in self.deleted][::-1]
+        return [
+            each
+            for each in found[-self.manners.kept_checkpoints :]
+            if each["fine_tuned_model_checkpoint"] not in self.deleted
+        ][::-1]
 
     def _write_results(self, job: Job) -> None:
         names = ["train_loss", "train_accuracy", "valid_loss", "full_valid_loss", "full_valid_mean_token_accuracy"]
@@ -399,8 +411,16 @@ class ScriptedHost:
         content = ("\n".join(rows) + "\n").encode()
         id_ = f"result-{job.id}"
         self.contents[id_] = base64.b64encode(content) if self.manners.base64_results else content
-        self.files[id_] = {"id": id_, "object": "file", "bytes": len(content), "created_at": 0, "filename": "r.csv",
-                           "purpose": "fine-tune-results", "status": "processed", "polls": 0}
+        self.files[id_] = {
+            "id": id_,
+            "object": "file",
+            "bytes": len(content),
+            "created_at": 0,
+            "filename": "r.csv",
+            "purpose": "fine-tune-results",
+            "status": "processed",
+            "polls": 0,
+        }
 
     def _list_jobs(self, asked: Asked) -> Said:
         wanted = {name[9:-1]: each[0] for name, each in asked.query.items() if name.startswith("metadata[")}
@@ -446,9 +466,15 @@ class ScriptedHost:
         if name not in self.models and name not in self.deployments:
             return refused(404, f"The model '{name}' does not exist", "model_not_found")
         if chat:
-            return said({"id": "c", "object": "chat.completion", "created": 0, "model": name, "choices": [
-                self._chat_choice(name, body)
-            ]})
+            return said(
+                {
+                    "id": "c",
+                    "object": "chat.completion",
+                    "created": 0,
+                    "model": name,
+                    "choices": [self._chat_choice(name, body)],
+                }
+            )
         prompts = body["prompt"] if isinstance(body["prompt"], list) else [body["prompt"]]
         choices = [self._text_choice(name, n, each, body) for n, each in enumerate(prompts)]
         return said({"id": "c", "object": "text_completion", "created": 0, "model": name, "choices": choices[::-1]})
@@ -468,7 +494,12 @@ class ScriptedHost:
         best = max(scores, key=lambda each: scores[each])
         logprobs = None
         if body.get("logprobs") is not None and self.manners.top_logprobs:
-            logprobs = {"tokens": [best], "token_logprobs": [scores[best]], "top_logprobs": [scores], "text_offset": [len(prompt)]}
+            logprobs = {
+                "tokens": [best],
+                "token_logprobs": [scores[best]],
+                "top_logprobs": [scores],
+                "text_offset": [len(prompt)],
+            }
         return {"index": index, "text": best, "logprobs": logprobs, "finish_reason": "stop"}
 
     # ----------------------------------------------------------------------------------------------- Azure's control plane

@@ -1,0 +1,308 @@
+"""Exactly one job a trial: whatever goes wrong between the client and the host, and whoever dies when."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scripted_host import KEY, Cut, InMemory, Killed, Manners, Said, ScriptedHost, listening, refused
+
+from backends.contract import TERMINAL, BackendError, Dataset, Finished, Handle, Measured, Stopped, TrainingRequest
+from backends.hosted import HostedBackend
+from backends.testing import write_jsonl
+
+pytestmark = pytest.mark.integration
+
+SCHEDULES = 600
+PARTS = 6
+GRACE_S = 60.0
+CREATE = "POST fine_tuning/jobs"
+
+
+class Clock:
+    """Time that passes when somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("data")
+    lines = [{"prompt": f"thing {n}\n\n###\n\n", "completion": " red"} for n in range(12)]
+    train, valid = write_jsonl(folder / "train.jsonl", lines), write_jsonl(folder / "valid.jsonl", lines[:4])
+    return Dataset(train, valid, "completion", (" red", " green"))
+
+
+class Schedule:
+    """One random course of requests, faults, deaths and pauses, drawn from a seed."""
+
+    def __init__(self, seed: int, workspace: Path, dataset: Dataset) -> None:
+        self.chance = random.Random(seed)
+        self.clock = Clock()
+        manners = Manners(
+            filters_metadata=self.chance.random() < 0.7,
+            keeps_metadata=self.chance.random() < 0.8,
+            file_polls=self.chance.choice((0, 0, 2)),
+            page=self.chance.choice((1, 2, 100)),
+            says_has_more=self.chance.random() < 0.8,
+        )
+        self.host = ScriptedHost(self.clock, manners)
+        self.host.fault = self.fault
+        self.rate = self.chance.choice((0.03, 0.1, 0.3))
+        self.faulty = True
+        self.deaths = 0
+        self.faults: collections.Counter[str] = collections.Counter()
+        # where a host drops metadata, its profile says that the key travels in the suffix
+        name = "openai" if manners.keeps_metadata else "nebius"
+        self.options = HostedBackend.options_model.model_validate(
+            {"host": name, "base_url": "http://host/v1", "model": "base-chat", "create_grace_s": GRACE_S, "poll_s": 1}
+        )
+        self.workspace, self.dataset = workspace, dataset
+        self.backend = self.open()
+        self.handles: dict[str, Handle] = {}
+        self.stopped: set[str] = set()
+
+    def open(self) -> HostedBackend:
+        return HostedBackend(
+            self.options,
+            self.workspace,
+            {"OPENAI_API_KEY": KEY, "NEBIUS_API_KEY": KEY},
+            transport=InMemory(self.host),
+            clock=self.clock,
+            sleep=self.clock.sleep,
+        )
+
+    def fault(self, operation: str, moment: str) -> Said | None:
+        # creations are few among the requests, and what this is about
+        rate = max(self.rate, 0.6) if operation == CREATE and self.rate else self.rate
+        if not self.faulty or self.chance.random() > rate:
+            return None
+        kind = self.chance.choice(("cut", "500", "timeout", "late", "html", "429", "kill"))
+        if kind == "429" and moment == "after":
+            kind = "500"
+        self.faults[f"{kind} {moment}{' of a creation' if operation == CREATE else ''}"] += 1
+        match kind:
+            case "cut":
+                raise Cut("cut")
+            case "timeout":
+                self.clock.sleep(120)
+                raise TimeoutError
+            case "500":
+                return refused(500, "The server had an error while processing your request")
+            case "html":
+                return Said(200, b"<html>", {"content-type": "text/html"})
+            case "429":
+                wait = self.chance.choice((1, 150, 4000))
+                return refused(429, "slow down", "rate_limit_exceeded", **{"retry-after": str(wait)})
+            case "kill":
+                raise Killed
+            case _:
+                raise TimeoutError
+        raise AssertionError(kind)
+
+    def request(self, key: str) -> TrainingRequest:
+        return TrainingRequest(key, "base-chat", self.dataset, {"n_epochs": 1, "batch_size": 6}, seed=1)
+
+    @contextlib.contextmanager
+    def perhaps_dying(self) -> Iterator[None]:
+        """A death is the end of the process: another one opens the same workspace."""
+        try:
+            yield
+        except Killed:
+            self.deaths += 1
+            with contextlib.suppress(Exception):
+                self.backend._journal.close()  # the operating system does that
+            self.backend = self.open()
+        except BackendError as error:
+            assert error.failure.kind.retryable, error.failure
+
+    def run(self, keys: list[str]) -> None:
+        for _ in range(40):
+            with self.perhaps_dying():
+                self.act(self.chance.choice(keys))
+            self.clock.now += self.chance.choice((0.0, 5.0, 30.0, 300.0, 3000.0))
+        self.faulty = False
+        for _ in range(400):
+            for key in keys:
+                self.handles[key] = self.backend.submit(self.request(key))
+            if all(self.over(key) for key in keys):
+                return
+            self.clock.now += 15.0
+        raise AssertionError(f"lost: {[key for key in keys if not self.over(key)]}")
+
+    def act(self, key: str) -> None:
+        choice = self.chance.random()
+        if key not in self.handles or choice < 0.3:
+            self.handles[key] = self.backend.submit(self.request(key))
+        elif choice < 0.97 or key.startswith("kept"):
+            self.backend.events(self.handles[key], 0)
+        else:
+            self.backend.stop(self.handles[key])
+            self.stopped.add(key)
+
+    def over(self, key: str) -> bool:
+        events = self.backend.events(self.handles[key], 0)
+        return bool(events) and isinstance(events[-1], TERMINAL)
+
+    def check(self, keys: list[str]) -> None:
+        jobs = collections.Counter(each.body["metadata"]["sweep_key"] for each in self.host.jobs.values())
+        assert set(jobs) <= set(keys)
+        for key in keys:
+            events = list(self.backend.events(self.handles[key], 0))
+            assert jobs[key] <= 1, f"{key} has {jobs[key]} jobs"
+            if isinstance(events[-1], Stopped):
+                assert not key.startswith("kept")
+                assert all(e.ended for e in self.host.jobs.values() if e.body["metadata"]["sweep_key"] == key)
+                continue
+            assert isinstance(events[-1], Finished), events[-1]
+            assert jobs[key] == 1
+            (job,) = (each for each in self.host.jobs.values() if each.body["metadata"]["sweep_key"] == key)
+            assert self.host.final_model(job) in events[-1].model
+            steps = [each.step for each in events if isinstance(each, Measured) and each.scope == "step"]
+            assert steps == list(range(1, job.total_steps + 1)), "each step is told once, in order"
+        # one training file and one validation file for all trials; only a lost answer may have doubled an upload
+        digests = collections.Counter(
+            each["filename"] for each in self.host.files.values() if "sweep" in each["filename"]
+        )
+        assert len(digests) == 2 or not jobs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_no_schedule_of_faults_makes_two_jobs_or_loses_one(tmp_path: Path, dataset: Dataset, part: int) -> None:
+    seen: collections.Counter[str] = collections.Counter()
+    deaths = jobs = 0
+    for seed in range(part, SCHEDULES, PARTS):
+        schedule = Schedule(seed, tmp_path / str(seed), dataset)
+        keys = ["kept", "stopped-perhaps"]
+        try:
+            schedule.run(keys)
+            schedule.check(keys)
+        except BaseException as error:
+            error.add_note(f"schedule {seed}, {schedule.host.manners}")
+            raise
+        finally:
+            schedule.backend.close()
+        seen += schedule.faults
+        deaths += schedule.deaths
+        jobs += len(schedule.host.jobs)
+    # the test has teeth: each kind of fault happened to creations, before and after acceptance
+    for kind in ("cut", "500", "timeout", "late", "html", "kill"):
+        for moment in ("before", "after"):
+            assert seen[f"{kind} {moment} of a creation"] >= 3, seen
+    assert deaths > SCHEDULES / PARTS / 2
+    print(f"{SCHEDULES // PARTS} schedules, {jobs} jobs, {deaths} deaths, {sum(seen.values())} faults")  # noqa: T201
+
+
+def test_a_host_that_is_slow_to_list_is_waited_for(tmp_path: Path, dataset: Dataset) -> None:
+    """The answer is lost and the job appears only later, within the grace: it is adopted, not created again."""
+    schedule = Schedule(1, tmp_path, dataset)
+    schedule.rate = 0.0
+    host, clock = schedule.host, schedule.clock
+    create = host.carry_out
+
+    def slowly(asked, parts):  # type: ignore[no-untyped-def]
+        if asked.method == "POST" and parts == ["fine_tuning", "jobs"]:
+            body = json.loads(asked.body)
+            host.later.append((clock.now + GRACE_S - 1, lambda: host.accept(body)))
+            raise TimeoutError
+        return create(asked, parts)
+
+    host.carry_out = slowly  # type: ignore[method-assign]
+    handle = schedule.backend.submit(schedule.request("k"))
+    for _ in range(200):
+        clock.now += 5
+        if schedule.backend.events(handle, 0) and isinstance(schedule.backend.events(handle, 0)[-1], Finished):
+            break
+    assert len(host.jobs) == 1
+    assert host.asked.count(CREATE) == 1
+    schedule.backend.close()
+
+
+def test_a_job_of_another_workspace_is_adopted(tmp_path: Path, dataset: Dataset) -> None:
+    """The workspace is lost: the job is found by its key."""
+    first = Schedule(1, tmp_path / "one", dataset)
+    first.rate = 0.0
+    handle = first.backend.submit(first.request("k"))
+    first.backend.close()
+    second = Schedule(1, tmp_path / "two", dataset)
+    second.host, second.clock = first.host, first.clock
+    second.backend.close()
+    second.backend = second.open()
+    assert second.backend.submit(second.request("k")) == handle
+    assert len(first.host.jobs) == 1
+    assert first.host.asked.count("POST files") == 2, "the data files of the other workspace are used"
+    second.backend.close()
+
+
+CLIENT = """
+    import json, sys
+    from pathlib import Path
+    from backends.contract import TrainingRequest
+    from backends.hosted import HostedBackend
+
+    order = json.load(sys.stdin)
+    options = HostedBackend.options_model.model_validate(order["options"])
+    backend = HostedBackend(options, Path(order["workspace"]), {"OPENAI_API_KEY": order["key"]})
+    print("ready", flush=True)
+    backend.submit(TrainingRequest.from_json(order["request"]))
+    print("submitted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("operation", [CREATE, "POST files", "GET fine_tuning/jobs"])
+def test_a_really_killed_process(tmp_path: Path, dataset: Dataset, operation: str, moment: str) -> None:
+    """SIGKILL while the host works on a request, over real sockets; the next process has exactly one job."""
+    host = ScriptedHost()
+    children: list[subprocess.Popen[str]] = []
+
+    def fault(asked: str, when: str) -> None:
+        if (asked, when) == (operation, moment) and children and children[0].poll() is None:
+            os.kill(children[0].pid, signal.SIGKILL)
+            children[0].wait()
+
+    host.fault = fault
+    with listening(host) as address:
+        options = {"base_url": address, "model": "base-chat", "create_grace_s": 0.3, "poll_s": 0.01}
+        request = TrainingRequest("k", "base-chat", dataset, {"n_epochs": 2, "batch_size": 6}, seed=1)
+        order = {"options": options, "workspace": str(tmp_path), "key": KEY, "request": request.to_json()}
+        child = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(CLIENT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        children.append(child)
+        out, _ = child.communicate(json.dumps(order), timeout=60)
+        assert child.returncode == -signal.SIGKILL
+        assert out == "ready\n"
+        backend = HostedBackend(HostedBackend.options_model.model_validate(options), tmp_path, {"OPENAI_API_KEY": KEY})
+        handle = backend.submit(request)
+        deadline = time.monotonic() + 30
+        while not host.jobs and time.monotonic() < deadline:
+            backend.events(handle, 0)
+            time.sleep(0.02)
+        for _ in range(20):
+            backend.events(handle, 0)
+        assert len(host.jobs) == 1
+        backend.close()
