@@ -66,6 +66,8 @@ class Schedule:
         )
         self.host = ScriptedHost(self.clock, manners)
         self.host.fault = self.fault
+        self.host.create_delay = self.delay
+        self.delays = 0
         self.rate = self.chance.choice((0.03, 0.1, 0.3))
         self.faulty = True
         self.deaths = 0
@@ -117,6 +119,12 @@ class Schedule:
             case _:
                 raise TimeoutError
         raise AssertionError(kind)
+
+    def delay(self) -> float | None:
+        if not self.faulty or not self.rate or self.chance.random() > 0.2:
+            return None
+        self.delays += 1
+        return self.chance.uniform(0.0, GRACE_S - 1)
 
     def request(self, key: str) -> TrainingRequest:
         return TrainingRequest(key, "base-chat", self.dataset, {"n_epochs": 1, "batch_size": 6}, seed=1)
@@ -189,7 +197,7 @@ class Schedule:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_schedule_of_faults_makes_two_jobs_or_loses_one(tmp_path: Path, dataset: Dataset, part: int) -> None:
     seen: collections.Counter[str] = collections.Counter()
-    deaths = jobs = 0
+    deaths = jobs = delays = 0
     for seed in range(part, SCHEDULES, PARTS):
         schedule = Schedule(seed, tmp_path / str(seed), dataset)
         keys = ["kept", "stopped-perhaps"]
@@ -203,11 +211,13 @@ def test_no_schedule_of_faults_makes_two_jobs_or_loses_one(tmp_path: Path, datas
             schedule.backend.close()
         seen += schedule.faults
         deaths += schedule.deaths
+        delays += schedule.delays
         jobs += len(schedule.host.jobs)
     # the test has teeth: each kind of fault happened to creations, before and after acceptance
     for kind in ("cut", "500", "timeout", "late", "html", "kill"):
         for moment in ("before", "after"):
             assert seen[f"{kind} {moment} of a creation"] >= 3, seen
+    assert delays >= 10
     assert deaths > SCHEDULES / PARTS / 2
     print(f"{SCHEDULES // PARTS} schedules, {jobs} jobs, {deaths} deaths, {sum(seen.values())} faults")  # noqa: T201
 
@@ -217,16 +227,7 @@ def test_a_host_that_is_slow_to_list_is_waited_for(tmp_path: Path, dataset: Data
     schedule = Schedule(1, tmp_path, dataset)
     schedule.rate = 0.0
     host, clock = schedule.host, schedule.clock
-    create = host.carry_out
-
-    def slowly(asked, parts):  # type: ignore[no-untyped-def]
-        if asked.method == "POST" and parts == ["fine_tuning", "jobs"]:
-            body = json.loads(asked.body)
-            host.later.append((clock.now + GRACE_S - 1, lambda: host.accept(body)))
-            raise TimeoutError
-        return create(asked, parts)
-
-    host.carry_out = slowly  # type: ignore[method-assign]
+    host.create_delay = lambda: GRACE_S - 1
     handle = schedule.backend.submit(schedule.request("k"))
     for _ in range(200):
         clock.now += 5

@@ -1,4 +1,4 @@
-"""A host that speaks the OpenAI fine-tuning protocol and trains nothing: state, progress by polls, and faults on demand.
+"""A host that speaks the OpenAI fine-tuning protocol and trains nothing: state, progress by polls, faults on demand.
 
 `ScriptedHost.answer` is the host; `InMemory` carries the genuine client's requests to it without a network, `listening`
 through real sockets. Written from the protocol, so that it disagrees with the client where the client is wrong.
@@ -26,7 +26,7 @@ import httpx2
 KEY = "key-of-the-scripted-host-0123456789"
 
 
-class Cut(Exception):
+class Cut(Exception):  # noqa: N818
     """The connection breaks off without an answer."""
 
 
@@ -144,6 +144,7 @@ class ScriptedHost:
         self.headers: list[Mapping[str, str]] = []
         self.questions: list[dict[str, Any]] = []
         self.fault: Callable[[str, str], Said | None] = lambda operation, moment: None
+        self.create_delay: Callable[[], float | None] = lambda: None
         self.later: list[tuple[float, Callable[[], object]]] = []
         self.deployments: dict[str, dict[str, Any]] = {}
         self.deployment_polls = 0
@@ -289,6 +290,9 @@ class ScriptedHost:
                 return refused(400, f"no file {body.get(name)}", "invalid_file")
             if self.files[body[name]]["status"] != "processed":
                 return refused(400, "the file is not ready", "file_not_ready")
+        if (delay := self.create_delay()) is not None:  # accepted long after the client has given up
+            self.later.append((self.clock() + delay, lambda: self.accept(body)))
+            raise TimeoutError
         return said(self.shown(self.accept(body)))
 
     def accept(self, body: dict[str, Any]) -> Job:

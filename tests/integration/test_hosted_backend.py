@@ -1,0 +1,624 @@
+"""The hosted backend over a scripted host, through the genuine client: what a host does, and what is made of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted_host import KEY, Cut, InMemory, Manners, Said, ScriptedHost, refused, with_manners
+
+from backends.contract import (
+    TERMINAL,
+    BackendError,
+    Charged,
+    Dataset,
+    Event,
+    Failed,
+    FailureKind,
+    Finished,
+    Handle,
+    Measured,
+    PredictOptions,
+    Started,
+    Stopped,
+    TrainingRequest,
+)
+from backends.hosted import HostedBackend
+from backends.testing import write_jsonl
+
+pytestmark = pytest.mark.integration
+
+LABELS = (" red", " green", " blue")
+TOKEN = "management-token-0123456789"
+CREATE = "POST fine_tuning/jobs"
+
+
+class World:
+    """A host, a clock that moves when somebody waits, and clients."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.now = 1_700_000_000.0
+        self.host = ScriptedHost(lambda: self.now)
+        self.opened: list[HostedBackend] = []
+        lines = [{"prompt": f"thing {n}\n\n###\n\n", "completion": LABELS[n % 3]} for n in range(24)]
+        train, valid = write_jsonl(folder / "train.jsonl", lines), write_jsonl(folder / "valid.jsonl", lines[:6])
+        self.dataset = Dataset(train, valid, "completion", LABELS)
+        self.prompts = lines[:6]
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def open(
+        self, workspace: str = "workspace", secrets: dict[str, str] | None = None, **options: Any
+    ) -> HostedBackend:
+        given = {
+            "base_url": "http://host/v1",
+            "model": "base-chat",
+            "poll_s": 0,
+            "price_per_million_tokens": 10.0,
+            **options,
+        }
+        names = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "SWEEP_SERVER_KEY", "NEBIUS_API_KEY")
+        backend = HostedBackend(
+            HostedBackend.options_model.model_validate(given),
+            self.folder / workspace,
+            dict.fromkeys(names, KEY) | {"AZURE_MANAGEMENT_TOKEN": TOKEN} if secrets is None else secrets,
+            transport=InMemory(self.host),
+            clock=lambda: self.now,
+            sleep=self.sleep,
+        )
+        self.opened.append(backend)
+        return backend
+
+    def request(self, key: str = "k", model: str = "base-chat", **hyperparameters: Any) -> TrainingRequest:
+        values = {"n_epochs": 2, "batch_size": 8, **hyperparameters}
+        return TrainingRequest(key, model, self.dataset, values, seed=7)
+
+    def drain(self, backend: HostedBackend, handle: Handle, hours: float = 24.0) -> list[Event]:
+        deadline = self.now + hours * 3600
+        while self.now < deadline:
+            events = list(backend.events(handle, 0))
+            if events and isinstance(events[-1], TERMINAL):
+                return events
+            self.now += 5.0
+        raise AssertionError(f"no end after {hours} h: {events}")
+
+    def complete(self, backend: HostedBackend, **request: Any) -> list[Event]:
+        return self.drain(backend, backend.submit(self.request(**request)))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    for each in world.opened:
+        each.close()
+
+
+# -------------------------------------------------------------------------------------------------------------- uploads
+def test_a_file_is_uploaded_once_for_all_trials_and_sweeps(world: World) -> None:
+    first = world.open("one")
+    world.complete(first, key="a")
+    world.complete(first, key="b", n_epochs=1)
+    world.complete(world.open("two"), key="c")
+    assert world.host.asked.count("POST files") == 2
+    assert {each.body["training_file"] for each in world.host.jobs.values()} == {"file-000001"}
+
+
+def test_a_file_that_is_gone_is_uploaded_again(world: World) -> None:
+    backend = world.open()
+    world.complete(backend, key="a")
+    world.host.files.clear()
+    world.complete(backend, key="b")
+    assert world.host.asked.count("POST files") == 4
+
+
+def test_a_file_is_waited_for(world: World) -> None:
+    with_manners(world.host, file_polls=4)
+    assert isinstance(world.complete(world.open())[-1], Finished)
+    assert world.host.asked.count(CREATE) == 1
+
+
+def test_a_file_that_the_host_refuses_is_a_users_mistake(world: World) -> None:
+    def fault(operation: str, moment: str) -> Said | None:
+        if (operation, moment) != ("POST files", "after"):
+            return None
+        (*_, id_) = world.host.files
+        return Said(200, json.dumps({**world.host.files[id_], "status": "error", "status_details": "line 3"}).encode())
+
+    world.host.fault = fault
+    backend = world.open()
+    with pytest.raises(BackendError, match="line 3") as raised:
+        backend.submit(world.request())
+    assert raised.value.failure.kind is FailureKind.USER
+    world.host.fault = lambda operation, moment: None
+    assert isinstance(world.complete(backend)[-1], Finished), "corrected, it may come again under the same key"
+
+
+def test_what_is_uploaded_is_the_stated_mapping(world: World) -> None:
+    world.complete(world.open(system_message="Name the colour."))
+    content = world.host.contents["file-000001"].decode().splitlines()
+    assert json.loads(content[1]) == {
+        "messages": [
+            {"role": "system", "content": "Name the colour."},
+            {"role": "user", "content": "thing 1\n\n###\n\n"},
+            {"role": "assistant", "content": "green"},
+        ]
+    }
+    world.complete(world.open("text", model="babbage-002"), key="t", model="babbage-002")
+    content = world.host.contents["file-000003" if "file-000003" in world.host.contents else "file-000004"].decode()
+    assert json.loads(content.splitlines()[1]) == {"prompt": "thing 1\n\n###\n\n", "completion": " green"}
+
+
+# ------------------------------------------------------------------------------------------------- limits and refusals
+def test_a_daily_limit_is_waited_for_and_no_failure(world: World) -> None:
+    refusals = [0]
+
+    def fault(operation: str, moment: str) -> Said | None:
+        if operation == CREATE and moment == "before" and refusals[0] < 3:
+            refusals[0] += 1
+            return refused(429, "rate-limited: maximum of 2 requests per day", "daily_rate_limit_exceeded")
+        return None
+
+    world.host.fault = fault
+    began = world.now
+    assert isinstance(world.complete(world.open())[-1], Finished)
+    assert world.now - began >= 3 * 3600
+    assert world.host.asked.count(CREATE) == 4, "it is not asked before it is time"
+
+
+def test_retry_after_is_honoured_however_long(world: World) -> None:
+    asked_at: list[float] = []
+
+    def fault(operation: str, moment: str) -> Said | None:
+        if operation == CREATE and moment == "before":
+            asked_at.append(world.now)
+            if len(asked_at) == 1:
+                return refused(429, "slow down", "rate_limit_exceeded", **{"retry-after": "900"})
+        return None
+
+    world.host.fault = fault
+    assert isinstance(world.complete(world.open())[-1], Finished)
+    assert asked_at[1] - asked_at[0] >= 900
+
+
+def test_training_not_available_ends_it_with_what_to_do_instead(world: World) -> None:
+    message = "OpenAI is winding down the fine-tuning platform"
+    world.host.fault = lambda operation, moment: (
+        refused(403, message, "training_not_available") if operation == CREATE else None
+    )
+    with pytest.raises(BackendError, match="winding down") as raised:
+        world.open().submit(world.request())
+    assert raised.value.failure.kind is FailureKind.USER
+    assert "Azure" in raised.value.failure.detail
+    assert world.host.jobs == {}
+
+
+def test_a_refusal_that_comes_while_events_are_awaited_is_the_runs_end(world: World) -> None:
+    with_manners(world.host, file_polls=3)
+    backend = world.open()
+    handle = backend.submit(world.request())
+    world.host.fault = lambda operation, moment: refused(400, "no such model") if operation == CREATE else None
+    end = world.drain(backend, handle)[-1]
+    assert isinstance(end, Failed)
+    assert end.failure.kind is FailureKind.USER
+
+
+def test_a_wrong_key_is_said_once_and_ends_nothing_that_runs(world: World) -> None:
+    backend = world.open()
+    handle = backend.submit(world.request())
+    wrong = world.open(secrets={"OPENAI_API_KEY": "wrong"})
+    with pytest.raises(BackendError) as raised:
+        wrong.events(handle, 0)
+    assert raised.value.failure.kind is FailureKind.USER
+    assert isinstance(world.drain(backend, handle)[-1], Finished)
+
+
+def test_without_a_key_it_says_which_name_to_set(world: World) -> None:
+    with pytest.raises(BackendError, match="OPENAI_API_KEY is not set"):
+        world.open(secrets={})
+    world.open(host="server", secrets={})
+
+
+def test_a_host_out_of_reach_is_no_failure_until_patience_ends(world: World) -> None:
+    backend = world.open(patience_s=1800)
+    handle = backend.submit(world.request())
+
+    def cut(operation: str, moment: str) -> None:
+        raise Cut
+
+    world.host.fault = cut
+    with pytest.raises(BackendError) as raised:
+        world.drain(backend, handle)
+    assert raised.value.failure.kind is FailureKind.TRANSIENT
+    assert 1800 <= world.now - 1_700_000_000 < 2200
+    world.host.fault = lambda operation, moment: None
+    assert isinstance(world.drain(backend, handle)[-1], Finished), "the run itself is not given up"
+
+
+# ------------------------------------------------------------------------------------------------------ how a job goes
+def test_a_job_that_shows_no_sign_of_life_is_cancelled_and_lost(world: World) -> None:
+    world.host._advance = lambda job: None  # type: ignore[method-assign]
+    backend = world.open(stall_s=7200)
+    began = world.now
+    end = world.complete(backend)[-1]
+    assert isinstance(end, Failed)
+    assert end.failure.kind is FailureKind.LOST
+    assert 7200 <= world.now - began < 7300
+    assert [each.status for each in world.host.jobs.values()] == ["cancelled"]
+
+
+def test_time_in_which_nobody_looked_is_no_silence(world: World) -> None:
+    backend = world.open(stall_s=600)
+    handle = backend.submit(world.request())
+    backend.events(handle, 0)
+    backend.close()
+    world.now += 10 * 3600
+    successor = world.open(stall_s=600)
+    assert isinstance(world.drain(successor, handle)[-1], Finished)
+
+
+def test_an_unknown_status_is_waited_out(world: World) -> None:
+    backend = world.open()
+    handle = backend.submit(world.request())
+    (job,) = world.host.jobs.values()
+    advance, world.host._advance = world.host._advance, lambda job: None  # type: ignore[method-assign]
+    job.status = "moderating"
+    for _ in range(20):
+        world.now += 60
+        assert not any(isinstance(each, TERMINAL) for each in backend.events(handle, 0))
+    job.status, world.host._advance = "running", advance  # type: ignore[method-assign]
+    assert isinstance(world.drain(backend, handle)[-1], Finished)
+
+
+def test_a_job_that_somebody_paused_is_waited_for_and_goes_on(world: World) -> None:
+    with_manners(world.host, epochs_per_poll=0.34)
+    backend = world.open(stall_s=600)
+    handle = backend.submit(world.request())
+    (job,) = world.host.jobs.values()
+    while not any(isinstance(each, Started) for each in backend.events(handle, 0)):
+        world.now += 30
+    job.status = "paused"
+    for _ in range(100):
+        world.now += 60
+        assert not any(isinstance(each, TERMINAL) for each in backend.events(handle, 0))
+    job.status = "running"
+    assert isinstance(world.drain(backend, handle)[-1], Finished)
+
+
+def test_a_job_that_was_deleted_is_lost_but_not_at_the_first_404(world: World) -> None:
+    backend = world.open()
+    handle = backend.submit(world.request())
+    jobs, world.host.jobs = world.host.jobs, {}
+    world.now += 10
+    assert not any(isinstance(each, TERMINAL) for each in backend.events(handle, 0))
+    world.host.jobs = jobs
+    world.now += 60
+    backend.events(handle, 0)
+    world.host.jobs = {}
+    end = world.drain(backend, handle)[-1]
+    assert isinstance(end, Failed)
+    assert end.failure.kind is FailureKind.LOST
+
+
+def test_a_failed_job_is_a_failure_of_its_kind(world: World) -> None:
+    backend = world.open()
+    handle = backend.submit(world.request())
+    (job,) = world.host.jobs.values()
+    job.status, job.error = "failed", {"code": "invalid_n_examples", "message": "has 7 example(s)", "param": None}
+    end = world.drain(backend, handle)[-1]
+    assert isinstance(end, Failed)
+    assert end.failure.kind is FailureKind.USER
+    assert "7 example" in end.failure.message
+
+
+def test_measurements_of_a_host_that_only_writes_result_files(world: World) -> None:
+    with_manners(world.host, metrics_in_events=False, base64_results=True, checkpoints_while_training=False)
+    events = world.complete(world.open())
+    measured = [each for each in events if isinstance(each, Measured)]
+    assert [each.step for each in measured if each.scope == "step"] == [1, 2, 3, 4, 5, 6]
+    assert [each.epoch for each in measured if each.scope == "evaluation"] == [1.0, 2.0]
+    assert "batch_token_accuracy" in measured[0].values
+
+
+def test_the_model_may_come_after_the_success(world: World) -> None:
+    with_manners(world.host, model_polls=5)
+    assert isinstance(world.complete(world.open())[-1], Finished)
+
+
+def test_a_model_that_never_comes_is_a_failure(world: World) -> None:
+    with_manners(world.host, model_polls=10**6)
+    with_manners(world.host, kept_checkpoints=0, checkpoints_while_training=False)
+    end = world.complete(world.open())[-1]
+    assert isinstance(end, Failed)
+    assert "no model" in end.failure.message
+
+
+def test_the_tokens_that_the_host_counted_make_the_next_estimate(world: World) -> None:
+    backend = world.open()
+    assert "an estimate" in backend.estimate(world.request()).basis
+    events = world.complete(backend)
+    charged = [each for each in events if isinstance(each, Charged)]
+    assert charged == [Charged(480 * 10.0 / 1e6, 480)]
+    estimate = backend.estimate(world.request("other", n_epochs=5))
+    assert estimate.tokens == 1200
+    assert "as the host counted" in estimate.basis
+
+
+# --------------------------------------------------------------------------------------------------------- stop, discard
+def started(world: World, backend: HostedBackend, **request: Any) -> Handle:
+    handle = backend.submit(world.request(**request))
+    while not any(isinstance(each, Measured) for each in backend.events(handle, 0)):
+        world.now += 30
+    return handle
+
+
+def test_stopping_cancels_and_what_was_spent_is_recorded(world: World) -> None:
+    with_manners(world.host, epochs_per_poll=0.5, says_trained_tokens=False)
+    backend = world.open()
+    handle = started(world, backend, n_epochs=20)
+    backend.stop(handle)
+    events = world.drain(backend, handle)
+    assert isinstance(events[-1], Stopped)
+    (charged,) = (each for each in events if isinstance(each, Charged))
+    assert charged.estimated
+    assert charged.tokens > 0
+    assert charged.usd == pytest.approx(charged.tokens * 10.0 / 1e6)
+    assert [each.status for each in world.host.jobs.values()] == ["cancelled"]
+
+
+def test_stopping_pauses_where_that_keeps_a_checkpoint(world: World) -> None:
+    with_manners(world.host, epochs_per_poll=1.0)
+    backend = world.open(stop="pause")
+    handle = started(world, backend, n_epochs=20)
+    backend.stop(handle)
+    end = world.drain(backend, handle)[-1]
+    assert isinstance(end, Stopped)
+    assert end.model is not None
+    assert "ckpt-step" in end.model
+    assert [each.status for each in world.host.jobs.values()] == ["paused"]
+    backend.discard(handle)
+    assert [each.status for each in world.host.jobs.values()] == ["cancelled"]
+
+
+def test_too_early_to_pause_is_cancelled(world: World) -> None:
+    backend = world.open(stop="pause")
+    handle = backend.submit(world.request())
+    backend.stop(handle)
+    assert isinstance(world.drain(backend, handle)[-1], Stopped)
+    assert [each.status for each in world.host.jobs.values()] == ["cancelled"]
+
+
+def test_a_stop_is_delivered_when_the_host_is_back(world: World) -> None:
+    backend = world.open()
+    handle = started(world, backend, n_epochs=50)
+
+    def cut(operation: str, moment: str) -> None:
+        raise Cut
+
+    world.host.fault = cut
+    backend.stop(handle)
+    assert [each.status for each in world.host.jobs.values()] == ["running"]
+    world.host.fault = lambda operation, moment: None
+    backend.close()
+    assert isinstance(world.drain(world.open(), handle)[-1], Stopped)
+    assert [each.status for each in world.host.jobs.values()] == ["cancelled"]
+
+
+def test_a_run_that_is_stopped_before_it_has_a_job_never_gets_one(world: World) -> None:
+    with_manners(world.host, file_polls=10**6)
+    backend = world.open()
+    handle = backend.submit(world.request())
+    backend.stop(handle)
+    assert world.drain(backend, handle)[-1] == Stopped(None)
+    assert world.host.jobs == {}
+
+
+def test_discarding_deletes_what_is_the_runs_own(world: World) -> None:
+    backend = world.open()
+    handle = backend.submit(world.request("a"))
+    world.drain(backend, handle)
+    world.complete(backend, key="b")
+    (job, other) = world.host.jobs.values()
+    backend.discard(handle)
+    backend.discard(handle)
+    assert world.host.final_model(job) not in world.host.models
+    assert world.host.final_model(other) in world.host.models
+    assert not [each for each in world.host.models if job.id in each]
+    assert f"result-{job.id}" not in world.host.files
+    assert job.body["training_file"] in world.host.files, "other trials use it"
+
+
+def test_what_is_left_is_listed_and_can_be_removed(world: World) -> None:
+    backend = world.open()
+    world.complete(backend, key="a")
+    started(world, backend, key="b", n_epochs=50)
+    left = backend.cleaning.listing()
+    assert {(each.kind, each.key) for each in left} >= {("model", "a"), ("result file", "a"), ("job", "b")}
+    assert [each.kind for each in left if each.key is None] == ["data file", "data file"]
+    assert {each.key for each in backend.cleaning.listing(["a"])} == {"a"}
+    for each in left:
+        backend.cleaning.remove(each)
+    kinds = {each.kind for each in backend.cleaning.listing()}
+    assert "data file" not in kinds
+    assert "job" not in kinds
+    assert all(each.ended for each in world.host.jobs.values())
+    assert world.host.files == {}
+
+
+def test_checkpoints_can_be_asked_for_after_the_end(world: World) -> None:
+    with_manners(world.host, checkpoints_while_training=False)
+    backend = world.open()
+    handle = backend.submit(world.request(n_epochs=5))
+    world.drain(backend, handle)
+    found = backend.checkpoints(handle)
+    assert [(each.step, each.epoch) for each in found] == [(9, 3.0), (12, 4.0), (15, 5.0)]
+
+
+# ---------------------------------------------------------------------------------------------------------- prediction
+def test_answers_are_asked_for_once(world: World) -> None:
+    backend = world.open()
+    options = PredictOptions(labels=LABELS)
+    first = backend.predict("base-chat", [*world.prompts, *world.prompts], options)
+    assert len(world.host.questions) == len(world.prompts), "equal prompts are one question"
+    assert first[:6] == first[6:]
+    backend.close()
+    assert world.open().predict("base-chat", world.prompts, options) == first[:6]
+    assert len(world.host.questions) == len(world.prompts)
+
+
+def test_labels_are_scored_by_the_alternatives(world: World) -> None:
+    backend = world.open()
+    for line, answer in zip(
+        world.prompts, backend.predict("base-chat", world.prompts, PredictOptions(labels=LABELS)), strict=True
+    ):
+        messages = [{"role": "user", "content": line["prompt"]}]
+        scores = world.host.opinion("base-chat", json.dumps(messages))
+        assert answer.label_logprobs == pytest.approx([scores[each.strip()] for each in LABELS])
+        assert answer.text == f" {max(scores, key=lambda each: scores[each])}"
+
+
+def test_without_probabilities_the_text_decides(world: World) -> None:
+    with_manners(world.host, top_logprobs=False)
+    answers = world.open().predict("base-chat", world.prompts, PredictOptions(labels=LABELS))
+    assert all(each.text in LABELS for each in answers)
+    assert all(each.label_logprobs is None for each in answers)
+
+
+def test_several_texts_are_one_question_where_the_host_takes_them(world: World) -> None:
+    backend = world.open(host="server", model="babbage-002")
+    answers = backend.predict("babbage-002", world.prompts, PredictOptions(labels=LABELS))
+    assert len(world.host.questions) == 1
+    for line, answer in zip(world.prompts, answers, strict=True):
+        scores = world.host.opinion("babbage-002", line["prompt"])
+        assert answer.label_logprobs == pytest.approx([scores[each.strip()] for each in LABELS])
+
+
+def test_an_interrupted_prediction_loses_little(world: World) -> None:
+    asked = [0]
+
+    def fault(operation: str, moment: str) -> Said | None:
+        asked[0] += operation == "POST chat/completions" and moment == "before"
+        return refused(400, "no") if asked[0] == 4 and moment == "before" else None
+
+    world.host.fault = fault
+    backend = world.open()
+    with pytest.raises(BackendError):
+        backend.predict("base-chat", world.prompts, PredictOptions(labels=LABELS))
+    done = len(world.host.questions)
+    backend.predict("base-chat", world.prompts, PredictOptions(labels=LABELS))
+    assert done <= len(world.host.questions) <= 2 * len(world.prompts)
+
+
+AZURE = {"subscription": "s", "resource_group": "g", "account": "a"}
+
+
+def test_where_a_model_must_be_deployed_it_is_and_is_not_left(world: World) -> None:
+    world.host.deployment_polls = 3
+    backend = world.open(host="azure", base_url="http://host/v1", deployment=AZURE)
+    end = world.complete(backend)[-1]
+    assert isinstance(end, Finished)
+    answers = backend.predict(end.model, world.prompts, PredictOptions(labels=LABELS))
+    assert all(each.text in LABELS for each in answers)
+    assert len(world.host.deployments) == 1
+    assert (
+        world.host.asked.count(
+            "PUT subscriptions/s/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts/a/deployments/"
+            + next(iter(world.host.deployments))
+        )
+        == 1
+    )
+    backend.predict(end.model, world.prompts, PredictOptions(labels=LABELS))
+    backend.close()
+    assert world.host.deployments == {}
+
+
+def test_a_deployment_that_a_killed_process_left_is_found(world: World) -> None:
+    backend = world.open(host="azure", base_url="http://host/v1", deployment=AZURE)
+    handle = backend.submit(world.request())
+    end = world.drain(backend, handle)[-1]
+    assert isinstance(end, Finished)
+    backend.predict(end.model, world.prompts, PredictOptions(labels=LABELS))
+    successor = world.open(host="azure", base_url="http://host/v1", deployment=AZURE)
+    assert [each.kind for each in successor.cleaning.listing(["k"])][0] == "deployment"
+    successor.discard(handle)
+    assert world.host.deployments == {}
+
+
+def test_a_wrong_management_token_is_a_users_mistake_and_stays_secret(world: World) -> None:
+    secrets = {"AZURE_OPENAI_API_KEY": KEY, "AZURE_MANAGEMENT_TOKEN": "another-token"}
+    backend = world.open(host="azure", base_url="http://host/v1", deployment=AZURE, secrets=secrets)
+    with pytest.raises(BackendError) as raised:
+        backend.predict("base-chat", world.prompts, PredictOptions(labels=LABELS))
+    assert raised.value.failure.kind is FailureKind.USER
+    assert "another-token" not in str(raised.value.failure)
+
+
+# --------------------------------------------------------------------------------------------------------- hosts' ways
+def test_the_older_way_into_azure(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.host = ScriptedHost(lambda: world.now, Manners(waiting="pending"), base="/openai")
+    backend = world.open(host="azure-legacy", base_url="http://host")
+    assert isinstance(world.complete(backend)[-1], Finished)
+    assert all("api-key" in each for each in world.host.headers)
+    (job,) = world.host.jobs.values()
+    assert job.body["trainingType"] == "GlobalStandard"
+    assert "." not in job.body["suffix"]
+    assert world.host.contents[job.body["training_file"]].startswith(b"\xef\xbb\xbf")
+    backend.close()
+
+
+def test_what_a_job_says_of_its_trial(world: World) -> None:
+    world.complete(world.open(extra_body={"tier": "x"}))
+    (job,) = world.host.jobs.values()
+    assert job.body["metadata"]["sweep_key"] == "k"
+    assert job.body["seed"] == 7
+    assert job.body["tier"] == "x"
+    assert job.body["method"] == {
+        "type": "supervised",
+        "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 8}},
+    }
+
+
+def test_our_server_hears_the_labels(world: World) -> None:
+    world.complete(world.open(host="server", model="babbage-002"), model="babbage-002")
+    (job,) = world.host.jobs.values()
+    assert job.body["task"]["labels"] == list(LABELS)
+    assert job.body["task"]["keep_metric"] == "valid_loss"
+
+
+# -------------------------------------------------------------------------------------------------------------- secrets
+def test_the_key_is_nowhere(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """After a run with every kind of failure, neither the workspace nor logs nor failures hold the key."""
+    caplog.set_level(logging.DEBUG)
+    texts: list[str] = []
+
+    def echoing(status: int) -> Callable[[str, str], Said | None]:
+        return lambda operation, moment: refused(status, f"bad key {KEY}, headers: Bearer {KEY}")
+
+    for status in (400, 401, 403, 404, 409, 422, 429, 500):
+        backend = world.open(f"w{status}", patience_s=1.0)
+        world.host.fault = echoing(status)
+        try:
+            world.drain(backend, backend.submit(world.request()), hours=0.2)
+        except (BackendError, AssertionError) as error:
+            texts.append(f"{error!r} {error.__cause__!r} {getattr(error, 'failure', '')}")
+        try:
+            backend.predict("base-chat", world.prompts, PredictOptions())
+        except BackendError as error:
+            texts.append(f"{error!r} {error.__cause__!r} {error.failure}")
+        world.host.fault = lambda operation, moment: None
+        backend.close()
+    assert len(texts) > 8
+    for each in world.folder.rglob("*"):
+        if each.is_file():
+            assert KEY.encode() not in each.read_bytes(), each
+    assert KEY not in " ".join(texts)
+    assert KEY not in caplog.text
+    assert sqlite3.connect(world.folder / "w500" / "hosted" / "journal.sqlite").execute("SELECT 1").fetchone()
