@@ -351,7 +351,7 @@ def test_the_tokens_that_the_host_counted_make_the_next_estimate(world: World) -
     assert "as the host counted" in estimate.basis
 
 
-# --------------------------------------------------------------------------------------------------------- stop, discard
+# -------------------------------------------------------------------------------------------------------- stop, discard
 def started(world: World, backend: HostedBackend, **request: Any) -> Handle:
     handle = backend.submit(world.request(**request))
     while not any(isinstance(each, Measured) for each in backend.events(handle, 0)):
@@ -546,7 +546,7 @@ def test_a_deployment_that_a_killed_process_left_is_found(world: World) -> None:
     assert isinstance(end, Finished)
     backend.predict(end.model, world.prompts, PredictOptions(labels=LABELS))
     successor = world.open(host="azure", base_url="http://host/v1", deployment=AZURE)
-    assert [each.kind for each in successor.cleaning.listing(["k"])][0] == "deployment"
+    assert next(iter(successor.cleaning.listing(["k"]))).kind == "deployment"
     successor.discard(handle)
     assert world.host.deployments == {}
 

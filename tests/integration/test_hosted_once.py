@@ -140,7 +140,8 @@ class Schedule:
                 self.backend._journal.close()  # the operating system does that
             self.backend = self.open()
         except BackendError as error:
-            assert error.failure.kind.retryable, error.failure
+            if not error.failure.kind.retryable:
+                raise
 
     def run(self, keys: list[str]) -> None:
         for _ in range(40):

@@ -151,7 +151,7 @@ class ScriptedHost:
         self._count = 0
         self._lock = threading.RLock()
 
-    # ---------------------------------------------------------------------------------------------------------- dispatch
+    # --------------------------------------------------------------------------------------------------------- dispatch
     def answer(self, asked: Asked) -> Said:
         with self._lock:
             return self._answer(asked)
@@ -240,7 +240,7 @@ class ScriptedHost:
         self._count += 1
         return f"{prefix}{self._count:06d}"
 
-    # ------------------------------------------------------------------------------------------------------------- files
+    # ------------------------------------------------------------------------------------------------------------ files
     def _upload(self, asked: Asked) -> Said:
         head = f"Content-Type: {asked.headers['content-type']}\r\n\r\n".encode()
         message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + asked.body)
@@ -283,7 +283,7 @@ class ScriptedHost:
         self.contents.pop(id_)
         return said({"id": id_, "object": "file", "deleted": True})
 
-    # -------------------------------------------------------------------------------------------------------------- jobs
+    # ------------------------------------------------------------------------------------------------------------- jobs
     def _create(self, body: dict[str, Any]) -> Said:
         for name in ("training_file", "validation_file"):
             if body.get(name) not in self.files:
@@ -449,7 +449,7 @@ class ScriptedHost:
         job.status = "paused"
         return said(self.shown(job))
 
-    # ------------------------------------------------------------------------------------------------------------ models
+    # ----------------------------------------------------------------------------------------------------------- models
     def _delete_model(self, name: str) -> Said:
         if name not in self.models:
             return refused(404, f"The model '{name}' does not exist", "model_not_found")
@@ -506,7 +506,7 @@ class ScriptedHost:
             }
         return {"index": index, "text": best, "logprobs": logprobs, "finish_reason": "stop"}
 
-    # ----------------------------------------------------------------------------------------------- Azure's control plane
+    # -------------------------------------------------------------------------------------------- Azure's control plane
     def _control_plane(self, asked: Asked, path: str) -> Said:
         if asked.headers.get("authorization") != "Bearer management-token-0123456789":
             return said({"error": {"code": "InvalidAuthenticationToken", "message": "token"}}, 401)
@@ -533,7 +533,7 @@ def _pattern(path: str) -> str:
     return "/".join("*" if part.startswith(("ftjob-", "file-", "result-", "ft:")) else part for part in parts)
 
 
-# ----------------------------------------------------------------------------------------------------------------- carriers
+# ------------------------------------------------------------------------------------------------------------- carriers
 class InMemory(httpx2.BaseTransport):
     """Carries requests of the genuine client to a host in this process."""
 

@@ -146,7 +146,7 @@ def test_what_was_told_is_never_told_again_or_revised() -> None:
 
 
 def test_an_evaluation_may_follow_the_running_values_of_its_step() -> None:
-    first = told(seen(LOG[:3] + [metrics(4)]))
+    first = told(seen([*LOG[:3], metrics(4)]))
     second = told(seen(LOG[:4]), before=first)
     assert [(each.step, each.scope) for each in second] == [(4, "evaluation")]
 

@@ -124,8 +124,8 @@ def test_a_result_file_in_its_dialects(content: bytes) -> None:
 
 
 def test_azure_columns_are_the_same_measurements() -> None:
-    text = "step,train_loss,train_mean_token_accuracy,valid_loss,validation_mean_token_accuracy,full_valid_loss\n3,1,2,3,4,5\n"
-    assert results.read(text.encode(), ALIASES) == [
+    names = "step,train_loss,train_mean_token_accuracy,valid_loss,validation_mean_token_accuracy,full_valid_loss"
+    assert results.read(f"{names}\n3,1,2,3,4,5\n".encode(), ALIASES) == [
         {
             "step": 3.0,
             "train_loss": 1.0,
