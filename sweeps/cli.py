@@ -21,6 +21,7 @@ from click.shell_completion import get_completion_class
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
+from backends import credentials
 from sweeps.errors import Problem, SweepError, SweepInterruptedError, UserInputError
 from sweeps.places import Places
 
@@ -125,6 +126,7 @@ def cli(context: click.Context, root: Path) -> None:
 
     Exit codes: 0 done, 1 something failed, 2 what you wrote is wrong, 130 stopped with Ctrl-C.
     """
+    credentials.hand_in(os.environ)
     context.obj = Places(root.absolute())
 
 

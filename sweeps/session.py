@@ -28,7 +28,7 @@ from backends.contract import (
     Stopped,
 )
 from search_spaces.catalogue import Catalogue
-from sweeps import steering
+from sweeps import breaker, steering
 from sweeps.errors import SweepError
 from sweeps.finals import FinalsResult
 from sweeps.fit import Advice, LearningCurve, advice_from, hopeless, judge
@@ -36,10 +36,6 @@ from sweeps.plan import SweepPlan
 from sweeps.record import FitVerdict, Spend, StoppedBy, Trial, TrialState, leaderboard
 from sweeps.steering import Change
 from sweeps.study import NoTrial, Study
-
-ALIKE_FAILURES = 3
-"""So many trials that fail with the same message, before any other succeeded, end the sweep: the next would, too."""
-
 
 class End(StrEnum):
     """Why a sweep ended."""
@@ -146,7 +142,7 @@ class Session:
         self._running: dict[int, _Running] = {}
         self.staged_trials = 0
         self._exhausted = self._space_is_used_up = False
-        self._failures: list[str] = []
+        self._failures: list[Failure] = []
         self._changes = study.steering
         self._space = plan.space
         if self._changes:
@@ -421,11 +417,10 @@ class Session:
         if failure.kind.retryable and self.study.attempts(trial) <= self.plan.spec.search.retries:
             self.study.retry(trial)
             return
-        self._failures.append(failure.message)
-        alike = self._failures[-ALIKE_FAILURES:]
-        if len(alike) == ALIKE_FAILURES and len(set(alike)) == 1:
+        self._failures.append(failure)
+        if breaker.trips(self._failures):
             self.end = End.FAILED
-            message = f"{ALIKE_FAILURES} trials in a row failed alike: {failure.message}"
+            message = f"{breaker.ALIKE_FAILURES} trials in a row failed alike: {failure.message}"
             self.error = SweepError(message, failure.detail or "fix the cause, then run the same command again")
         elif failure.kind is FailureKind.USER:
             self.end = End.FAILED

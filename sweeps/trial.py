@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from typing import Any
 
 from ray import tune
 
-from backends import registry
+from backends import credentials, registry
 from backends.contract import (
     Backend,
     BackendError,
@@ -35,6 +36,7 @@ REPORT_EVERY_S = 2.0
 @cache
 def _backend(backend_type: str, options: str, workspace: str, cpus: float, gpus: float) -> Backend:
     """Open the backend once a worker process: what it has loaded stays warm from trial to trial."""
+    credentials.hand_in(os.environ)  # a worker's own, so that no secret travels through Ray
     backend = registry.load(backend_type)
     return backend.open(backend.options_model.model_validate_json(options), Path(workspace), Placement(cpus, gpus))
 
@@ -108,7 +110,8 @@ class TrialRunner(tune.Trainable):
                     case Measured(scope="evaluation", step=step, epoch=epoch, values=values) if step > 0:
                         self._evaluations += 1
                         self._objective = values.get(self._metric, float("nan"))
-                        if epoch < self._epochs:
+                        # what is not measured at every epoch says nothing to a scheduler before the end
+                        if epoch < self._epochs and self._metric in values:
                             self._evaluated = True
                             return
             if not self._backend.capabilities.in_process:

@@ -67,6 +67,7 @@ class HostedBackend:
         from backends.hosted.counting import Counting
         from backends.hosted.creation import Creation
         from backends.hosted.deployments import AzureDeployments, Deployments, NoDeployments
+        from backends.hosted.examination import Examination
         from backends.hosted.journal import Journal
         from backends.hosted.pacing import Pace
         from backends.hosted.prediction import Predictor
@@ -83,13 +84,18 @@ class HostedBackend:
         uploads = Uploads(self._service, journal, options.account, self._host.files, sleep)
         self._creation = Creation(options, self._service, journal, uploads, clock)
         self._counting = Counting(options, journal)
-        self._runs = Runs(options, self._service, journal, self._creation, self._counting, clock, sleep)
         self._deployments: Deployments = NoDeployments()
         if options.deployment is not None and (name := self._host.deployment_token) is not None:
             token = _secret(name, secrets, needed=True) or ""
             patience = Pace(options.patience_s, None, clock, sleep)
             self._deployments = AzureDeployments(options.deployment, token, journal, patience, clock, sleep, transport)
-        self._predictor = Predictor(options, self._service, journal, self._deployments, self._pace)
+        predictors = [
+            Predictor(options, self._service, journal, self._deployments, carry)
+            for carry in (self._pace.patiently, self._pace.once)
+        ]
+        self._predictor = predictors[0]
+        examination = Examination(predictors[1], self._deployments)
+        self._runs = Runs(options, self._service, journal, self._creation, self._counting, examination, clock, sleep)
         self._cleaning = Cleaning(options, self._service, journal, self._creation, self._deployments)
 
     @classmethod

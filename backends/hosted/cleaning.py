@@ -6,7 +6,7 @@ runs, so discarding one run leaves them; only a clean-up of everything removes t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,7 +53,12 @@ class Cleaning:
             for file in job.result_files:
                 self._service.delete_file(file)
         for model in dict.fromkeys(models):
-            self._remove_model(model)
+            if not self._serves_others(model, {run.id}):
+                self._remove_model(model)
+
+    def _serves_others(self, model: str, runs: Collection[str]) -> bool:
+        """Return whether a model is the result of another run, too, which is not discarded."""
+        return any(each.id not in runs and not each.discarded for each in self._journal.users_of_model(model))
 
     def _remove_model(self, model: str) -> None:
         self._deployments.remove(model)
@@ -67,9 +72,18 @@ class Cleaning:
                 raise
 
     def listing(self, keys: Sequence[str] | None = None) -> list[Remnant]:
-        """Return what is left of the runs with these keys (None: of the whole workspace), in the order of removal."""
+        """Return what is left of the runs with these keys (None: of the whole workspace), in the order of removal.
+
+        A model that is also the result of a run with another key is not among it.
+        """
         wanted = [each for each in self._journal.runs() if keys is None or each.key in keys]
-        found = [remnant for run in wanted for remnant in self._of(run)]
+        ids = {each.id for each in wanted}
+        found = [
+            remnant
+            for run in wanted
+            for remnant in self._of(run)
+            if remnant.kind not in {"model", "deployment"} or not self._serves_others(remnant.name, ids)
+        ]
         if keys is None:
             found += [
                 Remnant("data file", id_, None)

@@ -15,6 +15,7 @@ from typing import Any
 from backends.contract import (
     Charged,
     Checkpointed,
+    Evaluation,
     Event,
     Failed,
     Failure,
@@ -37,7 +38,8 @@ class Seen:
     """All that is known of a job at a moment.
 
     `heard` are the host's events, each with the time at which it was first heard. `whole`: the job has ended, and
-    everything that the host will say of it is here. `lost`: why it is given up, where it is.
+    everything that the host will say of it is here. `lost`: why it is given up, where it is. `examined`: the trained
+    model is asked the validation set after the end, so the last evaluation waits for `answers`, what came out.
     """
 
     job: RemoteJob
@@ -48,6 +50,8 @@ class Seen:
     now: float = 0.0
     whole: bool = False
     lost: Failure | None = None
+    examined: bool = False
+    answers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,22 @@ def steps_per_epoch(told: Sequence[Event]) -> float | None:
     return points[-1].step / points[-1].epoch if points else None
 
 
+def kept_values(told: Sequence[Event], wanted: Evaluation) -> dict[int, float]:
+    """Return the values, by step, of the metric that decides which state is kept."""
+    return {
+        each.step: each.values[wanted.keep_metric]
+        for each in told
+        if isinstance(each, Measured) and each.scope == "evaluation" and wanted.keep_metric in each.values
+    }
+
+
+def best(models: Mapping[int, str], values: Mapping[int, float], wanted: Evaluation) -> str | None:
+    """Return the model of the step with the best value, the earlier one on a tie; None where none has a finite one."""
+    sign = -1 if wanted.keep_maximum else 1
+    scored = [(sign * values[step], step) for step in models if math.isfinite(values.get(step, math.nan))]
+    return models[min(scored)[1]] if scored else None
+
+
 class _Course:
     def __init__(
         self, request: TrainingRequest, host: Profile, tariff: Tariff, emitted: Sequence[Event], seen: Seen
@@ -100,9 +120,11 @@ class _Course:
                 if over:
                     yield from self._end()
                 return
+            self._started = True
             yield Started(self._resolved())
         yield from self._measurements(math.inf if over else self._settled())
         if over:
+            yield from self._unplaced_answers()
             yield from self._end()
 
     # ------------------------------------------------------------------------------------------------------------ start
@@ -126,7 +148,10 @@ class _Course:
     def _settled(self) -> float:
         """Return the last step that is told now: what came before it has had its time to arrive."""
         before = self._seen.now - self._host.jobs.settle_s
-        return max((step for step, each in self._points.items() if each.at <= before), default=-1)
+        settled = max((step for step, each in self._points.items() if each.at <= before), default=-1)
+        if self._seen.examined and self._total is not None:
+            return min(settled, self._total - 1)
+        return settled
 
     def _measurements(self, last: float) -> Iterator[Event]:
         models = {each.step: each for each in self._seen.checkpoints if each.model}
@@ -146,8 +171,19 @@ class _Course:
 
     def _evaluation(self, step: int, point: _Point) -> Iterator[Event]:
         values = _named(point.values, self._host.metrics.evaluation)
+        if step == max(self._points, default=None):
+            values |= self._seen.answers
         if values and not self._has(Measured, step):
             yield self._tell(Measured(step, self._epoch_of(step, point, whole=True), values, "evaluation"))
+
+    def _unplaced_answers(self) -> Iterator[Event]:
+        """Yield the answers' scores where they could not join the last evaluation: it was told, or never measured."""
+        answers = self._seen.answers
+        told = (each.values.items() for each in self._told if isinstance(each, Measured))
+        placed = not answers or any(answers.items() <= each for each in told)
+        if not placed:
+            epoch = max(self._epoch, float(self._n_epochs or 1))
+            yield self._tell(Measured(max(self._step, 1), epoch, answers, "evaluation"))
 
     def _has(self, kind: type[Measured | Checkpointed], step: int) -> bool:
         """Return whether an evaluation, or a checkpoint, of this step was told."""
@@ -215,7 +251,9 @@ class _Course:
     def _charge(self, *, succeeded: bool, failed: bool) -> Iterator[Event]:
         tokens, estimated = self._seen.job.trained_tokens, False
         if tokens is None:
-            epochs = float(self._n_epochs or self._epoch) if succeeded else self._epoch
+            # the host went on after the last word that was heard: the epoch under way counts in full
+            under_way = math.floor(self._epoch) + 1.0 if self._started else 0.0
+            epochs = float(self._n_epochs or self._epoch) if succeeded else min(under_way, self._n_epochs or math.inf)
             tokens, estimated = math.ceil(epochs * self._tariff.tokens_per_epoch), True
         price = 0.0 if failed and self._host.jobs.failed_is_free else self._tariff.usd_per_million_tokens
         if self._tariff.usd_per_million_tokens is None:
@@ -230,18 +268,10 @@ class _Course:
             return final
         wanted = self._request.evaluation
         models = {each.step: each.model for each in self._seen.checkpoints if each.model}
-        values = {
-            each.step: each.values[wanted.keep_metric]
-            for each in self._told
-            if isinstance(each, Measured) and each.scope == "evaluation" and wanted.keep_metric in each.values
-        }
+        values = kept_values(self._told, wanted)
         if final is not None and values:
             models[max(values)] = final
-        scored = [(values[step], step) for step in models if math.isfinite(values.get(step, math.nan))]
-        if not scored:
-            return final or (models[max(models)] if models else None)
-        sign = -1 if wanted.keep_maximum else 1
-        return models[min(scored, key=lambda each: (sign * each[0], each[1]))[1]]
+        return best(models, values, wanted) or final or (models[max(models)] if models else None)
 
 
 def _points(metrics: Metrics, seen: Seen) -> tuple[dict[int, _Point], float | None]:
@@ -298,6 +328,6 @@ def _positive(value: object) -> int | None:
 
 
 def _last_words(heard: Sequence[tuple[float, Mapping[str, Any]]]) -> str:
-    """Return the last complaint in the log: a job may fail with an empty error of its own."""
-    errors = [event for _, event in heard if event.get("level") == "error"]
+    """Return the last complaint in the log: a job may fail with an empty error of its own, or its model be blocked."""
+    errors = [event for _, event in heard if event.get("level") == "error" or (event.get("data") or {}).get("blocked")]
     return str(max(errors, key=lambda each: each.get("created_at", 0.0))["message"]) if errors else ""

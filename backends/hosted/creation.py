@@ -13,8 +13,8 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from backends.contract import DataFile, Dataset, TrainingRequest
-from backends.hosted.examples import Form, Written, write
+from backends.contract import DataFile, Dataset, FailureKind, TrainingRequest
+from backends.hosted.examples import Form, Written, as_trained, write
 from backends.hosted.failures import ServiceError
 from backends.hosted.journal import Journal, Run
 from backends.hosted.options import HostedOptions
@@ -24,6 +24,8 @@ from backends.hosted.uploads import Uploads
 METADATA_RUN = "sweep_run"
 METADATA_KEY = "sweep_key"
 SUFFIX_PREFIX = "sw"
+
+DAY_S = 86400.0
 
 LOOK_AGAIN_S = 5.0
 """How soon a host is asked again for what takes it a moment: a file that it checks, a job that it may be creating."""
@@ -71,6 +73,9 @@ class Creation:
                 return None
         if run.stop:
             return NoJob()
+        if (room_at := self._room_at(now)) > now:
+            self._journal.note(run.id, not_before=room_at)
+            return None
         request = run.training_request()
         files = self._files(request)
         if files is None:
@@ -83,8 +88,22 @@ class Creation:
         except ServiceError as error:
             # the grace counts from the end of the request: the host may have begun with it late
             self._journal.note(run.id, attempted_at=self._clock() if error.ambiguous else None)
+            if error.failure.kind is FailureKind.QUOTA and error.wait_s:
+                self.leave_alone(error.wait_s)
             raise
         return self._adopted(run, job.id)
+
+    def leave_alone(self, seconds: float) -> None:
+        """Create nothing for so long, for any run: a limit of the account is reached."""
+        self._journal.leave_alone(self._options.account, self._clock() + seconds)
+
+    def _room_at(self, now: float) -> float:
+        """Return from when on the account's limits, as far as they are known, leave room for another job."""
+        room_at = self._journal.left_alone_until(self._options.account)
+        per_day = self._options.jobs_per_day or self._jobs.max_per_day
+        if per_day is not None and len(recent := self._journal.creations_since(now - DAY_S)) >= per_day:
+            room_at = max(room_at, recent[-per_day] + DAY_S)
+        return room_at
 
     def look_up(self, run: str) -> RemoteJob | None:
         """Return the run's job at the host. Should there ever be several, all but the first are cancelled."""
@@ -110,7 +129,7 @@ class Creation:
         return None if longest is None else f"{SUFFIX_PREFIX}{run}"[:longest]
 
     def _adopted(self, run: Run, job: str) -> str:
-        self._journal.note(run.id, job=job, attempted_at=None)
+        self._journal.note(run.id, job=job, created_at=self._clock(), attempted_at=None)
         return job
 
     def _files(self, request: TrainingRequest) -> tuple[str, str] | None:
@@ -145,8 +164,8 @@ class Creation:
             fields["hyperparameters"] = values
         extra: dict[str, Any] = {**self._options.profile.extra_body, **self._options.extra_body}
         if self._jobs.task_extension:
-            evaluation = dataclasses.asdict(request.evaluation)
-            extra["task"] = {"labels": list(request.dataset.labels), "stop": request.dataset.stop, **evaluation}
+            labels, stop = as_trained(request.dataset, form_of(request, self._options))
+            extra["task"] = {"labels": labels, "stop": stop, **dataclasses.asdict(request.evaluation)}
         return fields, extra
 
 

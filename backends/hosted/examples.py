@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backends.contract import BackendError, DataFile, Failure, FailureKind
+from backends.contract import BackendError, DataFile, Dataset, Failure, FailureKind
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -111,6 +111,13 @@ def as_message(completion: str, stop: str) -> str:
     """Return a completion as the content of a message."""
     text = completion.removesuffix(stop) if stop else completion
     return text.removeprefix(" ")
+
+
+def as_trained(dataset: Dataset, form: Form) -> tuple[list[str], str]:
+    """Return the labels and the stop sequence as they stand in the files that a host is given."""
+    if form.chat and dataset.layout == "completion":
+        return as_spoken(dataset.labels, form), ""
+    return list(dataset.labels), dataset.stop
 
 
 def as_spoken(labels: Sequence[str], form: Form) -> list[str]:

@@ -1,7 +1,8 @@
 """What must survive the process, in one SQLite file of the workspace: uploads, runs, numbered events, answers.
 
 What is about to be done is written before it is done. All of it survives the death of every process; that a job is
-about to be created, which may cost money twice if it is forgotten, also survives a power failure. Processes share the file; who acts for a run holds its lock, which the operating system lets go when the process dies.
+about to be created, which may cost money twice if it is forgotten, also survives a power failure. Processes share the
+file; who acts for a run holds its lock, which the operating system lets go when the process dies.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY, key TEXT NOT NULL, request TEXT NOT NULL, submitted_at REAL NOT NULL,
     job TEXT,                        -- the host's name for it, once it is known
+    created_at REAL,                 -- when the job was created or adopted
     attempted_at REAL,               -- when its creation was last tried, while nobody knows how that ended
     not_before REAL NOT NULL DEFAULT 0,  -- the host is left alone until then
     failures INTEGER NOT NULL DEFAULT 0, -- in a row
@@ -48,11 +50,14 @@ CREATE TABLE IF NOT EXISTS events (
 CREATE TABLE IF NOT EXISTS heard (   -- the host's own events, as they came
     run TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, event TEXT NOT NULL, PRIMARY KEY (run, id)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS models (name TEXT PRIMARY KEY, run TEXT NOT NULL, step INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS models (  -- a model may serve several runs
+    name TEXT NOT NULL, run TEXT NOT NULL, step INTEGER NOT NULL, PRIMARY KEY (name, run)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS uploads (
     account TEXT NOT NULL, purpose TEXT NOT NULL, sha256 TEXT NOT NULL, file TEXT,
     PRIMARY KEY (account, purpose, sha256)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS limits (account TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tokens (
     model TEXT NOT NULL, sha256 TEXT NOT NULL, per_epoch REAL NOT NULL, PRIMARY KEY (model, sha256)
 ) WITHOUT ROWID;
@@ -70,6 +75,7 @@ class Run:
     request: str
     submitted_at: float
     job: str | None
+    created_at: float | None
     attempted_at: float | None
     not_before: float
     failures: int
@@ -219,10 +225,34 @@ class Journal:
         rows = self._execute("SELECT name FROM models WHERE run = :run ORDER BY step, name", {"run": run})
         return [name for (name,) in rows]
 
-    def run_of_model(self, name: str) -> Run | None:
-        """Return the run that made a model."""
-        rows = self._execute("SELECT run FROM models WHERE name = :name", {"name": name})
-        return self.run(rows[0][0]) if rows else None
+    def users_of_model(self, name: str) -> list[Run]:
+        """Return the runs that have a model as theirs: the one that made it and those that it serves, discarded last."""
+        rows = self._execute(
+            "SELECT runs.* FROM models JOIN runs ON runs.id = models.run WHERE models.name = :name "
+            "ORDER BY discarded, submitted_at",
+            {"name": name},
+        )
+        return [_run(row) for row in rows]
+
+    # ----------------------------------------------------------------------------------------------------------- limits
+    def leave_alone(self, account: str, until: float) -> None:
+        """Note that an account has reached a limit: nothing is created there before `until`."""
+        self._execute(
+            "INSERT INTO limits VALUES (:account, :until) ON CONFLICT DO UPDATE SET until = max(until, :until)",
+            {"account": account, "until": until},
+        )
+
+    def left_alone_until(self, account: str) -> float:
+        """Return until when nothing is created for an account."""
+        rows = self._execute("SELECT until FROM limits WHERE account = :account", {"account": account})
+        return rows[0][0] if rows else 0.0
+
+    def creations_since(self, moment: float) -> list[float]:
+        """Return when jobs were created after a moment, in order."""
+        rows = self._execute(
+            "SELECT created_at FROM runs WHERE created_at > :moment ORDER BY created_at", {"moment": moment}
+        )
+        return [at for (at,) in rows]
 
     # --------------------------------------------------------------------------------------------- uploads and counting
     def uploaded(self, account: str, purpose: str, sha256: str) -> str | None:

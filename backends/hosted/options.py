@@ -39,7 +39,7 @@ class HostedOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     host: str = Field(
-        default="openai", description="a profile: openai, azure, azure-legacy, nebius, server, compatible"
+        default="openai", description="a profile: openai, azure, azure-legacy, nebius, local, compatible"
     )
     model: str = Field(description="the base model to fine-tune, as the host names it")
     base_url: str | None = Field(default=None, description="the address of the API, where the host has no fixed one")
@@ -59,6 +59,7 @@ class HostedOptions(BaseModel):
     price_per_million_tokens: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="in USD")
     tokenizer: str | None = Field(default=None, description="path of a tokenizer.json that counts as the host does")
     max_concurrent: int | None = Field(default=None, ge=1)
+    jobs_per_day: int | None = Field(default=None, ge=1, description="no more creations than that within 24 hours")
     poll_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     stop: Literal["cancel", "pause"] | None = None
     stall_s: float | None = Field(default=None, gt=0, description="a job without a sign of life for so long is lost")
@@ -67,6 +68,12 @@ class HostedOptions(BaseModel):
     )
     patience_s: float = Field(default=3600.0, ge=0, description="how long a host may be out of reach without a failure")
     requests_per_minute: float | None = Field(default=None, gt=0, description="of predictions")
+    ask_labels: bool = Field(
+        default=True, description="ask each trained model the validation set, where the host does not score labels"
+    )
+    epoch_ladder: Literal["off", "on"] = Field(
+        default="off", description="on: the earlier epochs of a job serve as results of runs with fewer epochs"
+    )
     deployment: AzureDeployment | None = None
 
     @field_validator("host")

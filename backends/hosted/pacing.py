@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from backends.hosted.failures import ServiceError
 
@@ -13,6 +13,14 @@ LONGEST_PAUSE_S = 120.0
 """Of our own choosing; a host that says how long to wait is always waited for so long, however long that is."""
 
 _Answer = TypeVar("_Answer")
+
+
+class Carrying(Protocol):
+    """A way to carry out a call: patiently, or once."""
+
+    def __call__(self, call: Callable[[], _Answer], /) -> _Answer:
+        """Return what the call returns."""
+        ...
 
 
 def pause_s(failures: int, asked_s: float | None) -> float:
@@ -45,9 +53,8 @@ class Pace:
         """
         failures, patience_s = 0, self._patience_s
         while True:
-            self._wait_for_turn()
             try:
-                return call()
+                return self.once(call)
             except ServiceError as error:
                 failures += 1
                 pause = pause_s(failures, error.wait_s)
@@ -56,6 +63,11 @@ class Pace:
                     raise
                 with self._lock:
                     self._next = max(self._next, self._clock() + pause)
+
+    def once(self, call: Callable[[], _Answer]) -> _Answer:
+        """Return what the call returns when its turn has come. Raises its ServiceError: the caller waits."""
+        self._wait_for_turn()
+        return call()
 
     def _wait_for_turn(self) -> None:
         while True:

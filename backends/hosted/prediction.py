@@ -15,7 +15,7 @@ from backends.hosted.deployments import Deployments
 from backends.hosted.examples import Form, as_question, as_spoken
 from backends.hosted.journal import Journal
 from backends.hosted.options import HostedOptions
-from backends.hosted.pacing import Pace
+from backends.hosted.pacing import Carrying
 from backends.hosted.service import Service
 
 LONGEST_LABEL_TOKENS = 16
@@ -26,10 +26,10 @@ class Predictor:
     """Answers prompts with models of one host; what was answered once is kept in the journal."""
 
     def __init__(
-        self, options: HostedOptions, service: Service, journal: Journal, deployments: Deployments, pace: Pace
+        self, options: HostedOptions, service: Service, journal: Journal, deployments: Deployments, carry: Carrying
     ) -> None:
         self._options, self._service, self._journal = options, service, journal
-        self._deployments, self._pace = deployments, pace
+        self._deployments, self._carry = deployments, carry
         self._inference = options.profile.inference
 
     def predict(self, model: str, prompts: Sequence[Mapping[str, Any]], options: PredictOptions) -> list[Prediction]:
@@ -44,7 +44,7 @@ class Predictor:
         return [_prediction(kept[name]) for name in names]
 
     def _form(self, model: str, options: PredictOptions) -> Form:
-        run = self._journal.run_of_model(model)
+        run = next(iter(self._journal.users_of_model(model)), None)
         if run is not None and run.discarded:
             raise BackendError(Failure(FailureKind.USER, f"the model {model} was discarded"))
         base = self._options.model if run is None else base_model(run.training_request())
@@ -109,7 +109,8 @@ class Predictor:
             fields |= {"logprobs": True, "top_logprobs": self._inference.chat_alternatives}
         if options.stop and not spoken:
             fields["stop"] = options.stop
-        choice = self._pace.patiently(lambda: self._service.chat(fields))["choices"][0]
+        fields |= self._allowed(spoken)
+        choice = self._carry(lambda: self._service.chat(fields))["choices"][0]
         text = str((choice.get("message") or {}).get("content") or "")
         return _judged(text, scoring.chat_tokens(choice) if scored else [], spoken, options)
 
@@ -127,6 +128,7 @@ class Predictor:
             fields["logprobs"] = self._inference.completion_alternatives
         if options.stop and not labels:
             fields["stop"] = options.stop
+        fields |= self._allowed(labels)
         choices = self._choices(fields, len(prompts))
         return [
             _judged(str(each.get("text") or ""), scoring.completion_tokens(each) if scored else [], labels, options)
@@ -148,8 +150,12 @@ class Predictor:
         values = [min(0.0, scoring.of_echo(prompt, each["logprobs"])) for each in choices]
         return [labels[values.index(max(values))], values]
 
+    def _allowed(self, labels: Sequence[str]) -> dict[str, Any]:
+        """Return the field by which our own server learns which answers there are."""
+        return {"extra_body": {"labels": list(labels)}} if labels and self._options.profile.jobs.task_extension else {}
+
     def _choices(self, fields: Mapping[str, Any], expected: int) -> list[Mapping[str, Any]]:
-        choices = self._pace.patiently(lambda: self._service.complete(fields))["choices"]
+        choices = self._carry(lambda: self._service.complete(fields))["choices"]
         if len(choices) != expected:
             message = f"the host gave {len(choices)} answers to {expected} prompts"
             raise BackendError(Failure(FailureKind.BUG, message, "set prompts_per_request of its profile to 1"))

@@ -104,6 +104,7 @@ class Jobs(Sourced):
     request was sent or broke off, and not created again before. `events_newest_first`: reading may end at a page that
     is known. `settle_s`: measurements younger than this wait for stragglers. `stop`: what stopping does; `pause` keeps
     a checkpoint where it works and falls back to `cancel`. `final_model`: which state `fine_tuned_model` is.
+    `max_per_day`: creations within 24 hours; where nobody says, the host's refusals do.
     `failed_is_free`: a failed job is not charged. `task_extension`: jobs take the field `task`, by which `sweep
     serve` learns the labels, the stop sequence and what to evaluate. `evaluations_within_epoch` as in the capabilities.
     """
@@ -124,7 +125,6 @@ class Jobs(Sourced):
     failed_is_free: bool = False
     max_concurrent: int | None = None
     max_per_day: int | None = None
-    max_queued: int | None = None
     poll_s: float = 10.0
     task_extension: bool = False
     evaluations_within_epoch: bool = False
@@ -146,7 +146,7 @@ class Inference(Sourced):
     token_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     concurrency: int = 8
     prompts_per_request: int = 1
-    deployment: Literal["none", "azure"] = "none"
+    deployment: Literal["none", "control-plane"] = "none"
     models_listed: bool = True
     models_deletable: bool = True
 
@@ -175,7 +175,7 @@ class Profile(_Table):
     title: str
     source: str
     as_of: date
-    client: Literal["openai", "azure"] = "openai"
+    client: Literal["OpenAI", "AzureOpenAI"] = "OpenAI"
     base_url: str | None = None
     api_version: str | None = None
     api_key: str

@@ -7,6 +7,8 @@ lock, so that processes can share a workspace.
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -24,15 +26,22 @@ from backends.contract import (
 )
 from backends.hosted import course
 from backends.hosted.counting import Counting
+from backends.hosted.course import Seen
 from backends.hosted.creation import Creation, NoJob, base_model, run_id
-from backends.hosted.failures import ServiceError
+from backends.hosted.declaration import asks_labels
+from backends.hosted.examination import Examination
+from backends.hosted.failures import DAILY_WAIT_S, ServiceError
 from backends.hosted.journal import Journal, Run
+from backends.hosted.ladder import Ladder
 from backends.hosted.options import HostedOptions
 from backends.hosted.pacing import pause_s
+from backends.hosted.profile import Standing
 from backends.hosted.service import Service
 from backends.hosted.watching import Watch
 
 LOCK_WAIT_S = 30.0
+
+_log = logging.getLogger(__name__)
 
 _Answer = TypeVar("_Answer")
 
@@ -47,12 +56,14 @@ class Runs:
         journal: Journal,
         creation: Creation,
         counting: Counting,
+        examination: Examination,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
     ) -> None:
         self._options, self._host = options, options.profile
         self._service, self._journal = service, journal
-        self._creation, self._counting = creation, counting
+        self._creation, self._counting, self._examination = creation, counting, examination
+        self._ladder = Ladder(service, journal)
         self._watch = Watch(options, service, journal, clock)
         self._clock, self._sleep = clock, sleep
 
@@ -94,7 +105,18 @@ class Runs:
     def _pursue(self, run: Run) -> str | NoJob | None:
         if self._clock() < run.not_before:
             return None
-        return self._bearing(run.id, lambda: self._creation.pursue(run))
+        return self._bearing(run.id, lambda: None if self._is_part(run) else self._creation.pursue(run))
+
+    def _is_part(self, run: Run) -> bool:
+        """Return whether a longer run has served this one, which then is over and needs no job."""
+        if self._options.epoch_ladder == "off" or run.stop or run.attempted_at is not None:
+            return False
+        rung = self._ladder.rung_for(run)
+        if rung is None or self._creation.look_up(run.id) is not None:
+            return False
+        self._journal.keep_models(run.id, {rung.model: 0})
+        self._tell(run.id, rung.events)
+        return True
 
     # ---------------------------------------------------------------------------------------------------------- advance
     def advance(self, id_: str) -> None:
@@ -135,6 +157,11 @@ class Runs:
         if seen is None:
             return
         request = run.training_request()
+        if asks_labels(self._options) and request.dataset.labels:
+            asked = self._examined(run, request, seen)
+            if asked is None:
+                return
+            seen = asked
         price = self._options.usd_per_million_tokens(base_model(request))
         tariff = course.Tariff(price, self._counting.tokens_per_epoch(request).tokens)
         told = self._journal.events(run.id)
@@ -143,6 +170,23 @@ class Runs:
         if seen.job.trained_tokens and any(isinstance(each, Finished) for each in new):
             n_epochs = seen.job.hyperparameters.get("n_epochs", request.hyperparameters.get("n_epochs"))
             self._counting.learn(request, seen.job.trained_tokens, int(n_epochs or 0))
+        if any(isinstance(each, Failed) and each.failure.kind is FailureKind.QUOTA for each in new):
+            self._creation.leave_alone(DAILY_WAIT_S)  # who tries this run again waits, and the others too
+
+    def _examined(self, run: Run, request: TrainingRequest, seen: Seen) -> Seen | None:
+        """Return what was seen with the answers of the trained model; None while there are questions left.
+
+        A model that cannot be asked has been paid for all the same: it is the result, without these scores.
+        """
+        model = seen.job.model
+        if not seen.whole or seen.standing is not Standing.SUCCEEDED or model is None:
+            return dataclasses.replace(seen, examined=True)
+        try:
+            answers = self._bearing(run.id, lambda: self._examination.scores(request, model))
+        except BackendError as error:
+            _log.warning("the model %s was not asked the validation set: %s", model, error)
+            return seen
+        return None if answers is None else dataclasses.replace(seen, examined=True, answers=answers)
 
     def _tell(self, run: str, events: Sequence[Event]) -> None:
         self._journal.append(run, len(self._journal.events(run)), events)

@@ -94,7 +94,7 @@ class Service:
         common: dict[str, Any] = {"api_key": key, "max_retries": 0, "timeout": TIMEOUT_S, "http_client": http}
         self._client: OpenAI
         with translated(self.redact, "the client cannot be made"):
-            if self._host.client == "azure":
+            if self._host.client == "AzureOpenAI":
                 version = options.api_version or self._host.api_version
                 self._client = AzureOpenAI(azure_endpoint=options.address, api_version=version, **common)
             else:

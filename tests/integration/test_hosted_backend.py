@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import sqlite3
@@ -173,6 +174,42 @@ def test_a_daily_limit_is_waited_for_and_no_failure(world: World) -> None:
     assert world.host.asked.count(CREATE) == 4, "it is not asked before it is time"
 
 
+def test_a_limit_that_one_run_meets_holds_the_others_back(world: World) -> None:
+    world.host.fault = lambda operation, moment: (
+        refused(429, "rate-limited: 2 requests per day", "daily_rate_limit_exceeded") if operation == CREATE else None
+    )
+    backend = world.open()
+    for key in ("a", "b", "c"):
+        backend.submit(world.request(key))
+    assert world.host.asked.count(CREATE) == 1
+
+
+def test_a_job_that_fails_for_its_quota_makes_the_next_one_wait(world: World) -> None:
+    backend = world.open()
+    handle = backend.submit(world.request("first attempt"))
+    (job,) = world.host.jobs.values()
+    job.status, job.error = "failed", {"code": "exceeded_quota", "message": "too many jobs", "param": None}
+    end = world.drain(backend, handle)[-1]
+    assert isinstance(end, Failed)
+    assert end.failure.kind is FailureKind.QUOTA
+    began = world.now
+    again = backend.submit(world.request("second attempt"))
+    assert len(world.host.jobs) == 1
+    assert isinstance(world.drain(backend, again)[-1], Finished)
+    assert world.now - began >= 3600
+
+
+def test_no_more_jobs_a_day_than_the_user_allows(world: World) -> None:
+    backend = world.open(jobs_per_day=2)
+    began = world.now
+    for key in ("a", "b", "c"):
+        world.drain(backend, backend.submit(world.request(key)), hours=30)
+    created = sorted(each.created_at for each in world.host.jobs.values())
+    assert len(created) == 3
+    assert created[2] - created[0] >= 86400 - 1
+    assert created[1] - began < 3600
+
+
 def test_retry_after_is_honoured_however_long(world: World) -> None:
     asked_at: list[float] = []
 
@@ -223,7 +260,7 @@ def test_a_wrong_key_is_said_once_and_ends_nothing_that_runs(world: World) -> No
 def test_without_a_key_it_says_which_name_to_set(world: World) -> None:
     with pytest.raises(BackendError, match="OPENAI_API_KEY is not set"):
         world.open(secrets={})
-    world.open(host="server", secrets={})
+    world.open(host="local", secrets={})
 
 
 def test_a_host_out_of_reach_is_no_failure_until_patience_ends(world: World) -> None:
@@ -492,7 +529,7 @@ def test_without_probabilities_the_text_decides(world: World) -> None:
 
 
 def test_several_texts_are_one_question_where_the_host_takes_them(world: World) -> None:
-    backend = world.open(host="server", model="babbage-002")
+    backend = world.open(host="local", model="babbage-002")
     answers = backend.predict("babbage-002", world.prompts, PredictOptions(labels=LABELS))
     assert len(world.host.questions) == 1
     for line, answer in zip(world.prompts, answers, strict=True):
@@ -516,31 +553,147 @@ def test_an_interrupted_prediction_loses_little(world: World) -> None:
     assert done <= len(world.host.questions) <= 2 * len(world.prompts)
 
 
+def evaluated(events: list[Event]) -> list[Measured]:
+    return [each for each in events if isinstance(each, Measured) and each.scope == "evaluation"]
+
+
+def test_the_trained_model_is_asked_the_validation_set(world: World) -> None:
+    backend = world.open()
+    first, last = evaluated(world.complete(backend))
+    truth = [LABELS[n % 3] for n in range(6)]
+    (job,) = world.host.jobs.values()
+    told = backend.predict(world.host.final_model(job), world.prompts, PredictOptions(labels=LABELS))
+    right = sum(each.text == wanted for each, wanted in zip(told, truth, strict=True))
+    assert last.values["valid_accuracy"] == pytest.approx(right / 6)
+    assert {"valid_macro_f1", "valid_loss"} <= set(last.values)
+    assert "valid_accuracy" not in first.values, "there is no model of that epoch to ask"
+    assert len(world.host.questions) == 6, "what was asked for the evaluation is known afterwards"
+
+
+def test_a_large_validation_set_is_asked_in_portions(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backends.hosted.examination.PORTION", 4)
+    backend = world.open()
+    handle = backend.submit(world.request())
+    while not world.host.questions:
+        world.now += 5
+        assert not any(isinstance(each, TERMINAL) for each in backend.events(handle, 0))
+    assert len(world.host.questions) == 4
+    backend.close()
+    events = world.drain(world.open(), handle)
+    assert "valid_accuracy" in evaluated(events)[-1].values
+    assert len(world.host.questions) == 6
+
+
+def test_a_limit_of_questions_is_waited_for(world: World) -> None:
+    refusals = [0]
+
+    def fault(operation: str, moment: str) -> Said | None:
+        if operation == "POST chat/completions" and moment == "before" and refusals[0] < 6:
+            refusals[0] += 1
+            return refused(429, "slow down", "rate_limit_exceeded", **{"retry-after": "600"})
+        return None
+
+    world.host.fault = fault
+    began = world.now
+    events = world.complete(world.open())
+    assert "valid_accuracy" in evaluated(events)[-1].values
+    assert world.now - began >= 600
+
+
+def test_a_model_that_may_not_be_asked_is_a_result_all_the_same(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.host.fault = lambda operation, moment: (
+        refused(403, "no inference for you") if operation == "POST chat/completions" else None
+    )
+    events = world.complete(world.open())
+    assert isinstance(events[-1], Finished)
+    assert "valid_loss" in evaluated(events)[-1].values
+    assert "was not asked the validation set" in caplog.text
+
+
+def test_nothing_is_asked_where_the_user_or_the_data_do_not_want_it(world: World) -> None:
+    world.complete(world.open(ask_labels=False), key="a")
+    world.dataset = dataclasses.replace(world.dataset, labels=())
+    world.complete(world.open(), key="b")
+    assert world.host.questions == []
+
+
+# -------------------------------------------------------------------------------------------------------- epoch ladder
+def test_an_earlier_epoch_of_a_job_serves_as_the_result_of_a_shorter_run(world: World) -> None:
+    backend = world.open(epoch_ladder="on", ask_labels=False)
+    long = world.complete(backend, key="long", n_epochs=4)
+    short = world.complete(backend, key="short", n_epochs=3)
+    assert world.host.asked.count(CREATE) == 1
+    (started,) = (each for each in short if isinstance(each, Started))
+    assert started.resolved["n_epochs"] == 3
+    assert started.resolved["approximate"] is True
+    assert started.resolved["part_of"] == "long"
+    assert evaluated(short) == evaluated(long)[:3]
+    assert [each for each in short if isinstance(each, Charged)] == [Charged(0.0, 0)]
+    assert isinstance(short[-1], Finished)
+    assert short[-1].model.endswith(":ckpt-step-9")
+    assert backend.predict(short[-1].model, world.prompts, PredictOptions(labels=LABELS))
+
+
+def test_without_leave_or_where_anything_else_differs_a_run_has_its_own_job(world: World) -> None:
+    world.complete(world.open(), key="long", n_epochs=4)
+    world.complete(world.open(), key="without leave", n_epochs=3)
+    backend = world.open(epoch_ladder="on")
+    world.complete(backend, key="another batch", n_epochs=3, batch_size=6)
+    world.complete(backend, key="longer", n_epochs=5)
+    world.complete(backend, key="too early to be left", n_epochs=1, batch_size=6)
+    assert world.host.asked.count(CREATE) == 5
+
+
+def test_a_model_that_serves_two_runs_goes_with_the_last(world: World) -> None:
+    backend = world.open(epoch_ladder="on", ask_labels=False)
+    handles = {key: backend.submit(world.request(key, n_epochs=n)) for key, n in (("long", 4),)}
+    world.drain(backend, handles["long"])
+    handles["short"] = backend.submit(world.request("short", n_epochs=3))
+    end = world.drain(backend, handles["short"])[-1]
+    assert isinstance(end, Finished)
+    assert end.model not in {each.name for each in backend.cleaning.listing(["long"])}
+    backend.discard(handles["long"])
+    assert [each for each in world.host.models if "ckpt" in each and each not in world.host.deleted] == [end.model]
+    backend.discard(handles["short"])
+    assert end.model not in world.host.models
+
+
 AZURE = {"subscription": "s", "resource_group": "g", "account": "a"}
 
 
+def deployed(world: World) -> int:
+    return sum(each.startswith("PUT subscriptions/s/resourceGroups/g/providers/") for each in world.host.asked)
+
+
 def test_where_a_model_must_be_deployed_it_is_and_is_not_left(world: World) -> None:
+    with_manners(world.host, needs_deployment=True)
     world.host.deployment_polls = 3
     backend = world.open(host="azure", base_url="http://host/v1", deployment=AZURE)
-    end = world.complete(backend)[-1]
-    assert isinstance(end, Finished)
-    answers = backend.predict(end.model, world.prompts, PredictOptions(labels=LABELS))
+    events = world.complete(backend)
+    assert isinstance(events[-1], Finished)
+    assert "valid_accuracy" in evaluated(events)[-1].values
+    assert deployed(world) == 1
+    assert world.host.deployments == {}, "it ends with the last question"
+    options = PredictOptions(labels=LABELS)
+    answers = backend.predict(events[-1].model, [{"prompt": "something else"}], options)
     assert all(each.text in LABELS for each in answers)
-    assert len(world.host.deployments) == 1
-    assert (
-        world.host.asked.count(
-            "PUT subscriptions/s/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts/a/deployments/"
-            + next(iter(world.host.deployments))
-        )
-        == 1
-    )
-    backend.predict(end.model, world.prompts, PredictOptions(labels=LABELS))
+    assert (deployed(world), len(world.host.deployments)) == (2, 1)
+    backend.predict(events[-1].model, [{"prompt": "a third"}], options)
+    assert deployed(world) == 2
     backend.close()
     assert world.host.deployments == {}
 
 
+def test_where_nobody_says_where_to_deploy_no_label_is_asked(world: World) -> None:
+    with_manners(world.host, needs_deployment=True)
+    backend = world.open(host="azure", base_url="http://host/v1")
+    assert not {"valid_accuracy"} & set(backend.capabilities.metrics)
+    assert isinstance(world.complete(backend)[-1], Finished)
+    assert world.host.questions == []
+
+
 def test_a_deployment_that_a_killed_process_left_is_found(world: World) -> None:
-    backend = world.open(host="azure", base_url="http://host/v1", deployment=AZURE)
+    backend = world.open(host="azure", base_url="http://host/v1", deployment=AZURE, ask_labels=False)
     handle = backend.submit(world.request())
     end = world.drain(backend, handle)[-1]
     assert isinstance(end, Finished)
@@ -586,8 +739,19 @@ def test_what_a_job_says_of_its_trial(world: World) -> None:
     }
 
 
+def test_our_server_hears_the_labels_as_they_stand_in_the_files(world: World) -> None:
+    world.complete(world.open("chat", host="local", format="chat"), key="chat")
+    (job,) = world.host.jobs.values()
+    assert job.body["task"]["labels"] == ["red", "green", "blue"]
+    assert '"content": "red"' in world.host.contents[job.body["training_file"]].decode()
+    world.host.jobs.clear()
+    backend = world.open(host="local", model="babbage-002")
+    backend.predict("babbage-002", world.prompts, PredictOptions(labels=LABELS))
+    assert world.host.questions[-1]["labels"] == list(LABELS)
+
+
 def test_our_server_hears_the_labels(world: World) -> None:
-    world.complete(world.open(host="server", model="babbage-002"), model="babbage-002")
+    world.complete(world.open(host="local", model="babbage-002"), model="babbage-002")
     (job,) = world.host.jobs.values()
     assert job.body["task"]["labels"] == list(LABELS)
     assert job.body["task"]["keep_metric"] == "valid_loss"

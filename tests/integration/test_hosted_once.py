@@ -75,7 +75,14 @@ class Schedule:
         # where a host drops metadata, its profile says that the key travels in the suffix
         name = "openai" if manners.keeps_metadata else "nebius"
         self.options = HostedBackend.options_model.model_validate(
-            {"host": name, "base_url": "http://host/v1", "model": "base-chat", "create_grace_s": GRACE_S, "poll_s": 1}
+            {
+                "host": name,
+                "base_url": "http://host/v1",
+                "model": "base-chat",
+                "create_grace_s": GRACE_S,
+                "poll_s": 1,
+                "ask_labels": False,
+            }
         )
         self.workspace, self.dataset = workspace, dataset
         self.backend = self.open()

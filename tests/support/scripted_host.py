@@ -57,6 +57,7 @@ class Manners:
     repeats_events: bool = False
     waiting: str = "validating_files"
     says_trained_tokens: bool = True
+    needs_deployment: bool = False
 
 
 @dataclass
@@ -467,7 +468,8 @@ class ScriptedHost:
     def _complete(self, body: dict[str, Any], *, chat: bool) -> Said:
         self.questions.append(body)
         name = body["model"]
-        if name not in self.models and name not in self.deployments:
+        known = set(self.deployments) if self.manners.needs_deployment else self.models
+        if name not in known:
             return refused(404, f"The model '{name}' does not exist", "model_not_found")
         if chat:
             return said(

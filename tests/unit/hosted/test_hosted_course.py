@@ -234,7 +234,7 @@ def test_a_missing_value_is_absent_and_one_that_is_no_number_is_told() -> None:
 
 
 def test_where_a_host_says_null_for_what_is_no_number() -> None:
-    server = profile.load("server")
+    server = profile.load("local")
     log = [{**metrics(4), "data": {"step": 4, "epoch": 1.0, "full_valid_loss": None, "train_loss": None}}]
     events = of(told(seen(log), server), Measured)
     assert [each.scope for each in events] == ["step", "evaluation"]
@@ -292,14 +292,19 @@ def test_the_best_state_is_kept(losses: tuple[float, float], maximum: bool, kept
 
 
 def test_where_the_host_keeps_the_best_state_its_model_is_it() -> None:
-    server = profile.load("server")
+    server = profile.load("local")
     log = [evaluated(4, 0.4), evaluated(8, 0.5)]
     assert told(ended(log, checkpoints=CHECKPOINTS), server)[-1] == Finished("ft:final")
 
 
 def test_a_cancelled_job_is_stopped_and_what_was_spent_is_an_estimate() -> None:
+    """The epoch that was under way counts in full: nobody knows how far the host went after its last word."""
+    events = told(ended(LOG[:3], "cancelled"))
+    assert events[-2:] == [Charged(0.01, 1000, estimated=True), Stopped(None)]
     events = told(ended(LOG[:6], "cancelled"))
-    assert events[-2:] == [Charged(0.015, 1500, estimated=True), Stopped(None)]
+    assert events[-2:] == [Charged(0.02, 2000, estimated=True), Stopped(None)]
+    events = told(ended(LOG, "cancelled"))
+    assert events[-2:] == [Charged(0.02, 2000, estimated=True), Stopped(None)]
 
 
 def test_a_cancelled_job_that_never_trained_cost_nothing() -> None:
@@ -322,6 +327,44 @@ def test_a_failed_job_without_an_error_is_explained_by_its_log() -> None:
     words = [{"id": "x", "created_at": 9, "level": "error", "message": "moderation: refused", "data": {}}]
     event = told(ended(words, "failed"))[-1]
     assert "moderation: refused" in event.failure.message
+
+
+def test_a_model_that_moderation_blocked_is_explained_by_its_log() -> None:
+    data = {"blocked": True, "results": {"flagged": True}}
+    words = [{"id": "x", "created_at": 9, "level": "info", "message": "Moderation failed: violence", "data": data}]
+    event = told(ended(words, job=job("succeeded", model=None)))[-1]
+    assert isinstance(event, Failed)
+    assert event.failure.kind is FailureKind.USER
+    assert "violence" in event.failure.message
+
+
+# -------------------------------------------------------------------------------------------------------------- answers
+ANSWERS = {"valid_accuracy": 0.75, "valid_macro_f1": 0.7}
+
+
+def test_the_last_evaluation_waits_for_the_answers() -> None:
+    first = told(seen(LOG, examined=True))
+    assert [each.step for each in of(first, Measured) if each.scope == "evaluation"] == [4]
+    second = told(ended(examined=True, answers=ANSWERS), before=first)
+    (last,) = (each for each in of(second, Measured) if each.scope == "evaluation")
+    assert (last.step, last.epoch) == (8, 2.0)
+    assert last.values == {"valid_loss": pytest.approx(0.42), **ANSWERS}
+
+
+def test_a_run_that_was_stopped_does_not_wait_for_answers() -> None:
+    first = told(seen(LOG, examined=True))
+    second = told(ended(LOG, "cancelled", examined=True), before=first)
+    assert [each.step for each in of(second, Measured) if each.scope == "evaluation"] == [8]
+    assert isinstance(second[-1], Stopped)
+
+
+def test_answers_are_told_by_themselves_where_nothing_was_measured_or_it_was_told() -> None:
+    (alone,) = of(told(ended([], examined=True, answers=ANSWERS)), Measured)
+    assert (alone.epoch, alone.values) == (2.0, ANSWERS)
+    untotalled = [evaluated(n, 0.5, total=None) if n % 4 == 0 else metrics(n, None) for n in range(1, 9)]
+    first = told(seen(untotalled, examined=True))
+    second = told(ended(untotalled, examined=True, answers=ANSWERS), before=first)
+    assert [(each.step, each.values) for each in of(second, Measured)] == [(8, ANSWERS)]
 
 
 def test_where_failed_jobs_are_free_none_is_charged() -> None:

@@ -29,7 +29,7 @@ def sourced(host: Profile) -> list[Sourced]:
 
 
 def test_the_hosts_are_known() -> None:
-    assert set(HOSTS) == {"openai", "azure", "azure-legacy", "nebius", "server", "compatible"}
+    assert set(HOSTS) == {"openai", "azure", "azure-legacy", "nebius", "local", "compatible"}
 
 
 @pytest.mark.parametrize("name", HOSTS)
@@ -63,17 +63,17 @@ def test_the_standing_of_each_status(name: str) -> None:
 
 def test_no_code_asks_for_a_host_by_name() -> None:
     for each in resources.files("backends.hosted").iterdir():
-        if each.name.endswith(".py") and each.name not in {"options.py"}:
+        if each.name.endswith(".py"):
             text = each.read_text(encoding="utf-8")
             for name in HOSTS:
-                assert f'== "{name}"' not in text or name in {"azure"}, each.name
+                assert f'== "{name}"' not in text, each.name
 
 
 def test_the_server_takes_what_the_local_trainer_takes() -> None:
-    served = {each.name: each.declared() for each in profile.load("server").hyperparameters}
+    served = {each.name: each.declared() for each in profile.load("local").hyperparameters}
     assert served == {each.name: each for each in local._ALL if each.name != "base_model"}
-    assert set(profile.load("server").metrics.evaluation.values()) == set(local.capabilities("causal-lm").metrics)
-    assert profile.load("server").metrics.label_metrics == local.LABEL_METRICS
+    assert set(profile.load("local").metrics.evaluation.values()) == set(local.capabilities("causal-lm").metrics)
+    assert profile.load("local").metrics.label_metrics == local.LABEL_METRICS
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_only_what_differs_is_written_twice() -> None:
     assert tomllib.loads(text)["like"] == "azure"
     legacy, modern = profile.load("azure-legacy"), profile.load("azure")
     assert legacy.jobs == modern.jobs
-    assert (legacy.client, modern.client) == ("azure", "openai")
+    assert (legacy.client, modern.client) == ("AzureOpenAI", "OpenAI")
 
 
 def test_predictions_at_azure_need_a_place_to_deploy() -> None:
