@@ -37,6 +37,7 @@ from sweeps.record import FitVerdict, Spend, StoppedBy, Trial, TrialState, leade
 from sweeps.steering import Change
 from sweeps.study import NoTrial, Study
 
+
 class End(StrEnum):
     """Why a sweep ended."""
 

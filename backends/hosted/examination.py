@@ -1,4 +1,4 @@
-"""Measuring a trained model by what it answers: the label accuracy on the validation set, which most hosts do not score.
+"""Measuring a trained model by what it answers: label accuracy on the validation set, which most hosts do not score.
 
 The questions are asked a portion at a time, so that whoever waits for a run's events is not kept long; each answer is
 kept in the journal, so that none is asked for twice, whoever asks and however often it breaks off.

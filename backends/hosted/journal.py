@@ -226,7 +226,7 @@ class Journal:
         return [name for (name,) in rows]
 
     def users_of_model(self, name: str) -> list[Run]:
-        """Return the runs that have a model as theirs: the one that made it and those that it serves, discarded last."""
+        """Return the runs whose model this is: the one that made it, and those that it serves; discarded ones last."""
         rows = self._execute(
             "SELECT runs.* FROM models JOIN runs ON runs.id = models.run WHERE models.name = :name "
             "ORDER BY discarded, submitted_at",

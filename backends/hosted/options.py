@@ -38,9 +38,7 @@ class HostedOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    host: str = Field(
-        default="openai", description="a profile: openai, azure, azure-legacy, nebius, local, compatible"
-    )
+    host: str = Field(default="openai", description="a profile: openai, azure, azure-legacy, nebius, local, compatible")
     model: str = Field(description="the base model to fine-tune, as the host names it")
     base_url: str | None = Field(default=None, description="the address of the API, where the host has no fixed one")
     api_version: str | None = Field(default=None, description="Azure's api-version, for host azure-legacy")
