@@ -20,7 +20,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
 
-from backends.contract import Handle, event_from_json
+from backends.contract import Failure, FailureKind, Handle, event_from_json
 from sweeps.errors import SweepError
 from sweeps.plan import SweepPlan
 from sweeps.record import Trial
@@ -195,6 +195,8 @@ class _SessionCallback(_Unsaved, tune.Callback):
         handle = Handle(**result["handle"]) if result["handle"] else None
         events = [event_from_json(each) for each in json.loads(result.pop("events"))]
         self._session.observe(self._searcher.numbers[trial.trial_id], handle, result["first"], events)
+        if unfollowed := result.pop("unfollowed"):
+            self._session.unfollowed(Failure(**{**unfollowed, "kind": FailureKind(unfollowed["kind"])}))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._session.ended(self._searcher.numbers[trial.trial_id], TrialEnd.CRASH, _last_line(trial.get_error()))

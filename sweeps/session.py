@@ -224,6 +224,11 @@ class Session:
         """End the sweep because the engine failed; like `interrupt`, but no success."""
         self.end = self.end or End.FAILED
 
+    def unfollowed(self, failure: Failure) -> None:
+        """End the sweep because a run that goes on cannot be followed; its trial stays open for the next run."""
+        self.end = End.FAILED
+        self.error = SweepError(failure.message, failure.detail or "mend it, then run the same command again")
+
     def started(self, number: int) -> None:
         """Take in that a trial has got its worker."""
         if number in self._running:

@@ -19,6 +19,8 @@ from backends.contract import (
     BackendError,
     Event,
     Failed,
+    Failure,
+    FailureKind,
     Finished,
     Handle,
     Measured,
@@ -45,8 +47,8 @@ class TrialRunner(tune.Trainable):
     """Runs the trial that `config` describes (see `engine.trial_config`); reused for the next one by `reset_config`.
 
     A result carries `events` (JSON, numbered from `first`), the `handle`, how many `evaluations` there were, whether
-    the run has `ended`, and after an evaluation the first objective's value as `objective`, by which schedulers stop
-    trials; a trial that nothing may stop early leaves it out.
+    the run has `ended`, why it cannot be followed although it goes on (`unfollowed`), and after an evaluation the first
+    objective's value as `objective`, by which schedulers stop trials; a trial that nothing may stop early leaves it out.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -58,6 +60,7 @@ class TrialRunner(tune.Trainable):
         self._epochs = float("inf")
         self._handle: Handle | None = None
         self._ended = False
+        self._unfollowed: Failure | None = None
         self._early_failure: BackendError | None = None
         try:
             self._backend = _backend(
@@ -83,6 +86,7 @@ class TrialRunner(tune.Trainable):
             "handle": asdict(self._handle) if self._handle else None,
             "evaluations": self._evaluations,
             "ended": self._ended,
+            "unfollowed": asdict(self._unfollowed) if self._unfollowed else None,
             "done": self._ended,
         }
         if self._may_be_stopped and (self._ended or self._evaluated):
@@ -97,7 +101,7 @@ class TrialRunner(tune.Trainable):
         """
         self._evaluated = False
         due = time.monotonic() + REPORT_EVERY_S
-        while time.monotonic() < due:
+        while time.monotonic() < due and self._unfollowed is None:
             for event in self._fresh_events():
                 self._cursor += 1
                 yield event
@@ -124,6 +128,9 @@ class TrialRunner(tune.Trainable):
         try:
             return self._backend.events(self._handle, self._cursor)
         except BackendError as error:
+            if error.failure.kind is FailureKind.USER and not self._backend.capabilities.in_process:
+                self._unfollowed = error.failure  # a key that has expired, say: the service goes on with the run
+                return []
             return [Failed(error.failure)]
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

@@ -64,7 +64,7 @@ class HostedOptions(BaseModel):
     create_grace_s: float | None = Field(
         default=None, ge=0, allow_inf_nan=False, description="see `Jobs.create_grace_s` of the host's profile"
     )
-    patience_s: float = Field(default=3600.0, ge=0, description="how long a host may be out of reach without a failure")
+    patience_s: float = Field(default=3600.0, ge=0, description="how long a host may be out of reach before a job")
     requests_per_minute: float | None = Field(default=None, gt=0, description="of predictions")
     ask_labels: bool = Field(
         default=True, description="ask each trained model the validation set, where the host does not score labels"

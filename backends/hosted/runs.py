@@ -134,7 +134,7 @@ class Runs:
             try:
                 job = self._pursue(run)
             except BackendError as error:
-                if error.failure.kind.retryable:
+                if error.failure.kind.retryable or self.known(run.id).attempted_at is not None:
                     raise  # nobody knows whether there is a job: whoever asks again will find it, or create it
                 self._tell(run.id, [Failed(error.failure)])  # refused for good, so there is none
                 return
@@ -224,8 +224,10 @@ class Runs:
     def _bearing(self, run: str, call: Callable[[], _Answer]) -> _Answer | None:
         """Return the call's answer; None where it failed in passing, which is noted, so that it is tried again later.
 
-        Raises BackendError where trying again cannot help, or did not for longer than the patience. A limit that is
-        reached is waited for without end, and a job that is not found for as long as a new one may stay unlisted.
+        Raises BackendError where trying again cannot help, or did not for longer than the patience. Without end, a
+        limit that is reached is waited for, and a host that has, or may have, a job of the run: given up, the job would
+        go on unwatched, and whoever tries the run anew would pay for another. A job that is not found is waited for as
+        long as a new one may stay unlisted.
         """
         try:
             answer = call()
@@ -237,8 +239,11 @@ class Runs:
             since = now if state.failing_since is None else state.failing_since
             longest = {FailureKind.TRANSIENT: self._options.patience_s, FailureKind.LOST: self._creation.grace_s}
             if kind in longest and now - since >= longest[kind]:
-                self._journal.note(run, failures=0, failing_since=None)
-                raise
+                if kind is FailureKind.LOST or (state.job is None and state.attempted_at is None):
+                    self._journal.note(run, failures=0, failing_since=None)
+                    raise
+                _log.warning("the host of job %s is still out of reach: %s", state.job or "that may be", error)
+                since = now
             asked_s = error.wait_s if isinstance(error, ServiceError) else None
             until = now + pause_s(state.failures + 1, asked_s)
             self._journal.note(run, failures=state.failures + 1, failing_since=since, not_before=until)

@@ -263,20 +263,55 @@ def test_without_a_key_it_says_which_name_to_set(world: World) -> None:
     world.open(host="local", secrets={})
 
 
+def cut(operation: str, moment: str) -> None:
+    raise Cut
+
+
 def test_a_host_out_of_reach_is_no_failure_until_patience_ends(world: World) -> None:
+    with_manners(world.host, file_polls=10**6)
     backend = world.open(patience_s=1800)
     handle = backend.submit(world.request())
-
-    def cut(operation: str, moment: str) -> None:
-        raise Cut
-
     world.host.fault = cut
     with pytest.raises(BackendError) as raised:
         world.drain(backend, handle)
     assert raised.value.failure.kind is FailureKind.TRANSIENT
     assert 1800 <= world.now - 1_700_000_000 < 2200
+
+
+def test_a_job_is_never_given_up_because_its_host_is_out_of_reach(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever tries the trial again would pay for another job while this one goes on."""
+    backend = world.open(patience_s=1800)
+    handle = backend.submit(world.request())
+    world.host.fault = cut
+    for _ in range(200):
+        world.now += 120
+        assert not any(isinstance(each, TERMINAL) for each in backend.events(handle, 0))
+    assert 5 <= sum("out of reach" in each.message for each in caplog.records) <= 15
     world.host.fault = lambda operation, moment: None
-    assert isinstance(world.drain(backend, handle)[-1], Finished), "the run itself is not given up"
+    assert isinstance(world.drain(backend, handle)[-1], Finished)
+
+
+def test_a_wrong_key_does_not_end_a_run_that_may_have_a_job(world: World) -> None:
+    """The answer to the creation is lost and the key expires before the job is found: that is not a refusal."""
+    refusing = [False]
+
+    def fault(operation: str, moment: str) -> Said | None:
+        if operation == CREATE and moment == "after":
+            refusing[0] = True
+            raise Cut
+        return refused(401, "expired", "invalid_api_key") if refusing[0] else None
+
+    world.host.fault = fault
+    backend = world.open()
+    handle = backend.submit(world.request())
+    world.now += 60
+    with pytest.raises(BackendError, match="expired"):
+        backend.events(handle, 0)
+    world.host.fault = lambda operation, moment: None
+    assert isinstance(world.drain(backend, handle)[-1], Finished)
+    assert len(world.host.jobs) == 1
 
 
 # ------------------------------------------------------------------------------------------------------ how a job goes
@@ -435,10 +470,6 @@ def test_too_early_to_pause_is_cancelled(world: World) -> None:
 def test_a_stop_is_delivered_when_the_host_is_back(world: World) -> None:
     backend = world.open()
     handle = started(world, backend, n_epochs=50)
-
-    def cut(operation: str, moment: str) -> None:
-        raise Cut
-
     world.host.fault = cut
     backend.stop(handle)
     assert [each.status for each in world.host.jobs.values()] == ["running"]
