@@ -48,7 +48,7 @@ class TrialRunner(tune.Trainable):
 
     A result carries `events` (JSON, numbered from `first`), the `handle`, how many `evaluations` there were, whether
     the run has `ended`, why it cannot be followed although it goes on (`unfollowed`), and after an evaluation the first
-    objective's value as `objective`, by which schedulers stop trials; a trial that nothing may stop early leaves it out.
+    objective's value as `objective`, by which schedulers stop trials; one that nothing may stop early leaves it out.
     """
 
     def setup(self, config: dict[str, Any]) -> None:

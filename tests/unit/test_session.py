@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from backends.contract import Checkpointed, Event, Finished, Measured, Started
+from backends.contract import Checkpointed, Event, Failure, FailureKind, Finished, Measured, Started
 from sweeps import holdout
 from sweeps.errors import SweepError
 from sweeps.finals import FinalsResult
@@ -212,6 +212,22 @@ def test_failures_that_are_all_alike_end_the_sweep(tmp_path: Path) -> None:
     assert running.error is not None
     assert "3 trials in a row failed alike" in running.error.message
     assert len(running.study.trained) == 3
+
+
+def test_a_run_that_cannot_be_followed_ends_the_sweep_and_stays_open(tmp_path: Path) -> None:
+    running = session(tmp_path)
+    trial = running.next_trial()
+    assert isinstance(trial, Trial)
+    running.started(trial.number)
+    running.unfollowed(Failure(FailureKind.USER, "the key has expired", "set another"))
+    assert running.should_end()
+    running.ended(trial.number, TrialEnd.SWEEP)
+    assert running.finish() is End.FAILED
+    assert running.error is not None
+    assert running.error.message == "the key has expired"
+    again = session(tmp_path).next_trial()
+    assert isinstance(again, Trial)
+    assert again.key == trial.key, "the service goes on with it, so the next run of the sweep adopts it"
 
 
 def test_a_lost_worker_fails_the_trial_and_it_is_tried_again(tmp_path: Path) -> None:
