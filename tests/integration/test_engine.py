@@ -130,6 +130,22 @@ def test_a_failed_trial_is_failed_and_the_sweep_goes_on(tmp_path: Path) -> None:
     assert session.study.trained[0].values is not None, "what it had reached before is kept"
 
 
+def test_a_run_that_cannot_be_followed_stays_open_and_is_adopted(tmp_path: Path) -> None:
+    """A key expires while a service trains: the trial did not fail, and the next run of the sweep follows it further."""
+    faults = "backend.faults=" + json.dumps([{"on": "events", "kind": "user", "times": 1}])
+    plan = planned(tmp_path, faults, "search.trials=2", "search.concurrency=1")
+    session = run(plan)
+    assert session.end is End.FAILED
+    assert session.error is not None
+    assert "injected fault" in session.error.message
+    (interrupted,) = session.study.trials
+    assert interrupted.state is TrialState.RUNNING
+    again = run(plan)
+    assert again.end is End.TRIALS
+    assert [each.state for each in again.study.trials] == [TrialState.COMPLETE] * 2
+    assert again.study.trials[0].key == interrupted.key
+
+
 def test_the_target_ends_the_sweep_early(tmp_path: Path) -> None:
     session = run(planned(tmp_path, "objective={maximize: valid_accuracy, target: 0.6}", "search.trials=50"))
     assert session.end is End.TARGET
