@@ -131,7 +131,7 @@ def test_a_failed_trial_is_failed_and_the_sweep_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_run_that_cannot_be_followed_stays_open_and_is_adopted(tmp_path: Path) -> None:
-    """A key expires while a service trains: the trial did not fail, and the next run of the sweep follows it further."""
+    """A key expires while a service trains: the trial did not fail, and the next run of the sweep follows it."""
     faults = "backend.faults=" + json.dumps([{"on": "events", "kind": "user", "times": 1}])
     plan = planned(tmp_path, faults, "search.trials=2", "search.concurrency=1")
     session = run(plan)
