@@ -1,0 +1,116 @@
+"""The hosted backend keeps the contract over `sweep serve`, a real process: with good manners, and with faults."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from backends.hosted import HostedBackend
+from backends.testing import BackendContract
+
+pytest.importorskip("sweeps.server", reason="the server is not part of this branch")
+
+pytestmark = pytest.mark.contract
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait milliseconds where a real host is given seconds."""
+    from backends.hosted import creation, pacing
+
+    monkeypatch.setattr(creation, "LOOK_AGAIN_S", 0.05)
+    monkeypatch.setattr(pacing, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(pacing, "LONGEST_PAUSE_S", 0.1)
+
+
+class ServedContract(BackendContract):
+    backend_type = HostedBackend
+    base_model = "fake-small"
+    hyperparameters: ClassVar = {"n_epochs": 2, "batch_size": 8}
+    timeout_s = 60
+    serving: ClassVar[tuple[str, ...]] = ("--backend", "fake")
+    address: ClassVar[str] = "http://127.0.0.1:9/v1"
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def serve(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        root = tmp_path_factory.mktemp("server")
+        command = [sys.executable, "-m", "sweeps.cli", "serve", "--port", "0", "--root", str(root), *cls.serving]
+        environ = {key: value for key, value in os.environ.items() if not key.startswith("SWEEP_")}
+        with subprocess.Popen(
+            command,
+            env={**environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stderr is not None
+            log: list[str] = []
+            for line in process.stderr:
+                log.append(line)
+                if found := re.search(r"listening on (http://\S+)", line):
+                    cls.address = found[1]
+                    break
+            else:
+                pytest.fail(f"the server did not start: {''.join(log)}")
+            reader = threading.Thread(target=log.extend, args=(process.stderr,), daemon=True)
+            reader.start()
+            yield
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+            reader.join()
+
+    def options(self) -> Mapping[str, Any]:
+        return {
+            "host": "local",
+            "base_url": self.address,
+            "model": self.base_model,
+            "poll_s": 0.02,
+            "create_grace_s": 0.5,
+            "patience_s": 60,
+        }
+
+
+class TestServer(ServedContract):
+    serving: ClassVar = ("--backend", "fake", "--max-jobs", "4", "--set", "seconds_per_epoch=0.05")
+
+
+class TestServerWithFaults(ServedContract):
+    """What is accepted is not always answered, and what is answered is not always the truth."""
+
+    faults: ClassVar = (
+        "connection_cut=0.05,server_error=0.05,rate_limit=0.05:0,lost_answer=0.3,error_after_accept=0.3,"
+        "slow_files=0.5:0.2,pending,empty_error,null_fields,late_model=0.5:0.3,base64_results,seed=5"
+    )
+    serving: ClassVar = ("--backend", "fake", "--max-jobs", "4", "--set", "seconds_per_epoch=0.05", "--faults", faults)
+
+
+@pytest.mark.slow
+class TestServerThatTrains(ServedContract):
+    """Behind the server is the local trainer, so that models are real ones."""
+
+    base_model = "tiny-lm"
+    timeout_s = 120
+    serving: ClassVar = ("--backend", "local")
+
+
+def test_the_suite_is_over_a_server_of_this_tree(tmp_path: Path) -> None:
+    """The processes above import what is tested here."""
+    found = subprocess.run(
+        [sys.executable, "-c", "import sweeps.server; print(sweeps.server.__file__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    import sweeps.server
+
+    assert Path(found.stdout.strip()) == Path(str(sweeps.server.__file__))
