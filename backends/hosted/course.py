@@ -108,6 +108,7 @@ class _Course:
         self._points, self._total = _points(host.metrics, seen)
         self._n_epochs = _positive(seen.job.hyperparameters.get("n_epochs", request.hyperparameters.get("n_epochs")))
         self._started = any(isinstance(each, Started) for each in emitted)
+        self._charged = sum(each.tokens for each in emitted if isinstance(each, Charged))
         self._told = [each for each in emitted if isinstance(each, Measured | Checkpointed)]
         self._step = max((each.step for each in self._told), default=-1)
         self._epoch = max((each.epoch for each in self._told), default=0.0)
@@ -174,7 +175,10 @@ class _Course:
         if step == max(self._points, default=None):
             values |= self._seen.answers
         if values and not self._has(Measured, step):
-            yield self._tell(Measured(step, self._epoch_of(step, point, whole=True), values, "evaluation"))
+            epoch = self._epoch_of(step, point, whole=True)
+            # known only at the end, and too late for a trial that is stopped here: so it is reckoned
+            yield from self._charge(self._tokens(epoch), estimated=True)
+            yield self._tell(Measured(step, epoch, values, "evaluation"))
 
     def _unplaced_answers(self) -> Iterator[Event]:
         """Yield the answers' scores where they could not join the last evaluation: it was told, or never measured."""
@@ -234,7 +238,13 @@ class _Course:
     def _end(self) -> Iterator[Event]:
         job, standing = self._seen.job, self._seen.standing
         succeeded = standing is Standing.SUCCEEDED and self._seen.lost is None
-        yield from self._charge(succeeded=succeeded, failed=standing is Standing.FAILED)
+        free = standing is Standing.FAILED and self._host.jobs.failed_is_free
+        tokens = job.trained_tokens
+        yield from self._charge(
+            self._tokens(self._epochs_begun(succeeded)) if tokens is None else tokens,
+            estimated=tokens is None,
+            free=free,
+        )
         if self._seen.lost is not None:
             yield Failed(self._seen.lost)
         elif standing is Standing.FAILED:
@@ -248,18 +258,27 @@ class _Course:
             message = f"the job succeeded, but the host gives no model: {words}"
             yield Failed(Failure(FailureKind.USER, message, "look at the job in the host's own pages"))
 
-    def _charge(self, *, succeeded: bool, failed: bool) -> Iterator[Event]:
-        tokens, estimated = self._seen.job.trained_tokens, False
-        if tokens is None:
-            # the host went on after the last word that was heard: the epoch under way counts in full
-            under_way = math.floor(self._epoch) + 1.0 if self._started else 0.0
-            epochs = float(self._n_epochs or self._epoch) if succeeded else min(under_way, self._n_epochs or math.inf)
-            tokens, estimated = math.ceil(epochs * self._tariff.tokens_per_epoch), True
-        price = 0.0 if failed and self._host.jobs.failed_is_free else self._tariff.usd_per_million_tokens
-        if self._tariff.usd_per_million_tokens is None:
-            price = None
-        if tokens:
-            yield Charged(None if price is None else tokens * price / 1e6, tokens, estimated)
+    def _charge(self, tokens: int, *, estimated: bool, free: bool = False) -> Iterator[Event]:
+        """Yield what makes up for the difference between the tokens trained so far and those that were charged.
+
+        What was reckoned too high before is not given back.
+        """
+        more = tokens - self._charged
+        if more > 0:
+            self._charged = tokens
+            price = self._tariff.usd_per_million_tokens
+            yield Charged(None if price is None else 0.0 if free else more * price / 1e6, more, estimated)
+
+    def _tokens(self, epochs: float) -> int:
+        return math.ceil(epochs * self._tariff.tokens_per_epoch)
+
+    def _epochs_begun(self, succeeded: bool) -> float:
+        """Return how many epochs a job that has ended has trained, as far as can be said without its own count."""
+        if succeeded:
+            return float(self._n_epochs or self._epoch)
+        # the host went on after the last word that was heard: the epoch under way counts in full
+        begun = math.floor(self._epoch) + 1.0 if self._started else 0.0
+        return min(begun, float(self._n_epochs or math.inf))
 
     def _kept(self) -> str | None:
         """Return the kept state: the best one by the request's metric of those that the host still has."""

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -101,16 +100,3 @@ class TestServerThatTrains(ServedContract):
     base_model = "tiny-lm"
     timeout_s = 120
     serving: ClassVar = ("--backend", "local")
-
-
-def test_the_suite_is_over_a_server_of_this_tree(tmp_path: Path) -> None:
-    """The processes above import what is tested here."""
-    found = subprocess.run(
-        [sys.executable, "-c", "import sweeps.server; print(sweeps.server.__file__)"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    import sweeps.server
-
-    assert Path(found.stdout.strip()) == Path(str(sweeps.server.__file__))
