@@ -675,21 +675,23 @@ def test_without_leave_or_where_anything_else_differs_a_run_has_its_own_job(worl
     backend = world.open(epoch_ladder="on")
     world.complete(backend, key="another batch", n_epochs=3, batch_size=6)
     world.complete(backend, key="longer", n_epochs=5)
-    world.complete(backend, key="too early to be left", n_epochs=1, batch_size=6)
-    assert world.host.asked.count(CREATE) == 5
+    world.complete(backend, key="long, too", n_epochs=4, batch_size=12)
+    world.complete(backend, key="too early to be left", n_epochs=1, batch_size=12)
+    assert world.host.asked.count(CREATE) == 6
 
 
 def test_a_model_that_serves_two_runs_goes_with_the_last(world: World) -> None:
     backend = world.open(epoch_ladder="on", ask_labels=False)
-    handles = {key: backend.submit(world.request(key, n_epochs=n)) for key, n in (("long", 4),)}
-    world.drain(backend, handles["long"])
-    handles["short"] = backend.submit(world.request("short", n_epochs=3))
-    end = world.drain(backend, handles["short"])[-1]
+    long = backend.submit(world.request("long", n_epochs=4))
+    world.drain(backend, long)
+    short = backend.submit(world.request("short", n_epochs=3))
+    end = world.drain(backend, short)[-1]
     assert isinstance(end, Finished)
     assert end.model not in {each.name for each in backend.cleaning.listing(["long"])}
-    backend.discard(handles["long"])
-    assert [each for each in world.host.models if "ckpt" in each and each not in world.host.deleted] == [end.model]
-    backend.discard(handles["short"])
+    backend.discard(long)
+    (job,) = world.host.jobs.values()
+    assert [each["fine_tuned_model_checkpoint"] for each in world.host.checkpoints(job)] == [end.model]
+    backend.discard(short)
     assert end.model not in world.host.models
 
 

@@ -161,7 +161,7 @@ class Schedule:
                 self.handles[key] = self.backend.submit(self.request(key))
             if all(self.over(key) for key in keys):
                 return
-            self.clock.now += 15.0
+            self.clock.now += 60.0
         raise AssertionError(f"lost: {[key for key in keys if not self.over(key)]}")
 
     def act(self, key: str) -> None:

@@ -402,7 +402,7 @@ class ScriptedHost:
         ]
         return [
             each
-            for each in found[-self.manners.kept_checkpoints :]
+            for each in found[max(0, len(found) - self.manners.kept_checkpoints) :]
             if each["fine_tuned_model_checkpoint"] not in self.deleted
         ][::-1]
 
@@ -460,7 +460,9 @@ class ScriptedHost:
 
     def opinion(self, model: str, prompt: str) -> dict[str, float]:
         """Log-probabilities of the words red, green and blue, which are single tokens here."""
-        chance = random.Random(f"{model} {prompt}")
+        job = next((each for each in self.jobs.values() if each.id in model), None)
+        trained = model if job is None else f"{job.body.get('seed')} {sorted(job.values.items())}"
+        chance = random.Random(f"{trained} {prompt}")
         raw = {word: chance.random() for word in ("red", "green", "blue")}
         total = sum(raw.values()) / 0.97
         return {word: math.log(each / total) for word, each in raw.items()}
@@ -468,7 +470,7 @@ class ScriptedHost:
     def _complete(self, body: dict[str, Any], *, chat: bool) -> Said:
         self.questions.append(body)
         name = body["model"]
-        known = set(self.deployments) if self.manners.needs_deployment else self.models
+        known = set(self.deployments) | (set() if self.manners.needs_deployment else self.models)
         if name not in known:
             return refused(404, f"The model '{name}' does not exist", "model_not_found")
         if chat:

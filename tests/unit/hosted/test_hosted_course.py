@@ -155,7 +155,7 @@ def test_the_order_in_which_lines_come_does_not_matter(chance: random.Random, po
     for now in moments:
         heard = [(at, each) for at, each in arrivals if at <= now]
         chance.shuffle(heard)
-        events += further(request(n_epochs=2), HOST, TARIFF, events, seen(now=now, heard=heard))
+        events += further(request(n_epochs=2), HOST, TARIFF, events, Seen(job(), Standing.TRAINING, heard, now=now))
     chance.shuffle(arrivals)
     last = Seen(job("succeeded", trained_tokens=2000), Standing.SUCCEEDED, arrivals, now=100.0, whole=True)
     events += further(request(n_epochs=2), HOST, TARIFF, events, last)
@@ -167,19 +167,20 @@ def test_what_was_told_is_never_told_again_or_revised() -> None:
     assert told(seen(LOG[:5]), before=first) == []
     late = [LOG[0], LOG[3], *LOG[4:]]  # steps 2 and 3 turn out to be missing; nothing that was told changes
     second = told(seen(late), before=first)
-    assert [each.step for each in second if each.scope == "step"] == [6, 7, 8]
+    assert [each.step for each in of(second, Measured) if each.scope == "step"] == [6, 7, 8]
 
 
 def test_an_evaluation_may_follow_the_running_values_of_its_step() -> None:
     first = told(seen([*LOG[:3], metrics(4)]))
     second = told(seen(LOG[:4]), before=first)
-    assert [(each.step, each.scope) for each in second] == [(4, "evaluation")]
+    assert [(each.step, each.scope) for each in of(second, Measured)] == [(4, "evaluation")]
 
 
 def test_nothing_is_told_before_it_has_settled() -> None:
     heard = [(0.0, each) for each in LOG[:4]]
-    assert [type(each) for each in told(seen(heard=heard, now=5.0), HOST)] == [Started]
-    assert len(of(told(seen(heard=heard, now=HOST.jobs.settle_s), HOST), Measured)) == 5
+    early, late = (Seen(job(), Standing.TRAINING, heard, now=now) for now in (5.0, HOST.jobs.settle_s))
+    assert [type(each) for each in told(early, HOST)] == [Started]
+    assert len(of(told(late, HOST), Measured)) == 5
 
 
 # ------------------------------------------------------------------------------------------------------------- statuses

@@ -22,8 +22,11 @@ def exceptions() -> list[type[Exception]]:
     found = {
         each
         for module in (openai, openai._exceptions)
-        for each in vars(module).values()
-        if inspect.isclass(each) and issubclass(each, Exception) and each.__module__.startswith("openai")
+        for each in list(vars(module).values())  # some come when they are first looked at
+        if inspect.isclass(each)
+        and issubclass(each, Exception)
+        and each.__module__.startswith("openai")
+        and not each.__name__.startswith("_")  # of the package's module-level client, which is not used here
     }
     return sorted(found, key=lambda each: each.__name__)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score
 
 from backends.contract import (
     Charged,
@@ -103,8 +104,6 @@ def test_right_answers_and_their_f1() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1))
 def test_scores_are_those_of_a_library(pairs: list[tuple[str, str]]) -> None:
-    from sklearn.metrics import accuracy_score, f1_score
-
     truth, answers = [one for one, _ in pairs], [other for _, other in pairs]
     scores = label_scores(truth, answers)
     assert scores["valid_accuracy"] == pytest.approx(accuracy_score(truth, answers))
