@@ -105,7 +105,8 @@ class _Course:
         self, request: TrainingRequest, host: Profile, tariff: Tariff, emitted: Sequence[Event], seen: Seen
     ) -> None:
         self._request, self._host, self._tariff, self._seen = request, host, tariff, seen
-        self._points, self._total = _points(host.metrics, seen)
+        self._checkpoints = _in_time(seen)
+        self._points, self._total = _points(host.metrics, seen, self._checkpoints)
         self._n_epochs = _positive(seen.job.hyperparameters.get("n_epochs", request.hyperparameters.get("n_epochs")))
         self._started = any(isinstance(each, Started) for each in emitted)
         self._charged = sum(each.tokens for each in emitted if isinstance(each, Charged))
@@ -155,7 +156,7 @@ class _Course:
         return settled
 
     def _measurements(self, last: float) -> Iterator[Event]:
-        models = {each.step: each for each in self._seen.checkpoints if each.model}
+        models = {each.step: each for each in self._checkpoints if each.model}
         for step in sorted({*self._points, *models}):
             if step < self._step or step > last:
                 continue
@@ -286,19 +287,33 @@ class _Course:
         if final is not None and self._host.jobs.final_model == "best":
             return final
         wanted = self._request.evaluation
-        models = {each.step: each.model for each in self._seen.checkpoints if each.model}
+        models = {each.step: each.model for each in self._checkpoints if each.model}
         values = kept_values(self._told, wanted)
         if final is not None and values:
             models[max(values)] = final
         return best(models, values, wanted) or final or (models[max(models)] if models else None)
 
 
-def _points(metrics: Metrics, seen: Seen) -> tuple[dict[int, _Point], float | None]:
+def _in_time(seen: Seen) -> Sequence[RemoteCheckpoint]:
+    """Return the checkpoints that may be told now.
+
+    They are read after the log. While the job goes on, one may be later than the log was: it has to wait until the log
+    has come so far, else what lies between could not be told any more.
+    """
+    steps = [event["data"]["step"] for _, event in seen.heard if (event.get("data") or {}).get("step") is not None]
+    if seen.whole or seen.lost is not None or not steps:
+        return seen.checkpoints
+    return [each for each in seen.checkpoints if each.step <= max(steps)]
+
+
+def _points(
+    metrics: Metrics, seen: Seen, checkpoints: Sequence[RemoteCheckpoint]
+) -> tuple[dict[int, _Point], float | None]:
     """Return what was measured, by step, and how many steps the run has. What events say wins over what files say."""
     points: dict[int, _Point] = {}
     totals: list[float] = []
     told = [(at, event.get("data") or {}) for at, event in seen.heard]
-    filed = [(seen.now, {**each.metrics, "step": each.step}) for each in seen.checkpoints]
+    filed = [(seen.now, {**each.metrics, "step": each.step}) for each in checkpoints]
     for at, data in (*told, *filed, *((seen.now, row) for row in seen.rows)):
         step = data.get("step")
         values = _canonical(data, metrics)

@@ -286,6 +286,16 @@ def test_checkpoints_complete_what_events_left_out() -> None:
     assert of(events, Checkpointed) == [Checkpointed(4, 1.0, "ft:ckpt-4")]
 
 
+def test_a_checkpoint_that_is_later_than_the_log_waits_for_it() -> None:
+    """The log is read first; what the host trains before the second question must not hide what the log has to say."""
+    ahead = [RemoteCheckpoint(f"c{n}", n, f"ft:ckpt-{n}", {"full_valid_loss": 0.5 - n / 100}) for n in (4, 8)]
+    first = told(seen(LOG[:5], checkpoints=ahead))
+    assert [each.step for each in of(first, Checkpointed)] == [4]
+    second = told(ended(checkpoints=ahead), before=first)
+    assert [each.step for each in of(second, Measured)] == [6, 7, 8, 8]
+    assert [each.step for each in of(second, Checkpointed)] == [8]
+
+
 def test_a_checkpoint_comes_between_its_step_and_the_next() -> None:
     checkpoints = [RemoteCheckpoint("c1", 4, "ft:ckpt-4", {})]
     events = told(seen(LOG[:6], checkpoints=checkpoints))
