@@ -25,7 +25,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class Books:
-    """The sums of a sweep. `spent` is what is known; `committed` is what trials that are not settled may take beyond."""
+    """The sums of a sweep. `spent` is known; `committed` is what trials that are not settled may take beyond it."""
 
     spent: Amount
     committed: Amount

@@ -79,7 +79,7 @@ class SweepPlan:
 
     @property
     def max_usd(self) -> float | None:
-        """What the sweep costs if every trial is as dear as one can be; the limit, where that is less. None: unknown."""
+        """What the sweep costs if each trial is as dear as one can be, or the limit where that is less. None: unknown."""
         most = None if self.dearest is None else at_most(self.dearest).usd
         if most is None:
             return None
@@ -171,7 +171,8 @@ def make_plan(spec: SweepSpec, places: Places, located: Path | None = None, *, e
     """Prepare the data, resolve the space and ask the backend whether it would accept the trials.
 
     `located` is where the user says that the data is. With `estimate`, and where the file limits money or tokens, the
-    backend also says what trials take, which may need seconds. Raises UserInputError with every problem found, SweepError where something is out of reach.
+    backend also says what trials take, which may need seconds. Raises UserInputError with every problem found,
+    SweepError where something is out of reach.
     """
     data = prepare(spec.data, places.root, located)
     problems: list[Problem] = []
@@ -302,7 +303,7 @@ def _estimated(backend: Backend, request: TrainingRequest) -> Estimate:
 
 
 def _dearest(plan: SweepPlan, backend: Backend) -> Estimate:
-    """The estimate that may cost most, of the base models at the most epochs; one without a price where there is any."""
+    """The estimate that may cost most, of the base models at the most epochs; one without a price if there is any."""
 
     def worth(each: Estimate) -> tuple[bool, float, int]:
         most = at_most(each)
@@ -321,7 +322,9 @@ def _limit_problems(plan: SweepPlan) -> Iterable[Problem]:
     if limit.usd is not None and at_most(plan.dearest).usd is None:
         hint = f"give the backend a price where it takes one (`sweep backends {plan.spec.backend_type}`), or limit "
         yield Problem(
-            plan.spec.document.place(("budget", "usd")), f"{NO_PRICE}, so no limit can be held", hint + "tokens or hours"
+            plan.spec.document.place(("budget", "usd")),
+            f"{NO_PRICE}, so no limit can be held",
+            hint + "tokens or hours",
         )
         return
     asked = replace(Trial(0, "plan", plan.base_model, {}, 0), at_most=at_most(plan.estimate))

@@ -30,6 +30,9 @@ from sweeps.study import NoTrial, Study
 ALIKE_FAILURES = 3
 """So many trials that fail with the same message, before any other succeeded, end the sweep: the next would, too."""
 
+TOO_DEAR_IN_A_ROW = 20
+"""So many proposals that do not fit into what is left, one after another, end the search."""
+
 
 class End(StrEnum):
     """Why a sweep ended."""
@@ -186,9 +189,10 @@ class Session:
     def _next_that_fits(self) -> Trial | NoTrial:
         """Return the next trial of the search, else of the finals, that is sure to stay within the limits.
 
-        One that does not fit waits while what runs may yet take less than it might. If it still does not, it stays in
-        the study, to go on when the limit is raised.
+        One that does not fit waits while what runs may yet take less than it might. If it still does not, a cheaper one
+        is looked for; what is set aside comes first when the sweep goes on with a higher limit.
         """
+        too_dear = 0
         while True:
             asked = self._held or self._next_of_the_search()
             if asked is NoTrial.EXHAUSTED:
@@ -210,10 +214,12 @@ class Session:
             if self._running:
                 self._held = asked
                 return NoTrial.WAIT
-            if asked.repeat_of is not None or self.plan.spec.finals is None:
+            if asked.repeat_of is not None:
                 self.end = End.BUDGET
                 return NoTrial.EXHAUSTED
-            self._search_is_paid_out = True
+            self.study.set_aside(asked)
+            too_dear += 1
+            self._search_is_paid_out = too_dear == TOO_DEAR_IN_A_ROW
 
     def _next_of_the_search(self) -> Trial | NoTrial:
         if self._search_is_paid_out:
@@ -327,7 +333,7 @@ class Session:
         self.study.add_seconds(self._clock() - self._started_at)
         if self.end is None:
             done = len(self.study.trained) >= self.plan.spec.search.trials
-            self.end = End.BUDGET if self._search_is_paid_out else End.TRIALS if done else End.EXHAUSTED
+            self.end = End.BUDGET if self._search_is_paid_out and not done else End.TRIALS if done else End.EXHAUSTED
         return self.end
 
     def _steer(self) -> None:

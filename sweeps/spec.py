@@ -311,7 +311,7 @@ def _check_spend_metric(
         yield Problem(
             document.place(path),
             f"`{objective.metric}` cannot be the first objective: it ranks the trials and says which epoch is kept",
-            f"put a measured one before it: `objective: [{{maximize: valid_accuracy}}, {{minimize: {objective.metric}}}]`",
+            f"put a measured one first: `objective: [{{maximize: valid_accuracy}}, {{minimize: {objective.metric}}}]`",
         )
     if objective.metric == "usd" and not capabilities.priced:
         yield Problem(document.place(path), NO_PRICE, "take tokens or seconds instead")

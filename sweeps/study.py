@@ -30,7 +30,7 @@ from sweeps.steering import Change
 
 _RECORD, _RETRY_OF, _REPEAT_OF, _SEED = "trial", "retry_of", "repeat_of", "seed"
 _SWEEP_ID, _FINGERPRINT, _SECONDS, _FINALS = "sweep_id", "fingerprint", "seconds_used", "finals"
-_STEERING, _SETTLED = "steering", "settled"
+_STEERING, _SETTLED, _SET_ASIDE = "steering", "settled", "set_aside"
 
 MAX_DUPLICATES_IN_A_ROW = 50
 """A sampler that proposes so many known points one after another has nothing new to offer."""
@@ -80,6 +80,8 @@ class Study:
                 self._study.tell(frozen.number, state=OptunaState.FAIL)
             return
         trial = _stored(frozen, self._settled)
+        if _was_set_aside(frozen, trial):
+            return
         if _RETRY_OF in frozen.user_attrs:
             self._retry_of[trial.number] = int(frozen.user_attrs[_RETRY_OF])
         self._remember(trial)
@@ -134,6 +136,9 @@ class Study:
             study.set_user_attr(_SWEEP_ID, f"{name[:40]}-{uuid.uuid4().hex[:8]}")
             for point in _grid(space, search.seed) if search.sampler == "grid" else space.seed_points:
                 study.enqueue_trial(dict(point))
+        for point in study.user_attrs.get(_SET_ASIDE, []):
+            study.enqueue_trial(point)
+        study.set_user_attr(_SET_ASIDE, [])
         ended = (OptunaState.COMPLETE, OptunaState.PRUNED, OptunaState.FAIL)
         study.sampler = make_sampler(search, space, past_trials=len(study.get_trials(deepcopy=False, states=ended)))
         return cls(study, space, base_model, search.seed)
@@ -269,6 +274,15 @@ class Study:
         for number in self._held_duplicates.pop(trial.number, []):
             self._settle_duplicate(self._records[number])
 
+    def set_aside(self, trial: Trial) -> None:
+        """Take back a trial that was asked for and not started. When the study is opened anew, its point is offered
+        first, as a new trial; until then nothing of it is left."""
+        points = [*self._study.user_attrs.get(_SET_ASIDE, []), dict(trial.hyperparameters)]
+        self._study.set_user_attr(_SET_ASIDE, points)
+        self._study.tell(trial.number, state=OptunaState.FAIL)
+        del self._asked[trial.number], self._records[trial.number]
+        self._by_point.pop(_canonical(trial.hyperparameters), None)
+
     def settle(self, number: int, spend: Spend) -> Trial:
         """Store what an ended trial has cost for good, known only after its end. Returns the trial."""
         self._settled[str(number)] = asdict(spend)
@@ -370,7 +384,8 @@ def read_study(storage: str | Path, name: str) -> StoredStudy:
     stored = study.get_trials(deepcopy=False)
     retried = {each.user_attrs[_RETRY_OF] for each in stored if _RETRY_OF in each.user_attrs}
     settled = study.user_attrs.get(_SETTLED, {})
-    trials = [_stored(each, settled) for each in stored if _RECORD in each.user_attrs]
+    known = [(each, _stored(each, settled)) for each in stored if _RECORD in each.user_attrs]
+    trials = [trial for frozen, trial in known if not _was_set_aside(frozen, trial)]
     return StoredStudy(
         books=books(trials),
         trials=tuple(each for each in trials if each.duplicate_of is None and each.number not in retried),
@@ -384,6 +399,10 @@ def _stored(frozen: optuna.trial.FrozenTrial, settled: Mapping[str, Mapping[str,
     if (spend := settled.get(str(trial.number))) is not None:
         trial = replace(trial, spend=Spend(**spend), settled=True)
     return trial
+
+
+def _was_set_aside(frozen: optuna.trial.FrozenTrial, trial: Trial) -> bool:
+    return frozen.state is OptunaState.FAIL and not trial.state.ended
 
 
 def make_sampler(search: SearchSpec, space: ResolvedSpace, past_trials: int) -> optuna.samplers.BaseSampler:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
 
-from sweeps.budget import Amount, Books
+from sweeps.budget import Books, books
 from sweeps.errors import SweepError
 from sweeps.finals import FinalsResult
 from sweeps.places import Places
@@ -31,7 +31,7 @@ class SweepState:
     repeats: tuple[Trial, ...] = ()
     changes: tuple[Change, ...] = ()
     finals: FinalsResult | None = None
-    books: Books = Books(Amount(), Amount())
+    books: Books = field(default_factory=lambda: books(()))
 
     @property
     def data(self) -> str:

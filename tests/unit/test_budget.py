@@ -182,11 +182,13 @@ class AnySchedule(RuleBasedStateMachine):
     """No order of starts, progress, ends, failures, early stops, crashes and resumptions exceeds the limit."""
 
     finals = False
+    covers = 2.5
+    """How many trials at the centre the limit covers."""
 
     def __init__(self) -> None:
         super().__init__()
-        cheapest = at_most(plan_with_limit(10_000.0, False).estimate or Estimate(None, None, None, None, "")).usd or 0.0
-        self.plan = plan_with_limit(round(cheapest * 7.5, 2), self.finals)
+        centre = at_most(plan_with_limit(10_000.0, False).estimate or Estimate(None, None, None, None, "")).usd or 0.0
+        self.plan = plan_with_limit(round(centre * self.covers, 2), self.finals)
         self.limit = self.plan.spec.budget.usd or 0.0
         self.service = Service(self.plan)
         self.folder = Path(tempfile.mkdtemp(prefix="test-budget-"))
@@ -218,8 +220,12 @@ class AnySchedule(RuleBasedStateMachine):
         told = self.service.jobs[trial.key].told
         self.session.observe(trial.number, Handle("service", trial.key), 0, told)
 
-    @rule()
-    def start(self) -> None:
+    @rule(times=st.integers(1, 3))
+    def start(self, times: int) -> None:
+        for _ in range(times):
+            self.start_one()
+
+    def start_one(self) -> None:
         asked = self.session.next_trial()
         if isinstance(asked, Trial):
             assert asked.at_most is not None
@@ -283,14 +289,13 @@ class AnySchedule(RuleBasedStateMachine):
     def nothing_known_is_left_out_of_the_books(self) -> None:
         found = self.session.accounts.books
         assert found.at_most.usd <= self.limit * (1 + 1e-9)
-        known = sum(
-            each.spend.usd or 0.0 for each in self.session.study.trials if each.state is not TrialState.RUNNING
-        )
+        known = sum(each.spend.usd or 0.0 for each in self.session.study.trials if each.state is not TrialState.RUNNING)
         assert found.spent.usd >= known - 1e-9
 
 
 class AnyScheduleWithFinals(AnySchedule):
     finals = True
+    covers = 6.5
 
 
 _SETTINGS = settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
