@@ -79,7 +79,7 @@ class SweepPlan:
 
     @property
     def max_usd(self) -> float | None:
-        """What the sweep costs if each trial is as dear as one can be, or the limit where that is less. None: unknown."""
+        """What the sweep costs if each trial is as dear as one can be, or the limit if that is less. None: unknown."""
         most = None if self.dearest is None else at_most(self.dearest).usd
         if most is None:
             return None
