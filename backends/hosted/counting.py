@@ -13,12 +13,16 @@ from backends.hosted.journal import Journal
 from backends.hosted.options import HostedOptions
 from backends.hosted.profile import AutoEpochs, Profile
 
+AROUND_EXAMPLE, AROUND_MESSAGE = 32, 8
+"""Tokens that a host's template may add, for the bound alone; ours, and generous: three a message are published."""
+
 
 @dataclass(frozen=True)
 class Count:
-    """The tokens of one epoch, and in words who counted them."""
+    """The tokens of one epoch, the most that they can be, and in words who counted them."""
 
     tokens: float
+    at_most: float
     basis: str
 
 
@@ -34,7 +38,7 @@ class Counting:
         model, file = base_model(request), request.dataset.train
         counted = self._journal.tokens(model, file.sha256)
         if counted is not None:
-            return Count(counted, "tokens as the host counted them in an earlier job")
+            return Count(counted, counted, "tokens as the host counted them in an earlier job")
         if (file, model) not in self._counts:
             self._counts[file, model] = self._count(request)
         return self._counts[file, model]
@@ -47,14 +51,16 @@ class Counting:
     def estimate(self, request: TrainingRequest) -> Estimate:
         """Return tokens and money of the complete run; how long it takes, nobody knows."""
         count = self.tokens_per_epoch(request)
-        n_epochs, whose = epochs(request, self._options.profile)
-        tokens = math.ceil(count.tokens * n_epochs)
+        n_epochs, most, whose = epochs(request, self._options.profile)
+        tokens, at_most = math.ceil(count.tokens * n_epochs), math.ceil(count.at_most * most)
         price = self._options.usd_per_million_tokens(base_model(request))
         return Estimate(
             tokens=tokens,
             seconds=None,
             usd=None if price is None else tokens * price / 1e6,
             disk_bytes=None,
+            tokens_at_most=at_most,
+            usd_at_most=None if price is None else at_most * price / 1e6,
             basis=f"{n_epochs} epochs{whose} of {count.tokens:.0f} tokens: {count.basis}; {self._price(request)}",
         )
 
@@ -68,26 +74,31 @@ class Counting:
 
     def _count(self, request: TrainingRequest) -> Count:
         host, form = self._options.profile, form_of(request, self._options)
-        texts = [_text(as_given(line, form)) for line in lines(request.dataset.train)]
+        examples = [as_given(line, form) for line in lines(request.dataset.train)]
+        texts = [_text(each) for each in examples]
+        around = sum(AROUND_EXAMPLE + AROUND_MESSAGE * len(each.get("messages", ())) for each in examples)
         if self._options.tokenizer is None:
             size = sum(len(each.encode("utf-8")) for each in texts)
             per_token = host.bytes_per_token
-            return Count(size / per_token, f"an estimate, {per_token:g} bytes a token")
+            return Count(size / per_token, size + around, f"an estimate, {per_token:g} bytes a token")
         encoder = _tokenizer(self._options.tokenizer)
         encoded = encoder.encode_batch(texts, add_special_tokens=False)  # type: ignore[attr-defined]
         basis = f"counted with {Path(self._options.tokenizer).name}, without what the host adds around messages"
-        return Count(float(sum(len(each.ids) for each in encoded)), basis)
+        tokens = float(sum(len(each.ids) for each in encoded))
+        return Count(tokens, tokens + around, basis)
 
 
-def epochs(request: TrainingRequest, host: Profile) -> tuple[int, str]:
-    """Return the epochs of a run, and whose choice they are in words where the request does not say."""
+def epochs(request: TrainingRequest, host: Profile) -> tuple[int, int, str]:
+    """Return the epochs of a run, the most there can be, and whose choice they are where the request does not say."""
     if "n_epochs" in request.hyperparameters:
-        return int(request.hyperparameters["n_epochs"]), ""
+        asked = int(request.hyperparameters["n_epochs"])
+        return asked, asked, ""
     declared = next((each for each in host.hyperparameters if each.name == "n_epochs"), None)
     if declared is not None and declared.default is not None:
-        return int(declared.default), " (the host's default)"
+        return int(declared.default), int(declared.default), " (the host's default)"
     rule = host.auto_epochs
-    return automatic(request.dataset.train.examples, rule), f" (as hosts are said to choose: {host.source_of(rule)})"
+    chosen = automatic(request.dataset.train.examples, rule)
+    return chosen, max(chosen, rule.most), f" (as hosts are said to choose: {host.source_of(rule)})"
 
 
 def automatic(examples: int, rule: AutoEpochs) -> int:

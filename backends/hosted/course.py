@@ -109,7 +109,6 @@ class _Course:
         self._points, self._total = _points(host.metrics, seen, self._checkpoints)
         self._n_epochs = _positive(seen.job.hyperparameters.get("n_epochs", request.hyperparameters.get("n_epochs")))
         self._started = any(isinstance(each, Started) for each in emitted)
-        self._charged = sum(each.tokens for each in emitted if isinstance(each, Charged))
         self._told = [each for each in emitted if isinstance(each, Measured | Checkpointed)]
         self._step = max((each.step for each in self._told), default=-1)
         self._epoch = max((each.epoch for each in self._told), default=0.0)
@@ -176,10 +175,7 @@ class _Course:
         if step == max(self._points, default=None):
             values |= self._seen.answers
         if values and not self._has(Measured, step):
-            epoch = self._epoch_of(step, point, whole=True)
-            # known only at the end, and too late for a trial that is stopped here: so it is reckoned
-            yield from self._charge(self._tokens(epoch), estimated=True)
-            yield self._tell(Measured(step, epoch, values, "evaluation"))
+            yield self._tell(Measured(step, self._epoch_of(step, point, whole=True), values, "evaluation"))
 
     def _unplaced_answers(self) -> Iterator[Event]:
         """Yield the answers' scores where they could not join the last evaluation: it was told, or never measured."""
@@ -239,12 +235,8 @@ class _Course:
     def _end(self) -> Iterator[Event]:
         job, standing = self._seen.job, self._seen.standing
         succeeded = standing is Standing.SUCCEEDED and self._seen.lost is None
-        free = standing is Standing.FAILED and self._host.jobs.failed_is_free
-        tokens = job.trained_tokens
         yield from self._charge(
-            self._tokens(self._epochs_begun(succeeded)) if tokens is None else tokens,
-            estimated=tokens is None,
-            free=free,
+            succeeded=succeeded, free=standing is Standing.FAILED and self._host.jobs.failed_is_free
         )
         if self._seen.lost is not None:
             yield Failed(self._seen.lost)
@@ -259,19 +251,13 @@ class _Course:
             message = f"the job succeeded, but the host gives no model: {words}"
             yield Failed(Failure(FailureKind.USER, message, "look at the job in the host's own pages"))
 
-    def _charge(self, tokens: int, *, estimated: bool, free: bool = False) -> Iterator[Event]:
-        """Yield what makes up for the difference between the tokens trained so far and those that were charged.
-
-        What was reckoned too high before is not given back.
-        """
-        more = tokens - self._charged
-        if more > 0:
-            self._charged = tokens
-            price = self._tariff.usd_per_million_tokens
-            yield Charged(None if price is None else 0.0 if free else more * price / 1e6, more, estimated)
-
-    def _tokens(self, epochs: float) -> int:
-        return math.ceil(epochs * self._tariff.tokens_per_epoch)
+    def _charge(self, *, succeeded: bool, free: bool) -> Iterator[Event]:
+        tokens, estimated = self._seen.job.trained_tokens, False
+        if tokens is None:
+            tokens, estimated = math.ceil(self._epochs_begun(succeeded) * self._tariff.tokens_per_epoch), True
+        price = self._tariff.usd_per_million_tokens
+        if tokens:
+            yield Charged(None if price is None else 0.0 if free else tokens * price / 1e6, tokens, estimated)
 
     def _epochs_begun(self, succeeded: bool) -> float:
         """Return how many epochs a job that has ended has trained, as far as can be said without its own count."""

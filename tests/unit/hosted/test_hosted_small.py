@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,6 +133,8 @@ def test_an_estimate_says_that_it_is_one(tmp_path: Path, request_: TrainingReque
     found = counted(tmp_path).estimate(request_)
     assert found.tokens == 2 * 100 * 13 / 4  # two messages: 12 characters and the line between
     assert found.usd == pytest.approx(650 * 3.0 / 1e6)
+    assert found.tokens_at_most == 2 * 100 * (13 + 32 + 2 * 8), "no token is shorter than a byte"
+    assert found.usd_at_most == pytest.approx((found.tokens_at_most or 0) * 3.0 / 1e6)
     assert found.seconds is None
     assert "an estimate" in found.basis
     assert "developers.openai.com" in found.basis
@@ -142,7 +145,7 @@ def test_what_the_host_counted_wins(tmp_path: Path, request_: TrainingRequest) -
     counting_ = counted(tmp_path)
     counting_.learn(request_, trained_tokens=2400, n_epochs=2)
     found = counting_.estimate(request_)
-    assert found.tokens == 2400
+    assert found.tokens == found.tokens_at_most == 2400
     assert "as the host counted" in found.basis
 
 
@@ -160,6 +163,15 @@ def test_a_tokenizer_counts(tmp_path: Path, request_: TrainingRequest) -> None:
 def test_a_tokenizer_that_is_not_there(tmp_path: Path, request_: TrainingRequest) -> None:
     with pytest.raises(BackendError, match="tokenizer"):
         counted(tmp_path, tokenizer=str(tmp_path / "gone.json")).estimate(request_)
+
+
+def test_the_most_that_a_run_may_take_holds_for_epochs_that_the_host_chooses(
+    tmp_path: Path, request_: TrainingRequest
+) -> None:
+    unsaid = dataclasses.replace(request_, hyperparameters={})
+    found = counted(tmp_path).estimate(unsaid)
+    assert found.tokens == 3 * 325
+    assert found.tokens_at_most == 25 * 100 * (13 + 32 + 2 * 8)
 
 
 def test_an_unknown_price_is_no_price(tmp_path: Path, request_: TrainingRequest) -> None:
