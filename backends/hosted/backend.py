@@ -142,6 +142,7 @@ class HostedBackend:
         if request.dataset.layout == "chat" and not self._options.is_chat(base_model(request)):
             message = f"{base_model(request)} is a completion model, and the data are messages"
             yield Failure(FailureKind.USER, message, "use a chat model, or data of prompt and completion")
+        yield from self._unbounded(request)
         metric = request.evaluation.keep_metric
         unlabelled = metric in self.capabilities.label_metrics and not request.dataset.labels
         if metric not in self.capabilities.metrics or unlabelled:
@@ -152,6 +153,17 @@ class HostedBackend:
             yield Failure(FailureKind.USER, "per_epoch: this host evaluates once, at the end of each epoch")
         if request.resume_from is not None:
             yield Failure(FailureKind.USER, "resume_from: this backend cannot go on from a model")
+
+    def _unbounded(self, request: TrainingRequest) -> Iterator[Failure]:
+        """Yield why nobody can say how long the run would be at most."""
+        from backends.hosted.counting import epochs
+
+        if "n_epochs" in request.hyperparameters:
+            return
+        try:
+            epochs(request, self._host)
+        except BackendError as error:
+            yield error.failure
 
     def _remote_problems(self, request: TrainingRequest) -> Iterator[Failure]:
         from backends.hosted.creation import base_model

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +39,7 @@ class Counting:
     def tokens_per_epoch(self, request: TrainingRequest) -> Count:
         """Return the tokens of one epoch. What the host itself counted in an earlier job wins."""
         model, file = base_model(request), request.dataset.train
-        counted = self._journal.tokens(model, file.sha256)
+        counted = self._journal.tokens(model, self._content(request))
         if counted is not None:
             return Count(counted, counted, "tokens as the host counted them in an earlier job")
         if (file, model) not in self._counts:
@@ -46,10 +49,19 @@ class Counting:
     def learn(self, request: TrainingRequest, trained_tokens: int, n_epochs: int) -> None:
         """Keep what the host counted in a job that ran to its end."""
         if trained_tokens > 0 and n_epochs > 0:
-            self._journal.keep_tokens(base_model(request), request.dataset.train.sha256, trained_tokens / n_epochs)
+            self._journal.keep_tokens(base_model(request), self._content(request), trained_tokens / n_epochs)
+
+    def _content(self, request: TrainingRequest) -> str:
+        """Return a digest of what the host is given to count: the file, in which form, and by whom it is counted."""
+        form = dataclasses.asdict(form_of(request, self._options))
+        identity = [self._options.account, request.dataset.train.sha256, form]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def estimate(self, request: TrainingRequest) -> Estimate:
-        """Return tokens and money of the complete run; how long it takes, nobody knows."""
+        """Return tokens and money of the complete run; how long it takes, nobody knows.
+
+        Raises BackendError (user) where nobody knows how many epochs the host would choose.
+        """
         count = self.tokens_per_epoch(request)
         n_epochs, most, whose = epochs(request, self._options.profile)
         tokens, at_most = math.ceil(count.tokens * n_epochs), math.ceil(count.at_most * most)
@@ -89,7 +101,10 @@ class Counting:
 
 
 def epochs(request: TrainingRequest, host: Profile) -> tuple[int, int, str]:
-    """Return the epochs of a run, the most there can be, and whose choice they are where the request does not say."""
+    """Return the epochs of a run, the most there can be, and whose choice they are where the request does not say.
+
+    Raises BackendError (user) where nobody knows how many there would be.
+    """
     if "n_epochs" in request.hyperparameters:
         asked = int(request.hyperparameters["n_epochs"])
         return asked, asked, ""
@@ -97,6 +112,9 @@ def epochs(request: TrainingRequest, host: Profile) -> tuple[int, int, str]:
     if declared is not None and declared.default is not None:
         return int(declared.default), int(declared.default), " (the host's default)"
     rule = host.auto_epochs
+    if rule == "unknown":
+        message = "n_epochs is not given, and how many epochs this host takes by itself is not known"
+        raise BackendError(Failure(FailureKind.USER, message, "give n_epochs: without it a run may cost anything"))
     chosen = automatic(request.dataset.train.examples, rule)
     return chosen, max(chosen, rule.most), f" (as hosts are said to choose: {host.source_of(rule)})"
 

@@ -56,7 +56,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Tariff:
-    """What the run costs: a price where it is known, and the tokens of an epoch, counted or estimated."""
+    """What the run costs: a price where it is known, and the tokens of an epoch: counted, or the most they may be."""
 
     usd_per_million_tokens: float | None
     tokens_per_epoch: float

@@ -191,7 +191,7 @@ class Profile(_Table):
     inference: Inference
     extra_body: Mapping[str, Scalar] = Field(default_factory=dict)
     prices: tuple[Price, ...] = ()
-    auto_epochs: AutoEpochs = AutoEpochs()
+    auto_epochs: AutoEpochs | Literal["unknown"] = "unknown"
     bytes_per_token: float = 4.0
 
     def standing(self, status: object) -> Standing:

@@ -163,7 +163,8 @@ class Runs:
                 return
             seen = asked
         price = self._options.usd_per_million_tokens(base_model(request))
-        tariff = course.Tariff(price, self._counting.tokens_per_epoch(request).tokens)
+        # a limit of money is to hold for what nobody has counted, too
+        tariff = course.Tariff(price, self._counting.tokens_per_epoch(request).at_most)
         told = self._journal.events(run.id)
         new = course.further(request, self._host, tariff, told, seen)
         self._journal.append(run.id, len(told), new)

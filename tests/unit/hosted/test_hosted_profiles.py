@@ -24,7 +24,8 @@ def options(**values: object) -> HostedOptions:
 
 
 def sourced(host: Profile) -> list[Sourced]:
-    tables: list[Sourced] = [host.files, host.metrics, host.jobs, host.inference, host.auto_epochs]
+    tables: list[Sourced] = [host.files, host.metrics, host.jobs, host.inference]
+    tables += [] if host.auto_epochs == "unknown" else [host.auto_epochs]
     return [*tables, *host.hyperparameters, *host.prices]
 
 

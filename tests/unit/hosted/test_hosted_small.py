@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backends import credentials
 from backends.contract import BackendError, Dataset, Failure, FailureKind, TrainingRequest
-from backends.hosted import counting, pacing, profile
+from backends.hosted import HostedBackend, counting, pacing, profile
 from backends.hosted.counting import Counting
 from backends.hosted.failures import ServiceError
 from backends.hosted.journal import Journal
@@ -174,6 +174,33 @@ def test_the_most_that_a_run_may_take_holds_for_epochs_that_the_host_chooses(
     assert found.tokens_at_most == 25 * 100 * (13 + 32 + 2 * 8)
 
 
+@pytest.mark.parametrize("host", ["nebius", "compatible"])
+def test_a_host_whose_choice_of_epochs_is_not_known_is_not_left_to_choose(
+    tmp_path: Path, request_: TrainingRequest, host: str
+) -> None:
+    options = {"host": host, "base_url": "https://x.invalid/v1", "price_per_million_tokens": 1.0}
+    counting_ = counted(tmp_path, **options)
+    assert counting_.estimate(request_).usd_at_most is not None
+    unsaid = dataclasses.replace(request_, hyperparameters={})
+    with pytest.raises(BackendError, match="n_epochs is not given") as raised:
+        counting_.estimate(unsaid)
+    secrets = {"NEBIUS_API_KEY": "k", "OPENAI_API_KEY": "k"}
+    backend = HostedBackend(HostedOptions.model_validate({"model": "m", **options}), tmp_path / "w", secrets)
+    assert raised.value.failure in backend.check(unsaid)
+    with pytest.raises(BackendError, match="n_epochs is not given"):
+        backend.submit(unsaid)
+    backend.close()
+
+
+def test_what_was_counted_of_another_text_or_by_another_account_says_nothing(
+    tmp_path: Path, request_: TrainingRequest
+) -> None:
+    counted(tmp_path).learn(request_, trained_tokens=2400, n_epochs=2)
+    assert counted(tmp_path).estimate(request_).tokens == 2400
+    for other in ({"system_message": "Be brief."}, {"base_url": "https://x.invalid/v1"}, {"project": "p"}):
+        assert "an estimate" in counted(tmp_path, **other).estimate(request_).basis
+
+
 def test_an_unknown_price_is_no_price(tmp_path: Path, request_: TrainingRequest) -> None:
     found = counted(tmp_path, host="compatible", base_url="https://x.invalid/v1").estimate(request_)
     assert found.usd is None
@@ -185,4 +212,6 @@ def test_an_unknown_price_is_no_price(tmp_path: Path, request_: TrainingRequest)
     [(1, 25), (10, 10), (33, 3), (34, 3), (100, 3), (8333, 3), (8334, 2), (20000, 1), (100000, 1)],
 )
 def test_the_published_rule_for_epochs(examples: int, epochs: int) -> None:
-    assert counting.automatic(examples, profile.load("openai").auto_epochs) == epochs
+    rule = profile.load("openai").auto_epochs
+    assert isinstance(rule, profile.AutoEpochs)
+    assert counting.automatic(examples, rule) == epochs
