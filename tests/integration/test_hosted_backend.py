@@ -317,12 +317,12 @@ def test_a_wrong_key_does_not_end_a_run_that_may_have_a_job(world: World) -> Non
 # ------------------------------------------------------------------------------------------------------ how a job goes
 def test_a_job_that_shows_no_sign_of_life_is_cancelled_and_lost(world: World) -> None:
     world.host._advance = lambda job: None  # type: ignore[method-assign]
-    backend = world.open(stall_s=7200)
+    backend = world.open(stall_s=900)
     began = world.now
     end = world.complete(backend)[-1]
     assert isinstance(end, Failed)
     assert end.failure.kind is FailureKind.LOST
-    assert 7200 <= world.now - began < 7300
+    assert 900 <= world.now - began < 1000
     assert [each.status for each in world.host.jobs.values()] == ["cancelled"]
 
 

@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -24,8 +25,9 @@ from backends.testing import write_jsonl
 
 pytestmark = pytest.mark.integration
 
-SCHEDULES = 600
-PARTS = 6
+SCHEDULES = 510
+PARTS = 2
+ACTS = 16
 GRACE_S = 60.0
 CREATE = "POST fine_tuning/jobs"
 
@@ -49,6 +51,17 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     lines = [{"prompt": f"thing {n}\n\n###\n\n", "completion": " red"} for n in range(12)]
     train, valid = write_jsonl(folder / "train.jsonl", lines), write_jsonl(folder / "valid.jsonl", lines[:4])
     return Dataset(train, valid, "completion", (" red", " green"))
+
+
+@pytest.fixture
+def unsynced(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: no power fails here, and waiting for disks would take half of the time."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
 
 
 class Schedule:
@@ -100,8 +113,8 @@ class Schedule:
         )
 
     def fault(self, operation: str, moment: str) -> Said | None:
-        # creations are few among the requests, and what this is about
-        rate = max(self.rate, 0.6) if operation == CREATE and self.rate else self.rate
+        # creations are few among the requests, and what this is about: most of all those that are accepted
+        rate = {"before": 0.35, "after": 0.8}[moment] if operation == CREATE and self.rate else self.rate
         if not self.faulty or self.chance.random() > rate:
             return None
         kind = self.chance.choice(("cut", "500", "timeout", "late", "html", "429", "kill"))
@@ -151,7 +164,7 @@ class Schedule:
                 raise
 
     def run(self, keys: list[str]) -> None:
-        for _ in range(40):
+        for _ in range(ACTS):
             with self.perhaps_dying():
                 self.act(self.chance.choice(keys))
             self.clock.now += self.chance.choice((0.0, 5.0, 30.0, 300.0, 3000.0))
@@ -203,12 +216,12 @@ class Schedule:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
-def test_no_schedule_of_faults_makes_two_jobs_or_loses_one(tmp_path: Path, dataset: Dataset, part: int) -> None:
+def test_no_schedule_of_faults_makes_two_jobs_or_loses_one(unsynced: Path, dataset: Dataset, part: int) -> None:
     seen: collections.Counter[str] = collections.Counter()
     deaths = jobs = delays = 0
     for seed in range(part, SCHEDULES, PARTS):
-        schedule = Schedule(seed, tmp_path / str(seed), dataset)
-        keys = ["kept", "stopped-perhaps"]
+        schedule = Schedule(seed, unsynced / str(seed), dataset)
+        keys = (["kept"], ["stopped-perhaps"], ["kept", "stopped-perhaps"])[seed // PARTS % 3]
         try:
             schedule.run(keys)
             schedule.check(keys)
@@ -224,8 +237,8 @@ def test_no_schedule_of_faults_makes_two_jobs_or_loses_one(tmp_path: Path, datas
     # the test has teeth: each kind of fault happened to creations, before and after acceptance
     for kind in ("cut", "500", "timeout", "late", "html", "kill"):
         for moment in ("before", "after"):
-            assert seen[f"{kind} {moment} of a creation"] >= 3, seen
-    assert delays >= 10
+            assert seen[f"{kind} {moment} of a creation"] >= 5, seen
+    assert delays >= 20
     assert deaths > SCHEDULES / PARTS / 2
     print(f"{SCHEDULES // PARTS} schedules, {jobs} jobs, {deaths} deaths, {sum(seen.values())} faults")  # noqa: T201
 
