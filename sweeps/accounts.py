@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from backends.contract import TERMINAL, Backend, BackendError, Charged, Failed, FailureKind
-from sweeps.budget import Amount, Books, at_most, books, fits, for_finals, within
+from sweeps.budget import Amount, Books, at_most, books, covers, fits, for_finals, within
 from sweeps.plan import SweepPlan
 from sweeps.record import Spend, Trial
 from sweeps.study import Study
@@ -44,9 +44,11 @@ class Accounts:
     def weighed(self, trial: Trial) -> Trial:
         """Return the trial with the most that it can take, which is to be recorded before it starts.
 
-        Raises BackendError where the backend cannot say.
+        What it was weighed at before stays, unless a limit does not cover that. Raises BackendError where the backend
+        cannot say.
         """
-        if not self._weighs or self._backend is None:
+        known = trial.at_most is not None and covers(self._plan.spec.budget, trial.at_most)
+        if known or not self._weighs or self._backend is None:
             return trial
         return replace(trial, at_most=at_most(self._backend.estimate(self._plan.request(trial))))
 

@@ -7,11 +7,11 @@ holds what it takes at most before anything is asked of a backend.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from backends.contract import Estimate
-from sweeps.record import Spend, Trial
+from sweeps.record import Bound, Trial
 from sweeps.spec import BudgetSpec
 
 
@@ -46,18 +46,23 @@ def total(amounts: Iterable[Amount]) -> Amount:
     return Amount(math.fsum(each.usd for each in every), sum(each.tokens for each in every))
 
 
-def at_most(estimate: Estimate) -> Spend:
+def at_most(estimate: Estimate) -> Bound:
     """Return what a run may take, from its estimate; the upper bound where the estimate has one."""
     tokens = estimate.tokens if estimate.tokens_at_most is None else estimate.tokens_at_most
-    return Spend(tokens=tokens or 0, usd=estimate.usd if estimate.usd_at_most is None else estimate.usd_at_most)
+    return Bound(tokens, estimate.usd if estimate.usd_at_most is None else estimate.usd_at_most)
+
+
+def open_bounds(trials: Iterable[Trial]) -> list[Bound]:
+    """Return the bounds of the trials that may take more than what is known."""
+    return [each.at_most for each in trials if each.at_most and not each.settled and each.duplicate_of is None]
 
 
 def open_part(trial: Trial) -> Amount:
     """Return what this trial may take beyond what is known: nothing once it is settled."""
-    if trial.settled or trial.at_most is None or trial.duplicate_of is not None:
+    if not (bounds := open_bounds([trial])):
         return Amount()
-    usd = max(0.0, (trial.at_most.usd or 0.0) - (trial.spend.usd or 0.0))
-    return Amount(usd, max(0, trial.at_most.tokens - trial.spend.tokens))
+    most = known_part(bounds[0])
+    return Amount(max(0.0, most.usd - (trial.spend.usd or 0.0)), max(0, most.tokens - trial.spend.tokens))
 
 
 def books(trials: Iterable[Trial]) -> Books:
@@ -69,17 +74,27 @@ def books(trials: Iterable[Trial]) -> Books:
     )
 
 
-def fits(trial: Trial, others: Iterable[Trial], kept_back: Amount, limit: BudgetSpec) -> bool:
+def fits(trial: Trial, others: Sequence[Trial], kept_back: Amount, limit: BudgetSpec) -> bool:
     """Return whether the limit holds even if this trial and all open ones take the most they can.
 
-    `kept_back` stays untouched for what comes later. A trial whose price is unknown does not fit a limit of money.
+    `kept_back` stays untouched for what comes later. A trial whose price is unknown does not fit a limit of money, and
+    one whose tokens are unknown no limit of tokens; nor does any trial as long as such a one is open.
     """
     if limit.usd is None and limit.tokens is None:
         return True
-    if trial.at_most is None or (limit.usd is not None and trial.at_most.usd is None):
+    if trial.at_most is None or not all(covers(limit, each) for each in (trial.at_most, *open_bounds(others))):
         return False
-    asked = Amount(trial.at_most.usd or 0.0, trial.at_most.tokens)
-    return within(total((books(others).at_most, asked, kept_back)), limit)
+    return within(total((books(others).at_most, known_part(trial.at_most), kept_back)), limit)
+
+
+def covers(limit: BudgetSpec, bound: Bound) -> bool:
+    """Return whether all is known of a bound that is limited."""
+    return (limit.usd is None or bound.usd is not None) and (limit.tokens is None or bound.tokens is not None)
+
+
+def known_part(bound: Bound) -> Amount:
+    """Return the known part of a bound."""
+    return Amount(bound.usd or 0.0, bound.tokens or 0)
 
 
 def within(amount: Amount, limit: BudgetSpec) -> bool:
@@ -92,7 +107,7 @@ def for_finals(trials: Iterable[Trial], asked: Trial, candidates: int, seeds: in
 
     `asked` stands for those that are still to come where there are fewer trials than candidates.
     """
-    most = [each.at_most or Spend() for each in (*trials, *[asked] * candidates)]
-    usd = sorted((each.usd or 0.0 for each in most), reverse=True)[:candidates]
+    most = [known_part(each.at_most or Bound()) for each in (*trials, *[asked] * candidates)]
+    usd = sorted((each.usd for each in most), reverse=True)[:candidates]
     tokens = sorted((each.tokens for each in most), reverse=True)[:candidates]
     return Amount(seeds * math.fsum(usd), seeds * sum(tokens))

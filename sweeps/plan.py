@@ -25,13 +25,13 @@ from backends.contract import (
     TrainingRequest,
 )
 from search_spaces.space import Limit, ResolvedParameter, ResolvedSpace, SpaceError
-from sweeps.budget import Amount, at_most, fits, for_finals, total
+from sweeps.budget import Amount, at_most, covers, fits, for_finals, known_part, total
 from sweeps.data import Finding, PreparedData, prepare
 from sweeps.data.findings import warning
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.places import Places
-from sweeps.record import Trial
-from sweeps.spec import NO_PRICE, SweepSpec, space_problems
+from sweeps.record import Bound, Trial
+from sweeps.spec import NO_COUNT, NO_PRICE, SweepSpec, space_problems
 from sweeps.steering import Change
 
 DEFAULT_SERVICE_CONCURRENCY = 4
@@ -303,11 +303,14 @@ def _estimated(backend: Backend, request: TrainingRequest) -> Estimate:
 
 
 def _dearest(plan: SweepPlan, backend: Backend) -> Estimate:
-    """The estimate that may cost most, of the base models at the most epochs; one without a price if there is any."""
+    """The estimate that may cost most, of the base models at the most epochs.
 
-    def worth(each: Estimate) -> tuple[bool, float, int]:
+    One that a limit does not cover, if there is any; else one without a price.
+    """
+
+    def worth(each: Estimate) -> tuple[bool, bool, float, int]:
         most = at_most(each)
-        return most.usd is None, most.usd or 0.0, most.tokens
+        return not covers(plan.spec.budget, most), most.usd is None, most.usd or 0.0, most.tokens or 0
 
     longest = {"n_epochs": int(plan.max_epochs)} if plan.space.parameter("n_epochs") is not None else {}
     requests = (replace(each, hyperparameters={**each.hyperparameters, **longest}) for each in _probes(plan))
@@ -319,23 +322,27 @@ def _limit_problems(plan: SweepPlan) -> Iterable[Problem]:
     limit, finals = plan.spec.budget, plan.spec.finals
     if not limit.keeps_books or plan.estimate is None or plan.dearest is None:
         return
-    if limit.usd is not None and at_most(plan.dearest).usd is None:
-        hint = f"give the backend a price where it takes one (`sweep backends {plan.spec.backend_type}`), or limit "
-        yield Problem(
-            plan.spec.document.place(("budget", "usd")),
-            f"{NO_PRICE}, so no limit can be held",
-            hint + "tokens or hours",
-        )
+    most = at_most(plan.dearest)
+    if not covers(limit, most):
+        if limit.usd is not None and most.usd is None:
+            hint = f"give the backend a price where it takes one (`sweep backends {plan.spec.backend_type}`), or limit "
+            hint += "hours" if most.tokens is None else "tokens or hours"
+            yield Problem(plan.spec.document.place(("budget", "usd")), f"{NO_PRICE}, so no limit can be held", hint)
+        if limit.tokens is not None and most.tokens is None:
+            hint = "limit hours" if most.usd is None else "limit usd or hours"
+            yield Problem(plan.spec.document.place(("budget", "tokens")), f"{NO_COUNT}, so no limit can be held", hint)
         return
     asked = replace(Trial(0, "plan", plan.base_model, {}, 0), at_most=at_most(plan.estimate))
     kept_back = Amount() if finals is None else for_finals((), asked, finals.candidates, finals.seeds)
     if not fits(asked, (), kept_back, limit):
         with_finals = " and the finals" if finals is not None else ""
         key = "usd" if limit.usd is not None else "tokens"
-        need = total((Amount(asked.at_most.usd or 0.0, asked.at_most.tokens) if asked.at_most else Amount(), kept_back))
+        need, bound = total((known_part(asked.at_most or Bound()), kept_back)), asked.at_most or Bound()
+        known = [f"${need.usd:,.2f}"] if bound.usd is not None else []
+        known += [f"{need.tokens:,} tokens"] if bound.tokens is not None else []
         yield Problem(
             plan.spec.document.place(("budget", key)),
-            f"the limit does not cover one trial{with_finals}: ${need.usd:,.2f}, {need.tokens:,} tokens at most",
+            f"the limit does not cover one trial{with_finals}: {', '.join(known)} at most",
             "raise it, or train on fewer examples or epochs",
         )
 

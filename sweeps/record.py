@@ -72,6 +72,14 @@ class Spend:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """The most that a run may take. None is unknown, which no limit covers."""
+
+    tokens: int | None = None
+    usd: float | None = None
+
+
+@dataclass(frozen=True)
 class Trial:
     """One trial, as far as it is known. `curve` holds its evaluations in order, the base model's own score first.
 
@@ -101,7 +109,7 @@ class Trial:
     duplicate_of: int | None = None
     repeat_of: int | None = None
     stopped_by: StoppedBy | None = None
-    at_most: Spend | None = None
+    at_most: Bound | None = None
     settled: bool = False
 
     @property
@@ -133,7 +141,7 @@ class Trial:
                 "curve": tuple(Measured(**each) for each in value["curve"]),
                 "values": tuple(value["values"]) if value["values"] is not None else None,
                 "spend": Spend(**value["spend"]),
-                "at_most": Spend(**value["at_most"]) if value.get("at_most") else None,
+                "at_most": Bound(most["tokens"], most["usd"]) if (most := value.get("at_most")) else None,
                 "verdict": FitVerdict(**{**verdict, "kind": VerdictKind(verdict["kind"])}) if verdict else None,
                 "stopped_by": StoppedBy(value["stopped_by"]) if value.get("stopped_by") else None,
             }

@@ -197,7 +197,7 @@ class Session:
             if isinstance(asked, NoTrial):
                 return asked
             try:
-                asked = asked if asked.at_most else self.accounts.weighed(asked)
+                asked = self.accounts.weighed(asked)
             except BackendError as error:
                 self.end, self.error = End.FAILED, SweepError(error.failure.message, error.failure.detail)
                 return NoTrial.EXHAUSTED

@@ -143,6 +143,7 @@ class BackendSpec(BaseModel):
 
 
 NO_PRICE = "nobody knows what a trial costs on this backend with this model"
+NO_COUNT = "nobody knows how many tokens a trial trains on with this backend and this model"
 
 
 class _SweepFile(_Section):

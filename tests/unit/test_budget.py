@@ -32,11 +32,12 @@ from backends.contract import (
     Stopped,
     TrainingRequest,
 )
+from backends.fake import FakeBackend
 from sweeps.budget import Amount, at_most, books, fits
 from sweeps.errors import UserInputError
 from sweeps.places import Places
 from sweeps.plan import SweepPlan, make_plan
-from sweeps.record import Spend, Trial, TrialState
+from sweeps.record import Bound, Spend, Trial, TrialState
 from sweeps.session import End, Session, TrialEnd
 from sweeps.spec import BudgetSpec, from_document
 from sweeps.study import Study
@@ -63,7 +64,7 @@ def planned(root: Path, *overrides: str) -> SweepPlan:
 
 def trial(number: int, *, most: float, spent: float = 0.0, settled: bool = False, **more: Any) -> Trial:
     return Trial(
-        number, f"k-{number}", "m", {}, 1, spend=Spend(tokens=10, usd=spent), at_most=Spend(tokens=100, usd=most),
+        number, f"k-{number}", "m", {}, 1, spend=Spend(tokens=10, usd=spent), at_most=Bound(tokens=100, usd=most),
         settled=settled, **more,
     )  # fmt: skip
 
@@ -84,15 +85,31 @@ def test_a_trial_fits_up_to_the_limit_itself(limit: float, expected: bool) -> No
 
 
 def test_a_trial_without_a_price_fits_no_limit_of_money_but_one_of_tokens() -> None:
-    unpriced = replace(trial(0, most=0.0), at_most=Spend(tokens=5))
+    unpriced = replace(trial(0, most=0.0), at_most=Bound(tokens=5))
     assert not fits(unpriced, [], Amount(), BudgetSpec(usd=100.0))
     assert fits(unpriced, [], Amount(), BudgetSpec(tokens=5))
     assert not fits(unpriced, [], Amount(), BudgetSpec(tokens=4))
 
 
+def test_a_trial_whose_tokens_nobody_knows_fits_no_limit_of_tokens_but_one_of_money() -> None:
+    uncounted = replace(trial(0, most=0.0), at_most=Bound(usd=5.0))
+    assert not fits(uncounted, [], Amount(), BudgetSpec(tokens=10**9))
+    assert fits(uncounted, [], Amount(), BudgetSpec(usd=5.0))
+    assert at_most(Estimate(None, None, 5.0, None, "x")) == Bound(usd=5.0)
+
+
+def test_nothing_fits_while_an_open_trial_may_take_nobody_knows_how_much() -> None:
+    """A limit that came later: what runs already was started without it."""
+    uncounted, unpriced = (replace(trial(0, most=0.0), at_most=each) for each in (Bound(usd=1.0), Bound(tokens=1)))
+    assert not fits(trial(1, most=1.0), [uncounted], Amount(), BudgetSpec(tokens=10**9))
+    assert not fits(trial(1, most=1.0), [unpriced], Amount(), BudgetSpec(usd=10**9))
+    for each in (uncounted, unpriced):
+        assert fits(trial(1, most=1.0), [replace(each, settled=True)], Amount(), BudgetSpec(usd=10.0, tokens=1000))
+
+
 def test_the_bound_of_an_estimate_counts_not_the_expectation() -> None:
-    assert at_most(Estimate(10, None, 1.0, None, "x", tokens_at_most=40, usd_at_most=4.0)) == Spend(tokens=40, usd=4.0)
-    assert at_most(Estimate(10, None, 1.0, None, "x")) == Spend(tokens=10, usd=1.0)
+    assert at_most(Estimate(10, None, 1.0, None, "x", tokens_at_most=40, usd_at_most=4.0)) == Bound(tokens=40, usd=4.0)
+    assert at_most(Estimate(10, None, 1.0, None, "x")) == Bound(tokens=10, usd=1.0)
 
 
 def test_a_limit_of_money_is_refused_where_nobody_knows_the_price(tmp_path: Path) -> None:
@@ -101,6 +118,46 @@ def test_a_limit_of_money_is_refused_where_nobody_knows_the_price(tmp_path: Path
     [problem] = caught.value.problems
     assert "nobody knows what a trial costs" in problem.message
     assert "limit tokens or hours" in problem.hint
+
+
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on the fake backend cannot say how many tokens a run trains on."""
+    known = FakeBackend.estimate
+
+    def unknown(self: FakeBackend, request: TrainingRequest) -> Estimate:
+        return replace(known(self, request), tokens=None, tokens_at_most=None)
+
+    monkeypatch.setattr(FakeBackend, "estimate", unknown)
+
+
+def test_a_limit_of_tokens_is_refused_where_nobody_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uncounted(monkeypatch)
+    assert planned(tmp_path, "budget.usd=1000").estimate is not None, "money can be limited all the same"
+    for limits, hint in (
+        (["budget.tokens=1000000000"], "limit usd or hours"),
+        (["budget.tokens=1000000000", "budget.usd=1000"], "limit usd or hours"),
+        (["budget.tokens=1000000000", "backend.price_usd_per_token=null"], "limit hours"),
+    ):
+        with pytest.raises(UserInputError) as caught:
+            planned(tmp_path, *limits)
+        [problem] = caught.value.problems
+        assert problem.place == "--set budget.tokens"
+        assert "nobody knows how many tokens a trial trains on" in problem.message
+        assert problem.hint == hint
+
+
+def test_a_trial_that_cannot_be_counted_is_never_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could be when the plan was made, and cannot any more."""
+    plan = planned(tmp_path, "budget.tokens=1000000000")
+    objectives = [each.objective for each in plan.spec.objectives]
+    study = Study.open(
+        tmp_path / "j", "pairs", plan.fingerprint, plan.space, objectives, plan.spec.search, plan.base_model
+    )
+    uncounted(monkeypatch)
+    session = Session(plan, study, [], lambda: 1.0, plan.open_backend())
+    assert not isinstance(session.next_trial(), Trial)
+    session.finish()
+    assert session.end is End.BUDGET
 
 
 def test_a_limit_that_covers_no_trial_is_refused_before_anything_starts(tmp_path: Path) -> None:
