@@ -69,8 +69,8 @@ class HostedOptions(BaseModel):
     ask_labels: bool = Field(
         default=True, description="ask each trained model the validation set, where the host does not score labels"
     )
-    epoch_ladder: Literal["off", "on"] = Field(
-        default="off", description="on: the earlier epochs of a job serve as results of runs with fewer epochs"
+    epoch_ladder: bool = Field(
+        default=False, description="on or off: the earlier epochs of a job serve as results of runs with fewer epochs"
     )
     deployment: AzureDeployment | None = None
 

@@ -109,7 +109,7 @@ class Runs:
 
     def _is_part(self, run: Run) -> bool:
         """Return whether a longer run has served this one, which then is over and needs no job."""
-        if self._options.epoch_ladder == "off" or run.stop or run.attempted_at is not None:
+        if not self._options.epoch_ladder or run.stop or run.attempted_at is not None:
             return False
         rung = self._ladder.rung_for(run)
         if rung is None or self._creation.look_up(run.id) is not None:

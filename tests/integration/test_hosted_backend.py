@@ -652,7 +652,7 @@ def test_nothing_is_asked_where_the_user_or_the_data_do_not_want_it(world: World
 
 # -------------------------------------------------------------------------------------------------------- epoch ladder
 def test_an_earlier_epoch_of_a_job_serves_as_the_result_of_a_shorter_run(world: World) -> None:
-    backend = world.open(epoch_ladder="on", ask_labels=False)
+    backend = world.open(epoch_ladder=True, ask_labels=False)
     long = world.complete(backend, key="long", n_epochs=4)
     short = world.complete(backend, key="short", n_epochs=3)
     assert world.host.asked.count(CREATE) == 1
@@ -670,7 +670,7 @@ def test_an_earlier_epoch_of_a_job_serves_as_the_result_of_a_shorter_run(world: 
 def test_without_leave_or_where_anything_else_differs_a_run_has_its_own_job(world: World) -> None:
     world.complete(world.open(), key="long", n_epochs=4)
     world.complete(world.open(), key="without leave", n_epochs=3)
-    backend = world.open(epoch_ladder="on")
+    backend = world.open(epoch_ladder=True)
     world.complete(backend, key="another batch", n_epochs=3, batch_size=6)
     world.complete(backend, key="longer", n_epochs=5)
     world.complete(backend, key="long, too", n_epochs=4, batch_size=12)
@@ -679,7 +679,7 @@ def test_without_leave_or_where_anything_else_differs_a_run_has_its_own_job(worl
 
 
 def test_a_model_that_serves_two_runs_goes_with_the_last(world: World) -> None:
-    backend = world.open(epoch_ladder="on", ask_labels=False)
+    backend = world.open(epoch_ladder=True, ask_labels=False)
     long = backend.submit(world.request("long", n_epochs=4))
     world.drain(backend, long)
     short = backend.submit(world.request("short", n_epochs=3))

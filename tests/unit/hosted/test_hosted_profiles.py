@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from datetime import date
 from importlib import resources
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -13,6 +14,9 @@ from backends.hosted import HostedBackend, profile
 from backends.hosted.options import HostedOptions
 from backends.hosted.profile import Profile, Sourced, Standing
 from backends.local import hyperparameters as local
+from sweeps.errors import UserInputError
+from sweeps.spec import from_document
+from sweeps.yaml_source import read
 
 pytestmark = pytest.mark.unit
 
@@ -97,6 +101,41 @@ def test_azure_prices_are_not_those_of_openai() -> None:
     given = options(host="azure", base_url="https://r.openai.azure.com/openai/v1/", model="gpt-4.1")
     assert given.usd_per_million_tokens("gpt-4.1") is None
     assert not HostedBackend.describe(given).priced
+
+
+LADDER = """\
+name: ladder
+data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}"}
+backend:
+  type: hosted
+  model: gpt-4.1-mini
+  epoch_ladder: WRITTEN
+space: {n_epochs: [1, 2]}
+objective: {minimize: valid_loss}
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("on", True), ("off", False), ("true", True), ("false", False), ('"on"', True), ("On", True), ("NO", False)],
+)
+def test_the_epoch_ladder_is_on_or_off_however_a_file_says_it(tmp_path: Path, written: str, meant: bool) -> None:
+    """The reader's YAML is 1.2, where `on` is a word."""
+    file = tmp_path / "ladder.yaml"
+    file.write_text(LADDER.replace("WRITTEN", written))
+    given = from_document(read(file)).backend_options
+    assert isinstance(given, HostedOptions)
+    assert given.epoch_ladder is meant
+
+
+def test_an_epoch_ladder_that_is_neither_is_refused_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "ladder.yaml"
+    file.write_text(LADDER.replace("WRITTEN", "sometimes"))
+    with pytest.raises(UserInputError) as caught:
+        from_document(read(file))
+    [problem] = caught.value.problems
+    assert problem.place == f"{file}:6"
+    assert "`backend.epoch_ladder`" in problem.message
 
 
 def test_an_unknown_host_gets_the_nearest_name() -> None:
