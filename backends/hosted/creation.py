@@ -18,6 +18,7 @@ from backends.hosted.examples import Form, Written, as_trained, write
 from backends.hosted.failures import ServiceError
 from backends.hosted.journal import Journal, Run
 from backends.hosted.options import HostedOptions
+from backends.hosted.profile import Standing
 from backends.hosted.service import RemoteJob, Service
 from backends.hosted.uploads import Uploads
 
@@ -106,14 +107,18 @@ class Creation:
         return room_at
 
     def look_up(self, run: str) -> RemoteJob | None:
-        """Return the run's job at the host. Should there ever be several, all but the first are cancelled."""
+        """Return the run's job at the host, but none that was given up.
+
+        Should there ever be several, all but one are cancelled: the first one stays, of those that have not failed.
+        """
         metadata = {METADATA_RUN: run} if self._jobs.metadata_filter else None
+        given_up, standing = self._journal.given_up(run), self._options.profile.standing
         found = sorted(
-            (each for each in self._service.jobs(metadata) if self.belongs(each, run)),
-            key=lambda each: (each.created_at, each.id),
+            (each for each in self._service.jobs(metadata) if self.belongs(each, run) and each.id not in given_up),
+            key=lambda each: (standing(each.status) is Standing.FAILED, each.created_at, each.id),
         )
         for each in found[1:]:
-            if not self._options.profile.standing(each.status).is_end:
+            if not standing(each.status).is_end:
                 self._service.cancel(each.id)
         return found[0] if found else None
 

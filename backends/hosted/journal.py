@@ -50,6 +50,9 @@ CREATE TABLE IF NOT EXISTS events (
 CREATE TABLE IF NOT EXISTS heard (   -- the host's own events, as they came
     run TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, event TEXT NOT NULL, PRIMARY KEY (run, id)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS given_up (  -- jobs that failed for a limit before they trained: the run gets another one
+    job TEXT PRIMARY KEY, run TEXT NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS models (  -- a model may serve several runs
     name TEXT NOT NULL, run TEXT NOT NULL, step INTEGER NOT NULL, PRIMARY KEY (name, run)
 ) WITHOUT ROWID;
@@ -209,6 +212,21 @@ class Journal:
     def heard_ids(self, run: str) -> set[str]:
         """Return the ids of the host's events that are known."""
         return {id_ for (id_,) in self._execute("SELECT id FROM heard WHERE run = :run", {"run": run})}
+
+    def give_up(self, run: str, job: str) -> None:
+        """Let a run be without a job again: this one failed, and what was heard of it is no part of the run."""
+        with self._transaction():
+            self._execute("INSERT INTO given_up VALUES (:job, :run) ON CONFLICT DO NOTHING", {"job": job, "run": run})
+            self._execute("DELETE FROM heard WHERE run = :run", {"run": run})
+            self._execute(
+                "UPDATE runs SET job = NULL, attempted_at = NULL, alive = '', alive_at = NULL, ended_at = NULL "
+                "WHERE id = :run",
+                {"run": run},
+            )
+
+    def given_up(self, run: str) -> set[str]:
+        """Return the jobs of a run that were given up."""
+        return {job for (job,) in self._execute("SELECT job FROM given_up WHERE run = :run", {"run": run})}
 
     # ----------------------------------------------------------------------------------------------------------- models
     def keep_models(self, run: str, models: Mapping[str, int]) -> None:

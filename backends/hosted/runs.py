@@ -30,7 +30,7 @@ from backends.hosted.course import Seen
 from backends.hosted.creation import Creation, NoJob, base_model, run_id
 from backends.hosted.declaration import asks_labels
 from backends.hosted.examination import Examination
-from backends.hosted.failures import DAILY_WAIT_S, ServiceError
+from backends.hosted.failures import DAILY_WAIT_S, ServiceError, of_job
 from backends.hosted.journal import Journal, Run
 from backends.hosted.ladder import Ladder
 from backends.hosted.options import HostedOptions
@@ -154,7 +154,7 @@ class Runs:
                 raise  # the job goes on, and can be followed again with a better key, say
             self._tell(run.id, [Failed(error.failure)])
             return
-        if seen is None:
+        if seen is None or self._waits_for_quota(run, job, seen):
             return
         request = run.training_request()
         if asks_labels(self._options) and request.dataset.labels:
@@ -173,6 +173,22 @@ class Runs:
             self._counting.learn(request, seen.job.trained_tokens, int(n_epochs or 0))
         if any(isinstance(each, Failed) and each.failure.kind is FailureKind.QUOTA for each in new):
             self._creation.leave_alone(DAILY_WAIT_S)  # who tries this run again waits, and the others too
+
+    def _waits_for_quota(self, run: Run, job: str, seen: Seen) -> bool:
+        """Return whether a job failed for a limit of the account before it trained, as some do after being accepted.
+
+        That is no failure of the run: it gets another job, when the account has been left alone for a while. What has
+        begun to train, and may have cost something, is told as failed instead.
+        """
+        if seen.standing is not Standing.FAILED or seen.job.trained_tokens or len(self._journal.events(run.id)) > 1:
+            return False
+        failure = of_job(seen.job.error_code, seen.job.error_message, "")
+        if failure.kind is not FailureKind.QUOTA or any("step" in (event.get("data") or {}) for _, event in seen.heard):
+            return False
+        _log.warning("job %s waits for a limit of the account, and is created again later: %s", job, failure.message)
+        self._creation.leave_alone(DAILY_WAIT_S)
+        self._journal.give_up(run.id, job)
+        return True
 
     def _examined(self, run: Run, request: TrainingRequest, seen: Seen) -> Seen | None:
         """Return what was seen with the answers of the trained model; None while there are questions left.

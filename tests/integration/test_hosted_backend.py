@@ -25,6 +25,7 @@ from backends.contract import (
     Handle,
     Measured,
     PredictOptions,
+    Queued,
     Started,
     Stopped,
     TrainingRequest,
@@ -184,19 +185,80 @@ def test_a_limit_that_one_run_meets_holds_the_others_back(world: World) -> None:
     assert world.host.asked.count(CREATE) == 1
 
 
-def test_a_job_that_fails_for_its_quota_makes_the_next_one_wait(world: World) -> None:
+OVER_QUOTA = {"code": "exceeded_quota", "message": "too many jobs", "param": None}
+
+
+def test_a_job_that_fails_for_its_quota_is_no_failure_and_is_created_again_later(world: World) -> None:
+    backend = world.open()
+    handle = backend.submit(world.request())
+    for hours in (1, 2, 3):
+        job = list(world.host.jobs.values())[-1]
+        job.status, job.error = "failed", OVER_QUOTA
+        asked_at = world.now
+        while len(world.host.jobs) == hours:
+            assert [type(each) for each in backend.events(handle, 0)] == [Queued]
+            world.now += 60.0
+        assert 3600 <= world.now - asked_at < 3800
+    other = backend.submit(world.request("another trial"))
+    events = world.drain(backend, handle)
+    assert isinstance(events[-1], Finished)
+    assert isinstance(world.drain(backend, other)[-1], Finished)
+    assert [each.status for each in world.host.jobs.values()] == ["failed"] * 3 + ["succeeded"] * 2
+    steps = [each.step for each in events if isinstance(each, Measured) and each.scope == "step"]
+    assert steps == sorted(set(steps)), "nothing of the failed jobs is told"
+    assert [each.tokens > 0 for each in events if isinstance(each, Charged)] == [True]
+
+
+def test_a_job_over_its_quota_holds_the_other_trials_back(world: World) -> None:
+    backend = world.open()
+    handle = backend.submit(world.request("first"))
+    (job,) = world.host.jobs.values()
+    job.status, job.error = "failed", OVER_QUOTA
+    backend.events(handle, 0)
+    began = world.now
+    other = backend.submit(world.request("second"))
+    assert len(world.host.jobs) == 1
+    assert isinstance(world.drain(backend, other)[-1], Finished)
+    assert world.now - began >= 3600
+
+
+def test_a_run_that_waits_for_its_quota_can_be_stopped_and_gets_no_job(world: World) -> None:
+    backend = world.open()
+    handle = backend.submit(world.request())
+    (job,) = world.host.jobs.values()
+    job.status, job.error = "failed", OVER_QUOTA
+    backend.events(handle, 0)
+    backend.stop(handle)
+    assert world.drain(backend, handle)[-1] == Stopped(None)
+    assert len(world.host.jobs) == 1
+
+
+def test_a_job_that_fails_for_its_quota_while_it_trains_is_a_failure_that_may_be_retried(world: World) -> None:
+    with_manners(world.host, epochs_per_poll=0.34)
     backend = world.open()
     handle = backend.submit(world.request("first attempt"))
     (job,) = world.host.jobs.values()
-    job.status, job.error = "failed", {"code": "exceeded_quota", "message": "too many jobs", "param": None}
+    while not any(isinstance(each, Measured) for each in backend.events(handle, 0)):
+        world.now += 30
+    job.status, job.error = "failed", OVER_QUOTA
     end = world.drain(backend, handle)[-1]
     assert isinstance(end, Failed)
     assert end.failure.kind is FailureKind.QUOTA
     began = world.now
-    again = backend.submit(world.request("second attempt"))
-    assert len(world.host.jobs) == 1
-    assert isinstance(world.drain(backend, again)[-1], Finished)
+    assert isinstance(world.complete(backend, key="second attempt")[-1], Finished)
     assert world.now - began >= 3600
+
+
+def test_another_workspace_adopts_the_job_that_came_after_the_one_over_its_quota(world: World) -> None:
+    first = world.open("one")
+    handle = first.submit(world.request())
+    (job,) = world.host.jobs.values()
+    job.status, job.error = "failed", OVER_QUOTA
+    while len(world.host.jobs) == 1:
+        first.events(handle, 0)
+        world.now += 60.0
+    assert isinstance(world.complete(world.open("two"))[-1], Finished)
+    assert [each.status for each in world.host.jobs.values()] == ["failed", "succeeded"]
 
 
 def test_no_more_jobs_a_day_than_the_user_allows(world: World) -> None:
