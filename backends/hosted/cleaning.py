@@ -12,11 +12,11 @@ from typing import Literal
 
 from backends.hosted.creation import METADATA_KEY, Creation
 from backends.hosted.deployments import Deployments
+from backends.hosted.examples import PREFIX
 from backends.hosted.failures import ServiceError
 from backends.hosted.journal import Journal, Run
 from backends.hosted.options import HostedOptions
 from backends.hosted.service import Service
-from backends.hosted.uploads import PREFIX
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ from backends.contract import BackendError, DataFile, Dataset, Failure, FailureK
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+PREFIX = "sweep-"
+"""How the names of data files begin, here and at the host."""
+
 
 @dataclass(frozen=True)
 class Form:
@@ -49,7 +52,7 @@ class Written:
 
 
 def write(file: DataFile, form: Form, folder: Path) -> Written:
-    """Write a data file in the host's form below `folder`; its name is its digest. Raises BackendError (user)."""
+    """Write a data file in the host's form below `folder`; its name says its digest. Raises BackendError (user)."""
     folder.mkdir(parents=True, exist_ok=True)
     # two processes may write the same file at once: each its own, and the last one to be renamed stays
     handle, name = tempfile.mkstemp(".part", f"{file.sha256[:16]}-", folder)
@@ -61,7 +64,7 @@ def write(file: DataFile, form: Form, folder: Path) -> Written:
             stream.write(text)
             digest.update(text)
             size += len(text)
-    path = folder / f"{digest.hexdigest()}.jsonl"
+    path = folder / f"{PREFIX}{digest.hexdigest()}.jsonl"
     temporary.replace(path)
     return Written(path, digest.hexdigest(), size)
 

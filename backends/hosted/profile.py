@@ -70,9 +70,13 @@ class DeclaredHyperparameter(Sourced):
 
 
 class Files(Sourced):
-    """Rules for data files. `ready` are the statuses in which a file may be used, `broken` those it never leaves."""
+    """Rules for data files. `ready` are the statuses in which a file may be used, `broken` those it never leaves.
+
+    `in_parts_above`: larger files are sent through the uploads route, in parts; None: never.
+    """
 
     max_bytes: int | None = None
+    in_parts_above: int | None = None
     min_examples: int = 1
     byte_order_mark: bool = False
     ready: tuple[str, ...] = ("processed",)

@@ -21,6 +21,9 @@ from backends.hosted.options import HostedOptions
 PAGE = 100
 """Items asked for at once, the most that the protocol gives."""
 
+PART_BYTES = 64_000_000
+"""Of an upload in parts; the protocol takes 64 MB at most."""
+
 TIMEOUT_S = 60.0
 UPLOAD_TIMEOUT_S = 3600.0
 
@@ -112,13 +115,27 @@ class Service:
         self._client.close()
 
     # ------------------------------------------------------------------------------------------------------------ files
-    def upload(self, path: Path, filename: str) -> RemoteFile:
-        """Upload a data file."""
-        with translated(self.redact, f"uploading {filename}"), path.open("rb") as stream:
+    def upload(self, path: Path) -> RemoteFile:
+        """Upload a data file, under its name here."""
+        with translated(self.redact, f"uploading {path.name}"), path.open("rb") as stream:
             answer = self._client.files.create(
-                file=(filename, stream, "application/jsonl"), purpose="fine-tune", timeout=UPLOAD_TIMEOUT_S
+                file=(path.name, stream, "application/jsonl"), purpose="fine-tune", timeout=UPLOAD_TIMEOUT_S
             )
         return _file(self._proper(answer, "uploading a file"))
+
+    def upload_in_parts(self, path: Path) -> RemoteFile:
+        """Upload a data file in parts, one in memory at a time; what breaks off is no file, and ends at the host."""
+        what, uploads = f"uploading {path.name} in parts", self._client.uploads
+        with translated(self.redact, what), path.open("rb") as stream:
+            begun = uploads.create(
+                bytes=path.stat().st_size, filename=path.name, mime_type="text/jsonl", purpose="fine-tune"
+            )
+            id_, parts = self._proper(begun, what).id, []
+            while data := stream.read(PART_BYTES):
+                part = uploads.parts.create(id_, data=data, timeout=UPLOAD_TIMEOUT_S)
+                parts.append(self._proper(part, what).id)
+            answer = uploads.complete(id_, part_ids=parts, timeout=UPLOAD_TIMEOUT_S)
+        return _file(self._proper(getattr(answer, "file", None), what))
 
     def file(self, id_: str) -> RemoteFile | None:
         """Return a file, None where it is not there any more."""

@@ -15,7 +15,6 @@ from backends.hosted.profile import Files
 from backends.hosted.service import RemoteFile, Service
 
 PURPOSE = "fine-tune"
-PREFIX = "sweep-"
 
 
 class Uploads:
@@ -38,7 +37,9 @@ class Uploads:
             file = self._known(written) or self._found(written)
             if file is None:
                 # What an upload that broke off has left is found by its name next time.
-                file = self._service.upload(written.path, f"{PREFIX}{written.sha256}.jsonl")
+                limit = self._rules.in_parts_above
+                in_parts = limit is not None and written.bytes > limit
+                file = (self._service.upload_in_parts if in_parts else self._service.upload)(written.path)
             self._journal.keep_upload(self._account, PURPOSE, written.sha256, file.id)
         if file.status in self._rules.broken:
             self._journal.keep_upload(self._account, PURPOSE, written.sha256, None)
@@ -54,7 +55,7 @@ class Uploads:
     def _found(self, written: Written) -> RemoteFile | None:
         """Return what somebody else has uploaded to this account."""
         for each in self._service.files():
-            same_name = each.filename == f"{PREFIX}{written.sha256}.jsonl"
+            same_name = each.filename == written.path.name
             if same_name and each.bytes in (None, written.bytes) and each.status not in self._rules.broken:
                 return each
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import sqlite3
@@ -30,7 +31,7 @@ from backends.contract import (
     Stopped,
     TrainingRequest,
 )
-from backends.hosted import HostedBackend
+from backends.hosted import HostedBackend, profile, service
 from backends.testing import write_jsonl
 
 pytestmark = pytest.mark.integration
@@ -119,6 +120,53 @@ def test_a_file_that_is_gone_is_uploaded_again(world: World) -> None:
     world.host.files.clear()
     world.complete(backend, key="b")
     assert world.host.asked.count("POST files") == 4
+
+
+def data_files(world: World) -> list[dict[str, Any]]:
+    return [each for each in world.host.files.values() if each["filename"].startswith("sweep-")]
+
+
+@pytest.fixture
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files above 1,000 bytes go in parts of 700 bytes."""
+    openai = profile.load("openai")
+    files = openai.files.model_copy(update={"in_parts_above": 1000, "max_bytes": 100_000})
+    monkeypatch.setattr(profile, "load", lambda name: openai.model_copy(update={"files": files}))
+    monkeypatch.setattr(service, "PART_BYTES", 700)
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_a_large_file_goes_in_parts_and_a_small_one_at_once(world: World) -> None:
+    world.complete(world.open("one"), key="a")
+    world.complete(world.open("two"), key="b")
+    sizes = sorted(each["bytes"] for each in data_files(world))
+    assert len(sizes) == 2, "what was sent in parts is found and used again, too"
+    assert sizes[0] < 1000 < sizes[1]
+    assert world.host.asked.count("POST files") == world.host.asked.count("POST uploads") == 1
+    assert world.host.asked.count("POST uploads/*/parts") == -(-sizes[1] // 700) > 2
+    (job, _) = world.host.jobs.values()
+    sent = world.host.contents[job.body["training_file"]]
+    assert hashlib.sha256(sent).hexdigest() in world.host.files[job.body["training_file"]]["filename"]
+    assert len(sent.splitlines()) == 24
+
+
+@pytest.mark.usefixtures("in_parts")
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("operation", ["POST uploads", "POST uploads/*/parts", "POST uploads/*/complete"])
+def test_an_upload_in_parts_that_breaks_off_is_done_again(world: World, operation: str, moment: str) -> None:
+    left = [1]
+
+    def fault(asked: str, when: str) -> Said | None:
+        if (asked, when) == (operation, moment) and left:
+            left.pop()
+            raise Cut("cut")
+        return None
+
+    world.host.fault = fault
+    assert isinstance(world.complete(world.open())[-1], Finished)
+    assert not left
+    assert len(world.host.jobs) == 1
+    assert len(data_files(world)) == 2, "a file whose upload was only not answered is found by its name"
 
 
 def test_a_file_is_waited_for(world: World) -> None:

@@ -138,6 +138,8 @@ class ScriptedHost:
         self.clock, self.manners, self.base = clock, manners, base
         self.files: dict[str, dict[str, Any]] = {}
         self.contents: dict[str, bytes] = {}
+        self.uploads: dict[str, dict[str, Any]] = {}
+        self.parts: dict[str, bytes] = {}
         self.jobs: dict[str, Job] = {}
         self.models: set[str] = {"base-chat", "babbage-002", "gpt-4o-mini-2024-07-18"}
         self.deleted: list[str] = []
@@ -184,6 +186,8 @@ class ScriptedHost:
         match asked.method, parts:
             case "POST", ["files"]:
                 return self._upload(asked)
+            case "POST", ["uploads", *_]:
+                return self._upload_in_parts(asked, parts[1:])
             case "GET", ["files"]:
                 return self._page(asked, list(self.files.values()))
             case "GET", ["files", id_]:
@@ -243,10 +247,36 @@ class ScriptedHost:
 
     # ------------------------------------------------------------------------------------------------------------ files
     def _upload(self, asked: Asked) -> Said:
-        head = f"Content-Type: {asked.headers['content-type']}\r\n\r\n".encode()
-        message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + asked.body)
-        fields = {part.get_param("name", header="content-disposition"): part for part in message.iter_parts()}
-        content = fields["file"].get_payload(decode=True)
+        fields = _form(asked)
+        purpose = fields["purpose"].get_payload(decode=True).decode()
+        return said(self._store(fields["file"].get_payload(decode=True), fields["file"].get_filename(), purpose))
+
+    def _upload_in_parts(self, asked: Asked, parts: list[str]) -> Said:
+        match parts:
+            case []:
+                wanted = json.loads(asked.body)
+                id_ = self._id("upload_")
+                self.uploads[id_] = {
+                    **{name: wanted[name] for name in ("bytes", "filename", "purpose")},
+                    **{"id": id_, "object": "upload", "status": "pending", "file": None},
+                    **{"created_at": int(self.clock()), "expires_at": int(self.clock()) + 3600},
+                }
+                return said(self.uploads[id_])
+            case [id_, "parts"] if self.uploads[id_]["status"] == "pending":
+                part = self._id("part_")
+                self.parts[part] = _form(asked)["data"].get_payload(decode=True)
+                return said({"id": part, "object": "upload.part", "created_at": 0, "upload_id": id_})
+            case [id_, "complete"] if self.uploads[id_]["status"] == "pending":
+                upload = self.uploads[id_]
+                content = b"".join(self.parts[each] for each in json.loads(asked.body)["part_ids"])
+                if len(content) != upload["bytes"]:
+                    return refused(400, "the parts are not as long as was said")
+                file = self._store(content, upload["filename"], upload["purpose"])
+                upload |= {"status": "completed", "file": file}
+                return said(upload)
+        return refused(404, "no such upload")
+
+    def _store(self, content: bytes, name: str, purpose: str) -> dict[str, Any]:
         id_ = self._id("file-")
         self.contents[id_] = content
         self.files = {
@@ -255,14 +285,14 @@ class ScriptedHost:
                 "object": "file",
                 "bytes": len(content),
                 "created_at": int(self.clock()),
-                "filename": fields["file"].get_filename(),
-                "purpose": fields["purpose"].get_payload(decode=True).decode(),
+                "filename": name,
+                "purpose": purpose,
                 "status": "processed" if self.manners.file_polls == 0 else "pending",
                 "polls": 0,
             },
             **self.files,
         }
-        return said(self.files[id_])
+        return self.files[id_]
 
     def _file(self, id_: str) -> Said:
         if id_ not in self.files:
@@ -532,9 +562,18 @@ class ScriptedHost:
         return said({"name": name, "properties": {**found["properties"], "provisioningState": state}})
 
 
+def _form(asked: Asked) -> dict[Any, Any]:
+    """Return the fields of a multipart body."""
+    head = f"Content-Type: {asked.headers['content-type']}\r\n\r\n".encode()
+    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + asked.body)
+    return {part.get_param("name", header="content-disposition"): part for part in message.iter_parts()}
+
+
 def _pattern(path: str) -> str:
     parts = path.split("/")
-    return "/".join("*" if part.startswith(("ftjob-", "file-", "result-", "ft:")) else part for part in parts)
+    return "/".join(
+        "*" if part.startswith(("ftjob-", "file-", "result-", "ft:", "upload_")) else part for part in parts
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- carriers
