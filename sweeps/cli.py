@@ -6,6 +6,7 @@ with Ctrl-C. Heavy libraries are loaded inside the commands that need them.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -56,6 +57,7 @@ def main() -> None:
     ) as error:  # a full disk, a folder that cannot be written: wherever it shows, it is the user's to mend
         hint = "check the folder, its permissions and the free space; --root names another folder"
         code = _complain(SweepError(f"{error.filename or 'the disk'}: {error.strerror or error}", hint))
+    gc.freeze()  # else the interpreter looks once more through all that torch, Ray and MLflow hold: 1 to 2 s
     sys.exit(code)
 
 
