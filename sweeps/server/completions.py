@@ -99,8 +99,9 @@ class _Asked:
 
     def __init__(self, service: Service, name: str, labels: Sequence[str] | None) -> None:
         self._service = service
+        trained: tuple[str, ...] = ()
         if name in service.settings.models:
-            self._target, trained = service.settings.models[name], ()
+            self._target = service.settings.models[name]
         else:
             model = models.known(service, name)
             self._target, trained = model.target, _labels_of(service, model.job_id)

@@ -68,7 +68,7 @@ def follow(
     request: TrainingRequest,
     after: int,
     control: Control,
-    report: Callable[[Message], None],
+    report: Callable[[Message], object],
     keep: Path,
 ) -> None:
     """Submit or adopt the run and report its events from number `after` on, until it ends or is left.

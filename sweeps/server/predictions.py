@@ -14,7 +14,7 @@ from typing import Any
 
 from backends.contract import Backend, BackendError, Failure, FailureKind, Prediction, PredictOptions
 from sweeps.server.settings import Trainer
-from sweeps.server.worker_process import WorkerProcess
+from sweeps.server.workers import WorkerProcess
 
 IDLE_S = 300.0
 """After this long without a question the process that holds the model ends, and its memory is free."""
@@ -145,12 +145,12 @@ class _Worker:
     """The process that holds the model."""
 
     def __init__(self, trainer: Trainer, log: Path) -> None:
-        self.process = WorkerProcess(trainer.order("predict"), log)
+        self.process = WorkerProcess(trainer.place(), log)
         self._answers = self.process.answers()
 
     def ask(self, model: str, prompts: list[Mapping[str, Any]], options: PredictOptions) -> list[Prediction]:
         """Ask, and wait. Raises StopIteration where the process has died."""
-        self.process.ask({"model": model, "prompts": prompts, "options": asdict(options)})
+        self.process.tell({"kind": "predict", "model": model, "prompts": prompts, "options": asdict(options)})
         answer = next(self._answers)
         if "failure" in answer:
             failure = answer["failure"]

@@ -7,7 +7,8 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from backends.contract import (
@@ -29,7 +30,7 @@ from sweeps.server.records import ENDED, Job, Status
 from sweeps.server.settings import Trainer
 from sweeps.server.storage import Store, log
 from sweeps.server.telling import Teller
-from sweeps.server.worker_process import WorkerProcess
+from sweeps.server.workers import WorkerProcess, Workers
 
 _LOG = logging.getLogger("sweeps.server")
 
@@ -40,13 +41,13 @@ RESTARTS = 2
 class _RemoteControl(Control):
     """The control of a run in a worker process."""
 
-    def __init__(self, worker: WorkerProcess) -> None:
+    def __init__(self, worker: WorkerProcess, key: str) -> None:
         super().__init__()
-        self._worker = worker
+        self._worker, self._key = worker, key
 
     def ask_stop(self) -> None:
         super().ask_stop()
-        self._worker.tell("stop")
+        self._worker.tell({"kind": "stop", "key": self._key})
 
     def ask_leave(self) -> None:
         super().ask_leave()
@@ -63,11 +64,12 @@ class Runner:
         self._threads: dict[str, threading.Thread] = {}
         self._crashes: dict[str, int] = {}
         self._lock = threading.RLock()
+        self._workers = Workers(trainer, folder / "worker.log")
         self._closing = threading.Event()
         self._to_validate, self._to_start = threading.Event(), threading.Event()
         self._loops = [
             threading.Thread(target=self._loop, args=(self._to_validate, self._validate_all), name="validator"),
-            threading.Thread(target=self._loop, args=(self._to_start, self._start_ready), name="dispatcher"),
+            threading.Thread(target=self._dispatch, name="dispatcher"),
         ]
         self.faults: Faults = Faults.none()
 
@@ -88,22 +90,23 @@ class Runner:
         self.wake()
         for each in [*threads, *(loop for loop in self._loops if loop.is_alive())]:
             each.join()
+        self._workers.close()
 
     def wake(self) -> None:
         """Look for work now."""
         self._to_validate.set()
         self._to_start.set()
 
-    def _loop(self, event: threading.Event, work: object) -> None:
-        assert callable(work)
-        first = True
+    def _dispatch(self) -> None:
+        self._end_cancelled()
+        self._loop(self._to_start, self._start_ready)
+
+    def _loop(self, due: threading.Event, work: Callable[[], None]) -> None:
         while not self._closing.is_set():
-            if first and event is self._to_start:
-                self._end_cancelled()
-            first = False
             work()
-            event.wait(1.0)
-            event.clear()
+            self._workers.dismiss_idle()
+            due.wait(1.0)
+            due.clear()
 
     # ------------------------------------------------------------------------------------------------------- validation
     def _validate_all(self) -> None:
@@ -184,23 +187,32 @@ class Runner:
             return
         backend = self._trainer.open()
         try:
-            follow(backend, _request(job), after, control, lambda told: self._on(job.id, told), self._copies(job))
+            follow(backend, _request(job), after, control, partial(self._on, job.id), self._copies(job))
         finally:
             backend.close()
 
     def _follow_worker(self, job: Job, after: int) -> None:
-        order = self._trainer.order("train", request=_request(job).to_json(), after=after, keep=str(self._copies(job)))
-        worker = WorkerProcess(order, self._folder / "worker.log")
-        control = _RemoteControl(worker)
-        concluded = False
+        worker = self._workers.take()
+        control = _RemoteControl(worker, job.id)
+        kind, usable = "", False
         try:
             if not self._take(job, control):
                 return
+            request, keep = _request(job).to_json(), str(self._copies(job))
+            worker.tell({"kind": "train", "request": request, "after": after, "keep": keep})
             for told in worker.answers():
-                concluded = self._on(job.id, told) or concluded
+                kind = told["kind"]
+                if self._on(job.id, told):
+                    usable = kind == "heard" and not control.leave.is_set()
+                    break
+            else:
+                kind = "died"
         finally:
-            worker.end()
-        if not concluded and not control.leave.is_set():
+            if usable:
+                self._workers.give_back(worker)
+            else:
+                worker.end()
+        if kind == "died" and not control.leave.is_set():
             self._crashed(job, worker.exit_code)
 
     def _take(self, job: Job, control: Control) -> bool:

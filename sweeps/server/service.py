@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from backends import registry
+from backends.contract import Backend
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.server.auth import Keys
 from sweeps.server.faults import Faults
@@ -81,7 +82,7 @@ class Service:
             self.store.change(Upload, upload.id, status="expired")
 
 
-def _load(name: str) -> type[registry.Backend]:
+def _load(name: str) -> type[Backend]:
     try:
         return registry.load(name)
     except registry.RegistryError as error:

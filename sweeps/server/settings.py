@@ -76,14 +76,12 @@ class Trainer:
         self.workspace.mkdir(parents=True, exist_ok=True)
         return self._type.open(self._options, self.workspace, self.placement)
 
-    def order(self, kind: str, **more: Any) -> dict[str, Any]:
-        """Return the first line for a worker process that opens the same backend."""
+    def place(self) -> dict[str, Any]:
+        """Return the first line for a worker process, by which it opens the same backend."""
         placement = self.placement
         return {
-            "kind": kind,
             "backend": self._settings.backend,
             "options": self._options.model_dump(mode="json"),
             "workspace": str(self.workspace),
             "placement": {"cpus": placement.cpus, "gpus": placement.gpus},
-            **more,
         }

@@ -139,7 +139,8 @@ class Store:
         `where` holds SQL conditions with their values, all of which must hold.
         """
         table, key = _TABLES[kind], _key(kind)
-        conditions, values = [each.sql for each in where], [value for each in where for value in each.values]
+        conditions = [each.sql for each in where]
+        values: list[Any] = [value for each in where for value in each.values]
         if after is not None:
             found = self._execute(f"SELECT seq FROM {table} WHERE {key} = ?", (after,))
             if not found:
@@ -164,9 +165,9 @@ class Store:
         """Change columns of a row, where the condition holds; return whether it did."""
         table, key = _TABLES[kind], _key(kind)
         names = ", ".join(f"{name} = ?" for name in columns)
-        values = [_written(name, value) for name, value in columns.items()]
+        written: list[Any] = [_written(name, value) for name, value in columns.items()]
         statement = f"UPDATE {table} SET {names} WHERE {key} = ? AND {condition} RETURNING 1"
-        return bool(self._execute(statement, (*values, id_)))
+        return bool(self._execute(statement, (*written, id_)))
 
     # ------------------------------------------------------------------------------------------------------------- jobs
     def add_job(self, job: Job, events: Iterable[JobEvent]) -> None:

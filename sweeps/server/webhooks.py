@@ -29,7 +29,7 @@ class Webhooks:
     def __init__(self, store: Store, url: str | None, secret: str | None) -> None:
         self._store, self._url, self._secret = store, url, secret
         self._wake = threading.Event()
-        self._closing = False
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="webhooks", daemon=True)
 
     def announce(self, type_: str, job_id: str) -> None:
@@ -47,16 +47,16 @@ class Webhooks:
 
     def close(self) -> None:
         """Stop delivering."""
-        self._closing = True
+        self._closing.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _loop(self) -> None:
-        while not self._closing:
+        while not self._closing.is_set():
             if self._url is not None:
                 for id_, body, attempts in self._store.due(time.time()):
-                    if self._closing:
+                    if self._closing.is_set():
                         return
                     self._deliver(self._url, id_, body, attempts)
             self._wake.wait(0.5)
