@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -77,7 +78,18 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
     where = f"{request.method} {request.url.path[:256]}"
     message = {404: f"Invalid URL ({where})", 405: f"Not allowed to {where}"}.get(error.status_code, str(error.detail))
     code = {404: "unknown_url", 405: "method_not_supported"}.get(error.status_code)
-    return _answered(ApiError(error.status_code, message, code=code, headers=error.headers))
+    headers = {"Allow": ", ".join(_methods(request))} if error.status_code == 405 else error.headers
+    return _answered(ApiError(error.status_code, message, code=code, headers=headers))
+
+
+def _methods(request: Request) -> list[str]:
+    """Return what is offered at a path: the routes of its methods do not know of each other."""
+    found: set[str] = set()
+    for route in request.app.openapi()["paths"].items():
+        pattern = re.sub(r"\\{[^}]*\\}", "[^/]+", re.escape(route[0]))
+        if re.fullmatch(pattern, request.url.path):
+            found |= {method.upper() for method in route[1]}
+    return sorted(found)
 
 
 def _bug(_: Request, __: Exception) -> JSONResponse:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_SEED = 2**31 - 1
+
+
+def _whole(value: object) -> object:
+    """JSON knows one kind of number: 8.0 is a whole one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 class _Answer(BaseModel):
@@ -72,13 +80,13 @@ class ExpiresAfter(_Order):
     """When a file is to be deleted."""
 
     anchor: Literal["created_at"]
-    seconds: int = Field(ge=3600, le=2592000)
+    seconds: Whole = Field(ge=3600, le=2592000)
 
 
 class CreateUpload(_Order):
     """The announcement of a file that comes in parts."""
 
-    bytes: int = Field(ge=1)
+    bytes: Whole = Field(ge=1)
     filename: str = Field(min_length=1, max_length=255)
     mime_type: str = Field(max_length=255)
     purpose: Literal["fine-tune"]
@@ -127,8 +135,8 @@ class Hyperparameters(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
     __pydantic_extra__: dict[str, Value] = Field(init=False)
 
-    n_epochs: Auto | int | None = None
-    batch_size: Auto | int | None = None
+    n_epochs: Auto | Whole | None = None
+    batch_size: Auto | Whole | None = None
     learning_rate_multiplier: Auto | float | None = None
 
 
@@ -155,8 +163,8 @@ class TaskSettings(_Order):
         description="the allowed completions, exactly as they stand in the files; auto: those of the training file",
     )
     stop: str = Field(default="", description="what ends every completion in the files, if anything does")
-    per_epoch: int = Field(default=1, ge=1, le=100, description="evaluations of the validation file an epoch")
-    train_examples: int = Field(default=256, ge=0, description="training examples that are scored beside them")
+    per_epoch: Whole = Field(default=1, ge=1, le=100, description="evaluations of the validation file an epoch")
+    train_examples: Whole = Field(default=256, ge=0, description="training examples that are scored beside them")
     keep_metric: str = Field(default="valid_loss", description="the metric by which the kept state is chosen")
     keep_maximum: bool = Field(default=False, description="whether the highest value is the best one")
 
@@ -173,7 +181,7 @@ class CreateJob(_Order):
     method: Method | None = None
     hyperparameters: Hyperparameters | None = Field(default=None, deprecated=True)
     suffix: str | None = Field(default=None, min_length=1, max_length=64)
-    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    seed: Whole | None = Field(default=None, ge=0, le=MAX_SEED)
     metadata: Metadata | None = Field(default=None, max_length=16)
     integrations: list[dict[str, Any]] | None = Field(default=None, max_length=0)
     task: TaskSettings | None = None
@@ -295,12 +303,12 @@ Labels = Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=1
 
 class _Question(_Order):
     model: str
-    max_tokens: int | None = Field(default=None, ge=1, le=65536)
-    n: Literal[1] | None = None
+    max_tokens: Whole | None = Field(default=None, ge=1, le=65536)
+    n: Annotated[Literal[1], BeforeValidator(_whole)] | None = None
     stop: Stop = None
     temperature: float | None = Field(default=None, ge=0, le=0, description="only 0: answers are not sampled")
     top_p: float | None = Field(default=None, gt=0, le=1, description="without effect: answers are not sampled")
-    seed: int | None = Field(default=None, description="without effect: answers are not sampled")
+    seed: Whole | None = Field(default=None, description="without effect: answers are not sampled")
     stream: Literal[False] | None = None
     user: str | None = None
     labels: Labels | None = Field(
@@ -323,18 +331,18 @@ class CreateChatCompletion(_Question):
     """A conversation that is to be continued."""
 
     messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=65536)
+    max_completion_tokens: Whole | None = Field(default=None, ge=1, le=65536)
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    top_logprobs: Whole | None = Field(default=None, ge=0, le=20)
 
 
 class CreateCompletion(_Question):
     """Texts that are to be continued."""
 
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=2048)]
-    logprobs: int | None = Field(default=None, ge=0, le=20)
+    logprobs: Whole | None = Field(default=None, ge=0, le=20)
     echo: Literal[False] | None = None
-    best_of: Literal[1] | None = None
+    best_of: Annotated[Literal[1], BeforeValidator(_whole)] | None = None
 
 
 class Usage(_Answer):
