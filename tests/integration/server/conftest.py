@@ -43,7 +43,8 @@ class Server:
 
     process: subprocess.Popen[str]
     url: str
-    log: list[str] = field(default_factory=list)
+    log: list[str]
+    reader: threading.Thread
     clients: list[OpenAI] = field(default_factory=list)
 
     def client(self, key: str = "any", **options: Any) -> OpenAI:
@@ -94,13 +95,13 @@ class Client:
 Serve = Callable[..., Server]
 
 
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
+@contextlib.contextmanager
+def servers(default_root: Path) -> Iterator[Serve]:
     """Start servers; all of them are ended afterwards."""
-    servers: list[Server] = []
+    started: list[Server] = []
 
     def start(*arguments: str, root: Path | None = None, environment: Mapping[str, str] | None = None) -> Server:
-        command = [sys.executable, "-m", "sweeps.cli", "serve", "--port", "0", "--root", str(root or tmp_path / "root")]
+        command = [sys.executable, "-m", "sweeps.cli", "serve", "--port", "0", "--root", str(root or default_root)]
         if "--backend" not in arguments:
             command += ["--backend", "fake"]
         environ = {key: value for key, value in os.environ.items() if not key.startswith("SWEEP_")}
@@ -116,24 +117,40 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         for line in process.stderr:
             log.append(line)
             if found := re.search(r"listening on (http://\S+)", line):
-                server = Server(process, found[1], log)
-                servers.append(server)
-                threading.Thread(target=log.extend, args=(process.stderr,), daemon=True).start()
-                return server
+                reader = threading.Thread(target=log.extend, args=(process.stderr,), daemon=True)
+                reader.start()
+                started.append(Server(process, found[1], log, reader))
+                return started[-1]
         process.wait()
         process.stderr.close()
         pytest.fail(f"the server ended with {process.returncode}: {''.join(log)}")
 
-    yield start
-    for each in servers:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            each.stop()
-        if each.process.poll() is None:
-            each.process.kill()
-            each.process.wait()
-        assert each.process.stderr is not None
-        time.sleep(0.05)
-        each.process.stderr.close()
+    try:
+        yield start
+    finally:
+        for each in started:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                each.stop()
+            if each.process.poll() is None:
+                each.process.kill()
+                each.process.wait()
+            each.reader.join()
+            assert each.process.stderr is not None
+            each.process.stderr.close()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Start servers on folders of this test."""
+    with servers(tmp_path / "root") as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """The genuine client of a server over the fake backend that all tests of a module share."""
+    with servers(tmp_path_factory.mktemp("shared") / "root") as start:
+        yield Client(start().client())
 
 
 @pytest.fixture

@@ -37,8 +37,8 @@ def test_files(client: Any, make_examples: Any) -> None:
     assert api.files.wait_for_processing(made[1].id).status == "processed"
 
 
-def test_uploads(client: Any, make_examples: Any) -> None:
-    api, content = client.api, make_examples(40)
+def test_uploads(shared: Any, make_examples: Any) -> None:
+    api, content = shared.api, make_examples(40)
     whole = api.uploads.upload_file_chunked(
         file=content,
         filename="parts.jsonl",
@@ -70,11 +70,11 @@ def test_uploads(client: Any, make_examples: Any) -> None:
         api.uploads.parts.create(other.id, data=b"ab")
 
 
-def test_a_job_from_file_to_model(client: Any) -> None:
+def test_a_job_from_file_to_model(shared: Any) -> None:
     method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 5, "batch_size": "auto"}}}
-    job = client.create(method=method, suffix="My Colours!", metadata={"sweep": "a"}, extra_body=TASK)
+    job = shared.create(method=method, suffix="My Colours!", metadata={"sweep": "a"}, extra_body=TASK)
     assert job.status in ("validating_files", "queued", "running", "succeeded")
-    job = client.wait(job.id)
+    job = shared.wait(job.id)
     assert job.status == "succeeded", job.error
     assert job.error is None
     assert job.hyperparameters.n_epochs == 5
@@ -86,7 +86,7 @@ def test_a_job_from_file_to_model(client: Any) -> None:
     assert job.metadata == {"sweep": "a"}
     assert job.seed == 7
 
-    log = client.messages(job.id)
+    log = shared.messages(job.id)
     assert log[0] == f"Created fine-tuning job: {job.id}"
     assert "Files validated, moving job to queued state" in log
     assert log[-2:] == [
@@ -95,36 +95,36 @@ def test_a_job_from_file_to_model(client: Any) -> None:
     ]
     assert sum(each.startswith("Checkpoint created at step") for each in log) == 5
 
-    events = list(client.api.fine_tuning.jobs.list_events(job.id))[::-1]
+    events = list(shared.api.fine_tuning.jobs.list_events(job.id))[::-1]
     assert len(events) == len(log) == len({each.id for each in events})
     measured = [each.data for each in events if each.type == "metrics"]
     assert [each["step"] for each in measured if "full_valid_loss" in each] == [0, 4, 8, 12, 16, 20]
     assert all(each["total_steps"] == 20 for each in measured)
     assert all("train_loss" in each for each in measured if each["step"])
 
-    checkpoints = list(client.api.fine_tuning.jobs.checkpoints.list(job.id, limit=1))
+    checkpoints = list(shared.api.fine_tuning.jobs.checkpoints.list(job.id, limit=1))
     assert [each.step_number for each in checkpoints] == [20, 16, 12], "the last three, the newest first"
     assert checkpoints[0].metrics.full_valid_loss == measured[-1]["full_valid_loss"]
 
     (result,) = job.result_files
-    rows = list(csv.DictReader(io.StringIO(client.api.files.content(result).text)))
+    rows = list(csv.DictReader(io.StringIO(shared.api.files.content(result).text)))
     assert [int(each["step"]) for each in rows] == [0, 4, 8, 12, 16, 20]
     assert float(rows[-1]["full_valid_loss"]) == measured[-1]["full_valid_loss"]
     assert rows[0]["train_loss"] == ""
-    assert client.api.files.retrieve(result).purpose == "fine-tune-results"
+    assert shared.api.files.retrieve(result).purpose == "fine-tune-results"
 
 
-def test_a_file_may_go_once_its_job_is_queued(client: Any) -> None:
-    job = client.create()
-    client.wait(job.id, "queued", "running", "succeeded")
-    client.api.files.delete(job.training_file)
-    client.api.files.delete(job.validation_file)
-    assert client.wait(job.id).status == "succeeded"
+def test_a_file_may_go_once_its_job_is_queued(shared: Any) -> None:
+    job = shared.create()
+    shared.wait(job.id, "queued", "running", "succeeded")
+    shared.api.files.delete(job.training_file)
+    shared.api.files.delete(job.validation_file)
+    assert shared.wait(job.id).status == "succeeded"
 
 
-def test_deprecated_hyperparameters_and_extra_keys(client: Any) -> None:
-    job = client.create(hyperparameters={"n_epochs": 1, "prompt_loss_weight": 0.1, "method": "lora", "lora_rank": 4})
-    job = client.wait(job.id)
+def test_deprecated_hyperparameters_and_extra_keys(shared: Any) -> None:
+    job = shared.create(hyperparameters={"n_epochs": 1, "prompt_loss_weight": 0.1, "method": "lora", "lora_rank": 4})
+    job = shared.wait(job.id)
     assert job.hyperparameters.model_extra == {"prompt_loss_weight": 0.1, "method": "lora", "lora_rank": 4}
 
 
@@ -151,15 +151,16 @@ def test_deprecated_hyperparameters_and_extra_keys(client: Any) -> None:
         ({"extra_body": {"task": {"labels": "some"}}}, "task.labels", ""),
     ],
 )
-def test_a_wrong_order_is_refused_at_once(client: Any, body: dict[str, Any], param: str | None, says: str) -> None:
+def test_a_wrong_order_is_refused_at_once(shared: Any, body: dict[str, Any], param: str | None, says: str) -> None:
+    before = [each.id for each in shared.api.fine_tuning.jobs.list()]
     with pytest.raises(openai.BadRequestError) as raised:
-        client.create(**body)
+        shared.create(**body)
     assert raised.value.type == "invalid_request_error"
     assert says in raised.value.body["message"]  # type: ignore[index]
     if param is not None:
         assert raised.value.param is not None
         assert raised.value.param.startswith(param)
-    assert list(client.api.fine_tuning.jobs.list()) == []
+    assert [each.id for each in shared.api.fine_tuning.jobs.list()] == before
 
 
 @pytest.mark.parametrize(
@@ -179,18 +180,18 @@ def test_a_wrong_order_is_refused_at_once(client: Any, body: dict[str, Any], par
     ],
 )
 def test_what_is_wrong_with_files_shows_on_the_job(
-    client: Any, training: bytes | None, valid: bytes | None, code: str, param: str, says: str
+    shared: Any, training: bytes | None, valid: bytes | None, code: str, param: str, says: str
 ) -> None:
-    job = client.wait(client.create(training, valid).id, "failed")
+    job = shared.wait(shared.create(training, valid).id, "failed")
     assert (job.error.code, job.error.param) == (code, param)
     assert says in job.error.message
-    assert any(job.error.message in each for each in client.messages(job.id))
+    assert any(job.error.message in each for each in shared.messages(job.id))
 
 
-def test_without_a_validation_file_nothing_is_invented(client: Any) -> None:
-    job = client.wait(client.create(valid=None).id)
+def test_without_a_validation_file_nothing_is_invented(shared: Any) -> None:
+    job = shared.wait(shared.create(valid=None).id)
     assert job.status == "succeeded"
-    events = client.api.fine_tuning.jobs.list_events(job.id)
+    events = shared.api.fine_tuning.jobs.list_events(job.id)
     names = {name for each in events if each.type == "metrics" for name in each.data}
     assert "full_train_loss" in names
     assert not any("valid" in name for name in names)
@@ -286,14 +287,14 @@ def test_models_and_answers(client: Any) -> None:
     "body",
     [{"temperature": 0.7}, {"n": 2}, {"stream": True}, {"tools": []}, {"logprobs": True}, {"top_logprobs": 2}],
 )
-def test_what_is_not_offered_is_refused(client: Any, body: dict[str, Any]) -> None:
+def test_what_is_not_offered_is_refused(shared: Any, body: dict[str, Any]) -> None:
     messages = [{"role": "user", "content": "a"}]
     with pytest.raises(openai.BadRequestError):
-        client.api.chat.completions.create(model="fake-small", messages=messages, **body)
+        shared.api.chat.completions.create(model="fake-small", messages=messages, **body)
 
 
-def test_unknown_objects_are_not_found(client: Any) -> None:
-    api = client.api
+def test_unknown_objects_are_not_found(shared: Any) -> None:
+    api = shared.api
     for call in (
         lambda: api.files.retrieve("file-nothing"),
         lambda: api.files.content("file-nothing"),
