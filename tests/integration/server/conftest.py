@@ -58,7 +58,9 @@ class Server:
             each.close()
         if self.process.poll() is None:
             os.kill(self.process.pid, number)
-        return self.process.wait(60)
+        code = self.process.wait(60)
+        self.reader.join()
+        return code
 
 
 class Client:
