@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -15,11 +16,15 @@ import yaml
 
 from backends.contract import Backend, BackendError, Event
 from sweeps import holdout, tracking
+from sweeps.accounts import SETTLING_S
+from sweeps.budget import books
 from sweeps.errors import SweepError, SweepInterruptedError
 from sweeps.finals import FinalsResult
 from sweeps.places import Places
 from sweeps.plan import KEPT_MODELS, SweepPlan, with_gpus
 from sweeps.record import Objective, Trial, TrialState, leaderboard
+from sweeps.report import state
+from sweeps.report.page import page
 from sweeps.report.plots import learning_curve_png
 from sweeps.session import End, Observer, Outcome, ProgressObserver, Session
 from sweeps.steering import Change
@@ -91,7 +96,8 @@ def run(
         plan = with_gpus(plan, engine.gpus())
         with closing(plan.open_backend()) as backend:
             housekeeper = _Housekeeper(plan, backend)
-            session = Session(plan, study, [_Tracking(tracker, study.steering), housekeeper, progress])
+            observers = [_Tracking(tracker, study.steering), housekeeper, progress]
+            session = Session(plan, study, observers, backend=backend)
             housekeeper.session = session
             progress.begin(session)
             try:
@@ -104,7 +110,10 @@ def run(
                 progress.end()
             finals = decided(plan, study, backend, end, say)
             housekeeper.tidy(keep=champion(study, plan.spec.objective))
-            _finish_tracking(tracker, plan, session, end, finals)
+            session.accounts.settle(SETTLING_S)
+            report = page(state.read(places, name, environment.storage), datetime.now())
+            _finish_tracking(tracker, plan, session, end, finals, report)
+            places.report(name).write_text(report, encoding="utf-8")
     finally:
         engine.disconnect()
         tracker.close()
@@ -215,7 +224,8 @@ def decided(
     """Decide the finals where the search came to its own end, and store who won."""
     if plan.spec.finals is None:
         return None
-    if end not in (End.TRIALS, End.EXHAUSTED):
+    paid_out = end is End.BUDGET and sum(each.state.ended for each in study.repeats) == plan.final_trials
+    if end not in (End.TRIALS, End.EXHAUSTED) and not paid_out:
         if end is not End.INTERRUPTED:
             say(f"no finals: {end}")
         return None
@@ -246,12 +256,15 @@ def _outcome(
         plan=plan,
         trials=tuple(each for each in study.trained if each.state.ended or each.handle),  # not what was only staged
         repeats=tuple(each for each in study.repeats if each.state.ended),
+        changes=tuple(study.steering),
         best=champion(study, plan.spec.objective),
         finals=finals,
         end=end,
         seconds=study.seconds_used,
+        books=books(study.trials),
         tracking_uri=environment.tracking_uri,
         run_url=url,
+        report=environment.places.report(plan.spec.name),
         problems=tuple(problems),
     )
 
@@ -286,7 +299,7 @@ def _start_tracking(tracker: tracking.Tracker, plan: SweepPlan, study: Study) ->
 
 
 def _finish_tracking(
-    tracker: tracking.Tracker, plan: SweepPlan, session: Session, end: End, finals: FinalsResult | None
+    tracker: tracking.Tracker, plan: SweepPlan, session: Session, end: End, finals: FinalsResult | None, report: str
 ) -> None:
     best = champion(session.study, plan.spec.objective)
     status: Literal["FINISHED", "KILLED", "FAILED"] = "FINISHED"
@@ -302,8 +315,10 @@ def _finish_tracking(
         tags |= {"finals.winner": str(finals.winner), "finals.reason": finals.reason}
         if finals.test is not None:
             metrics |= dict(zip(("test_accuracy", "test_accuracy.low", "test_accuracy.high"), finals.test, strict=True))
+    spent = session.accounts.books.spent
+    metrics |= {"tokens": float(spent.tokens)} | ({"usd": spent.usd} if plan.spec.capabilities.priced else {})
     model = Path(best.model) if best is not None and best.model and Path(best.model).is_dir() else None
-    tracker.finish(status, metrics, tags, {}, model if end is not End.INTERRUPTED else None)
+    tracker.finish(status, metrics, tags, {"report.html": report}, model if end is not End.INTERRUPTED else None)
 
 
 def _capture_chatter(path: Path) -> logging.Handler:
