@@ -491,7 +491,11 @@ def _secrets(variables: tuple[str, ...], *, required: bool) -> tuple[str, ...]:
     for variable in variables:
         text = os.environ.get(variable, "")
         if file := os.environ.get(f"{variable}_FILE"):
-            text += "\n" + Path(file).read_text(encoding="utf-8")
+            try:
+                text += "\n" + Path(file).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+                raise UserInputError([Problem(f"{variable}_FILE", f"{file} cannot be read: {reason}")]) from error
         secrets = text.replace(",", " ").split()
         if not secrets and required:
             raise UserInputError([Problem(variable, "is not set", f"set it, or {variable}_FILE")])

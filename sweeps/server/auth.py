@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
 
 from sweeps.server.errors import ApiError
+
+LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
+"""The names by which only this machine is reached."""
 
 
 class Keys:
@@ -36,12 +40,22 @@ class Keys:
             raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key", headers=_CHALLENGE)
 
 
+def admit_neighbour(headers: Mapping[str, str]) -> None:
+    """Let a request in that a program of this machine sends; for a server without keys that only listens locally.
+
+    A web page that is open in a browser here can send requests, too, in its own name (`Origin`) or through a name of
+    its own that leads to 127.0.0.1 (`Host`). Raises ApiError (403) for those.
+    """
+    names = [urlsplit(f"//{headers.get('host', '')}").hostname]
+    if "origin" in headers:
+        names.append(urlsplit(headers["origin"]).hostname)
+    for each in names:
+        if each not in LOCAL:
+            message = f"Without API keys this server answers this machine alone, not {str(each)[:64]!r}."
+            raise ApiError(403, message, code="host_not_allowed")
+
+
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
-
-
-def parse(text: str) -> tuple[str, ...]:
-    """Return the keys of an environment variable or key file: separated by commas, spaces or line ends."""
-    return tuple(text.replace(",", " ").split())
 
 
 def _digest(key: str) -> bytes:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter
 from fastapi.responses import Response
 
@@ -38,6 +39,9 @@ from sweeps.server.service import Service
 DEFAULT_CHAT_TOKENS = 256
 DEFAULT_TEXT_TOKENS = 16
 
+MAX_WAITING = 256
+"""Questions whose answers are waited for, in threads of their own: nothing else would be served otherwise."""
+
 FLOOR = -9999.0
 """What stands for a probability of zero, as in the protocol."""
 
@@ -46,9 +50,19 @@ def router(service: Service) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(prefix="/v1", tags=["completions"], responses=ERRORS)
 
+    waiting = CapacityLimiter(MAX_WAITING)
+
     @routes.post("/chat/completions", response_model=ChatCompletion)
-    def chat(order: CreateChatCompletion) -> Response:
+    async def chat(order: CreateChatCompletion) -> Response:
         """Continue a conversation, greedily."""
+        return await to_thread.run_sync(answer_chat, order, limiter=waiting)
+
+    @routes.post("/completions", response_model=Completion)
+    async def complete(order: CreateCompletion) -> Response:
+        """Continue texts, greedily."""
+        return await to_thread.run_sync(answer_texts, order, limiter=waiting)
+
+    def answer_chat(order: CreateChatCompletion) -> Response:
         try:
             messages = conversation([each.model_dump() for each in order.messages])
         except ValueError as error:
@@ -60,15 +74,13 @@ def router(service: Service) -> APIRouter:
         (found,) = asked.ask([{"messages": messages}], tokens, order.stop, bool(order.logprobs))
         logprobs = _chat_logprobs(asked, found, order.top_logprobs or 0) if order.logprobs else None
         choice = ChatChoice(
-            index=0, message=AssistantMessage(content=found.text), logprobs=logprobs, finish_reason="stop"
+            index=0, message=AssistantMessage(content=found.text), logprobs=logprobs, finish_reason=_reason(found)
         )
         return answer(
             ChatCompletion(id=new_id("chatcmpl-"), created=int(time.time()), model=order.model, choices=[choice])
         )
 
-    @routes.post("/completions", response_model=Completion)
-    def complete(order: CreateCompletion) -> Response:
-        """Continue texts, greedily."""
+    def answer_texts(order: CreateCompletion) -> Response:
         prompts = [order.prompt] if isinstance(order.prompt, str) else order.prompt
         asked = _Asked(service, order.model, order.labels)
         lines = [{"prompt": each, "segments": [each]} for each in prompts]
@@ -79,7 +91,7 @@ def router(service: Service) -> APIRouter:
                 index=n,
                 text=found.text,
                 logprobs=_text_logprobs(asked, found, order.logprobs or 0, len(prompt)) if wanted else None,
-                finish_reason="stop",
+                finish_reason=_reason(found),
             )
             for n, (prompt, found) in enumerate(zip(prompts, answers, strict=True))
         ]
@@ -129,7 +141,7 @@ class _Asked:
         self._service.counters.predictions.inc(len(lines))
         if self.labels:
             return found
-        return [Prediction(_cut(each.text, stops), each.label_logprobs) for each in found]
+        return [_stopped(each, stops) for each in found]
 
     def ranked(self, found: Prediction, count: int) -> list[_Top]:
         """Return the most probable labels, the best first."""
@@ -144,10 +156,15 @@ def _labels_of(service: Service, job_id: str) -> tuple[str, ...]:
     return tuple(job.data["labels"]) if job is not None and job.data is not None else ()
 
 
-def _cut(text: str, stops: Sequence[str]) -> str:
+def _stopped(found: Prediction, stops: Sequence[str]) -> Prediction:
+    text = found.text
     for each in stops:
         text = text.split(each, maxsplit=1)[0]
-    return text
+    return Prediction(text, found.label_logprobs, found.cut and text == found.text)
+
+
+def _reason(found: Prediction) -> Literal["stop", "length"]:
+    return "length" if found.cut else "stop"
 
 
 def _chat_logprobs(asked: _Asked, found: Prediction, count: int) -> ChatLogprobs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ KNOWN: Mapping[str, Known] = {
     "empty_error": Known("jobs: `error` is {} where there is none"),
     "null_fields": Known("jobs: organization_id and result_files are null until the job has ended"),
     "late_model": Known("jobs: fine_tuned_model is null for a while after the success", "seconds", "2"),
+    "moderation": Known("events: one of the type moderation_checks once the files are validated"),
     "late_events": Known("events: visible only after a while", "seconds", "2"),
     "late_checkpoints": Known("checkpoints: listed only once the job has succeeded"),
     "base64_results": Known("result files: the content is base64"),
@@ -64,6 +66,7 @@ class Faults:
         self._faults, self._seed = faults, seed
         self._counts: dict[str, int] = {}
         self._places: dict[tuple[str, str], bool] = {}
+        self._since: dict[tuple[str, str], float] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -113,6 +116,15 @@ class Faults:
                 count = self._counts[name] = self._counts.get(name, 0) + 1
                 self._places[name, id_] = self._chance(name, count) < fault.probability
             return fault.value if self._places[name, id_] else None
+
+    def delays(self, name: str, id_: str) -> bool:
+        """Whether the fault still delays something: from the first call on for as many seconds as its value says."""
+        seconds = self.concerns(name, id_)
+        if seconds is None:
+            return False
+        with self._lock:
+            since = self._since.setdefault((name, id_), time.monotonic())
+        return time.monotonic() < since + float(seconds)
 
     def holds_validation(self, job: Job) -> bool:
         """Whether a job's files are never validated."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from sweeps.server import multipart
 from sweeps.server.answers import ERRORS, After, Id, answer, listing
@@ -21,6 +22,8 @@ from sweeps.server.service import Service
 from sweeps.server.storage import Condition
 
 PURPOSE = "fine-tune"
+
+_BYTES = "application/octet-stream"
 
 _EXPIRES_S = (3600, 2592000)
 
@@ -95,10 +98,13 @@ def router(service: Service) -> APIRouter:
     def file_content(file_id: Id) -> Response:
         """Return a file's content."""
         file = known(service, file_id)
-        path = service.content(file)
+        try:
+            stream = service.content(file).open("rb")  # from here on it may be deleted
+        except FileNotFoundError:
+            raise _unknown(file_id, "file_id") from None
         if file.purpose == "fine-tune-results" and service.faults.concerns("base64_results", file.id) is not None:
-            return StreamingResponse(_base64(path), media_type="application/octet-stream")
-        return FileResponse(path, media_type="application/octet-stream")
+            return StreamingResponse(_base64(stream), media_type=_BYTES)
+        return StreamingResponse(_chunks(stream), media_type=_BYTES, headers={"Content-Length": str(file.bytes)})
 
     @routes.delete("/{file_id}", response_model=FileDeleted)
     def delete_file(file_id: Id) -> Response:
@@ -115,14 +121,20 @@ def known(service: Service, file_id: str, param: str = "file_id", status: int = 
     """Return a file that is there and has not expired. Raises ApiError otherwise."""
     file = service.store.find(StoredFile, file_id)
     if file is None or (file.expires_at is not None and file.expires_at <= time.time()):
-        error = not_found("File object", file_id[:64], param=param, code="file_not_found")
+        error = _unknown(file_id, param)
         error.status = status
         raise error
     return file
 
 
+def _unknown(file_id: str, param: str) -> ApiError:
+    return not_found("File object", file_id[:64], param=param, code="file_not_found")
+
+
 def keep(service: Service, file: StoredFile, path: Path) -> None:
-    """Take over a file that has been written to `path`."""
+    """Take over a file that has been written to `path`. An answered upload survives a power failure."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
     path.replace(service.content(file))
     service.store.add(file)
     service.delete_expired()
@@ -146,8 +158,7 @@ def shown(service: Service, file: StoredFile) -> dict[str, Any]:
 
 def is_processing(service: Service, file: StoredFile) -> bool:
     """Whether the fault `slow_files` keeps this file from being used yet."""
-    seconds = service.faults.concerns("slow_files", file.id)
-    return seconds is not None and time.time() < file.created_at + float(seconds)
+    return service.faults.delays("slow_files", file.id)
 
 
 def clean_name(name: str) -> str:
@@ -189,7 +200,11 @@ def _expiry(anchor: str | None, seconds: str | None) -> int:
     return int(seconds)
 
 
-def _base64(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as stream:
+def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
+    with stream:
         while chunk := stream.read(3 * 2**16):
-            yield base64.b64encode(chunk)
+            yield chunk
+
+
+def _base64(stream: IO[bytes]) -> Iterator[bytes]:
+    return (base64.b64encode(chunk) for chunk in _chunks(stream))

@@ -9,11 +9,15 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sweeps.server.auth import admit_neighbour
 from sweeps.server.errors import SERVER, ApiError
 from sweeps.server.service import Service
 
 _OPEN = frozenset({"/healthz", "/openapi.json"})
 """Paths that ask for no key."""
+
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+"""Those that are counted under their names: a client must not be able to make up counters."""
 
 _CREATE = ("POST", "/v1/fine_tuning/jobs")
 
@@ -42,7 +46,8 @@ class Gate:
         finally:
             route = getattr(scope.get("route"), "path", "other")
             counters = self._service.counters
-            counters.requests.labels(scope["method"], route, str(status)).inc()
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            counters.requests.labels(method, route, str(status)).inc()
             counters.seconds.labels(route).observe(time.monotonic() - started)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send, raw: Send) -> None:
@@ -50,6 +55,8 @@ class Gate:
         try:
             if scope["path"] not in _OPEN:
                 self._service.keys.admit(headers)
+                if self._service.settings.local_only and not self._service.keys:
+                    admit_neighbour(headers)
             if self._service.faults and scope["path"].startswith("/v1/"):
                 if self._service.faults.strikes("connection_cut") is not None:
                     await _cut(raw)

@@ -116,7 +116,7 @@ def router(service: Service) -> APIRouter:
         job = known(service, job_id)
         where = [Condition("job_id = ?", (job.id,))]
         if (delay := faults.concerns("late_events", job.id)) is not None:
-            where.append(Condition("created_at <= ?", (time.time() - float(delay),)))
+            where.append(Condition("created_at + 1 <= ?", (time.time() - float(delay),)))  # it is in whole seconds
         return answer(listing(lambda: store.page(JobEvent, after=after, limit=limit, where=where), _event, ends=False))
 
     @routes.get("/{job_id}/checkpoints", response_model=CheckpointList)
@@ -266,8 +266,7 @@ def _misreported(service: Service, job: Job, body: dict[str, Any]) -> dict[str, 
         body["organization_id"] = None
         if job.status not in ENDED:
             body["result_files"] = None
-    delay = faults.concerns("late_model", job.id)
-    if delay is not None and job.finished_at is not None and time.time() < job.finished_at + float(delay):
+    if job.fine_tuned_model is not None and faults.delays("late_model", job.id):
         body["fine_tuned_model"] = None
     return body
 

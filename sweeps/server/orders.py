@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.errors import Problem, UserInputError
+from sweeps.server import webhooks
 from sweeps.server.settings import DEFAULT_MODELS, MIB, ServerSettings
 from sweeps.yaml_source import Document, with_overrides
 
@@ -38,6 +39,10 @@ def settings(
         problems.append(Problem("--model", f"no base model is named for the backend {backend}", "--model NAME=DIR"))
     if webhook is not None and not webhook.startswith(("http://", "https://")):
         problems.append(Problem("--webhook", f"{webhook!r} is no http address"))
+    secret = next(iter(webhook_secrets), None)
+    if secret is not None and not webhooks.usable(secret):
+        hint = "whsec_ and base64, or any other text"
+        problems.append(Problem("the webhook secret", "begins with whsec_, and what follows is not base64", hint))
     values: dict[str, Any] = {}
     try:
         values = with_overrides(Document("--set", {}, {}), options).value
@@ -53,7 +58,7 @@ def settings(
         max_jobs=max_jobs,
         keys=keys,
         webhook=webhook,
-        webhook_secret=next(iter(webhook_secrets), None),
+        webhook_secret=secret,
         faults=faults,
         max_file_bytes=max_file_mb * MIB,
     )

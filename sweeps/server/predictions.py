@@ -161,7 +161,7 @@ class _Worker:
 def prediction_from_json(value: Mapping[str, Any]) -> Prediction:
     """Rebuild a prediction that crossed a process boundary."""
     scores = value["label_logprobs"]
-    return Prediction(value["text"], None if scores is None else tuple(scores))
+    return Prediction(value["text"], None if scores is None else tuple(scores), value["cut"])
 
 
 def _kind(question: _Question) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import threading
@@ -133,6 +134,9 @@ class Runner:
             self._teller.fail(job, "invalid_training_file", message, "training_file")
             return
         lines = [log(job.id, each, level="warn") for each in notes]
+        if self.faults.concerns("moderation", job.id) is not None:
+            checks = log(job.id, "Moderation checks passed", data={"blocked": False, "results": []})
+            lines.append(dataclasses.replace(checks, type="moderation_checks"))
         lines.append(log(job.id, "Files validated, moving job to queued state"))
         self._store.move(job.id, Status.QUEUED, lines, data=_data_json(data))
         self._to_start.set()

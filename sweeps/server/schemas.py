@@ -237,7 +237,7 @@ class EventObject(_Answer):
     created_at: int
     level: Literal["info", "warn", "error"]
     message: str
-    type: Literal["message", "metrics"]
+    type: Literal["message", "metrics", "moderation_checks"]
     data: dict[str, Any] | None
 
 

@@ -15,7 +15,7 @@ from sweeps.server.auth import Keys
 from sweeps.server.faults import Faults
 from sweeps.server.metrics import Counters
 from sweeps.server.predictions import Predictions
-from sweeps.server.records import StoredFile, Upload
+from sweeps.server.records import Part, StoredFile, Upload
 from sweeps.server.runner import Runner
 from sweeps.server.settings import ServerSettings, Trainer
 from sweeps.server.storage import Store
@@ -31,10 +31,8 @@ class Service:
         self._lock = _claim(settings.root)
         for name in ("files", "incoming", "models", "jobs"):
             (settings.root / name).mkdir(parents=True, exist_ok=True)
-        for left in (settings.root / "incoming").iterdir():  # uploads that the last server did not finish
-            if not left.name.startswith("part_"):
-                left.unlink()
         self.store = Store(settings.root / "server.sqlite")
+        self._delete_left()
         self.keys = Keys(settings.keys)
         self.trainer = Trainer(settings, _load(settings.backend))
         self.webhooks = Webhooks(self.store, settings.webhook, settings.webhook_secret)
@@ -80,6 +78,24 @@ class Service:
             self.content(file).unlink(missing_ok=True)
         for upload in self.store.all(Upload, "expires_at <= ? AND status = 'pending'", now):
             self.store.change(Upload, upload.id, status="expired")
+            self.delete_parts(upload.id)
+
+    def delete_parts(self, upload_id: str) -> None:
+        """Delete the parts of an upload that has ended."""
+        for part in self.store.all(Part, "upload_id = ?", upload_id):
+            self.store.delete(Part, part.id)
+            self.incoming(part.id).unlink(missing_ok=True)
+
+    def _delete_left(self) -> None:
+        """Delete what a server left that was killed while it wrote: bodies half received, contents without a file."""
+        parts = {each.id for each in self.store.all(Part)}
+        for left in (self.settings.root / "incoming").iterdir():
+            if left.name not in parts:
+                left.unlink()
+        files = {each.id for each in self.store.all(StoredFile)}
+        for left in (self.settings.root / "files").iterdir():
+            if left.name not in files:
+                left.unlink()
 
 
 def _load(name: str) -> type[Backend]:

@@ -22,7 +22,10 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """What a server is started with. `models`: public name -> what the backend calls it."""
+    """What a server is started with. `models`: public name -> what the backend calls it.
+
+    `local_only`: it listens where only this machine reaches it.
+    """
 
     root: Path
     backend: str
@@ -38,6 +41,7 @@ class ServerSettings:
     max_file_bytes: int = 512 * MIB
     max_body_bytes: int = 16 * MIB
     organization: str = "org-local"
+    local_only: bool = False
 
 
 class Trainer:
@@ -69,7 +73,7 @@ class Trainer:
     @property
     def placement(self) -> Placement:
         """What one job may occupy: the machine's cores, divided by the jobs that run at once."""
-        return Placement(cpus=max(1.0, (os.cpu_count() or 1) // self.max_jobs))
+        return Placement(cpus=max(1.0, _cores() // self.max_jobs))
 
     def open(self) -> Backend:
         """Connect to the backend. Every job has a connection of its own."""
@@ -85,3 +89,8 @@ class Trainer:
             "workspace": str(self.workspace),
             "placement": {"cpus": placement.cpus, "gpus": placement.gpus},
         }
+
+
+def _cores() -> int:
+    """Return how many cores this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

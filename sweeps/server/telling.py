@@ -19,7 +19,6 @@ from backends.contract import (
     Finished,
     Measured,
     Queued,
-    Scalar,
     Started,
     Stopped,
 )
@@ -211,8 +210,3 @@ def delete_copy(model: TunedModel) -> None:
     """Delete a checkpoint's copy, where the server made one."""
     if model.copied:
         shutil.rmtree(model.target, ignore_errors=True)
-
-
-def resolved_of(heard: Sequence[Event]) -> Mapping[str, Scalar]:
-    """Return the values in use, empty before the start."""
-    return next((each.resolved for each in heard if isinstance(each, Started)), {})

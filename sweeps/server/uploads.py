@@ -89,7 +89,7 @@ def router(service: Service) -> APIRouter:
         upload = _pending(service, upload_id)
         if not store.change(Upload, upload.id, condition="status = 'pending'", status="cancelled"):
             _pending(service, upload_id)
-        _delete_parts(service, upload.id)
+        service.delete_parts(upload.id)
         return answer(_shown(service, _known(service, upload_id)))
 
     return routes
@@ -106,6 +106,7 @@ def _pending(service: Service, upload_id: str) -> Upload:
     upload = _known(service, upload_id)
     if upload.status == "pending" and upload.expires_at <= time.time():
         service.store.change(Upload, upload.id, condition="status = 'pending'", status="expired")
+        service.delete_parts(upload_id)
         upload = _known(service, upload_id)
     if upload.status != "pending":
         raise ApiError(400, f"The upload is {upload.status}.", code="upload_not_pending", param="upload_id")
@@ -147,14 +148,15 @@ def _complete(service: Service, upload: Upload, order: CompleteUpload) -> Upload
     try:
         if order.md5 is not None and order.md5.lower() != md5:
             raise ApiError(400, f"The file's md5 is {md5}.", code="md5_mismatch", param="md5")
-        if not service.store.change(
-            Upload, upload.id, condition="status = 'pending'", status="completed", file_id=file.id
-        ):
-            _pending(service, upload.id)
-        files.keep(service, file, path)
+        with service.store.transaction():  # a crash in between leaves the upload as it was
+            if not service.store.change(
+                Upload, upload.id, condition="status = 'pending'", status="completed", file_id=file.id
+            ):
+                _pending(service, upload.id)
+            files.keep(service, file, path)
     finally:
         path.unlink(missing_ok=True)
-    _delete_parts(service, upload.id)
+    service.delete_parts(upload.id)
     return _known(service, upload.id)
 
 
@@ -168,12 +170,6 @@ def _join(parts: list[Path], target: Path) -> tuple[str, str]:
                     md5.update(chunk)
                     out.write(chunk)
     return sha256.hexdigest(), md5.hexdigest()
-
-
-def _delete_parts(service: Service, upload_id: str) -> None:
-    for part in service.store.all(Part, "upload_id = ?", upload_id):
-        service.store.delete(Part, part.id)
-        service.incoming(part.id).unlink(missing_ok=True)
 
 
 def _shown(service: Service, upload: Upload) -> UploadObject:

@@ -90,6 +90,17 @@ class Webhooks:
 
 def signature(secret: str, id_: str, timestamp: str, body: str) -> str:
     """Return `v1,` and the HMAC-SHA256 of `id.timestamp.body`; a secret may begin with `whsec_`, then it is base64."""
-    key = base64.b64decode(secret[6:]) if secret.startswith("whsec_") else secret.encode()
-    digest = hmac.new(key, f"{id_}.{timestamp}.{body}".encode(), hashlib.sha256).digest()
+    digest = hmac.new(_key(secret), f"{id_}.{timestamp}.{body}".encode(), hashlib.sha256).digest()
     return "v1," + base64.b64encode(digest).decode()
+
+
+def usable(secret: str) -> bool:
+    """Whether a secret can be used."""
+    try:
+        return bool(_key(secret))
+    except ValueError:
+        return False
+
+
+def _key(secret: str) -> bytes:
+    return base64.b64decode(secret[6:], validate=True) if secret.startswith("whsec_") else secret.encode()

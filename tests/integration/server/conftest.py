@@ -149,10 +149,22 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def module_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the server that all tests of a module share."""
+    return tmp_path_factory.mktemp("shared") / "root"
+
+
+@pytest.fixture(scope="module")
+def serve_module(module_root: Path) -> Iterator[Serve]:
+    """Start a server that all tests of a module share."""
+    with servers(module_root) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared(serve_module: Serve) -> Client:
     """The genuine client of a server over the fake backend that all tests of a module share."""
-    with servers(tmp_path_factory.mktemp("shared") / "root") as start:
-        yield Client(start().client())
+    return Client(serve_module().client())
 
 
 @pytest.fixture
@@ -161,13 +173,13 @@ def client(serve: Serve) -> Client:
     return Client(serve().client())
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_client() -> type[Client]:
     """For tests that start servers of their own."""
     return Client
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_examples() -> Callable[..., bytes]:
     """Return files of examples."""
     return examples
