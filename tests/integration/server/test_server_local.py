@@ -245,18 +245,17 @@ def test_a_run_outlives_its_server(
     server = serve(*LOCAL)
     client = make_client(server.client(timeout=120), "tiny-lm")
     job = client.create(make_examples(240), make_examples(30), hyperparameters=SLOW)
-    waiting = client.create(make_examples(30), make_examples(12), hyperparameters={"n_epochs": 1})
     past(client, job.id, 60)
     code = server.stop(number)
     assert code == (0 if number == signal.SIGTERM else -number)
     client = make_client(serve(*LOCAL).client(timeout=120), "tiny-lm")
     assert client.wait(job.id).status == "succeeded"
-    assert client.wait(waiting.id).status == "succeeded"
     assert_alike(evaluations(client, job.id), uninterrupted)
     steps = [each for each in client.messages(job.id) if each.startswith("Step ")]
     assert len(steps) == len(set(steps)), "nothing is told twice"
 
 
+@pytest.mark.slow
 def test_waiting_for_answers_keeps_nobody_else_waiting(serve: Any, make_client: Any) -> None:
     """The first answer takes seconds, until the model is loaded; there are more questions than threads for requests."""
     client = make_client(serve(*LOCAL).client(timeout=120), "tiny-lm")

@@ -15,14 +15,14 @@ import pytest
 
 pytestmark = pytest.mark.integration
 
-PACE = ("--set", "seconds_per_epoch=0.4", "--max-jobs", "2")
+PACE = ("--set", "seconds_per_epoch=0.25", "--max-jobs", "2")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_jobs_go_on_after_the_end(serve: Any, make_client: Any, how: int) -> None:
     server = serve(*PACE)
     client = make_client(server.client())
-    made = [client.create(hyperparameters={"n_epochs": 4}, metadata={"n": str(n)}).id for n in range(5)]
+    made = [client.create(hyperparameters={"n_epochs": 4}, metadata={"n": str(n)}).id for n in range(4)]
     paused = client.create(metadata={"n": "paused"}).id
     client.api.fine_tuning.jobs.with_raw_response.pause(paused)
     client.wait(made[0], "running")

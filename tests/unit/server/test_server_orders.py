@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from sweeps import cli
 from sweeps.errors import UserInputError
-from sweeps.server import orders, webhooks
+from sweeps.server import orders, serving, webhooks
 
 pytestmark = pytest.mark.unit
 
@@ -82,3 +83,9 @@ def test_every_option_is_in_the_guide() -> None:
     names = [name for each in options for name in each.opts if name.startswith("--")]
     assert len(names) > 9
     assert [name for name in names if f"`{name}" not in guide] == []
+
+
+def test_answers_are_not_held_back() -> None:
+    """Asyncio turns Nagle's algorithm off where a socket is named by its protocol; else an answer takes 40 ms."""
+    with serving._listening("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
