@@ -80,6 +80,27 @@ def test_where_it_listens_and_for_whom(serve: Any) -> None:
     assert not any("warning" in each for each in guarded.log)
 
 
+def test_a_page_in_a_browser_is_not_let_in(serve: Any) -> None:
+    """Without keys: neither in its own name, nor by a name of its own that leads to this machine."""
+    server = serve()
+    place = urlsplit(server.url)
+    for headers in (
+        {"Origin": "https://page.example"},
+        {"Origin": "null"},
+        {"Host": "page.example"},
+        {"Host": f"page.example:{place.port}"},
+        {"Host": "127.0.0.1.page.example"},
+    ):
+        error = assert_error(ask(server.url, "POST", "/v1/fine_tuning/jobs/x/cancel", headers=headers), 403)
+        assert error["code"] == "host_not_allowed"
+    for headers in ({"Host": f"localhost:{place.port}"}, {"Origin": "http://localhost:3000"}, {"Host": "[::1]:1"}):
+        assert ask(server.url, "GET", "/v1/models", headers=headers)[0] == 200
+    server.stop()
+    guarded = serve(environment={"SWEEP_API_KEYS": "k"})
+    headers = {"Authorization": "Bearer k", "Origin": "https://page.example", "Host": "page.example"}
+    assert ask(guarded.url, "GET", "/v1/models", headers=headers)[0] == 200, "whoever has the key is let in"
+
+
 @pytest.fixture(scope="module")
 def url(shared: Any) -> str:
     return str(shared.api.base_url)

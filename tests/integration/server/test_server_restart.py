@@ -66,6 +66,33 @@ def test_a_cancelled_run_is_stopped_by_the_next_server(serve: Any, make_client: 
         time.sleep(0.05)
 
 
+def test_what_was_left_half_done_is_cleared_away(serve: Any, make_examples: Any, tmp_path: Path) -> None:
+    """Bodies of which a part has come, and contents that no file stands for; an upload's parts are wanted still."""
+    server = serve()
+    api, content = server.client(), make_examples(12)
+    kept = api.files.create(file=("a", content), purpose="fine-tune")
+    upload = api.uploads.create(bytes=len(content), filename="b", mime_type="text/plain", purpose="fine-tune")
+    part = api.uploads.parts.create(upload.id, data=content)
+    ended = api.uploads.create(bytes=4, filename="c", mime_type="text/plain", purpose="fine-tune")
+    api.uploads.parts.create(ended.id, data=b"abc")
+    server.stop(signal.SIGKILL)
+    root = tmp_path / "root"
+    (root / "incoming" / "body_half").write_bytes(b"half")
+    (root / "files" / "file-of-nobody").write_bytes(b"whole")
+    with sqlite3.connect(root / "server.sqlite") as connection:
+        connection.execute("UPDATE uploads SET expires_at = 1 WHERE id = ?", (ended.id,))
+    connection.close()
+
+    server = serve()
+    api = server.client()
+    assert [each.name for each in (root / "incoming").iterdir()] == [part.id]
+    assert [each.name for each in (root / "files").iterdir()] == [kept.id]
+    done = api.uploads.complete(upload.id, part_ids=[part.id])
+    assert done.file is not None
+    assert api.files.content(done.file.id).read() == content
+    assert list((root / "incoming").iterdir()) == []
+
+
 def test_one_folder_has_one_server(serve: Any, tmp_path: Path) -> None:
     server = serve()
     command = [sys.executable, "-m", "sweeps.cli", "serve", "--backend", "fake", "--root", str(tmp_path / "root")]
