@@ -20,8 +20,7 @@ from sweeps.server import models
 from sweeps.server.answers import ERRORS, answer
 from sweeps.server.datasets import conversation
 from sweeps.server.errors import ApiError, of_failure
-from sweeps.server.records import Job, new_id
-from sweeps.server.schemas import (
+from sweeps.server.questions import (
     AssistantMessage,
     ChatChoice,
     ChatCompletion,
@@ -34,6 +33,7 @@ from sweeps.server.schemas import (
     TokenLogprob,
     TopLogprob,
 )
+from sweeps.server.records import Job, new_id
 from sweeps.server.service import Service
 
 DEFAULT_CHAT_TOKENS = 256

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from backends import registry
 from sweeps.errors import Problem, UserInputError
 from sweeps.server import webhooks
 from sweeps.server.settings import DEFAULT_MODELS, MIB, ServerSettings
@@ -35,8 +36,13 @@ def settings(
         if _NAME.fullmatch(name) is None:
             hint = "letters, digits, dots, _ and - make a name: --model my-llama=/path/to/it"
             problems.append(Problem("--model", f"{name!r} is no name for a model", hint))
-    if not offered:
-        problems.append(Problem("--model", f"no base model is named for the backend {backend}", "--model NAME=DIR"))
+    try:
+        registry.load(backend)
+    except registry.RegistryError as error:
+        problems.append(Problem("--backend", error.message, error.hint))
+    else:
+        if not offered:
+            problems.append(Problem("--model", f"no base model is named for the backend {backend}", "--model NAME=DIR"))
     if webhook is not None and not webhook.startswith(("http://", "https://")):
         problems.append(Problem("--webhook", f"{webhook!r} is no http address"))
     secret = next(iter(webhook_secrets), None)

@@ -121,6 +121,8 @@ class Predictions:
                 return list(backend.predict(model, prompts, options))
             finally:
                 backend.close()
+        if self._worker is not None and self._worker.process.exit_code is not None:  # it died since the last question
+            self._end_worker()
         if self._worker is None:
             self._worker = _Worker(self._trainer, self._folder / "worker.log")
         try:

@@ -9,26 +9,28 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 MAX_SEED = 2**31 - 1
 
 
-def _whole(value: object) -> object:
-    """JSON knows one kind of number: 8.0 is a whole one."""
+def whole(value: object) -> object:
+    """Return a whole number as an int: JSON knows one kind of number, and 8.0 is a whole one."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
+Whole = Annotated[int, BeforeValidator(whole)]
 
 
-class _Answer(BaseModel):
+class Answered(BaseModel):
+    """What is answered: nothing but the fields that are described."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class _Order(BaseModel):
+class Ordered(BaseModel):
     """What a client sends: an unknown key is an error, and no value is taken for another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 # --------------------------------------------------------------------------------------------------------------- errors
-class ErrorDetail(_Answer):
+class ErrorDetail(Answered):
     """What went wrong."""
 
     message: str
@@ -37,14 +39,14 @@ class ErrorDetail(_Answer):
     code: str | None
 
 
-class ErrorBody(_Answer):
+class ErrorBody(Answered):
     """The body of every answer that is not a success."""
 
     error: ErrorDetail
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
-class FileObject(_Answer):
+class FileObject(Answered):
     """A file."""
 
     id: str
@@ -58,7 +60,7 @@ class FileObject(_Answer):
     status_details: str | None = None
 
 
-class FileList(_Answer):
+class FileList(Answered):
     """A page of files."""
 
     object: Literal["list"] = "list"
@@ -68,7 +70,7 @@ class FileList(_Answer):
     has_more: bool
 
 
-class FileDeleted(_Answer):
+class FileDeleted(Answered):
     """A file is gone."""
 
     id: str
@@ -76,14 +78,14 @@ class FileDeleted(_Answer):
     deleted: bool
 
 
-class ExpiresAfter(_Order):
+class ExpiresAfter(Ordered):
     """When a file is to be deleted."""
 
     anchor: Literal["created_at"]
     seconds: Whole = Field(ge=3600, le=2592000)
 
 
-class CreateUpload(_Order):
+class CreateUpload(Ordered):
     """The announcement of a file that comes in parts."""
 
     bytes: Whole = Field(ge=1)
@@ -93,14 +95,14 @@ class CreateUpload(_Order):
     expires_after: ExpiresAfter | None = None
 
 
-class CompleteUpload(_Order):
+class CompleteUpload(Ordered):
     """The order of the parts."""
 
     part_ids: list[str]
     md5: str | None = None
 
 
-class UploadObject(_Answer):
+class UploadObject(Answered):
     """A file that comes in parts."""
 
     id: str
@@ -114,7 +116,7 @@ class UploadObject(_Answer):
     file: FileObject | None = None
 
 
-class UploadPart(_Answer):
+class UploadPart(Answered):
     """A part of a file."""
 
     id: str
@@ -140,7 +142,7 @@ class Hyperparameters(BaseModel):
     learning_rate_multiplier: Auto | float | None = None
 
 
-class Supervised(_Order):
+class Supervised(Ordered):
     """Supervised fine-tuning."""
 
     hyperparameters: Hyperparameters | None = None
@@ -155,7 +157,7 @@ class Method(BaseModel):
     supervised: Supervised | None = None
 
 
-class TaskSettings(_Order):
+class TaskSettings(Ordered):
     """An extension of this server: what the protocol has no words for. Send it in `extra_body={"task": {...}}`."""
 
     labels: list[Annotated[str, Field(min_length=1)]] | Auto = Field(
@@ -172,7 +174,7 @@ class TaskSettings(_Order):
 Metadata = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]]
 
 
-class CreateJob(_Order):
+class CreateJob(Ordered):
     """The order for a fine-tuning job."""
 
     model: str = Field(min_length=1)
@@ -187,7 +189,7 @@ class CreateJob(_Order):
     task: TaskSettings | None = None
 
 
-class JobError(_Answer):
+class JobError(Answered):
     """Why a job failed."""
 
     code: str
@@ -221,7 +223,7 @@ class JobObject(BaseModel):
     task: TaskSettings
 
 
-class JobList(_Answer):
+class JobList(Answered):
     """A page of jobs."""
 
     object: Literal["list"] = "list"
@@ -229,7 +231,7 @@ class JobList(_Answer):
     has_more: bool
 
 
-class EventObject(_Answer):
+class EventObject(Answered):
     """A line of a job's log."""
 
     id: str
@@ -241,7 +243,7 @@ class EventObject(_Answer):
     data: dict[str, Any] | None
 
 
-class EventList(_Answer):
+class EventList(Answered):
     """A page of a job's log, the newest line first."""
 
     object: Literal["list"] = "list"
@@ -249,7 +251,7 @@ class EventList(_Answer):
     has_more: bool
 
 
-class CheckpointObject(_Answer):
+class CheckpointObject(Answered):
     """A model of a moment in a job."""
 
     id: str
@@ -261,7 +263,7 @@ class CheckpointObject(_Answer):
     step_number: int
 
 
-class CheckpointList(_Answer):
+class CheckpointList(Answered):
     """A page of checkpoints, the newest first."""
 
     object: Literal["list"] = "list"
@@ -272,7 +274,7 @@ class CheckpointList(_Answer):
 
 
 # --------------------------------------------------------------------------------------------------------------- models
-class ModelObject(_Answer):
+class ModelObject(Answered):
     """A model that can be asked."""
 
     id: str
@@ -281,14 +283,14 @@ class ModelObject(_Answer):
     owned_by: str
 
 
-class ModelList(_Answer):
+class ModelList(Answered):
     """All models."""
 
     object: Literal["list"] = "list"
     data: list[ModelObject]
 
 
-class ModelDeleted(_Answer):
+class ModelDeleted(Answered):
     """A model is gone."""
 
     id: str
@@ -296,142 +298,8 @@ class ModelDeleted(_Answer):
     deleted: bool
 
 
-# ---------------------------------------------------------------------------------------------------------- completions
-Stop = str | Annotated[list[str], Field(max_length=4)] | None
-Labels = Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=1000)]
-
-
-class _Question(_Order):
-    model: str
-    max_tokens: Whole | None = Field(default=None, ge=1, le=65536)
-    n: Annotated[Literal[1], BeforeValidator(_whole)] | None = None
-    stop: Stop = None
-    temperature: float | None = Field(default=None, ge=0, le=0, description="only 0: answers are not sampled")
-    top_p: float | None = Field(default=None, gt=0, le=1, description="without effect: answers are not sampled")
-    seed: Whole | None = Field(default=None, description="without effect: answers are not sampled")
-    stream: Literal[False] | None = None
-    user: str | None = None
-    labels: Labels | None = Field(
-        default=None,
-        description="an extension: the answer is one of these; default: the labels of the job that made the model; "
-        "[]: any text",
-    )
-
-
-class Message(BaseModel):
-    """A message of a conversation; texts only."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[dict[str, Any]]
-
-
-class CreateChatCompletion(_Question):
-    """A conversation that is to be continued."""
-
-    messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: Whole | None = Field(default=None, ge=1, le=65536)
-    logprobs: bool | None = None
-    top_logprobs: Whole | None = Field(default=None, ge=0, le=20)
-
-
-class CreateCompletion(_Question):
-    """Texts that are to be continued."""
-
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=2048)]
-    logprobs: Whole | None = Field(default=None, ge=0, le=20)
-    echo: Literal[False] | None = None
-    best_of: Annotated[Literal[1], BeforeValidator(_whole)] | None = None
-
-
-class Usage(_Answer):
-    """What a request has used."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class TopLogprob(_Answer):
-    """A possible token."""
-
-    token: str
-    logprob: float
-    bytes: list[int] | None
-
-
-class TokenLogprob(TopLogprob):
-    """A token of an answer."""
-
-    top_logprobs: list[TopLogprob]
-
-
-class ChatLogprobs(_Answer):
-    """The tokens of an answer."""
-
-    content: list[TokenLogprob] | None
-    refusal: None = None
-
-
-class AssistantMessage(_Answer):
-    """An answer."""
-
-    role: Literal["assistant"] = "assistant"
-    content: str
-    refusal: None = None
-
-
-class ChatChoice(_Answer):
-    """An answer, and why it ends."""
-
-    index: int
-    message: AssistantMessage
-    logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length"]
-
-
-class ChatCompletion(_Answer):
-    """The answer to a conversation."""
-
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    choices: list[ChatChoice]
-    usage: Usage | None = None
-
-
-class TextLogprobs(_Answer):
-    """The tokens of a continuation."""
-
-    tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
-    text_offset: list[int]
-
-
-class TextChoice(_Answer):
-    """A continuation, and why it ends."""
-
-    index: int
-    text: str
-    logprobs: TextLogprobs | None
-    finish_reason: Literal["stop", "length"]
-
-
-class Completion(_Answer):
-    """The continuations, in the order of the prompts."""
-
-    id: str
-    object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
-    choices: list[TextChoice]
-    usage: Usage | None = None
-
-
-class Health(_Answer):
+# --------------------------------------------------------------------------------------------------------------- server
+class Health(Answered):
     """The server is there."""
 
     status: Literal["ok"] = "ok"

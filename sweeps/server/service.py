@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from backends import registry
-from backends.contract import Backend
-from sweeps.errors import Problem, SweepError, UserInputError
+from sweeps.errors import SweepError
 from sweeps.server.auth import Keys
 from sweeps.server.faults import Faults
 from sweeps.server.metrics import Counters
@@ -34,7 +33,7 @@ class Service:
         self.store = Store(settings.root / "server.sqlite")
         self._delete_left()
         self.keys = Keys(settings.keys)
-        self.trainer = Trainer(settings, _load(settings.backend))
+        self.trainer = Trainer(settings, registry.load(settings.backend))
         self.webhooks = Webhooks(self.store, settings.webhook, settings.webhook_secret)
         self.teller = Teller(
             self.store,
@@ -96,13 +95,6 @@ class Service:
         for left in (self.settings.root / "files").iterdir():
             if left.name not in files:
                 left.unlink()
-
-
-def _load(name: str) -> type[Backend]:
-    try:
-        return registry.load(name)
-    except registry.RegistryError as error:
-        raise UserInputError([Problem("--backend", error.message, error.hint)]) from error
 
 
 def _claim(root: Path) -> IO[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Mapping
@@ -37,9 +39,15 @@ NAMES = {
 
 
 @pytest.fixture(scope="module")
-def local(serve_module: Any, make_client: Any) -> Any:
-    """The genuine client of a server over the local trainer."""
-    return make_client(serve_module(*LOCAL).client(timeout=120), "tiny-lm")
+def local_server(serve_module: Any) -> Any:
+    """A server over the local trainer."""
+    return serve_module(*LOCAL)
+
+
+@pytest.fixture(scope="module")
+def local(local_server: Any, make_client: Any) -> Any:
+    """The genuine client of that server."""
+    return make_client(local_server.client(timeout=120), "tiny-lm")
 
 
 def evaluations(client: Any, job_id: str) -> list[Mapping[str, Any]]:
@@ -223,6 +231,47 @@ def test_a_paused_run_goes_on_where_it_was(
     assert local.wait(job.id).status == "succeeded"
     assert_alike(evaluations(local, job.id), uninterrupted)
     assert {"Fine-tuning job paused", "Fine-tuning job resumed"} <= set(local.messages(job.id))
+
+
+def kill_workers(server: Any) -> int:
+    """Kill the processes beside the server as the system does where memory runs out; return how many there were."""
+    listed = subprocess.run(
+        ["pgrep", "-P", str(server.process.pid), "-f", "sweeps.server.worker"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    numbers = [int(each) for each in listed.stdout.split()]
+    for each in numbers:
+        os.kill(each, signal.SIGKILL)
+    return len(numbers)
+
+
+def test_a_run_outlives_its_process(
+    local: Any, local_server: Any, make_examples: Any, uninterrupted: list[Mapping[str, Any]]
+) -> None:
+    asked = {"model": "tiny-lm", "prompt": "a dog", "max_tokens": 3}
+    answer = local.api.completions.create(**asked).choices
+    job = local.create(make_examples(240), make_examples(30), hyperparameters=SLOW)
+    past(local, job.id, 60)
+    assert kill_workers(local_server) == 2, "that which trains, and that which answers"
+    assert local.wait(job.id).status == "succeeded"
+    assert_alike(evaluations(local, job.id), uninterrupted)
+    assert "The training process was killed by signal 9; it is started again" in local.messages(job.id)
+    assert local.api.completions.create(**asked).choices == answer
+
+
+@pytest.mark.slow
+def test_a_run_whose_process_dies_again_and_again_fails(local: Any, local_server: Any, make_examples: Any) -> None:
+    values = {"n_epochs": 200, "batch_size": 4}
+    job = local.create(make_examples(240), make_examples(30), hyperparameters=values)
+    for number in range(3):
+        past(local, job.id, 60 * (number + 1))
+        assert kill_workers(local_server)
+    found = local.wait(job.id)
+    assert found.status == "failed"
+    assert found.error.code == "worker_died"
+    assert "was killed by signal 9, 3 times" in found.error.message
 
 
 def test_a_cancelled_run_leaves_its_checkpoints(local: Any, make_examples: Any) -> None:

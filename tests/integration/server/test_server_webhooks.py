@@ -7,6 +7,7 @@ import http.server
 import queue
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ def receiver() -> Iterator[Receiver]:
         thread.join()
 
 
-def test_the_ends_of_jobs_are_told_and_signed(serve: Any, make_client: Any, receiver: Receiver) -> None:
+def test_the_ends_of_jobs_are_told_and_signed(serve: Any, make_client: Any, receiver: Receiver, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{receiver.server_port}/hook"
     pace = ("--set", "seconds_per_epoch=0.2", "--webhook", url)
     server = serve(*pace, environment={"SWEEP_WEBHOOK_SECRET": SECRET})
@@ -74,3 +75,6 @@ def test_the_ends_of_jobs_are_told_and_signed(serve: Any, make_client: Any, rece
         "fine_tuning.job.cancelled": long.id,
     }
     assert receiver.taken.empty()
+    server.stop()
+    written = b"".join(each.read_bytes() for each in (tmp_path / "root").rglob("*") if each.is_file())
+    assert SECRET[6:].encode() not in written + "".join(server.log).encode()

@@ -52,6 +52,14 @@ def test_every_mistake_is_said_at_once() -> None:
     assert "no base64!" not in said, "a secret is not repeated"
 
 
+def test_an_unknown_backend_is_said_with_the_nearest_name() -> None:
+    with pytest.raises(UserInputError) as raised:
+        settings(backend="locel")
+    (problem,) = raised.value.problems
+    assert problem.place == "--backend"
+    assert "local" in problem.message + problem.hint
+
+
 def test_keys_and_settings_do_not_show_their_secrets() -> None:
     shown = repr(settings(keys=("key-of-ann",), webhook_secrets=("the-secret",)))
     assert "key-of-ann" not in shown
