@@ -93,6 +93,11 @@ class Runner:
             each.join()
         self._workers.close()
 
+    def at_work(self) -> int:
+        """Return how many jobs are being trained."""
+        with self._lock:
+            return len(self._active)
+
     def wake(self) -> None:
         """Look for work now."""
         self._to_validate.set()

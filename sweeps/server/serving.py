@@ -38,6 +38,8 @@ def serve(settings: ServerSettings, host: str, port: int, say: Callable[[str], N
         try:
             _run(service, listener, host, say)
         finally:
+            if jobs := service.runner.at_work():
+                say(f"ending: {jobs} running job(s) are suspended where they are; this may take some seconds")
             service.close()
     say("ended; what has not finished goes on at the next start")
 
@@ -71,22 +73,30 @@ def _run(service: Service, listener: socket.socket, host: str, say: Callable[[st
         lifespan="off",
     )
     server = uvicorn.Server(config)
-    service.start()
-    shown = f"[{host}]" if ":" in host else host
-    say(f"listening on http://{shown}:{listener.getsockname()[1]}/v1   (Ctrl-C ends it)")
-    if host in LOCAL:
-        say("only this machine can reach it; --host 0.0.0.0 lets others in")
-    elif not service.keys:
-        say("warning: anybody who can reach this address can train and delete here: set keys, see --api-key-env")
-    # uvicorn ends in good order, and then raises the signal once more, which shall end nothing else
-    with _ignored(signal.SIGTERM), contextlib.suppress(KeyboardInterrupt):
+    with _ending(server):
+        service.start()
+        shown = f"[{host}]" if ":" in host else host
+        say(f"listening on http://{shown}:{listener.getsockname()[1]}/v1   (Ctrl-C ends it)")
+        if host in LOCAL:
+            say("only this machine can reach it; --host 0.0.0.0 lets others in")
+        elif not service.keys:
+            say("warning: anybody who can reach this address can train and delete here: set keys, see --api-key-env")
         server.run(sockets=[listener])
 
 
 @contextlib.contextmanager
-def _ignored(number: signal.Signals) -> Iterator[None]:
-    before = signal.signal(number, lambda *_: None)
+def _ending(server: uvicorn.Server) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the server in good order, also before uvicorn listens to them.
+
+    Uvicorn, once it has ended, raises the signal again that ended it, which shall end nothing else.
+    """
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(number, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

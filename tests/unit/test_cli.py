@@ -217,7 +217,7 @@ def test_what_starts_nothing_loads_no_heavy_library(file: Path, arguments: list[
         "import sys\nfrom sweeps import cli\nsys.argv = ['sweep', *sys.argv[1:]]\n"
         "try:\n    cli.main()\nexcept SystemExit as end:\n    code = end.code\n"
         "heavy = {'torch', 'ray', 'mlflow', 'transformers', 'peft', 'pandas', 'datasets', 'openai'}\n"
-        "heavy |= {'fastapi', 'uvicorn', 'prometheus_client'}\n"
+        "heavy |= {'fastapi', 'starlette', 'uvicorn', 'python_multipart', 'prometheus_client'}\n"
         "loaded = heavy & set(sys.modules)\n"
         "sys.exit(f'loaded: {loaded}' if loaded else code)\n"
     )
