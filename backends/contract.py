@@ -330,10 +330,14 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The predicted text, and for label tasks the log-probability of each label (nats, in the options' order)."""
+    """The predicted text, and for label tasks the log-probability of each label (nats, in the options' order).
+
+    `cut`: the text was generated and ends at `max_tokens`, not by itself.
+    """
 
     text: str
     label_logprobs: tuple[float, ...] | None = None
+    cut: bool = False
 
 
 # ------------------------------------------------------------------------------------------------------------ protocol

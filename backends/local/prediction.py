@@ -132,19 +132,17 @@ def _generate(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], option
     template = _template(predictor, prompts, options.stop)
     encoded, _ = template.prompt_tokens(prompts, max(predictor.max_length - options.max_tokens, 1))
     ids = [np.array(each, dtype=np.int64) for each in encoded]
-    texts = [""] * len(ids)
+    found: dict[int, Prediction] = {}
     order = np.argsort([len(each) for each in ids], kind="stable")
     for first in range(0, len(order), _GENERATE_TOGETHER):
         batch = order[first : first + _GENERATE_TOGETHER]
-        for index, text in zip(
-            batch, _continue(predictor.model, [ids[i] for i in batch], options, template.stop), strict=True
-        ):
-            texts[index] = text
-    return [Prediction(each) for each in texts]
+        answers = _continue(predictor.model, [ids[i] for i in batch], options, template.stop)
+        found.update(zip(map(int, batch), answers, strict=True))
+    return [found[n] for n in range(len(ids))]
 
 
 @torch.inference_mode()
-def _continue(model: LoadedModel, prompts: Sequence[Ids], options: PredictOptions, stop: str) -> list[str]:
+def _continue(model: LoadedModel, prompts: Sequence[Ids], options: PredictOptions, stop: str) -> list[Prediction]:
     """Generate greedily for prompts padded on the left; a row that has stopped goes on unseen until all have."""
     tokenizer, module, device = model.tokenizer, model.module, model.device
     module.eval()
@@ -177,7 +175,10 @@ def _continue(model: LoadedModel, prompts: Sequence[Ids], options: PredictOption
         tokens, positions = best[:, None], positions[:, -1:] + 1
         seen = torch.cat([seen, torch.ones_like(tokens)], dim=1)
     texts = [_text(tokenizer, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    return [each.split(stop)[0] if stop else each for each in texts]
+    return [
+        Prediction(text.split(stop)[0] if stop else text, cut=not ended)
+        for text, ended in zip(texts, done, strict=True)
+    ]
 
 
 def _text(tokenizer: Any, prompt: Ids, answer: list[int]) -> str:

@@ -244,13 +244,21 @@ def test_fit_says_all_that_is_wrong_at_once(file: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["run", "--help"], ["check", "pairs.yaml"], ["plan", "pairs.yaml"], ["fit", "overfit.csv"]],
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["serve", "--help"],
+        ["check", "pairs.yaml"],
+        ["plan", "pairs.yaml"],
+        ["fit", "overfit.csv"],
+    ],
 )
 def test_what_starts_nothing_loads_no_heavy_library(file: Path, arguments: list[str]) -> None:
     script = (
         "import sys\nfrom sweeps import cli\nsys.argv = ['sweep', *sys.argv[1:]]\n"
         "try:\n    cli.main()\nexcept SystemExit as end:\n    code = end.code\n"
         "heavy = {'torch', 'ray', 'mlflow', 'transformers', 'peft', 'pandas', 'datasets', 'openai'}\n"
+        "heavy |= {'fastapi', 'starlette', 'uvicorn', 'python_multipart', 'prometheus_client'}\n"
         "loaded = heavy & set(sys.modules)\n"
         "sys.exit(f'loaded: {loaded}' if loaded else code)\n"
     )

@@ -1,0 +1,324 @@
+"""The server over the real trainer: the same numbers as without it, interrupted or not, and models that answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+LABELS = [" red", " green", " blue"]
+TASK = {"task": {"labels": LABELS, "per_epoch": 2, "train_examples": 20}}
+LOCAL = ("--backend", "local", "--set", "device=cpu", "--max-jobs", "2")
+"""Two jobs at once, so that each of them has half of the cores."""
+
+SLOW = {"n_epochs": 6, "batch_size": 8}
+
+NAMES = {
+    "full_valid_loss": "valid_loss",
+    "full_valid_mean_token_accuracy": "valid_token_accuracy",
+    "full_valid_accuracy": "valid_accuracy",
+    "full_valid_macro_f1": "valid_macro_f1",
+    "full_train_loss": "train_loss",
+    "full_train_mean_token_accuracy": "train_token_accuracy",
+    "full_train_accuracy": "train_accuracy",
+    "full_train_macro_f1": "train_macro_f1",
+}
+"""The server's names of a complete evaluation -> the trainer's."""
+
+
+@pytest.fixture(scope="module")
+def local_server(serve_module: Any) -> Any:
+    """A server over the local trainer."""
+    return serve_module(*LOCAL)
+
+
+@pytest.fixture(scope="module")
+def local(local_server: Any, make_client: Any) -> Any:
+    """The genuine client of that server."""
+    return make_client(local_server.client(timeout=120), "tiny-lm")
+
+
+def evaluations(client: Any, job_id: str) -> list[Mapping[str, Any]]:
+    """Return what the evaluations of the whole files have measured, the first one first."""
+    events = list(client.api.fine_tuning.jobs.list_events(job_id))[::-1]
+    return [each.data for each in events if each.type == "metrics" and "full_train_loss" in each.data]
+
+
+def assert_alike(found: list[Mapping[str, Any]], expected: list[Mapping[str, Any]]) -> None:
+    assert [each["step"] for each in found] == [each["step"] for each in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6), (name, one["step"])
+
+
+def trained_directly(folder: Path, training: bytes, validation: bytes, values: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return the backend and the events of the same run without any server."""
+    from backends.contract import DataFile, Dataset, Evaluation, Placement, TrainingRequest
+    from backends.local import LocalBackend
+    from backends.local.options import LocalOptions
+
+    files = []
+    for name, content in (("train", training), ("valid", validation)):
+        path = folder / f"{name}.jsonl"
+        path.write_bytes(content)
+        files.append(DataFile(str(path), content.count(b"\n"), hashlib.sha256(content).hexdigest()))
+    backend = LocalBackend.open(LocalOptions(device="cpu"), folder / "work", Placement(cpus=1))
+    request = TrainingRequest(
+        key="the-same",
+        base_model="builtin:tiny-lm",
+        dataset=Dataset(files[0], files[1], "completion", tuple(LABELS), ""),
+        hyperparameters=dict(values),
+        seed=7,
+        evaluation=Evaluation(2, 20, "valid_loss", False),
+    )
+    handle, events = backend.submit(request), []
+    while not events or type(events[-1]).__name__ not in ("Finished", "Failed", "Stopped"):
+        events += backend.events(handle, len(events))
+    return backend, events
+
+
+@pytest.mark.parametrize(
+    ("written", "used"),
+    [
+        ({"n_epochs": 2, "batch_size": 6, "learning_rate_multiplier": 0.3, "prompt_loss_weight": 0.1}, None),
+        ({"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"}, {}),
+        ({"n_epochs": 1, "method": "lora", "lora_rank": 4, "learning_rate": 0.003}, None),
+    ],
+)
+def test_the_numbers_are_those_of_the_trainer(
+    local: Any, make_examples: Any, tmp_path: Path, written: dict[str, Any], used: dict[str, Any] | None
+) -> None:
+    from backends.contract import Charged, Finished, Measured, PredictOptions, Started
+
+    training, validation = make_examples(50), make_examples(21)
+    method = {"type": "supervised", "supervised": {"hyperparameters": written}}
+    job = local.wait(local.create(training, validation, method=method, extra_body=TASK).id)
+    assert job.status == "succeeded", job.error
+    backend, events = trained_directly(tmp_path, training, validation, written if used is None else used)
+    try:
+        measured = [each for each in events if isinstance(each, Measured) and each.scope == "evaluation"]
+        expected = [{"step": each.step, "epoch": each.epoch, **each.values} for each in measured]
+        assert len(expected) > 2
+        assert all(math.isfinite(value) for each in expected for value in each.values())
+        found = [
+            {NAMES.get(name, name): value for name, value in each.items() if name in {*NAMES, "step", "epoch"}}
+            for each in evaluations(local, job.id)
+        ]
+        assert_alike(found, expected)
+
+        (start,) = (each for each in events if isinstance(each, Started))
+        shown = job.hyperparameters.to_dict()
+        assert shown.keys() >= {"n_epochs", "batch_size"}, "auto is resolved"
+        assert {name: shown[name] for name in shown} == {name: start.resolved.get(name) for name in shown}
+        assert job.trained_tokens == sum(each.tokens for each in events if isinstance(each, Charged))
+
+        prompts = [json.loads(line)["prompt"] for line in validation.splitlines()]
+        end = events[-1]
+        assert isinstance(end, Finished)
+        expected_answers = backend.predict(
+            end.model, [{"prompt": each, "segments": [each]} for each in prompts], PredictOptions(labels=tuple(LABELS))
+        )
+    finally:
+        backend.close()
+    answers = local.api.completions.create(model=job.fine_tuned_model, prompt=prompts, logprobs=3)
+    for choice, wanted in zip(answers.choices, expected_answers, strict=True):
+        assert choice.text == wanted.text
+        (top,) = choice.logprobs.top_logprobs
+        assert [top[each] for each in LABELS] == pytest.approx(wanted.label_logprobs, rel=1e-4)
+
+
+def test_a_chat_file_makes_a_model_that_answers(local: Any, make_examples: Any) -> None:
+    values = {"n_epochs": 8, "batch_size": 8, "learning_rate_multiplier": 2.0}
+    training, validation = make_examples(120, chat=True), make_examples(9, chat=True)
+    task = {"labels": "auto", "keep_metric": "valid_accuracy", "keep_maximum": True}
+    job = local.create(training, validation, hyperparameters=values, extra_body={"task": task})
+    job = local.wait(job.id)
+    assert job.status == "succeeded", job.error
+    api, right = local.api, 0
+    lines = [json.loads(line)["messages"] for line in validation.splitlines()]
+    for question, answer in lines:
+        chat = api.chat.completions.create(
+            model=job.fine_tuned_model, messages=[question], logprobs=True, top_logprobs=3, max_tokens=1, temperature=0
+        )
+        (token,) = chat.choices[0].logprobs.content
+        assert {each.token for each in token.top_logprobs} == {"red", "green", "blue"}
+        assert chat.choices[0].message.content == token.token == token.top_logprobs[0].token
+        right += token.token == answer["content"]
+    best = max(each["full_valid_accuracy"] for each in evaluations(local, job.id))
+    assert right / len(lines) == pytest.approx(best)
+    assert best > 0.9, "the task is learnt"
+    free = api.chat.completions.create(
+        model=job.fine_tuned_model, messages=[lines[0][0]], max_tokens=8, extra_body={"labels": []}
+    )
+    assert free.choices[0].message.content.strip()
+    assert free.choices[0].logprobs is None
+    assert free.choices[0].finish_reason == "stop", "it has learnt when to end"
+    (base,) = api.completions.create(model="tiny-lm", prompt="a dog", max_tokens=3).choices
+    assert (base.finish_reason, base.logprobs) == ("length", None)
+
+
+def test_training_goes_on_from_a_fine_tuned_model(local: Any, make_examples: Any) -> None:
+    first = local.wait(local.create(make_examples(50), make_examples(21), extra_body=TASK).id)
+    second = local.create(
+        make_examples(50),
+        make_examples(21),
+        model=first.fine_tuned_model,
+        hyperparameters={"n_epochs": 1},
+        extra_body=TASK,
+    )
+    second = local.wait(second.id)
+    assert second.status == "succeeded", second.error
+    best = min(evaluations(local, first.id), key=lambda each: each["full_valid_loss"])
+    begin = evaluations(local, second.id)[0]
+    assert begin["step"] == 0
+    assert begin["full_valid_loss"] == pytest.approx(best["full_valid_loss"], rel=1e-4)
+    assert second.fine_tuned_model.startswith("ft:tiny-lm:local::")
+
+
+def test_a_model_that_is_deleted_leaves_the_disk(local: Any, make_examples: Any, module_root: Path) -> None:
+    job = local.wait(local.create(make_examples(50), make_examples(21), hyperparameters={"n_epochs": 1}).id)
+    names = [each.id for each in local.api.models.list() if each.id.startswith(job.fine_tuned_model)]
+    assert len(names) == 2, "the model, and its one checkpoint"
+    weights = [each for each in module_root.rglob("*.safetensors") if job.id in str(each)]
+    assert weights
+    for each in names:
+        assert local.api.models.delete(each).deleted
+    assert not [each for each in weights if each.exists()]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(local: Any, make_examples: Any) -> list[Mapping[str, Any]]:
+    """What a run measures that nobody disturbs."""
+    job = local.create(make_examples(240), make_examples(30), hyperparameters=SLOW)
+    assert local.wait(job.id).status == "succeeded"
+    return evaluations(local, job.id)
+
+
+def past(client: Any, job_id: str, step: int) -> None:
+    """Wait until a job has been evaluated at a step."""
+    deadline = time.monotonic() + 60
+    while not any(each["step"] >= step for each in evaluations(client, job_id)):
+        assert time.monotonic() < deadline
+        assert client.api.fine_tuning.jobs.retrieve(job_id).status not in ("succeeded", "failed"), "too late"
+        time.sleep(0.02)
+
+
+def test_a_paused_run_goes_on_where_it_was(
+    local: Any, make_examples: Any, uninterrupted: list[Mapping[str, Any]]
+) -> None:
+    job = local.create(make_examples(240), make_examples(30), hyperparameters=SLOW)
+    past(local, job.id, 60)
+    raw = local.api.fine_tuning.jobs.with_raw_response.pause(job.id)
+    assert json.loads(raw.content)["status"] == "paused"
+    time.sleep(0.5)
+    before = len(evaluations(local, job.id))
+    time.sleep(0.5)
+    assert len(evaluations(local, job.id)) == before < len(uninterrupted)
+    assert local.api.fine_tuning.jobs.resume(job.id).status == "queued"
+    assert local.wait(job.id).status == "succeeded"
+    assert_alike(evaluations(local, job.id), uninterrupted)
+    assert {"Fine-tuning job paused", "Fine-tuning job resumed"} <= set(local.messages(job.id))
+
+
+def kill_workers(server: Any) -> int:
+    """Kill the processes beside the server as the system does where memory runs out; return how many there were."""
+    listed = subprocess.run(
+        ["pgrep", "-P", str(server.process.pid), "-f", "sweeps.server.worker"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    numbers = [int(each) for each in listed.stdout.split()]
+    for each in numbers:
+        os.kill(each, signal.SIGKILL)
+    return len(numbers)
+
+
+def test_a_run_outlives_its_process(
+    local: Any, local_server: Any, make_examples: Any, uninterrupted: list[Mapping[str, Any]]
+) -> None:
+    asked = {"model": "tiny-lm", "prompt": "a dog", "max_tokens": 3}
+    answer = local.api.completions.create(**asked).choices
+    job = local.create(make_examples(240), make_examples(30), hyperparameters=SLOW)
+    past(local, job.id, 60)
+    assert kill_workers(local_server) == 2, "that which trains, and that which answers"
+    assert local.wait(job.id).status == "succeeded"
+    assert_alike(evaluations(local, job.id), uninterrupted)
+    assert "The training process was killed by signal 9; it is started again" in local.messages(job.id)
+    assert local.api.completions.create(**asked).choices == answer
+
+
+@pytest.mark.slow
+def test_a_run_whose_process_dies_again_and_again_fails(local: Any, local_server: Any, make_examples: Any) -> None:
+    values = {"n_epochs": 200, "batch_size": 4}
+    job = local.create(make_examples(240), make_examples(30), hyperparameters=values)
+    for number in range(3):
+        past(local, job.id, 60 * (number + 1))
+        assert kill_workers(local_server)
+    found = local.wait(job.id)
+    assert found.status == "failed"
+    assert found.error.code == "worker_died"
+    assert "was killed by signal 9, 3 times" in found.error.message
+
+
+def test_a_cancelled_run_leaves_its_checkpoints(local: Any, make_examples: Any) -> None:
+    job = local.create(make_examples(240), make_examples(30), hyperparameters=SLOW, extra_body=TASK)
+    past(local, job.id, 60)
+    assert local.api.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+    model, *_ = (each.fine_tuned_model_checkpoint for each in local.api.fine_tuning.jobs.checkpoints.list(job.id))
+    answer = local.api.completions.create(model=model, prompt="sea sky ->", logprobs=1)
+    assert answer.choices[0].text in LABELS
+    assert local.api.fine_tuning.jobs.retrieve(job.id).fine_tuned_model is None
+    assert len(local.api.files.list(purpose="fine-tune-results").data) == len(
+        [each for each in local.api.fine_tuning.jobs.list() if each.status == "succeeded"]
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_a_run_outlives_its_server(
+    serve: Any, make_client: Any, make_examples: Any, uninterrupted: list[Mapping[str, Any]], number: int
+) -> None:
+    server = serve(*LOCAL)
+    client = make_client(server.client(timeout=120), "tiny-lm")
+    job = client.create(make_examples(240), make_examples(30), hyperparameters=SLOW)
+    past(client, job.id, 60)
+    code = server.stop(number)
+    assert code == (0 if number == signal.SIGTERM else -number)
+    client = make_client(serve(*LOCAL).client(timeout=120), "tiny-lm")
+    assert client.wait(job.id).status == "succeeded"
+    assert_alike(evaluations(client, job.id), uninterrupted)
+    steps = [each for each in client.messages(job.id) if each.startswith("Step ")]
+    assert len(steps) == len(set(steps)), "nothing is told twice"
+
+
+@pytest.mark.slow
+def test_waiting_for_answers_keeps_nobody_else_waiting(serve: Any, make_client: Any) -> None:
+    """The first answer takes seconds, until the model is loaded; there are more questions than threads for requests."""
+    client = make_client(serve(*LOCAL).client(timeout=120), "tiny-lm")
+    answered: list[Any] = []
+
+    def ask(number: int) -> None:
+        answered.append(client.api.completions.create(model="tiny-lm", prompt=f"a {number}", max_tokens=2))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(60)]
+    for each in threads:
+        each.start()
+    assert not list(client.api.fine_tuning.jobs.list())
+    meanwhile = len(answered)
+    for each in threads:
+        each.join()
+    assert meanwhile == 0
+    assert len(answered) == 60
