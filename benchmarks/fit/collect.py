@@ -26,7 +26,7 @@ from benchmarks.fit.torch_runs import TorchLearner, TorchSettings
 from benchmarks.fit.tracing import Learner, curve_of, follow, oracle_of
 
 SUMMARY = CURVES.with_name("collected.json")
-SAVED_EVERY = 5
+SAVED_EVERY = 10
 RUNNING_SHARE = 5
 """Every fifth torch run shows the mean loss of its batches instead of a scored training sample."""
 
@@ -60,9 +60,9 @@ def run(recipe: Recipe) -> Record | None:
     )
 
 
-def small(family: str, share: float, known: Set[str]) -> Iterable[Record]:
-    """Run the recipes of a family but those that are known."""
-    for recipe in recipes.recipes(share):
+def small(family: str, share: float, generation: int, known: Set[str]) -> Iterable[Record]:
+    """Run the recipes of a family and a generation but those that are known."""
+    for recipe in recipes.recipes(share, generation):
         if recipe.family == family and recipe.id not in known and (record := run(recipe)) is not None:
             yield record
 
@@ -102,11 +102,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--work", type=Path, required=True, help="directory for the candidates")
     parser.add_argument("--families", default="torch,sklearn,local", help="which to run; none: screen only")
+    parser.add_argument("--generation", type=int, default=1, help="runs of another generation have other seeds")
     parser.add_argument("--share", type=float, help="an even share of the runs, for trying out")
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
     for family in filter(None, options.families.split(",")):
-        start, path = time.process_time(), options.work / f"{family}.jsonl.gz"
+        start, path = time.process_time(), options.work / f"{family}-{options.generation}.jsonl.gz"
         found = _candidates(path)
         before = len(found)
         for record in _family(family, options, {each.id for each in found}):
@@ -130,11 +131,11 @@ def _family(family: str, options: argparse.Namespace, known: Set[str]) -> Iterab
     if family == "local":
         from benchmarks.fit import local_runs
 
-        return local_runs.all_runs(options.share or 1.0, options.work, known)
+        return local_runs.all_runs(options.share or 1.0, options.generation, options.work, known)
     import torch
 
     torch.set_num_threads(1)
-    return small(family, options.share or recipes.SHARE, known)
+    return small(family, options.share or recipes.SHARE, options.generation, known)
 
 
 def _candidates(path: Path) -> list[Record]:

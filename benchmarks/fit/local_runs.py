@@ -23,6 +23,7 @@ from backends.local.encoding import CausalData
 from backends.local.options import LocalOptions
 from backends.local.resolution import resolve
 from backends.local.workbench import BENCH
+from benchmarks.fit.recipes import APART
 from benchmarks.fit.records import Record
 from benchmarks.fit.showing import shown
 from benchmarks.fit.tracing import Scores, State, Trace, oracle_of
@@ -135,23 +136,22 @@ PLANS = (
 """Cause, detail, candidates."""
 
 
-def recipes(share: float = 1.0) -> Iterator[LocalRecipe]:
-    """Yield all runs, or an even share of them, in a fixed order."""
-    number = 0
+def recipes(share: float = 1.0, generation: int = 1) -> Iterator[LocalRecipe]:
+    """Yield all runs of a generation, or an even share of them, in a fixed order."""
+    number, offset = 0, APART * (generation - 1)
     for cause, detail, wanted in PLANS:
         for nth in range(wanted):
             number += 1
             if int(number * share) > int((number - 1) * share):
-                yield LocalRecipe(
-                    number, cause, detail, **_drawn(cause, detail, random.Random(f"local {detail} {nth}"))
-                )
+                drawn = _drawn(cause, detail, random.Random(f"local {detail} {offset + nth}"))
+                yield LocalRecipe(offset + number, cause, detail, **drawn)
 
 
-def all_runs(share: float, work: Path, known: Set[str]) -> Iterator[Record]:
-    """Train every recipe but those that are known. Data files are written into `work`."""
+def all_runs(share: float, generation: int, work: Path, known: Set[str]) -> Iterator[Record]:
+    """Train every recipe of a generation but those that are known. Data files are written into `work`."""
     BENCH.enter()
     try:
-        for recipe in recipes(share):
+        for recipe in recipes(share, generation):
             if recipe.id not in known:
                 yield run(recipe, work)
     finally:

@@ -305,10 +305,16 @@ PLANS: tuple[tuple[str, str, Callable[[Draws], Draw], int, int], ...] = (
 SHARE = 0.7
 """The share of the candidates below that the committed curves were made of."""
 
+APART = 10_000
+"""By how much the numbers, and so the ids and the seeds, of a generation of runs differ from those of the one before."""
 
-def recipes(share: float = SHARE) -> Iterator[Recipe]:
-    """Yield all runs of the small models, or an even share of them, in a fixed order."""
-    number = 0
+
+def recipes(share: float = SHARE, generation: int = 1) -> Iterator[Recipe]:
+    """Yield all runs of the small models, or an even share of them, in a fixed order.
+
+    Each generation draws the settings, the data and the seeds of the same cases anew; no two share an id.
+    """
+    number, offset = 0, APART * (generation - 1)
     for cause, detail, change, short, long in PLANS:
         for is_long, wanted in ((False, short), (True, long)):
             for family in ("torch", "sklearn"):
@@ -316,9 +322,9 @@ def recipes(share: float = SHARE) -> Iterator[Recipe]:
                     number += 1
                     if int(number * share) == int((number - 1) * share):
                         continue
-                    draws = Draws(family, detail, nth, is_long)
+                    draws = Draws(family, detail, offset + nth, is_long)
                     make = _torch if family == "torch" else _sklearn
-                    if (found := make(number, cause, detail, draws, change(draws))) is not None:
+                    if (found := make(offset + number, cause, detail, draws, change(draws))) is not None:
                         yield found
 
 

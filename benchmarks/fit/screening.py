@@ -10,9 +10,9 @@ is nothing, whatever the loss at hand. Metrics are accuracies, compared in point
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from statistics import median
 
 from benchmarks.fit.records import Oracle, Record
@@ -34,6 +34,9 @@ NOTHING, NOTHING_LOSS = 0.03, 0.03
 # Diverged: a loss so many times that of before, or of the constant prediction after it was lower; or a training loss
 # that gave back such a share of what it had gained.
 FAR_ABOVE, GIVEN_BACK, GAINED = 1.5, 0.6, 0.15
+# Noisy: the validation loss typically jumps by so much of itself from one evaluation to the next.
+NOISY = 0.01
+SMALLEST_ORACLE = 100
 SURE = 4.0
 """Standard errors of the oracle by which an effect must be beyond doubt."""
 VISIBLE = 3.0
@@ -124,6 +127,8 @@ def _smooth(series: Sequence[float]) -> list[float]:
 # ------------------------------------------------------------------------------------------------------------ the rules
 def objection(record: Record) -> str | None:
     """Return why a record is left out, or None. Starts with `no effect`, `between` or `not visible`."""
+    if record.oracle.examples < SMALLEST_ORACLE:
+        return "not visible: to the oracle, which has too few examples"
     return _RULES[record.cause](record) or _HARD_CASES.get(record.detail, _nothing)(record)
 
 
@@ -152,6 +157,8 @@ def _healthy(record: Record) -> str | None:
         and course.metric[-1] - course.reference(record.curve.chance) < VISIBLE * (course.metric_error(valid))
     ):
         return "not visible: what it learnt is within the noise of the validation set"
+    if _within_noise(record, course) is None:
+        return "not visible: a rise is shown that so few validation examples cannot settle"
     return None
 
 
@@ -267,7 +274,7 @@ def _unsettled(record: Record) -> str | None:
             if course is None or rose or not (course.going and course.later_is_better):
                 return "no effect: it was not going, or more training does not help"
             return None
-        case "within the noise of few examples":
+        case "within the noise of few examples" | "few examples, about to turn":
             return "no effect: not finite" if course is None else _within_noise(record, course)
     raise ValueError(f"no rule for {record.detail}")
 
@@ -339,8 +346,8 @@ def _noisy(record: Record) -> str | None:
     tail = shown[len(shown) // 2 :]
     if len(tail) < 2:
         return "not visible: no validation loss"
-    jump = median(abs(one - other) for one, other in itertools.pairwise(tail))
-    return None if jump >= 0.02 * median(tail) else "no effect: the validation loss is smooth"
+    jump = median(abs(one - other) for one, other in pairwise(tail))
+    return None if jump >= NOISY * median(tail) else "no effect: the validation loss is smooth"
 
 
 _HARD_CASES: dict[str, Callable[[Record], str | None]] = {
