@@ -22,6 +22,11 @@ ASSUMED_EXAMPLES = 200
 LOSS_SPREAD = 0.6
 """Standard deviation, as a share of the mean loss, of the change of one example's loss between two evaluations."""
 
+RISE_SPREAD_OF_LOW, RISE_SPREAD_OF_RISE = 0.36, 1.7
+"""The same where the mean loss rises: shares of its minimum and of the rise. A rise is the work of a few examples that
+the model is sure of and wrong about, so it is the less certain the fewer there are, however large it is. Fitted to the
+over-fitted runs of benchmarks/fit, whose oracle knows the spread."""
+
 TREND_SHARE = 0.06
 """A fall that training shares is a run's course, not chance: so much of the chance of a lone difference counts."""
 
@@ -128,6 +133,12 @@ class Evidence:
         rough = self.valid_loss.roughness if self.valid_loss else 0.0
         return max(SIGNIFICANT * LOSS_SPREAD / math.sqrt(examples(self.curve.valid_examples)) * abs(level), 3 * rough)
 
+    def rise_noise(self, low: float, height: float) -> float:
+        """How much of a rise from `low` by `height` chance explains."""
+        rough = self.valid_loss.roughness if self.valid_loss else 0.0
+        spread = RISE_SPREAD_OF_LOW * abs(low) + RISE_SPREAD_OF_RISE * max(height, 0.0)
+        return max(SIGNIFICANT * spread / math.sqrt(examples(self.curve.valid_examples)), 3 * rough)
+
     def trend_noise(self, level: float, *, shared: bool) -> float:
         """How far a validation loss near `level` may seem to follow a course by chance; training `shared` that course.
 
@@ -158,6 +169,17 @@ class Evidence:
         if loss is None:
             return 0.0
         return max(loss.values) if base is None else min(base, max(loss.values))
+
+    @property
+    def gained(self) -> float:
+        """What training took off the validation loss; 0 where the base model's is not known, or no measure of anything.
+
+        Where a metric is known the base model's loss may be far above that of a model that only knows the labels.
+        """
+        base = self.baseline.valid_loss
+        if self.valid_loss is None or base is None or self.valid_metric is not None:
+            return 0.0
+        return max(base - self.valid_loss.last, 0.0)
 
     @cached_property
     def rise(self) -> Rise | None:

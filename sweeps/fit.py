@@ -55,6 +55,9 @@ TO_COME, TO_COME_OF_SCALE = 0.03, 0.03
 """A run whose course promises another 3 % off its validation loss, and off that of a model that knows nothing, had not
 come to its end."""
 
+TO_COME_OF_GAIN = 0.03
+"""Nor is it worth going on for a thirtieth of what training brought so far."""
+
 LEARNT_LOSS = 0.07
 """Nothing is learnt by a run whose loss is within 7 % of the base model's."""
 
@@ -161,15 +164,15 @@ def _ran_away(seen: Evidence, advice: Advice) -> FitVerdict | None:
         evidence = f"training loss rose from {_n(first)} (epoch {_n(loss.epochs[0])}) to {_n(loss.last)}"
         return _diverged(evidence, advice, loss.epochs[0], _times(settled, BLOWN_UP * first))
     low, onset = min(loss.values), loss.where(min)
-    start = first if onset > loss.epochs[0] or base is None else base
-    gained, back = start - low, settled - low
-    least = max(GIVEN_BACK_LEAST * abs(low), 3 * loss.roughness)
-    if gained > least and back > max(least, GIVEN_BACK * gained):
-        evidence = (
-            f"training loss rose from {_n(low)} (epoch {_n(onset)}) to {_n(loss.last)} (epoch {_n(loss.epochs[-1])}) "
-            f"and stayed there"
-        )
-        return _diverged(evidence, advice, onset, _times(back, GIVEN_BACK * gained))
+    back, least = settled - low, max(GIVEN_BACK_LEAST * abs(low), 3 * loss.roughness)
+    for start in (first, base):
+        gained = -math.inf if start is None else start - low
+        if gained > least and back > max(least, GIVEN_BACK * gained):
+            evidence = (
+                f"training loss rose from {_n(low)} (epoch {_n(onset)}) to {_n(loss.last)} "
+                f"(epoch {_n(loss.epochs[-1])}) and stayed there"
+            )
+            return _diverged(evidence, advice, onset, _times(back, GIVEN_BACK * gained))
     return None
 
 
@@ -186,7 +189,7 @@ def _loss_rises(seen: Evidence, advice: Advice) -> FitVerdict | None:
     rise = seen.rise
     if rise is None:
         return None
-    level, noise = RISE * abs(rise.low), seen.loss_noise(rise.low)
+    level, noise = RISE * abs(rise.low), seen.rise_noise(rise.low, rise.height)
     by_metric = seen.curve.best_by == "metric" and seen.metric_gained(rise.onset)
     if by_metric or rise.height <= DOUBTFUL_RISE * abs(rise.low):
         return None
@@ -195,6 +198,8 @@ def _loss_rises(seen: Evidence, advice: Advice) -> FitVerdict | None:
         f"(epoch {_n(seen.last_epoch)})"
     )
     if rise.height <= noise:
+        if (widens := _gap_widens(seen, advice)) is not None:
+            return widens
         few = f"which {examples(seen.curve.valid_examples)} validation examples cannot tell from chance"
         return _unsettled(f"{rose}, {few}", by=1.0)
     if rise.height <= max(level, RISE_OF_SCALE * seen.scale):
@@ -343,8 +348,10 @@ def _improvement(seen: Evidence) -> tuple[str, float] | None:
     if loss is None:
         return rose
     noise = seen.trend_noise(loss.now, shared=train is not None)
-    least = max(TO_COME * abs(loss.now), TO_COME_OF_SCALE * seen.scale)
+    least = max(TO_COME * abs(loss.now), TO_COME_OF_SCALE * seen.scale, TO_COME_OF_GAIN * seen.gained)
     if loss.fall <= noise or loss.to_come <= least:
+        return None
+    if train is not None and (train.to_come <= TO_COME * abs(train.now) or train.now < FITTED * loss.now):
         return None
     text = f"validation loss still fell from {_n(loss.then)} to {_n(loss.now)} {_between(seen, loss)}"
     by = min(_times(loss.fall, noise), _times(loss.to_come, least))
