@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from statistics import median
 
 from sweeps.advice import Advice, advice_from
 from sweeps.curve import CurvePoint, LearningCurve
-from sweeps.evidence import STRETCH, Evidence, Tail, examples
+from sweeps.evidence import Evidence, Tail, examples
 from sweeps.record import FitVerdict, VerdictKind
 
 __all__ = ["Advice", "CurvePoint", "LearningCurve", "advice_from", "hopeless", "judge"]
@@ -149,7 +150,7 @@ def _ran_away(seen: Evidence, advice: Advice) -> FitVerdict | None:
     if loss is None:
         return None
     base = seen.baseline.train_loss if seen.baseline.train_loss is not None else seen.baseline.valid_loss
-    settled = min(loss.last, loss.at(seen.last_epoch * (1 - STRETCH)))
+    settled = median(loss.values[-max(2, len(loss.values) // 4) :])
     if base is not None and base > 0 and settled > FAR_ABOVE * base:
         evidence = f"training loss rose from {_n(base)} (base model) to {_n(loss.last)} and stayed there"
         calm = [e for e, v in zip(loss.epochs, loss.values, strict=True) if v <= FAR_ABOVE * base]
@@ -289,7 +290,7 @@ def _learnt_nothing(seen: Evidence, advice: Advice) -> FitVerdict | None:
             f"and {examples(seen.curve.valid_examples)} examples tell differences above {_n(noise)}"
         )
         if noise > RESOLUTION and gain > 0:
-            return _unsettled(evidence, by=1.0)
+            return None if _losses_fell(seen) else _unsettled(evidence, by=1.0)
         return _underfit(evidence, seen, advice, by=2 - _times(gain, noise))
     loss, base = seen.valid_loss, seen.baseline.valid_loss
     if loss is None:
@@ -298,11 +299,22 @@ def _learnt_nothing(seen: Evidence, advice: Advice) -> FitVerdict | None:
     if start - loss.last > LEARNT_LOSS * abs(start):
         return None
     if base is None:
-        if _improvement(seen) is not None:
+        train = seen.train_loss
+        learnt = train is not None and train.values[0] - train.last > LEARNT_LOSS * abs(train.values[0])
+        if learnt or _improvement(seen) is not None:
             return None
         return _unsettled(f"validation loss stayed near {_n(loss.last)}, and what it was before is not known", by=1.0)
     evidence = f"validation loss ended at {_n(loss.last)}, the base model has {_n(base)}"
     return _underfit(evidence, seen, advice, by=2 - _times(base - loss.last, LEARNT_LOSS * abs(start)))
+
+
+def _losses_fell(seen: Evidence) -> bool:
+    """Whether both losses ended clearly below the base model's."""
+    pairs = ((seen.train_loss, seen.baseline.train_loss), (seen.valid_loss, seen.baseline.valid_loss))
+    return all(
+        series is not None and base is not None and base - series.last > LEARNT_LOSS * abs(base)
+        for series, base in pairs
+    )
 
 
 def _hardly_moved(seen: Evidence) -> str | None:
@@ -344,6 +356,9 @@ def _improvement(seen: Evidence) -> tuple[str, float] | None:
     if train is not None and train.fall <= 0:
         return None
     rose = _metric_rose(seen)
+    metric = seen.valid_metric
+    if rose is None and metric is not None and 1 - metric.last <= seen.valid_noise(metric.last):
+        return None
     loss = seen.tail(seen.valid_loss, seen.baseline.valid_loss)
     if loss is None:
         return rose
