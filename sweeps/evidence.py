@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from sweeps.curve import CurvePoint, LearningCurve, Series
 
@@ -32,6 +33,9 @@ TREND_SHARE = 0.06
 
 DIP = 3.5
 """The minimum of many noisy values lies about so many of their median deviations below their course."""
+
+STEADY = 3
+"""So many falls in a row are a course, as well."""
 
 STRETCH, STRETCH_OF_LONG, SHORT, LONG = 0.25, 0.15, 8, 20
 """The end of a curve is its last quarter, of a curve of at least 20 evaluations the last 15 %, of one of at most 8 the
@@ -191,6 +195,16 @@ class Evidence:
         if base is not None and base < low and not self.metric_gained(0.0):
             low, onset = base, 0.0
         return Rise(low, onset, loss.last, loss.roughness)
+
+    @property
+    def steady(self) -> bool:
+        """Whether the validation loss fell in each of the last three intervals: a course, and no chance."""
+        loss, base = self.valid_loss, self.baseline.valid_loss
+        if loss is None:
+            return False
+        values = loss.values if base is None else (base, *loss.values)
+        last = values[-1 - STEADY :]
+        return len(last) > STEADY and all(one > other for one, other in pairwise(last))
 
     def metric_gained(self, since: float) -> bool:
         """Whether the validation metric clearly rose after `since`; False where it is not known."""

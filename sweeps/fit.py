@@ -56,6 +56,9 @@ TO_COME, TO_COME_OF_SCALE = 0.03, 0.03
 """A run whose course promises another 3 % off its validation loss, and off that of a model that knows nothing, had not
 come to its end."""
 
+CEILING = 0.06
+"""A validation metric that is within six points of 1, and within its noise, has no more to show."""
+
 TO_COME_OF_GAIN = 0.03
 """Nor is it worth going on for a thirtieth of what training brought so far."""
 
@@ -199,8 +202,8 @@ def _loss_rises(seen: Evidence, advice: Advice) -> FitVerdict | None:
         f"(epoch {_n(seen.last_epoch)})"
     )
     if rise.height <= noise:
-        if (widens := _gap_widens(seen, advice)) is not None:
-            return widens
+        if (apart := _gap_widens(seen, advice) or _far_apart(seen, advice)) is not None:
+            return apart
         few = f"which {examples(seen.curve.valid_examples)} validation examples cannot tell from chance"
         return _unsettled(f"{rose}, {few}", by=1.0)
     if rise.height <= max(level, RISE_OF_SCALE * seen.scale):
@@ -254,6 +257,21 @@ def _gap_widens(seen: Evidence, advice: Advice) -> FitVerdict | None:
     return _overfit(evidence, seen, advice, onset, _times(gap - gap_then, noise))
 
 
+def _far_apart(seen: Evidence, advice: Advice) -> FitVerdict | None:
+    """Training examples are known by heart and the others are not, beyond doubt, wherever that began."""
+    train, valid = seen.train_metric, seen.valid_metric
+    if train is None or valid is None:
+        return None
+    gap, noise = train.last - valid.last, 2 * max(seen.gap_noise(train.last, valid.last), GAP)
+    if gap <= noise:
+        return None
+    evidence = (
+        f"training {seen.metric} ended at {_n(train.last)}, validation {seen.metric} at {_n(valid.last)}: "
+        f"a gap of {_n(gap)}, where sampling explains {_n(noise / 2)}"
+    )
+    return _overfit(evidence, seen, advice, seen.keep_epoch or 0.0, 2 * _times(gap, noise))
+
+
 def _still_falls(seen: Evidence, since: float) -> bool:
     loss, base = seen.valid_loss, seen.baseline.valid_loss
     if loss is None:
@@ -272,6 +290,10 @@ def _cut_off(seen: Evidence, advice: Advice) -> FitVerdict | None:
         return _unsettled(f"it was stopped after epoch {last}, with {seen.evaluations} evaluations: too few to judge")
     if end == "stopped" and (going := _improvement(seen)) is not None:
         return _unsettled(f"it was stopped after epoch {last} while {going[0]}", by=going[1])
+    train = seen.tail(seen.train_loss, seen.baseline.train_loss)
+    if end == "stopped" and train is not None and train.to_come > TO_COME * abs(train.now):
+        text = f"training loss still fell from {_n(train.then)} to {_n(train.now)} {_between(seen, train)}"
+        return _unsettled(f"it was stopped after epoch {last} while {text}")
     return None
 
 
@@ -357,12 +379,12 @@ def _improvement(seen: Evidence) -> tuple[str, float] | None:
         return None
     rose = _metric_rose(seen)
     metric = seen.valid_metric
-    if rose is None and metric is not None and 1 - metric.last <= seen.valid_noise(metric.last):
+    if rose is None and metric is not None and 1 - metric.last <= min(CEILING, seen.valid_noise(metric.last)):
         return None
     loss = seen.tail(seen.valid_loss, seen.baseline.valid_loss)
     if loss is None:
         return rose
-    noise = seen.trend_noise(loss.now, shared=train is not None)
+    noise = seen.trend_noise(loss.now, shared=train is not None or seen.steady)
     least = max(TO_COME * abs(loss.now), TO_COME_OF_SCALE * seen.scale, TO_COME_OF_GAIN * seen.gained)
     if loss.fall <= noise or loss.to_come <= least:
         return None
