@@ -68,8 +68,9 @@ LEARNT_LOSS = 0.07
 RESOLUTION = 0.1
 """A validation set whose error band is wider than ten points cannot tell that nothing was learnt."""
 
-SURE = 0.9
-"""A run is stopped for over-fitting at this confidence; see benchmarks/fit for how often that misses a better epoch."""
+SURE = 0.7
+"""A run is stopped at this confidence; benchmarks/fit measures how much that saves and how often it misses a better
+state."""
 
 
 def judge(curve: LearningCurve, advice: Advice) -> FitVerdict:
@@ -82,11 +83,11 @@ def judge(curve: LearningCurve, advice: Advice) -> FitVerdict:
 def hopeless(curve: LearningCurve, advice: Advice) -> FitVerdict | None:
     """Return the verdict on a run that goes on, where it is sure by now that going on makes nothing better; else None.
 
-    That is a run that has diverged, and one that over-fits with a confidence of at least `SURE`.
+    That is a run that has diverged or over-fits, with a confidence of at least `SURE`.
     """
     verdict = judge(replace(curve, ended="stopped"), advice)
-    sure = verdict.kind is VerdictKind.OVERFIT and verdict.confidence >= SURE
-    return verdict if sure or verdict.kind is VerdictKind.DIVERGED else None
+    lost = verdict.kind in {VerdictKind.DIVERGED, VerdictKind.OVERFIT}
+    return verdict if lost and verdict.confidence >= SURE else None
 
 
 def _verdict(
@@ -155,7 +156,7 @@ def _ran_away(seen: Evidence, advice: Advice) -> FitVerdict | None:
     base = seen.baseline.train_loss if seen.baseline.train_loss is not None else seen.baseline.valid_loss
     settled = median(loss.values[-max(2, len(loss.values) // 4) :])
     if base is not None and base > 0 and settled > FAR_ABOVE * base:
-        evidence = f"training loss rose from {_n(base)} (base model) to {_n(loss.last)} and stayed there"
+        evidence = f"training loss rose from {_n(base)} (base model) to {_n(settled)} and stayed there"
         calm = [e for e, v in zip(loss.epochs, loss.values, strict=True) if v <= FAR_ABOVE * base]
         return _diverged(evidence, advice, max(calm, default=0.0), _times(settled, FAR_ABOVE * base))
     first = loss.values[0]
@@ -168,7 +169,7 @@ def _ran_away(seen: Evidence, advice: Advice) -> FitVerdict | None:
         evidence = f"training loss rose from {_n(first)} (epoch {_n(loss.epochs[0])}) to {_n(loss.last)}"
         return _diverged(evidence, advice, loss.epochs[0], _times(settled, BLOWN_UP * first))
     low, onset = min(loss.values), loss.where(min)
-    back, least = settled - low, max(GIVEN_BACK_LEAST * abs(low), 3 * loss.roughness)
+    back, least = min(settled, loss.last) - low, max(GIVEN_BACK_LEAST * abs(low), 3 * loss.roughness)
     for start in (first, base):
         gained = -math.inf if start is None else start - low
         if gained > least and back > max(least, GIVEN_BACK * gained):

@@ -1,9 +1,10 @@
 """Make the learning curves: run every recipe, screen the runs by the oracle, share them out, write curves.jsonl.gz.
 
-    python -m benchmarks.fit.collect --work DIR [--share 0.1] [--families torch,sklearn,local]
+    python -m benchmarks.fit.collect --work DIR [--share 0.1] [--families torch,sklearn,local] [--generation 2]
 
-Candidates are kept in DIR by family. What is there is not run again, so that an interrupted collection goes on, and a
-finished one is only screened anew. A family whose recipes have changed needs its file deleted.
+Candidates are kept in DIR by family and generation. What is there is not run again, so that an interrupted collection
+goes on, and a finished one is only screened anew. A family whose recipes have changed needs its file deleted. Of the
+families and generations of which DIR has no file, the committed curves stay, screened anew.
 """
 
 from __future__ import annotations
@@ -119,8 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(
             f"{family}: {len(found)} candidates, {len(found) - before} of them new, {took:.0f} CPU seconds", flush=True
         )
-    candidates = [each for family in records.FAMILIES for each in _candidates(options.work / f"{family}.jsonl.gz")]
-    kept, summary = screened(candidates)
+    kept, summary = screened(_with_committed(options.work))
     records.write(kept)
     SUMMARY.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(summary, indent=1))
@@ -136,6 +136,12 @@ def _family(family: str, options: argparse.Namespace, known: Set[str]) -> Iterab
 
     torch.set_num_threads(1)
     return small(family, options.share or recipes.SHARE, options.generation, known)
+
+
+def _with_committed(work: Path) -> list[Record]:
+    found = [each for path in sorted(work.glob("*-*.jsonl.gz")) for each in _candidates(path)]
+    made = {(each.family, each.generation) for each in found}
+    return found + [each for each in _candidates(CURVES) if (each.family, each.generation) not in made]
 
 
 def _candidates(path: Path) -> list[Record]:

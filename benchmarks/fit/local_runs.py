@@ -23,8 +23,7 @@ from backends.local.encoding import CausalData
 from backends.local.options import LocalOptions
 from backends.local.resolution import resolve
 from backends.local.workbench import BENCH
-from benchmarks.fit.recipes import APART
-from benchmarks.fit.records import Record
+from benchmarks.fit.records import APART, Record
 from benchmarks.fit.showing import shown
 from benchmarks.fit.tracing import Scores, State, Trace, oracle_of
 from sweeps.curve import LearningCurve

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from benchmarks.fit.datasets import REGRESSIONS
+from benchmarks.fit.records import APART
 from benchmarks.fit.sklearn_runs import SklearnSettings
 from benchmarks.fit.torch_runs import TorchSettings
 
@@ -304,9 +305,6 @@ PLANS: tuple[tuple[str, str, Callable[[Draws], Draw], int, int], ...] = (
 
 SHARE = 0.7
 """The share of the candidates below that the committed curves were made of."""
-
-APART = 10_000
-"""By how much the numbers, and so the ids and the seeds, of a generation of runs differ from those of the one before."""
 
 
 def recipes(share: float = SHARE, generation: int = 1) -> Iterator[Recipe]:

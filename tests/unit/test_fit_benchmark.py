@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-from benchmarks.fit import metrics, records, rules, screening
+from benchmarks.fit import local_runs, metrics, recipes, records, rules, screening
 from benchmarks.fit.records import CAUSES, Oracle, Record
 from benchmarks.fit.rendering import rendered, spark
 from sweeps.curve import CurvePoint, LearningCurve
@@ -195,17 +194,22 @@ def test_within_the_noise_needs_a_rise_that_is_shown_and_that_chance_explains() 
 
 
 # --------------------------------------------------------------------------------------------------- split and the file
-def test_a_split_halves_every_stratum_and_depends_on_nothing_but_the_records() -> None:
-    details = ("plateau", "constant gap", "noisy but flat")
-    every = [dataclasses.replace(HEALTHY, id=f"torch-{n:04d}", detail=details[n % 3]) for n in range(41)]
-    out = records.shared_out(every)
-    assert out == records.shared_out(list(reversed(every)))
-    by_stratum: dict[object, Counter[str]] = defaultdict(Counter)
-    for each in out:
-        by_stratum[each.stratum][each.split] += 1
-    assert all(abs(each["tune"] - each["report"]) <= 1 for each in by_stratum.values())
-    grown = records.shared_out([*every, dataclasses.replace(HEALTHY, id="torch-9999", cause="overfit")])
-    assert [each for each in grown if each.cause == "healthy"] == out
+def test_the_last_generation_of_runs_is_for_reporting() -> None:
+    first = [dataclasses.replace(HEALTHY, id=f"torch-{n:04d}") for n in (3, 1, 2)]
+    second = [dataclasses.replace(HEALTHY, id=f"local-{n:04d}") for n in (10_001, 10_002)]
+    assert {each.split for each in records.shared_out(first)} == {"tune"}
+    out = records.shared_out([*first, *second])
+    assert out == records.shared_out([*second, *reversed(first)])
+    assert [(each.generation, each.split) for each in out] == [(2, "report")] * 2 + [(1, "tune")] * 3
+
+
+def test_generations_are_of_the_same_cases_and_share_no_run() -> None:
+    for made in (recipes.recipes, local_runs.recipes):
+        first, second = list(made(0.3)), list(made(0.3, generation=2))
+        assert [each.detail for each in first] == [each.detail for each in second]
+        assert not {each.id for each in first} & {each.id for each in second}
+        assert not {each.seed for each in first} & {each.seed for each in second}
+        assert sum(one.train != other.train for one, other in zip(first, second, strict=True)) > len(first) / 3
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
