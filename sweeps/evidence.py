@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from statistics import median
 
 from sweeps.curve import CurvePoint, LearningCurve, Series
 
@@ -36,6 +37,18 @@ DIP = 3.5
 
 STEADY = 3
 """So many falls in a row are a course, as well."""
+
+SPIKE = 1.5
+"""A loss half as high again as the base model's, on the way of a run that learnt nothing, is what it came to."""
+
+REPORTS, FADED = 5, 0.5
+"""By the medians of its first and its last five reports a gradient has faded that has halved."""
+
+FELL = 0.5
+"""A loss that is down to half of the base model's has moved far."""
+
+NEARLY_ALL, CREEPING = 0.9, 0.3
+"""A slow course falls in nine of ten intervals, and its second half brings a third of what the first one brought."""
 
 STRETCH, STRETCH_OF_LONG, SHORT, LONG = 0.25, 0.15, 8, 20
 """The end of a curve is its last quarter, of a curve of at least 20 evaluations the last 15 %, of one of at most 8 the
@@ -84,6 +97,16 @@ class Tail:
     def fall(self) -> float:
         """How much it fell."""
         return self.then - self.now
+
+
+@dataclass(frozen=True)
+class Spike:
+    """A loss that stood far above the base model's: which one, how high, and when."""
+
+    what: str
+    high: float
+    epoch: float
+    base: float
 
 
 class Evidence:
@@ -214,6 +237,52 @@ class Evidence:
         before = metric.at(since) if since > 0 else self.baseline.valid_metric
         return before is not None and metric.last - before > self.valid_noise(before)
 
+    # ------------------------------------------------------------------------------- what the training loop reported
+    @cached_property
+    def spike(self) -> Spike | None:
+        """A loss far above the base model's on the way, that came down again since.
+
+        The loop's own losses may weigh other tokens than an evaluation's, so they must stand above their own end, too.
+        """
+        base = self.baseline.train_loss if self.baseline.train_loss is not None else self.baseline.valid_loss
+        if base is None or base <= 0:
+            return None
+        found = []
+        losses = [each.loss for each in self.curve.running if math.isfinite(each.loss)]
+        if losses:
+            peak = max(self.curve.running, key=lambda each: each.loss)
+            if peak.loss > SPIKE * max(base, median(losses[-REPORTS:])):
+                found.append(Spike("the loss of the batches", peak.loss, peak.epoch, base))
+        loss = self.train_loss
+        if loss is not None and loss.values[0] < max(loss.values) and max(loss.values) > SPIKE * base:
+            found.append(Spike("training loss", max(loss.values), loss.where(max), base))
+        return max(found, key=lambda each: each.high, default=None)
+
+    @property
+    def faded_gradient(self) -> tuple[float, float] | None:
+        """The gradient's norm at first and at last, where it shrank; None where it did not, or nobody knows."""
+        norms = [each.grad_norm for each in self.curve.running if each.grad_norm is not None]
+        if len(norms) < 2 * REPORTS:
+            return None
+        first, last = median(norms[:REPORTS]), median(norms[-REPORTS:])
+        return (first, last) if last < FADED * first else None
+
+    @property
+    def fell_to_frequencies(self) -> bool:
+        """Whether training took most of the base model's loss away, and the metric tells that it learnt nothing by it.
+
+        What is left then is the loss of one who only knows how often each label occurs.
+        """
+        loss, base = self.train_loss or self.valid_loss, self.baseline.train_loss or self.baseline.valid_loss
+        return self.valid_metric is not None and loss is not None and base is not None and loss.last < FELL * base
+
+    @property
+    def creeps(self) -> bool:
+        """Whether a loss falls evaluation by evaluation, and not much slower in its second half: a course, but slow."""
+        pairs = ((self.train_loss, self.baseline.train_loss), (self.valid_loss, self.baseline.valid_loss))
+        return any(series is not None and base is not None and _creeps(series, base) for series, base in pairs)
+
+    # ----------------------------------------------------------------------------------------------------- courses
     def tail(self, series: Series | None, before: float | None) -> Tail | None:
         """Return what the last stretch of a loss did; `before` is its value before training. None for one value."""
         if series is None:
@@ -236,6 +305,15 @@ class Evidence:
             fall_before = (whole.at(earlier) - then) * width / (since - earlier)
             fading = min(max(fall / fall_before, 0.0), FADES_AT_MOST) if fall_before > 0 else FADES_AT_MOST
         return Tail(since, then, now, max(fall, 0.0) * fading / (1 - fading))
+
+
+def _creeps(series: Series, base: float) -> bool:
+    whole = Series((0.0, *series.epochs), (base, *series.values), 0.0)
+    steps = [one - other for one, other in pairwise(whole.values) if one != other]
+    if len(steps) < 2 or sum(each > 0 for each in steps) < NEARLY_ALL * len(steps):
+        return False
+    middle = whole.at(series.epochs[-1] / 2)
+    return middle - series.last > CREEPING * (base - middle) > 0
 
 
 def _bends(points: Sequence[CurvePoint]) -> list[CurvePoint]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
 
-from sweeps.advice import Advice, advice_from
+from sweeps.advice import Advice, Lost, advice_from
 from sweeps.curve import CurvePoint, LearningCurve
 from sweeps.evidence import Evidence, Tail, examples
 from sweeps.record import FitVerdict, VerdictKind
@@ -98,10 +98,13 @@ def _verdict(
     onset: float | None = None,
     by: float = 2.0,
     improving: bool = False,
+    collapsed: bool = False,
 ) -> FitVerdict:
     """`by` is how many times the deciding difference exceeds what chance explains."""
     confidence = min(0.95, max(0.5, 0.25 + 0.25 * (0.0 if math.isnan(by) else by)))
-    return FitVerdict(kind, evidence, advice, onset_epoch=onset, confidence=confidence, improving=improving)
+    return FitVerdict(
+        kind, evidence, advice, onset_epoch=onset, confidence=confidence, improving=improving, collapsed=collapsed
+    )
 
 
 def _unsettled(evidence: str, by: float = math.inf) -> FitVerdict:
@@ -356,12 +359,37 @@ def _hardly_moved(seen: Evidence) -> str | None:
 
 
 def _underfit(evidence: str, seen: Evidence, advice: Advice, by: float) -> FitVerdict:
+    going = _improvement(seen)
+    if going is None and (peak := seen.spike) is not None:
+        rose = f"{peak.what} rose to {_n(peak.high)} (epoch {_n(peak.epoch)}), the base model has {_n(peak.base)}"
+        return _diverged(f"{rose}; {evidence}", advice, 0.0, _times(peak.high, FAR_ABOVE * peak.base))
     if seen.curve.ended == "stopped":
         return _unsettled(f"it was stopped after epoch {_n(seen.last_epoch)}; by then {evidence}", by=1.0)
-    going = _improvement(seen)
-    more = f"; {going[0]} when training ended" if going is not None else ": it learns nothing, or far too slowly"
-    said = advice.against(VerdictKind.UNDERFIT, learns_nothing=going is None)
-    return _verdict(VerdictKind.UNDERFIT, evidence + more, said, by=by, improving=going is not None)
+    if going is not None:
+        said = advice.against(VerdictKind.UNDERFIT)
+        return _verdict(
+            VerdictKind.UNDERFIT, f"{evidence}; {going[0]} when training ended", said, by=by, improving=True
+        )
+    lost, why = _lost(seen)
+    said = advice.against(VerdictKind.UNDERFIT, lost=lost)
+    return _verdict(VerdictKind.UNDERFIT, f"{evidence}: {why}", said, by=by, collapsed=lost == "collapsed")
+
+
+def _lost(seen: Evidence) -> tuple[Lost, str]:
+    """Why a run learnt nothing, and that in words."""
+    if seen.fell_to_frequencies:
+        return "collapsed", (
+            "it learnt how often each label occurs and nothing of the examples, as with a rate that is too large, "
+            "or with labels that the examples do not explain"
+        )
+    if seen.creeps:
+        return "slow", "it learns nothing, or far too slowly"
+    if (norms := seen.faded_gradient) is not None:
+        return "collapsed", (
+            f"the gradient shrank from {_n(norms[0])} to {_n(norms[1])} though nothing was learnt, as with a rate that "
+            "is too large"
+        )
+    return "unclear", "the rate is far too small, or so large that the model collapsed before the first evaluation"
 
 
 def _improving(seen: Evidence, advice: Advice) -> FitVerdict | None:

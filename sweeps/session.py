@@ -28,6 +28,7 @@ from backends.contract import (
 )
 from search_spaces.catalogue import Catalogue
 from sweeps import steering
+from sweeps.curve import thinned
 from sweeps.errors import SweepError
 from sweeps.finals import FinalsResult
 from sweeps.fit import Advice, LearningCurve, advice_from, hopeless, judge
@@ -174,7 +175,7 @@ class Session:
             self._exhausted = asked is NoTrial.EXHAUSTED
             return asked
         # An adopted run tells its events from the beginning, so that what was recorded of it is built up again.
-        trial = replace(asked, curve=(), spend=Spend(), resolved={}, values=None, best_epoch=None)
+        trial = replace(asked, curve=(), running=(), spend=Spend(), resolved={}, values=None, best_epoch=None)
         self._running[trial.number] = _Running(trial)
         return trial
 
@@ -366,7 +367,7 @@ class Session:
 
     def _measured(self, trial: Trial, event: Measured) -> Trial:
         if event.scope == "step":
-            return trial
+            return replace(trial, running=thinned((*trial.running, event)))
         trial = replace(trial, curve=(*trial.curve, event))
         if event.step == 0:
             return trial

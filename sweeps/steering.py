@@ -141,7 +141,8 @@ class _View:
                 if bottom < top < high:
                     yield self._change(bottom, top, "diverged", [each for _, each in diverged])
         near = self._near_the_top()
-        under = [each for _, each, verdict in near if verdict.kind is VerdictKind.UNDERFIT]
+        slow = [entry for entry in near if entry[2].kind is VerdictKind.UNDERFIT and not entry[2].collapsed]
+        under = [each for _, each, _ in slow]
         more = min(self._highest, high * RATE_FACTOR)
         if _most(under, near) and more > high:
             probe = math.sqrt(high * more)
