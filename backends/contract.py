@@ -192,7 +192,8 @@ class Checkpointed:
 
 @dataclass(frozen=True)
 class Charged:
-    """Spend since the last such event; `usd` is None where nobody knows."""
+    """Spend since the last such event; `usd` is None where nobody knows. Where it is known in time it comes before the
+    evaluation that it led to, as a trial may be stopped there."""
 
     kind: ClassVar[str] = "charged"
     usd: float | None

@@ -138,11 +138,12 @@ def _moments(terms: Terms) -> Iterator[Moment]:
         scores = curve.scores(epoch)
         running = {"batch_loss": curve.train_loss(epoch), "learning_rate": curve.rate(epoch)}
         yield Moment(epoch, Measured(step, epoch, running, "step"))
+        if n % per_epoch == 0:
+            usd = None if terms.usd_per_token is None else terms.usd_per_token * terms.tokens_per_epoch
+            yield Moment(epoch, Charged(usd, terms.tokens_per_epoch))
         yield Moment(epoch, Measured(step, epoch, scores, "evaluation"))
         if n % per_epoch:
             continue
-        usd = None if terms.usd_per_token is None else terms.usd_per_token * terms.tokens_per_epoch
-        yield Moment(epoch, Charged(usd, terms.tokens_per_epoch))
         if not math.isfinite(scores["valid_loss"]):
             failure = Failure(FailureKind.DIVERGED, f"the validation loss is {scores['valid_loss']} at epoch {epoch:g}")
             yield Moment(epoch, Failed(failure))

@@ -108,7 +108,7 @@ def encoder(model: Path, data: Path) -> Workload:
     return Workload(
         name="encoder",
         task="sequence-classification",
-        grid={"learning_rate": (5e-5, 2e-4), "batch_size": (16, 32), "n_epochs": (1,)},
+        grid={"learning_rate": (3e-5, 6e-5, 1.2e-4, 2.4e-4), "batch_size": (8, 16, 32), "n_epochs": (1,)},
         data={"source": str(data), **_PAIRS, "train_examples": 256, "valid_examples": 100, "test_examples": 30},
         backend={"model": str(model), "task": "sequence-classification"},
     )

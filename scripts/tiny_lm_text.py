@@ -1,55 +1,73 @@
 """Unlabelled text about the small world of `builtin:nli`: what `builtin:tiny-lm` reads in its pre-training.
 
 Statements about every word, and an event with a claim about it. The claim is joined by words such as `So`, `Maybe`
-and `It is not true that`, or followed by a remark such as `That is so.` No label of the task is ever written, and no
+and `It is wrong that`, or followed by a remark such as `Of course.` No label of the task is ever written, and no
 premise that a labelled pair may use (`reserved`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from random import Random
 
-from sweeps.data.nli import LABELS, Label, pair, reserved
+from sweeps.data.nli import LABELS, Label, events, reserved
 from sweeps.data.nli_words import SPLITS, Words, words_of
 
 SECTION_BREAK = "\n\n###\n\n"
 
 JOINED: Mapping[Label, tuple[str, ...]] = {
     "entailment": ("So", "That means", "Surely"),
-    "contradiction": ("It is not true that", "It is false that", "Never"),
+    "contradiction": ("It cannot be that", "It is wrong that", "Never"),
     "neutral": ("Maybe", "Perhaps", "Who knows whether"),
 }
 REMARKS: Mapping[Label, tuple[str, ...]] = {
-    "entailment": ("That is so.", "Of course."),
-    "contradiction": ("That is not so.", "No way."),
-    "neutral": ("That may be.", "Who knows."),
+    "entailment": ("Indeed.", "Of course."),
+    "contradiction": ("Wrong.", "No way."),
+    "neutral": ("Perhaps.", "Who knows."),
 }
-BREAKS = ("\n", "\n\n", SECTION_BREAK)
+BREAKS = (("", " "), ("\n", ""), ("\n\n", ""), (SECTION_BREAK, ""))
+"""What a claim ends with and what a remark begins with."""
 
 STATEMENTS = 0.12
 """Share of the passages that are statements about words."""
 
 
-def passages(seed: int, remarked: float = 0.5) -> Iterator[str]:
-    """Yield short passages without end, the same ones for the same arguments.
+REMARKED = 0.78
+"""Share of the passages that are claims with a remark; in the rest the claim is joined."""
 
-    `remarked` is the share of passages that are claims with a remark; in the rest the claim is joined.
-    """
+PLAIN = 0.5
+"""Share of the claims that tell the premise again but for the aspect that decides: they are learned first."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text, and the remark that follows it, or nothing."""
+
+    text: str
+    remark: str = ""
+
+
+def passages(seed: int) -> Iterator[Passage]:
+    """Yield short passages without end, the same ones for the same seed."""
     rng, words = Random(f"text {seed}"), words_of(*SPLITS)
     statements = sorted(_statements(words))
     while True:
         kind, relation = rng.random(), rng.choice(LABELS)
         if kind < STATEMENTS:
-            yield rng.choice(statements)
+            yield Passage(rng.choice(statements))
             continue
-        premise, claim = pair(rng, words, relation)
+        told, claimed, deciding = events(rng, words, relation)
+        if rng.random() < PLAIN:
+            claimed = replace(told, **{deciding: getattr(claimed, deciding)})
+        premise, claim = told.sentence(rng.choice(words.patterns)), claimed.sentence()
         if reserved(premise):
             continue
-        if kind < STATEMENTS + remarked:
-            yield f"{premise}\n{claim}{rng.choice(BREAKS)}{rng.choice(REMARKS[relation])}"
+        if kind < STATEMENTS + REMARKED:
+            end, start = rng.choice(BREAKS)
+            yield Passage(f"{premise}\n{claim}{end}", f"{start}{rng.choice(REMARKS[relation])}")
         else:
-            yield f"{premise}\n{rng.choice(JOINED[relation])} {claim}"
+            yield Passage(f"{premise}\n{rng.choice(JOINED[relation])} {claim}")
 
 
 def _statements(words: Words) -> Iterator[str]:

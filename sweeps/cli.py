@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -254,6 +255,23 @@ def status(places: Places, name: str | None, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("name", required=False)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Where to write it.")
+@click.pass_obj
+def report(places: Places, name: str | None, out: Path | None) -> None:
+    """Write the HTML report of the sweep NAME (default: the latest one), while it runs or afterwards."""
+    from sweeps.report import page, state
+
+    name = name or next(iter(places.names()), None)
+    if name is None:
+        raise SweepError(f"there is no sweep in {_relative(places.root)}", "sweep run FILE starts one")
+    written = out or places.report(name)
+    text = page.page(state.read(places, name, os.environ.get("SWEEP_STORAGE")), datetime.now())
+    written.write_text(text, encoding="utf-8")
+    click.echo(_relative(written))
+
+
+@cli.command()
 @click.argument("files", nargs=-1, metavar="FILE...")
 @click.option("--mlflow", "runs", multiple=True, metavar="RUN_ID", help="An MLflow run; the same as mlflow:RUN_ID.")
 @click.option("--metric", metavar="NAME", help="Judge by this metric, a share that is better the higher.")
@@ -442,7 +460,9 @@ def _outcome_json(outcome: Any) -> dict[str, Any]:
         "trials": [each.to_json() for each in outcome.trials],
         "finals": outcome.finals.to_json() if outcome.finals else None,
         "repeats": [each.to_json() for each in outcome.repeats],
+        "changes": [each.to_json() for each in outcome.changes],
         "mlflow": outcome.run_url,
+        "report": str(outcome.report),
         "problems": list(outcome.problems),
     }
 

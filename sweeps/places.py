@@ -17,7 +17,8 @@ class Places:
     """The root folder and what is where below it.
 
     `data/` prepared data sets · `mlflow.db` and `mlartifacts/` · `sweeps/<name>/` one sweep: `study.journal`, `jobs/`
-    (the backend's runs), `sweep.yaml` and `plan.json` as they were run, `log.txt` (the chatter of the libraries).
+    (the backend's runs), `sweep.yaml` and `plan.json` as they were run, `report.html`, `log.txt` (the chatter of
+    the libraries).
     """
 
     root: Path
@@ -42,6 +43,10 @@ class Places:
     def run_table(self, name: str) -> Path:
         """The file with the path, at a server of the MLflow UI, of the sweep's table of runs."""
         return self.sweep(name) / "mlflow-table"
+
+    def report(self, name: str) -> Path:
+        """The HTML report of the sweep."""
+        return self.sweep(name) / "report.html"
 
     def log(self, name: str) -> Path:
         """The file that the libraries' own messages go to."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,8 @@ from sweeps.finals import FinalsResult
 from sweeps.places import Places
 from sweeps.plan import KEPT_MODELS, SweepPlan, with_gpus
 from sweeps.record import Objective, Trial, TrialState, leaderboard
+from sweeps.report import state
+from sweeps.report.page import page
 from sweeps.report.plots import learning_curve_png
 from sweeps.session import End, Observer, Outcome, ProgressObserver, Session
 from sweeps.steering import Change
@@ -104,7 +107,9 @@ def run(
                 progress.end()
             finals = decided(plan, study, backend, end, say)
             housekeeper.tidy(keep=champion(study, plan.spec.objective))
-            _finish_tracking(tracker, plan, session, end, finals)
+            report = page(state.read(places, name, environment.storage), datetime.now())
+            _finish_tracking(tracker, plan, session, end, finals, report)
+            places.report(name).write_text(report, encoding="utf-8")
     finally:
         engine.disconnect()
         tracker.close()
@@ -246,12 +251,14 @@ def _outcome(
         plan=plan,
         trials=tuple(each for each in study.trained if each.state.ended or each.handle),  # not what was only staged
         repeats=tuple(each for each in study.repeats if each.state.ended),
+        changes=tuple(study.steering),
         best=champion(study, plan.spec.objective),
         finals=finals,
         end=end,
         seconds=study.seconds_used,
         tracking_uri=environment.tracking_uri,
         run_url=url,
+        report=environment.places.report(plan.spec.name),
         problems=tuple(problems),
     )
 
@@ -286,7 +293,7 @@ def _start_tracking(tracker: tracking.Tracker, plan: SweepPlan, study: Study) ->
 
 
 def _finish_tracking(
-    tracker: tracking.Tracker, plan: SweepPlan, session: Session, end: End, finals: FinalsResult | None
+    tracker: tracking.Tracker, plan: SweepPlan, session: Session, end: End, finals: FinalsResult | None, report: str
 ) -> None:
     best = champion(session.study, plan.spec.objective)
     status: Literal["FINISHED", "KILLED", "FAILED"] = "FINISHED"
@@ -303,7 +310,7 @@ def _finish_tracking(
         if finals.test is not None:
             metrics |= dict(zip(("test_accuracy", "test_accuracy.low", "test_accuracy.high"), finals.test, strict=True))
     model = Path(best.model) if best is not None and best.model and Path(best.model).is_dir() else None
-    tracker.finish(status, metrics, tags, {}, model if end is not End.INTERRUPTED else None)
+    tracker.finish(status, metrics, tags, {"report.html": report}, model if end is not End.INTERRUPTED else None)
 
 
 def _capture_chatter(path: Path) -> logging.Handler:

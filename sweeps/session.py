@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol, assert_never
 
 from backends.contract import (
@@ -97,18 +98,20 @@ class ProgressObserver(Observer, Protocol):
 @dataclass(frozen=True)
 class Outcome:
     """How a sweep ended. `trials` are those of the search, `repeats` those of the finals; `best` is the one whose model
-    is handed over, or None.
+    is handed over, or None; `changes` are those that the sweep made to its space; `report` is its HTML page.
     """
 
     plan: SweepPlan
     trials: tuple[Trial, ...]
     repeats: tuple[Trial, ...]
+    changes: tuple[Change, ...]
     best: Trial | None
     finals: FinalsResult | None
     end: End
     seconds: float
     tracking_uri: str
     run_url: str | None
+    report: Path
     problems: tuple[str, ...]
 
 

@@ -10,7 +10,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, assert_never
@@ -333,10 +333,18 @@ def _diverged(trial: Trial) -> bool:
     return trial.verdict is not None and trial.verdict.kind is VerdictKind.DIVERGED
 
 
-def read_trials(storage: str | Path, name: str) -> list[Trial]:
-    """Return the trained trials of a stored sweep, those of the finals too, while it runs or afterwards.
+@dataclass(frozen=True)
+class StoredStudy:
+    """What a study holds of a sweep: its trained trials, those of the finals too, the changes of its space, and the
+    result of its finals as plain JSON values."""
 
-    Nothing is changed.
+    trials: tuple[Trial, ...]
+    changes: tuple[Change, ...]
+    finals: Mapping[str, Any] | None
+
+
+def read_study(storage: str | Path, name: str) -> StoredStudy:
+    """Read a stored study, while its sweep runs or afterwards. Nothing is changed.
 
     Raises SweepError where there is no such study.
     """
@@ -352,7 +360,11 @@ def read_trials(storage: str | Path, name: str) -> list[Trial]:
     stored = study.get_trials(deepcopy=False)
     retried = {each.user_attrs[_RETRY_OF] for each in stored if _RETRY_OF in each.user_attrs}
     trials = [Trial.from_json(json.loads(each.user_attrs[_RECORD])) for each in stored if _RECORD in each.user_attrs]
-    return [each for each in trials if each.duplicate_of is None and each.number not in retried]
+    return StoredStudy(
+        trials=tuple(each for each in trials if each.duplicate_of is None and each.number not in retried),
+        changes=tuple(Change.from_json(each) for each in study.user_attrs.get(_STEERING, [])),
+        finals=study.user_attrs.get(_FINALS),
+    )
 
 
 def make_sampler(search: SearchSpec, space: ResolvedSpace, past_trials: int) -> optuna.samplers.BaseSampler:

@@ -153,16 +153,14 @@ class Training:
                     return
                 if at in self._evaluation_steps:
                     measured = self.evaluate()
-                    events.append(measured)
+                    events += [Charged(None, progress.tokens), measured]
+                    progress.tokens = 0
                     if not math.isfinite(measured.values["valid_loss"]):
                         yield [*events, Failed(self._divergence("the validation loss"))]
                         return
                     if self._is_best(measured.values[plan.keep_metric]):
                         self._keep()
                         events.append(Checkpointed(measured.step, measured.epoch, self._model_name))
-                if at == plan.steps_per_epoch:
-                    events.append(Charged(None, progress.tokens))
-                    progress.tokens = 0
                 if events:
                     yield events
         yield [Finished(self._model_name)]

@@ -141,10 +141,13 @@ def outcome(outcome: Outcome) -> RenderableType:
         parts.append(Text(f"  model: {best.model}"))
     if saved := saved_by_verdicts(trials):
         parts.append(Text(saved))
+    parts += [Text(f"steering: {each.text}") for each in outcome.changes]
     parts += [Text.assemble(("advice: ", "bold"), each) for each in advice(trials)]
     parts += [Text(f"not recorded: {each}", style="yellow") for each in outcome.problems]
     if outcome.run_url:
         parts.append(Text(f"MLflow: {outcome.run_url}"))
+    if outcome.report.exists():
+        parts.append(Text(f"report: {outcome.report}", overflow="fold"))
     parts.append(Text.assemble(("next: ", "bold"), "sweep ui   compares the trials in the browser"))
     return Group(*parts)
 

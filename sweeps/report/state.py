@@ -1,10 +1,10 @@
-"""What `sweep status` reads back: a sweep's plan and trials from its folder and its study."""
+"""What `sweep status` and `sweep report` read back: a sweep's plan and trials from its folder and its study."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,21 +12,34 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from sweeps.errors import SweepError
+from sweeps.finals import FinalsResult
 from sweeps.places import Places
 from sweeps.record import Objective, Trial, TrialState, leaderboard
-from sweeps.study import read_trials
+from sweeps.steering import Change
+from sweeps.study import read_study
 
 
 @dataclass(frozen=True)
 class SweepState:
-    """How far a sweep is."""
+    """How far a sweep is. `plan` is its plan as JSON values, `repeats` are the trials of the finals."""
 
     name: str
-    data: str
-    wanted_trials: int
+    plan: Mapping[str, Any]
     objective: Objective
     trials: tuple[Trial, ...]
     repeats: tuple[Trial, ...] = ()
+    changes: tuple[Change, ...] = ()
+    finals: FinalsResult | None = None
+
+    @property
+    def data(self) -> str:
+        """The name of the data that it really runs on."""
+        return str(self.plan["data"]["name"])
+
+    @property
+    def wanted_trials(self) -> int:
+        """How many trials the search is to have."""
+        return int(self.plan["search"]["trials"])
 
     @property
     def best(self) -> Trial | None:
@@ -49,6 +62,8 @@ class SweepState:
             "best": self.best.to_json() if self.best else None,
             "trials": [each.to_json() for each in self.trials],
             "repeats": [each.to_json() for each in self.repeats],
+            "changes": [each.to_json() for each in self.changes],
+            "finals": self.finals.to_json() if self.finals else None,
         }
 
 
@@ -65,14 +80,15 @@ def read(places: Places, name: str, storage: str | None) -> SweepState:
         for direction, metric in each.items()
         if direction in ("maximize", "minimize")
     ]
-    trials = read_trials(storage or places.study(name), places.study_name(name))
+    stored = read_study(storage or places.study(name), places.study_name(name))
     return SweepState(
         name=name,
-        data=plan["data"]["name"],
-        wanted_trials=plan["search"]["trials"],
+        plan=plan,
         objective=Objective(metric, direction),
-        trials=tuple(each for each in trials if each.repeat_of is None),
-        repeats=tuple(each for each in trials if each.repeat_of is not None),
+        trials=tuple(each for each in stored.trials if each.repeat_of is None),
+        repeats=tuple(each for each in stored.trials if each.repeat_of is not None),
+        changes=stored.changes,
+        finals=FinalsResult.from_json(stored.finals) if stored.finals is not None else None,
     )
 
 

@@ -123,12 +123,13 @@ def of_start(trial: Trial, backend: str) -> Projection:
     return Projection(params=params_of(trial.hyperparameters), tags=tags, status="RUNNING")
 
 
-def of_events(first: int, events: Sequence[Event], now_ms: int) -> Projection:
-    """Project the events numbered `first`, `first + 1`, ... of a trial, and move its cursor behind them."""
+def of_events(first: int, events: Sequence[Event], now_ms: int, asked: Mapping[str, Scalar]) -> Projection:
+    """Project the events numbered `first`, `first + 1`, ... of a trial that was `asked` for these hyperparameters, and
+    move its cursor behind them."""
     projection = Projection(tags={CURSOR_TAG: str(first + len(events))})
     for event in events:
         if isinstance(event, Started):
-            projection.params |= params_of(event.resolved, "resolved.")
+            projection.params |= _resolved(event.resolved, asked)
         elif isinstance(event, Measured):
             projection.points += _points(event, now_ms)
     return projection
@@ -155,7 +156,7 @@ def of_end(trial: Trial, now_ms: int) -> Projection:
     ended_at_ms = now_ms if trial.ended_at is None else round(trial.ended_at * 1000)
     return Projection(
         points=summary_points(summary, ended_at_ms),
-        params=params_of(trial.resolved, "resolved."),
+        params=_resolved(trial.resolved, trial.hyperparameters),
         tags={key: value for key, value in tags.items() if value},
         status=status_of(trial),
         ended_at_ms=ended_at_ms,
@@ -169,6 +170,12 @@ def summary_points(values: Mapping[str, float | None], now_ms: int) -> list[Poin
         for key, value in values.items()
         if value is not None
     ]
+
+
+def _resolved(values: Mapping[str, Scalar], asked: Mapping[str, Scalar]) -> dict[str, str]:
+    """What a trial really used, where that is more than it was asked for: the same value twice would only be in the way
+    of whoever compares runs."""
+    return params_of({name: value for name, value in values.items() if asked.get(name) != value}, "resolved.")
 
 
 def params_of(values: Mapping[str, Scalar], prefix: str = "") -> dict[str, str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import quote
 
-from backends.contract import Event
+from backends.contract import Event, Scalar
 from sweeps.errors import SweepError
 from sweeps.record import Trial
 from sweeps.tracking import projection as project
@@ -61,12 +61,15 @@ SETTINGS = {
 }
 """What MLflow takes from its environment only; the user's own settings win."""
 
+_QUIET = {"PYTHONWARNINGS": "ignore"}
+"""For the UI's server, whose warnings are for MLflow's developers."""
+
 _PARENT = ""
 """The outbox's key of the parent run."""
 
 _UI = f"""
 import os
-for name, value in {SETTINGS!r}.items():
+for name, value in {SETTINGS | _QUIET!r}.items():
     os.environ.setdefault(name, value)
 from mlflow.cli import cli
 cli()
@@ -93,6 +96,7 @@ class _Run:
 
     `adopted`: an earlier process made it. `doubtful`: MLflow was asked to make it, and did not answer. `described`: its
     data are logged. `seen`: so many of its events were taken in. `params` and `steps`, by metric, are there already.
+    `hyperparameters` are a trial's.
     """
 
     name: str
@@ -105,6 +109,7 @@ class _Run:
     running: bool = False
     seen: int = 0
     params: set[str] = field(default_factory=set)
+    hyperparameters: Mapping[str, Scalar] = field(default_factory=dict)
     steps: dict[str, set[int]] = field(default_factory=dict)
 
 
@@ -246,7 +251,7 @@ class Tracker:
         if run is None:
             started_at_ms = _now_ms() if trial.started_at is None else round(trial.started_at * 1000)
             run = self._runs[trial.key] = _Run(project.run_name(trial), {}, started_at_ms)
-        run.running = True
+        run.running, run.hyperparameters = True, trial.hyperparameters
         backend = trial.handle.backend if trial.handle else self._runs[_PARENT].tags.get("backend", "")
         self._outbox.put(trial.key, project.of_start(trial, backend))
         added = [each for each in trial.hyperparameters if each not in self._hyperparameters]
@@ -263,7 +268,7 @@ class Tracker:
         fresh = events[max(0, run.seen - first) :]
         if fresh:
             begin = max(first, run.seen)
-            self._outbox.put(trial_key, project.of_events(begin, fresh, _now_ms()))
+            self._outbox.put(trial_key, project.of_events(begin, fresh, _now_ms(), run.hyperparameters))
             run.seen = begin + len(fresh)
 
     def trial_ended(

@@ -60,7 +60,11 @@ def evaluation(epoch: int, loss: float) -> Measured:
 
 
 def events() -> list[Event]:
-    happened: list[Event] = [Queued(), Started({"device": "cpu", "learning_rate": 3e-4}), evaluation(0, 3.0)]
+    happened: list[Event] = [
+        Queued(),
+        Started({"n_epochs": 3, "device": "cpu", "learning_rate": 3e-4}),
+        evaluation(0, 3.0),
+    ]
     for step in range(1, STEPS + 1):
         happened.append(Measured(step, step / 10, {"batch_loss": 3 / step, "learning_rate": 3e-4}, "step"))
         if step % 10 == 0:

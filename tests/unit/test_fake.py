@@ -332,6 +332,13 @@ def test_a_request_that_cannot_run_has_no_estimate(open_fake: Any, request_: Any
         open_fake().estimate(request_(n_epochs="many"))
 
 
+def test_an_epoch_is_charged_before_its_evaluation(open_fake: Any, request_: Any) -> None:
+    fake = open_fake()
+    events = fake.events(fake.submit(request_(n_epochs=2)), 0)
+    kinds = [each.kind for each in events if isinstance(each, Charged) or getattr(each, "scope", "") == "evaluation"]
+    assert kinds == ["measured", *["charged", "measured"] * 2]
+
+
 def test_without_a_price_nobody_knows_the_cost(open_fake: Any, request_: Any) -> None:
     fake = open_fake()
     assert fake.estimate(request_()).usd is None

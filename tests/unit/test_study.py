@@ -16,7 +16,7 @@ from search_spaces.space import Limit, ResolvedSpace, SearchSpace
 from sweeps.errors import SweepError, UserInputError
 from sweeps.record import Objective, Trial, TrialState
 from sweeps.spec import SearchSpec
-from sweeps.study import NoTrial, Study, read_trials
+from sweeps.study import NoTrial, Study, read_study
 
 pytestmark = pytest.mark.unit
 
@@ -198,6 +198,6 @@ def test_seconds_add_up_over_runs_and_trials_can_be_read_from_outside(tmp_path: 
     again = study(tmp_path / "j")
     again.add_seconds(1.0)
     assert again.seconds_used == 3.5
-    assert read_trials(tmp_path / "j", "s") == again.trained
+    assert list(read_study(tmp_path / "j", "s").trials) == again.trained
     with pytest.raises(SweepError, match="no study"):
-        read_trials(tmp_path / "absent", "s")
+        read_study(tmp_path / "absent", "s")

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import FunctionTransformer
 
-from sweeps.data.nli import ANY_ACT, ANY_THING, LABELS, Event, generate, pair, reserved
-from sweeps.data.nli_words import SPLITS, Split, words_of
+from sweeps.data.nli import (
+    ANY_ACT,
+    ANY_THING,
+    DECIDES,
+    LABELS,
+    TOLD,
+    Aspect,
+    Event,
+    Label,
+    events,
+    generate,
+    pair,
+    reserved,
+    tellings,
+)
+from sweeps.data.nli_words import SPLITS, Split, Words, words_of
 
 pytestmark = pytest.mark.unit
 
@@ -38,6 +56,13 @@ def pairs(records: Records) -> list[tuple[str, str]]:
 
 def labels(records: Records) -> list[str]:
     return [record["label"] for record in records]
+
+
+VIEWS: dict[str, Callable[[Records], list[str]]] = {
+    "premise": lambda records: [record["premise"] for record in records],
+    "hypothesis": lambda records: [record["hypothesis"] for record in records],
+    "as one text": lambda records: [f"{record['premise']} {record['hypothesis']}" for record in records],
+}
 
 
 @given(split=st.sampled_from(SPLITS), size=st.integers(0, 60), more=st.integers(0, 40), seed=st.integers(0, 10**9))
@@ -94,16 +119,83 @@ def test_unusable_numbers_are_refused(examples: int, label_noise: float) -> None
 
 
 @pytest.mark.parametrize("vectorizer", [CountVectorizer(), TfidfVectorizer(ngram_range=(1, 2))], ids=["count", "tfidf"])
-def test_word_counts_do_not_solve_it(train: Records, valid: Records, vectorizer: CountVectorizer) -> None:
-    def accuracy(*fields: str) -> float:
-        def text(records: Records) -> list[str]:
-            return [" ".join(record[field] for field in fields) for record in records]
+@pytest.mark.parametrize("strength", [0.1, 1, 10])
+def test_words_and_their_counts_do_not_solve_it(
+    train: Records, valid: Records, vectorizer: CountVectorizer, strength: float
+) -> None:
+    def accuracy(*views: str) -> float:
+        """Fit one linear model on the words of all views, each view with a vocabulary of its own."""
+        words = make_union(*(make_pipeline(FunctionTransformer(VIEWS[each]), clone(vectorizer)) for each in views))
+        model = make_pipeline(words, LogisticRegression(C=strength, max_iter=1000))
+        return float(model.fit(train, labels(train)).score(valid, labels(valid)))
 
-        model = make_pipeline(vectorizer, LogisticRegression(max_iter=1000))
-        return float(model.fit(text(train), labels(train)).score(text(valid), labels(valid)))
-
+    assert accuracy("premise") < 0.45
     assert accuracy("hypothesis") < 0.45
-    assert accuracy("premise", "hypothesis") < 0.65
+    assert accuracy("as one text") < 0.5
+    assert accuracy("premise", "hypothesis") < 0.6
+
+
+@pytest.mark.parametrize("aspect", TOLD)
+def test_each_side_tells_an_aspect_about_equally_often_under_every_label(aspect: Aspect) -> None:
+    for side in ("premise", "hypothesis"):
+        told = [Counter[int]() for _ in LABELS]
+        for label, count in zip(LABELS, told, strict=True):
+            for telling, weight in tellings(aspect, label).items():
+                count[getattr(telling, side)] += weight
+        assert all(count.total() == 20 for count in told)
+        for one, other in itertools.combinations(told, 2):
+            assert all(abs(one[level] - other[level]) <= 5 for level in range(3))
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_one_aspect_decides(label: Label) -> None:
+    deciding = 0
+    for aspect in TOLD:
+        for telling, weight in tellings(aspect, label).items():
+            less, same = telling.hypothesis < telling.premise, telling.hypothesis == telling.premise
+            deciding += weight if telling.sign == DECIDES[label] else 0
+            if telling.sign == "!":
+                assert label == "contradiction"
+                assert min(telling.premise, telling.hypothesis) > 0
+            elif telling.sign == "?":  # no act says anything about another one, not even seeing
+                assert label != "entailment"
+                assert not same
+                assert aspect == "act" or not less
+            else:
+                assert telling.sign == ("=" if same else ">")
+                assert same or (less and aspect != "act")
+    assert deciding == 20
+
+
+def relation(aspect: Aspect, said: str, claimed: str, words: Words) -> str:
+    """Say by the words alone what a hypothesis does with an aspect, as a sign of TOLD."""
+    if said == claimed:
+        return "="
+    if aspect in ("act", "quality"):
+        if words.opposite.get(said) == claimed:
+            return "!"
+        return ">" if claimed == "" else "?"
+    kinds = words.things if aspect == "thing" else words.places
+    nothing = ANY_THING if aspect == "thing" else ""
+    if nothing in (said, claimed):
+        return ">" if claimed == nothing else "?"
+    if claimed in kinds.get(said, ()):
+        return "?"
+    return ">" if said in kinds.get(claimed, ()) else "!"
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("label", LABELS)
+def test_the_label_is_what_the_words_say(split: Split, label: Label) -> None:
+    rng, words = Random(1), words_of(split)
+    for _ in range(2000):
+        told, claimed, deciding = events(rng, words, label)
+        assert told.name == claimed.name
+        signs = {aspect: relation(aspect, getattr(told, aspect), getattr(claimed, aspect), words) for aspect in TOLD}
+        assert [aspect for aspect, sign in signs.items() if sign == DECIDES[label]] == [deciding]
+        assert (
+            set(signs.values()) <= {"entailment": set("=>"), "neutral": set("=>?"), "contradiction": set("=>?!")}[label]
+        )
 
 
 def test_overlap_and_length_do_not_solve_it(train: Records, valid: Records) -> None:

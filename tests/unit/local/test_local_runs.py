@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ import torch
 
 from backends.contract import (
     BackendError,
+    Charged,
     Checkpointed,
     DataFile,
     Dataset,
@@ -281,6 +283,14 @@ def test_a_kept_model_is_a_plain_transformers_model(llama: Path, dataset: Datase
         assert model(torch.tensor([[4, 5]])).logits.shape[:2] == (1, 2)
         assert AutoTokenizer.from_pretrained(end.model)("ab")["input_ids"] == [4, 5]
     backend.close()
+
+
+def test_what_led_to_an_evaluation_is_charged_before_it(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
+    events = run(open_backend(tmp_path, llama), ask(dataset, evaluation=Evaluation(per_epoch=2, train_examples=8)))
+    assert [each.tokens > 0 for each in events if isinstance(each, Charged)] == [True] * 4
+    at = [index for index, each in enumerate(events) if isinstance(each, Measured) and each.scope == "evaluation"]
+    assert all(any(isinstance(each, Charged) for each in events[one:other]) for one, other in itertools.pairwise(at))
+    assert not any(isinstance(each, Charged) for each in events[at[-1] :])
 
 
 def test_a_run_can_go_on_from_a_kept_model(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
