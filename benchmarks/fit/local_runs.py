@@ -26,7 +26,7 @@ from backends.local.workbench import BENCH
 from benchmarks.fit.records import APART, Record
 from benchmarks.fit.showing import shown
 from benchmarks.fit.tracing import Scores, State, Trace, oracle_of
-from sweeps.curve import LearningCurve
+from sweeps.curve import LearningCurve, thinned
 from sweeps.data.nli import LABELS, generate
 
 ORACLE = 600
@@ -161,7 +161,7 @@ def run(recipe: LocalRecipe, work: Path) -> Record:
     """Train as the recipe says."""
     measured, trace, chance = _followed(recipe, work)
     curve = LearningCurve.from_measurements(
-        measured,
+        _as_recorded(measured),
         metric="valid_accuracy",
         train_examples=min(TRAIN_SAMPLE, recipe.train),
         valid_examples=recipe.valid,
@@ -172,6 +172,12 @@ def run(recipe: LocalRecipe, work: Path) -> Record:
     curve = shown(curve, recipe.cause, recipe.detail, recipe.seed)
     settings = {k: v for k, v in asdict(recipe).items() if k not in {"number", "cause", "detail"}}
     return Record(recipe.id, "local", "builtin:nli", recipe.cause, recipe.detail, curve, oracle_of(trace), settings)
+
+
+def _as_recorded(measured: Sequence[Measured]) -> tuple[Measured, ...]:
+    """Return what a trial's record keeps of its measurements."""
+    evaluations = [each for each in measured if each.scope == "evaluation"]
+    return (*evaluations, *thinned([each for each in measured if each.scope == "step"]))
 
 
 def _followed(recipe: LocalRecipe, work: Path) -> tuple[list[Measured], Trace, float]:

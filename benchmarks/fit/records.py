@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from sweeps.curve import CurvePoint, LearningCurve
+from sweeps.curve import CurvePoint, LearningCurve, Running
 
 CURVES = Path(__file__).resolve().parent / "curves.jsonl.gz"
 CAUSES = ("healthy", "underfit", "overfit", "diverged", "unsettled")
@@ -80,13 +80,14 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values with four significant digits; `from_json` inverts it but for those."""
         curve = {each.name: getattr(self.curve, each.name) for each in dataclasses.fields(self.curve)}
-        points, baseline = curve.pop("points"), curve.pop("baseline")
+        points, baseline, running = curve.pop("points"), curve.pop("baseline"), curve.pop("running")
         value = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         value |= {"settings": dict(self.settings), "oracle": dataclasses.asdict(self.oracle)}
         value["curve"] = {
             **curve,
             "points": {name: [getattr(each, name) for each in points] for name in _COLUMNS},
             "baseline": baseline and dataclasses.asdict(baseline),
+            **({"running": [dataclasses.astuple(each) for each in running]} if running else {}),
         }
         return dict(_rounded(value))
 
@@ -97,6 +98,7 @@ class Record:
         columns = curve.pop("points")
         points = tuple(CurvePoint(*row) for row in zip(*(columns[name] for name in _COLUMNS), strict=True))
         baseline = curve.pop("baseline")
+        curve["running"] = tuple(Running(*each) for each in curve.get("running", ()))
         return cls(
             **{
                 **value,
