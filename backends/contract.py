@@ -302,13 +302,19 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run is expected to use. None is unknown; `basis` says in words where the numbers come from."""
+    """What a run is expected to use. None is unknown; `basis` says in words where the numbers come from.
+
+    `tokens_at_most` and `usd_at_most` are bounds that the complete run cannot exceed, by which a sweep holds its limit;
+    None: the expected number is exact.
+    """
 
     tokens: int | None
     seconds: float | None
     usd: float | None
     disk_bytes: int | None
     basis: str
+    tokens_at_most: int | None = None
+    usd_at_most: float | None = None
 
 
 @dataclass(frozen=True)

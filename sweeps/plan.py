@@ -25,12 +25,13 @@ from backends.contract import (
     TrainingRequest,
 )
 from search_spaces.space import Limit, ResolvedParameter, ResolvedSpace, SpaceError
+from sweeps.budget import Amount, at_most, fits, for_finals, total
 from sweeps.data import Finding, PreparedData, prepare
 from sweeps.data.findings import warning
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.places import Places
 from sweeps.record import Trial
-from sweeps.spec import SweepSpec, space_problems
+from sweeps.spec import NO_PRICE, SweepSpec, space_problems
 from sweeps.steering import Change
 
 DEFAULT_SERVICE_CONCURRENCY = 4
@@ -42,7 +43,10 @@ KEPT_MODELS = 3
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A sweep that could start now. `estimate` is of one trial at the space's centre, or None where not asked for."""
+    """A sweep that could start now. `estimate` is of one trial at the space's centre, or None where not asked for.
+
+    `dearest` is of the trial at the centre with the most epochs and the dearest model, where `estimate` is there.
+    """
 
     spec: SweepSpec
     data: PreparedData
@@ -55,6 +59,7 @@ class SweepPlan:
     estimate: Estimate | None
     findings: tuple[Finding, ...]
     fingerprint: str
+    dearest: Estimate | None = None
 
     @property
     def max_epochs(self) -> float:
@@ -71,6 +76,15 @@ class SweepPlan:
         if self.estimate is None or self.estimate.disk_bytes is None:
             return None
         return self.estimate.disk_bytes * (KEPT_MODELS + self.final_trials + 2 * self.concurrency)
+
+    @property
+    def max_usd(self) -> float | None:
+        """What the sweep costs if each trial is as dear as one can be, or the limit if that is less. None: unknown."""
+        most = None if self.dearest is None else at_most(self.dearest).usd
+        if most is None:
+            return None
+        every = most * (self.spec.search.trials + self.final_trials)
+        return every if self.spec.budget.usd is None else min(every, self.spec.budget.usd)
 
     @property
     def seconds(self) -> float | None:
@@ -140,6 +154,8 @@ class SweepPlan:
                 "tokens_per_trial": estimate.tokens,
                 "seconds_per_trial": estimate.seconds,
                 "usd_per_trial": estimate.usd,
+                "usd_per_trial_at_most": None if self.dearest is None else at_most(self.dearest).usd,
+                "usd_at_most": self.max_usd,
                 "disk_bytes_at_most": self.max_disk_bytes,
                 "seconds_without_early_stopping": self.seconds,
                 "basis": estimate.basis,
@@ -154,8 +170,9 @@ class SweepPlan:
 def make_plan(spec: SweepSpec, places: Places, located: Path | None = None, *, estimate: bool = True) -> SweepPlan:
     """Prepare the data, resolve the space and ask the backend whether it would accept the trials.
 
-    `located` is where the user says that the data is. With `estimate` the backend also times itself, which may take
-    seconds. Raises UserInputError with every problem found, SweepError where something is out of reach.
+    `located` is where the user says that the data is. With `estimate`, and where the file limits money or tokens, the
+    backend also says what trials take, which may need seconds. Raises UserInputError with every problem found,
+    SweepError where something is out of reach.
     """
     data = prepare(spec.data, places.root, located)
     problems: list[Problem] = []
@@ -197,7 +214,12 @@ def make_plan(spec: SweepSpec, places: Places, located: Path | None = None, *, e
             ]
         if problems:
             raise UserInputError(dict.fromkeys(problems))
-        return replace(plan, estimate=_estimated(plan, backend)) if estimate else plan
+        if not estimate and not spec.budget.keeps_books:
+            return plan
+        plan = replace(plan, estimate=_estimated(backend, next(iter(_probes(plan)))), dearest=_dearest(plan, backend))
+    if problems := list(_limit_problems(plan)):
+        raise UserInputError(problems)
+    return plan
 
 
 def _resolved(spec: SweepSpec, data: PreparedData, ends: Mapping[str, tuple[float, float]]) -> ResolvedSpace:
@@ -273,11 +295,49 @@ def _opened(plan: SweepPlan) -> Backend:
         raise SweepError(error.failure.message, error.failure.detail) from error
 
 
-def _estimated(plan: SweepPlan, backend: Backend) -> Estimate:
+def _estimated(backend: Backend, request: TrainingRequest) -> Estimate:
     try:
-        return backend.estimate(_probe(plan, plan.space.seed_points[0], plan.base_model))
+        return backend.estimate(request)
     except BackendError as error:
         raise SweepError(error.failure.message, error.failure.detail) from error
+
+
+def _dearest(plan: SweepPlan, backend: Backend) -> Estimate:
+    """The estimate that may cost most, of the base models at the most epochs; one without a price if there is any."""
+
+    def worth(each: Estimate) -> tuple[bool, float, int]:
+        most = at_most(each)
+        return most.usd is None, most.usd or 0.0, most.tokens
+
+    longest = {"n_epochs": int(plan.max_epochs)} if plan.space.parameter("n_epochs") is not None else {}
+    requests = (replace(each, hyperparameters={**each.hyperparameters, **longest}) for each in _probes(plan))
+    return max((_estimated(backend, each) for each in requests), key=worth)
+
+
+def _limit_problems(plan: SweepPlan) -> Iterable[Problem]:
+    """Limits that cannot be held, and limits under which no trial would ever start."""
+    limit, finals = plan.spec.budget, plan.spec.finals
+    if not limit.keeps_books or plan.estimate is None or plan.dearest is None:
+        return
+    if limit.usd is not None and at_most(plan.dearest).usd is None:
+        hint = f"give the backend a price where it takes one (`sweep backends {plan.spec.backend_type}`), or limit "
+        yield Problem(
+            plan.spec.document.place(("budget", "usd")),
+            f"{NO_PRICE}, so no limit can be held",
+            hint + "tokens or hours",
+        )
+        return
+    asked = replace(Trial(0, "plan", plan.base_model, {}, 0), at_most=at_most(plan.estimate))
+    kept_back = Amount() if finals is None else for_finals((), asked, finals.candidates, finals.seeds)
+    if not fits(asked, (), kept_back, limit):
+        with_finals = " and the finals" if finals is not None else ""
+        key = "usd" if limit.usd is not None else "tokens"
+        need = total((Amount(asked.at_most.usd or 0.0, asked.at_most.tokens) if asked.at_most else Amount(), kept_back))
+        yield Problem(
+            plan.spec.document.place(("budget", key)),
+            f"the limit does not cover one trial{with_finals}: ${need.usd:,.2f}, {need.tokens:,} tokens at most",
+            "raise it, or train on fewer examples or epochs",
+        )
 
 
 def _probes(plan: SweepPlan) -> Iterable[TrainingRequest]:

@@ -80,7 +80,8 @@ class Trial:
 
     `hyperparameters` is the point that was asked for, `resolved` what the backend made of it; `values` are the
     objective values of the kept epoch, in the objectives' order; times are seconds since the Unix epoch. `repeat_of`
-    is the trial whose point is trained once more with another seed, in the finals.
+    is the trial whose point is trained once more with another seed, in the finals. `at_most` is what the run may take,
+    recorded before it is submitted where the sweep keeps books; `settled`: nothing will be added to `spend` any more.
     """
 
     number: int
@@ -104,6 +105,8 @@ class Trial:
     duplicate_of: int | None = None
     repeat_of: int | None = None
     stopped_by: StoppedBy | None = None
+    at_most: Spend | None = None
+    settled: bool = False
 
     @property
     def epochs(self) -> float | None:
@@ -135,15 +138,20 @@ class Trial:
                 "running": tuple(Measured(**each) for each in value.get("running", ())),
                 "values": tuple(value["values"]) if value["values"] is not None else None,
                 "spend": Spend(**value["spend"]),
+                "at_most": Spend(**value["at_most"]) if value.get("at_most") else None,
                 "verdict": FitVerdict(**{**verdict, "kind": VerdictKind(verdict["kind"])}) if verdict else None,
                 "stopped_by": StoppedBy(value["stopped_by"]) if value.get("stopped_by") else None,
             }
         )
 
 
+SPEND_METRICS = ("usd", "tokens", "seconds")
+"""Objectives that are not measured on data: what the whole trial took. They can stand beside a measured one."""
+
+
 @dataclass(frozen=True)
 class Objective:
-    """A metric of an evaluation, and which way is better."""
+    """A metric of an evaluation, or one of `SPEND_METRICS`, and which way is better."""
 
     metric: str
     direction: Literal["maximize", "minimize"]

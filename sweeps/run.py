@@ -16,6 +16,8 @@ import yaml
 
 from backends.contract import Backend, BackendError, Event
 from sweeps import holdout, tracking
+from sweeps.accounts import SETTLING_S
+from sweeps.budget import books
 from sweeps.errors import SweepError, SweepInterruptedError
 from sweeps.finals import FinalsResult
 from sweeps.places import Places
@@ -94,7 +96,8 @@ def run(
         plan = with_gpus(plan, engine.gpus())
         with closing(plan.open_backend()) as backend:
             housekeeper = _Housekeeper(plan, backend)
-            session = Session(plan, study, [_Tracking(tracker, study.steering), housekeeper, progress])
+            observers = [_Tracking(tracker, study.steering), housekeeper, progress]
+            session = Session(plan, study, observers, backend=backend)
             housekeeper.session = session
             progress.begin(session)
             try:
@@ -107,6 +110,7 @@ def run(
                 progress.end()
             finals = decided(plan, study, backend, end, say)
             housekeeper.tidy(keep=champion(study, plan.spec.objective))
+            session.accounts.settle(SETTLING_S)
             report = page(state.read(places, name, environment.storage), datetime.now())
             _finish_tracking(tracker, plan, session, end, finals, report)
             places.report(name).write_text(report, encoding="utf-8")
@@ -220,7 +224,8 @@ def decided(
     """Decide the finals where the search came to its own end, and store who won."""
     if plan.spec.finals is None:
         return None
-    if end not in (End.TRIALS, End.EXHAUSTED):
+    paid_out = end is End.BUDGET and sum(each.state.ended for each in study.repeats) == plan.final_trials
+    if end not in (End.TRIALS, End.EXHAUSTED) and not paid_out:
         if end is not End.INTERRUPTED:
             say(f"no finals: {end}")
         return None
@@ -256,6 +261,7 @@ def _outcome(
         finals=finals,
         end=end,
         seconds=study.seconds_used,
+        books=books(study.trials),
         tracking_uri=environment.tracking_uri,
         run_url=url,
         report=environment.places.report(plan.spec.name),
@@ -309,6 +315,8 @@ def _finish_tracking(
         tags |= {"finals.winner": str(finals.winner), "finals.reason": finals.reason}
         if finals.test is not None:
             metrics |= dict(zip(("test_accuracy", "test_accuracy.low", "test_accuracy.high"), finals.test, strict=True))
+    spent = session.accounts.books.spent
+    metrics |= {"tokens": float(spent.tokens)} | ({"usd": spent.usd} if plan.spec.capabilities.priced else {})
     model = Path(best.model) if best is not None and best.model and Path(best.model).is_dir() else None
     tracker.finish(status, metrics, tags, {"report.html": report}, model if end is not End.INTERRUPTED else None)
 

@@ -13,24 +13,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, assert_never
 
-from backends.contract import (
-    Charged,
-    Checkpointed,
-    Event,
-    Failed,
-    Failure,
-    FailureKind,
-    Finished,
-    Handle,
-    Measured,
-    Queued,
-    Started,
-    Stopped,
-)
+from backends.contract import TERMINAL, Backend, BackendError, Charged, Event, Failed, Failure, FailureKind, Handle
 from search_spaces.catalogue import Catalogue
 from sweeps import steering
-from sweeps.curve import thinned
+from sweeps.accounts import SETTLING_S, Accounts
+from sweeps.budget import Books
 from sweeps.errors import SweepError
+from sweeps.events import after, values
 from sweeps.finals import FinalsResult
 from sweeps.fit import Advice, LearningCurve, advice_from, hopeless, judge
 from sweeps.plan import SweepPlan
@@ -41,6 +30,9 @@ from sweeps.study import NoTrial, Study
 ALIKE_FAILURES = 3
 """So many trials that fail with the same message, before any other succeeded, end the sweep: the next would, too."""
 
+TOO_DEAR_IN_A_ROW = 20
+"""So many proposals that do not fit into what is left, one after another, end the search."""
+
 
 class End(StrEnum):
     """Why a sweep ended."""
@@ -49,6 +41,7 @@ class End(StrEnum):
     EXHAUSTED = "every point of the space has been tried"
     TARGET = "the target was reached"
     TIME = "the time limit was reached"
+    BUDGET = "no further trial fits into the limit"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
 
@@ -98,7 +91,8 @@ class ProgressObserver(Observer, Protocol):
 @dataclass(frozen=True)
 class Outcome:
     """How a sweep ended. `trials` are those of the search, `repeats` those of the finals; `best` is the one whose model
-    is handed over, or None; `changes` are those that the sweep made to its space; `report` is its HTML page.
+    is handed over, or None; `changes` are those that the sweep made to its space; `books` are what all trials, those
+    of the finals too, have cost; `report` is its HTML page.
     """
 
     plan: SweepPlan
@@ -109,6 +103,7 @@ class Outcome:
     finals: FinalsResult | None
     end: End
     seconds: float
+    books: Books
     tracking_uri: str
     run_url: str | None
     report: Path
@@ -134,11 +129,19 @@ class Session:
     """
 
     def __init__(
-        self, plan: SweepPlan, study: Study, observers: Sequence[Observer], clock: Callable[[], float] = time.time
+        self,
+        plan: SweepPlan,
+        study: Study,
+        observers: Sequence[Observer],
+        clock: Callable[[], float] = time.time,
+        backend: Backend | None = None,
     ) -> None:
+        """`backend` prices trials; see `Accounts` for when it can be left out."""
         self.plan = plan
+        self.accounts = Accounts(plan, study, backend)
         self.study = study
         self.objective = plan.spec.objective
+        self._objectives = tuple(each.objective for each in plan.spec.objectives)
         self.end: End | None = None
         self.error: SweepError | None = None
         self._observers = observers
@@ -147,6 +150,8 @@ class Session:
         self._running: dict[int, _Running] = {}
         self.staged_trials = 0
         self._exhausted = self._space_is_used_up = False
+        self._held: Trial | None = None
+        self._search_is_paid_out = False
         self._failures: list[str] = []
         self._changes = study.steering
         self._space = plan.space
@@ -171,18 +176,54 @@ class Session:
             return NoTrial.EXHAUSTED
         if len(self._running) >= self.plan.concurrency + self.staged_trials:
             return NoTrial.WAIT
-        asked = self._next_of_the_search()
-        if asked is NoTrial.EXHAUSTED:
-            asked = self._next_of_the_finals()
+        asked = self._next_that_fits()
         if isinstance(asked, NoTrial):
             self._exhausted = asked is NoTrial.EXHAUSTED
             return asked
         # An adopted run tells its events from the beginning, so that what was recorded of it is built up again.
         trial = replace(asked, curve=(), running=(), spend=Spend(), resolved={}, values=None, best_epoch=None)
+        self.study.record(trial)
         self._running[trial.number] = _Running(trial)
         return trial
 
+    def _next_that_fits(self) -> Trial | NoTrial:
+        """Return the next trial of the search, else of the finals, that is sure to stay within the limits.
+
+        One that does not fit waits while what runs may yet take less than it might. If it still does not, a cheaper one
+        is looked for; what is set aside comes first when the sweep goes on with a higher limit.
+        """
+        too_dear = 0
+        while True:
+            asked = self._held or self._next_of_the_search()
+            if asked is NoTrial.EXHAUSTED:
+                asked = self._next_of_the_finals()
+            if isinstance(asked, NoTrial):
+                return asked
+            try:
+                asked = asked if asked.at_most else self.accounts.weighed(asked)
+            except BackendError as error:
+                self.end, self.error = End.FAILED, SweepError(error.failure.message, error.failure.detail)
+                return NoTrial.EXHAUSTED
+            best = leaderboard(self.study.trained, self.objective)
+            self._held = None
+            if self.accounts.allow(asked, best):
+                return asked
+            self.accounts.settle(0.0 if self._running else SETTLING_S)
+            if self.accounts.allow(asked, best):
+                return asked
+            if self._running:
+                self._held = asked
+                return NoTrial.WAIT
+            if asked.repeat_of is not None:
+                self.end = End.BUDGET
+                return NoTrial.EXHAUSTED
+            self.study.set_aside(asked)
+            too_dear += 1
+            self._search_is_paid_out = too_dear == TOO_DEAR_IN_A_ROW
+
     def _next_of_the_search(self) -> Trial | NoTrial:
+        if self._search_is_paid_out:
+            return NoTrial.EXHAUSTED
         enough = self._space_is_used_up or len(self.study.trained) >= self.plan.spec.search.trials
         if enough and not self.study.has_interrupted:
             return NoTrial.EXHAUSTED
@@ -245,7 +286,9 @@ class Session:
         evaluations = len(running.trial.curve)
         trial = replace(running.trial, handle=handle or running.trial.handle)
         for event in fresh:
-            trial = self._apply(trial, event, running)
+            trial = after(trial, event, self._objectives)
+            running.ended_by_itself |= isinstance(event, TERMINAL)
+            running.failure = event.failure if isinstance(event, Failed) else running.failure
         running.trial = trial
         first_fresh, running.next_event = running.next_event, running.next_event + len(fresh)
         if len(trial.curve) > evaluations or evaluations == 0:
@@ -255,6 +298,8 @@ class Session:
         for each in self._observers:
             each.observed(trial, first_fresh, fresh)
         self._check_target(trial)
+        if any(isinstance(each, Charged) for each in fresh) and self.end is None and self._is_overdrawn(trial):
+            self.end = End.BUDGET
         if len(trial.curve) > evaluations and trial.repeat_of is None and self.plan.spec.search.stop_by_verdict:
             running.hopeless = hopeless(self._curve(trial), self._advice_for(trial))
 
@@ -288,7 +333,7 @@ class Session:
         self.study.add_seconds(self._clock() - self._started_at)
         if self.end is None:
             done = len(self.study.trained) >= self.plan.spec.search.trials
-            self.end = End.TRIALS if done else End.EXHAUSTED
+            self.end = End.BUDGET if self._search_is_paid_out and not done else End.TRIALS if done else End.EXHAUSTED
         return self.end
 
     def _steer(self) -> None:
@@ -332,55 +377,6 @@ class Session:
             for each in self._observers:
                 each.trial_started(running.trial)
 
-    def _apply(self, trial: Trial, event: Event, running: _Running) -> Trial:
-        match event:
-            case Queued():
-                return trial
-            case Started():
-                return replace(trial, resolved=dict(event.resolved))
-            case Measured():
-                return self._measured(trial, event)
-            case Checkpointed():
-                return replace(trial, model=event.model)
-            case Charged():
-                spend = trial.spend
-                usd = spend.usd if event.usd is None else (spend.usd or 0.0) + event.usd
-                return replace(trial, spend=replace(spend, tokens=spend.tokens + event.tokens, usd=usd))
-            case Finished():
-                running.ended_by_itself = True
-                return replace(trial, state=TrialState.COMPLETE, model=event.model, reason="trained to the end")
-            case Failed():
-                running.ended_by_itself, running.failure = True, event.failure
-                if event.failure.kind is FailureKind.DIVERGED:
-                    return replace(
-                        trial, state=TrialState.STOPPED, stopped_by=StoppedBy.ITSELF, reason=event.failure.message
-                    )
-                return replace(trial, state=TrialState.FAILED, reason=event.failure.message)
-            case Stopped():
-                running.ended_by_itself = True
-                return replace(
-                    trial,
-                    state=TrialState.STOPPED,
-                    stopped_by=StoppedBy.ITSELF,
-                    model=event.model,
-                    reason=trial.reason or "stopped",
-                )
-            case _ as unreachable:
-                assert_never(unreachable)
-
-    def _measured(self, trial: Trial, event: Measured) -> Trial:
-        if event.scope == "step":
-            return replace(trial, running=thinned((*trial.running, event)))
-        trial = replace(trial, curve=(*trial.curve, event))
-        if event.step == 0:
-            return trial
-        values = [event.values.get(each.objective.metric, math.nan) for each in self.plan.spec.objectives]
-        if not all(math.isfinite(each) for each in values):
-            return trial
-        if trial.values is None or self.objective.better(values[0], trial.values[0]):
-            trial = replace(trial, values=tuple(values), best_epoch=event.epoch)
-        return trial
-
     def _closed(self, running: _Running, by: TrialEnd, error: str) -> Trial:
         trial = running.trial
         if not running.ended_by_itself:
@@ -407,7 +403,25 @@ class Session:
             trial = replace(trial, state=TrialState.FAILED, reason=reason)
         now = self._clock()
         spend = replace(trial.spend, seconds=now - (trial.started_at or now))
-        return replace(trial, ended_at=now, spend=spend)
+        trial = replace(trial, ended_at=now, spend=spend, settled=self._is_settled(running, by))
+        if trial.values is not None:  # what a trial took is what it took in all, not up to its best epoch
+            kept = dict(zip((each.metric for each in self._objectives), trial.values, strict=True))
+            trial = replace(trial, values=values(trial, kept, self._objectives))
+        return trial
+
+    def _is_settled(self, running: _Running, by: TrialEnd) -> bool:
+        """Return whether nothing can be added to what the trial cost: a service may be ahead of what is known."""
+        if not running.ended_by_itself:
+            return self.plan.spec.capabilities.in_process and by is not TrialEnd.CRASH
+        kind = running.failure.kind if running.failure is not None else None
+        in_doubt = running.trial.handle is None and kind in (FailureKind.TRANSIENT, FailureKind.BUG)
+        return kind is not FailureKind.LOST and not in_doubt
+
+    def _is_overdrawn(self, running: Trial) -> bool:
+        if not self.plan.spec.budget.keeps_books:
+            return False
+        self.study.record(running)
+        return self.accounts.overdrawn
 
     def _check_target(self, trial: Trial) -> None:
         target = self.plan.spec.objectives[0].target

@@ -16,7 +16,7 @@ from backends.contract import Backend, Capabilities
 from search_spaces.space import SearchSpace, SpaceError
 from sweeps.data.spec import DataSpec
 from sweeps.errors import Problem, UserInputError
-from sweeps.record import Objective
+from sweeps.record import SPEND_METRICS, Objective
 from sweeps.yaml_source import Document, KeyPath, read, with_overrides
 
 SamplerName = Literal["tpe", "gp", "cmaes", "random", "grid", "qmc", "nsga2"]
@@ -104,9 +104,19 @@ class EvaluationSpec(_Section):
 
 
 class BudgetSpec(_Section):
-    """What a sweep may use. `hours` is wall time of `sweep run`, added up over resumptions."""
+    """What a sweep may use, added up over resumptions. `hours` is wall time of `sweep run`.
 
+    `usd` and `tokens` (trained on) are never exceeded: a trial starts only where the most it can take still fits.
+    """
+
+    usd: float | None = Field(None, gt=0, allow_inf_nan=False)
+    tokens: int | None = Field(None, gt=0)
     hours: float | None = Field(None, gt=0)
+
+    @property
+    def keeps_books(self) -> bool:
+        """True where trials must be weighed before they start."""
+        return self.usd is not None or self.tokens is not None
 
 
 class ResourcesSpec(_Section):
@@ -130,6 +140,9 @@ class BackendSpec(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     type: str
+
+
+NO_PRICE = "nobody knows what a trial costs on this backend with this model"
 
 
 class _SweepFile(_Section):
@@ -267,8 +280,10 @@ def _check_objectives(sections: _SweepFile, capabilities: Capabilities, document
     written = document.value.get("objective")
     for index, each in enumerate(sections.objective):
         path: KeyPath = ("objective", index) if isinstance(written, list) else ("objective",)
-        if each.objective.metric not in known:
-            path = (*path, each.objective.direction)
+        path = (*path, each.objective.direction)
+        if each.objective.metric in SPEND_METRICS:
+            yield from _check_spend_metric(each.objective, index, capabilities, document, path)
+        elif each.objective.metric not in known:
             yield Problem(
                 document.place(path),
                 f"metric `{each.objective.metric}` is not measured by backend `{sections.backend.type}`",
@@ -287,6 +302,19 @@ def _check_objectives(sections: _SweepFile, capabilities: Capabilities, document
             f"sampler `{sections.search.sampler}` handles one objective",
             "use nsga2, tpe, random, qmc or grid",
         )
+
+
+def _check_spend_metric(
+    objective: Objective, index: int, capabilities: Capabilities, document: Document, path: KeyPath
+) -> Iterable[Problem]:
+    if index == 0:
+        yield Problem(
+            document.place(path),
+            f"`{objective.metric}` cannot be the first objective: it ranks the trials and says which epoch is kept",
+            f"put a measured one first: `objective: [{{maximize: valid_accuracy}}, {{minimize: {objective.metric}}}]`",
+        )
+    if objective.metric == "usd" and not capabilities.priced:
+        yield Problem(document.place(path), NO_PRICE, "take tokens or seconds instead")
 
 
 def _check_steering(document: Document) -> Iterable[Problem]:

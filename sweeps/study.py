@@ -10,7 +10,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, assert_never
@@ -21,15 +21,16 @@ from optuna.trial import TrialState as OptunaState
 
 from backends.contract import Scalar
 from search_spaces.space import ResolvedSpace
+from sweeps.budget import Books, books
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.proposals import Proposer
-from sweeps.record import Objective, StoppedBy, Trial, TrialState, VerdictKind
+from sweeps.record import Objective, Spend, StoppedBy, Trial, TrialState, VerdictKind
 from sweeps.spec import SearchSpec
 from sweeps.steering import Change
 
 _RECORD, _RETRY_OF, _REPEAT_OF, _SEED = "trial", "retry_of", "repeat_of", "seed"
 _SWEEP_ID, _FINGERPRINT, _SECONDS, _FINALS = "sweep_id", "fingerprint", "seconds_used", "finals"
-_STEERING = "steering"
+_STEERING, _SETTLED, _SET_ASIDE = "steering", "settled", "set_aside"
 
 MAX_DUPLICATES_IN_A_ROW = 50
 """A sampler that proposes so many known points one after another has nothing new to offer."""
@@ -66,6 +67,7 @@ class Study:
         self._interrupted: list[int] = []
         self._proposer: Proposer | None = None
         self.sweep_id = str(study.user_attrs[_SWEEP_ID])
+        self._settled: dict[str, dict[str, Any]] = dict(study.user_attrs.get(_SETTLED, {}))
         for frozen in study.get_trials(deepcopy=False):
             self._restore(frozen)
 
@@ -77,7 +79,9 @@ class Study:
                 # Asked for, but the process ended before the trial had a record: nothing was started under it.
                 self._study.tell(frozen.number, state=OptunaState.FAIL)
             return
-        trial = Trial.from_json(json.loads(frozen.user_attrs[_RECORD]))
+        trial = _stored(frozen, self._settled)
+        if _was_set_aside(frozen, trial):
+            return
         if _RETRY_OF in frozen.user_attrs:
             self._retry_of[trial.number] = int(frozen.user_attrs[_RETRY_OF])
         self._remember(trial)
@@ -132,6 +136,9 @@ class Study:
             study.set_user_attr(_SWEEP_ID, f"{name[:40]}-{uuid.uuid4().hex[:8]}")
             for point in _grid(space, search.seed) if search.sampler == "grid" else space.seed_points:
                 study.enqueue_trial(dict(point))
+        for point in study.user_attrs.get(_SET_ASIDE, []):
+            study.enqueue_trial(point)
+        study.set_user_attr(_SET_ASIDE, [])
         ended = (OptunaState.COMPLETE, OptunaState.PRUNED, OptunaState.FAIL)
         study.sampler = make_sampler(search, space, past_trials=len(study.get_trials(deepcopy=False, states=ended)))
         return cls(study, space, base_model, search.seed)
@@ -267,6 +274,22 @@ class Study:
         for number in self._held_duplicates.pop(trial.number, []):
             self._settle_duplicate(self._records[number])
 
+    def set_aside(self, trial: Trial) -> None:
+        """Take back a trial that was asked for and not started. When the study is opened anew, its point is offered
+        first, as a new trial; until then nothing of it is left."""
+        points = [*self._study.user_attrs.get(_SET_ASIDE, []), dict(trial.hyperparameters)]
+        self._study.set_user_attr(_SET_ASIDE, points)
+        self._study.tell(trial.number, state=OptunaState.FAIL)
+        del self._asked[trial.number], self._records[trial.number]
+        self._by_point.pop(_canonical(trial.hyperparameters), None)
+
+    def settle(self, number: int, spend: Spend) -> Trial:
+        """Store what an ended trial has cost for good, known only after its end. Returns the trial."""
+        self._settled[str(number)] = asdict(spend)
+        self._study.set_user_attr(_SETTLED, self._settled)
+        self._records[number] = replace(self._records[number], spend=spend, settled=True)
+        return self._records[number]
+
     def retry(self, trial: Trial) -> None:
         """Queue the point of a failed trial once more, as a trial of its own."""
         self._retried.add(trial.number)
@@ -336,8 +359,9 @@ def _diverged(trial: Trial) -> bool:
 @dataclass(frozen=True)
 class StoredStudy:
     """What a study holds of a sweep: its trained trials, those of the finals too, the changes of its space, and the
-    result of its finals as plain JSON values."""
+    result of its finals as plain JSON values. `books` are over all of them, retried ones too."""
 
+    books: Books
     trials: tuple[Trial, ...]
     changes: tuple[Change, ...]
     finals: Mapping[str, Any] | None
@@ -359,12 +383,26 @@ def read_study(storage: str | Path, name: str) -> StoredStudy:
         ) from error
     stored = study.get_trials(deepcopy=False)
     retried = {each.user_attrs[_RETRY_OF] for each in stored if _RETRY_OF in each.user_attrs}
-    trials = [Trial.from_json(json.loads(each.user_attrs[_RECORD])) for each in stored if _RECORD in each.user_attrs]
+    settled = study.user_attrs.get(_SETTLED, {})
+    known = [(each, _stored(each, settled)) for each in stored if _RECORD in each.user_attrs]
+    trials = [trial for frozen, trial in known if not _was_set_aside(frozen, trial)]
     return StoredStudy(
+        books=books(trials),
         trials=tuple(each for each in trials if each.duplicate_of is None and each.number not in retried),
         changes=tuple(Change.from_json(each) for each in study.user_attrs.get(_STEERING, [])),
         finals=study.user_attrs.get(_FINALS),
     )
+
+
+def _stored(frozen: optuna.trial.FrozenTrial, settled: Mapping[str, Mapping[str, Any]]) -> Trial:
+    trial = Trial.from_json(json.loads(frozen.user_attrs[_RECORD]))
+    if (spend := settled.get(str(trial.number))) is not None:
+        trial = replace(trial, spend=Spend(**spend), settled=True)
+    return trial
+
+
+def _was_set_aside(frozen: optuna.trial.FrozenTrial, trial: Trial) -> bool:
+    return frozen.state is OptunaState.FAIL and not trial.state.ended
 
 
 def make_sampler(search: SearchSpec, space: ResolvedSpace, past_trials: int) -> optuna.samplers.BaseSampler:

@@ -25,6 +25,7 @@ def assemble(
     """Load and encode what is not in memory yet. The trainee must be released. Raises BackendError."""
     settings = resolved.settings
     devices.set_threads(placement)
+    devices.keep_freed_memory()
     device = devices.resolve_device(options.device)
     dtype = devices.resolve_dtype(options.dtype, device)
     weights, adapter = _initial_weights(request, resolved)

@@ -178,6 +178,8 @@ class BackendContract(ContractSetting):
             for value in (estimate.tokens, estimate.seconds, estimate.usd, estimate.disk_bytes)
         )
         assert (estimate.usd is not None) == backend.capabilities.priced
+        for expected, bound in ((estimate.tokens, estimate.tokens_at_most), (estimate.usd, estimate.usd_at_most)):
+            assert bound is None or (expected is not None and bound >= expected)
 
     def test_check_and_estimate_change_nothing(self, reopened: Backend, complete: CompleteRun) -> None:
         """Asking costs nothing: the same answer twice, the run and the data stay as they are."""

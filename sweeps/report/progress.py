@@ -93,6 +93,7 @@ class Progress(ProgressObserver):
             parts.append(
                 f"finals: {sum(each.state.ended for each in session.study.repeats)} of {session.plan.final_trials}"
             )
+        parts += money(session)
         parts.append(f"{clock(session.seconds)} spent")
         left = seconds_left(session, time.time())
         parts.append("time left unknown yet" if left is None else f"about {clock(left)} left")
@@ -127,6 +128,18 @@ def seconds_left(session: Session, now: float) -> float | None:
     left = (waiting * each_takes + begun) / session.plan.concurrency
     hours = session.plan.spec.budget.hours
     return left if hours is None else max(0.0, min(left, hours * 3600 - session.seconds))
+
+
+def money(session: Session) -> list[str]:
+    """Say what is spent, what running trials may still take, and what is left of the limit; empty without prices."""
+    if not session.plan.spec.capabilities.priced:
+        return []
+    books = session.accounts.books
+    parts = [f"${books.spent.usd:,.2f} spent"]
+    if books.committed.usd:
+        parts[0] += f", ${books.committed.usd:,.2f} committed"
+    left = books.left(session.plan.spec.budget)
+    return parts if left is None else [f"{parts[0]}, ${left:,.2f} left"]
 
 
 def in_words(hyperparameters: Mapping[str, Scalar]) -> str:

@@ -13,12 +13,14 @@ from rich.text import Text
 from backends.contract import Capabilities
 from search_spaces.catalogue import Catalogue
 from search_spaces.library import LibrarySpace
+from sweeps.budget import at_most
 from sweeps.data.findings import Finding
 from sweeps.finals import FinalsResult
 from sweeps.plan import KEPT_MODELS, SweepPlan
 from sweeps.record import Objective, StoppedBy, Trial, TrialState, leaderboard
 from sweeps.report.progress import VERDICT_STYLE, clock, in_words, short
 from sweeps.session import Outcome
+from sweeps.spec import BudgetSpec
 
 LEADERBOARD_ROWS = 10
 HEADING_CHARS = 12
@@ -46,17 +48,13 @@ def plan(plan: SweepPlan) -> RenderableType:
     facts.add_row(
         "each trial", f"{plan.placement.cpus:g} CPU, {plan.placement.gpus:g} GPU; up to {plan.max_epochs:g} epochs"
     )
-    facts.add_row("limits", f"{spec.budget.hours:g} hours" if spec.budget.hours else "no time limit")
+    facts.add_row("limits", limits(spec.budget))
     if plan.estimate is not None:
         estimate = plan.estimate
         if estimate.tokens is not None:
             facts.add_row("tokens", f"about {estimate.tokens:,} a trial at the centre of the space")
         if estimate.usd is not None:
-            facts.add_row(
-                "money",
-                f"about ${estimate.usd:,.2f} a trial, "
-                f"${estimate.usd * (spec.search.trials + plan.final_trials):,.2f} in all",
-            )
+            facts.add_row("money", _money(plan, estimate.usd))
         if estimate.seconds is not None and plan.seconds is not None:
             facts.add_row(
                 "time", f"about {clock(estimate.seconds)} a trial, {clock(plan.seconds)} in all without early stopping"
@@ -68,6 +66,23 @@ def plan(plan: SweepPlan) -> RenderableType:
             )
         facts.add_row("basis", estimate.basis)
     return Group(facts, Text(), parameters(plan), *findings(plan.findings))
+
+
+def limits(budget: BudgetSpec) -> str:
+    """Say what the sweep may use."""
+    parts = [f"${budget.usd:,.2f}"] if budget.usd is not None else []
+    parts += [f"{budget.tokens:,} tokens"] if budget.tokens is not None else []
+    parts += [f"{budget.hours:g} hours"] if budget.hours is not None else []
+    return ", ".join(parts) or "none"
+
+
+def _money(plan: SweepPlan, usd: float) -> str:
+    trials = plan.spec.search.trials + plan.final_trials
+    text = f"about ${usd:,.2f} a trial at the centre of the space, ${usd * trials:,.2f} in all without early stopping"
+    dearest = None if plan.dearest is None else at_most(plan.dearest).usd
+    if dearest is not None and plan.max_usd is not None:
+        text += f"; at most ${dearest:,.2f} a trial, ${plan.max_usd:,.2f} in all"
+    return text
 
 
 def parameters(plan: SweepPlan) -> RenderableType:
@@ -113,9 +128,13 @@ def outcome(outcome: Outcome) -> RenderableType:
     states = Counter(each.state for each in ended)
     parts: list[RenderableType] = [Text(), table(trials, plan.spec.objective), Text()]
     counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    parts.append(
-        Text(f"{outcome.end}: {len(ended)} trials ({counted}) in {clock(outcome.seconds)}; data: {plan.data.name}")
-    )
+    spent = f", ${outcome.books.spent.usd:,.2f} spent" if plan.spec.capabilities.priced else ""
+    took = f"{len(ended)} trials ({counted}) in {clock(outcome.seconds)}{spent}"
+    parts.append(Text(f"{outcome.end}: {took}; data: {plan.data.name}"))
+    if outcome.books.committed.usd:
+        parts.append(
+            Text(f"the service has not said what stopped runs cost: up to ${outcome.books.committed.usd:,.2f} more")
+        )
     best = outcome.best
     if best is None or best.values is None:
         parts.append(Text("no trial produced a model; the reasons are in the table above", style="yellow"))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
 
+from sweeps.budget import Books, books
 from sweeps.errors import SweepError
 from sweeps.finals import FinalsResult
 from sweeps.places import Places
@@ -30,6 +31,7 @@ class SweepState:
     repeats: tuple[Trial, ...] = ()
     changes: tuple[Change, ...] = ()
     finals: FinalsResult | None = None
+    books: Books = field(default_factory=lambda: books(()))
 
     @property
     def data(self) -> str:
@@ -64,6 +66,8 @@ class SweepState:
             "repeats": [each.to_json() for each in self.repeats],
             "changes": [each.to_json() for each in self.changes],
             "finals": self.finals.to_json() if self.finals else None,
+            "spent": asdict(self.books.spent),
+            "committed": asdict(self.books.committed),
         }
 
 
@@ -89,6 +93,7 @@ def read(places: Places, name: str, storage: str | None) -> SweepState:
         repeats=tuple(each for each in stored.trials if each.repeat_of is not None),
         changes=stored.changes,
         finals=FinalsResult.from_json(stored.finals) if stored.finals is not None else None,
+        books=stored.books,
     )
 
 

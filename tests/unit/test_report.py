@@ -40,6 +40,7 @@ PLAN: dict[str, Any] = {
     "search": {"trials": 3, "sampler": "tpe", "scheduler": {"type": "asha"}, "seed": 7},
     "concurrency": 2,
     "steering": "act",
+    "budget": {"usd": None},
 }
 
 

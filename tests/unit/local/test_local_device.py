@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import resource
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,16 @@ def test_an_error_of_ours_stays_one() -> None:
         raise KeyError("a bug")
     with pytest.raises(RuntimeError, match="shapes"), failures.room("training"):
         raise RuntimeError("shapes do not match")
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="the C library is not glibc")
+def test_freed_memory_is_kept_so_that_large_tensors_cost_no_page_faults() -> None:
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            torch.empty(16 * 2**20, dtype=torch.uint8).fill_(1)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    assert device.keep_freed_memory()
+    faults()
+    assert faults() < 16 * 2**20 / 4096
