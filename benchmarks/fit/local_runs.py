@@ -72,14 +72,15 @@ def _drawn(cause: str, detail: str, rng: random.Random) -> dict[str, Any]:  # on
         return float(low * (high / low) ** rng.random())
 
     plain = {
-        "epochs": rng.choice([3, 3, 4]), "train": round(log(600, 1000)), "rate": log(1e-3, 2e-3),
+        "epochs": rng.choice([3, 3, 4]), "train": round(log(500, 800)), "rate": log(1e-3, 2e-3),
         "batch": 8, "valid": rng.choice([50, 100, 100, 200]),
         "schedule": "linear", "warmup": rng.choice([0.0, 0.1]), "later": 2,
         "per_epoch": rng.choice([1, 1, 2]),
     }  # fmt: skip
     few = {
-        "epochs": rng.choice([4, 5, 6]), "train": round(log(60, 160)), "rate": log(1e-3, 3e-3), "batch": 4, "later": 0,
-        "schedule": "constant", "noise": rng.choice([0.0, 0.2, 0.3]), "per_epoch": 1,
+        "train": round(log(70, 160)), "rate": log(6e-4, 1.2e-3), "later": 0,
+        "schedule": "constant", "noise": rng.choice([0.2, 0.3]), "per_epoch": 1,
+        **rng.choice([{"batch": 2, "epochs": 6}, {"batch": 4, "epochs": 10}, {"batch": 4, "epochs": 12}]),
     }  # fmt: skip
     short = {
         "epochs": 1, "per_epoch": rng.choice([2, 3, 4]), "train": round(log(150, 300)), "rate": log(3e-4, 1e-3),
@@ -94,7 +95,14 @@ def _drawn(cause: str, detail: str, rng: random.Random) -> dict[str, Any]:  # on
         "too few epochs": short,
         "random labels, not memorised": {"random_labels": True, "rate": log(5e-5, 3e-4), "train": 250, "later": 0},
         "too many epochs on few examples": few,
-        "random labels memorised": {**few, "random_labels": True, "noise": 0.0, "train": round(log(40, 100))},
+        "random labels memorised": {
+            **few, "random_labels": True, "noise": 0.0, "train": round(log(40, 90)), "batch": 4,
+            "epochs": rng.choice([10, 12]),
+        },
+        "collapsed at once": {
+            "rate": log(8e-3, 8e-2), "train": round(log(150, 250)), "later": 0, "schedule": "constant",
+            "batch": rng.choice([4, 8]), "per_epoch": rng.choice([1, 1, 2]),
+        },
         "stopped after it turned": {**few, "ended": "stopped"},
         "rate far too large": {
             "rate": log(0.4, 1.0), "train": 120, "later": 0, "schedule": "constant",
@@ -110,27 +118,29 @@ def _drawn(cause: str, detail: str, rng: random.Random) -> dict[str, Any]:  # on
         },
         "stopped while going": {**short, "ended": "stopped"},
         "within the noise of few examples": {
-            **few, "valid": rng.choice([8, 10, 12, 15, 20]), "train": round(log(100, 300)), "epochs": 4,
+            **few, "valid": rng.choice([8, 10, 12, 15, 20]), "train": round(log(100, 250)), "batch": 4,
+            "epochs": rng.choice([5, 6]), "rate": log(8e-4, 2e-3),
         },
     }  # fmt: skip
     return {**plain, **changes[detail]}
 
 
 PLANS = (
-    ("healthy", "good settings", 20),
-    ("healthy", "few validation examples", 6),
+    ("healthy", "good settings", 16),
+    ("healthy", "few validation examples", 5),
     ("underfit", "rate far too small", 6),
     ("underfit", "too few epochs", 9),
     ("underfit", "random labels, not memorised", 4),
-    ("overfit", "too many epochs on few examples", 16),
+    ("underfit", "collapsed at once", 9),
+    ("overfit", "too many epochs on few examples", 14),
     ("overfit", "random labels memorised", 7),
     ("overfit", "stopped after it turned", 4),
     ("diverged", "rate far too large", 6),
-    ("diverged", "blown up on the way", 10),
+    ("diverged", "blown up on the way", 12),
     ("unsettled", "no validation", 2),
     ("unsettled", "one evaluation", 3),
-    ("unsettled", "stopped while going", 5),
-    ("unsettled", "within the noise of few examples", 10),
+    ("unsettled", "stopped while going", 6),
+    ("unsettled", "within the noise of few examples", 8),
 )
 """Cause, detail, candidates."""
 
