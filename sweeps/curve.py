@@ -47,11 +47,12 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Running:
-    """What the training loop reported on its way: the mean loss of its last batches, and its gradient's norm."""
+    """What the training loop reported on its way: the mean loss of its last batches, its gradient's norm, its rate."""
 
     epoch: float
     loss: float
     grad_norm: float | None = None
+    rate: float | None = None
 
 
 FIRST, LAST = 10, 10
@@ -131,7 +132,9 @@ class LearningCurve:
             elif not math.isfinite(values.get("batch_loss", 0.0)):
                 points.append(CurvePoint(each.epoch, each.step, train_loss=values["batch_loss"]))
             elif "batch_loss" in values:
-                running.append(Running(each.epoch, values["batch_loss"], values.get("grad_norm")))
+                running.append(
+                    Running(each.epoch, values["batch_loss"], values.get("grad_norm"), values.get("learning_rate"))
+                )
         baseline = next((each for each in points if each.step == 0), None)
         return cls(
             points=tuple(each for each in points if each.step != 0),

@@ -44,6 +44,9 @@ SPIKE = 1.5
 REPORTS, FADED = 5, 0.5
 """By the medians of its first and its last five reports a gradient has faded that has halved."""
 
+CAME_DOWN = 0.2
+"""A rate that ends at a fifth of its peak has been brought down on purpose."""
+
 FELL = 0.5
 """A loss that is down to half of the base model's has moved far."""
 
@@ -266,6 +269,12 @@ class Evidence:
             return None
         first, last = median(norms[:REPORTS]), median(norms[-REPORTS:])
         return (first, last) if last < FADED * first else None
+
+    @property
+    def rate_came_down(self) -> bool:
+        """Whether the learning rate had come to its end: what the loss fell last is then the work of that, and ends."""
+        rates = [each.rate for each in self.curve.running if each.rate is not None and math.isfinite(each.rate)]
+        return bool(rates) and self.curve.ended == "complete" and rates[-1] <= CAME_DOWN * max(rates)
 
     @property
     def fell_to_frequencies(self) -> bool:

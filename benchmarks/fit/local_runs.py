@@ -122,6 +122,11 @@ def _drawn(cause: str, detail: str, rng: random.Random) -> dict[str, Any]:  # on
             "epochs": rng.choice([5, 6]), "rate": log(8e-4, 2e-3),
         },
     }  # fmt: skip
+    if detail == "too few epochs, rate brought down":
+        return {
+            **plain, "epochs": rng.choice([2, 3]), "per_epoch": 1, "train": round(log(300, 600)), "warmup": 0.0,
+            "rate": log(1e-4, 4e-4), "schedule": "linear", "later": 4,
+        }  # fmt: skip
     return {**plain, **changes[detail]}
 
 
@@ -141,6 +146,7 @@ PLANS = (
     ("unsettled", "one evaluation", 3),
     ("unsettled", "stopped while going", 6),
     ("unsettled", "within the noise of few examples", 8),
+    ("underfit", "too few epochs, rate brought down", 6),
 )
 """Cause, detail, candidates."""
 

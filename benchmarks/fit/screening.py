@@ -33,10 +33,11 @@ LEARNT, LEARNT_LOSS = 0.10, 0.20
 NOTHING, NOTHING_LOSS = 0.03, 0.03
 # Diverged: a loss so many times that of before, or of the constant prediction after it was lower; or a training loss
 # that gave back such a share of what it had gained.
-FAR_ABOVE, GIVEN_BACK, GAINED = 1.5, 0.6, 0.15
+FAR_ABOVE, NEAR_FAR, GIVEN_BACK, GAINED = 1.5, 1.2, 0.6, 0.15
 # Noisy: the validation loss typically jumps by so much of itself from one evaluation to the next.
 NOISY = 0.01
 SMALLEST_ORACLE = 100
+COLLAPSED = "collapsed at once"
 SURE = 4.0
 """Standard errors of the oracle by which an effect must be beyond doubt."""
 VISIBLE = 3.0
@@ -208,6 +209,8 @@ def _underfit(record: Record) -> str | None:
     if not _finite(record.oracle):
         return "no effect: not finite"
     course, curve = Course(record.oracle), record.curve
+    if record.detail == COLLAPSED:
+        return _collapsed(course, curve)
     if not _level(course) and course.rise > 0.05 * course.lowest:
         return "between: the held-out loss rises, or the gap grows"
     shown, valid = _shown(curve), curve.valid_examples or 200
@@ -225,6 +228,24 @@ def _underfit(record: Record) -> str | None:
     knows_metric = "valid_metric" in shown and (curve.baseline or curve.chance or curve.classes)
     knows_loss = "valid_loss" in shown and curve.baseline is not None and course.metric is None
     if not knows_metric and not (knows_loss or ("valid_loss" in shown and curve.baseline is not None)):
+        return "not visible: nothing to compare with"
+    return None
+
+
+def _collapsed(course: Course, curve: LearningCurve) -> str | None:
+    """A rate far too large, whose run never learnt anything: at no evaluation, and its loss has come to rest.
+
+    Its loss may wander about that of the best constant prediction. One that learnt first has diverged, if anything; one
+    whose loss was far up on the way is between the two.
+    """
+    assert course.metric is not None
+    floor = course.reference(curve.chance)
+    if max(course.oracle.metric or [1.0]) - floor > LEARNT or not _learnt_nothing(course, curve):
+        return "between: it learnt something"
+    peak = max((each.loss for each in curve.running), default=0.0)
+    if peak >= NEAR_FAR * course.oracle.base_train_loss or course.loss[-1] > FAR_ABOVE * course.prior:
+        return "between: the loss was, or is, far up"
+    if "valid_metric" not in _shown(curve) or curve.baseline is None:
         return "not visible: nothing to compare with"
     return None
 
@@ -251,6 +272,8 @@ def _diverged(record: Record) -> str | None:
     gained = min(base, course.train_loss[0]) - low if course.train_loss[0] > low else base - low
     back = gained >= GAINED * base and end - low >= GIVEN_BACK * gained
     if not far and not back and not worse:
+        if _lost_again(course, curve) or _blew_up_on_the_way(course, curve):
+            return None
         return "no effect: the training loss is neither far above its start nor has it given back what it gained"
     if course.metric is not None and course.metric[-1] > course.reference(curve.chance) + LEARNT:
         return "between: the loss is far up, the metric is not down"
@@ -259,6 +282,29 @@ def _diverged(record: Record) -> str | None:
     if not visible_far and not (visible_back and end > (1 + RISE) * low):
         return "not visible: neither where it began nor how it rose is shown"
     return None
+
+
+def _lost_again(course: Course, curve: LearningCurve) -> bool:
+    """Whether the metric had clearly learnt, in training and held out, and ended knowing nothing, for all to see.
+
+    The training loss must have risen along with it; that it did not give back what it had gained since the base model
+    is no matter where the base model's loss is far above that of a model that only knows the labels.
+    """
+    if course.metric is None or course.train_metric is None or not {"train_loss", "valid_metric"} <= _shown(curve):
+        return False
+    floor = course.reference(curve.chance)
+    best, best_train = max(course.metric) - floor, max(course.train_metric) - floor
+    ended = max(course.metric[-1], course.train_metric[-1]) - floor
+    seen = best > VISIBLE * course.metric_error(curve.valid_examples or 200)
+    rose = course.train_loss[-1] >= (1 + GAINED) * min(course.train_loss)
+    return min(best, best_train) >= LEARNT and ended <= (1 - GIVEN_BACK) * min(best, best_train) and rose and seen
+
+
+def _blew_up_on_the_way(course: Course, curve: LearningCurve) -> bool:
+    """Whether the training loop itself saw a loss far above the base model's, and the run ended knowing nothing."""
+    peak = max((each.loss for each in curve.running), default=0.0)
+    known = curve.baseline is not None and "valid_metric" in _shown(curve)
+    return known and peak >= FAR_ABOVE * course.oracle.base_train_loss and _learnt_nothing(course, curve)
 
 
 def _unsettled(record: Record) -> str | None:
