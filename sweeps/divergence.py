@@ -25,6 +25,9 @@ GIVEN_BACK = 0.6
 GIVEN_BACK_LEAST = 0.15
 """And at least 15 % of its minimum: what was gained must have been something."""
 
+LEARNT_LEAST = 0.1
+"""A metric that rose by ten points has learnt something that can be lost."""
+
 
 def not_finite(seen: Evidence, advice: Advice) -> FitVerdict | None:
     """A value, of whatever is measured, that is not finite."""
@@ -74,3 +77,29 @@ def ran_away(seen: Evidence, advice: Advice) -> FitVerdict | None:
             )
             return diverged(evidence, advice, onset, times(back, GIVEN_BACK * gained))
     return None
+
+
+def lost_again(seen: Evidence, advice: Advice) -> FitVerdict | None:
+    """What was learnt is lost, on training and validation examples alike, as the metrics show it.
+
+    Where the base model's loss is far above that of a model that only knows the labels, a run that falls back to those
+    has given back little of its loss.
+    """
+    valid, train, loss, reference = seen.valid_metric, seen.train_metric, seen.train_loss, seen.reference
+    if valid is None or loss is None or reference is None:
+        return None
+    floor = reference[0]
+    best, onset = max(valid.values), valid.where(max)
+    gained, noise = best - floor, seen.valid_noise(best)
+    rise = loss.last - min(loss.values)
+    if gained <= max(noise, LEARNT_LEAST) or best - valid.last <= max(noise, GIVEN_BACK * gained):
+        return None
+    if rise <= max(GIVEN_BACK_LEAST * abs(min(loss.values)), 3 * loss.roughness):
+        return None
+    if train is not None and max(train.values) - train.last <= GIVEN_BACK * (max(train.values) - floor):
+        return None
+    evidence = (
+        f"validation {seen.metric} fell from {number(best)} (epoch {number(onset)}) to {number(valid.last)} "
+        f"and training loss rose from {number(min(loss.values))} to {number(loss.last)}"
+    )
+    return diverged(evidence, advice, onset, times(best - valid.last, noise))

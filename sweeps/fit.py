@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from sweeps.advice import Advice, advice_from
 from sweeps.curve import CurvePoint, LearningCurve
-from sweeps.divergence import not_finite, ran_away
+from sweeps.divergence import lost_again, not_finite, ran_away
 from sweeps.evidence import Evidence
 from sweeps.overfitting import RISE, gap_widens, loss_rises
 from sweeps.record import FitVerdict, VerdictKind
@@ -29,6 +29,7 @@ _RULES: tuple[Callable[[Evidence, Advice], FitVerdict | None], ...] = (
     no_validation,
     ran_away,
     too_short,
+    lost_again,
     loss_rises,
     gap_widens,
     cut_off,
