@@ -39,6 +39,11 @@ def test_a_stop_before_a_second_fall_misses_the_better_state() -> None:
     assert played(record(humped, humped, FALLING), by_patience(3)) == (False, 0.0, False, False)
 
 
+def test_a_state_that_is_worse_than_no_training_is_missed_by_nobody() -> None:
+    fallen = [9e5, 8e5, 9e5, 9e3, 8e3]
+    assert played(record(fallen, fallen, FALLING), by_patience(1)) == (True, pytest.approx(0.4), False, True)
+
+
 def test_a_run_that_only_improves_is_never_stopped() -> None:
     for way in (by_verdict, by_patience(1)):
         assert played(record(FALLING, FALLING, FALLING), way) == (False, 0.0, False, False)
