@@ -141,7 +141,7 @@ def test_ranges_stay_inside_the_room_and_are_never_empty(
     ended: list[Trial] = []
     limits = {**ROOM, "n_epochs": room, RATE: rate_room}
     for number, (kind, epochs, rate, keep, improving) in enumerate(verdicts):
-        ended.append(trial(number, kind, epochs, rate, keep, improving))
+        ended.append(trial(number, kind, epochs, rate, keep, improving=improving))
         space = resolved({each.parameter: (each.low, each.high) for each in made})
         for change in changes(ended, space, limits, made):
             low, high = limits[change.parameter]
