@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from backends.contract import TERMINAL, Backend, BackendError, Charged, Failed, FailureKind
@@ -50,14 +50,11 @@ class Accounts:
             return trial
         return replace(trial, at_most=at_most(self._backend.estimate(self._plan.request(trial))))
 
-    def allow(self, trial: Trial, best: Sequence[Trial]) -> bool:
-        """Return whether a weighed trial fits into what is left; `best` are the candidates for the finals so far.
-
-        A trial of the search leaves what the finals need.
-        """
+    def allow(self, trial: Trial) -> bool:
+        """Return whether a weighed trial fits into what is left. A trial of the search leaves what the finals need."""
         finals, kept_back = self._plan.spec.finals, Amount()
         if finals is not None and trial.repeat_of is None:
-            kept_back = for_finals(best, trial, finals.candidates, finals.seeds)
+            kept_back = for_finals(self._study.trained, trial, finals.candidates, finals.seeds)
         others = [each for each in self._study.trials if each.number != trial.number]
         return fits(trial, others, kept_back, self._plan.spec.budget)
 

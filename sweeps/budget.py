@@ -7,7 +7,7 @@ holds what it takes at most before anything is asked of a backend.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from backends.contract import Estimate
@@ -87,8 +87,12 @@ def within(amount: Amount, limit: BudgetSpec) -> bool:
     return (limit.usd is None or amount.usd <= limit.usd) and (limit.tokens is None or amount.tokens <= limit.tokens)
 
 
-def for_finals(best: Sequence[Trial], asked: Trial, candidates: int, seeds: int) -> Amount:
-    """Return what the finals would take at most: of the best so far, and of the trial in question for those to come."""
-    finalists = [*best[:candidates], *[asked] * max(0, candidates - len(best))]
-    most = [each.at_most or Spend() for each in finalists]
-    return total(Amount(seeds * (each.usd or 0.0), seeds * each.tokens) for each in most)
+def for_finals(trials: Iterable[Trial], asked: Trial, candidates: int, seeds: int) -> Amount:
+    """Return what the finals would take at most: any trial may win, so the dearest ones are taken.
+
+    `asked` stands for those that are still to come where there are fewer trials than candidates.
+    """
+    most = [each.at_most or Spend() for each in (*trials, *[asked] * candidates)]
+    usd = sorted((each.usd or 0.0 for each in most), reverse=True)[:candidates]
+    tokens = sorted((each.tokens for each in most), reverse=True)[:candidates]
+    return Amount(seeds * math.fsum(usd), seeds * sum(tokens))

@@ -204,12 +204,11 @@ class Session:
             except BackendError as error:
                 self.end, self.error = End.FAILED, SweepError(error.failure.message, error.failure.detail)
                 return NoTrial.EXHAUSTED
-            best = leaderboard(self.study.trained, self.objective)
             self._held = None
-            if self.accounts.allow(asked, best):
+            if self.accounts.allow(asked):
                 return asked
             self.accounts.settle(0.0 if self._running else SETTLING_S)
-            if self.accounts.allow(asked, best):
+            if self.accounts.allow(asked):
                 return asked
             if self._running:
                 self._held = asked
