@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from benchmarks.fit.datasets import REGRESSIONS
+from benchmarks.fit.draws import Draws
 from benchmarks.fit.records import APART
 from benchmarks.fit.sklearn_runs import SklearnSettings
 from benchmarks.fit.torch_runs import TorchSettings
@@ -47,28 +47,6 @@ class Recipe:
     @property
     def id(self) -> str:
         return f"{self.family}-{self.number:04d}"
-
-
-class Draws:
-    """Random choices of one run; the same number gives the same ones."""
-
-    def __init__(self, family: str, detail: str, number: int, long: bool) -> None:
-        self.rng = random.Random(f"{family} {detail} {number} {long}")
-        self.long = long
-
-    def one(self, *values: Any) -> Any:
-        return self.rng.choice(values)
-
-    def size(self, low: float, high: float) -> int:
-        return round(self.log(low, high))
-
-    def log(self, low: float, high: float) -> float:
-        return float(low * (high / low) ** self.rng.random())
-
-    def evaluations(self) -> int:
-        if self.long:
-            return int(self.one(50, 60, 80, 100, 100, 150, 200, 300))
-        return int(self.one(2, 3, 3, 4, 4, 5, 5, 6))
 
 
 def torch_rate(optimizer: str) -> float:

@@ -11,118 +11,29 @@ is nothing, whatever the loss at hand. Metrics are accuracies, compared in point
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable
 from statistics import median
 
+from benchmarks.fit.course import LEVEL_METRIC, SURE, Course
+from benchmarks.fit.hard_cases import HARD_CASES
 from benchmarks.fit.records import Oracle, Record
 from benchmarks.fit.tracing import last_stretch
 from sweeps.curve import LearningCurve
 
 # Over-fitting: the held-out loss ends this much above its minimum, or the metrics' gap has grown so much.
 RISE, RISE_OF_PRIOR, GAP = 0.15, 0.06, 0.10
-# None of it: at most so much.
-LEVEL, LEVEL_OF_PRIOR, LEVEL_GAP, LEVEL_METRIC = 0.03, 0.01, 0.05, 0.015
-# More training helps: a continuation is better by so much. It does not: by no more than so much.
-BETTER, BETTER_METRIC = 0.15, 0.04
-SAME, SAME_OF_PRIOR, SAME_METRIC = 0.05, 0.02, 0.02
-# Going: the last quarter made so much of the whole improvement, or so much of the loss at its end.
-GOING_SHARE, GOING = 0.08, 0.05
+# None of it: at most so much (and LEVEL_METRIC of the metric).
+LEVEL, LEVEL_OF_PRIOR, LEVEL_GAP = 0.03, 0.01, 0.05
 # Learnt: better than nothing by so much. Nothing learnt: by no more than so much.
 LEARNT, LEARNT_LOSS = 0.10, 0.20
 NOTHING, NOTHING_LOSS = 0.03, 0.03
 # Diverged: a loss so many times that of before, or of the constant prediction after it was lower; or a training loss
 # that gave back such a share of what it had gained.
 FAR_ABOVE, NEAR_FAR, GIVEN_BACK, GAINED = 1.5, 1.2, 0.6, 0.15
-# Noisy: the validation loss typically jumps by so much of itself from one evaluation to the next.
-NOISY = 0.01
 SMALLEST_ORACLE = 100
 COLLAPSED = "collapsed at once"
-SURE = 4.0
-"""Standard errors of the oracle by which an effect must be beyond doubt."""
 VISIBLE = 3.0
 """Standard errors of the validation set by which an effect must stand out for anyone to see it."""
-
-
-class Course:
-    """An oracle's series, their ends taken as a median where there are enough evaluations for one."""
-
-    def __init__(self, oracle: Oracle) -> None:
-        self.oracle, self.n = oracle, len(oracle.loss)
-        self.loss, self.train_loss = _smooth(oracle.loss), _smooth(oracle.train_loss)
-        self.metric = _smooth(oracle.metric) if oracle.metric else None
-        self.train_metric = _smooth(oracle.train_metric) if oracle.train_metric else None
-        self.prior = oracle.prior_loss
-        self.lowest_at = min(range(self.n), key=self.loss.__getitem__)
-        self.lowest, self.base_is_lowest = self.loss[self.lowest_at], oracle.base_loss < self.loss[self.lowest_at]
-        if self.base_is_lowest:
-            self.lowest = oracle.base_loss
-        self.rise = self.loss[-1] - self.lowest
-        self.rise_error = oracle.spread_rise / math.sqrt(oracle.examples)
-
-    @property
-    def onset(self) -> int:
-        """The evaluation at which the held-out metric had come to its best, but for one point."""
-        series = self.metric or self.loss
-        return next(i for i, each in enumerate(series) if each >= max(series) - 0.01)
-
-    @property
-    def gap_growth(self) -> float:
-        """How much further the training metric rose than the held-out one, since the held-out one had its best."""
-        if self.metric is None or self.train_metric is None:
-            return 0.0
-        at = self.onset
-        return (self.train_metric[-1] - self.train_metric[at]) - (self.metric[-1] - self.metric[at])
-
-    def metric_error(self, examples: int | None = None) -> float:
-        """The standard error of the final metric on so many examples, the oracle's by default."""
-        share = self.metric[-1] if self.metric else 0.5
-        return math.sqrt(max(share * (1 - share), 0.01) / (examples or self.oracle.examples))
-
-    def reference(self, chance: float | None) -> float:
-        """The metric of a model that has learnt nothing."""
-        return max(chance or 0.0, self.oracle.base_metric or 0.0)
-
-    @property
-    def last_fall(self) -> float:
-        """How much the held-out loss fell over the last quarter."""
-        return self.loss[last_stretch(self.n)] - self.loss[-1]
-
-    @property
-    def going(self) -> bool:
-        """Whether the held-out loss was still clearly falling when the curve ended."""
-        start = min(self.oracle.base_loss, max(self.prior, self.loss[0]))
-        whole = start - self.loss[-1]
-        fall = self.last_fall
-        error = self.oracle.spread_last / math.sqrt(self.oracle.examples)
-        return fall > SURE * error and fall > 0 and (fall >= GOING * self.loss[-1] or fall >= GOING_SHARE * whole)
-
-    @property
-    def later_is_better(self) -> bool:
-        """Whether the continuation got clearly better."""
-        if not self.oracle.later_loss:
-            return False
-        by_loss = min(self.oracle.later_loss) <= (1 - BETTER) * self.loss[-1]
-        by_loss = by_loss and self.loss[-1] - min(self.oracle.later_loss) > 2 * SAME_OF_PRIOR * self.prior
-        if self.metric is None or not self.oracle.later_metric:
-            return by_loss
-        gain = max(self.oracle.later_metric) - self.metric[-1]
-        return gain >= BETTER_METRIC + 2 * self.metric_error() or (by_loss and gain > -LEVEL_METRIC)
-
-    @property
-    def later_is_same(self) -> bool:
-        """Whether the continuation got no better worth the name."""
-        if not self.oracle.later_loss:
-            return False
-        if self.loss[-1] - min(self.oracle.later_loss) > max(SAME * self.loss[-1], SAME_OF_PRIOR * self.prior):
-            return False
-        later = sorted(self.oracle.later_metric or (), reverse=True)[:3]
-        return self.metric is None or not later or median(later) - self.metric[-1] <= SAME_METRIC
-
-
-def _smooth(series: Sequence[float]) -> list[float]:
-    reach = len(series) // 30
-    return [median(series[max(0, i - reach) : i + reach + 1]) for i in range(len(series))]
 
 
 # ------------------------------------------------------------------------------------------------------------ the rules
@@ -130,7 +41,7 @@ def objection(record: Record) -> str | None:
     """Return why a record is left out, or None. Starts with `no effect`, `between` or `not visible`."""
     if record.oracle.examples < SMALLEST_ORACLE:
         return "not visible: to the oracle, which has too few examples"
-    return _RULES[record.cause](record) or _HARD_CASES.get(record.detail, _nothing)(record)
+    return _RULES[record.cause](record) or HARD_CASES.get(record.detail, _nothing)(record)
 
 
 def _nothing(record: Record) -> str | None:
@@ -355,51 +266,4 @@ _RULES: dict[str, Callable[[Record], str | None]] = {
     "overfit": _overfit,
     "diverged": _diverged,
     "unsettled": _unsettled,
-}
-
-
-# ----------------------------------------------------------------------------------------------------- the hard cases
-def _late_drop(record: Record) -> str | None:
-    loss = Course(record.oracle).loss
-    before = median(loss[len(loss) // 3 : max(len(loss) // 3 + 1, int(0.55 * len(loss)))])
-    return None if before >= 1.08 * loss[-1] else "no effect: the loss did not fall at the drop of the rate"
-
-
-def _bump(record: Record) -> str | None:
-    oracle = record.oracle
-    early = max(oracle.loss[: max(1, len(oracle.loss) // 4)])
-    return None if early >= 1.15 * oracle.base_loss else "no effect: no bump at the beginning"
-
-
-def _double_descent(record: Record) -> str | None:
-    loss = Course(record.oracle).loss
-    found = any(
-        max(loss[at:]) >= 1.08 * min(loss[: at + 1]) and min(loss[: at + 1]) >= loss[-1]
-        for at in range(len(loss) - 1)
-        if loss[at] == min(loss[: at + 1])
-    )
-    return None if found else "no effect: the loss did not rise and fall again below"
-
-
-def _constant_gap(record: Record) -> str | None:
-    course = Course(record.oracle)
-    ratio = course.loss[-1] / max(course.train_loss[-1], 1e-9)
-    return None if ratio >= 1.2 else "no effect: there is no gap"
-
-
-def _noisy(record: Record) -> str | None:
-    shown = [each.valid_loss for each in record.curve.points if each.valid_loss is not None]
-    tail = shown[len(shown) // 2 :]
-    if len(tail) < 2:
-        return "not visible: no validation loss"
-    jump = median(abs(one - other) for one, other in pairwise(tail))
-    return None if jump >= NOISY * median(tail) else "no effect: the validation loss is smooth"
-
-
-_HARD_CASES: dict[str, Callable[[Record], str | None]] = {
-    "late drop of the rate": _late_drop,
-    "bump at the beginning": _bump,
-    "double descent": _double_descent,
-    "constant gap": _constant_gap,
-    "noisy but flat": _noisy,
 }
