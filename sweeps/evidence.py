@@ -18,6 +18,9 @@ from sweeps.curve import CurvePoint, LearningCurve, Series
 SIGNIFICANT = 2.0
 """Standard errors that a difference must exceed to count: about 95 % of chance differences stay within."""
 
+RESOLUTION = 0.1
+"""A validation set whose error band is wider than ten points cannot tell that nothing was learnt."""
+
 ASSUMED_EXAMPLES = 200
 """Evaluated examples where nobody says how many: few enough that a doubtful difference is not made much of."""
 
@@ -201,6 +204,16 @@ class Evidence:
         return max(loss.values) if base is None else min(base, max(loss.values))
 
     @property
+    def rise_scale(self) -> float:
+        """What a rise must be a share of to matter: the mean of the lowest loss and `scale`, in the logarithm.
+
+        A share of the lowest one alone makes much of a loss near 0 that doubles; a share of the first one alone makes
+        nothing of what happens below a first loss that was far above that of a model that only knows the labels.
+        """
+        low = min(self.valid_loss.values) if self.valid_loss is not None else 0.0
+        return math.sqrt(low * self.scale) if min(low, self.scale) > 0 else self.scale
+
+    @property
     def gained(self) -> float:
         """What training took off the validation loss; 0 where the base model's is not known, or no measure of anything.
 
@@ -239,6 +252,24 @@ class Evidence:
             return False
         before = metric.at(since) if since > 0 else self.baseline.valid_metric
         return before is not None and metric.last - before > self.valid_noise(before)
+
+    @property
+    def nothing_left(self) -> bool:
+        """Whether the validation metric ended at its best, and that is all right but for what chance explains."""
+        metric = self.valid_metric
+        if metric is None or metric.last < max(metric.values):
+            return False
+        noise = self.valid_noise(metric.last)
+        return noise <= RESOLUTION and 1 - metric.last <= noise
+
+    @property
+    def never_knew(self) -> bool:
+        """Whether the validation metric never was clearly above that of a model that has learnt nothing."""
+        metric, reference = self.valid_metric, self.reference
+        if metric is None or reference is None:
+            return False
+        noise = self.valid_noise(reference[0])
+        return noise <= RESOLUTION and max(metric.values) - reference[0] <= noise
 
     # ------------------------------------------------------------------------------- what the training loop reported
     @cached_property

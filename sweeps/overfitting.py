@@ -10,9 +10,9 @@ from sweeps.evidence import Evidence, examples
 from sweeps.record import FitVerdict
 from sweeps.wording import number, overfit, times, unsettled
 
-RISE, RISE_OF_SCALE = 0.10, 0.06
-"""A validation loss that ends less than 10 % above its minimum, or by less than 6 % of what a model has that knows
-nothing, is level."""
+RISE, RISE_OF_SCALE = 0.10, 0.10
+"""A validation loss that ends less than 10 % above its minimum, or by less than 10 % of what lies midway between that
+and the loss of a model that knows nothing, is level."""
 
 DOUBTFUL_RISE = 0.09
 """A rise that chance may explain leaves it open whether the run over-fitted, if it is as large as that."""
@@ -33,21 +33,23 @@ def loss_rises(seen: Evidence, advice: Advice) -> FitVerdict | None:
     if rise is None:
         return None
     level, noise = RISE * abs(rise.low), seen.rise_noise(rise.low, rise.height)
-    by_metric = seen.curve.best_by == "metric" and seen.metric_gained(rise.onset)
+    by_metric = seen.curve.best_by == "metric" and (seen.metric_gained(rise.onset) or seen.nothing_left)
     if by_metric or rise.height <= DOUBTFUL_RISE * abs(rise.low):
         return None
     rose = (
         f"validation loss rose from {number(rise.low)} (epoch {number(rise.onset)}) to {number(rise.last)} "
         f"(epoch {number(seen.last_epoch)})"
     )
+    went_on = _training_went_on(seen, rise.onset)
+    if went_on is None and seen.never_knew:
+        return None
     if rise.height <= noise:
         if (apart := gap_widens(seen, advice) or _far_apart(seen, advice)) is not None:
             return apart
         few = f"which {examples(seen.curve.valid_examples)} validation examples cannot tell from chance"
         return unsettled(f"{rose}, {few}", by=1.0)
-    if rise.height <= max(level, RISE_OF_SCALE * seen.scale):
+    if rise.height <= max(level, RISE_OF_SCALE * seen.rise_scale):
         return None
-    went_on = _training_went_on(seen, rise.onset)
     if went_on is None:
         return unsettled(f"{rose}, and the training curve does not show why", by=1.0)
     return overfit(f"{rose} {went_on}", seen, advice, rise.onset, times(rise.height, max(noise, level)))

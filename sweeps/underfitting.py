@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sweeps.advice import Advice, Lost
 from sweeps.divergence import FAR_ABOVE
-from sweeps.evidence import Evidence, examples
+from sweeps.evidence import RESOLUTION, Evidence, examples
 from sweeps.overfitting import FITTED
 from sweeps.record import FitVerdict, VerdictKind
 from sweeps.wording import between, diverged, number, times, unsettled, worded
@@ -30,9 +30,6 @@ CEILING = 0.06
 
 LEARNT_LOSS = 0.07
 """Nothing is learnt by a run whose loss is within 7 % of the base model's."""
-
-RESOLUTION = 0.1
-"""A validation set whose error band is wider than ten points cannot tell that nothing was learnt."""
 
 
 def no_validation(seen: Evidence, advice: Advice) -> FitVerdict | None:
@@ -127,7 +124,7 @@ def _hardly_moved(seen: Evidence) -> str | None:
 
 def _underfit(evidence: str, seen: Evidence, advice: Advice, by: float) -> FitVerdict:
     going = _improvement(seen)
-    if going is None and (peak := seen.spike) is not None:
+    if (going is None or seen.never_knew) and (peak := seen.spike) is not None:
         rose = f"{peak.what} rose to {number(peak.high)} (epoch {number(peak.epoch)})"
         evidence = f"{rose}, the base model has {number(peak.base)}; {evidence}"
         return diverged(evidence, advice, 0.0, times(peak.high, FAR_ABOVE * peak.base))
