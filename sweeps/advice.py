@@ -20,6 +20,9 @@ EPOCHS = "n_epochs"
 
 Symptom = Literal["underfitting", "overfitting", "divergence"]
 
+Lost = Literal["slow", "collapsed", "unclear"]
+"""Why a run learnt nothing: by a rate far too small, by one far too large, or the curve does not tell which."""
+
 _STEP = {"raise": 1.5, "lower": 1 / 1.5}
 _RATE_STEP = {"raise": 2.0, "lower": 0.5}
 _LOST_RATE_STEP = {"raise": 4.0, "lower": 0.2}
@@ -127,24 +130,44 @@ class Advice:
             levers.append(replace(each, value=number, low=low, high=high))
         return replace(self, levers=tuple(levers))
 
-    def against(self, kind: VerdictKind, *, learns_nothing: bool = False, useful_epochs: float | None = None) -> str:
+    def against(self, kind: VerdictKind, *, lost: Lost | None = None, useful_epochs: float | None = None) -> str:
         """Return the two weightiest pieces of advice; "" where the verdict needs none.
 
-        A run that learns nothing is helped by its rate first; one that over-fits, where no lever is left, by data.
+        A run that learns nothing (`lost`) is helped by its rate first, and where the curve does not tell which way, by
+        an epoch that would; one that over-fits, where no lever is left, by data.
         """
         match kind:
             case VerdictKind.DIVERGED:
-                moves = [each.move("divergence", far=True) for each in self.levers]
-                return "; ".join(filter(None, moves)) or "lower the learning rate"
+                return self._lower_rate()
+            case VerdictKind.UNDERFIT if lost == "collapsed":
+                return self._lower_rate()
+            case VerdictKind.UNDERFIT if lost == "unclear":
+                return self._trial_epoch()
             case VerdictKind.UNDERFIT:
-                levers = sorted(self.levers, key=lambda each: learns_nothing and each.parameter not in RATES)
-                moves = [each.move("underfitting", far=learns_nothing) for each in levers]
+                levers = sorted(self.levers, key=lambda each: lost is not None and each.parameter not in RATES)
+                moves = [each.move("underfitting", far=lost is not None) for each in levers]
             case VerdictKind.OVERFIT:
                 moves = [each.move("overfitting", useful_epochs=useful_epochs) for each in self.levers]
                 moves = [*filter(None, moves)] or ["give more training examples"]
             case VerdictKind.HEALTHY | VerdictKind.UNSETTLED:
                 return ""
         return "; ".join([*filter(None, moves)][:_SHOWN])
+
+    def _lower_rate(self) -> str:
+        return "; ".join(self._rates("divergence")) or "lower the learning rate"
+
+    def _trial_epoch(self) -> str:
+        """One epoch with the larger rate is the cheaper test: where it is right, the losses move within a few steps."""
+        raised, lowered = self._rates("underfitting"), self._rates("divergence")
+        if not self.levers:
+            raised, lowered = ["raise the learning rate"], ["lower it"]
+        steps = [f"{raised[0]} for one epoch"] if raised else []
+        steps += [f"where the losses still do not move, {each}" if raised else each for each in lowered[:1]]
+        return "; ".join(steps)
+
+    def _rates(self, symptom: Symptom) -> list[str]:
+        moves = (each.move(symptom, far=True) for each in self.levers if each.parameter in RATES)
+        return [*filter(None, moves)]
 
 
 def advice_from(catalogue: Catalogue, scope: str, space: ResolvedSpace) -> Advice:

@@ -45,6 +45,32 @@ class CurvePoint:
         return tuple(each for each in every if each is not None)
 
 
+@dataclass(frozen=True)
+class Running:
+    """What the training loop reported on its way: the mean loss of its last batches, its gradient's norm, its rate."""
+
+    epoch: float
+    loss: float
+    grad_norm: float | None = None
+    rate: float | None = None
+
+
+FIRST, LAST = 10, 10
+"""Of a long run so many reports of its beginning and its end are kept."""
+
+
+def thinned(reports: Sequence[Measured]) -> tuple[Measured, ...]:
+    """Return the first and the last reports of a training loop, and the one with the highest loss.
+
+    What is kept of `(*thinned(reports), next)` is what is kept of all of them: it can be done report by report.
+    """
+    known = [each for each in reports if math.isfinite(each.values.get("batch_loss", math.nan))]
+    if len(known) <= FIRST + LAST + 1:
+        return tuple(known)
+    middle = known[FIRST:-LAST]
+    return (*known[:FIRST], max(middle, key=lambda each: each.values["batch_loss"]), *known[-LAST:])
+
+
 class ScoredObjective(Protocol):
     """One objective of a sweep, as its specification has it."""
 
@@ -62,6 +88,7 @@ class LearningCurve:
     `valid_examples` say how many examples the two sides were *evaluated* on. `chance` is the metric of a model that
     knows nothing but the labels' frequencies (the share of the commonest); without it, one of `classes`. `best_by`
     says which side decides about the epoch to keep. A run that found its own loss not finite has `ended` "diverged".
+    `running` is what the training loop reported between the evaluations, in order, where anything is known of it.
     """
 
     points: tuple[CurvePoint, ...]
@@ -73,6 +100,7 @@ class LearningCurve:
     chance: float | None = None
     best_by: Literal["metric", "loss"] = "metric"
     ended: Ended = "complete"
+    running: tuple[Running, ...] = ()
 
     @classmethod
     def from_measurements(
@@ -89,12 +117,12 @@ class LearningCurve:
     ) -> Self:
         """Build a curve from a run's measurements, in any order.
 
-        `metric` may carry a prefix (`valid_accuracy`); a loss is no metric. Of the training loop's own values (scope
-        `step`) only a loss that is not finite is taken.
+        `metric` may carry a prefix (`valid_accuracy`); a loss is no metric. The training loop's own values (scope
+        `step`) are kept apart; one that is not finite counts as a training loss.
         """
         name = (metric or "").removeprefix("valid_").removeprefix("train_")
         name = "" if name == "loss" else name
-        points = []
+        points, running = [], []
         for each in measured:
             values = each.values
             if each.scope == "evaluation":
@@ -103,6 +131,10 @@ class LearningCurve:
                 points.append(CurvePoint(each.epoch, each.step, *known))
             elif not math.isfinite(values.get("batch_loss", 0.0)):
                 points.append(CurvePoint(each.epoch, each.step, train_loss=values["batch_loss"]))
+            elif "batch_loss" in values:
+                running.append(
+                    Running(each.epoch, values["batch_loss"], values.get("grad_norm"), values.get("learning_rate"))
+                )
         baseline = next((each for each in points if each.step == 0), None)
         return cls(
             points=tuple(each for each in points if each.step != 0),
@@ -114,6 +146,7 @@ class LearningCurve:
             chance=chance,
             best_by=best_by,
             ended=ended,
+            running=tuple(sorted(running, key=lambda each: each.epoch)),
         )
 
     @classmethod
@@ -130,7 +163,7 @@ class LearningCurve:
         share = max(counts.values()) / sum(counts.values()) if any(counts.values()) else None
         labelled = metric is not None and metric.endswith(("accuracy", "macro_f1")) and "token" not in metric
         return cls.from_measurements(
-            trial.curve,
+            (*trial.curve, *trial.running),
             metric=metric,
             train_examples=min(Evaluation().train_examples, data.dataset.train.examples),
             valid_examples=data.dataset.valid.examples,

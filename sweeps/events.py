@@ -19,6 +19,7 @@ from backends.contract import (
     Started,
     Stopped,
 )
+from sweeps.curve import thinned
 from sweeps.record import Objective, StoppedBy, Trial, TrialState
 
 
@@ -56,7 +57,7 @@ def after(trial: Trial, event: Event, objectives: Sequence[Objective]) -> Trial:
 
 def _measured(trial: Trial, event: Measured, objectives: Sequence[Objective]) -> Trial:
     if event.scope == "step":
-        return trial
+        return replace(trial, running=thinned((*trial.running, event)))
     trial = replace(trial, curve=(*trial.curve, event))
     if event.step == 0:
         return trial

@@ -50,7 +50,8 @@ class FitVerdict:
 
     `evidence` is one sentence with the numbers, `advice` what to try next (may be empty), `onset_epoch` where
     over-fitting or divergence began, `keep_epoch` the epoch whose weights are best. `confidence` is in 0..1.
-    `improving`: validation was still getting better when training ended.
+    `improving`: validation was still getting better when training ended. `collapsed`: it learnt nothing, by the signs
+    because its learning rate was too large.
     """
 
     kind: VerdictKind
@@ -60,6 +61,7 @@ class FitVerdict:
     keep_epoch: float | None = None
     confidence: float = 1.0
     improving: bool = False
+    collapsed: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ class Bound:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial, as far as it is known. `curve` holds its evaluations in order, the base model's own score first.
+    """One trial, as far as it is known. `curve` holds its evaluations in order, the base model's own score first, and
+    `running` some of what its training loop reported between them.
 
     `hyperparameters` is the point that was asked for, `resolved` what the backend made of it; `values` are the
     objective values of the kept epoch, in the objectives' order; times are seconds since the Unix epoch. `repeat_of`
@@ -99,6 +102,7 @@ class Trial:
     handle: Handle | None = None
     resolved: Mapping[str, Scalar] = field(default_factory=dict)
     curve: tuple[Measured, ...] = ()
+    running: tuple[Measured, ...] = ()
     values: tuple[float, ...] | None = None
     best_epoch: float | None = None
     model: str | None = None
@@ -139,6 +143,7 @@ class Trial:
                 "state": TrialState(value["state"]),
                 "handle": Handle(**handle) if handle else None,
                 "curve": tuple(Measured(**each) for each in value["curve"]),
+                "running": tuple(Measured(**each) for each in value.get("running", ())),
                 "values": tuple(value["values"]) if value["values"] is not None else None,
                 "spend": Spend(**value["spend"]),
                 "at_most": Bound(most["tokens"], most["usd"]) if (most := value.get("at_most")) else None,

@@ -178,7 +178,7 @@ class Session:
             self._exhausted = asked is NoTrial.EXHAUSTED
             return asked
         # An adopted run tells its events from the beginning, so that what was recorded of it is built up again.
-        trial = replace(asked, curve=(), spend=Spend(), resolved={}, values=None, best_epoch=None)
+        trial = replace(asked, curve=(), running=(), spend=Spend(), resolved={}, values=None, best_epoch=None)
         self.study.record(trial)
         self._running[trial.number] = _Running(trial)
         return trial

@@ -127,9 +127,13 @@ class _View:
             )
 
     def rate(self) -> Iterator[Change]:
-        """Diverged: cut. Under-fitted at the top: raise. Over-fitted at the top and not below: lower."""
+        """Diverged or collapsed: cut. Under-fitted at the top: raise. Over-fitted at the top and not below: lower."""
         low, high = self._domain.low, self._domain.high
-        diverged = [(value, each) for value, each, verdict in self._judged if verdict.kind is VerdictKind.DIVERGED]
+        diverged = [
+            (value, each)
+            for value, each, verdict in self._judged
+            if verdict.kind is VerdictKind.DIVERGED or verdict.collapsed
+        ]
         if diverged:
             lowest = min(value for value, _ in diverged)
             above = [value for value, _, _ in self._judged if value >= lowest]
@@ -139,9 +143,12 @@ class _View:
                 top = max(top, self._lowest)
                 bottom = low if low < top else max(self._lowest, top / RATE_FACTOR**2)
                 if bottom < top < high:
-                    yield self._change(bottom, top, "diverged", [each for _, each in diverged])
+                    collapsed = any(verdict.collapsed for *_, verdict in self._judged)
+                    what = "diverged or collapsed" if collapsed else "diverged"
+                    yield self._change(bottom, top, what, [each for _, each in diverged])
         near = self._near_the_top()
-        under = [each for _, each, verdict in near if verdict.kind is VerdictKind.UNDERFIT]
+        slow = [entry for entry in near if entry[2].kind is VerdictKind.UNDERFIT and not entry[2].collapsed]
+        under = [each for _, each, _ in slow]
         more = min(self._highest, high * RATE_FACTOR)
         if _most(under, near) and more > high:
             probe = math.sqrt(high * more)

@@ -1,8 +1,10 @@
 """Make the learning curves: run every recipe, screen the runs by the oracle, share them out, write curves.jsonl.gz.
 
-    python -m benchmarks.fit.collect --work DIR [--share 0.1] [--families torch,sklearn,local] [--data SMS_SPAM_CSV]
+    python -m benchmarks.fit.collect --work DIR [--share 0.1] [--families torch,sklearn,local] [--generation 2]
 
-Candidates are kept in DIR by family, so that one family can be made anew, and screened anew without any run.
+Candidates are kept in DIR by family and generation. What is there is not run again, so that an interrupted collection
+goes on, and a finished one is only screened anew. A family whose recipes have changed needs its file deleted. Of the
+families and generations of which DIR has no file, the committed curves stay, screened anew.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import argparse
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,13 +27,14 @@ from benchmarks.fit.torch_runs import TorchLearner, TorchSettings
 from benchmarks.fit.tracing import Learner, curve_of, follow, oracle_of
 
 SUMMARY = CURVES.with_name("collected.json")
+SAVED_EVERY = 10
 RUNNING_SHARE = 5
 """Every fifth torch run shows the mean loss of its batches instead of a scored training sample."""
 
 
-def run(recipe: Recipe, sms: Path | None = None) -> Record | None:
+def run(recipe: Recipe) -> Record | None:
     """Train as the recipe says; None where the run broke down before its first evaluation."""
-    data = datasets.draw(recipe.dataset, recipe.seed, recipe.train, recipe.valid, sms=sms, **recipe.data)
+    data = datasets.draw(recipe.dataset, recipe.seed, recipe.train, recipe.valid, **recipe.data)
     learner: Learner
     if isinstance(recipe.settings, TorchSettings):
         learner = TorchLearner(data, recipe.settings, recipe.evaluations, recipe.seed)
@@ -58,12 +61,10 @@ def run(recipe: Recipe, sms: Path | None = None) -> Record | None:
     )
 
 
-def small(family: str, share: float, sms: Path | None, details: Sequence[str] | None) -> Iterable[Record]:
-    """Run the recipes of a family, of some details only where there are any."""
-    for recipe in recipes.recipes(share):
-        if details and recipe.detail not in details:
-            continue
-        if recipe.family == family and (record := run(recipe, sms)) is not None:
+def small(family: str, share: float, generation: int, known: Set[str]) -> Iterable[Record]:
+    """Run the recipes of a family and a generation but those that are known."""
+    for recipe in recipes.recipes(share, generation):
+        if recipe.family == family and recipe.id not in known and (record := run(recipe)) is not None:
             yield record
 
 
@@ -101,42 +102,46 @@ def screened(candidates: Sequence[Record]) -> tuple[list[Record], dict[str, obje
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--work", type=Path, required=True, help="directory for the candidates")
-    parser.add_argument("--families", default="torch,sklearn,local", help="which to run anew; none: screen only")
-    parser.add_argument(
-        "--details",
-        type=lambda text: text.split(";"),
-        help="only these details (a;b) are run anew, the other candidates stay",
-    )
+    parser.add_argument("--families", default="torch,sklearn,local", help="which to run; none: screen only")
+    parser.add_argument("--generation", type=int, default=1, help="runs of another generation have other seeds")
     parser.add_argument("--share", type=float, help="an even share of the runs, for trying out")
-    parser.add_argument(
-        "--data", type=Path, help="the SMS spam collection as CSV; without it that data set is left out"
-    )
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
     for family in filter(None, options.families.split(",")):
-        start = time.process_time()
-        path = options.work / f"{family}.jsonl.gz"
-        kept = [each for each in _candidates(path) if options.details and each.detail not in options.details]
-        made = list(_family(family, options))
-        records.write([*kept, *made], path)
-        print(f"{family}: {len(made)} candidates, {time.process_time() - start:.0f} CPU seconds", flush=True)
-    candidates = [each for family in records.FAMILIES for each in _candidates(options.work / f"{family}.jsonl.gz")]
-    kept, summary = screened(candidates)
+        start, path = time.process_time(), options.work / f"{family}-{options.generation}.jsonl.gz"
+        found = _candidates(path)
+        before = len(found)
+        for record in _family(family, options, {each.id for each in found}):
+            found.append(record)
+            if len(found) % SAVED_EVERY == 0:
+                records.write(found, path)
+        records.write(found, path)
+        took = time.process_time() - start
+        print(
+            f"{family}: {len(found)} candidates, {len(found) - before} of them new, {took:.0f} CPU seconds", flush=True
+        )
+    kept, summary = screened(_with_committed(options.work))
     records.write(kept)
     SUMMARY.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(summary, indent=1))
     print(f"{len(kept)} records, {CURVES.stat().st_size / 2**20:.2f} MiB")
 
 
-def _family(family: str, options: argparse.Namespace) -> Iterable[Record]:
+def _family(family: str, options: argparse.Namespace, known: Set[str]) -> Iterable[Record]:
     if family == "local":
         from benchmarks.fit import local_runs
 
-        return local_runs.all_runs(options.share or 1.0, options.work)
+        return local_runs.all_runs(options.share or 1.0, options.generation, options.work, known)
     import torch
 
     torch.set_num_threads(1)
-    return small(family, options.share or recipes.SHARE, options.data, options.details)
+    return small(family, options.share or recipes.SHARE, options.generation, known)
+
+
+def _with_committed(work: Path) -> list[Record]:
+    found = [each for path in sorted(work.glob("*-*.jsonl.gz")) for each in _candidates(path)]
+    made = {(each.family, each.generation) for each in found}
+    return found + [each for each in _candidates(CURVES) if (each.family, each.generation) not in made]
 
 
 def _candidates(path: Path) -> list[Record]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,7 +84,7 @@ _REGRESSION: dict[str, Callable[[int, int], tuple[Array, Array]]] = {
     "diabetes": _loaded(sk.load_diabetes),
     "linear": _made(sk.make_regression, n_features=15, n_informative=6, noise=30.0),
 }
-TEXTS = ("nli-words", "sms")
+TEXTS = ("nli-words",)
 REGRESSIONS = tuple(_REGRESSION)
 
 
@@ -99,7 +97,6 @@ def draw(
     noise: float = 0.0,
     later_noise: float = 0.0,
     random_labels: bool = False,
-    sms: Path | None = None,
 ) -> Data:
     """Draw examples of a data set, standardised by the training part.
 
@@ -108,7 +105,7 @@ def draw(
     """
     rng = np.random.default_rng([seed, 17])
     if name in TEXTS:
-        x, y = _texts(name, train + valid + ORACLE, seed, sms)
+        x, y = _texts(train + valid + ORACLE, seed)
     else:
         x, y = {**_CLASSIFICATION, **_REGRESSION}[name](train + valid + ORACLE, seed)
     order = rng.permutation(len(y))
@@ -132,18 +129,10 @@ def draw(
     return Data(name, *(Part(x[each], y[each]) for each in cuts), classes)
 
 
-def _texts(name: str, examples: int, seed: int, sms: Path | None) -> tuple[Array, Array]:
+def _texts(examples: int, seed: int) -> tuple[Array, Array]:
     """Return texts as numbers of words, (N, TOKENS), by how common they are; 0 where there is none."""
-    if name == "sms":
-        if sms is None:
-            raise ValueError("the data set sms needs its file: --data")
-        with sms.open(encoding="latin-1") as stream:
-            rows = [(row[1], row[0] == "spam") for row in csv.reader(stream) if len(row) > 1][1:]
-    else:
-        told = [each for each in generate("train", round(1.5 * examples), seed) if each["label"] != "neutral"]
-        rows = [
-            (f"{each['premise']} | {each['hypothesis']}", each["label"] == "entailment") for each in told[:examples]
-        ]
+    told = [each for each in generate("train", round(1.5 * examples), seed) if each["label"] != "neutral"]
+    rows = [(f"{each['premise']} | {each['hypothesis']}", each["label"] == "entailment") for each in told[:examples]]
     split = [[each.strip(".,!?") for each in text.lower().split()] for text, _ in rows]
     words, counts = np.unique([each for text in split for each in text], return_counts=True)
     common = {

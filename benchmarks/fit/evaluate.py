@@ -21,12 +21,22 @@ from benchmarks.fit import metrics, records, rules, tables
 from benchmarks.fit.records import CAUSES, Record
 from benchmarks.fit.rendering import rendered
 from benchmarks.measure import machine
+from search_spaces.catalogue import Catalogue
 from sweeps.advice import Advice
 from sweeps.curve import LearningCurve
 from sweeps.fit import judge
 
 RESULTS = Path(__file__).resolve().parent / "results.json"
 PUBLISHED_OVERFIT_F1 = 0.91
+
+RATE = "learning_rate_multiplier"
+RIGHT_WAY = {
+    "raise": ("rate far too small",),
+    "lower": ("collapsed at once", "rate far too large", "blown up on the way"),
+}
+"""Which way the rate is to be moved, by how the runs were built."""
+
+ADVICE = Advice.of(each for name in ("n_epochs", RATE) if (each := Catalogue.load().get(name, "local")) is not None)
 
 Classify = Callable[[LearningCurve], str]
 MEASURES = {"macro_f1": metrics.macro_f1, "accuracy": metrics.accuracy} | {
@@ -37,6 +47,23 @@ MEASURES = {"macro_f1": metrics.macro_f1, "accuracy": metrics.accuracy} | {
 def judged(curve: LearningCurve) -> str:
     """Return the kind of the judge's verdict."""
     return judge(curve, Advice()).kind.value
+
+
+def told_of_rate(curve: LearningCurve) -> str:
+    """Return what the judge's advice says of the learning rate: raise, lower, try both, or nothing."""
+    said = judge(curve, ADVICE).advice
+    ways = [way for way in ("raise", "lower") if f"{way} {RATE}" in said]
+    return {0: "nothing", 1: ways[0] if ways else "", 2: "try both"}[len(ways)]
+
+
+def advised(curves: Sequence[Record]) -> dict[str, dict[str, int]]:
+    """Return how often each thing was said of the rate, where it is known by construction which way is right."""
+    found = {}
+    for right, details in RIGHT_WAY.items():
+        for detail in details:
+            told = Counter(told_of_rate(each.curve) for each in curves if each.detail == detail)
+            found[f"{detail}: {right}"] = {way: told[way] for way in ("raise", "lower", "try both", "nothing")}
+    return found
 
 
 def overfit_then_macro(matrix: metrics.Matrix) -> float:
@@ -105,6 +132,7 @@ def measured(curves: Sequence[Record], with_report: bool) -> dict[str, Any]:
         "curves": counts(curves),
         "parts": {
             part: {
+                "advice": advised(some),
                 "ways": {name: scored(some, classify) for name, classify in ways.items()},
                 "groups": {
                     group: {name: scored(these, ways[name]) for name in ("judge", best_rule(chosen, parts["tune"]))}

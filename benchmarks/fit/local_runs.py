@@ -10,7 +10,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,10 +23,10 @@ from backends.local.encoding import CausalData
 from backends.local.options import LocalOptions
 from backends.local.resolution import resolve
 from backends.local.workbench import BENCH
-from benchmarks.fit.records import Record
+from benchmarks.fit.records import APART, Record
 from benchmarks.fit.showing import shown
 from benchmarks.fit.tracing import Scores, State, Trace, oracle_of
-from sweeps.curve import LearningCurve
+from sweeps.curve import LearningCurve, thinned
 from sweeps.data.nli import LABELS, generate
 
 ORACLE = 600
@@ -72,14 +72,15 @@ def _drawn(cause: str, detail: str, rng: random.Random) -> dict[str, Any]:  # on
         return float(low * (high / low) ** rng.random())
 
     plain = {
-        "epochs": rng.choice([3, 3, 4]), "train": round(log(600, 1000)), "rate": log(1e-3, 2e-3),
+        "epochs": rng.choice([3, 3, 4]), "train": round(log(500, 800)), "rate": log(1e-3, 2e-3),
         "batch": 8, "valid": rng.choice([50, 100, 100, 200]),
         "schedule": "linear", "warmup": rng.choice([0.0, 0.1]), "later": 2,
         "per_epoch": rng.choice([1, 1, 2]),
     }  # fmt: skip
     few = {
-        "epochs": rng.choice([4, 5, 6]), "train": round(log(60, 160)), "rate": log(1e-3, 3e-3), "batch": 4, "later": 0,
-        "schedule": "constant", "noise": rng.choice([0.0, 0.2, 0.3]), "per_epoch": 1,
+        "train": round(log(70, 160)), "rate": log(6e-4, 1.2e-3), "later": 0,
+        "schedule": "constant", "noise": rng.choice([0.2, 0.3]), "per_epoch": 1,
+        **rng.choice([{"batch": 2, "epochs": 6}, {"batch": 4, "epochs": 10}, {"batch": 4, "epochs": 12}]),
     }  # fmt: skip
     short = {
         "epochs": 1, "per_epoch": rng.choice([2, 3, 4]), "train": round(log(150, 300)), "rate": log(3e-4, 1e-3),
@@ -94,7 +95,14 @@ def _drawn(cause: str, detail: str, rng: random.Random) -> dict[str, Any]:  # on
         "too few epochs": short,
         "random labels, not memorised": {"random_labels": True, "rate": log(5e-5, 3e-4), "train": 250, "later": 0},
         "too many epochs on few examples": few,
-        "random labels memorised": {**few, "random_labels": True, "noise": 0.0, "train": round(log(40, 100))},
+        "random labels memorised": {
+            **few, "random_labels": True, "noise": 0.0, "train": round(log(40, 90)), "batch": 4,
+            "epochs": rng.choice([10, 12]),
+        },
+        "collapsed at once": {
+            "rate": log(8e-3, 8e-2), "train": round(log(150, 250)), "later": 0, "schedule": "constant",
+            "batch": rng.choice([4, 8]), "per_epoch": rng.choice([1, 1, 2]),
+        },
         "stopped after it turned": {**few, "ended": "stopped"},
         "rate far too large": {
             "rate": log(0.4, 1.0), "train": 120, "later": 0, "schedule": "constant",
@@ -110,49 +118,57 @@ def _drawn(cause: str, detail: str, rng: random.Random) -> dict[str, Any]:  # on
         },
         "stopped while going": {**short, "ended": "stopped"},
         "within the noise of few examples": {
-            **few, "valid": rng.choice([8, 10, 12, 15, 20]), "train": round(log(100, 300)), "epochs": 4,
+            **few, "valid": rng.choice([8, 10, 12, 15, 20]), "train": round(log(100, 250)), "batch": 4,
+            "epochs": rng.choice([5, 6]), "rate": log(8e-4, 2e-3),
         },
     }  # fmt: skip
+    if detail == "too few epochs, rate brought down":
+        return {
+            **plain, "epochs": rng.choice([2, 3]), "per_epoch": 1, "train": round(log(300, 600)), "warmup": 0.0,
+            "rate": log(1e-4, 4e-4), "schedule": "linear", "later": 4,
+        }  # fmt: skip
     return {**plain, **changes[detail]}
 
 
 PLANS = (
-    ("healthy", "good settings", 22),
-    ("healthy", "few validation examples", 6),
+    ("healthy", "good settings", 16),
+    ("healthy", "few validation examples", 5),
     ("underfit", "rate far too small", 6),
     ("underfit", "too few epochs", 9),
     ("underfit", "random labels, not memorised", 4),
-    ("overfit", "too many epochs on few examples", 18),
+    ("underfit", "collapsed at once", 9),
+    ("overfit", "too many epochs on few examples", 14),
     ("overfit", "random labels memorised", 7),
     ("overfit", "stopped after it turned", 4),
-    ("diverged", "rate far too large", 8),
-    ("diverged", "blown up on the way", 10),
+    ("diverged", "rate far too large", 6),
+    ("diverged", "blown up on the way", 12),
     ("unsettled", "no validation", 2),
     ("unsettled", "one evaluation", 3),
-    ("unsettled", "stopped while going", 5),
-    ("unsettled", "within the noise of few examples", 10),
+    ("unsettled", "stopped while going", 6),
+    ("unsettled", "within the noise of few examples", 8),
+    ("underfit", "too few epochs, rate brought down", 6),
 )
 """Cause, detail, candidates."""
 
 
-def recipes(share: float = 1.0) -> Iterator[LocalRecipe]:
-    """Yield all runs, or an even share of them, in a fixed order."""
-    number = 0
+def recipes(share: float = 1.0, generation: int = 1) -> Iterator[LocalRecipe]:
+    """Yield all runs of a generation, or an even share of them, in a fixed order."""
+    number, offset = 0, APART * (generation - 1)
     for cause, detail, wanted in PLANS:
         for nth in range(wanted):
             number += 1
             if int(number * share) > int((number - 1) * share):
-                yield LocalRecipe(
-                    number, cause, detail, **_drawn(cause, detail, random.Random(f"local {detail} {nth}"))
-                )
+                drawn = _drawn(cause, detail, random.Random(f"local {detail} {offset + nth}"))
+                yield LocalRecipe(offset + number, cause, detail, **drawn)
 
 
-def all_runs(share: float, work: Path) -> Iterator[Record]:
-    """Train every recipe. Data files are written into `work`."""
+def all_runs(share: float, generation: int, work: Path, known: Set[str]) -> Iterator[Record]:
+    """Train every recipe of a generation but those that are known. Data files are written into `work`."""
     BENCH.enter()
     try:
-        for recipe in recipes(share):
-            yield run(recipe, work)
+        for recipe in recipes(share, generation):
+            if recipe.id not in known:
+                yield run(recipe, work)
     finally:
         BENCH.leave()
 
@@ -161,7 +177,7 @@ def run(recipe: LocalRecipe, work: Path) -> Record:
     """Train as the recipe says."""
     measured, trace, chance = _followed(recipe, work)
     curve = LearningCurve.from_measurements(
-        measured,
+        _as_recorded(measured),
         metric="valid_accuracy",
         train_examples=min(TRAIN_SAMPLE, recipe.train),
         valid_examples=recipe.valid,
@@ -172,6 +188,12 @@ def run(recipe: LocalRecipe, work: Path) -> Record:
     curve = shown(curve, recipe.cause, recipe.detail, recipe.seed)
     settings = {k: v for k, v in asdict(recipe).items() if k not in {"number", "cause", "detail"}}
     return Record(recipe.id, "local", "builtin:nli", recipe.cause, recipe.detail, curve, oracle_of(trace), settings)
+
+
+def _as_recorded(measured: Sequence[Measured]) -> tuple[Measured, ...]:
+    """Return what a trial's record keeps of its measurements."""
+    evaluations = [each for each in measured if each.scope == "evaluation"]
+    return (*evaluations, *thinned([each for each in measured if each.scope == "step"]))
 
 
 def _followed(recipe: LocalRecipe, work: Path) -> tuple[list[Measured], Trace, float]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from benchmarks.fit.datasets import REGRESSIONS
+from benchmarks.fit.draws import Draws
+from benchmarks.fit.records import APART
 from benchmarks.fit.sklearn_runs import SklearnSettings
 from benchmarks.fit.torch_runs import TorchSettings
 
@@ -46,28 +47,6 @@ class Recipe:
     @property
     def id(self) -> str:
         return f"{self.family}-{self.number:04d}"
-
-
-class Draws:
-    """Random choices of one run; the same number gives the same ones."""
-
-    def __init__(self, family: str, detail: str, number: int, long: bool) -> None:
-        self.rng = random.Random(f"{family} {detail} {number} {long}")
-        self.long = long
-
-    def one(self, *values: Any) -> Any:
-        return self.rng.choice(values)
-
-    def size(self, low: float, high: float) -> int:
-        return round(self.log(low, high))
-
-    def log(self, low: float, high: float) -> float:
-        return float(low * (high / low) ** self.rng.random())
-
-    def evaluations(self) -> int:
-        if self.long:
-            return int(self.one(50, 60, 80, 100, 100, 150, 200, 300))
-        return int(self.one(2, 3, 3, 4, 4, 5, 5, 6))
 
 
 def torch_rate(optimizer: str) -> float:
@@ -306,9 +285,12 @@ SHARE = 0.7
 """The share of the candidates below that the committed curves were made of."""
 
 
-def recipes(share: float = SHARE) -> Iterator[Recipe]:
-    """Yield all runs of the small models, or an even share of them, in a fixed order."""
-    number = 0
+def recipes(share: float = SHARE, generation: int = 1) -> Iterator[Recipe]:
+    """Yield all runs of the small models, or an even share of them, in a fixed order.
+
+    Each generation draws the settings, the data and the seeds of the same cases anew; no two share an id.
+    """
+    number, offset = 0, APART * (generation - 1)
     for cause, detail, change, short, long in PLANS:
         for is_long, wanted in ((False, short), (True, long)):
             for family in ("torch", "sklearn"):
@@ -316,9 +298,9 @@ def recipes(share: float = SHARE) -> Iterator[Recipe]:
                     number += 1
                     if int(number * share) == int((number - 1) * share):
                         continue
-                    draws = Draws(family, detail, nth, is_long)
+                    draws = Draws(family, detail, offset + nth, is_long)
                     make = _torch if family == "torch" else _sklearn
-                    if (found := make(number, cause, detail, draws, change(draws))) is not None:
+                    if (found := make(offset + number, cause, detail, draws, change(draws))) is not None:
                         yield found
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from sweeps.curve import CurvePoint, LearningCurve
+from sweeps.curve import CurvePoint, LearningCurve, Running
 
 CURVES = Path(__file__).resolve().parent / "curves.jsonl.gz"
 CAUSES = ("healthy", "underfit", "overfit", "diverged", "unsettled")
 FAMILIES = ("local", "torch", "sklearn")
+
+APART = 10_000
+"""By how much the numbers of runs, and so their ids and seeds, differ from one generation of runs to the next."""
 
 LONG_FROM = 50
 """A curve of so many evaluations is a long one."""
@@ -72,20 +73,21 @@ class Record:
         return len(self.curve.points) >= LONG_FROM
 
     @property
-    def stratum(self) -> tuple[str, str, str]:
-        """What is shared out evenly between the two splits."""
-        return self.family, self.cause, self.detail
+    def generation(self) -> int:
+        """Which generation of runs it is of; the ids of two generations are `APART`."""
+        return int(self.id.rpartition("-")[2]) // APART + 1
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values with four significant digits; `from_json` inverts it but for those."""
         curve = {each.name: getattr(self.curve, each.name) for each in dataclasses.fields(self.curve)}
-        points, baseline = curve.pop("points"), curve.pop("baseline")
+        points, baseline, running = curve.pop("points"), curve.pop("baseline"), curve.pop("running")
         value = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         value |= {"settings": dict(self.settings), "oracle": dataclasses.asdict(self.oracle)}
         value["curve"] = {
             **curve,
             "points": {name: [getattr(each, name) for each in points] for name in _COLUMNS},
             "baseline": baseline and dataclasses.asdict(baseline),
+            **({"running": [dataclasses.astuple(each) for each in running]} if running else {}),
         }
         return dict(_rounded(value))
 
@@ -96,6 +98,7 @@ class Record:
         columns = curve.pop("points")
         points = tuple(CurvePoint(*row) for row in zip(*(columns[name] for name in _COLUMNS), strict=True))
         baseline = curve.pop("baseline")
+        curve["running"] = tuple(Running(*each) for each in curve.get("running", ()))
         return cls(
             **{
                 **value,
@@ -116,25 +119,10 @@ def _rounded(value: Any) -> Any:
 
 
 def shared_out(records: Iterable[Record]) -> list[Record]:
-    """Return the records with their splits: of each stratum one half is for tuning, by a fixed hash of the ids.
-
-    An odd one goes by its own hash, so that small strata do not all favour the same side.
-    """
-    strata: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
-    for each in records:
-        strata[each.stratum].append(each)
-    found = []
-    for stratum in sorted(strata):
-        ordered = sorted(strata[stratum], key=lambda each: _hash(each.id))
-        first = int(_hash("".join(stratum)), 16) % 2
-        for place, each in enumerate(ordered):
-            split: Split = "tune" if (place + first) % 2 == 0 else "report"
-            found.append(dataclasses.replace(each, split=split))
-    return sorted(found, key=lambda each: each.id)
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(f"fit {text}".encode()).hexdigest()
+    """Return the records with their splits: the last generation of runs is for reporting, all before it for tuning."""
+    found = sorted(records, key=lambda each: each.id)
+    last = max((each.generation for each in found), default=1)
+    return [dataclasses.replace(each, split="report" if each.generation == last > 1 else "tune") for each in found]
 
 
 def write(records: Sequence[Record], path: Path = CURVES) -> None:

@@ -10,121 +10,38 @@ is nothing, whatever the loss at hand. Metrics are accuracies, compared in point
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from statistics import median
 
+from benchmarks.fit.course import LEVEL_METRIC, SURE, Course
+from benchmarks.fit.hard_cases import HARD_CASES
 from benchmarks.fit.records import Oracle, Record
 from benchmarks.fit.tracing import last_stretch
 from sweeps.curve import LearningCurve
 
 # Over-fitting: the held-out loss ends this much above its minimum, or the metrics' gap has grown so much.
 RISE, RISE_OF_PRIOR, GAP = 0.15, 0.06, 0.10
-# None of it: at most so much.
-LEVEL, LEVEL_OF_PRIOR, LEVEL_GAP, LEVEL_METRIC = 0.03, 0.01, 0.05, 0.015
-# More training helps: a continuation is better by so much. It does not: by no more than so much.
-BETTER, BETTER_METRIC = 0.15, 0.04
-SAME, SAME_OF_PRIOR, SAME_METRIC = 0.05, 0.02, 0.02
-# Going: the last quarter made so much of the whole improvement, or so much of the loss at its end.
-GOING_SHARE, GOING = 0.08, 0.05
+# None of it: at most so much (and LEVEL_METRIC of the metric).
+LEVEL, LEVEL_OF_PRIOR, LEVEL_GAP = 0.03, 0.01, 0.05
 # Learnt: better than nothing by so much. Nothing learnt: by no more than so much.
 LEARNT, LEARNT_LOSS = 0.10, 0.20
 NOTHING, NOTHING_LOSS = 0.03, 0.03
 # Diverged: a loss so many times that of before, or of the constant prediction after it was lower; or a training loss
 # that gave back such a share of what it had gained.
-FAR_ABOVE, GIVEN_BACK, GAINED = 1.5, 0.6, 0.15
-SURE = 4.0
-"""Standard errors of the oracle by which an effect must be beyond doubt."""
+FAR_ABOVE, NEAR_FAR, GIVEN_BACK, GAINED = 1.5, 1.2, 0.6, 0.15
+SMALLEST_ORACLE = 100
+COLLAPSED = "collapsed at once"
 VISIBLE = 3.0
 """Standard errors of the validation set by which an effect must stand out for anyone to see it."""
-
-
-class Course:
-    """An oracle's series, their ends taken as a median where there are enough evaluations for one."""
-
-    def __init__(self, oracle: Oracle) -> None:
-        self.oracle, self.n = oracle, len(oracle.loss)
-        self.loss, self.train_loss = _smooth(oracle.loss), _smooth(oracle.train_loss)
-        self.metric = _smooth(oracle.metric) if oracle.metric else None
-        self.train_metric = _smooth(oracle.train_metric) if oracle.train_metric else None
-        self.prior = oracle.prior_loss
-        self.lowest_at = min(range(self.n), key=self.loss.__getitem__)
-        self.lowest, self.base_is_lowest = self.loss[self.lowest_at], oracle.base_loss < self.loss[self.lowest_at]
-        if self.base_is_lowest:
-            self.lowest = oracle.base_loss
-        self.rise = self.loss[-1] - self.lowest
-        self.rise_error = oracle.spread_rise / math.sqrt(oracle.examples)
-
-    @property
-    def onset(self) -> int:
-        """The evaluation at which the held-out metric had come to its best, but for one point."""
-        series = self.metric or self.loss
-        return next(i for i, each in enumerate(series) if each >= max(series) - 0.01)
-
-    @property
-    def gap_growth(self) -> float:
-        """How much further the training metric rose than the held-out one, since the held-out one had its best."""
-        if self.metric is None or self.train_metric is None:
-            return 0.0
-        at = self.onset
-        return (self.train_metric[-1] - self.train_metric[at]) - (self.metric[-1] - self.metric[at])
-
-    def metric_error(self, examples: int | None = None) -> float:
-        """The standard error of the final metric on so many examples, the oracle's by default."""
-        share = self.metric[-1] if self.metric else 0.5
-        return math.sqrt(max(share * (1 - share), 0.01) / (examples or self.oracle.examples))
-
-    def reference(self, chance: float | None) -> float:
-        """The metric of a model that has learnt nothing."""
-        return max(chance or 0.0, self.oracle.base_metric or 0.0)
-
-    @property
-    def last_fall(self) -> float:
-        """How much the held-out loss fell over the last quarter."""
-        return self.loss[last_stretch(self.n)] - self.loss[-1]
-
-    @property
-    def going(self) -> bool:
-        """Whether the held-out loss was still clearly falling when the curve ended."""
-        start = min(self.oracle.base_loss, max(self.prior, self.loss[0]))
-        whole = start - self.loss[-1]
-        fall = self.last_fall
-        error = self.oracle.spread_last / math.sqrt(self.oracle.examples)
-        return fall > SURE * error and fall > 0 and (fall >= GOING * self.loss[-1] or fall >= GOING_SHARE * whole)
-
-    @property
-    def later_is_better(self) -> bool:
-        """Whether the continuation got clearly better."""
-        if not self.oracle.later_loss:
-            return False
-        by_loss = min(self.oracle.later_loss) <= (1 - BETTER) * self.loss[-1]
-        by_loss = by_loss and self.loss[-1] - min(self.oracle.later_loss) > 2 * SAME_OF_PRIOR * self.prior
-        if self.metric is None or not self.oracle.later_metric:
-            return by_loss
-        gain = max(self.oracle.later_metric) - self.metric[-1]
-        return gain >= BETTER_METRIC + 2 * self.metric_error() or (by_loss and gain > -LEVEL_METRIC)
-
-    @property
-    def later_is_same(self) -> bool:
-        """Whether the continuation got no better worth the name."""
-        if not self.oracle.later_loss:
-            return False
-        if self.loss[-1] - min(self.oracle.later_loss) > max(SAME * self.loss[-1], SAME_OF_PRIOR * self.prior):
-            return False
-        later = sorted(self.oracle.later_metric or (), reverse=True)[:3]
-        return self.metric is None or not later or median(later) - self.metric[-1] <= SAME_METRIC
-
-
-def _smooth(series: Sequence[float]) -> list[float]:
-    reach = len(series) // 30
-    return [median(series[max(0, i - reach) : i + reach + 1]) for i in range(len(series))]
 
 
 # ------------------------------------------------------------------------------------------------------------ the rules
 def objection(record: Record) -> str | None:
     """Return why a record is left out, or None. Starts with `no effect`, `between` or `not visible`."""
-    return _RULES[record.cause](record) or _HARD_CASES.get(record.detail, _nothing)(record)
+    if record.oracle.examples < SMALLEST_ORACLE:
+        return "not visible: to the oracle, which has too few examples"
+    return _RULES[record.cause](record) or HARD_CASES.get(record.detail, _nothing)(record)
 
 
 def _nothing(record: Record) -> str | None:
@@ -152,6 +69,8 @@ def _healthy(record: Record) -> str | None:
         and course.metric[-1] - course.reference(record.curve.chance) < VISIBLE * (course.metric_error(valid))
     ):
         return "not visible: what it learnt is within the noise of the validation set"
+    if _within_noise(record, course) is None:
+        return "not visible: a rise is shown that so few validation examples cannot settle"
     return None
 
 
@@ -201,6 +120,8 @@ def _underfit(record: Record) -> str | None:
     if not _finite(record.oracle):
         return "no effect: not finite"
     course, curve = Course(record.oracle), record.curve
+    if record.detail == COLLAPSED:
+        return _collapsed(course, curve)
     if not _level(course) and course.rise > 0.05 * course.lowest:
         return "between: the held-out loss rises, or the gap grows"
     shown, valid = _shown(curve), curve.valid_examples or 200
@@ -218,6 +139,24 @@ def _underfit(record: Record) -> str | None:
     knows_metric = "valid_metric" in shown and (curve.baseline or curve.chance or curve.classes)
     knows_loss = "valid_loss" in shown and curve.baseline is not None and course.metric is None
     if not knows_metric and not (knows_loss or ("valid_loss" in shown and curve.baseline is not None)):
+        return "not visible: nothing to compare with"
+    return None
+
+
+def _collapsed(course: Course, curve: LearningCurve) -> str | None:
+    """A rate far too large, whose run never learnt anything: at no evaluation, and its loss has come to rest.
+
+    Its loss may wander about that of the best constant prediction. One that learnt first has diverged, if anything; one
+    whose loss was far up on the way is between the two.
+    """
+    assert course.metric is not None
+    floor = course.reference(curve.chance)
+    if max(course.oracle.metric or [1.0]) - floor > LEARNT or not _learnt_nothing(course, curve):
+        return "between: it learnt something"
+    peak = max((each.loss for each in curve.running), default=0.0)
+    if peak >= NEAR_FAR * course.oracle.base_train_loss or course.loss[-1] > FAR_ABOVE * course.prior:
+        return "between: the loss was, or is, far up"
+    if "valid_metric" not in _shown(curve) or curve.baseline is None:
         return "not visible: nothing to compare with"
     return None
 
@@ -244,6 +183,8 @@ def _diverged(record: Record) -> str | None:
     gained = min(base, course.train_loss[0]) - low if course.train_loss[0] > low else base - low
     back = gained >= GAINED * base and end - low >= GIVEN_BACK * gained
     if not far and not back and not worse:
+        if _lost_again(course, curve) or _blew_up_on_the_way(course, curve):
+            return None
         return "no effect: the training loss is neither far above its start nor has it given back what it gained"
     if course.metric is not None and course.metric[-1] > course.reference(curve.chance) + LEARNT:
         return "between: the loss is far up, the metric is not down"
@@ -252,6 +193,29 @@ def _diverged(record: Record) -> str | None:
     if not visible_far and not (visible_back and end > (1 + RISE) * low):
         return "not visible: neither where it began nor how it rose is shown"
     return None
+
+
+def _lost_again(course: Course, curve: LearningCurve) -> bool:
+    """Whether the metric had clearly learnt, in training and held out, and ended knowing nothing, for all to see.
+
+    The training loss must have risen along with it; that it did not give back what it had gained since the base model
+    is no matter where the base model's loss is far above that of a model that only knows the labels.
+    """
+    if course.metric is None or course.train_metric is None or not {"train_loss", "valid_metric"} <= _shown(curve):
+        return False
+    floor = course.reference(curve.chance)
+    best, best_train = max(course.metric) - floor, max(course.train_metric) - floor
+    ended = max(course.metric[-1], course.train_metric[-1]) - floor
+    seen = best > VISIBLE * course.metric_error(curve.valid_examples or 200)
+    rose = course.train_loss[-1] >= (1 + GAINED) * min(course.train_loss)
+    return min(best, best_train) >= LEARNT and ended <= (1 - GIVEN_BACK) * min(best, best_train) and rose and seen
+
+
+def _blew_up_on_the_way(course: Course, curve: LearningCurve) -> bool:
+    """Whether the training loop itself saw a loss far above the base model's, and the run ended knowing nothing."""
+    peak = max((each.loss for each in curve.running), default=0.0)
+    known = curve.baseline is not None and "valid_metric" in _shown(curve)
+    return known and peak >= FAR_ABOVE * course.oracle.base_train_loss and _learnt_nothing(course, curve)
 
 
 def _unsettled(record: Record) -> str | None:
@@ -267,7 +231,7 @@ def _unsettled(record: Record) -> str | None:
             if course is None or rose or not (course.going and course.later_is_better):
                 return "no effect: it was not going, or more training does not help"
             return None
-        case "within the noise of few examples":
+        case "within the noise of few examples" | "few examples, about to turn":
             return "no effect: not finite" if course is None else _within_noise(record, course)
     raise ValueError(f"no rule for {record.detail}")
 
@@ -302,51 +266,4 @@ _RULES: dict[str, Callable[[Record], str | None]] = {
     "overfit": _overfit,
     "diverged": _diverged,
     "unsettled": _unsettled,
-}
-
-
-# ----------------------------------------------------------------------------------------------------- the hard cases
-def _late_drop(record: Record) -> str | None:
-    loss = Course(record.oracle).loss
-    before = median(loss[len(loss) // 3 : max(len(loss) // 3 + 1, int(0.55 * len(loss)))])
-    return None if before >= 1.08 * loss[-1] else "no effect: the loss did not fall at the drop of the rate"
-
-
-def _bump(record: Record) -> str | None:
-    oracle = record.oracle
-    early = max(oracle.loss[: max(1, len(oracle.loss) // 4)])
-    return None if early >= 1.15 * oracle.base_loss else "no effect: no bump at the beginning"
-
-
-def _double_descent(record: Record) -> str | None:
-    loss = Course(record.oracle).loss
-    found = any(
-        max(loss[at:]) >= 1.08 * min(loss[: at + 1]) and min(loss[: at + 1]) >= loss[-1]
-        for at in range(len(loss) - 1)
-        if loss[at] == min(loss[: at + 1])
-    )
-    return None if found else "no effect: the loss did not rise and fall again below"
-
-
-def _constant_gap(record: Record) -> str | None:
-    course = Course(record.oracle)
-    ratio = course.loss[-1] / max(course.train_loss[-1], 1e-9)
-    return None if ratio >= 1.2 else "no effect: there is no gap"
-
-
-def _noisy(record: Record) -> str | None:
-    shown = [each.valid_loss for each in record.curve.points if each.valid_loss is not None]
-    tail = shown[len(shown) // 2 :]
-    if len(tail) < 2:
-        return "not visible: no validation loss"
-    jump = median(abs(one - other) for one, other in itertools.pairwise(tail))
-    return None if jump >= 0.02 * median(tail) else "no effect: the validation loss is smooth"
-
-
-_HARD_CASES: dict[str, Callable[[Record], str | None]] = {
-    "late drop of the rate": _late_drop,
-    "bump at the beginning": _bump,
-    "double descent": _double_descent,
-    "constant gap": _constant_gap,
-    "noisy but flat": _noisy,
 }

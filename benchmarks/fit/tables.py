@@ -25,6 +25,8 @@ def results(result: Mapping[str, Any]) -> str:
             f"### The judge, by class (`{part}`)\n",
             _classes(found["ways"]["judge"]),
             _confusion(found["ways"]["judge"]["confusion"]),
+            f"### What is said of the learning rate, where it is known which way is right (`{part}`)\n",
+            _advice(found["advice"]),
             f"### By family and by length (`{part}`), macro-F1 and F1 of over-fitting\n",
             _groups(found["groups"]),
         ]
@@ -90,6 +92,11 @@ def _classes(scores: Mapping[str, Any]) -> str:
 def _confusion(matrix: Sequence[Sequence[int]]) -> str:
     rows = [(name, *map(str, row)) for name, row in zip(CAUSES, matrix, strict=True)]
     return _table(("true class, judged as", *CAUSES), rows)
+
+
+def _advice(advice: Mapping[str, Mapping[str, int]]) -> str:
+    rows = [(name, *map(str, told.values())) for name, told in advice.items()]
+    return _table(("runs: right", "raise it", "lower it", "try both", "nothing"), rows)
 
 
 def _groups(groups: Mapping[str, Mapping[str, Any]]) -> str:

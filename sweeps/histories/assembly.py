@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sweeps.curve import CurvePoint, LearningCurve
+from sweeps.curve import CurvePoint, LearningCurve, Running
 from sweeps.histories import names
 from sweeps.histories.axis import Stamp, place
 from sweeps.histories.names import BATCH, WHOLE, Meaning
@@ -24,10 +24,12 @@ ABOVE_ONE = 1.001
 
 @dataclass(frozen=True)
 class _Read:
-    """A row with its values by field of a curve's point."""
+    """A row with its values by field of a curve's point, and what the training loop reported beside its loss."""
 
     stamp: Stamp
     values: Mapping[str, float]
+    rate: float | None = None
+    grad_norm: float | None = None
 
 
 def assemble(table: Table, context: Context) -> NamedCurve:
@@ -60,6 +62,8 @@ def assemble(table: Table, context: Context) -> NamedCurve:
         notes.append(f"no validation values were found among: {', '.join(columns)}")
     used = {*chosen.values(), *(each for each in columns if _is_axis(each))}
     used |= {each for each in columns if meanings[each].known and meanings[each].measure in ("loss", metric)}
+    running = _running(known)
+    used |= {each for each in columns if running and names.plain(each) in names.RATE | names.GRADIENT}
     baseline = with_baseline(next((each for each in points if each.epoch == 0), None), context)
     curve = LearningCurve(
         points=tuple(each for each in points if each.epoch != 0),
@@ -70,6 +74,7 @@ def assemble(table: Table, context: Context) -> NamedCurve:
         classes=context.classes,
         best_by=best_by(metric, context),
         ended=table.ended,
+        running=running,
     )
     ignored = tuple(each for each in columns if each not in used)
     return NamedCurve(table.name, table.format, curve, placed.axis, tuple(notes), ignored, table.scope)
@@ -175,8 +180,31 @@ def _read(table: Table, meanings: Mapping[str, Meaning], chosen: Mapping[str, st
             if value is not None and not math.isfinite(value):
                 values.setdefault("train_loss", value)
         if values:
-            rows.append(_Read(_stamp(row, values, meanings, chosen), values))
+            stamp = _stamp(row, values, meanings, chosen)
+            rows.append(_Read(stamp, values, _reported(row, names.RATE), _reported(row, names.GRADIENT)))
     return rows
+
+
+def _reported(row: Row, accepted: Iterable[str]) -> float | None:
+    """Return what a training loop reported; None where it is no number: no verdict needs it."""
+    for column, cell in row.cells.items():
+        if names.plain(column) in accepted:
+            try:
+                value = number(cell)
+            except ValueError:
+                return None
+            return value if value is not None and math.isfinite(value) else None
+    return None
+
+
+def _running(rows: Iterable[tuple[float, _Read]]) -> tuple[Running, ...]:
+    """Return the training loop's reports, in order: rows with a training loss and the rate it was made with."""
+    found = [
+        Running(x, each.values["train_loss"], each.grad_norm, each.rate)
+        for x, each in rows
+        if each.rate is not None and math.isfinite(each.values.get("train_loss", math.nan))
+    ]
+    return tuple(sorted(found, key=lambda each: each.epoch))
 
 
 def _stamp(row: Row, values: Mapping[str, float], meanings: Mapping[str, Meaning], chosen: Mapping[str, str]) -> Stamp:

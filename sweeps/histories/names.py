@@ -49,6 +49,10 @@ EPOCH = frozenset({"epoch", "epochs"})
 STEP = frozenset({"step", "steps", "global_step", "step_number", "iteration", "iterations", "iter"})
 EXAMPLES = frozenset({"elapsed_examples"})
 
+RATE = frozenset({"learning_rate", "lr"})
+GRADIENT = frozenset({"grad_norm", "gradient_norm"})
+"""What training loops report beside their loss."""
+
 HOSTED = frozenset(
     {"full_valid_loss", "full_validation_loss", "full_valid_mean_token_accuracy", "valid_mean_token_accuracy"}
     | {"validation_mean_token_accuracy", "train_mean_token_accuracy", "elapsed_tokens", "training_token_accuracy"}

@@ -75,7 +75,7 @@ def _trials(
         ended = _ENDED.get(trial.state, "stopped")
         if trial.state is TrialState.STOPPED and NOT_FINITE in trial.reason:
             ended = "diverged"
-        curve = _curve(trial.curve, name, objective, context, ended)
+        curve = _curve((*trial.curve, *trial.running), name, objective, context, ended)
         curves.append(NamedCurve(f"{name}: trial {trial.number}", "trial", curve, scope=SCOPE))
     return tuple(curves)
 

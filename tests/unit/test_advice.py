@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces.catalogue import Catalogue
-from sweeps.advice import Advice
+from sweeps.advice import Advice, Lost
 from sweeps.record import VerdictKind
 
 pytestmark = pytest.mark.unit
@@ -34,8 +34,13 @@ def test_a_known_value_gets_a_next_one() -> None:
     assert advice.against(VerdictKind.UNDERFIT) == (
         "raise n_epochs from 3 to 5; raise learning_rate_multiplier from 0.06 to 0.12"
     )
-    assert advice.against(VerdictKind.UNDERFIT, learns_nothing=True) == (
+    assert advice.against(VerdictKind.UNDERFIT, lost="slow") == (
         "raise learning_rate_multiplier from 0.06 to 0.24; raise n_epochs from 3 to 5"
+    )
+    assert advice.against(VerdictKind.UNDERFIT, lost="collapsed") == "lower learning_rate_multiplier from 0.06 to 0.012"
+    assert advice.against(VerdictKind.UNDERFIT, lost="unclear") == (
+        "raise learning_rate_multiplier from 0.06 to 0.24 for one epoch; "
+        "where the losses still do not move, lower learning_rate_multiplier from 0.06 to 0.012"
     )
     assert advice.against(VerdictKind.DIVERGED) == "lower learning_rate_multiplier from 0.06 to 0.012"
 
@@ -65,7 +70,7 @@ def test_without_levers_a_diverged_run_is_still_helped() -> None:
     rate=st.floats(1e-6, 1e3),
     room=st.tuples(st.integers(1, 5), st.integers(6, 60)),
     rate_room=st.tuples(st.floats(1e-6, 1e-2), st.floats(0.1, 1e3)),
-    learns_nothing=st.booleans(),
+    lost=st.sampled_from([None, "slow", "collapsed", "unclear"]),
     useful=st.one_of(st.none(), st.floats(0, 60)),
 )
 def test_every_value_is_inside_what_the_backend_accepts(
@@ -74,12 +79,12 @@ def test_every_value_is_inside_what_the_backend_accepts(
     rate: float,
     room: tuple[int, int],
     rate_room: tuple[float, float],
-    learns_nothing: bool,
+    lost: Lost | None,
     useful: float | None,
 ) -> None:
     limits = {"n_epochs": room, RATE: rate_room}
     advice = ADVICE.at({"n_epochs": epochs, RATE: rate}, limits)
-    said = advice.against(kind, learns_nothing=learns_nothing, useful_epochs=useful)
+    said = advice.against(kind, lost=lost, useful_epochs=useful)
     for name, was, to in re.findall(r"(\w+) from (\S+) to ([^;\s]+)", said):
         low, high = limits[name]
         assert low * 0.995 <= float(to) <= high * 1.005  # written with three digits

@@ -27,7 +27,7 @@ FALLING = [1.0, 0.6, 0.4, 0.2, 0.1]
 
 
 def test_a_stop_after_the_turn_saves_the_rest_and_misses_nothing() -> None:
-    stopped, saved, missed = played(record(RISING, RISING, FALLING), by_patience(1))
+    stopped, saved, missed, _ = played(record(RISING, RISING, FALLING), by_patience(1))
     assert (stopped, missed) == (True, False)
     assert saved == pytest.approx(0.4)
     assert played(record(RISING, RISING, FALLING), by_verdict)[0]
@@ -35,13 +35,18 @@ def test_a_stop_after_the_turn_saves_the_rest_and_misses_nothing() -> None:
 
 def test_a_stop_before_a_second_fall_misses_the_better_state() -> None:
     humped = [1.0, 0.8, 0.9, 0.5, 0.4]
-    assert played(record(humped, humped, FALLING), by_patience(1)) == (True, pytest.approx(0.4), True)
-    assert played(record(humped, humped, FALLING), by_patience(3)) == (False, 0.0, False)
+    assert played(record(humped, humped, FALLING), by_patience(1)) == (True, pytest.approx(0.4), True, True)
+    assert played(record(humped, humped, FALLING), by_patience(3)) == (False, 0.0, False, False)
+
+
+def test_a_state_that_is_worse_than_no_training_is_missed_by_nobody() -> None:
+    fallen = [9e5, 8e5, 9e5, 9e3, 8e3]
+    assert played(record(fallen, fallen, FALLING), by_patience(1)) == (True, pytest.approx(0.4), False, True)
 
 
 def test_a_run_that_only_improves_is_never_stopped() -> None:
     for way in (by_verdict, by_patience(1)):
-        assert played(record(FALLING, FALLING, FALLING), way) == (False, 0.0, False)
+        assert played(record(FALLING, FALLING, FALLING), way) == (False, 0.0, False, False)
 
 
 def test_an_interval_holds_the_mean() -> None:

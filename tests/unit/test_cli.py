@@ -34,7 +34,9 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "pairs.yaml"
     path.write_text(FILE)
     (tmp_path / "overfit.csv").write_text(OVERFIT)
-    (tmp_path / "healthy.json").write_text('{"loss": [0.9, 0.6, 0.5], "val_loss": [0.92, 0.62, 0.61], "lr": [1, 1, 1]}')
+    (tmp_path / "healthy.json").write_text(
+        '{"loss": [0.9, 0.6, 0.5], "val_loss": [0.92, 0.62, 0.61], "beta": [1, 1, 1]}'
+    )
     return path
 
 
@@ -225,14 +227,14 @@ def test_fit_of_several_files_is_a_table_and_a_picture_each(file: Path, capsys: 
     assert ["healthy.json", "healthy"] in rows
     assert "curve-1.png" in err
     assert (file.parent / "curve-2.png").exists()
-    assert "lr" not in out.replace("healthy", "")
-    assert "ignored columns: lr" in sweep(capsys, "fit", *arguments, "--verbose")[1]
+    assert "beta" not in out
+    assert "ignored columns: beta" in sweep(capsys, "fit", *arguments, "--verbose")[1]
     found = json.loads(sweep(capsys, "fit", *arguments, "--json")[1])
     assert [(each["verdict"], each["keep"], each["axis"]) for each in found] == [
         ("overfit", 2.0, "epoch"),
         ("healthy", 3.0, "epoch"),
     ]
-    assert found[1]["ignored_columns"] == ["lr"]
+    assert found[1]["ignored_columns"] == ["beta"]
 
 
 def test_fit_says_all_that_is_wrong_at_once(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from backends.contract import DataFile, Dataset, Measured
 from search_spaces.catalogue import Catalogue
 from sweeps.advice import Advice
+from sweeps.curve import Running, thinned
 from sweeps.data.prepare import PreparedData
 from sweeps.fit import CurvePoint, LearningCurve, judge
 from sweeps.record import Trial, TrialState, VerdictKind
@@ -56,6 +57,7 @@ HEALTHY = curve([0.9, 0.6, 0.5], [0.92, 0.65, 0.62], [0.6, 0.78, 0.84], [0.58, 0
 OVERFIT = curve([0.75, 0.55, 0.4, 0.31], [0.65, 0.61, 0.7, 0.74], [0.6, 0.8, 0.9, 0.97], [0.6, 0.76, 0.76, 0.75])
 MEMORISED = curve([1.0, 0.7, 0.3, 0.1], [1.1, 1.2, 1.6, 2.2], [0.4, 0.6, 0.85, 0.97], [0.35, 0.33, 0.34, 0.33])
 NOTHING_LEARNT = curve([1.1, 1.1, 1.099], [1.1, 1.1, 1.1], [0.34, 0.35, 0.33], [0.33, 0.34, 0.35])
+SLOW = curve([2.99, 2.98, 2.97], [2.99, 2.98, 2.97], [0.33, 0.34, 0.33], [0.33, 0.33, 0.34])
 CUT_SHORT = curve([1.1, 0.9, 0.7], [1.1, 0.95, 0.8], [0.4, 0.5, 0.68], [0.38, 0.5, 0.64])
 RAN_AWAY = curve([4.0, 6.0, 8.0], [4.0, 6.0, 8.0], [0.34, 0.34, 0.34], [0.33, 0.33, 0.33])
 COLLAPSED = curve([0.9, 0.5, 1.1, 1.1], [0.9, 0.55, 1.1, 1.1], [0.6, 0.8, 0.3, 0.3], [0.6, 0.78, 0.3, 0.3])
@@ -101,11 +103,84 @@ def test_a_gap_is_not_overfitting_while_validation_still_gains_or_within_samplin
 
 
 def test_cannot_learn_is_told_from_stopped_while_improving() -> None:
-    nothing, short = judge(NOTHING_LEARNT, ADVICE), judge(CUT_SHORT, ADVICE)
-    assert "learns nothing" in nothing.evidence
-    assert nothing.advice.startswith("raise learning_rate_multiplier")
+    slow, short = judge(SLOW, ADVICE), judge(CUT_SHORT, ADVICE)
+    assert slow.evidence == (
+        "the losses hardly moved: validation loss from 3 to 2.97, training loss from 3 to 2.97: "
+        "it learns nothing, or far too slowly"
+    )
+    assert slow.advice.startswith("raise learning_rate_multiplier")
     assert "still rose from 0.5 to 0.64 between epoch 2 and 3 when training ended" in short.evidence
     assert short.advice.startswith("raise n_epochs")
+
+
+# A language model's labels begin far less likely than their frequencies: the base model's loss is far above chance's.
+FAR_OFF = CurvePoint(0.0, 0, train_loss=13.0, valid_loss=13.0, train_metric=0.31, valid_metric=0.32)
+AT_CHANCE = curve([0.62, 0.56, 0.57], [0.61, 0.57, 0.56], [0.33, 0.34, 0.33], [0.34, 0.34, 0.33], baseline=FAR_OFF)
+LOST_AGAIN = curve(
+    [1.4, 0.46, 0.62, 0.58], [1.4, 0.47, 0.63, 0.58], [0.5, 0.62, 0.33, 0.34], [0.5, 0.61, 0.33, 0.33], baseline=FAR_OFF
+)
+
+
+def reported(losses: Sequence[float], norms: Sequence[float] = (), rates: Sequence[float] = ()) -> tuple[Running, ...]:
+    """What a training loop reported, ten times an epoch."""
+    return tuple(
+        Running((n + 1) / 10, loss, norms[n] if norms else None, rates[n] if rates else None)
+        for n, loss in enumerate(losses)
+    )
+
+
+def test_a_run_that_collapsed_at_once_is_told_to_lower_the_rate() -> None:
+    verdict = judge(AT_CHANCE, ADVICE)
+    assert (verdict.kind, verdict.collapsed) == (VerdictKind.UNDERFIT, True)
+    assert "how often each label occurs" in verdict.evidence
+    assert verdict.advice == "lower learning_rate_multiplier"
+
+
+def test_a_run_that_learnt_and_lost_it_again_has_diverged() -> None:
+    verdict = judge(LOST_AGAIN, ADVICE)
+    assert verdict.kind is VerdictKind.DIVERGED
+    assert "accuracy fell from 0.61 (epoch 2) to 0.33" in verdict.evidence
+    assert verdict.onset_epoch == verdict.keep_epoch == 2.0
+    assert verdict.advice == "lower learning_rate_multiplier"
+
+
+def test_a_spike_of_the_batches_in_a_run_that_learnt_nothing_is_divergence() -> None:
+    spiked = reported([3.0, 9.0, 4.0, *[1.1] * 7])
+    verdict = judge(dataclasses.replace(NOTHING_LEARNT, running=spiked), ADVICE)
+    assert verdict.kind is VerdictKind.DIVERGED
+    assert "the loss of the batches rose to 9 (epoch 0.2), the base model has 3" in verdict.evidence
+    assert judge(dataclasses.replace(HEALTHY, running=spiked), ADVICE).kind is VerdictKind.HEALTHY
+
+
+def test_a_gradient_that_fades_though_nothing_is_learnt_is_a_collapse() -> None:
+    flat = curve([2.99, 3.01, 3.0], [3.0, 3.0, 3.0], [0.34, 0.33, 0.34], [0.33, 0.34, 0.33])
+    faded = reported([3.0] * 12, [4.0] * 6 + [0.5] * 6)
+    assert judge(dataclasses.replace(flat, running=faded), ADVICE).advice == "lower learning_rate_multiplier"
+    lively = reported([3.0] * 12, [4.0] * 12)
+    unclear = judge(dataclasses.replace(flat, running=lively), ADVICE)
+    assert unclear.advice.startswith("raise learning_rate_multiplier for one epoch; where the losses still do not move")
+
+
+def test_a_fall_that_a_rate_brought_down_made_is_no_reason_to_go_on() -> None:
+    columns = [0.32, 0.16, 0.13], [0.35, 0.25, 0.21], [0.7, 0.85, 0.87], [0.69, 0.79, 0.8]
+    down = reported([0.3] * 10, rates=[1.0 - n / 10 for n in range(10)])
+    constant = reported([0.3] * 10, rates=[1.0] * 10)
+    assert judge(dataclasses.replace(curve(*columns), running=constant), ADVICE).kind is VerdictKind.UNDERFIT
+    assert judge(dataclasses.replace(curve(*columns), running=down), ADVICE).kind is VerdictKind.HEALTHY
+    rising = dataclasses.replace(CUT_SHORT, running=down)
+    assert judge(rising, ADVICE).improving
+
+
+@given(st.lists(st.floats(min_value=0, max_value=100), max_size=60))
+def test_reports_may_be_thinned_one_by_one(losses: list[float]) -> None:
+    every = [Measured(n, n / 10, {"batch_loss": each}, "step") for n, each in enumerate(losses)]
+    kept: tuple[Measured, ...] = ()
+    for each in every:
+        kept = thinned((*kept, each))
+    assert kept == thinned(every)
+    assert len(kept) <= 21
+    if losses:
+        assert max(each.values["batch_loss"] for each in kept) == max(losses)
 
 
 def test_divergence_names_the_hyperparameter_to_lower_and_the_last_good_epoch() -> None:
@@ -239,6 +314,9 @@ def curves(losses: st.SearchStrategy[float | None], metrics: st.SearchStrategy[f
         chance=st.none() | shares,
         best_by=st.sampled_from(["metric", "loss"]),
         ended=st.sampled_from(["complete", "stopped", "failed"]),
+        running=st.lists(
+            st.builds(Running, st.floats(0, 400), losses.filter(lambda each: each is not None), losses), max_size=20
+        ).map(lambda found: tuple(sorted(found, key=lambda each: each.epoch))),
     )
 
 
@@ -264,7 +342,10 @@ def test_the_scale_of_a_loss_does_not_matter(seen: LearningCurve, power: int) ->
         return dataclasses.replace(point, train_loss=losses[0], valid_loss=losses[1])
 
     other = dataclasses.replace(
-        seen, points=tuple(map(scaled, seen.points)), baseline=seen.baseline and scaled(seen.baseline)
+        seen,
+        points=tuple(map(scaled, seen.points)),
+        baseline=seen.baseline and scaled(seen.baseline),
+        running=tuple(dataclasses.replace(each, loss=each.loss * 2.0**power) for each in seen.running),
     )
     assert judge(other, ADVICE).kind is judge(seen, ADVICE).kind
 
@@ -310,7 +391,7 @@ def test_a_curve_of_thousands_of_noisy_points_is_judged_by_its_course() -> None:
 
 
 # Curves as smooth courses, on which a change of form is no change of substance.
-courses = st.sampled_from([HEALTHY, OVERFIT, NOTHING_LEARNT, CUT_SHORT, RAN_AWAY, COLLAPSED])
+courses = st.sampled_from([HEALTHY, OVERFIT, NOTHING_LEARNT, CUT_SHORT, RAN_AWAY, COLLAPSED, AT_CHANCE, LOST_AGAIN])
 
 
 @given(courses, st.integers(1, 12))

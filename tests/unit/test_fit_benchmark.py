@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-from benchmarks.fit import metrics, records, rules, screening
+from benchmarks.fit import evaluate, local_runs, metrics, recipes, records, rules, screening
 from benchmarks.fit.records import CAUSES, Oracle, Record
 from benchmarks.fit.rendering import rendered, spark
-from sweeps.curve import CurvePoint, LearningCurve
+from sweeps.curve import CurvePoint, LearningCurve, Running
 
 pytestmark = pytest.mark.unit
 
@@ -173,6 +173,51 @@ def test_a_value_that_is_not_finite_is_divergence_only_where_it_is_shown() -> No
     assert str(screening.objection(hidden)).startswith("not visible")
 
 
+LOST = record(
+    "diverged", "blown up on the way", [0.5, 0.4, 0.5, 0.52], [0.5, 0.41, 0.5, 0.52], [0.6, 0.8, 0.34, 0.33],
+    [0.6, 0.78, 0.34, 0.34],
+)  # fmt: skip
+AT_ONCE = record("underfit", screening.COLLAPSED, [0.55, 0.5], [0.55, 0.52], [0.34, 0.34], [0.34, 0.33])
+
+
+def with_reports(given: Record, *losses: float) -> Record:
+    running = tuple(Running(n / 10, each) for n, each in enumerate(losses))
+    return dataclasses.replace(given, curve=dataclasses.replace(given.curve, running=running))
+
+
+def test_what_was_learnt_and_lost_is_divergence_though_the_loss_stayed_below_the_base_models() -> None:
+    assert screening.objection(LOST) is None
+    hidden = dataclasses.replace(LOST, curve=dataclasses.replace(LOST.curve, valid_examples=8))
+    assert screening.objection(hidden) is not None
+    half = dataclasses.replace(LOST, oracle=dataclasses.replace(LOST.oracle, metric=(0.6, 0.78, 0.6, 0.62)))
+    assert screening.objection(half) is not None
+
+
+def test_a_loss_that_only_the_loop_saw_far_up_is_divergence_where_nothing_was_learnt() -> None:
+    blown = dataclasses.replace(AT_ONCE, cause="diverged", detail="rate far too large")
+    assert screening.objection(with_reports(blown, 1.1, 3.0, 0.6)) is None
+    assert str(screening.objection(with_reports(blown, 1.1, 1.2, 0.6))).startswith("no effect")
+    learnt = dataclasses.replace(HEALTHY, cause="diverged", detail="rate far too large")
+    assert screening.objection(with_reports(learnt, 1.1, 3.0, 0.6)) is not None
+
+
+def test_a_collapse_at_once_is_one_that_never_knew_anything_and_never_was_far_up() -> None:
+    assert screening.objection(with_reports(AT_ONCE, 1.1, 1.1, 0.6)) is None
+    assert str(screening.objection(with_reports(AT_ONCE, 1.1, 1.5, 0.6))) == "between: the loss was, or is, far up"
+    knew = dataclasses.replace(LOST, cause="underfit", detail=screening.COLLAPSED)
+    assert str(screening.objection(knew)) == "between: it learnt something"
+    unknown = dataclasses.replace(AT_ONCE, curve=dataclasses.replace(AT_ONCE.curve, baseline=None))
+    assert str(screening.objection(unknown)).startswith("not visible")
+
+
+def test_what_is_said_of_the_rate_is_counted_by_what_is_right() -> None:
+    slow = record("underfit", "rate far too small", [1.09, 1.08], [1.09, 1.08], [0.34, 0.34], [0.34, 0.33])
+    told = evaluate.advised([AT_ONCE, slow, LOST, HEALTHY])
+    assert told["collapsed at once: lower"] == {"raise": 0, "lower": 1, "try both": 0, "nothing": 0}
+    assert told["blown up on the way: lower"] == {"raise": 0, "lower": 1, "try both": 0, "nothing": 0}
+    assert told["rate far too small: raise"] == {"raise": 1, "lower": 0, "try both": 0, "nothing": 0}
+
+
 def test_double_descent_is_a_rise_that_is_undone() -> None:
     loss = [0.8, 0.5, 0.7, 0.42, 0.41]
     found = record("healthy", "double descent", loss, loss, [0.8] * 5, [0.6, 0.8, 0.7, 0.82, 0.82], [0.41], [0.82])
@@ -195,26 +240,32 @@ def test_within_the_noise_needs_a_rise_that_is_shown_and_that_chance_explains() 
 
 
 # --------------------------------------------------------------------------------------------------- split and the file
-def test_a_split_halves_every_stratum_and_depends_on_nothing_but_the_records() -> None:
-    details = ("plateau", "constant gap", "noisy but flat")
-    every = [dataclasses.replace(HEALTHY, id=f"torch-{n:04d}", detail=details[n % 3]) for n in range(41)]
-    out = records.shared_out(every)
-    assert out == records.shared_out(list(reversed(every)))
-    by_stratum: dict[object, Counter[str]] = defaultdict(Counter)
-    for each in out:
-        by_stratum[each.stratum][each.split] += 1
-    assert all(abs(each["tune"] - each["report"]) <= 1 for each in by_stratum.values())
-    grown = records.shared_out([*every, dataclasses.replace(HEALTHY, id="torch-9999", cause="overfit")])
-    assert [each for each in grown if each.cause == "healthy"] == out
+def test_the_last_generation_of_runs_is_for_reporting() -> None:
+    first = [dataclasses.replace(HEALTHY, id=f"torch-{n:04d}") for n in (3, 1, 2)]
+    second = [dataclasses.replace(HEALTHY, id=f"local-{n:04d}") for n in (10_001, 10_002)]
+    assert {each.split for each in records.shared_out(first)} == {"tune"}
+    out = records.shared_out([*first, *second])
+    assert out == records.shared_out([*second, *reversed(first)])
+    assert [(each.generation, each.split) for each in out] == [(2, "report")] * 2 + [(1, "tune")] * 3
+
+
+def test_generations_are_of_the_same_cases_and_share_no_run() -> None:
+    for made in (recipes.recipes, local_runs.recipes):
+        first, second = list(made(0.3)), list(made(0.3, generation=2))
+        assert [each.detail for each in first] == [each.detail for each in second]
+        assert not {each.id for each in first} & {each.id for each in second}
+        assert not {each.seed for each in first} & {each.seed for each in second}
+        assert sum(one.train != other.train for one, other in zip(first, second, strict=True)) > len(first) / 3
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "curves.jsonl.gz"
     broken = record("diverged", "rate far too large", [0.9, math.inf], [0.9, 1.0])
-    records.write([HEALTHY, broken], path)
+    reported = with_reports(LOST, 1.5, 0.5)
+    records.write([HEALTHY, broken, reported], path)
     first = path.read_bytes()
-    assert records.read(path) == [HEALTHY, broken]
-    records.write([HEALTHY, broken], path)
+    assert records.read(path) == [HEALTHY, broken, reported]
+    records.write([HEALTHY, broken, reported], path)
     assert path.read_bytes() == first
 
 
@@ -222,8 +273,7 @@ def test_the_committed_curves_pass_the_screening_and_are_split_as_they_say() -> 
     found = records.read()
     assert len(found) >= 400
     assert {each.cause for each in found} == set(CAUSES)
-    # Runs of the local trainer take hours of a core and are not among them yet.
-    assert {"torch", "sklearn"} <= {each.family for each in found} <= set(records.FAMILIES)
+    assert {(each.family, each.split) for each in found} == set(product(records.FAMILIES, ("tune", "report")))
     assert len({each.id for each in found}) == len(found)
     # Four digits are kept, so that a run right at a margin may fall to its other side.
     objections = [each.id for each in found if screening.objection(each) is not None]

@@ -36,9 +36,9 @@ def resolved(bounds: dict[str, tuple[float, float]] | None = None) -> ResolvedSp
 
 
 def trial(
-    number: int, kind: VerdictKind, epochs: int = 3, rate: float = 0.06, keep: float = 1.0, improving: bool = False
+    number: int, kind: VerdictKind, epochs: int = 3, rate: float = 0.06, keep: float = 1.0, **flags: bool
 ) -> Trial:
-    verdict = FitVerdict(kind, "so", keep_epoch=keep, improving=improving)
+    verdict = FitVerdict(kind, "so", keep_epoch=keep, **flags)
     point: dict[str, Scalar] = {"n_epochs": epochs, RATE: rate, "batch_size": 8}
     return Trial(number, f"k{number}", "m", point, 7, state=TrialState.COMPLETE, values=(0.5,), verdict=verdict)
 
@@ -96,6 +96,14 @@ def test_where_everything_diverges_the_whole_range_goes_down() -> None:
     assert change.low < change.high
 
 
+def test_collapsed_runs_cut_the_rate_like_diverged_ones_and_never_raise_it() -> None:
+    collapsed = [trial(n, UNDER, rate=rate, collapsed=True) for n, rate in ((1, 0.17), (2, 0.19))]
+    change = found(trial(0, HEALTHY, rate=0.04), *collapsed)[RATE]
+    assert 0.04 < change.high < 0.17
+    assert change.reason == "trials 1, 2 diverged or collapsed"
+    assert found(trial(0, HEALTHY, rate=0.04), trial(1, UNDER, rate=0.17), trial(2, UNDER, rate=0.19))[RATE].high > 0.2
+
+
 def test_over_fitting_at_the_top_leaves_as_many_epochs_as_were_of_use() -> None:
     change = found(*(trial(n, OVER, 4, keep=2.6) for n in range(3)))["n_epochs"]
     assert (change.low, change.high) == (2, 3)
@@ -133,7 +141,7 @@ def test_ranges_stay_inside_the_room_and_are_never_empty(
     ended: list[Trial] = []
     limits = {**ROOM, "n_epochs": room, RATE: rate_room}
     for number, (kind, epochs, rate, keep, improving) in enumerate(verdicts):
-        ended.append(trial(number, kind, epochs, rate, keep, improving))
+        ended.append(trial(number, kind, epochs, rate, keep, improving=improving))
         space = resolved({each.parameter: (each.low, each.high) for each in made})
         for change in changes(ended, space, limits, made):
             low, high = limits[change.parameter]

@@ -279,6 +279,22 @@ def test_trainer_state_joins_logs_and_evaluations_and_leaves_the_summary_out() -
     assert (found.curve.baseline.valid_metric, found.curve.ended) == (0.3, "complete")
 
 
+def test_a_trainers_reports_say_whether_its_rate_came_down() -> None:
+    def logged(*rates: float) -> NamedCurve:
+        losses, found = (1.0, 0.5, 0.32, 0.25, 0.16, 0.13), []
+        for n, (loss, rate) in enumerate(zip(losses, rates, strict=True), 1):
+            found.append({"epoch": n / 2, "step": 5 * n, "loss": loss, "grad_norm": 1.0, "learning_rate": rate})
+            if n % 2 == 0:
+                found.append({"epoch": n / 2, "step": 5 * n, "eval_loss": loss + 0.07, "eval_accuracy": 0.8})
+        return as_json(trainer_state({"epoch": 0, "step": 0, "eval_loss": 3.0, "eval_accuracy": 0.3}, *found, step=30))
+
+    down, constant = logged(6e-4, 5e-4, 4e-4, 3e-4, 2e-4, 1e-4), logged(*[6e-4] * 6)
+    assert [(each.epoch, each.rate) for each in down.curve.running][-2:] == [(2.5, 2e-4), (3.0, 1e-4)]
+    assert not {"learning_rate", "grad_norm"} & set(down.ignored)
+    assert judge(down.curve, Advice()).kind is VerdictKind.HEALTHY
+    assert judge(constant.curve, Advice()).kind is VerdictKind.UNDERFIT
+
+
 def test_trainer_state_of_a_run_that_was_cut_off() -> None:
     state = trainer_state(
         {"epoch": 1, "step": 10, "eval_loss": 2}, {"epoch": 2, "step": 20, "eval_loss": 1}, planned=90
