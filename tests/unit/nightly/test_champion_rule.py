@@ -50,7 +50,7 @@ def test_a_challenger_that_is_no_better_is_promoted_at_most_in_the_stated_share_
         found = compare(challenger, champion, night)
         promoted += decided(found).promoted
         by_the_interval_alone += found.low > 0
-    # 2.5 % of 400 nights are 10; chance brings more than 20 in one of a thousand such simulations
+    # 2.5 % of 400 nights are 10; chance brings more than 21 in one of a thousand such simulations
     assert promoted <= binom.ppf(0.999, nights, 0.025)
     assert promoted <= by_the_interval_alone
 
