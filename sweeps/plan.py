@@ -24,6 +24,7 @@ from backends.contract import (
     Scalar,
     TrainingRequest,
 )
+from backends.served import Packager
 from search_spaces.space import Limit, ResolvedParameter, ResolvedSpace, SpaceError
 from sweeps.budget import Amount, at_most, fits, for_finals, total
 from sweeps.data import Finding, PreparedData, prepare
@@ -142,6 +143,9 @@ class SweepPlan:
             "objectives": [each.model_dump(exclude_none=True) for each in self.spec.objectives],
             "search": self.spec.search.model_dump(),
             "finals": None if self.spec.finals is None else self.spec.finals.model_dump(),
+            "champion": None
+            if self.spec.champion is None
+            else {**self.spec.champion.model_dump(), "model": self.spec.registered_model},
             "concurrency": self.concurrency,
             "placement": {"cpus": self.placement.cpus, "gpus": self.placement.gpus},
             "evaluation": {"per_epoch": self.evaluation.per_epoch, "train_examples": self.evaluation.train_examples},
@@ -184,6 +188,7 @@ def make_plan(spec: SweepSpec, places: Places, located: Path | None = None, *, e
     except SpaceError as error:
         problems += space_problems(error, spec.document)
     problems += _objective_problems(spec, data)
+    problems += _champion_problems(spec, data)
     if problems or space is None:
         raise UserInputError(problems)
 
@@ -268,6 +273,7 @@ def _summary(data: PreparedData) -> dict[str, Any]:
         "label_counts": {part: dict(counts) for part, counts in data.label_counts.items()},
         "separator": data.separator,
         "stop": data.dataset.stop,
+        "prompt": data.prompt,
         "digests": dict(data.digests),
         "fingerprint": data.fingerprint,
         "training_examples": data.dataset.train.examples,
@@ -375,6 +381,24 @@ def _objective_problems(spec: SweepSpec, data: PreparedData) -> Iterable[Problem
                 f"`{metric}` needs labels, and this data set has none",
                 "minimize valid_loss, or name the labels: `data: {task: classification}`",
             )
+
+
+def _champion_problems(spec: SweepSpec, data: PreparedData) -> Iterable[Problem]:
+    """What would keep the winner from being registered, or from being compared with the champion."""
+    if spec.champion is None:
+        return
+    place = spec.document.place(("champion",))
+    if not data.dataset.labels:
+        hint = "name the labels: `data: {task: classification}`; models that write texts are not compared"
+        yield Problem(place, "a champion is challenged on labels, and this data set has none", hint)
+    if data.test is None:
+        hint = "give one: `data: {test: 0.1}`, or a file"
+        yield Problem(place, "a champion is challenged on a test split, and there is none", hint)
+    if not issubclass(spec.backend_class, Packager):
+        message = f"models of backend `{spec.backend_type}` cannot be registered: they answer nowhere else"
+        yield Problem(place, message, "leave out `champion:`, or use another backend")
+    if spec.champion.max_cost_usd is not None and not spec.capabilities.priced:
+        yield Problem(spec.document.place(("champion", "max_cost_usd")), NO_PRICE, "leave out max_cost_usd")
 
 
 def _place(spec: SweepSpec) -> tuple[int, Placement]:

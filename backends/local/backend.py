@@ -220,7 +220,7 @@ class LocalBackend:
             self._predictor = (stamp, prediction.load(model, self._options, device, dtype))
         return prediction.predict(self._predictor[1], prompts, options)
 
-    def package(self, model: str, dataset: Dataset, folder: Path) -> Package:  # noqa: ARG002  the card knows the data
+    def package(self, model: str, dataset: Dataset, folder: Path) -> Package:
         """Copy a kept model into `folder` so that it answers elsewhere; see `served.Packager`."""
         from backends.local import packaging
 

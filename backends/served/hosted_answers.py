@@ -23,7 +23,7 @@ _LABEL_TOKENS = 16
 _TIMEOUT_S, _RETRIES = 60.0, 5
 
 
-def load(folder: str, facts: Mapping[str, Any]) -> HostedModel:  # noqa: ARG001  there are no files
+def load(folder: str, facts: Mapping[str, Any]) -> HostedModel:
     """Return the model; nothing is asked yet."""
     return HostedModel(facts)
 
@@ -42,15 +42,17 @@ class HostedModel:
         from openai import OpenAI
 
         headers = dict(self.facts["extra_headers"])
-        with OpenAI(
-            base_url=self.facts["base_url"],
-            api_key=self._key(),
-            timeout=_TIMEOUT_S,
-            max_retries=_RETRIES,
-            default_headers=headers,
-        ) as client:
-            with ThreadPoolExecutor(max_workers=_TOGETHER) as pool:
-                return list(pool.map(lambda line: self._ask(client, line), lines))
+        with (
+            OpenAI(
+                base_url=self.facts["base_url"],
+                api_key=self._key(),
+                timeout=_TIMEOUT_S,
+                max_retries=_RETRIES,
+                default_headers=headers,
+            ) as client,
+            ThreadPoolExecutor(max_workers=_TOGETHER) as pool,
+        ):
+            return list(pool.map(lambda line: self._ask(client, line), lines))
 
     def _key(self) -> str:
         name = str(self.facts["key_name"])

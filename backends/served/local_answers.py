@@ -33,8 +33,9 @@ def load(folder: str, facts: Mapping[str, Any]) -> LanguageModel | Classifier:
 class _Model:
     def __init__(self, folder: str, facts: Mapping[str, Any]) -> None:
         from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-        from transformers.utils import logging
+        from transformers.utils import logging as transformers_logging
 
+        logging: Any = transformers_logging
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         self.labels, self.max_length = list(facts["labels"]), int(facts["max_length"])

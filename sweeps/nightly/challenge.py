@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
 
 from sweeps.nightly.champion_spec import ChampionSpec
 
@@ -63,8 +63,14 @@ def compare(challenger: NDArray[np.bool_], opponent: NDArray[np.bool_], seed: in
         opponent=float(opponent.mean()),
         low=float(low),
         high=float(high),
-        chance=float(binom.sf(won - 1, won + lost, 0.5)) if won + lost else 1.0,
+        chance=_at_least(won, won + lost),
     )
+
+
+def _at_least(heads: int, tosses: int) -> float:
+    """Return the exact probability of at least so many heads; whole numbers neither round nor overflow."""
+    outcomes: int = 2**tosses
+    return sum(math.comb(tosses, each) for each in range(heads, tosses + 1)) / outcomes
 
 
 def recalls(truth: Sequence[str], right: NDArray[np.bool_]) -> dict[str, float]:

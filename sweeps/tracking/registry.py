@@ -75,7 +75,7 @@ class ServedVersion:
         import pandas as pd
 
         try:
-            answers = self._loaded.predict(pd.DataFrame(list(rows), columns=list(self.card.columns)))
+            answers: Any = self._loaded.predict(pd.DataFrame(list(rows), columns=list(self.card.columns)))
         except Exception as error:  # the rim: whatever a model raises, and a host's error has many types
             text = str(error).partition("\n")[0][:400]
             raise SweepError(f"the model does not answer: {text or type(error).__name__}") from error
@@ -160,7 +160,9 @@ class Registry:
         except Exception as error:  # the rim: what a model's files can raise has no common type
             text = str(error).partition("\n")[0][:400]
             message = f"version {version.number} of {version.model} cannot be loaded: {text or type(error).__name__}"
-            raise SweepError(message, "see whether its artifacts are complete and its requirements installed") from error
+            raise SweepError(
+                message, "see whether its artifacts are complete and its requirements installed"
+            ) from error
 
     # ---------------------------------------------------------------------------------------------------------- writing
     def register(
@@ -233,7 +235,12 @@ class Registry:
 
 
 def _save(
-    folder: Path, package: Package, files: Path, card: Card, example: Sequence[Mapping[str, Any]], tags: Mapping[str, str]
+    folder: Path,
+    package: Package,
+    files: Path,
+    card: Card,
+    example: Sequence[Mapping[str, Any]],
+    tags: Mapping[str, str],
 ) -> None:
     import mlflow
     import pandas as pd
@@ -260,11 +267,15 @@ def _signature(card: Card) -> Any:
 
     if card.prompt is None:
         message = Object([Property("role", DataType.string), Property("content", DataType.string)])
-        asked = [ColSpec(Array(message), "messages")]
+        asked: list[Any] = [ColSpec(Array(message), "messages")]
     else:
         asked = [ColSpec(DataType.string, each) for each in card.columns]
     shares = [ColSpec(DataType.double, f"probability.{each}", required=False) for each in card.names]
-    answer = [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "probability", required=False), *shares]
+    answer: list[Any] = [
+        ColSpec(DataType.string, "label"),
+        ColSpec(DataType.double, "probability", required=False),
+        *shares,
+    ]
     return ModelSignature(Schema(asked), Schema(answer))
 
 

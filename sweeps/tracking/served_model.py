@@ -15,10 +15,10 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 
-class ServedModel(PythonModel):  # type: ignore[misc]  # MLflow is not typed
+class ServedModel(PythonModel):
     """Answers a table of the training data's columns with `label`, `probability`, and one probability a label."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -36,7 +36,7 @@ class ServedModel(PythonModel):  # type: ignore[misc]  # MLflow is not typed
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """Answer the rows in their order. A probability is null where the place that answers does not tell it."""
-        rows = model_input.to_dict("records")
+        rows: list[Any] = model_input.to_dict("records")
         labels, names = self.card["facts"]["labels"], self.card["names"]
         answers = self.model.answer([self._line(each) for each in rows])
         found = []

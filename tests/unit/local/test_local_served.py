@@ -84,10 +84,11 @@ def test_a_packaged_chat_model_answers_as_the_backend_does(
         (model / each.name).write_bytes(each.read_bytes())
     if template is not None:
         (model / "chat_template.jinja").write_text(template, encoding="utf-8")
+    said = [(f"is {n} odd", "yes" if n % 2 else "no") for n in range(16)]
     chats = [
-        {"messages": [{"role": "user", "content": f"is {n} odd"}, {"role": "assistant", "content": "no yes".split()[n % 2]}]}
-        for n in range(16)
-    ]  # fmt: skip
+        {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
+        for asked, answer in said
+    ]
     data = Dataset(write(tmp_path / "t", chats), write(tmp_path / "v", chats[:4]), "chat", ("no", "yes"))
     backend, kept = trained(model, data, tmp_path / "work", n_epochs=6)
     _, answers = packaged(backend, kept, data, tmp_path / "package")

@@ -142,6 +142,14 @@ def test_what_cannot_be_compared_is_not_promoted() -> None:
     assert not undecided("pairs", "2", 0.9, "the champion cannot be asked").promoted
 
 
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_the_exact_test_is_the_binomial_one(won: int, lost: int) -> None:
+    challenger = np.array([True] * won + [False] * lost + [True], dtype=np.bool_)
+    champion = np.array([False] * won + [True] * lost + [True], dtype=np.bool_)
+    expected = binom.sf(won - 1, won + lost, 0.5) if won + lost else 1.0
+    assert compare(challenger, champion, 7).chance == pytest.approx(expected)
+
+
 def test_recall_is_per_class() -> None:
     right = np.array([True, False, True, True])
     assert recalls(["a", "a", "b", "c"], right) == {"a": 0.5, "b": 1.0, "c": 1.0}
