@@ -6,6 +6,7 @@ with Ctrl-C. Heavy libraries are loaded inside the commands that need them.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -25,6 +26,7 @@ from sweeps.errors import Problem, SweepError, SweepInterruptedError, UserInputE
 from sweeps.places import Places
 
 DEFAULT_ROOT = ".sweep"
+ALL_ROWS = 100_000
 
 PIPE_COLUMNS = 140
 """The width of what is written where there is no terminal to ask."""
@@ -56,13 +58,15 @@ def main() -> None:
     ) as error:  # a full disk, a folder that cannot be written: wherever it shows, it is the user's to mend
         hint = "check the folder, its permissions and the free space; --root names another folder"
         code = _complain(SweepError(f"{error.filename or 'the disk'}: {error.strerror or error}", hint))
+    gc.freeze()  # else the interpreter looks once more through all that torch, Ray and MLflow hold: 1 to 2 s
     sys.exit(code)
 
 
 def _complain(error: SweepError) -> int:
     problems = error.problems if isinstance(error, UserInputError) else (Problem("", error.message, error.hint),)
+    label = "[yellow]stopped:[/yellow]" if isinstance(error, SweepInterruptedError) else "[red]error:[/red]"
     for each in problems:
-        _err.print(f"[red]error:[/red] {_plain(str(each))}", highlight=False, soft_wrap=True)
+        _err.print(f"{label} {_plain(str(each))}", highlight=False, soft_wrap=True)
         if each.hint:
             _err.print(f"  [dim]{_plain(each.hint)}[/dim]", highlight=False, soft_wrap=True)
     if len(problems) > 1:
@@ -248,10 +252,10 @@ def status(places: Places, name: str | None, as_json: bool) -> None:
         _print_json(summary.to_json())
     else:
         _show(state.listing([summary]))
-        _show(screen.table(summary.trials, summary.objective, rows=1000))
+        _show(screen.table(summary.trials, summary.objective, ALL_ROWS, summary.open_trials))
         if summary.repeats:
             _say("finals: the best, trained again with other seeds")
-            _show(screen.table(summary.repeats, summary.objective, rows=1000))
+            _show(screen.table(summary.repeats, summary.objective, ALL_ROWS, summary.open_trials))
 
 
 @cli.command()
@@ -267,6 +271,7 @@ def report(places: Places, name: str | None, out: Path | None) -> None:
         raise SweepError(f"there is no sweep in {_relative(places.root)}", "sweep run FILE starts one")
     written = out or places.report(name)
     text = page.page(state.read(places, name, os.environ.get("SWEEP_STORAGE")), datetime.now())
+    written.parent.mkdir(parents=True, exist_ok=True)
     written.write_text(text, encoding="utf-8")
     click.echo(_relative(written))
 
@@ -289,14 +294,13 @@ def fit(
     **context: Any,
 ) -> None:  # fmt: skip
     """Judge training histories, whoever trained: CSV or JSON files, MLflow runs (mlflow:RUN_ID)."""
-    from sweeps import tracking
     from sweeps.histories import Context
     from sweeps.report import fitted
 
     sources = (*files, *(f"mlflow:{each}" for each in runs))
     if not sources:
         raise click.UsageError("give a FILE, or --mlflow RUN_ID")
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.default_uri(places.root)
+    uri = _tracking_uri(places)
     found = fitted.judged(sources, uri, Context(**context))
     drawn = fitted.draw(found, plot) if plot is not None else ()
     if as_json:
@@ -314,10 +318,13 @@ def fit(
 def ui(places: Places, name: str | None, port: int) -> None:
     """Serve the MLflow UI, and say where the trials of the sweep NAME (default: the latest one) are compared."""
     from sweeps import tracking
+    from sweeps.report import state
 
     name = name or next(iter(places.names()), None)
-    if name is None or not places.run_table(name).exists():
-        raise SweepError(f"there is no such sweep in {_relative(places.root)}", "sweep run FILE starts one")
+    if name is None:
+        raise SweepError(f"there is no sweep in {_relative(places.root)}", "sweep run FILE starts one")
+    if not places.run_table(name).exists():
+        raise state.unknown(places, name)
     table = places.run_table(name).read_text(encoding="utf-8")
     uri = _environment(places, None).tracking_uri
     if uri.startswith("http"):
@@ -434,20 +441,27 @@ def completion(shell: str) -> None:
 def _plan(
     places: Places, file: Path, located: Path | None, model: str | None, overrides: tuple[str, ...], *, estimate: bool
 ) -> Any:
-    from sweeps.plan import make_plan
-    from sweeps.spec import load
+    from sweeps.plan import plan_file
 
+    _tracking_uri(places)  # a mistake there is the user's, too, and told before anything is read
     if model is not None:
         overrides = (*overrides, f"backend.model={json.dumps(model)}")
-    return make_plan(load(file, overrides), places, located, estimate=estimate)
+    return plan_file(file, overrides, places, located, estimate=estimate)
+
+
+def _tracking_uri(places: Places) -> str:
+    """Return where MLflow records. Raises UserInputError where the user named something that MLflow does not know."""
+    from sweeps import tracking
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.default_uri(places.root)
+    tracking.check_scheme(uri)
+    return uri
 
 
 def _environment(places: Places, address: str | None) -> Any:
-    from sweeps import tracking
     from sweeps.run import Environment
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.default_uri(places.root)
-    return Environment(places, uri, os.environ.get("SWEEP_STORAGE"), address)
+    return Environment(places, _tracking_uri(places), os.environ.get("SWEEP_STORAGE"), address)
 
 
 def _outcome_json(outcome: Any) -> dict[str, Any]:

@@ -44,6 +44,7 @@ _RAY_ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_FORCE_TRIAL_CLEANUP_S": "20",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # the session says how many wait; with Tune's 1 workers start in turn
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "30",
 }

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.record import Objective
+from sweeps.record import Objective, Trial, leaderboard
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -80,6 +80,18 @@ class FinalsResult:
         standings = tuple(Standing(**{**each, "values": tuple(each["values"])}) for each in value["standings"])
         test = tuple(value["test"]) if value["test"] is not None else None
         return cls(**{**value, "standings": standings, "test": test})
+
+
+def champion(
+    trained: Sequence[Trial], repeats: Sequence[Trial], winner: int | None, objective: Objective
+) -> Trial | None:
+    """Return the trial whose model the sweep hands over, or None where there is none.
+
+    That is the winner's repetition with the best value where there were finals, else the best trial of the search.
+    """
+    of_the_winner = [each for each in repeats if winner is not None and each.repeat_of == winner]
+    ranked = [*leaderboard(of_the_winner, objective), *leaderboard(trained, objective)]
+    return next((each for each in ranked if each.model), None)
 
 
 def rank(

@@ -19,6 +19,9 @@ from sweeps.record import Trial
 ACCURACY = "valid_accuracy"
 """The objective whose value is a mean over examples: its bootstrap can draw examples as well as seeds."""
 
+AGREEMENT = 0.01
+"""So much may differ what models get right from what was measured of them in training: rounding turns few answers."""
+
 
 def decide(
     plan: SweepPlan, searched: Sequence[Trial], repeats: Sequence[Trial], backend: Backend
@@ -41,18 +44,23 @@ def decide(
         known = None
         if predicts and objective.metric == ACCURACY and len(models) == len(runs):
             known = right(backend, models, data.dataset.valid, data.dataset)
+        values = tuple(each.values[0] for each in runs if each.values is not None)
+        if known is not None and not np.allclose(known.mean(axis=1), values, rtol=0.0, atol=AGREEMENT):
+            known = (
+                None  # a service whose models answer otherwise than it measured: an interval over seeds alone is left
+            )
         candidates.append(
             Repeated(
                 number=original.number,
-                values=tuple(each.values[0] for each in runs if each.values is not None),
+                values=values,
                 cost=sum(paid) / len(runs) if len(paid) == len(runs) else sum(r.spend.tokens for r in runs) / len(runs),
                 right=known,
             )
         )
     if not candidates:
         return None
-    values = {each.number: each.values[0] for each in searched if each.values is not None}
-    result = rank(candidates, objective, values, seed)
+    in_the_search = {each.number: each.values[0] for each in searched if each.values is not None}
+    result = rank(candidates, objective, in_the_search, seed)
     if data.test is None or not predicts:
         why = "there is no test split" if data.test is None else "this backend and data allow no scoring of labels"
         return replace(result, untested=why)

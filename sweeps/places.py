@@ -72,6 +72,17 @@ class Places:
             number += 1
         return folder.rename(aside)
 
+    def is_claimed(self, name: str) -> bool:
+        """Return whether a process of this machine runs the sweep now."""
+        try:
+            with (self.sweep(name) / "lock").open("r") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
     @contextlib.contextmanager
     def claimed(self, name: str) -> Iterator[None]:
         """Hold the sweep for this process. Raises SweepError where another process holds it, or the disk refuses."""

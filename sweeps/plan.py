@@ -16,24 +16,24 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from backends.contract import (
     Backend,
     BackendError,
-    Capabilities,
     Estimate,
     Evaluation,
-    Hyperparameter,
     Placement,
     Scalar,
     TrainingRequest,
 )
 from backends.served import Packager
-from search_spaces.space import Limit, ResolvedParameter, ResolvedSpace, SpaceError
+from search_spaces.space import ResolvedParameter, ResolvedSpace, SpaceError
 from sweeps.budget import Amount, at_most, fits, for_finals, total
 from sweeps.data import Finding, PreparedData, prepare
 from sweeps.data.findings import warning
+from sweeps.data.spec import DataSpec
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.places import Places
 from sweeps.record import Trial
-from sweeps.spec import NO_PRICE, SweepSpec, space_problems
+from sweeps.spec import NO_PRICE, SweepSpec, from_document, limits, section, space_problems
 from sweeps.steering import Change
+from sweeps.yaml_source import Document, read, with_overrides
 
 DEFAULT_SERVICE_CONCURRENCY = 4
 """Trials at once on a service that names no limit of its own."""
@@ -171,6 +171,18 @@ class SweepPlan:
         }
 
 
+def plan_file(
+    file: Path, overrides: Sequence[str], places: Places, located: Path | None = None, *, estimate: bool = True
+) -> SweepPlan:
+    """Read a sweep file and plan it; see `make_plan`. Mistakes in its form and in its data are told together."""
+    document = with_overrides(read(file), overrides)
+    try:
+        spec = from_document(document)
+    except UserInputError as error:
+        raise UserInputError([*error.problems, *_data_problems(document, places, located)]) from None
+    return make_plan(spec, places, located, estimate=estimate)
+
+
 def make_plan(spec: SweepSpec, places: Places, located: Path | None = None, *, estimate: bool = True) -> SweepPlan:
     """Prepare the data, resolve the space and ask the backend whether it would accept the trials.
 
@@ -178,7 +190,7 @@ def make_plan(spec: SweepSpec, places: Places, located: Path | None = None, *, e
     backend also says what trials take, which may need seconds. Raises UserInputError with every problem found,
     SweepError where something is out of reach.
     """
-    data = prepare(spec.data, places.root, located)
+    data = _prepared(spec.data, spec.document, places.root, located)
     problems: list[Problem] = []
     space = None
     try:
@@ -227,6 +239,31 @@ def make_plan(spec: SweepSpec, places: Places, located: Path | None = None, *, e
     return plan
 
 
+def _data_problems(document: Document, places: Places, located: Path | None) -> Sequence[Problem]:
+    """What is wrong with the data of a file that is wrong elsewhere, as far as that is seen without asking the hub."""
+    spec: DataSpec | None = section(document, "data")
+    if spec is None or (located is None and (spec.source == "snli" or spec.source.startswith("hf:"))):
+        return ()
+    try:
+        _prepared(spec, document, places.root, located)
+    except UserInputError as error:
+        return error.problems
+    return ()
+
+
+def _prepared(spec: DataSpec, document: Document, root: Path, located: Path | None) -> PreparedData:
+    """Prepare the data; what the sweep file says wrongly of them gets its line there. Raises UserInputError."""
+    try:
+        data = prepare(spec, root, located)
+    except UserInputError as error:
+        raise UserInputError(replace(each, place=_in_file(each.place, document)) for each in error.problems) from None
+    return replace(data, findings=tuple(replace(each, place=_in_file(each.place, document)) for each in data.findings))
+
+
+def _in_file(place: str, document: Document) -> str:
+    return document.place(tuple(place.split("."))) if place.startswith("data.") else place
+
+
 def _resolved(spec: SweepSpec, data: PreparedData, ends: Mapping[str, tuple[float, float]]) -> ResolvedSpace:
     """Resolve the space; `ends` take the place of the written ends of ranges. Raises SpaceError."""
     capabilities = spec.capabilities
@@ -257,11 +294,6 @@ def with_gpus(plan: SweepPlan, available: float) -> SweepPlan:
     return replace(plan, concurrency=concurrency, placement=replace(plan.placement, gpus=1.0))
 
 
-def limits(capabilities: Capabilities) -> dict[str, Limit]:
-    """Translate what a backend accepts into what a search space is clamped to. The two packages meet only here."""
-    return {each.name: _limit(each) for each in capabilities.hyperparameters}
-
-
 def _summary(data: PreparedData) -> dict[str, Any]:
     return {
         "name": data.name,
@@ -280,18 +312,6 @@ def _summary(data: PreparedData) -> dict[str, Any]:
         "validation_examples": data.dataset.valid.examples,
         "test_examples": data.test.examples if data.test is not None else 0,
     }
-
-
-def _limit(each: Hyperparameter) -> Limit:
-    return Limit(
-        kind=each.kind,
-        low=each.low,
-        high=each.high,
-        choices=each.choices,
-        default=each.default,
-        requires=each.requires,
-        excludes=each.excludes,
-    )
 
 
 def _opened(plan: SweepPlan) -> Backend:

@@ -19,7 +19,7 @@ from sweeps import holdout, tracking
 from sweeps.accounts import SETTLING_S
 from sweeps.budget import books
 from sweeps.errors import SweepError, SweepInterruptedError
-from sweeps.finals import FinalsResult
+from sweeps.finals import FinalsResult, champion
 from sweeps.nightly.decision import ChampionDecision
 from sweeps.places import Places
 from sweeps.plan import KEPT_MODELS, SweepPlan, with_gpus
@@ -110,7 +110,7 @@ def run(
                 end = session.finish()
                 progress.end()
             finals = decided(plan, study, backend, end, say)
-            housekeeper.tidy(keep=champion(study, plan.spec.objective))
+            housekeeper.tidy(keep=handed_over(study, plan.spec.objective))
             session.accounts.settle(SETTLING_S)
             report = page(state.read(places, name, environment.storage), datetime.now())
             _finish_tracking(tracker, plan, session, end, finals, report)
@@ -209,15 +209,10 @@ class _Housekeeper(Observer):
                 self._discarded.add(trial.number)
 
 
-def champion(study: Study, objective: Objective) -> Trial | None:
-    """Return the trial whose model the sweep hands over, or None where there is none.
-
-    That is the winner's repetition with the best value where there were finals, else the best trial of the search.
-    """
+def handed_over(study: Study, objective: Objective) -> Trial | None:
+    """Return the trial whose model the sweep hands over; see `finals.champion`."""
     winner = study.finals["winner"] if study.finals is not None else None
-    of_the_winner = [each for each in study.repeats if each.repeat_of == winner]
-    ranked = [*leaderboard(of_the_winner, objective), *leaderboard(study.trained, objective)]
-    return next((each for each in ranked if each.model), None)
+    return champion(study.trained, study.repeats, winner, objective)
 
 
 def decided(
@@ -254,7 +249,7 @@ def challenged(
     """
     if plan.spec.champion is None or end in (End.INTERRUPTED, End.FAILED):
         return None
-    winner = champion(study, plan.spec.objective)
+    winner = handed_over(study, plan.spec.objective)
     if winner is None or (plan.spec.finals is not None and study.finals is None):
         say("no champion is challenged: the sweep has no winner" + ("" if winner is None else " before its finals"))
         return None
@@ -301,7 +296,7 @@ def _outcome(
         trials=tuple(each for each in study.trained if each.state.ended or each.handle),  # not what was only staged
         repeats=tuple(each for each in study.repeats if each.state.ended),
         changes=tuple(study.steering),
-        best=champion(study, plan.spec.objective),
+        best=handed_over(study, plan.spec.objective),
         finals=finals,
         end=end,
         seconds=study.seconds_used,
@@ -346,7 +341,7 @@ def _start_tracking(tracker: tracking.Tracker, plan: SweepPlan, study: Study) ->
 def _finish_tracking(
     tracker: tracking.Tracker, plan: SweepPlan, session: Session, end: End, finals: FinalsResult | None, report: str
 ) -> None:
-    best = champion(session.study, plan.spec.objective)
+    best = handed_over(session.study, plan.spec.objective)
     status: Literal["FINISHED", "KILLED", "FAILED"] = "FINISHED"
     if end in (End.INTERRUPTED, End.FAILED):
         status = "KILLED" if end is End.INTERRUPTED else "FAILED"

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from backends import registry
-from backends.contract import Backend, Capabilities
-from search_spaces.space import SearchSpace, SpaceError
+from backends.contract import Backend, Capabilities, Hyperparameter
+from search_spaces.space import Limit, SearchSpace, SpaceError
 from sweeps.data.spec import DataSpec
 from sweeps.errors import Problem, UserInputError
+from sweeps.mistakes import by_line, explained, suggestion
 from sweeps.nightly.champion_spec import ChampionSpec
 from sweeps.record import SPEND_METRICS, Objective
 from sweeps.yaml_source import Document, KeyPath, read, with_overrides
@@ -147,6 +147,9 @@ class BackendSpec(BaseModel):
     type: str
 
 
+SIZES = (10, 10_000_000)
+"""Training sets so small and so large that what is wrong with a space for both is wrong for any."""
+
 NO_PRICE = "nobody knows what a trial costs on this backend with this model"
 
 
@@ -215,7 +218,7 @@ def from_document(document: Document) -> SweepSpec:
     try:
         sections = _SweepFile.model_validate(document.value)
     except ValidationError as error:
-        problems += _explain(error, document, _SweepFile)
+        problems += explained(error, document, _SweepFile)
     name = document.value.get("name")
     if isinstance(name, str) and not _NAME.match(name):
         problems.append(
@@ -228,10 +231,12 @@ def from_document(document: Document) -> SweepSpec:
     problems += _check_steering(document)
     backend = _backend(document, problems)
     space = _space(document, problems)
-    if sections is not None and backend is not None:
-        problems += _check_objectives(sections, backend[2], document)
+    if backend is not None:
+        problems += _check_objectives(document, backend[2])
+        if space is not None:
+            problems += _check_space(space, backend[2], document)
     if problems or sections is None or backend is None or space is None:
-        raise UserInputError(sorted(problems, key=_by_line))
+        raise UserInputError(sorted(problems, key=by_line))
     return SweepSpec(
         name=sections.name,
         description=sections.description,
@@ -267,7 +272,7 @@ def _backend(document: Document, problems: list[Problem]) -> tuple[type[Backend]
     try:
         options = backend.options_model.model_validate({key: each for key, each in section.items() if key != "type"})
     except ValidationError as error:
-        problems += _explain(error, document, backend.options_model, ("backend",))
+        problems += explained(error, document, backend.options_model, ("backend",))
         return None
     return backend, options, backend.describe(options)
 
@@ -288,10 +293,51 @@ def space_problems(error: SpaceError, document: Document) -> list[Problem]:
     return [Problem(document.place(("space", *each.path)), each.message, each.hint) for each in error.problems]
 
 
-def _check_objectives(sections: _SweepFile, capabilities: Capabilities, document: Document) -> Iterable[Problem]:
+def _check_space(space: SearchSpace, capabilities: Capabilities, document: Document) -> Iterable[Problem]:
+    """What is wrong with the space whatever the size of the training set: wrong with few examples and with many."""
+    found: list[dict[Problem, None]] = []
+    for examples in SIZES:
+        try:
+            space.resolve(examples, limits(capabilities), capabilities.recommendation_scope)
+        except SpaceError as error:
+            found.append(dict.fromkeys(space_problems(error, document)))
+    return [each for each in found[0] if all(each in others for others in found)] if len(found) == len(SIZES) else ()
+
+
+def limits(capabilities: Capabilities) -> dict[str, Limit]:
+    """Translate what a backend accepts into what a search space is clamped to. The two packages meet only here."""
+    return {each.name: _limit(each) for each in capabilities.hyperparameters}
+
+
+def _limit(each: Hyperparameter) -> Limit:
+    return Limit(
+        kind=each.kind,
+        low=each.low,
+        high=each.high,
+        choices=each.choices,
+        default=each.default,
+        requires=each.requires,
+        excludes=each.excludes,
+    )
+
+
+def section(document: Document, name: str) -> Any:
+    """Return one section as `_SweepFile` reads it, its default where it is not written, None where it is wrong."""
+    field = _SweepFile.model_fields[name]
+    read_as: Any = Annotated[field.annotation, Field(), *field.metadata]
+    if name not in document.value:
+        return field.get_default()
+    try:
+        return TypeAdapter(read_as).validate_python(document.value[name])
+    except ValidationError:
+        return None
+
+
+def _check_objectives(document: Document, capabilities: Capabilities) -> Iterable[Problem]:
+    """Metrics that the backend does not measure, and ways to search that several objectives rule out."""
     known = tuple(dict.fromkeys((*capabilities.metrics, *capabilities.label_metrics)))
-    written = document.value.get("objective")
-    for index, each in enumerate(sections.objective):
+    written, objectives = document.value.get("objective"), section(document, "objective")
+    for index, each in enumerate(objectives or ()):
         path: KeyPath = ("objective", index) if isinstance(written, list) else ("objective",)
         path = (*path, each.objective.direction)
         if each.objective.metric in SPEND_METRICS:
@@ -299,20 +345,22 @@ def _check_objectives(sections: _SweepFile, capabilities: Capabilities, document
         elif each.objective.metric not in known:
             yield Problem(
                 document.place(path),
-                f"metric `{each.objective.metric}` is not measured by backend `{sections.backend.type}`",
-                _suggest(each.objective.metric, known),
+                f"metric `{each.objective.metric}` is not measured by backend `{document.value['backend']['type']}`",
+                suggestion(each.objective.metric, known),
             )
-    several = len(sections.objective) > 1
-    if several and sections.search.scheduler.type != "none":
+    search: SearchSpec | None = section(document, "search")
+    if search is None or len(objectives or ()) < 2:
+        return
+    if search.scheduler.type != "none":
         yield Problem(
             document.place(("search", "scheduler")),
             "several objectives cannot be stopped early by one of them",
             "write `scheduler: none`",
         )
-    if several and sections.search.sampler in ("gp", "cmaes"):
+    if search.sampler in ("gp", "cmaes"):
         yield Problem(
             document.place(("search", "sampler")),
-            f"sampler `{sections.search.sampler}` handles one objective",
+            f"sampler `{search.sampler}` handles one objective",
             "use nsga2, tpe, random, qmc or grid",
         )
 
@@ -340,77 +388,6 @@ def _check_steering(document: Document) -> Iterable[Problem]:
     for name, ends in bounds.items() if isinstance(bounds, dict) else ():
         place = document.place(("bounds", name))
         if isinstance(space, dict) and name not in space and "use" not in space:
-            yield Problem(place, f"`bounds.{name}`: the space has no {name}", _suggest(name, space))
+            yield Problem(place, f"`bounds.{name}`: the space has no {name}", suggestion(name, space))
         elif isinstance(ends, list) and all(isinstance(each, int | float) for each in ends) and ends != sorted(ends):
             yield Problem(place, f"`bounds.{name}`: {ends[0]:g} is above {ends[-1]:g}", "write the lower end first")
-
-
-def _explain(
-    error: ValidationError, document: Document, model: type[BaseModel], prefix: KeyPath = ()
-) -> Iterable[Problem]:
-    for each in error.errors(include_url=False):
-        location = _written_path(document.value, prefix, tuple(each["loc"]))
-        key = str(each["loc"][-1]) if each["loc"] else ""
-        place, dotted = document.place(location), ".".join(str(part) for part in location)
-        if each["type"] == "extra_forbidden":
-            siblings = _fields_at(model, tuple(each["loc"])[:-1])
-            yield Problem(place, f"unknown key `{dotted}`", _suggest(key, siblings))
-        elif each["type"] == "missing":
-            yield Problem(place, f"`{dotted}` is missing", f"add `{key}:`; `sweep init` writes an example")
-        elif each["type"] == "literal_error":
-            options = [str(each).strip("'") for each in re.findall(r"'[^']*'", each.get("ctx", {}).get("expected", ""))]
-            yield Problem(place, f"`{dotted}` cannot be {each['input']!r}", _suggest(str(each["input"]), options))
-        else:
-            message = each["msg"].removeprefix("Value error, ")
-            yield Problem(place, f"`{dotted}`: {message[:1].lower()}{message[1:]} (it is {each['input']!r})")
-
-
-def _written_path(value: Any, prefix: KeyPath, location: KeyPath) -> KeyPath:
-    """Drop the parts of pydantic's location that the file does not have: a lone objective is written without index."""
-    path: list[str | int] = list(prefix)
-    for part in prefix:
-        value = value.get(part) if isinstance(value, dict) else None
-    for part in location:
-        if isinstance(part, int) and not isinstance(value, list):
-            continue
-        path.append(part)
-        if isinstance(value, dict):
-            value = value.get(part)
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        else:
-            value = None
-    return tuple(path)
-
-
-def _fields_at(model: type[BaseModel], location: KeyPath) -> list[str]:
-    """Return the field names of the nested model at `location`."""
-    for part in location:
-        if isinstance(part, int):
-            continue
-        field = model.model_fields.get(part)
-        if field is None:
-            return []
-        nested = list(_models_in(field.annotation))
-        if not nested:
-            return []
-        model = nested[0]
-    return list(model.model_fields)
-
-
-def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for each in get_args(annotation):
-        yield from _models_in(each)
-
-
-def _suggest(word: str, known: Iterable[str]) -> str:
-    names = list(known)
-    nearest = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"did you mean `{nearest[0]}`?" if nearest else f"one of: {', '.join(names)}" if names else ""
-
-
-def _by_line(problem: Problem) -> tuple[str, int]:
-    name, _, line = problem.place.rpartition(":")
-    return (name, int(line)) if line.isdigit() else (problem.place, 0)

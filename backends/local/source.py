@@ -149,7 +149,8 @@ def _read_config(name: str, directory: Path) -> Mapping[str, Any]:
     path = directory / "config.json"
     if not path.is_file():
         remedy = "give a directory in the transformers layout (config.json, tokenizer, safetensors), or a hub id"
-        raise user_error(f"the model directory {directory} has no config.json", remedy)
+        wrong = "has no config.json" if directory.is_dir() else "does not exist"
+        raise user_error(f"the model directory {directory} {wrong}", remedy)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -137,10 +137,17 @@ def build(records: Iterable[Record | Finding], how: Recipe) -> Iterator[Example 
                 yield found
     for field, lacking in missing.items():
         if len(lacking) == total > 1 and first is not None:
-            hint = lacking[0].hint
-            yield error("missing-field", first.file, f"no record has the field {field!r}", hint, len(lacking))
+            message = f"no record of {first.file} has the field {field!r}"
+            yield error("missing-field", _asking(how, field, first.file), message, lacking[0].hint, len(lacking))
         else:
             yield from lacking
+
+
+def _asking(how: Recipe, field: str, file: str) -> str:
+    """Return the key of the template that asks for a field; the file, where there is no template."""
+    if isinstance(how, Chat):
+        return file
+    return "data.prompt" if field in how.prompt.fields else "data.completion"
 
 
 def _conversation(record: Record) -> Example:

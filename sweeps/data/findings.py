@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -55,8 +56,11 @@ def capped(findings: Iterable[Finding], limit: int = SHOWN_OF_A_KIND) -> tuple[F
 
 
 def problems(findings: Iterable[Finding]) -> tuple[Problem, ...]:
-    """Return the errors among the findings as what a user is shown."""
-    return tuple(Problem(each.place, each.message, each.hint) for each in findings if each.severity == "error")
+    """Return the errors among the findings as what a user is shown: a file's in the order of its lines."""
+    errors = [each for each in findings if each.severity == "error"]
+    files = list(dict.fromkeys(_file(each.place) for each in errors))
+    errors.sort(key=lambda each: (files.index(_file(each.place)), _line(each.place)))
+    return tuple(Problem(each.place, each.message, each.hint) for each in errors)
 
 
 def nearest(name: str, available: Sequence[str], prefix: str = "") -> str:
@@ -73,6 +77,12 @@ def nearest(name: str, available: Sequence[str], prefix: str = "") -> str:
 def quoted(text: str, limit: int = 40) -> str:
     """Return a text as it is shown inside a message: one line, in quotes, cut where it is long."""
     return repr(text if len(text) <= limit else text[: limit - 3] + "...")
+
+
+def _line(place: str) -> float:
+    """The line, or infinity where a place is no single line: what is said of a whole file comes last."""
+    line = place.rpartition(":")[2]
+    return int(line) if line.isdigit() else math.inf
 
 
 def _file(place: str) -> str:

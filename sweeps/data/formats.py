@@ -246,12 +246,14 @@ def _malformed(broken: Exception, file: str, line: int, text: str) -> Finding:
     if text.lstrip().startswith("["):
         return error("json", f"{file}:{line}", "a JSON list, where each line is an object", "call it .json")
     if isinstance(broken, json.JSONDecodeError):
-        return error("json", f"{file}:{line}", f"not valid JSON: {broken.msg} (column {broken.colno})")
-    return error("json", f"{file}:{line}", f"not valid JSON: {broken}")
+        hint = 'each line is one object, as {"prompt": ..., "completion": ...}'
+        return error("json", f"{file}:{line}", f"not valid JSON: {broken.msg} (column {broken.colno})", hint)
+    return error("json", f"{file}:{line}", f"not valid JSON: {broken}", "leave out NaN, Infinity and deep nesting")
 
 
 def _no_object(value: object, file: str, line: int) -> Finding:
-    hint = "call the file .json" if isinstance(value, list) else 'write {"prompt": ..., "completion": ...}'
+    a_whole_list = isinstance(value, list) and line == 1
+    hint = "call the file .json" if a_whole_list else 'write {"prompt": ..., "completion": ...}'
     return error("json", f"{file}:{line}", f"{quoted(json.dumps(value))} is not an object", hint)
 
 

@@ -142,7 +142,8 @@ def _plan(spec: DataSpec, source: Source) -> tuple[dict[str, Callable[[], Read]]
         if isinstance(wanted, str):
             path = Path(wanted).expanduser()
             if not path.is_file():
-                missing.append(Problem(f"data.{key}", f"the file {path} does not exist"))
+                hint = f"give a file, or a fraction of the training examples, as {key}: {DEFAULT_FRACTION}"
+                missing.append(Problem(f"data.{key}", f"the file {path} does not exist", hint))
             planned[part], origins[part] = partial(read, path, spec.encoding), str(path)
         elif wanted == 0:
             continue
@@ -246,7 +247,8 @@ def _lengths(examples: Sequence[Example]) -> Lengths:
 
 
 def _nothing(place: str) -> Problem:
-    return Problem(place, "there are no examples in the train part")
+    hint = "give a file with examples: a line each, in CSV and TSV below a line that names the columns"
+    return Problem(place, "there are no examples in the train part", hint)
 
 
 def _empty(part: str, place: str, held_out: bool) -> Finding:

@@ -54,7 +54,8 @@ def locate(text: str, spec: DataSpec, located: Path | None = None) -> Source:
     """
     if located is not None:
         if not located.exists():
-            raise UserInputError([Problem("--data", f"{located} does not exist")])
+            hint = "give the file or the folder with the data"
+            raise UserInputError([Problem("--data", f"{located} does not exist", hint)])
         return _snli(*snli.in_directory(located)) if text == "snli" else on_disk(located, spec.encoding)
     if text == "snli":
         return _snli(*snli.from_hub())
@@ -68,7 +69,7 @@ def locate(text: str, spec: DataSpec, located: Path | None = None) -> Source:
     known = nearest(text, ("snli", BUILTIN_NLI))
     if text.startswith("builtin:") or (known.startswith("did you mean") and not path.suffix):
         raise UserInputError([Problem("data.source", f"there is no source {text!r}", known)])
-    raise Absent(f"{path} does not exist")
+    raise Absent(f"there is no such file or folder in {path.absolute().parent}")
 
 
 def on_disk(path: Path, encoding: str = "utf-8") -> Source:

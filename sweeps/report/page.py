@@ -13,7 +13,7 @@ from sweeps.report.overview import overview_svg
 from sweeps.report.plots import VERDICT_COLOURS, learning_curve_png
 from sweeps.report.progress import clock, short
 from sweeps.report.screen import advice
-from sweeps.report.state import SweepState
+from sweeps.report.state import SweepState, best_name
 
 BEST_CURVES = 3
 """So many of the best trials are shown with their learning curves, and one of each verdict that is not among them."""
@@ -33,11 +33,13 @@ def page(state: SweepState, now: datetime) -> str:
         .from_string(template)
         .render(
             **_head(state, now),
-            best=ranked[0] if ranked else None,
+            best=state.best,
+            best_name=best_name(state.best) if state.best is not None else "",
             baseline=_baseline(ranked, state.objective.metric),
             advice=advice(state.trials),
             finals=state.finals,
             changes=state.changes,
+            open_trials=state.open_trials,
             overview=overview_svg(state.trials, state.objective),
             trials=[*ranked, *others],
             varied=varied or names,

@@ -25,6 +25,8 @@ from sweeps.session import Outcome
 from sweeps.spec import BudgetSpec
 
 LEADERBOARD_ROWS = 10
+ADVICE_ROWS = 3
+NAMED_TRIALS = 4
 HEADING_CHARS = 12
 
 
@@ -217,13 +219,26 @@ def saved_by_verdicts(trials: Sequence[Trial]) -> str:
 
 
 def advice(trials: Sequence[Trial]) -> list[str]:
-    """Return the pieces of advice, the most frequent first, each with how many trials it comes from."""
-    counts = Counter(each.verdict.advice for each in trials if each.verdict is not None and each.verdict.advice)
-    return [f"{text} ({count} trial{'s' if count > 1 else ''})" for text, count in counts.most_common(3)]
+    """Return the pieces of advice, the most frequent first, each with the trials that it is for."""
+    given: dict[str, list[int]] = {}
+    for each in trials:
+        if each.verdict is not None and each.verdict.advice:
+            given.setdefault(f"{each.verdict.kind}: {each.verdict.advice}", []).append(each.number)
+    frequent = sorted(given.items(), key=lambda item: -len(item[1]))[:ADVICE_ROWS]
+    return [f"{_of_trials(numbers)} {text}" for text, numbers in frequent]
 
 
-def table(trials: Sequence[Trial], objective: Objective, rows: int = LEADERBOARD_ROWS) -> RenderableType:
-    """Show trials as a leaderboard: those with a value, best first, then running and failed ones."""
+def _of_trials(numbers: Sequence[int]) -> str:
+    if len(numbers) > NAMED_TRIALS:
+        return f"{len(numbers)} trials are"
+    named = " and ".join(filter(None, (", ".join(map(str, numbers[:-1])), str(numbers[-1]))))
+    return f"trials {named} are" if len(numbers) > 1 else f"trial {named} is"
+
+
+def table(
+    trials: Sequence[Trial], objective: Objective, rows: int = LEADERBOARD_ROWS, open_trials: str = "running"
+) -> RenderableType:
+    """Show trials as a leaderboard: those with a value, best first, then failed and open ones, named as told."""
     ranked = leaderboard(trials, objective)
     others = [each for each in trials if each not in ranked and each.duplicate_of is None]
     names = list(dict.fromkeys(name for each in trials for name in each.hyperparameters))
@@ -248,7 +263,7 @@ def table(trials: Sequence[Trial], objective: Objective, rows: int = LEADERBOARD
             *(short(each.hyperparameters[name]) if name in each.hyperparameters else "" for name in varied),
             "" if each.best_epoch is None else f"{each.best_epoch:g}",
             clock(each.spend.seconds) if each.state.ended else "",
-            each.state.value if each.state in (TrialState.COMPLETE, TrialState.RUNNING) else each.reason,
+            open_trials if not each.state.ended else "complete" if each.state is TrialState.COMPLETE else each.reason,
         )
     hidden = len(ranked) + len(others) - rows
     if hidden > 0:

@@ -12,17 +12,23 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from sweeps.budget import Books, books
-from sweeps.errors import SweepError
-from sweeps.finals import FinalsResult
+from sweeps.errors import Problem, UserInputError
+from sweeps.finals import FinalsResult, champion
+from sweeps.mistakes import suggestion
 from sweeps.places import Places
 from sweeps.record import Objective, Trial, TrialState, leaderboard
 from sweeps.steering import Change
 from sweeps.study import read_study
 
+INTERRUPTED = "interrupted"
+
 
 @dataclass(frozen=True)
 class SweepState:
-    """How far a sweep is. `plan` is its plan as JSON values, `repeats` are the trials of the finals."""
+    """How far a sweep is. `plan` is its plan as JSON values, `repeats` are the trials of the finals.
+
+    Where no process runs the sweep, its open trials wait for the next `sweep run`.
+    """
 
     name: str
     plan: Mapping[str, Any]
@@ -31,6 +37,7 @@ class SweepState:
     repeats: tuple[Trial, ...] = ()
     changes: tuple[Change, ...] = ()
     finals: FinalsResult | None = None
+    is_running: bool = True
     books: Books = field(default_factory=lambda: books(()))
 
     @property
@@ -45,13 +52,20 @@ class SweepState:
 
     @property
     def best(self) -> Trial | None:
-        """The trial with the best value so far."""
-        return next(iter(leaderboard(self.trials, self.objective)), None)
+        """The trial that wins: after the finals a repetition of their winner, else the best of the search so far."""
+        winner = self.finals.winner if self.finals is not None else None
+        won = champion((), self.repeats, winner, self.objective)
+        return won or next(iter(leaderboard(self.trials, self.objective)), None)
 
     @property
-    def counts(self) -> Counter[TrialState]:
+    def open_trials(self) -> str:
+        """What the trials are that have not ended."""
+        return TrialState.RUNNING.value if self.is_running else INTERRUPTED
+
+    @property
+    def counts(self) -> Counter[str]:
         """How many trials are in each state."""
-        return Counter(each.state for each in self.trials)
+        return Counter(each.state.value if each.state.ended else self.open_trials for each in self.trials)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -60,7 +74,8 @@ class SweepState:
             "data": self.data,
             "wanted_trials": self.wanted_trials,
             "objective": {"metric": self.objective.metric, "direction": self.objective.direction},
-            "states": {state.value: count for state, count in self.counts.items()},
+            "running": self.is_running,
+            "states": dict(self.counts),
             "best": self.best.to_json() if self.best else None,
             "trials": [each.to_json() for each in self.trials],
             "repeats": [each.to_json() for each in self.repeats],
@@ -72,12 +87,11 @@ class SweepState:
 
 
 def read(places: Places, name: str, storage: str | None) -> SweepState:
-    """Read a sweep's state. Raises SweepError where there is none of this name."""
+    """Read a sweep's state. Raises UserInputError where there is none of this name."""
     try:
         plan = json.loads((places.sweep(name) / "plan.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        known = ", ".join(places.names()) or "none yet"
-        raise SweepError(f"there is no sweep `{name}` that has run", f"sweeps here: {known}") from None
+        raise unknown(places, name) from None
     [(direction, metric), *_] = [
         (direction, metric)
         for each in plan["objectives"]
@@ -94,7 +108,20 @@ def read(places: Places, name: str, storage: str | None) -> SweepState:
         changes=stored.changes,
         finals=FinalsResult.from_json(stored.finals) if stored.finals is not None else None,
         books=stored.books,
+        is_running=places.is_claimed(name),
     )
+
+
+def best_name(best: Trial) -> str:
+    """Name the best trial, and of a repetition what it repeats."""
+    again = "" if best.repeat_of is None else f", trial {best.repeat_of} again in the finals"
+    return f"trial {best.number}{again}"
+
+
+def unknown(places: Places, name: str) -> UserInputError:
+    """Return the error of asking for a sweep that has not run here."""
+    hint = suggestion(name, places.names()) or "`sweep run FILE` starts one"
+    return UserInputError([Problem(name, f"there is no such sweep in {places.root}", hint)])
 
 
 def listing(states: Sequence[SweepState]) -> RenderableType:
@@ -109,7 +136,7 @@ def listing(states: Sequence[SweepState]) -> RenderableType:
         value = (
             ""
             if best is None or best.values is None
-            else f"{each.objective.metric} {best.values[0]:.4g} (trial {best.number})"
+            else f"{each.objective.metric} {best.values[0]:.4g} ({best_name(best)})"
         )
         table.add_row(each.name, each.data, f"{ended} of {each.wanted_trials}", counted, value)
     return table

@@ -10,16 +10,29 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from sweeps.errors import SweepError
+from sweeps.errors import Problem, SweepError, UserInputError
 
 ANSWER_S = 4.0
 """A server that has not answered by then, twice, is not there."""
 
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _OUT_OF_ORDER = (502, 503, 504)
+
+
+_SCHEMES = (*_PORTS, "sqlite", "file", "databricks", "databricks-uc", "uc")
+
+
+def check_scheme(uri: str) -> None:
+    """Raise UserInputError where MLflow has no store for such a URI; nothing is asked or loaded."""
+    scheme = urlsplit(uri).scheme.partition("+")[0]
+    plugins = tuple(each.name for each in metadata.entry_points(group="mlflow.tracking_store"))
+    if scheme and scheme not in (*_SCHEMES, *plugins):
+        hint = f"give a folder, or a place that begins with one of {', '.join((*_SCHEMES, *plugins))}"
+        raise UserInputError([Problem("MLFLOW_TRACKING_URI", f"MLflow keeps nothing at {scheme}://", hint)])
 
 
 def shown(uri: str) -> str:
