@@ -22,13 +22,13 @@ from backends.contract import (
     Scalar,
     TrainingRequest,
 )
-from backends.served import Packager
 from search_spaces.space import ResolvedParameter, ResolvedSpace, SpaceError
 from sweeps.budget import Amount, at_most, fits, for_finals, total
 from sweeps.data import Finding, PreparedData, prepare
 from sweeps.data.findings import warning
 from sweeps.data.spec import DataSpec
 from sweeps.errors import Problem, SweepError, UserInputError
+from sweeps.nightly.conditions import champion_problems
 from sweeps.places import Places
 from sweeps.record import Trial
 from sweeps.spec import NO_PRICE, SweepSpec, from_document, limits, section, space_problems
@@ -200,7 +200,7 @@ def make_plan(spec: SweepSpec, places: Places, located: Path | None = None, *, e
     except SpaceError as error:
         problems += space_problems(error, spec.document)
     problems += _objective_problems(spec, data)
-    problems += _champion_problems(spec, data)
+    problems += champion_problems(spec, data)
     if problems or space is None:
         raise UserInputError(problems)
 
@@ -401,24 +401,6 @@ def _objective_problems(spec: SweepSpec, data: PreparedData) -> Iterable[Problem
                 f"`{metric}` needs labels, and this data set has none",
                 "minimize valid_loss, or name the labels: `data: {task: classification}`",
             )
-
-
-def _champion_problems(spec: SweepSpec, data: PreparedData) -> Iterable[Problem]:
-    """What would keep the winner from being registered, or from being compared with the champion."""
-    if spec.champion is None:
-        return
-    place = spec.document.place(("champion",))
-    if not data.dataset.labels:
-        hint = "name the labels: `data: {task: classification}`; models that write texts are not compared"
-        yield Problem(place, "a champion is challenged on labels, and this data set has none", hint)
-    if data.test is None:
-        hint = "give one: `data: {test: 0.1}`, or a file"
-        yield Problem(place, "a champion is challenged on a test split, and there is none", hint)
-    if not issubclass(spec.backend_class, Packager):
-        message = f"models of backend `{spec.backend_type}` cannot be registered: they answer nowhere else"
-        yield Problem(place, message, "leave out `champion:`, or use another backend")
-    if spec.champion.max_cost_usd is not None and not spec.capabilities.priced:
-        yield Problem(spec.document.place(("champion", "max_cost_usd")), NO_PRICE, "leave out max_cost_usd")
 
 
 def _place(spec: SweepSpec) -> tuple[int, Placement]:

@@ -179,12 +179,14 @@ def _register(
         raise SweepError(f"the model of trial {winner.number} cannot be registered", "use another backend")
     card, dataset = _card(plan), plan.data.dataset
     with TemporaryDirectory() as place:
+        files = Path(place) / "files"
+        files.mkdir()
         try:
-            package = backend.package(winner.model, dataset, Path(place))
+            package = backend.package(winner.model, dataset, files)
         except BackendError as error:
             raise SweepError(error.failure.message, error.failure.detail) from error
         example = [card.row(each) for each in _lines(dataset.valid.path)[:2]]
-        return registry.register(model, run_id, package, Path(place), card, example, _tags(plan, sweep_id, winner))
+        return registry.register(model, run_id, package, files, card, example, _tags(plan, sweep_id, winner))
 
 
 def _tags(plan: SweepPlan, sweep_id: str, winner: Trial) -> dict[str, str]:

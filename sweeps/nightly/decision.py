@@ -64,7 +64,7 @@ def _reason(version: str, opponent: str, found: Comparison, broken: Sequence[str
     scores += f"{opponent} on {found.opponent:.4g}"
     interval = f"{found.difference:+.3g} ({found.low:+.3g} .. {found.high:+.3g} at {LEVEL:.0%})"
     if broken:
-        return f"{'; '.join(broken)}. {scores}: {interval}"
+        return f"version {version} breaks a guard: {'; '.join(broken)}. {scores}: {interval}"
     if found.beyond_noise:
         return f"{scores}: better by more than chance explains, {interval}"
     if found.high < 0:

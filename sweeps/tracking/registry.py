@@ -248,7 +248,8 @@ def _save(
     with tempfile.TemporaryDirectory() as place:
         written = Path(place) / _CARD
         written.write_text(json.dumps({**asdict(card), "facts": dict(package.facts)}, indent=1), encoding="utf-8")
-        (files / "README").write_text("what answering takes; see the file `answers`\n", encoding="utf-8")
+        if not any(files.iterdir()):  # an artifact store keeps no empty folder
+            (files / "README").write_text("This model needs no files of its own.\n", encoding="utf-8")
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(_SCRIPT),
