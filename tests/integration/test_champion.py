@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +130,7 @@ class Nights:
 
 
 @pytest.fixture(scope="module")
-def nights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nights]:
+def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
     root = tmp_path_factory.mktemp("nights")
     build_model(root / "base")
     with (root / "data.jsonl").open("w", encoding="utf-8") as file:
@@ -133,7 +138,7 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nights]:
             label = WORDS[n % 3]
             file.write(json.dumps({"first": f"a {n}", "second": f"is it {label}", "label": label}) + "\n")
     places = Places(root / ".sweep")
-    yield Nights(root, places, default_uri(places.root))
+    return Nights(root, places, default_uri(places.root))
 
 
 def folder_of(nights: Nights, version: str) -> str:
@@ -330,3 +335,124 @@ def test_an_empty_section_is_all_defaults_and_none_registers_nothing(nights: Nig
     assert plan.to_json()["champion"]["model"] == "x"
     file.write_text(text.replace("champion: {model: answers}", ""))
     assert make_plan(load(file), Places(tmp_path / "root"), estimate=False).to_json()["champion"] is None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_registered_model_is_served_over_http(nights: Nights, tmp_path: Path) -> None:
+    """`mlflow models serve` with the champion's URI, in a folder and an environment that know nothing of us."""
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("mlflow")), "models", "serve", "-m", "models:/answers@champion"]
+    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"MLFLOW_TRACKING_URI": nights.uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment |= {"PATH": f"{Path(sys.executable).parent}:{environment.get('PATH', '')}"}
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            base = f"http://127.0.0.1:{port}"
+            deadline = time.monotonic() + 120
+            while not answers(f"{base}/ping"):
+                assert server.poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+                time.sleep(0.3)
+            rows = [{"first": f"b {n}", "second": f"is it {WORDS[n % 3]}"} for n in range(3)]
+            request = urllib.request.Request(
+                f"{base}/invocations",
+                json.dumps({"dataframe_records": rows}).encode(),
+                {"Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                found = json.load(answer)["predictions"]
+            loaded = nights.registry.champion("answers")
+            assert loaded is not None
+            expected = nights.registry.load(loaded).predict(rows)
+            assert [each["label"] for each in found] == [each["label"] for each in expected]
+            assert [each["probability"] for each in found] == pytest.approx([e["probability"] for e in expected])
+            bad = urllib.request.Request(
+                f"{base}/invocations",
+                json.dumps({"dataframe_records": [{"first": "a"}]}).encode(),
+                {"Content-Type": "application/json"},
+            )
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(bad, timeout=60)
+            with refused.value:
+                assert refused.value.code == 400
+                assert "second" in refused.value.read().decode(), "the signature says which column is missing"
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(timeout=30)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_registered_model_needs_only_what_it_declares(nights: Nights, tmp_path: Path) -> None:
+    """An environment with the declared requirements and nothing else, from the package registry."""
+    where = Path(folder_of(nights, "3"))
+    declared = (where / "requirements.txt").read_text(encoding="utf-8").split()
+    assert {each.partition("==")[0] for each in declared} == {"mlflow", "pandas", "torch", "transformers"}
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True, timeout=300)
+    python = tmp_path / "env/bin/python"
+    install = [python, "-m", "pip", "install", "--quiet", "--requirement", where / "requirements.txt"]
+    subprocess.run(install, check=True, timeout=1500)
+    rows = [{"first": f"b {n}", "second": f"is it {WORDS[n % 3]}"} for n in range(3)]
+    command = [python, "-I", "-W", "ignore", "-c", HIDDEN, str(where), json.dumps(rows)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    champion = next(each for each in nights.registry.versions("answers") if each.number == "3")
+    expected = nights.registry.load(champion).predict(rows)
+    for found, each in zip(json.loads(done.stdout), expected, strict=True):
+        assert found["label"] == each["label"]
+        assert found["probability"] == pytest.approx(each["probability"], abs=1e-5)
+
+
+class Racing(Registry):
+    """A registry in which somebody else moves the alias while a challenge is decided, so many times."""
+
+    races = 0
+
+    def champion(self, model: str) -> Any:
+        found = super().champion(model)
+        if Racing.races:
+            Racing.races -= 1
+            self.promote(next(each for each in self.versions(model) if found is None or each.number != found.number))
+        return found
+
+
+@pytest.mark.parametrize("races", [1, 1000])
+def test_a_champion_that_changes_meanwhile_is_compared_with_anew(nights: Nights, races: int) -> None:
+    plan = nights.plan()
+    backend = LocalBackend.open(plan.spec.backend_options, plan.workspace, plan.placement)
+    trial = nights.trained(plan, backend, STRONG)
+    said: list[str] = []
+    Racing.races = races
+    try:
+        if races == 1:
+            decision = contest.hold(plan, "sweep", trial, backend, Racing(nights.uri), said.append)
+            asked = [each for each in said if each.startswith("the champion, version")]
+            assert len(asked) == 2
+            assert f"version {nights.champion()}" in decision.reason, "decided against who is the champion now"
+        else:
+            with pytest.raises(SweepError, match="other sweeps moved the champion"):
+                contest.hold(plan, "sweep", trial, backend, Racing(nights.uri), said.append)
+            Racing.races = 0
+            assert nights.again(trial).version is not None, "the same call goes on where it was"
+    finally:
+        Racing.races = 0
+        backend.close()
+        found = next(each for each in nights.registry.versions("answers") if each.number == "3")
+        nights.registry.promote(found)
