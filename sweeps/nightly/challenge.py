@@ -16,6 +16,9 @@ LEVEL = 0.95
 
 RESAMPLES = 4000
 
+NAMED_CLASSES = 5
+"""So many classes that miss the floor are named, the worst first."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -93,7 +96,9 @@ def broken_guards(
     if guards.min_recall is not None:
         low = {name: value for name, value in recall.items() if not value >= guards.min_recall}
         if low:
-            listed = ", ".join(f"{value:.3g} of {name}" for name, value in low.items())
+            worst = sorted(low.items(), key=lambda each: each[1])
+            listed = ", ".join(f"{value:.3g} of {name}" for name, value in worst[:NAMED_CLASSES])
+            listed += f" (and too little of {len(low) - NAMED_CLASSES} more)" if len(low) > NAMED_CLASSES else ""
             found.append(f"it finds only {listed}, and min_recall is {guards.min_recall:g}")
     return tuple(found)
 

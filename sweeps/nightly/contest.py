@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.contract import Backend, BackendError, PredictOptions
+from backends.contract import Backend, BackendError, FailureKind, PredictOptions
 from backends.served import Packager
 from sweeps.errors import SweepError
 from sweeps.nightly import history
@@ -83,7 +83,7 @@ def hold(
     measured = {
         f"{TAG}test_accuracy": f"{right.mean():.6g}",
         f"{TAG}latency_ms": f"{latency_ms:.6g}",
-        **{f"{TAG}recall.{name}": f"{value:.6g}" for name, value in recall.items()},
+        f"{TAG}recall": ", ".join(f"{name} {value:.3g}" for name, value in recall.items()),
     }
     for _ in range(CONTENDERS_MEANWHILE):
         champion = registry.champion(model)
@@ -102,7 +102,7 @@ def hold(
         before=champion.number if champion is not None else None,
         decision=decision,
     )
-    registry.tag(version, {**measured, history.DECISION: json.dumps(entry.to_json())})
+    registry.tag(version, {**measured, history.DECISION: json.dumps(entry.to_json(), ensure_ascii=False)})
     registry.describe(version, decision.reason)
     if decision.promoted:
         _promote(registry, version)
@@ -156,8 +156,12 @@ def _baseline(plan: SweepPlan, winner: Trial, backend: Backend, examples: _Examp
     lines = _lines(plan.data.test.path if plan.data.test else "")
     try:
         answers = backend.predict(winner.base_model, lines, PredictOptions(labels=dataset.labels, stop=dataset.stop))
-    except BackendError:  # a base model without a head for these labels has no answer of its own
-        return f"always `{most}`", majority
+    except BackendError as error:
+        if error.failure.kind is not FailureKind.USER:
+            raise SweepError(
+                f"the base model does not answer: {error.failure.message}", error.failure.detail
+            ) from error
+        return f"always `{most}`", majority  # an encoder without a head for these labels has no answer of its own
     base = np.array(
         [each.text == line["completion"] for each, line in zip(answers, lines, strict=True)], dtype=np.bool_
     )

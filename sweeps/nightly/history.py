@@ -17,6 +17,9 @@ DECISION, APPLIED = "finesweep.decision", "finesweep.promoted"
 
 _ROLLBACK = "finesweep.rollback."
 
+WORDS_CHARS = 1000
+"""As much of what a person says is kept; a tag of the registry has room for 5,000."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -90,7 +93,10 @@ def roll_back(registry: Registry, model: str, to: str | None, by: str, why: str,
     if champion is not None and champion.number == target:
         raise SweepError(f"version {target} is the champion of `{model}` already", "name another version by --to")
     at = datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds")
-    entry = Entry(at, target, champion.number if champion is not None else None, None, by, why)
-    registry.note(model, f"{_ROLLBACK}{at.replace(':', '-').replace('+', '_')}", json.dumps(entry.to_json()))
+    before = champion.number if champion is not None else None
+    entry = Entry(at, target, before, None, by[:WORDS_CHARS], why[:WORDS_CHARS])
+    registry.note(
+        model, f"{_ROLLBACK}{at.replace(':', '-').replace('+', '_')}", json.dumps(entry.to_json(), ensure_ascii=False)
+    )
     registry.promote(version)
     return entry

@@ -13,6 +13,7 @@ from sweeps.nightly.history import Entry
 from sweeps.tracking.registry import Version
 
 _FACTS = ("sweep", "trial", "base_model", "backend", "data.name", "data", "space", "hyperparameters", "usd")
+_MEASURED = ("test_accuracy", "recall", "latency_ms")
 
 
 def to_json(model: str, champion: Version | None, entries: Sequence[Entry]) -> dict[str, Any]:
@@ -40,16 +41,9 @@ def shown(champion: Version, entries: Sequence[Entry]) -> RenderableType:
     if since is not None:
         facts.add_row("since", since.at)
         facts.add_row("because", Text(_why(since)))
-    for each in _FACTS:
+    for each in (*_MEASURED, *_FACTS):
         if value := champion.tags.get(f"finesweep.{each}"):
             facts.add_row(each.replace("_", " "), Text(value))
-    metrics = {
-        name.removeprefix("finesweep."): value
-        for name, value in champion.tags.items()
-        if name.startswith(("finesweep.test_accuracy", "finesweep.recall.", "finesweep.latency_ms"))
-    }
-    for name, value in sorted(metrics.items(), key=lambda each: each[0] != "test_accuracy"):
-        facts.add_row(name.replace("_", " "), value)
     asked = f'mlflow.pyfunc.load_model("models:/{champion.model}@champion")'
     return Group(facts, Text(f"in Python: {asked}", style="dim"))
 

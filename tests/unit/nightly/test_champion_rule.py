@@ -155,3 +155,8 @@ def test_recall_is_per_class() -> None:
     assert recalls(["a", "a", "b", "c"], right) == {"a": 0.5, "b": 1.0, "c": 1.0}
     [sentence] = broken_guards(ChampionSpec(min_recall=0.6), recalls(["a", "a", "b", "c"], right), None, None)
     assert sentence == "it finds only 0.5 of a, and min_recall is 0.6"
+
+
+def test_of_many_classes_that_miss_the_floor_the_worst_are_named() -> None:
+    [sentence] = broken_guards(ChampionSpec(min_recall=0.9), {f"c{n}": n / 10 for n in range(9)}, None, None)
+    assert "only 0 of c0, 0.1 of c1, 0.2 of c2, 0.3 of c3, 0.4 of c4 (and too little of 4 more)" in sentence
