@@ -126,6 +126,9 @@ def test_ctrl_c_leaves_a_sweep_that_the_same_command_goes_on_with(folder: Path) 
     assert "the same command goes on where it stopped" in err
     before = {each["number"]: each["key"] for each in trials(folder)}
     assert any(each["state"] == "running" for each in trials(folder))
+    shown = json.loads(sweep(folder, "status", "pairs", "--json")[1])
+    assert not shown["running"]
+    assert shown["states"]["interrupted"] >= 1
 
     code, _, err = sweep(folder, "run", "pairs.yaml", "--set", "backend.seconds_per_epoch=1.5")
     assert code == 0, err

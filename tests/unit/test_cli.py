@@ -123,8 +123,49 @@ def test_what_the_user_wrote_wrong_ends_with_2(
     assert "Traceback" not in err
 
 
-def test_status_of_what_is_not_there_ends_with_1(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sweep(capsys, "status", "pairs")[0] == 1
+@pytest.mark.parametrize("command", ["status", "report", "ui"])
+def test_a_sweep_that_is_not_there_is_the_users_mistake(
+    command: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = sweep(capsys, command, "pairs")
+    assert (code, out) == (2, "")
+    assert "pairs: there is no such sweep" in err
+
+
+@pytest.mark.parametrize("command", ["check", "plan", "run"])
+def test_a_tracking_uri_that_mlflow_does_not_know_is_told_before_anything_is_made(
+    command: str, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "htp://somewhere:5000")
+    code, out, err = sweep(capsys, command, str(file))
+    assert (code, out) == (2, "")
+    assert "MLFLOW_TRACKING_URI" in err
+    assert "http, https" in err
+    assert not (file.parent / ".sweep").exists()
+
+
+def test_mistakes_of_form_names_and_data_are_told_together(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file.parent / "own.csv").write_text("premise,label\na,x\nb,y\nc,x\nd,y\n")
+    file.write_text(
+        FILE.replace("builtin:nli", "own.csv")
+        .replace("trials: 4", "trials: many")
+        .replace("n_epochs", "n_epoch")
+        .replace("valid_accuracy", "valid_acuracy")
+    )
+    code, _, err = sweep(capsys, "check", str(file), "--set", "finals.candidates=0")
+    assert code == 2
+    for mistake in (
+        "pairs.yaml:2: no record of own.csv has the field 'hypothesis'",
+        "pairs.yaml:5: this backend has no hyperparameter n_epoch",
+        "pairs.yaml:6: `search.trials` cannot be 'many'",
+        "pairs.yaml:7: metric `valid_acuracy` is not measured",
+        "--set finals.candidates: `finals.candidates` cannot be 0",
+    ):
+        assert mistake in err
+    assert "5 problems; nothing was started" in err
+
+
+def test_status_where_nothing_has_run_says_how_to_begin(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = sweep(capsys, "status")
     assert (code, out) == (0, "")
     assert "no sweep" in err

@@ -97,7 +97,7 @@ def test_the_best_its_verdict_and_what_to_try_stand_on_the_page() -> None:
     text = Parsed(page(state(), NOW)).text
     assert "Trial 1: valid_accuracy 0.8 at epoch 1, the base model has 0.33 healthy" in text
     assert "validation accuracy went from 0.33 to 0.8" in text
-    assert "raise n_epochs from 2 to 3 (2 trials)" in text
+    assert "trials 0 and 2 are underfit: raise n_epochs from 2 to 3" in text
     assert "failed: no memory" in text
     assert "no number here is a result on snli" in text
     assert "3 of 3 trials" in text
@@ -114,6 +114,27 @@ def test_changes_and_finals_are_shown_where_there_are_any() -> None:
     assert "n_epochs 2 .. 4 -> 2 .. 6: two trials under-fitted at 4 (trials 0, 2; after 3 trials)" in text
     assert "trial 1 has the best mean" in text
     assert "accuracy 0.75 (0.72 .. 0.78)" in text
+
+
+def test_after_the_finals_the_winners_repetition_is_the_best() -> None:
+    standings = tuple(Standing(number, 0.7, 0.6, 0.8, 0.0, 0.0, 1000.0, (0.7, 0.7)) for number in (0, 1))
+    finals = FinalsResult("valid_accuracy", standings, 0, "the cheaper one", 0.6)
+    repeats = (trial(3, 0.70, repeat_of=0, model="m3"), trial(4, 0.72, repeat_of=0, model="m4"))
+    repeats += (trial(5, 0.9, repeat_of=1, model="m5"),)
+    decided = state(finals=finals, repeats=repeats)
+    assert decided.best is not None
+    assert decided.best.number == 4
+    assert decided.to_json()["best"]["number"] == 4
+    assert "Trial 4, trial 0 again in the finals: valid_accuracy 0.72" in Parsed(page(decided, NOW)).text
+    assert state(repeats=repeats).best == TRIALS[1]
+
+
+def test_a_trial_that_nobody_runs_is_not_called_running() -> None:
+    trials = (*TRIALS, trial(3, None, state=TrialState.RUNNING, curve=(), verdict=None))
+    assert state(trials=trials).counts["running"] == 1
+    left = state(trials=trials, is_running=False)
+    assert (left.counts["running"], left.counts["interrupted"]) == (0, 1)
+    assert "interrupted" in Parsed(page(left, NOW)).text
 
 
 def test_the_page_needs_nothing_beside_it_and_is_well_formed() -> None:

@@ -436,6 +436,7 @@ def test_the_finals_are_decided_on_validation_and_the_winner_alone_meets_the_tes
     for each in result.standings:
         values = [r.values[0] for r in running.study.repeats if r.repeat_of == each.number and r.values]
         assert each.values == tuple(values)
+        assert each.low <= each.mean <= each.high
     assert result.test is not None
     assert result.test[1] <= result.test[0] <= result.test[2]
     running.study.store_finals(result.to_json())

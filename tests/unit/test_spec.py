@@ -32,6 +32,19 @@ def problems(text: str) -> dict[str, str]:
     return {each.place.removeprefix("f.yaml:"): f"{each.message} ({each.hint})" for each in caught.value.problems}
 
 
+def test_a_key_of_several_types_has_one_problem_that_names_them() -> None:
+    text = GOOD.replace('{label}"}', '{label}", validation: [3]}')
+    with pytest.raises(UserInputError) as caught:
+        from_document(parse(text, "f.yaml"))
+    (only,) = caught.value.problems
+    assert (only.place, only.message) == ("f.yaml:2", "`data.validation` cannot be [3]")
+    assert only.hint == "write a number or text"
+
+
+def test_a_share_that_is_too_small_for_few_examples_only_is_left_to_the_plan() -> None:
+    assert from_document(parse(GOOD.replace("low: 1%", "low: 0.0001%"), "f.yaml")).name == "pairs"
+
+
 def test_a_good_file_gets_its_defaults() -> None:
     spec = from_document(parse(GOOD, "f.yaml"))
     assert spec.objective == Objective("valid_accuracy", "maximize")
@@ -58,7 +71,7 @@ def test_five_mistakes_are_five_problems_with_line_and_nearest_name() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "says"),
     [
-        ("trials: 4", "trials: 0", "7", "greater than or equal to 1"),
+        ("trials: 4", "trials: 0", "7", "a number of at least 1"),
         ("trials: 4", "sampler: tp", "7", "did you mean `tpe`"),
         ("trials: 4", "scheduler: ashs", "7", "did you mean `asha`"),
         ("trials: 4", "scheduler: {type: asha, grace: 2}", "7", "did you mean `grace_epochs`"),
@@ -69,6 +82,8 @@ def test_five_mistakes_are_five_problems_with_line_and_nearest_name() -> None:
         ("name: pairs", "name: 'a/b'", "1", "cannot be used"),
         ("model: fake-small", "model: fake-small, sped: 3", "3", "unknown key `backend.sped`"),
         ("n_epochs: recommended", "n_epochs: {low: 2}", "5", "high"),
+        ("n_epochs: recommended", "n_epoch: 3", "5", "did you mean n_epochs"),
+        ("search:", "finals: true\nsearch:", "7", "keys with values"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(old: str, new: str, line: str, says: str) -> None:

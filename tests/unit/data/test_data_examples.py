@@ -121,7 +121,7 @@ def test_a_field_that_no_record_has_is_one_error():
     how = pairs([NLI], "{premis}", "{label}")
     (found,) = build([Record(NLI, "d", line) for line in range(1, 500)], how)
     assert isinstance(found, Finding)
-    assert (found.code, found.place, found.count) == ("missing-field", "d", 499)
+    assert (found.code, found.place, found.count) == ("missing-field", "data.prompt", 499)
     assert found.hint == "did you mean 'premise'?"
 
 
