@@ -20,23 +20,21 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import get_completion_class
 from pydantic import ValidationError
-from rich.console import Console, RenderableType
 
 from backends import credentials
+from sweeps import cli_champion, cli_serve
 from sweeps.errors import Problem, SweepError, SweepInterruptedError, UserInputError
 from sweeps.places import Places
+from sweeps.terminal import err as _err
+from sweeps.terminal import json_option as _json_option
+from sweeps.terminal import out as _out
+from sweeps.terminal import print_json as _print_json
+from sweeps.terminal import say as _say
+from sweeps.terminal import show as _show
+from sweeps.terminal import tracking_uri as _tracking_uri
 
 DEFAULT_ROOT = ".sweep"
 ALL_ROWS = 100_000
-
-API_KEYS = "SWEEP_API_KEYS"
-WEBHOOK_SECRET = "SWEEP_WEBHOOK_SECRET"
-
-PIPE_COLUMNS = 140
-"""The width of what is written where there is no terminal to ask."""
-
-_out = Console() if sys.stdout.isatty() else Console(width=PIPE_COLUMNS)
-_err = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=PIPE_COLUMNS)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -82,18 +80,6 @@ def _plain(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def _show(renderable: RenderableType) -> None:
-    _out.print(renderable, highlight=False)
-
-
-def _say(text: str) -> None:
-    _err.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, default=str))
-
-
 def _sweep_file(command: _Command) -> _Command:
     """Add the argument and options of every command that reads a sweep file."""
     for option in (
@@ -112,9 +98,6 @@ def _sweep_file(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
-
-
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -347,57 +330,6 @@ def ui(places: Places, name: str | None, port: int) -> None:
 
 
 @cli.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: a free one.")
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="The folder of files, jobs and models.  [default: server/ in the root folder]",
-)
-@click.option("--backend", default="local", show_default=True, help="What trains: local, fake, or an installed one.")
-@click.option(
-    "--model", "models", multiple=True, metavar="NAME=DIR", help="A base model that clients may name. May be repeated."
-)
-@click.option(
-    "--set", "options", multiple=True, metavar="KEY=VALUE", help="An option of the backend, e.g. device=cuda."
-)
-@click.option("--max-jobs", type=click.IntRange(1), help="Jobs that run at once.  [default: 1 for local]")
-@click.option(
-    "--api-key-env",
-    "key_variables",
-    multiple=True,
-    metavar="VARIABLE",
-    help="The environment variable with the API keys that are let in, or VARIABLE_FILE with a file of them.  "
-    f"[default: {API_KEYS}]",
-)
-@click.option("--webhook", metavar="URL", help=f"Tell this URL when a job has ended; {WEBHOOK_SECRET} signs it.")
-@click.option("--max-file-mb", type=click.IntRange(1), default=512, show_default=True, help="Size of an upload.")
-@click.option("--faults", default="", metavar="SPEC", help="Misbehave as the real services do: see the guide.")
-@click.pass_obj
-def serve(
-    places: Places,
-    /,
-    host: str,
-    port: int,
-    root: Path | None,
-    key_variables: tuple[str, ...],
-    webhook: str | None,
-    **written: Any,
-) -> None:
-    """Serve the OpenAI fine-tuning protocol: train and ask models with any OpenAI client, on this machine."""
-    from sweeps.server import orders, serving
-
-    settings = orders.settings(
-        (root or places.root / "server").absolute(),
-        keys=_secrets(key_variables or (API_KEYS,), required=bool(key_variables)),
-        webhook=webhook,
-        webhook_secrets=_secrets((WEBHOOK_SECRET,), required=webhook is not None),
-        **written,
-    )
-    serving.serve(settings, host, port, _say)
-
-
-@cli.command()
 @click.argument("name", required=False)
 @click.option("--scope", help="Show the recommendations of this scope.")
 @_json_option
@@ -494,24 +426,6 @@ def completion(shell: str) -> None:
     click.echo(found(cli, {}, "sweep", "_SWEEP_COMPLETE").source())
 
 
-def _secrets(variables: tuple[str, ...], *, required: bool) -> tuple[str, ...]:
-    """Return the secrets in environment variables, or in the files that `VARIABLE_FILE` names."""
-    found: list[str] = []
-    for variable in variables:
-        text = os.environ.get(variable, "")
-        if file := os.environ.get(f"{variable}_FILE"):
-            try:
-                text += "\n" + Path(file).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-                raise UserInputError([Problem(f"{variable}_FILE", f"{file} cannot be read: {reason}")]) from error
-        secrets = text.replace(",", " ").split()
-        if not secrets and required:
-            raise UserInputError([Problem(variable, "is not set", f"set it, or {variable}_FILE")])
-        found += secrets
-    return tuple(found)
-
-
 def _plan(
     places: Places, file: Path, located: Path | None, model: str | None, overrides: tuple[str, ...], *, estimate: bool
 ) -> Any:
@@ -521,15 +435,6 @@ def _plan(
     if model is not None:
         overrides = (*overrides, f"backend.model={json.dumps(model)}")
     return plan_file(file, overrides, places, located, estimate=estimate)
-
-
-def _tracking_uri(places: Places) -> str:
-    """Return where MLflow records. Raises UserInputError where the user named something that MLflow does not know."""
-    from sweeps import tracking
-
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.default_uri(places.root)
-    tracking.check_scheme(uri)
-    return uri
 
 
 def _environment(places: Places, address: str | None) -> Any:
@@ -549,6 +454,7 @@ def _outcome_json(outcome: Any) -> dict[str, Any]:
         "finals": outcome.finals.to_json() if outcome.finals else None,
         "repeats": [each.to_json() for each in outcome.repeats],
         "changes": [each.to_json() for each in outcome.changes],
+        "champion": outcome.champion.to_json() if outcome.champion else None,
         "mlflow": outcome.run_url,
         "report": str(outcome.report),
         "problems": list(outcome.problems),
@@ -558,6 +464,10 @@ def _outcome_json(outcome: Any) -> dict[str, Any]:
 def _relative(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
+
+cli.add_command(cli_champion.champion)
+cli.add_command(cli_champion.predict)
+cli.add_command(cli_serve.serve)
 
 if __name__ == "__main__":
     main()
