@@ -20,19 +20,20 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import get_completion_class
 from pydantic import ValidationError
-from rich.console import Console, RenderableType
 
+from sweeps import cli_champion
 from sweeps.errors import Problem, SweepError, SweepInterruptedError, UserInputError
 from sweeps.places import Places
+from sweeps.terminal import err as _err
+from sweeps.terminal import json_option as _json_option
+from sweeps.terminal import out as _out
+from sweeps.terminal import print_json as _print_json
+from sweeps.terminal import say as _say
+from sweeps.terminal import show as _show
+from sweeps.terminal import tracking_uri as _tracking_uri
 
 DEFAULT_ROOT = ".sweep"
 ALL_ROWS = 100_000
-
-PIPE_COLUMNS = 140
-"""The width of what is written where there is no terminal to ask."""
-
-_out = Console() if sys.stdout.isatty() else Console(width=PIPE_COLUMNS)
-_err = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=PIPE_COLUMNS)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -78,18 +79,6 @@ def _plain(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def _show(renderable: RenderableType) -> None:
-    _out.print(renderable, highlight=False)
-
-
-def _say(text: str) -> None:
-    _err.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, default=str))
-
-
 def _sweep_file(command: _Command) -> _Command:
     """Add the argument and options of every command that reads a sweep file."""
     for option in (
@@ -108,9 +97,6 @@ def _sweep_file(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
-
-
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -449,15 +435,6 @@ def _plan(
     return plan_file(file, overrides, places, located, estimate=estimate)
 
 
-def _tracking_uri(places: Places) -> str:
-    """Return where MLflow records. Raises UserInputError where the user named something that MLflow does not know."""
-    from sweeps import tracking
-
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.default_uri(places.root)
-    tracking.check_scheme(uri)
-    return uri
-
-
 def _environment(places: Places, address: str | None) -> Any:
     from sweeps.run import Environment
 
@@ -475,6 +452,7 @@ def _outcome_json(outcome: Any) -> dict[str, Any]:
         "finals": outcome.finals.to_json() if outcome.finals else None,
         "repeats": [each.to_json() for each in outcome.repeats],
         "changes": [each.to_json() for each in outcome.changes],
+        "champion": outcome.champion.to_json() if outcome.champion else None,
         "mlflow": outcome.run_url,
         "report": str(outcome.report),
         "problems": list(outcome.problems),
@@ -484,6 +462,9 @@ def _outcome_json(outcome: Any) -> dict[str, Any]:
 def _relative(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
+
+cli.add_command(cli_champion.champion)
+cli.add_command(cli_champion.predict)
 
 if __name__ == "__main__":
     main()

@@ -28,6 +28,7 @@ from sweeps.data import Finding, PreparedData, prepare
 from sweeps.data.findings import warning
 from sweeps.data.spec import DataSpec
 from sweeps.errors import Problem, SweepError, UserInputError
+from sweeps.nightly.conditions import champion_problems
 from sweeps.places import Places
 from sweeps.record import Trial
 from sweeps.spec import NO_PRICE, SweepSpec, from_document, limits, section, space_problems
@@ -142,6 +143,9 @@ class SweepPlan:
             "objectives": [each.model_dump(exclude_none=True) for each in self.spec.objectives],
             "search": self.spec.search.model_dump(),
             "finals": None if self.spec.finals is None else self.spec.finals.model_dump(),
+            "champion": None
+            if self.spec.champion is None
+            else {**self.spec.champion.model_dump(), "model": self.spec.registered_model},
             "concurrency": self.concurrency,
             "placement": {"cpus": self.placement.cpus, "gpus": self.placement.gpus},
             "evaluation": {"per_epoch": self.evaluation.per_epoch, "train_examples": self.evaluation.train_examples},
@@ -196,6 +200,7 @@ def make_plan(spec: SweepSpec, places: Places, located: Path | None = None, *, e
     except SpaceError as error:
         problems += space_problems(error, spec.document)
     problems += _objective_problems(spec, data)
+    problems += champion_problems(spec, data)
     if problems or space is None:
         raise UserInputError(problems)
 
@@ -300,6 +305,7 @@ def _summary(data: PreparedData) -> dict[str, Any]:
         "label_counts": {part: dict(counts) for part, counts in data.label_counts.items()},
         "separator": data.separator,
         "stop": data.dataset.stop,
+        "prompt": data.prompt,
         "digests": dict(data.digests),
         "fingerprint": data.fingerprint,
         "training_examples": data.dataset.train.examples,

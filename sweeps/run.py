@@ -20,6 +20,7 @@ from sweeps.accounts import SETTLING_S
 from sweeps.budget import books
 from sweeps.errors import SweepError, SweepInterruptedError
 from sweeps.finals import FinalsResult, champion
+from sweeps.nightly.decision import ChampionDecision
 from sweeps.places import Places
 from sweeps.plan import KEPT_MODELS, SweepPlan, with_gpus
 from sweeps.record import Objective, Trial, TrialState, leaderboard
@@ -84,7 +85,7 @@ def run(
     study = open_study(plan, environment)
     if _is_complete(plan, study):
         say(f"sweep `{name}` is complete: raise search.trials to go on, or use --fresh to start anew")
-        return _outcome(plan, study, End.TRIALS, environment, None, ())
+        return _outcome(plan, study, End.TRIALS, environment, None, (), _challenged_late(plan, study, environment, say))
     tracker = tracking.Tracker.connect(
         environment.tracking_uri, plan.spec.tracking.experiment or name, places.artifacts
     )
@@ -114,12 +115,13 @@ def run(
             report = page(state.read(places, name, environment.storage), datetime.now())
             _finish_tracking(tracker, plan, session, end, finals, report)
             places.report(name).write_text(report, encoding="utf-8")
+            decision = challenged(plan, study, backend, end, environment, say)
     finally:
         engine.disconnect()
         tracker.close()
     if session.error is not None:
         raise session.error
-    outcome = _outcome(plan, study, end, environment, tracker.run_url(run_id), tracker.problems)
+    outcome = _outcome(plan, study, end, environment, tracker.run_url(run_id), tracker.problems, decision)
     if end is End.INTERRUPTED:
         done = sum(each.state.ended for each in outcome.trials)
         raise SweepInterruptedError(
@@ -237,6 +239,42 @@ def decided(
     return result
 
 
+def challenged(
+    plan: SweepPlan, study: Study, backend: Backend, end: End, environment: Environment, say: Callable[[str], None]
+) -> ChampionDecision | None:
+    """Let the winner challenge the champion, where the sweep file asks for it and the sweep has a winner.
+
+    That is the one of the finals where there are finals. Raises SweepError where it cannot be done; running the same
+    command again tries it again.
+    """
+    if plan.spec.champion is None or end in (End.INTERRUPTED, End.FAILED):
+        return None
+    winner = handed_over(study, plan.spec.objective)
+    if winner is None or (plan.spec.finals is not None and study.finals is None):
+        say("no champion is challenged: the sweep has no winner" + ("" if winner is None else " before its finals"))
+        return None
+    from sweeps.nightly import contest
+    from sweeps.tracking.registry import Registry
+
+    try:
+        registry = Registry(environment.tracking_uri)
+        return contest.hold(plan, study.sweep_id, winner, backend, registry, say)
+    except SweepError as error:
+        hint = f"{error.hint}; " if error.hint else ""
+        again = "every trial is recorded, and the same command challenges again"
+        raise SweepError(f"the champion was not challenged: {error.message}", hint + again) from error
+
+
+def _challenged_late(
+    plan: SweepPlan, study: Study, environment: Environment, say: Callable[[str], None]
+) -> ChampionDecision | None:
+    """Do what an earlier run of the sweep may have left undone after its trials."""
+    if plan.spec.champion is None:
+        return None
+    with closing(plan.open_backend()) as backend:
+        return challenged(plan, study, backend, End.TRIALS, environment, say)
+
+
 def _is_complete(plan: SweepPlan, study: Study) -> bool:
     ended = [each for each in study.trained if each.state.ended]
     decided = plan.spec.finals is None or study.finals is not None
@@ -244,7 +282,13 @@ def _is_complete(plan: SweepPlan, study: Study) -> bool:
 
 
 def _outcome(
-    plan: SweepPlan, study: Study, end: End, environment: Environment, url: str | None, problems: Sequence[str]
+    plan: SweepPlan,
+    study: Study,
+    end: End,
+    environment: Environment,
+    url: str | None,
+    problems: Sequence[str],
+    decision: ChampionDecision | None,
 ) -> Outcome:
     finals = FinalsResult.from_json(study.finals) if study.finals is not None else None
     return Outcome(
@@ -261,6 +305,7 @@ def _outcome(
         run_url=url,
         report=environment.places.report(plan.spec.name),
         problems=tuple(problems),
+        champion=decision,
     )
 
 

@@ -22,6 +22,7 @@ from sweeps.errors import SweepError
 from sweeps.events import after, values
 from sweeps.finals import FinalsResult
 from sweeps.fit import Advice, LearningCurve, advice_from, hopeless, judge
+from sweeps.nightly.decision import ChampionDecision
 from sweeps.plan import SweepPlan
 from sweeps.record import FitVerdict, Spend, StoppedBy, Trial, TrialState, leaderboard
 from sweeps.steering import Change
@@ -92,7 +93,8 @@ class ProgressObserver(Observer, Protocol):
 class Outcome:
     """How a sweep ended. `trials` are those of the search, `repeats` those of the finals; `best` is the one whose model
     is handed over, or None; `changes` are those that the sweep made to its space; `books` are what all trials, those
-    of the finals too, have cost; `report` is its HTML page.
+    of the finals too, have cost; `report` is its HTML page. `champion` is what became of the challenge, where the sweep
+    file asks for one and there was a winner.
     """
 
     plan: SweepPlan
@@ -108,6 +110,7 @@ class Outcome:
     run_url: str | None
     report: Path
     problems: tuple[str, ...]
+    champion: ChampionDecision | None = None
 
 
 @dataclass

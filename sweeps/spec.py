@@ -16,6 +16,7 @@ from search_spaces.space import Limit, SearchSpace, SpaceError
 from sweeps.data.spec import DataSpec
 from sweeps.errors import Problem, UserInputError
 from sweeps.mistakes import by_line, explained, suggestion
+from sweeps.nightly.champion_spec import ChampionSpec
 from sweeps.record import SPEND_METRICS, Objective
 from sweeps.yaml_source import Document, KeyPath, read, with_overrides
 
@@ -33,6 +34,10 @@ def _listed(value: object) -> object:
     if isinstance(value, list) and not value:
         raise ValueError("name at least one objective")
     return [value] if isinstance(value, dict) else value
+
+
+def _written(value: object) -> object:
+    return {} if value is None else value  # a section that is there and empty is all defaults
 
 
 class _Section(BaseModel):
@@ -159,6 +164,7 @@ class _SweepFile(_Section):
     search: SearchSpec = SearchSpec()
     objective: Annotated[tuple[ObjectiveSpec, ...], BeforeValidator(_listed)]
     finals: FinalsSpec | None = None
+    champion: Annotated[ChampionSpec | None, BeforeValidator(_written)] = None
     evaluation: EvaluationSpec = EvaluationSpec()
     budget: BudgetSpec = BudgetSpec()
     resources: ResourcesSpec = ResourcesSpec()
@@ -182,6 +188,7 @@ class SweepSpec:
     search: SearchSpec
     objectives: tuple[ObjectiveSpec, ...]
     finals: FinalsSpec | None
+    champion: ChampionSpec | None
     evaluation: EvaluationSpec
     budget: BudgetSpec
     resources: ResourcesSpec
@@ -192,6 +199,11 @@ class SweepSpec:
     def objective(self) -> Objective:
         """The first objective: the one that ranks, prunes and keeps."""
         return self.objectives[0].objective
+
+    @property
+    def registered_model(self) -> str:
+        """The registered model whose champion the winner challenges."""
+        return (self.champion.model if self.champion is not None else None) or self.name
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
@@ -239,6 +251,7 @@ def from_document(document: Document) -> SweepSpec:
         search=sections.search,
         objectives=sections.objective,
         finals=sections.finals,
+        champion=sections.champion,
         evaluation=sections.evaluation,
         budget=sections.budget,
         resources=sections.resources,

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from backends.contract import (
     BackendError,
     Capabilities,
+    Dataset,
     Estimate,
     Event,
     Failure,
@@ -32,6 +33,7 @@ from backends.local.resolution import Resolved, base_model_of, resolve
 if TYPE_CHECKING:
     from backends.local.prediction import Predictor
     from backends.local.run import Run
+    from backends.served import Package
 
 NAME = "local"
 
@@ -217,6 +219,12 @@ class LocalBackend:
             dtype = devices.resolve_dtype(self._options.dtype, device)
             self._predictor = (stamp, prediction.load(model, self._options, device, dtype))
         return prediction.predict(self._predictor[1], prompts, options)
+
+    def package(self, model: str, dataset: Dataset, folder: Path) -> Package:
+        """Copy a kept model into `folder` so that it answers elsewhere; see `served.Packager`."""
+        from backends.local import packaging
+
+        return packaging.package(model, self._options, folder)
 
     # ----------------------------------------------------------------------------------------------------------- close
     def _enter(self) -> None:

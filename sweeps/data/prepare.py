@@ -45,7 +45,8 @@ class PreparedData:
 
     `source` is what was truly used, `name` the same in short; `fallback_from` is what was asked for where that is not
     it. `origins` says where each part comes from. `findings` are the warnings: errors never get here. `fingerprint`
-    (hex) changes with any byte of the prepared files, the labels or the stop sequence, and with nothing else.
+    (hex) changes with any byte of the prepared files, the labels or the stop sequence, and with nothing else. `prompt`
+    is the template of the prompts, without the separator; None where the examples are conversations.
     """
 
     dataset: Dataset
@@ -61,6 +62,7 @@ class PreparedData:
     findings: tuple[Finding, ...]
     digests: Mapping[str, str]
     fingerprint: str
+    prompt: str | None = None
 
 
 def prepare(spec: DataSpec, workspace: Path, located: Path | None = None) -> PreparedData:
@@ -105,6 +107,7 @@ def prepare(spec: DataSpec, workspace: Path, located: Path | None = None) -> Pre
         findings=capped(findings),
         digests={part: file.sha256 for part, file in files.items()},
         fingerprint=fingerprint,
+        prompt=how.prompt.text if isinstance(how, Pairs) else None,
     )
 
 

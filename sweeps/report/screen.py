@@ -16,6 +16,8 @@ from search_spaces.library import LibrarySpace
 from sweeps.budget import at_most
 from sweeps.data.findings import Finding
 from sweeps.finals import FinalsResult
+from sweeps.nightly.champion_spec import ChampionSpec
+from sweeps.nightly.decision import ChampionDecision
 from sweeps.plan import KEPT_MODELS, SweepPlan
 from sweeps.record import Objective, StoppedBy, Trial, TrialState, leaderboard
 from sweeps.report.progress import VERDICT_STYLE, clock, in_words, short
@@ -47,6 +49,8 @@ def plan(plan: SweepPlan) -> RenderableType:
     )
     if spec.finals is not None:
         facts.add_row("finals", f"the best {spec.finals.candidates} trained again with {spec.finals.seeds} seeds each")
+    if spec.champion is not None:
+        facts.add_row("champion", f"the winner challenges that of `{spec.registered_model}`{_guards(spec.champion)}")
     facts.add_row(
         "each trial", f"{plan.placement.cpus:g} CPU, {plan.placement.gpus:g} GPU; up to {plan.max_epochs:g} epochs"
     )
@@ -76,6 +80,11 @@ def limits(budget: BudgetSpec) -> str:
     parts += [f"{budget.tokens:,} tokens"] if budget.tokens is not None else []
     parts += [f"{budget.hours:g} hours"] if budget.hours is not None else []
     return ", ".join(parts) or "none"
+
+
+def _guards(champion: ChampionSpec) -> str:
+    written = champion.model_dump(exclude={"model"}, exclude_none=True)
+    return "; " + ", ".join(f"{name} {value:g}" for name, value in written.items()) if written else ""
 
 
 def _money(plan: SweepPlan, usd: float) -> str:
@@ -153,6 +162,8 @@ def outcome(outcome: Outcome) -> RenderableType:
         parts.append(Text(f"  {in_words(best.hyperparameters)}"))
         if outcome.finals is not None:
             parts += _finals(outcome.finals, best)
+        if outcome.champion is not None:
+            parts += [Text(f"  {each}") for each in told(outcome.champion)]
         if best.verdict is not None:
             parts.append(
                 Text.assemble(
@@ -186,6 +197,13 @@ def _finals(finals: FinalsResult, best: Trial) -> Iterable[RenderableType]:
         yield Text(f"  test split, scored once: accuracy {mean:.4g} ({low:.4g} .. {high:.4g})")
     else:
         yield Text(f"  not scored on a test split: {finals.untested}")
+
+
+def told(decision: ChampionDecision) -> Iterable[str]:
+    """Say what became of a challenge, and why."""
+    what = "promoted to champion" if decision.promoted else "registered, and not promoted"
+    yield f"champion: version {decision.version} of {decision.model} is {what}"
+    yield f"  {decision.reason}"
 
 
 def saved_by_verdicts(trials: Sequence[Trial]) -> str:

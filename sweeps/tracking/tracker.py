@@ -55,6 +55,7 @@ DIGEST_CHARS = 12
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # of the UI: no job runner for features that a sweep does not have
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the outbox retries, and can be told to stop
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
