@@ -87,7 +87,6 @@ class Schedules:
     def __init__(self, engine: Engine, where: str) -> None:
         self._engine, self._where = engine, where
         with self._transaction() as connection:
-            # Two processes may make the tables at once: the one that comes second finds them there.
             _TABLES.create_all(connection)
 
     @classmethod
@@ -111,9 +110,9 @@ class Schedules:
         for attempt in (1, 2):
             try:
                 return cls(engine, where)
-            except StorageAwayError:
+            except (StorageAwayError, IntegrityError) as error:  # another process made the tables at the same moment
                 if attempt == 2:
-                    raise
+                    raise StorageAwayError(f"{where} cannot be opened: {error}", "check that it may be written") from None
         raise AssertionError
 
     def close(self) -> None:
