@@ -21,7 +21,7 @@ import click
 from click.shell_completion import get_completion_class
 from pydantic import ValidationError
 
-from sweeps import cli_champion
+from sweeps import cli_champion, cli_schedule
 from sweeps.errors import Problem, SweepError, SweepInterruptedError, UserInputError
 from sweeps.places import Places
 from sweeps.terminal import err as _err
@@ -465,6 +465,8 @@ def _relative(path: Path) -> str:
 
 cli.add_command(cli_champion.champion)
 cli.add_command(cli_champion.predict)
+cli.add_command(cli_schedule.schedule)
+cli.add_command(cli_schedule.scheduler)
 
 if __name__ == "__main__":
     main()

@@ -47,9 +47,7 @@ class Environment:
     ray_address: str | None = None
 
 
-def open_study(
-    plan: SweepPlan, environment: Environment, first_points: Sequence[Mapping[str, Scalar]] = ()
-) -> Study:
+def open_study(plan: SweepPlan, environment: Environment, first_points: Sequence[Mapping[str, Scalar]] = ()) -> Study:
     """Open the study of the plan's sweep, or create it, to try `first_points` first. See `Study.open` for the errors."""
     places = environment.places
     return Study.open(

@@ -335,7 +335,11 @@ class Session:
         if by is TrialEnd.SWEEP and not running.started:
             return  # it never began; it stays recorded as running and is taken up by the next run of the sweep
         self._start(running)
-        if by is TrialEnd.SWEEP and self.end in (End.INTERRUPTED, End.FAILED, End.WINDOW) and not running.ended_by_itself:
+        if (
+            by is TrialEnd.SWEEP
+            and self.end in (End.INTERRUPTED, End.FAILED, End.WINDOW)
+            and not running.ended_by_itself
+        ):
             self.study.record(running.trial)
             return
         trial = self._closed(running, by, error)

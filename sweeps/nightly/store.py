@@ -112,7 +112,9 @@ class Schedules:
                 return cls(engine, where)
             except (StorageAwayError, IntegrityError) as error:  # another process made the tables at the same moment
                 if attempt == 2:
-                    raise StorageAwayError(f"{where} cannot be opened: {error}", "check that it may be written") from None
+                    raise StorageAwayError(
+                        f"{where} cannot be opened: {error}", "check that it may be written"
+                    ) from None
         raise AssertionError
 
     def close(self) -> None:
@@ -199,6 +201,15 @@ class Schedules:
             _insert(connection, night)
             return Claim(night, holder)
 
+    def claim_of(self, name: str, holder: str, now: datetime) -> Claim | None:
+        """Return the claim that another process made for this one, renewed. None where somebody else has the night."""
+        with self._transaction() as connection:
+            mine = update(_SCHEDULES).where(_SCHEDULES.c.name == name, _SCHEDULES.c.held_by == holder)
+            if connection.execute(mine.values(held_until=now.timestamp() + LEASE_S)).rowcount != 1:
+                return None
+            running = [each for each in _nights(connection, name) if each.state is NightState.RUNNING]
+            return Claim(running[-1], holder) if running else None
+
     def renew(self, claim: Claim, now: datetime) -> bool:
         """Hold the schedule for another `LEASE_S`. False where somebody else has taken it: then the night must end."""
         with self._transaction() as connection:
@@ -250,7 +261,9 @@ class Schedules:
                 for each in _nights(connection, name):
                     if each.state is NightState.RUNNING:
                         reason = "its process was not heard of any more"
-                        _change(connection, replace(each, state=NightState.LOST, ended_at=now.timestamp(), reason=reason))
+                        _change(
+                            connection, replace(each, state=NightState.LOST, ended_at=now.timestamp(), reason=reason)
+                        )
                 row = connection.execute(select(_SCHEDULES).where(_SCHEDULES.c.name == name)).one()
                 yield connection, _schedule(row)
         except IntegrityError as error:  # the lease keeps others out, so this is a night that was planned twice

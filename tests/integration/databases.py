@@ -52,7 +52,14 @@ class Server:
         command = [str(self._programs / program), *arguments]
         with open(os.devnull, "w") as nowhere:
             done = subprocess.run(
-                command, stdout=nowhere, stderr=subprocess.PIPE, text=True, cwd="/", check=False, timeout=120, **self._as
+                command,
+                stdout=nowhere,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd="/",
+                check=False,
+                timeout=120,
+                **self._as,
             )
         assert done.returncode == 0, done.stderr
 

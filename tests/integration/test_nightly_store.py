@@ -57,7 +57,15 @@ def kept(storage: str | None, tmp_path: Path) -> Iterator[Schedules]:
 def schedule(name: str = "snli") -> Schedule:
     notify = Notify(("TELL",), ("/run/secrets/tell",), "failures")
     return Schedule(
-        name, "/s/snli.yaml", "0 2 * * *", "Europe/Berlin", CREATED.timestamp(), "06:00", "/d", ("search.trials=8",), notify
+        name,
+        "/s/snli.yaml",
+        "0 2 * * *",
+        "Europe/Berlin",
+        CREATED.timestamp(),
+        "06:00",
+        "/d",
+        ("search.trials=8",),
+        notify,
     )
 
 
@@ -89,7 +97,9 @@ def test_a_night_is_claimed_once_finished_once_and_planned_once(kept: Schedules)
     with pytest.raises(SweepError, match="is running"):
         kept.remove("snli", NIGHT)
     kept.note(claim, replace(claim.night, sweep="snli", fingerprint={"data": "d"}))
-    done = replace(claim.night, state=NightState.DONE, sweep="snli", ended_at=NIGHT.timestamp() + 60, found={"usd": 1.5})
+    done = replace(
+        claim.night, state=NightState.DONE, sweep="snli", ended_at=NIGHT.timestamp() + 60, found={"usd": 1.5}
+    )
     assert kept.finish(claim, done)
     assert kept.nights("snli") == [done]
     assert kept.claim_due("snli", "b", NIGHT + timedelta(minutes=5)) is None
