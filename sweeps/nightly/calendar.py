@@ -1,7 +1,7 @@
 """When a schedule is due. Pure: the clock is an argument, and all arithmetic is done on moments, not on wall clocks.
 
-Times of day are those of the schedule's zone. One that daylight saving skips is taken at the next valid moment, one that
-occurs twice at its first occurrence; cronsim does both, as Debian's cron does.
+Times of day are those of the schedule's zone. One that daylight saving skips is taken at the next valid moment, one
+that occurs twice at its first occurrence; cronsim does both, as Debian's cron does.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def closing(schedule: Schedule, planned_at: int) -> datetime | None:
     zone = ZoneInfo(schedule.tz)
     day = planned.astimezone(zone).date()
     while True:
-        # Of a time that does not exist, fold=0 names the moment as far after the change as it lies after the gap's start.
+        # A time that does not exist becomes the moment as far after the change as it lies after the gap's start.
         moment = datetime.combine(day, time(hour, minute), tzinfo=zone).astimezone(UTC)
         if moment > planned:
             return moment

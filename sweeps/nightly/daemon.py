@@ -37,9 +37,9 @@ class _Child:
 class Daemon:
     """Runs nights, at most `at_once` of them; the others wait for their turn.
 
-    `command` says how a claimed night is run, `tell` tells people of a night whose process died without doing so itself.
-    A database that is away is waited for. Nothing is kept in memory that another daemon, or this one started anew, would
-    miss.
+    `command` says how a claimed night is run, `tell` tells people of one whose process died without doing so itself.
+    A database that is away is waited for. Nothing is kept in memory that another daemon, or this one started anew,
+    would miss.
     """
 
     def __init__(

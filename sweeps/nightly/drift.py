@@ -1,7 +1,7 @@
 """How far tonight's training examples are from those that an earlier model was trained on.
 
-With many examples every difference is significant, with few none is: a difference is told where it is both larger than
-chance explains and large enough to matter. The tests are scipy's; the population stability index (PSI) and its customary
+With many examples every difference is significant, with few none is: a difference is told where it is both larger
+than chance explains and large enough to matter. The tests are scipy's; the population stability index (PSI) and its customary
 bounds of 0.1 and 0.25 are those of N. Siddiqi, Credit Risk Scorecards (Wiley, 2006).
 """
 
@@ -43,7 +43,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class Compared:
-    """One look at both data sets: a test's numbers and whether they matter. `chance` None: there is no test, but a bound."""
+    """One look at both data sets, and whether its numbers matter. `chance` None: there is no test, but a bound."""
 
     name: str
     before: float
@@ -100,7 +100,7 @@ def compare(before: Texts, now: Texts, seed: int = 0) -> Drift:
             ("length of the completions in characters", [[len(c) for c in x.completions] for x in (before, now)])
         )
     level = CHANCE / (len(looks) + classified)
-    compared = [_lengths(name, *values, level) for name, values in looks]
+    compared = [_lengths(name, before_now[0], before_now[1], level) for name, before_now in looks]
     if classified:
         compared.append(_labels(labels, counts, level))
     vocabulary, fresh = _novel(before, now, seed)
