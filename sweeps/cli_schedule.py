@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,15 +180,20 @@ def history(places: Places, name: str, limit: int, as_json: bool) -> None:
 @schedule.command("run-now")
 @click.argument("name")
 @click.option("--planned", is_flag=True, help="Only where a night is due, as other schedulers want it.")
+@click.option(
+    "--file", type=click.Path(path_type=Path), help="The sweep file, where it lies elsewhere on this machine."
+)
 @click.option("--claim", "holder", hidden=True, help="The claim that the scheduler made for this process.")
 @json_option
 @click.pass_obj
-def run_now(places: Places, name: str, planned: bool, holder: str | None, as_json: bool) -> None:
+def run_now(places: Places, name: str, planned: bool, file: Path | None, holder: str | None, as_json: bool) -> None:
     """Run a night of NAME here and now, with all that belongs to it: worth, window, summary, history."""
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have let them be ignored
         signal.signal(number, signal.default_int_handler)
     schedules = _opened(places)
     kept = schedules.get(name)
+    if file is not None:
+        kept = replace(kept, file=str(file.absolute()))
     claim = _claimed(schedules, kept, planned, holder)
     if claim is None:
         if planned:
@@ -214,19 +220,23 @@ def run_now(places: Places, name: str, planned: bool, holder: str | None, as_jso
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write here.")
 @click.option("--command", metavar="PATH", help="Where `sweep` is over there.  [default: where it is here]")
 @click.option("--at", "root", metavar="DIR", help="The folder of the sweeps over there.  [default: the one here]")
+@click.option("--file", metavar="PATH", help="Where the sweep file is over there.  [default: where it is here]")
 @click.option("--image", metavar="IMAGE", help="The container image, for Kubernetes.")
 @json_option
 @click.pass_obj
 def export(
     places: Places, name: str, form: Any, out: Path | None, command: str | None, root: str | None,
-    image: str | None, as_json: bool,
+    file: str | None, image: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the schedule NAME for cron, systemd, Kubernetes, GitHub Actions or Airflow, to run it there."""
     from sweeps.nightly import exports
 
     kept = _opened(places).get(name)
     here = "sweep" if form == "kubernetes" else _sweep_command()[-1] if len(_sweep_command()) == 1 else "sweep"
-    place = exports.Place(command or here, root or str(places.root), image)
+    place = exports.Place(command or here, root or str(places.root), image, file)
+    if form == "github-actions" and file is None:  # the checkout has it at its path in the repository
+        below = Path(kept.file).is_relative_to(Path.cwd())
+        place = replace(place, file=str(Path(kept.file).relative_to(Path.cwd())) if below else Path(kept.file).name)
     text = exports.export(kept, form, place)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -303,8 +313,6 @@ def _night(places: Places, kept: Schedule, claim: Claim, schedules: Schedules) -
         environment = Environment(places, uri, os.environ.get("SWEEP_STORAGE"), os.environ.get("RAY_ADDRESS"))
         night = run_night(kept, claim, schedules, environment, Progress(err), say)
     except UserInputError as error:  # before the night began
-        from dataclasses import replace
-
         from sweeps.nightly.night import store
         from sweeps.nightly.schedule import NightState
 

@@ -48,7 +48,7 @@ class Environment:
 
 
 def open_study(plan: SweepPlan, environment: Environment, first_points: Sequence[Mapping[str, Scalar]] = ()) -> Study:
-    """Open the study of the plan's sweep, or create it, to try `first_points` first. See `Study.open` for the errors."""
+    """Open the study of the plan's sweep, or create it to try `first_points` first. Errors: see `Study.open`."""
     places = environment.places
     return Study.open(
         environment.storage or places.study(plan.spec.name),

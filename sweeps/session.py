@@ -142,8 +142,8 @@ class Session:
         backend: Backend | None = None,
         deadline: float | None = None,
     ) -> None:
-        """`backend` prices trials; see `Accounts` for when it can be left out. `deadline` is a time of `clock`: no trial
-        is started that would not end before it, and what still runs then is cut off and taken up by the next run.
+        """`backend` prices trials; see `Accounts` for when it can be left out. `deadline` is a time of `clock`: no
+        trial is started that would not end before it, and what still runs then is cut off and taken up by the next run.
         """
         self.plan = plan
         self.accounts = Accounts(plan, study, backend)

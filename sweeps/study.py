@@ -108,7 +108,7 @@ class Study:
         base_model: str,
         first_points: Sequence[Mapping[str, Scalar]] = (),
     ) -> Study:
-        """Open the study of this name, or create it with `first_points` and the space's seed points as its first trials.
+        """Open the study of this name, or create it with `first_points`, then the space's seed points, as first trials.
 
         `storage` is the path of a journal file or the URL of a database. Raises UserInputError when the stored sweep is
         about another space, data, backend or objective, and SweepError when the storage cannot be reached.

@@ -1,8 +1,8 @@
 """How far tonight's training examples are from those that an earlier model was trained on.
 
 With many examples every difference is significant, with few none is: a difference is told where it is both larger
-than chance explains and large enough to matter. The tests are scipy's; the population stability index (PSI) and its customary
-bounds of 0.1 and 0.25 are those of N. Siddiqi, Credit Risk Scorecards (Wiley, 2006).
+than chance explains and large enough to matter. The tests are scipy's; the population stability index (PSI) and its
+customary bounds of 0.1 and 0.25 are those of N. Siddiqi, Credit Risk Scorecards (Wiley, 2006).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, assert_never
 from zoneinfo import ZoneInfo
@@ -32,11 +32,15 @@ _DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 @dataclass(frozen=True)
 class Place:
-    """Where the command and the folder of the sweeps are; `image` is the container image for Kubernetes."""
+    """Where the command and the folder of the sweeps are; `image` is the container image for Kubernetes.
+
+    `file` is the sweep file where it is not at the schedule's own path.
+    """
 
     command: str
     root: str
     image: str | None = None
+    file: str | None = None
 
 
 def export(schedule: Schedule, form: Format, place: Place) -> str:
@@ -57,7 +61,8 @@ def export(schedule: Schedule, form: Format, place: Place) -> str:
 
 
 def _arguments(schedule: Schedule, place: Place) -> list[str]:
-    return [place.command, "--root", place.root, "schedule", "run-now", schedule.name, "--planned"]
+    elsewhere = ["--file", place.file] if place.file is not None else []
+    return [place.command, "--root", place.root, "schedule", "run-now", schedule.name, "--planned", *elsewhere]
 
 
 def _plain_cron(schedule: Schedule) -> str:
@@ -73,8 +78,8 @@ def _cron(schedule: Schedule, place: Place) -> str:
     command = shlex.join(_arguments(schedule, place)).replace("%", r"\%")
     named = "\n".join(f"# {each}=..." for each in VARIABLES)
     return (
-        f"# `crontab FILE` installs it. The times are those of {schedule.tz}: cronie and others that know CRON_TZ follow\n"
-        f"# it; Debian's cron does not, and needs a machine in that zone.\n"
+        f"# `crontab FILE` installs it. The times are those of {schedule.tz}: cronie and others that know CRON_TZ\n"
+        f"# follow it; Debian's cron does not, and needs a machine in that zone.\n"
         f"# Variables that the command reads, where you use them:\n{named}\n"
         f"CRON_TZ={schedule.tz}\n"
         f"{_plain_cron(schedule)} {command}\n"
@@ -103,7 +108,7 @@ def _systemd_word(word: str) -> str:
 
 def _calendar(schedule: Schedule) -> str:
     """Return the cron expression in systemd's words. Raises UserInputError for days joined by "or"."""
-    minute, hour, day, month, weekday = _plain_cron(schedule).upper().split()
+    _, _, day, _, weekday = _plain_cron(schedule).upper().split()
     if not day.startswith("*") and not weekday.startswith("*"):
         hint = "cron takes a day of the month or one of the week; systemd wants both: make two schedules"
         raise UserInputError([Problem(schedule.name, f"{schedule.cron!r} cannot be said to systemd", hint)])
@@ -169,9 +174,9 @@ def _github_actions(schedule: Schedule, place: Place) -> str:
         {"uses": "actions/checkout@v4"},
         {"uses": "actions/setup-python@v5", "with": {"python-version": "3.12"}},
         {"run": "pip install 'finesweep[notify,postgres]'"},
-        {"run": shlex.join(_arguments(schedule, Place("sweep", ".sweep")))},
+        {"run": shlex.join(_arguments(schedule, replace(place, command="sweep", root=".sweep")))},
     ]
-    # GitHub plans in UTC alone: the runs of both of the zone's offsets are planned, and the command leaves one of them.
+    # GitHub plans in UTC alone: a run for each of the zone's offsets is planned, and the command leaves one of them.
     job = {"runs-on": "ubuntu-latest", "timeout-minutes": 360, "env": notices, "steps": steps}
     workflow = {
         "name": f"sweep {schedule.name}",
@@ -181,15 +186,16 @@ def _github_actions(schedule: Schedule, place: Place) -> str:
         "jobs": {"night": job},
     }
     note = (
-        f"# .github/workflows/sweep-{schedule.name}.yml. GitHub plans in UTC: {_plain_cron(schedule)} in {schedule.tz} is\n"
-        "# planned at each offset that the zone has in a year, and --planned runs the one that is due. The runner keeps\n"
-        "# nothing: set the secret SWEEP_STORAGE to a database URL that holds the schedule, and MLFLOW_TRACKING_URI.\n"
+        f"# .github/workflows/sweep-{schedule.name}.yml. GitHub plans in UTC: {_plain_cron(schedule)} in {schedule.tz}\n"
+        "# is planned at each offset that the zone has in a year, and --planned runs the one that is due. The runner\n"
+        "# keeps nothing: set the secret SWEEP_STORAGE to the URL of the database that holds the schedule, and\n"
+        "# MLFLOW_TRACKING_URI to a server.\n"
     )
     return note + yaml.safe_dump(workflow, sort_keys=False, width=110)
 
 
 def _in_utc(schedule: Schedule) -> list[str]:
-    """Return the expression at each offset to UTC that the zone has in a year. Raises UserInputError where days shift."""
+    """Return the expression at each of the zone's offsets to UTC. Raises UserInputError where days would shift."""
     minute, hour, *days = _plain_cron(schedule).split()
     start, zone = datetime(2027, 1, 1, tzinfo=UTC), ZoneInfo(schedule.tz)
     offsets = {(start + timedelta(days=each)).astimezone(zone).utcoffset() or timedelta() for each in range(366)}
@@ -213,7 +219,7 @@ def _in_utc(schedule: Schedule) -> list[str]:
 def _airflow(schedule: Schedule, place: Place) -> str:
     identifier = re.sub(r"[^A-Za-z0-9_.-]", "_", f"sweep_{schedule.name}")
     command = shlex.join(_arguments(schedule, place))
-    return f'''"""Nights of the sweep {schedule.name}. Put this file into Airflow's folder of DAGs (Airflow 2.4 or newer)."""
+    return f'''"""Nights of the sweep {schedule.name}. Put this file into Airflow's folder of DAGs (2.4 or newer)."""
 
 import datetime
 

@@ -17,8 +17,8 @@ BEAT_S = LEASE_S / 6
 
 
 class Heartbeat:
-    """Renews the lease on a thread. Where it was taken, or could not be renewed for as long as it lasts, the process gets
-    SIGINT: the sweep ends in order, before another daemon can take up the same night.
+    """Renews the lease on a thread. Where it was taken, or could not be renewed for as long as it lasts, the process
+    gets SIGINT: the sweep ends in order, before another daemon can take up the same night.
     """
 
     def __init__(

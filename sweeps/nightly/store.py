@@ -1,8 +1,8 @@
 """Schedules and their nights in a database: SQLite below `.sweep/`, or the database that keeps the studies.
 
 Whoever runs a night holds the schedule's lease and renews it. Claiming is one transaction, which only one process can
-win; a lease that ran out says that its holder is gone. Leases compare the clocks of the machines, so these must agree to
-within `LEASE_S`.
+win; a lease that ran out says that its holder is gone. Leases compare the clocks of the machines, so these must agree
+to well within `LEASE_S`.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Schedules:
         return known[name]
 
     def pause(self, name: str, paused: bool, now: datetime) -> Schedule:
-        """Stop or start planning. What was planned during a pause is not made up for: nights count from the resumption."""
+        """Stop or start planning. What fell into a pause is not made up for: nights count from the resumption."""
         schedule = self.get(name)
         changed = replace(schedule, paused=paused, created_at=schedule.created_at if paused else now.timestamp())
         with self._transaction() as connection:

@@ -23,7 +23,8 @@ from sweeps.places import Places
 pytestmark = pytest.mark.integration
 
 _found = util.spec_from_file_location("databases", Path(__file__).with_name("databases.py"))
-assert _found is not None and _found.loader is not None
+assert _found is not None
+assert _found.loader is not None
 databases: Any = util.module_from_spec(_found)
 _found.loader.exec_module(databases)
 

@@ -48,8 +48,12 @@ def trained(session: Session, clock: Clock, seconds_an_epoch: float) -> bool:
         return False
     session.started(trial.number)
     clock.now += seconds_an_epoch * (trial.epochs or 0)
-    measured = Measured(step=1, epoch=trial.epochs or 0.0, values={"valid_accuracy": 0.5, "valid_loss": 1.0})
-    session.observe(trial.number, None, 0, [Measured(step=0, epoch=0.0, values=measured.values), measured])
+    measured = Measured(
+        step=1, epoch=trial.epochs or 0.0, values={"valid_accuracy": 0.5, "valid_loss": 1.0}, scope="evaluation"
+    )
+    session.observe(
+        trial.number, None, 0, [Measured(step=0, epoch=0.0, values=measured.values, scope="evaluation"), measured]
+    )
     session.ended(trial.number, TrialEnd.SCHEDULER)
     return True
 

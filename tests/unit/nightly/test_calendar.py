@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from itertools import islice
+from itertools import islice, pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -196,9 +196,9 @@ def test_moments_rise_and_come_once_a_local_day_or_shift_within_it(
     zone: str, minute: int, hour: int, start: datetime
 ) -> None:
     found = list(islice(moments(f"{minute} {hour} * * *", zone, start.replace(tzinfo=UTC)), 40))
-    assert all(one < other for one, other in zip(found, found[1:], strict=False))
+    assert all(one < other for one, other in pairwise(found))
     days = [each.astimezone(ZoneInfo(zone)).date() for each in found]
-    assert [(other - one).days for one, other in zip(days, days[1:], strict=False)] == [1] * 39
+    assert [(other - one).days for one, other in pairwise(days)] == [1] * 39
     assert all(closing(schedule(tz=zone, until="06:00"), int(each.timestamp())) > each for each in found)  # type: ignore[operator]
 
 

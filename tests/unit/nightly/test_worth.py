@@ -149,7 +149,7 @@ def test_trials_are_expected_to_take_as_long_an_epoch_as_the_slow_ones_did() -> 
     from backends.contract import Measured
 
     def ended(number: int, seconds: float, epochs: float) -> Trial:
-        curve = (Measured(step=1, epoch=epochs, values={}),)
+        curve = (Measured(step=1, epoch=epochs, values={}, scope="evaluation"),)
         return replace(trial(number, 0.5), spend=Spend(seconds=seconds), curve=curve)
 
     asked = trial(99, None, n_epochs=4)
