@@ -176,7 +176,7 @@ def _github_actions(schedule: Schedule, place: Place) -> str:
         {"run": "pip install 'finesweep[notify,postgres]'"},
         {"run": shlex.join(_arguments(schedule, replace(place, command="sweep", root=".sweep")))},
     ]
-    # GitHub plans in UTC alone: a run for each of the zone's offsets is planned, and the command leaves one of them.
+    # GitHub plans in UTC alone: a run for each of the zone's offsets is planned, and the command leaves out one.
     job = {"runs-on": "ubuntu-latest", "timeout-minutes": 360, "env": notices, "steps": steps}
     workflow = {
         "name": f"sweep {schedule.name}",

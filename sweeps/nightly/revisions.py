@@ -14,8 +14,8 @@ def revision(name: str, pinned: str | None, in_process: bool) -> str:
     """Return what identifies the model's weights.
 
     A directory: the sha256 over its files' names and contents, whatever their times. A hub's name, where the model
-    is loaded in this process: the commit that the hub names now, else the one that was fetched last. A hosted model, and
-    one that is part of this package: the name, whose content is the vendor's, or this version's.
+    is loaded in this process: the commit that the hub names now, else the one that was fetched last. A hosted model,
+    and one that is part of this package: the name, whose content is the vendor's, or this version's.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
