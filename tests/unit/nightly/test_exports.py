@@ -46,13 +46,17 @@ def test_cron(cron: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("crontab") is None, reason="there is no cron on this machine")
-def test_cron_itself_reads_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cron", CRONS)
+def test_cron_itself_reads_it(cron: str, tmp_path: Path) -> None:
     file = tmp_path / "crontab"
-    file.write_text(export(schedule(), "cron", PLACE))
-    done = subprocess.run(["crontab", "-T", str(file)], capture_output=True, text=True, check=False)
-    if "invalid option" in done.stderr:
+    checks = {}
+    for name, text in (("good", export(schedule(cron), "cron", PLACE)), ("bad", "0 25 * * * true\n")):
+        file.write_text(text)
+        checks[name] = subprocess.run(["crontab", "-n", str(file)], capture_output=True, text=True, check=False)
+    if "invalid option" in checks["bad"].stderr:
         pytest.skip("this cron has no dry run")
-    assert done.returncode == 0, done.stderr
+    assert checks["good"].returncode == 0, checks["good"].stderr
+    assert checks["bad"].returncode != 0, "or the check says nothing"
 
 
 def units(text: str, folder: Path) -> list[Path]:
