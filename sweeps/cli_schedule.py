@@ -271,8 +271,7 @@ def scheduler(places: Places, at_once: int) -> None:
         _tell(places, kept, night)
 
     def log(night: Night) -> Path:
-        stamp = datetime.fromtimestamp(night.planned_at, UTC)
-        return folder(places, night.schedule) / f"{stamp:%Y-%m-%d-%H%M}.log"
+        return folder(places, night.schedule) / f"{night.file_name}.log"
 
     daemon = Daemon(schedules, command, log, _log_line, tell, at_once)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -328,12 +327,11 @@ def _tell(places: Places, kept: Schedule, night: Night) -> None:
     from sweeps.nightly import notices, summary
     from sweeps.nightly.night import folder
 
-    stamp = f"{datetime.fromtimestamp(night.planned_at, UTC):%Y-%m-%d-%H%M}"
-    file = folder(places, kept.name) / f"{stamp}{f'-{night.attempt}' if night.attempt > 1 else ''}.md"
+    file = folder(places, kept.name) / f"{night.file_name}.md"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(summary.markdown(kept, night), encoding="utf-8")
     page = summary.html(kept, night)
-    file.with_suffix(".html").write_text(page, encoding="utf-8")
+    (file.parent / f"{night.file_name}.html").write_text(page, encoding="utf-8")
     say(f"summary: {file}")
     if not kept.notify.anyone or not summary.is_telling(kept, night):
         return

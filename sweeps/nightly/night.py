@@ -234,10 +234,11 @@ def _drift(
     if not old.is_file():
         return {"drift": {"why_not": "the data of the earlier night are no longer here"}}
     found = drift.compare(drift.read(old), drift.read(Path(plan.data.dataset.train.path)))
-    where = folder(places, schedule.name) / f"{datetime.fromtimestamp(night.planned_at, UTC):%Y-%m-%d-%H%M}-drift.md"
-    where.parent.mkdir(parents=True, exist_ok=True)
+    home = folder(places, schedule.name)
+    where = home / f"{night.file_name}-drift.md"
+    home.mkdir(parents=True, exist_ok=True)
     where.write_text(drift.markdown(found, trained_on, plan.data.fingerprint), encoding="utf-8")
-    where.with_suffix(".json").write_text(json.dumps(found.to_json(), indent=2), encoding="utf-8")
+    (home / f"{night.file_name}-drift.json").write_text(json.dumps(found.to_json(), indent=2), encoding="utf-8")
     for each in found.words:
         say(f"drift: {each}")
     return {"drift": {"report": str(where), "words": list(found.words)}}

@@ -117,6 +117,12 @@ class Night:
         again = f" (attempt {self.attempt})" if self.attempt > 1 else ""
         return f"{datetime.fromtimestamp(self.planned_at, UTC):%Y-%m-%d %H:%M}Z{again}"
 
+    @property
+    def file_name(self) -> str:
+        """What its files are called, without an ending; no other night of the schedule has the same."""
+        moment = datetime.fromtimestamp(self.planned_at, UTC)
+        return f"{moment:%Y-%m-%d-%H%M%S}" + (f".{self.attempt}" if self.attempt > 1 else "")
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` inverts it."""
         return asdict(self)

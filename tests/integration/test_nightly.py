@@ -29,7 +29,7 @@ pytestmark = [
 
 FILE = """\
 name: pairs
-data: {source: pairs.csv, prompt: "{text}", completion: " {label}", valid: 0.2, test: 0.1}
+data: {source: pairs.csv, prompt: "{text}", completion: " {label}", validation: 0.2, test: 0.1}
 backend: {type: fake, model: fake-small, seconds_per_epoch: 0.2}
 space:
   n_epochs: [2, 3]
@@ -107,6 +107,12 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
         time.sleep(0.3)
 
 
+def trains(folder: Path) -> bool:
+    """Return whether the newest night has got as far as its first trial."""
+    logs = sorted((folder / ".sweep/nights/pairs").glob("*.log"))
+    return bool(logs) and "trial 0 starts" in logs[-1].read_text()
+
+
 def due_now(folder: Path, *overrides: str, notify: Notify | None = None) -> None:
     """Plan a schedule whose first night has just come: once a year, at this minute."""
     now = datetime.now(UTC)
@@ -157,7 +163,7 @@ def test_nights_by_hand_first_unchanged_changed(folder: Path) -> None:
     shown = sweep(folder, "schedule", "history", "pairs")[1]
     assert "unchanged since" in shown
     summaries = sorted((folder / ".sweep/nights/pairs").glob("*.html"))
-    assert len(summaries) >= 2
+    assert len(summaries) == 3
 
 
 def test_the_daemon_stops_in_order_and_goes_on_and_a_second_one_waits(
@@ -166,7 +172,7 @@ def test_the_daemon_stops_in_order_and_goes_on_and_a_second_one_waits(
     due_now(folder, "backend.seconds_per_epoch=2.0")
     daemon = scheduler(folder, started)
     rival = scheduler(folder, started)
-    wait_until(lambda: bool(list((folder / ".sweep/sweeps").glob("pairs/jobs/*"))))
+    wait_until(lambda: trains(folder))
     assert [each["state"] for each in history(folder)] == ["running"]
     code, _, err = sweep(folder, "schedule", "run-now", "pairs")
     assert code == 1
@@ -213,7 +219,7 @@ def test_a_night_outlives_its_daemon_and_a_night_that_is_killed_is_told(
         told = {"TELL": f"json://127.0.0.1:{server.server_port}/"}
         due_now(folder, "backend.seconds_per_epoch=1.0", notify=Notify(("TELL",), (), "failures"))
         daemon = scheduler(folder, started, **told)
-        wait_until(lambda: bool(list((folder / ".sweep/sweeps").glob("pairs/jobs/*"))))
+        wait_until(lambda: trains(folder))
         daemon.kill()
         daemon.wait()
         after = scheduler(folder, started, **told)
@@ -225,7 +231,7 @@ def test_a_night_outlives_its_daemon_and_a_night_that_is_killed_is_told(
         kept.remove("pairs", datetime.now(UTC))
         kept.close()
         due_now(folder, "backend.seconds_per_epoch=1.0", "name=others", notify=Notify(("TELL",), (), "failures"))
-        wait_until(lambda: bool(list((folder / ".sweep/sweeps").glob("others/jobs/*"))))
+        wait_until(lambda: (folder / ".sweep/sweeps/others/fake-service.sqlite").exists() and trains(folder))
         lines = (folder / "scheduler-1.log").read_text().splitlines()
         [pid] = [int(line.split("as process ")[1].split(";")[0]) for line in lines if "begins as process" in line]
         os.kill(pid, signal.SIGKILL)
