@@ -176,7 +176,7 @@ def _github_actions(schedule: Schedule, place: Place) -> str:
         {"run": "pip install 'finesweep[notify,postgres]'"},
         {"run": shlex.join(_arguments(schedule, replace(place, command="sweep", root=".sweep")))},
     ]
-    # GitHub plans in UTC alone: a run for each of the zone's offsets is planned, and the command leaves out one.
+    # GitHub plans in UTC alone: each of the zone's offsets is planned, and the command runs the night that is due.
     job = {"runs-on": "ubuntu-latest", "timeout-minutes": 360, "env": notices, "steps": steps}
     workflow = {
         "name": f"sweep {schedule.name}",
@@ -186,7 +186,8 @@ def _github_actions(schedule: Schedule, place: Place) -> str:
         "jobs": {"night": job},
     }
     note = (
-        f"# .github/workflows/sweep-{schedule.name}.yml. GitHub plans in UTC: {_plain_cron(schedule)} in {schedule.tz}\n"
+        f"# .github/workflows/sweep-{schedule.name}.yml\n"
+        f"# GitHub plans in UTC: {_plain_cron(schedule)} in {schedule.tz}\n"
         "# is planned at each offset that the zone has in a year, and --planned runs the one that is due. The runner\n"
         "# keeps nothing: set the secret SWEEP_STORAGE to the URL of the database that holds the schedule, and\n"
         "# MLFLOW_TRACKING_URI to a server.\n"

@@ -87,7 +87,7 @@ def scheduler(folder: Path, started: list[subprocess.Popen[str]], **more: str) -
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-        )  # fmt: skip
+        )
     )
     log.close()
     return started[-1]
@@ -204,7 +204,7 @@ def test_a_night_outlives_its_daemon_and_a_night_that_is_killed_is_told(
     heard: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200)
             self.end_headers()
@@ -280,3 +280,50 @@ def test_a_night_whose_file_is_gone_fails_with_the_reason(folder: Path) -> None:
     assert "run-now pairs --planned" in out
     assert sweep(folder, "schedule", "remove", "pairs")[0] == 0
     assert json.loads(sweep(folder, "schedule", "list", "--json")[1]) == []
+
+
+DEADLINE = """\
+import sys, time
+from pathlib import Path
+from rich.console import Console
+from sweeps import tracking
+from sweeps.places import Places
+from sweeps.plan import plan_file
+from sweeps.report.progress import Progress
+from sweeps.run import Environment, run
+
+places = Places(Path(".sweep").absolute())
+plan = plan_file(Path("pairs.yaml"), ("backend.seconds_per_epoch=2.0", "space.n_epochs=2", "search.trials=6"), places)
+deadline = time.time() + float(sys.argv[1])
+environment = Environment(places, tracking.default_uri(places.root))
+outcome = run(plan, environment, Progress(Console(stderr=True)), print, deadline=deadline)
+late = time.time() - deadline
+print("END", outcome.end.name, sum(each.state.ended for each in outcome.trials), f"{late:.1f}")
+"""
+
+
+def test_a_sweep_with_a_deadline_ends_in_time_and_goes_on(folder: Path) -> None:
+    def run(seconds: float) -> tuple[str, int, float]:
+        done = subprocess.run(
+            [sys.executable, "-c", DEADLINE, str(seconds)],
+            cwd=folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+        assert done.returncode == 0, done.stderr
+        _, end, ended, late = done.stdout.splitlines()[-1].split()
+        return end, int(ended), float(late)
+
+    end, first, late = run(22.0)
+    assert end == "WINDOW"
+    assert 0 <= first < 6
+    assert late < 15, "what follows the last trial takes some seconds"
+    keys = {each["key"] for each in json.loads(sweep(folder, "status", "pairs", "--json")[1])["trials"]}
+    end, second, _ = run(600.0)
+    assert (end, second) == ("TRIALS", 6)
+    after = json.loads(sweep(folder, "status", "pairs", "--json")[1])["trials"]
+    assert keys <= {each["key"] for each in after}, "what was cut off or asked for is taken up under its key"
+    assert len(after) == 6
