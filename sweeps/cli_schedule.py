@@ -217,7 +217,7 @@ def run_now(places: Places, name: str, planned: bool, file: Path | None, holder:
     type=click.Choice(["cron", "systemd", "kubernetes", "github-actions", "airflow"]),
     help="For which scheduler.",
 )
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write here.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write here; for systemd a folder.")
 @click.option("--command", metavar="PATH", help="Where `sweep` is over there.  [default: where it is here]")
 @click.option("--at", "root", metavar="DIR", help="The folder of the sweeps over there.  [default: the one here]")
 @click.option("--file", metavar="PATH", help="Where the sweep file is over there.  [default: where it is here]")
@@ -239,9 +239,13 @@ def export(
         place = replace(place, file=str(Path(kept.file).relative_to(Path.cwd())) if below else Path(kept.file).name)
     text = exports.export(kept, form, place)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
-        say(f"wrote {out}")
+        written = {out: text}
+        if form == "systemd":
+            written = {out / file_name: unit for file_name, unit in exports.systemd_units(kept, place).items()}
+        for path, content in written.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+            say(f"wrote {path}")
     if as_json:
         print_json({"name": name, "format": form, "file": str(out) if out else None, "content": text})
     elif out is None:

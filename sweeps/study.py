@@ -370,6 +370,16 @@ class StoredStudy:
     finals: Mapping[str, Any] | None
 
 
+def stored_fingerprint(storage: str | Path, name: str) -> str | None:
+    """Return what the study of this name is about, or None where there is none. Raises SweepError."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = optuna.load_study(study_name=name, storage=_storage(storage))
+    except KeyError:
+        return None
+    return str(study.user_attrs.get(_FINGERPRINT))
+
+
 def read_study(storage: str | Path, name: str) -> StoredStudy:
     """Read a stored study, while its sweep runs or afterwards. Nothing is changed.
 

@@ -77,6 +77,9 @@ class Daemon:
             self._reap()
             for schedule in self._schedules.all():
                 self._announce(schedule)
+                for night in self._schedules.mark_lost(schedule.name, self._clock()):
+                    self._say(f"{schedule.name}: the night {night.label} is lost: {night.reason}")
+                    self._tell(schedule, night)
                 if len(self._children) >= self._at_once:
                     continue
                 holder = uuid.uuid4().hex

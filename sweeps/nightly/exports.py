@@ -86,19 +86,24 @@ def _cron(schedule: Schedule, place: Place) -> str:
     )
 
 
-def _systemd(schedule: Schedule, place: Place) -> str:
+def systemd_units(schedule: Schedule, place: Place) -> dict[str, str]:
+    """Return the service and the timer by their file names. Raises UserInputError; see `export`."""
     command = " ".join(_systemd_word(each) for each in _arguments(schedule, place))
-    stop = "TimeoutStopSec=200\nKillSignal=SIGINT\n"
-    return (
-        f"# finesweep-{schedule.name}.service\n"
+    service = (
         f"[Unit]\nDescription=Night sweep {schedule.name}\nAfter=network-online.target\nWants=network-online.target\n\n"
-        f"[Service]\nType=oneshot\nExecStart={command}\n{stop}"
-        f"# {', '.join(VARIABLES)}, a line each; may be missing.\nEnvironmentFile=-/etc/finesweep.env\n\n"
-        f"# finesweep-{schedule.name}.timer\n"
+        f"[Service]\nType=oneshot\nExecStart={command}\nTimeoutStopSec=200\nKillSignal=SIGINT\n"
+        f"# {', '.join(VARIABLES)}, a line each; may be missing.\nEnvironmentFile=-/etc/finesweep.env\n"
+    )
+    timer = (
         f"[Unit]\nDescription=Nights of the sweep {schedule.name}\n\n"
         f"[Timer]\nOnCalendar={_calendar(schedule)} {schedule.tz}\nPersistent=true\nAccuracySec=1s\n"
         f"Unit=finesweep-{schedule.name}.service\n\n[Install]\nWantedBy=timers.target\n"
     )
+    return {f"finesweep-{schedule.name}.service": service, f"finesweep-{schedule.name}.timer": timer}
+
+
+def _systemd(schedule: Schedule, place: Place) -> str:
+    return "\n".join(f"# {name}\n{text}" for name, text in systemd_units(schedule, place).items())
 
 
 def _systemd_word(word: str) -> str:

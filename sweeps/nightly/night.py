@@ -25,6 +25,7 @@ from sweeps.report import state
 from sweeps.run import Environment
 from sweeps.run import run as run_sweep
 from sweeps.session import End, Outcome, ProgressObserver
+from sweeps.study import stored_fingerprint
 from sweeps.yaml_source import with_overrides
 
 ENDING_S = 60.0
@@ -151,7 +152,7 @@ def _prepared(
     if judged.kind == "go_on" and before is not None and before.sweep:
         name = before.sweep
     else:
-        name = _free_name(places, base, plan.fingerprint, schedule, night)
+        name = _free_name(environment, base, plan.fingerprint, schedule, night)
     if before is not None and before.sweep and judged.kind == "changed":
         champion = _champion(plan, environment)
         if judged.same_space:
@@ -163,17 +164,26 @@ def _prepared(
     return _Tonight(_named(plan, places, name), judged, points, found)
 
 
-def _free_name(places: Places, base: str, fingerprint: str, schedule: Schedule, night: Night) -> str:
+def _free_name(environment: Environment, base: str, fingerprint: str, schedule: Schedule, night: Night) -> str:
     """Return the file's own name where no other sweep has it, else that name with the night's local date."""
-    if not worth.taken(places.sweep(base), fingerprint):
+    if not _taken(environment, base, fingerprint):
         return base
     day = datetime.fromtimestamp(night.planned_at, UTC).astimezone(ZoneInfo(schedule.tz)).date().isoformat()
     dated = f"{base[: 100 - len(day) - 5]}-{day}"
     name, number = dated, 1
-    while worth.taken(places.sweep(name), fingerprint):
+    while _taken(environment, name, fingerprint):
         number += 1
         name = f"{dated}.{number}"
     return name
+
+
+def _taken(environment: Environment, name: str, fingerprint: str) -> bool:
+    """Return whether another sweep has the name: in this folder, or in the database, where another machine began it."""
+    if worth.taken(environment.places.sweep(name), fingerprint):
+        return True
+    if environment.storage is None:
+        return False
+    return stored_fingerprint(environment.storage, environment.places.study_name(name)) not in (None, fingerprint)
 
 
 def _named(plan: SweepPlan, places: Places, name: str) -> SweepPlan:

@@ -169,6 +169,14 @@ class Schedules:
         with self._transaction() as connection:
             return _nights(connection, name)
 
+    def mark_lost(self, name: str, now: datetime) -> list[Night]:
+        """Mark nights whose holder is gone as lost, and let the schedule go. Each is returned to one caller only."""
+        with self._transaction() as connection:
+            gone = update(_SCHEDULES).where(_SCHEDULES.c.name == name, _SCHEDULES.c.held_until < now.timestamp())
+            if connection.execute(gone.values(held_by=None, held_until=None)).rowcount != 1:
+                return []
+            return _mark_lost(connection, name, now)
+
     def claim_due(self, name: str, holder: str, now: datetime) -> Claim | None:
         """Claim the night of a schedule that is due, and write down what was missed. None where none is, or another
         process was first, or holds the schedule. A night whose holder is gone is marked as lost on the way.
@@ -258,12 +266,7 @@ class Schedules:
                 if taken.rowcount != 1:
                     yield connection, None
                     return
-                for each in _nights(connection, name):
-                    if each.state is NightState.RUNNING:
-                        reason = "its process was not heard of any more"
-                        _change(
-                            connection, replace(each, state=NightState.LOST, ended_at=now.timestamp(), reason=reason)
-                        )
+                _mark_lost(connection, name, now)
                 row = connection.execute(select(_SCHEDULES).where(_SCHEDULES.c.name == name)).one()
                 yield connection, _schedule(row)
         except IntegrityError as error:  # the lease keeps others out, so this is a night that was planned twice
@@ -295,6 +298,18 @@ def _nights(connection: Connection, name: str) -> list[Night]:
     chosen = select(_NIGHTS.c.content).where(_NIGHTS.c.schedule == name)
     rows = connection.execute(chosen.order_by(_NIGHTS.c.planned_at, _NIGHTS.c.attempt))
     return [Night.from_json(json.loads(each.content)) for each in rows]
+
+
+def _mark_lost(connection: Connection, name: str, now: datetime) -> list[Night]:
+    reason = "its process was not heard of any more"
+    lost = [
+        replace(each, state=NightState.LOST, ended_at=now.timestamp(), reason=reason)
+        for each in _nights(connection, name)
+        if each.state is NightState.RUNNING
+    ]
+    for each in lost:
+        _change(connection, each)
+    return lost
 
 
 def _insert(connection: Connection, night: Night) -> None:

@@ -128,6 +128,19 @@ def test_a_night_of_a_daemon_that_is_gone_is_told_as_lost_and_taken_up(kept: Sch
     assert [each.state for each in kept.nights("snli")] == [NightState.LOST, NightState.RUNNING]
 
 
+def test_a_lost_night_is_told_to_one_caller_only(kept: Schedules) -> None:
+    kept.add(schedule())
+    assert kept.mark_lost("snli", NIGHT) == []
+    assert kept.claim_due("snli", "dead", NIGHT) is not None
+    assert kept.mark_lost("snli", NIGHT + timedelta(seconds=LEASE_S - 1)) == []
+    [lost] = kept.mark_lost("snli", NIGHT + timedelta(seconds=LEASE_S + 1))
+    assert lost.state is NightState.LOST
+    assert kept.mark_lost("snli", NIGHT + timedelta(seconds=LEASE_S + 2)) == []
+    again = kept.claim_due("snli", "b", NIGHT + timedelta(seconds=LEASE_S + 2))
+    assert again is not None
+    assert again.night.attempt == 2
+
+
 def test_a_lease_that_ran_out_and_was_not_taken_can_be_renewed(kept: Schedules) -> None:
     kept.add(schedule())
     claim = kept.claim_due("snli", "a", NIGHT)

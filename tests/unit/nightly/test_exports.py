@@ -21,7 +21,7 @@ from cronsim import CronSim
 
 from sweeps.errors import UserInputError
 from sweeps.nightly.calendar import moments
-from sweeps.nightly.exports import FORMATS, Place, export
+from sweeps.nightly.exports import FORMATS, Place, export, systemd_units
 from sweeps.nightly.schedule import Notify, Schedule
 
 pytestmark = pytest.mark.unit
@@ -59,15 +59,6 @@ def test_cron_itself_reads_it(cron: str, tmp_path: Path) -> None:
     assert checks["bad"].returncode != 0, "or the check says nothing"
 
 
-def units(text: str, folder: Path) -> list[Path]:
-    files = []
-    for part in text.split("# finesweep-snli.")[1:]:
-        kind, _, content = part.partition("\n")
-        files.append(folder / f"finesweep-snli.{kind}")
-        files[-1].write_text(content)
-    return files
-
-
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze on this machine")
 @pytest.mark.parametrize("cron", CRONS)
 def test_systemd(cron: str, tmp_path: Path) -> None:
@@ -75,7 +66,11 @@ def test_systemd(cron: str, tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     text = export(schedule(cron), "systemd", replace(PLACE, command=str(program)))
-    files = units(text, tmp_path)
+    files = []
+    for name, unit in systemd_units(schedule(cron), replace(PLACE, command=str(program))).items():
+        files.append(tmp_path / name)
+        files[-1].write_text(unit)
+        assert unit in text
     assert [each.suffix for each in files] == [".service", ".timer"]
     done = subprocess.run(
         ["systemd-analyze", "verify", *map(str, files)], capture_output=True, text=True, check=False, timeout=60
