@@ -96,8 +96,9 @@ def _champion_rows(champion: Mapping[str, Any] | None, night: Night) -> list[tup
         return [("champion", "not challenged")]
     low, high = champion.get("difference_low"), champion.get("difference_high")
     numbers = f" ({low:+.3g} .. {high:+.3g})" if low is not None and high is not None else ""
-    verb = "is new" if champion["promoted"] else "is kept"
-    name = f"{champion['model']} version {champion['version']}" if champion["promoted"] else str(champion["model"])
+    # Where nothing is promoted the alias stays on the champion that there was, or on none.
+    name = f"{champion['model']} version {champion['version']}"
+    verb = "is new" if champion["promoted"] else "did not become it"
     return [("champion", f"{name} {verb}{numbers}: {champion['reason']}")]
 
 
