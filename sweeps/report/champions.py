@@ -72,7 +72,8 @@ def _number(value: float | None) -> str:
 def _why(entry: Entry) -> str:
     if entry.decision is not None:
         return entry.decision.reason
-    return f"by {entry.by}, from version {entry.before}" + (f": {entry.why}" if entry.why else "")
+    before = f", from version {entry.before}" if entry.before else ""
+    return f"by {entry.by}{before}" + (f": {entry.why}" if entry.why else "")
 
 
 def _since(champion: Version | None, entries: Sequence[Entry]) -> Entry | None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from backends.served import Package
 from sweeps.errors import SweepError
@@ -151,18 +152,21 @@ class Registry:
         """Load a version into this process."""
         import mlflow
 
-        with self._asking(), _quiet():
-            where = self._client.get_model_version_download_uri(version.model, version.number)
-            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=where, tracking_uri=self._uri))
-        try:
-            with _quiet():
-                return ServedVersion(mlflow.pyfunc.load_model(str(folder)), served_card.read(folder))
-        except Exception as error:  # the rim: what a model's files can raise has no common type
-            text = str(error).partition("\n")[0][:400]
-            message = f"version {version.number} of {version.model} cannot be loaded: {text or type(error).__name__}"
-            raise SweepError(
-                message, "see whether its artifacts are complete and its requirements installed"
-            ) from error
+        with TemporaryDirectory() as place:  # an artifact store is copied from; a folder is read where it is
+            with self._asking(), _quiet():
+                where = self._client.get_model_version_download_uri(version.model, version.number)
+                here = urlsplit(where).scheme in ("", "file")
+                got = mlflow.artifacts.download_artifacts(
+                    where, dst_path=None if here else place, tracking_uri=self._uri
+                )
+            try:
+                with _quiet():
+                    return ServedVersion(mlflow.pyfunc.load_model(got), served_card.read(Path(got)))
+            except Exception as error:  # the rim: what a model's files can raise has no common type
+                text = str(error).partition("\n")[0][:400] or type(error).__name__
+                message = f"version {version.number} of {version.model} cannot be loaded: {text}"
+                hint = "see whether its artifacts are complete and its requirements installed"
+                raise SweepError(message, hint) from error
 
     # ---------------------------------------------------------------------------------------------------------- writing
     def register(
@@ -176,7 +180,7 @@ class Registry:
         tags: Mapping[str, str],
     ) -> Version:
         """Save a packaged model with its signature and example below the run, and register it as a new version."""
-        with tempfile.TemporaryDirectory() as place:
+        with TemporaryDirectory() as place:
             folder = Path(place) / ARTIFACT
             with self._asking(), _quiet():
                 _save(folder, package, files, card, example, tags)
@@ -245,7 +249,7 @@ def _save(
     import mlflow
     import pandas as pd
 
-    with tempfile.TemporaryDirectory() as place:
+    with TemporaryDirectory() as place:
         written = Path(place) / _CARD
         written.write_text(json.dumps({**asdict(card), "facts": dict(package.facts)}, indent=1), encoding="utf-8")
         if not any(files.iterdir()):  # an artifact store keeps no empty folder

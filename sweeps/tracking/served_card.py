@@ -48,7 +48,10 @@ class Card:
         if self.prompt is None:
             messages = list(line["messages"])
             return {"messages": messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages}
-        return dict(zip(self.fields, line["segments"], strict=True))
+        row = dict(zip(self.fields, line["segments"], strict=True))
+        if self.line(row)["prompt"] != line["prompt"]:  # a separator at the end of the last text is not in its segment
+            row[self.fields[-1]] += self.separator
+        return row
 
     def values(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the columns out of a record, as texts, or its conversation.

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -164,3 +171,50 @@ def test_the_key_is_nowhere_in_what_is_stored(model: ServedVersion, registered: 
         assert KEY.encode() not in each.read_bytes(), each
     [requirements] = [each for each in stored if each.name == "requirements.txt"]
     assert {each.partition("==")[0] for each in requirements.read_text().split()} == {"mlflow", "pandas", "openai"}
+
+
+def test_a_team_shares_a_registry_on_a_server(host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server alone reaches the artifacts; a second client loads what the first one has registered."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    command = [str(Path(sys.executable).with_name("mlflow")), "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", default_uri(tmp_path), "--artifacts-destination", str(tmp_path / "artifacts")]
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, "--workers", "1"], env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                registry = Registry(uri)
+                break
+            except SweepError:
+                assert server.poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+        client = MlflowClient(uri, uri)
+        run = client.create_run(client.create_experiment("hosted"))
+        files = tmp_path / "files"
+        files.mkdir()
+        package, card = hosted_package(host, "m", "HOST_KEY", DATA), Card.of(DATA, "say {word}\n", "\n")
+        registry.register("shared", run.info.run_id, package, files, card, [{"word": "neutral"}], {})
+        assert registry.champion("shared") is None
+        [version] = Registry(uri).versions("shared")
+        Registry(uri).promote(version)
+        assert registry.champion("shared") == version
+        assert registry.models() == ["shared"]
+
+        monkeypatch.setenv("HOST_KEY", KEY)
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "drafts"))
+        (tmp_path / "drafts").mkdir()
+        Host.fails, Host.tells = 0, True
+        assert registry.load(version).predict([{"word": "neutral"}])[0]["label"] == "neutral"
+        assert list((tmp_path / "drafts").iterdir()) == [], "what was fetched is not left behind"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+    with pytest.raises(SweepError, match=str(port)):
+        Registry(uri)

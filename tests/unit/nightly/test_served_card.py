@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,13 +18,12 @@ from sweeps.data.examples import Pairs
 from sweeps.data.formats import Record
 from sweeps.data.templates import FieldError, Template
 from sweeps.tracking.served_card import Card, name
-from sweeps.tracking.served_model import ServedModel
 
-pytestmark = [
-    pytest.mark.unit,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+with warnings.catch_warnings():  # MLflow warns of its own type hints
+    warnings.simplefilter("ignore")
+    from sweeps.tracking.served_model import ServedModel
+
+pytestmark = pytest.mark.unit
 
 NOTHING = DataFile("none", 0, "")
 TEMPLATES = (
