@@ -14,7 +14,7 @@ from typing import Literal
 
 import yaml
 
-from backends.contract import Backend, BackendError, Event
+from backends.contract import Backend, BackendError, Event, Scalar
 from sweeps import holdout, tracking
 from sweeps.accounts import SETTLING_S
 from sweeps.budget import books
@@ -47,8 +47,8 @@ class Environment:
     ray_address: str | None = None
 
 
-def open_study(plan: SweepPlan, environment: Environment) -> Study:
-    """Open the study of the plan's sweep, or create it. See `Study.open` for the errors."""
+def open_study(plan: SweepPlan, environment: Environment, first_points: Sequence[Mapping[str, Scalar]] = ()) -> Study:
+    """Open the study of the plan's sweep, or create it to try `first_points` first. Errors: see `Study.open`."""
     places = environment.places
     return Study.open(
         environment.storage or places.study(plan.spec.name),
@@ -58,6 +58,7 @@ def open_study(plan: SweepPlan, environment: Environment) -> Study:
         [each.objective for each in plan.spec.objectives],
         plan.spec.search,
         plan.base_model,
+        first_points,
     )
 
 
@@ -68,10 +69,13 @@ def run(
     say: Callable[[str], None],
     *,
     fresh: bool = False,
+    deadline: float | None = None,
+    first_points: Sequence[Mapping[str, Scalar]] = (),
 ) -> Outcome:
     """Run the sweep, or go on with it where it was left. `say` takes a line about what is being prepared.
 
-    With `fresh`, a study of the same name in a database is left alone and another one begun.
+    With `fresh`, a study of the same name in a database is left alone and another one begun. `deadline` is the time by
+    which it ends, in seconds since the Unix epoch; `first_points` are what a new study tries before all others.
 
     The caller has claimed the sweep's folder. Raises SweepInterruptedError after Ctrl-C, with everything recorded, and
     SweepError where something failed; in both cases running the same command again goes on.
@@ -82,7 +86,7 @@ def run(
     log = _capture_chatter(places.log(name))
     if fresh:
         places.rename_study(name, f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    study = open_study(plan, environment)
+    study = open_study(plan, environment, first_points)
     if _is_complete(plan, study):
         say(f"sweep `{name}` is complete: raise search.trials to go on, or use --fresh to start anew")
         return _outcome(plan, study, End.TRIALS, environment, None, (), _challenged_late(plan, study, environment, say))
@@ -98,7 +102,7 @@ def run(
         with closing(plan.open_backend()) as backend:
             housekeeper = _Housekeeper(plan, backend)
             observers = [_Tracking(tracker, study.steering), housekeeper, progress]
-            session = Session(plan, study, observers, backend=backend)
+            session = Session(plan, study, observers, backend=backend, deadline=deadline)
             housekeeper.session = session
             progress.begin(session)
             try:
@@ -247,7 +251,7 @@ def challenged(
     That is the one of the finals where there are finals. Raises SweepError where it cannot be done; running the same
     command again tries it again.
     """
-    if plan.spec.champion is None or end in (End.INTERRUPTED, End.FAILED):
+    if plan.spec.champion is None or end in (End.INTERRUPTED, End.FAILED, End.WINDOW):
         return None
     winner = handed_over(study, plan.spec.objective)
     if winner is None or (plan.spec.finals is not None and study.finals is None):
@@ -343,8 +347,8 @@ def _finish_tracking(
 ) -> None:
     best = handed_over(session.study, plan.spec.objective)
     status: Literal["FINISHED", "KILLED", "FAILED"] = "FINISHED"
-    if end in (End.INTERRUPTED, End.FAILED):
-        status = "KILLED" if end is End.INTERRUPTED else "FAILED"
+    if end in (End.INTERRUPTED, End.FAILED, End.WINDOW):
+        status = "FAILED" if end is End.FAILED else "KILLED"
     metrics, tags = {}, {"end": end.value}
     if best is not None and best.values is not None:
         metrics = {plan.spec.objective.metric: best.values[0], "trials": float(len(session.study.trained))}
@@ -358,7 +362,7 @@ def _finish_tracking(
     spent = session.accounts.books.spent
     metrics |= {"tokens": float(spent.tokens)} | ({"usd": spent.usd} if plan.spec.capabilities.priced else {})
     model = Path(best.model) if best is not None and best.model and Path(best.model).is_dir() else None
-    tracker.finish(status, metrics, tags, {"report.html": report}, model if end is not End.INTERRUPTED else None)
+    tracker.finish(status, metrics, tags, {"report.html": report}, model if status != "KILLED" else None)
 
 
 def _capture_chatter(path: Path) -> logging.Handler:

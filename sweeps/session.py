@@ -23,6 +23,7 @@ from sweeps.events import after, values
 from sweeps.finals import FinalsResult
 from sweeps.fit import Advice, LearningCurve, advice_from, hopeless, judge
 from sweeps.nightly.decision import ChampionDecision
+from sweeps.nightly.window import expected_seconds
 from sweeps.plan import SweepPlan
 from sweeps.record import FitVerdict, Spend, StoppedBy, Trial, TrialState, leaderboard
 from sweeps.steering import Change
@@ -40,6 +41,7 @@ class End(StrEnum):
     TARGET = "the target was reached"
     TIME = "the time limit was reached"
     BUDGET = "no further trial fits into the limit"
+    WINDOW = "no further trial ends before the deadline"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
 
@@ -135,8 +137,11 @@ class Session:
         observers: Sequence[Observer],
         clock: Callable[[], float] = time.time,
         backend: Backend | None = None,
+        deadline: float | None = None,
     ) -> None:
-        """`backend` prices trials; see `Accounts` for when it can be left out."""
+        """`backend` prices trials; see `Accounts` for when it can be left out. `deadline` is a time of `clock`: no
+        trial is started that would not end before it, and what still runs then is cut off and taken up by the next run.
+        """
         self.plan = plan
         self.accounts = Accounts(plan, study, backend)
         self.study = study
@@ -146,6 +151,8 @@ class Session:
         self.error: SweepError | None = None
         self._observers = observers
         self._clock = clock
+        self._deadline = deadline
+        self._window_is_used_up = False
         self._started_at = clock()
         self._running: dict[int, _Running] = {}
         self.staged_trials = 0
@@ -180,6 +187,10 @@ class Session:
         if isinstance(asked, NoTrial):
             self._exhausted = asked is NoTrial.EXHAUSTED
             return asked
+        if not self._ends_in_time(asked):
+            # It is recorded as asked for, and so the first that the next run of the sweep takes up.
+            self._window_is_used_up = self._exhausted = True
+            return NoTrial.EXHAUSTED
         # An adopted run tells its events from the beginning, so that what was recorded of it is built up again.
         trial = replace(asked, curve=(), running=(), spend=Spend(), resolved={}, values=None, best_epoch=None)
         self.study.record(trial)
@@ -242,6 +253,15 @@ class Session:
                 return NoTrial.EXHAUSTED
         return self.study.ask()
 
+    def _ends_in_time(self, trial: Trial) -> bool:
+        """Return whether a trial that starts now is expected to end before the deadline."""
+        if self._deadline is None:
+            return True
+        needed = expected_seconds(trial, self.study.trials)
+        if needed is None and self.plan.estimate is not None:
+            needed = self.plan.estimate.seconds
+        return self._clock() + (needed or 0.0) < self._deadline
+
     def is_hopeless(self, number: int) -> bool:
         """Return whether a running trial's verdict is already sure to be over-fitted or diverged, so that it stops."""
         running = self._running.get(number)
@@ -252,6 +272,8 @@ class Session:
         hours = self.plan.spec.budget.hours
         if self.end is None and hours is not None and self.seconds >= hours * 3600:
             self.end = End.TIME
+        if self.end is None and self._deadline is not None and self._clock() >= self._deadline:
+            self.end = End.WINDOW
         return self.end is not None
 
     @property
@@ -315,7 +337,11 @@ class Session:
         if by is TrialEnd.SWEEP and not running.started:
             return  # it never began; it stays recorded as running and is taken up by the next run of the sweep
         self._start(running)
-        if by is TrialEnd.SWEEP and self.end in (End.INTERRUPTED, End.FAILED) and not running.ended_by_itself:
+        if (
+            by is TrialEnd.SWEEP
+            and self.end in (End.INTERRUPTED, End.FAILED, End.WINDOW)
+            and not running.ended_by_itself
+        ):
             self.study.record(running.trial)
             return
         trial = self._closed(running, by, error)
@@ -335,6 +361,8 @@ class Session:
         for number in list(self._running):
             self.ended(number, TrialEnd.SWEEP)
         self.study.add_seconds(self._clock() - self._started_at)
+        if self.end is None and self._window_is_used_up:
+            self.end = End.WINDOW
         if self.end is None:
             done = len(self.study.trained) >= self.plan.spec.search.trials
             self.end = End.BUDGET if self._search_is_paid_out and not done else End.TRIALS if done else End.EXHAUSTED

@@ -106,8 +106,9 @@ class Study:
         objectives: Sequence[Objective],
         search: SearchSpec,
         base_model: str,
+        first_points: Sequence[Mapping[str, Scalar]] = (),
     ) -> Study:
-        """Open the study of this name, or create it with the space's seed points as its first trials.
+        """Open the study of this name, or create it with `first_points`, then the space's seed points, as first trials.
 
         `storage` is the path of a journal file or the URL of a database. Raises UserInputError when the stored sweep is
         about another space, data, backend or objective, and SweepError when the storage cannot be reached.
@@ -134,6 +135,8 @@ class Study:
         else:
             study.set_user_attr(_FINGERPRINT, fingerprint)
             study.set_user_attr(_SWEEP_ID, f"{name[:40]}-{uuid.uuid4().hex[:8]}")
+            for point in first_points:
+                study.enqueue_trial(dict(point))
             for point in _grid(space, search.seed) if search.sampler == "grid" else space.seed_points:
                 study.enqueue_trial(dict(point))
         for point in study.user_attrs.get(_SET_ASIDE, []):
@@ -365,6 +368,16 @@ class StoredStudy:
     trials: tuple[Trial, ...]
     changes: tuple[Change, ...]
     finals: Mapping[str, Any] | None
+
+
+def stored_fingerprint(storage: str | Path, name: str) -> str | None:
+    """Return what the study of this name is about, or None where there is none. Raises SweepError."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = optuna.load_study(study_name=name, storage=_storage(storage))
+    except KeyError:
+        return None
+    return str(study.user_attrs.get(_FINGERPRINT))
 
 
 def read_study(storage: str | Path, name: str) -> StoredStudy:

@@ -253,6 +253,8 @@ def test_fit_says_all_that_is_wrong_at_once(file: Path, capsys: pytest.CaptureFi
         ["check", "pairs.yaml"],
         ["plan", "pairs.yaml"],
         ["fit", "overfit.csv"],
+        ["schedule", "add", "pairs.yaml", "--cron", "0 2 * * *"],
+        ["schedule", "list"],
     ],
 )
 def test_what_starts_nothing_loads_no_heavy_library(file: Path, arguments: list[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import pytest
 
-from sweeps import cli
+from sweeps import cli_serve
 from sweeps.errors import UserInputError
 from sweeps.server import orders, serving, webhooks
 
@@ -70,12 +70,12 @@ def test_secrets_come_from_variables_and_files(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "keys").write_text("c d\n")
     monkeypatch.setenv("KEYS", "a, b")
     monkeypatch.setenv("KEYS_FILE", str(tmp_path / "keys"))
-    assert cli._secrets(("KEYS",), required=True) == ("a", "b", "c", "d")
+    assert cli_serve._secrets(("KEYS",), required=True) == ("a", "b", "c", "d")
     monkeypatch.setenv("KEYS_FILE", str(tmp_path / "absent"))
     with pytest.raises(UserInputError, match="cannot be read: No such file"):
-        cli._secrets(("KEYS",), required=True)
+        cli_serve._secrets(("KEYS",), required=True)
     with pytest.raises(UserInputError, match="is not set"):
-        cli._secrets(("NO_SUCH_KEYS",), required=True)
+        cli_serve._secrets(("NO_SUCH_KEYS",), required=True)
 
 
 def test_a_signature_is_that_of_the_standard() -> None:
@@ -87,7 +87,7 @@ def test_a_signature_is_that_of_the_standard() -> None:
 
 def test_every_option_is_in_the_guide() -> None:
     guide = (Path(__file__).parents[3] / "docs" / "guide" / "serve.md").read_text(encoding="utf-8")
-    options = [each for each in cli.serve.params if isinstance(each, click.Option)]
+    options = [each for each in cli_serve.serve.params if isinstance(each, click.Option)]
     names = [name for each in options for name in each.opts if name.startswith("--")]
     assert len(names) > 9
     assert [name for name in names if f"`{name}" not in guide] == []

@@ -1,0 +1,314 @@
+"""One night: is it worth running, under which name, from which points, until when; and what came of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from backends.contract import Scalar
+from sweeps.errors import SweepError, SweepInterruptedError
+from sweeps.nightly import drift, worth
+from sweeps.nightly.calendar import closing
+from sweeps.nightly.heartbeat import Heartbeat
+from sweeps.nightly.schedule import Night, NightState, Schedule
+from sweeps.nightly.store import Claim, Schedules, StorageAwayError
+from sweeps.places import Places
+from sweeps.plan import SweepPlan, plan_file
+from sweeps.report import state
+from sweeps.run import Environment
+from sweeps.run import run as run_sweep
+from sweeps.session import End, Outcome, ProgressObserver
+from sweeps.study import stored_fingerprint
+from sweeps.yaml_source import with_overrides
+
+ENDING_S = 60.0
+"""So long before the window closes the sweep is to be done: what follows the last trial takes some seconds."""
+
+STORING = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0)
+"""Seconds between the attempts to store how a night ended, where the database is away."""
+
+FINISHED = (End.TRIALS, End.EXHAUSTED, End.TARGET, End.BUDGET, End.TIME)
+
+
+@dataclass(frozen=True)
+class _Tonight:
+    """What was decided before any trial."""
+
+    plan: SweepPlan
+    worth: worth.Worth
+    points: tuple[dict[str, Scalar], ...]
+    found: Mapping[str, Any]
+
+
+def run_night(
+    schedule: Schedule,
+    claim: Claim,
+    schedules: Schedules,
+    environment: Environment,
+    progress: ProgressObserver,
+    say: Callable[[str], None],
+) -> Night:
+    """Run a claimed night and store how it ended. Returns the night; what fails is its state and reason, too.
+
+    Only what is our own mistake is raised, after the night has been stored as failed.
+    """
+    night = claim.night
+    with Heartbeat(schedules, claim) as heartbeat:
+        try:
+            night = _run(schedule, claim, schedules, environment, progress, say)
+        except SweepInterruptedError as stopped:
+            night = replace(
+                _known(schedules, night), state=NightState.STOPPED, reason=heartbeat.lost or stopped.message
+            )
+        except SweepError as error:
+            night = replace(_known(schedules, night), state=NightState.FAILED, reason=_in_words(error))
+        except KeyboardInterrupt:
+            night = replace(_known(schedules, night), state=NightState.STOPPED, reason=heartbeat.lost or "stopped")
+        except BaseException as error:
+            failed = replace(night, state=NightState.FAILED, reason=f"{type(error).__name__}: {error}")
+            store(schedules, claim, replace(failed, ended_at=time.time()), say)
+            raise
+    night = replace(night, ended_at=time.time())
+    store(schedules, claim, night, say)
+    return night
+
+
+def store(schedules: Schedules, claim: Claim, night: Night, say: Callable[[str], None]) -> bool:
+    """Store how a night ended, patiently where the database is away. False where somebody else has the night."""
+    for pause_s in (*STORING, None):
+        try:
+            return schedules.finish(claim, night)
+        except StorageAwayError as away:
+            if pause_s is None:
+                say(f"how the night ended is not stored: {away.message}")
+                return False
+            time.sleep(pause_s)
+    return False
+
+
+def folder(places: Places, schedule: str) -> Path:
+    """Where the summaries, drift reports and logs of a schedule's nights are."""
+    return places.root / "nights" / schedule
+
+
+def _run(
+    schedule: Schedule,
+    claim: Claim,
+    schedules: Schedules,
+    environment: Environment,
+    progress: ProgressObserver,
+    say: Callable[[str], None],
+) -> Night:
+    night, places = claim.night, environment.places
+    plan = plan_file(
+        Path(schedule.file), schedule.overrides, places, Path(schedule.data) if schedule.data else None, estimate=False
+    )
+    now = worth.fingerprint(plan)
+    earlier = [each for each in schedules.nights(schedule.name) if each != night and each.state.ended]
+    judged, before = worth.worth(now, earlier)
+    for each in judged.words:
+        say(each)
+    night = replace(night, fingerprint=now.to_json(), reason="; ".join(judged.words), found={"worth": judged.kind})
+    if judged.kind == "unchanged":
+        kept = {"sweep": before.sweep, "champion": before.found.get("champion")} if before is not None else {}
+        return replace(night, state=NightState.UNCHANGED, found={**night.found, **kept, "worth": judged.kind})
+    tonight = _prepared(schedule, plan, judged, before, night, environment, say)
+    night = replace(night, sweep=tonight.plan.spec.name, found={**night.found, **tonight.found})
+    schedules.note(claim, night)
+    spent_before = _spent(tonight.plan, environment)
+    with places.claimed(tonight.plan.spec.name):
+        end = closing(schedule, night.planned_at)
+        outcome = run_sweep(
+            tonight.plan,
+            environment,
+            progress,
+            say,
+            deadline=end.timestamp() - ENDING_S if end is not None else None,
+            first_points=tonight.points,
+        )
+    done = NightState.DONE if outcome.end in FINISHED else NightState.PARTIAL
+    return replace(night, state=done, found={**night.found, **_numbers(outcome, night, spent_before)})
+
+
+def _prepared(
+    schedule: Schedule,
+    plan: SweepPlan,
+    judged: worth.Worth,
+    before: Night | None,
+    night: Night,
+    environment: Environment,
+    say: Callable[[str], None],
+) -> _Tonight:
+    """Give tonight's sweep its name, and where only data changed its first points and the report of the drift."""
+    places, base, found = environment.places, plan.spec.name, {}
+    points: tuple[dict[str, Scalar], ...] = ()
+    if judged.kind == "go_on" and before is not None and before.sweep:
+        name = before.sweep
+    else:
+        name = _free_name(environment, base, plan.fingerprint, schedule, night)
+    if before is not None and before.sweep and judged.kind == "changed":
+        champion = _champion(plan, environment)
+        if judged.same_space:
+            points = _warm(plan, before.sweep, champion, environment, say)
+            found["first_points"] = [dict(each) for each in points]
+        if judged.data_changed:
+            trained_on = str((champion or {}).get("data") or before.fingerprint["data"])
+            found |= _drift(places, schedule, night, trained_on, plan, say)
+    return _Tonight(_named(plan, places, name), judged, points, found)
+
+
+def _free_name(environment: Environment, base: str, fingerprint: str, schedule: Schedule, night: Night) -> str:
+    """Return the file's own name where no other sweep has it, else that name with the night's local date."""
+    if not _taken(environment, base, fingerprint):
+        return base
+    day = datetime.fromtimestamp(night.planned_at, UTC).astimezone(ZoneInfo(schedule.tz)).date().isoformat()
+    dated = f"{base[: 100 - len(day) - 5]}-{day}"
+    name, number = dated, 1
+    while _taken(environment, name, fingerprint):
+        number += 1
+        name = f"{dated}.{number}"
+    return name
+
+
+def _taken(environment: Environment, name: str, fingerprint: str) -> bool:
+    """Return whether another sweep has the name: in this folder, or in the database, where another machine began it."""
+    if worth.taken(environment.places.sweep(name), fingerprint):
+        return True
+    if environment.storage is None:
+        return False
+    return stored_fingerprint(environment.storage, environment.places.study_name(name)) not in (None, fingerprint)
+
+
+def _named(plan: SweepPlan, places: Places, name: str) -> SweepPlan:
+    """Return the plan under another name. MLflow's experiment and the registered model keep the file's own name."""
+    base = plan.spec.name
+    if name == base:
+        return plan
+    spec = plan.spec
+    written = [f"name={json.dumps(name)}"]
+    if spec.tracking.experiment is None:
+        spec = replace(spec, tracking=spec.tracking.model_copy(update={"experiment": base}))
+        written.append(f"tracking.experiment={json.dumps(base)}")
+    if spec.champion is not None and spec.champion.model is None:
+        spec = replace(spec, champion=spec.champion.model_copy(update={"model": base}))
+        written.append(f"champion.model={json.dumps(base)}")
+    spec = replace(spec, name=name, document=with_overrides(spec.document, written))
+    return replace(plan, spec=spec, workspace=places.sweep(name))
+
+
+def _champion(plan: SweepPlan, environment: Environment) -> dict[str, Any] | None:
+    """Return the point of the registered champion and the data it was trained on; None where there is no champion."""
+    if plan.spec.champion is None:
+        return None
+    from sweeps.tracking.registry import Registry
+
+    version = Registry(environment.tracking_uri).champion(plan.spec.champion.model or plan.spec.name)
+    if version is None:
+        return None
+    point = json.loads(version.tags.get("finesweep.hyperparameters", "{}"))
+    return {"point": point, "data": version.tags.get("finesweep.data")}
+
+
+def _warm(
+    plan: SweepPlan,
+    sweep: str,
+    champion: Mapping[str, Any] | None,
+    environment: Environment,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Scalar], ...]:
+    try:
+        earlier = state.read(environment.places, sweep, environment.storage)
+    except SweepError as error:
+        say(f"no points are taken over from `{sweep}`: {error.message}")
+        return ()
+    winner = earlier.finals.winner if earlier.finals is not None else None
+    point = champion["point"] if champion is not None else None
+    points = worth.first_points(point, earlier.trials, winner, plan.spec.objective, plan.space)
+    if points:
+        whose = "the champion's, then the best of" if point in points else "the best of"
+        say(f"{len(points)} points are tried first: {whose} `{sweep}`")
+    return points
+
+
+def _drift(
+    places: Places, schedule: Schedule, night: Night, trained_on: str, plan: SweepPlan, say: Callable[[str], None]
+) -> dict[str, Any]:
+    old = places.root / "data" / trained_on / "train.jsonl"
+    if not old.is_file():
+        return {"drift": {"why_not": "the data of the earlier night are no longer here"}}
+    found = drift.compare(drift.read(old), drift.read(Path(plan.data.dataset.train.path)))
+    home = folder(places, schedule.name)
+    where = home / f"{night.file_name}-drift.md"
+    home.mkdir(parents=True, exist_ok=True)
+    where.write_text(drift.markdown(found, trained_on, plan.data.fingerprint), encoding="utf-8")
+    (home / f"{night.file_name}-drift.json").write_text(json.dumps(found.to_json(), indent=2), encoding="utf-8")
+    for each in found.words:
+        say(f"drift: {each}")
+    return {"drift": {"report": str(where), "words": list(found.words)}}
+
+
+def _spent(plan: SweepPlan, environment: Environment) -> tuple[float, int]:
+    """Return what the sweep has cost before tonight: dollars and tokens."""
+    try:
+        spent = state.read(environment.places, plan.spec.name, environment.storage).books.spent
+    except SweepError:
+        return 0.0, 0
+    return spent.usd, spent.tokens
+
+
+def _numbers(outcome: Outcome, night: Night, before: tuple[float, int]) -> dict[str, Any]:
+    """Return what the summary tells of a night, plain values."""
+    since = night.started_at or 0.0
+    every: Sequence[Any] = (*outcome.trials, *outcome.repeats)
+    tonight = [each for each in every if each.ended_at is not None and each.ended_at >= since]
+    spent, best = outcome.books.spent, outcome.best
+    test = outcome.finals.test if outcome.finals is not None else None
+    return {
+        "end": outcome.end.value,
+        "data": outcome.plan.data.name,
+        "trials": len(tonight),
+        "trials_of_the_sweep": sum(each.state.ended for each in outcome.trials),
+        "wanted_trials": outcome.plan.spec.search.trials,
+        "states": dict(Counter(each.state.value for each in tonight)),
+        "verdicts": dict(Counter(each.verdict.kind.value for each in tonight if each.verdict is not None)),
+        "priced": outcome.plan.spec.capabilities.priced,
+        "usd": round(spent.usd - before[0], 6),
+        "tokens": spent.tokens - before[1],
+        "metric": outcome.plan.spec.objective.metric,
+        "best": None
+        if best is None or best.values is None
+        else {
+            "trial": best.number,
+            "value": best.values[0],
+            "epoch": best.best_epoch,
+            "hyperparameters": dict(best.hyperparameters),
+        },
+        "test_accuracy": list(test) if test is not None else None,
+        "champion": asdict(outcome.champion) if outcome.champion is not None else None,
+        "report": str(outcome.report),
+        "mlflow": outcome.run_url,
+        "problems": list(outcome.problems),
+    }
+
+
+def _known(schedules: Schedules, night: Night) -> Night:
+    """Return what is stored of the night so far: its sweep and fingerprint, by which the next one goes on."""
+    try:
+        stored = schedules.nights(night.schedule)
+    except StorageAwayError:
+        return night
+    same = (each for each in stored if (each.planned_at, each.attempt) == (night.planned_at, night.attempt))
+    return next(same, night)
+
+
+def _in_words(error: SweepError) -> str:
+    lines = str(error).splitlines()
+    more = f" (and {len(lines) - 1} more problems)" if len(lines) > 1 else ""
+    return (lines[0] if lines else type(error).__name__) + more + (f"; {error.hint}" if error.hint else "")

@@ -1,0 +1,336 @@
+"""Schedules and their nights in a database: SQLite below `.sweep/`, or the database that keeps the studies.
+
+Whoever runs a night holds the schedule's lease and renews it. Claiming is one transaction, which only one process can
+win; a lease that ran out says that its holder is gone. Leases compare the clocks of the machines, so these must agree
+to well within `LEASE_S`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Engine,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    delete,
+    event,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+
+from sweeps.errors import Problem, SweepError, UserInputError
+from sweeps.mistakes import suggestion
+from sweeps.nightly.calendar import due
+from sweeps.nightly.schedule import Night, NightState, Schedule
+from sweeps.places import Places
+
+LEASE_S = 120.0
+"""A night whose process has not been heard of for so long is lost, and may be taken up by another daemon."""
+
+_TABLES = MetaData()
+_SCHEDULES = Table(
+    "finesweep_schedules",
+    _TABLES,
+    Column("name", String(100), primary_key=True),
+    Column("content", Text, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("held_by", String(64)),
+    Column("held_until", Float(53)),
+)
+_NIGHTS = Table(
+    "finesweep_nights",
+    _TABLES,
+    Column("id", Integer, primary_key=True),
+    Column("schedule", String(100), nullable=False, index=True),
+    Column("planned_at", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("manual", Boolean, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("content", Text, nullable=False),
+    UniqueConstraint("schedule", "planned_at", "attempt"),
+)
+
+
+class StorageAwayError(SweepError):
+    """The database cannot be reached now; the same call may succeed later."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A night that this process may run, and by what name it holds the schedule."""
+
+    night: Night
+    holder: str
+
+
+class Schedules:
+    """The schedules of one storage. Each method is one transaction; it raises StorageAwayError where that fails."""
+
+    def __init__(self, engine: Engine, where: str) -> None:
+        self._engine, self._where = engine, where
+        with self._transaction() as connection:
+            _TABLES.create_all(connection)
+
+    @classmethod
+    def open(cls, places: Places, storage: str | None) -> Schedules:
+        """Open the database at the URL `storage`, else the SQLite file of `places`. The tables are made where missing.
+
+        Raises UserInputError for a URL that is none, and StorageAwayError.
+        """
+        if storage is None:
+            places.root.mkdir(parents=True, exist_ok=True)
+        try:
+            url = make_url(storage if storage is not None else f"sqlite:///{_file(places)}")
+            engine = create_engine(url, pool_pre_ping=True)
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            message = f"is no database URL that can be opened ({type(error).__name__})"
+            hint = "such as postgresql+psycopg://user:password@host/database, with its driver installed"
+            raise UserInputError([Problem("SWEEP_STORAGE", message, hint)]) from None
+        if engine.dialect.name == "sqlite":
+            _take_turns(engine)
+        where = "the database of SWEEP_STORAGE" if storage is not None else str(_file(places))
+        for attempt in (1, 2):
+            try:
+                return cls(engine, where)
+            except (StorageAwayError, IntegrityError) as error:  # another process made the tables at the same moment
+                if attempt == 2:
+                    raise StorageAwayError(
+                        f"{where} cannot be opened: {error}", "check that it may be written"
+                    ) from None
+        raise AssertionError
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self._engine.dispose()
+
+    def add(self, schedule: Schedule) -> None:
+        """Keep a new schedule. Raises UserInputError where the name is taken."""
+        row = {"name": schedule.name, "content": json.dumps(schedule.to_json()), "paused": schedule.paused}
+        try:
+            with self._transaction() as connection:
+                connection.execute(insert(_SCHEDULES).values(row))
+        except IntegrityError:
+            hint = f"give another --name, or `sweep schedule remove {schedule.name}` first"
+            raise UserInputError([Problem(schedule.name, "there is a schedule of this name", hint)]) from None
+
+    def all(self) -> list[Schedule]:
+        """Return every schedule, by name."""
+        with self._transaction() as connection:
+            return [_schedule(each) for each in connection.execute(select(_SCHEDULES).order_by(_SCHEDULES.c.name))]
+
+    def get(self, name: str) -> Schedule:
+        """Return the schedule of this name. Raises UserInputError where there is none."""
+        known = {each.name: each for each in self.all()}
+        if name not in known:
+            hint = suggestion(name, known) or "`sweep schedule add FILE --cron ...` makes one"
+            raise UserInputError([Problem(name, "there is no such schedule", hint)])
+        return known[name]
+
+    def pause(self, name: str, paused: bool, now: datetime) -> Schedule:
+        """Stop or start planning. What fell into a pause is not made up for: nights count from the resumption."""
+        schedule = self.get(name)
+        changed = replace(schedule, paused=paused, created_at=schedule.created_at if paused else now.timestamp())
+        with self._transaction() as connection:
+            chosen = update(_SCHEDULES).where(_SCHEDULES.c.name == name)
+            connection.execute(chosen.values(paused=paused, content=json.dumps(changed.to_json())))
+        return changed
+
+    def remove(self, name: str, now: datetime) -> None:
+        """Delete a schedule and its history. Raises SweepError while a night of it runs."""
+        self.get(name)
+        with self._transaction() as connection:
+            free = (_SCHEDULES.c.held_by.is_(None)) | (_SCHEDULES.c.held_until < now.timestamp())
+            gone = connection.execute(delete(_SCHEDULES).where(_SCHEDULES.c.name == name, free))
+            if gone.rowcount == 1:
+                connection.execute(delete(_NIGHTS).where(_NIGHTS.c.schedule == name))
+                return
+        raise SweepError(f"a night of `{name}` is running", "wait for it, or stop the scheduler, and remove it then")
+
+    def nights(self, name: str) -> list[Night]:
+        """Return the nights of a schedule in the order of their times."""
+        with self._transaction() as connection:
+            return _nights(connection, name)
+
+    def mark_lost(self, name: str, now: datetime) -> list[Night]:
+        """Mark nights whose holder is gone as lost, and let the schedule go. Each is returned to one caller only."""
+        with self._transaction() as connection:
+            gone = update(_SCHEDULES).where(_SCHEDULES.c.name == name, _SCHEDULES.c.held_until < now.timestamp())
+            if connection.execute(gone.values(held_by=None, held_until=None)).rowcount != 1:
+                return []
+            return _mark_lost(connection, name, now)
+
+    def claim_due(self, name: str, holder: str, now: datetime) -> Claim | None:
+        """Claim the night of a schedule that is due, and write down what was missed. None where none is, or another
+        process was first, or holds the schedule. A night whose holder is gone is marked as lost on the way.
+        """
+        with self._holding(name, holder, now) as (connection, schedule):
+            if schedule is None:
+                return None
+            found = due(schedule, _nights(connection, name), now)
+            for each in found.missed if found else ():
+                reason = "not begun in time: no scheduler ran, or an earlier night still did"
+                _insert(connection, Night(name, each, state=NightState.MISSED, reason=reason))
+            if found is None or found.planned_at is None:
+                _release(connection, name, holder)
+                return None
+            night = Night(name, found.planned_at, found.attempt, started_at=now.timestamp())
+            _insert(connection, night)
+            return Claim(night, holder)
+
+    def claim_now(self, name: str, holder: str, now: datetime) -> Claim | None:
+        """Claim a night that somebody begins by hand. None where a night of the schedule runs."""
+        self.get(name)
+        with self._holding(name, holder, now) as (connection, schedule):
+            if schedule is None:
+                return None
+            taken = {each.planned_at for each in _nights(connection, name)}
+            moment = int(now.timestamp())
+            while moment in taken:
+                moment += 1
+            night = Night(name, moment, manual=True, started_at=now.timestamp())
+            _insert(connection, night)
+            return Claim(night, holder)
+
+    def claim_of(self, name: str, holder: str, now: datetime) -> Claim | None:
+        """Return the claim that another process made for this one, renewed. None where somebody else has the night."""
+        with self._transaction() as connection:
+            mine = update(_SCHEDULES).where(_SCHEDULES.c.name == name, _SCHEDULES.c.held_by == holder)
+            if connection.execute(mine.values(held_until=now.timestamp() + LEASE_S)).rowcount != 1:
+                return None
+            running = [each for each in _nights(connection, name) if each.state is NightState.RUNNING]
+            return Claim(running[-1], holder) if running else None
+
+    def renew(self, claim: Claim, now: datetime) -> bool:
+        """Hold the schedule for another `LEASE_S`. False where somebody else has taken it: then the night must end."""
+        with self._transaction() as connection:
+            chosen = update(_SCHEDULES).where(
+                _SCHEDULES.c.name == claim.night.schedule, _SCHEDULES.c.held_by == claim.holder
+            )
+            return connection.execute(chosen.values(held_until=now.timestamp() + LEASE_S)).rowcount == 1
+
+    def finish(self, claim: Claim, night: Night) -> bool:
+        """Store how a claimed night ended and let the schedule go. False, and nothing is stored, where it was lost."""
+        with self._transaction() as connection:
+            if _release(connection, night.schedule, claim.holder) == 0:
+                return False
+            _change(connection, night)
+            return True
+
+    def note(self, claim: Claim, night: Night) -> None:
+        """Store what is known of a night that runs, as long as it is this process's."""
+        with self._transaction() as connection:
+            if _change(connection, night, only=NightState.RUNNING) == 0:
+                raise SweepError(f"the night {claim.night.label} was taken over by another scheduler")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except (SQLAlchemyError, OSError) as error:
+            # Without the error's own text: it may hold the password of the database.
+            hint = "check that it runs and may be written"
+            raise StorageAwayError(f"{self._where} cannot be reached: {type(error).__name__}", hint) from None
+
+    @contextmanager
+    def _holding(self, name: str, holder: str, now: datetime) -> Iterator[tuple[Connection, Schedule | None]]:
+        """Take the lease within a transaction; without a schedule where another process has it or was quicker."""
+        try:
+            with self._transaction() as connection:
+                free = (_SCHEDULES.c.held_by.is_(None)) | (_SCHEDULES.c.held_until < now.timestamp())
+                taken = connection.execute(
+                    update(_SCHEDULES)
+                    .where(_SCHEDULES.c.name == name, free)
+                    .values(held_by=holder, held_until=now.timestamp() + LEASE_S)
+                )
+                if taken.rowcount != 1:
+                    yield connection, None
+                    return
+                _mark_lost(connection, name, now)
+                row = connection.execute(select(_SCHEDULES).where(_SCHEDULES.c.name == name)).one()
+                yield connection, _schedule(row)
+        except IntegrityError as error:  # the lease keeps others out, so this is a night that was planned twice
+            raise SweepError(f"a night of `{name}` is there already", "look at `sweep schedule history`") from error
+
+
+def _file(places: Places) -> Path:
+    return places.root / "schedules.db"
+
+
+def _take_turns(engine: Engine) -> None:
+    """Let SQLite's transactions begin as writers: two that read first could not both write afterwards."""
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection, _record) -> None:  # type: ignore[no-untyped-def]
+        connection.isolation_level = None  # pysqlite would begin by itself, and late
+        connection.execute("PRAGMA busy_timeout = 30000")
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _schedule(row) -> Schedule:  # type: ignore[no-untyped-def]
+    return replace(Schedule.from_json(json.loads(row.content)), paused=bool(row.paused))
+
+
+def _nights(connection: Connection, name: str) -> list[Night]:
+    chosen = select(_NIGHTS.c.content).where(_NIGHTS.c.schedule == name)
+    rows = connection.execute(chosen.order_by(_NIGHTS.c.planned_at, _NIGHTS.c.attempt))
+    return [Night.from_json(json.loads(each.content)) for each in rows]
+
+
+def _mark_lost(connection: Connection, name: str, now: datetime) -> list[Night]:
+    reason = "its process was not heard of any more"
+    lost = [
+        replace(each, state=NightState.LOST, ended_at=now.timestamp(), reason=reason)
+        for each in _nights(connection, name)
+        if each.state is NightState.RUNNING
+    ]
+    for each in lost:
+        _change(connection, each)
+    return lost
+
+
+def _insert(connection: Connection, night: Night) -> None:
+    row = {"schedule": night.schedule, "planned_at": night.planned_at, "attempt": night.attempt, "manual": night.manual}
+    connection.execute(
+        insert(_NIGHTS).values(**row, state=night.state.value, content=json.dumps(night.to_json(), default=str))
+    )
+
+
+def _change(connection: Connection, night: Night, only: NightState | None = None) -> int:
+    chosen = update(_NIGHTS).where(
+        _NIGHTS.c.schedule == night.schedule,
+        _NIGHTS.c.planned_at == night.planned_at,
+        _NIGHTS.c.attempt == night.attempt,
+    )
+    if only is not None:
+        chosen = chosen.where(_NIGHTS.c.state == only.value)
+    content = json.dumps(night.to_json(), default=str)
+    return connection.execute(chosen.values(state=night.state.value, content=content)).rowcount
+
+
+def _release(connection: Connection, name: str, holder: str) -> int:
+    chosen = update(_SCHEDULES).where(_SCHEDULES.c.name == name, _SCHEDULES.c.held_by == holder)
+    return connection.execute(chosen.values(held_by=None, held_until=None)).rowcount

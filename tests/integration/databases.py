@@ -1,0 +1,74 @@
+"""A real PostgreSQL server on loopback for the tests that need one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+def _programs() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    on_path = shutil.which("initdb")
+    if not found and on_path is None:
+        pytest.skip("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
+    return (found[-1] if found else Path(str(on_path))).parent
+
+
+class Server:
+    """A cluster of its own in `folder`; it can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._programs, self._folder = _programs(), folder
+        # PostgreSQL refuses to run as root.
+        self._as = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+        folder.mkdir(parents=True)
+        if self._as:
+            shutil.chown(folder, "postgres", "postgres")
+            for parent in folder.parents[:-2]:
+                parent.chmod(parent.stat().st_mode | 0o011)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self._run("initdb", "-D", str(folder / "data"), "-U", "postgres", "-A", "trust", "--no-sync")
+        self.start()
+        self.url = f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        self._run("pg_ctl", "-D", f"{self._folder}/data", "-w", "-l", f"{self._folder}/log", "-o", options, "start")
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "-D", f"{self._folder}/data", "-w", "-m", "immediate", "stop")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self._programs / program), *arguments]
+        with open(os.devnull, "w") as nowhere:
+            done = subprocess.run(
+                command,
+                stdout=nowhere,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd="/",
+                check=False,
+                timeout=120,
+                **self._as,
+            )
+        assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[Server]:
+    running = Server(folder)
+    try:
+        yield running
+    finally:
+        running.stop()
+        time.sleep(0.1)
