@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Joins the Ray cluster at $1 with no processors of its own, and runs the scheduler beside it. Who starts trials on a
+# cluster must be a node of it. If either ends, so does the other: the container is then started anew and joins again.
+set -uo pipefail
+
+ray start --block --address="$1" --num-cpus=0 --num-gpus=0 --object-store-memory=100000000 &
+node=$!
+sweep scheduler &
+scheduler=$!
+
+# The scheduler lets the nights that run end in order, so it is asked first, and waited for.
+trap 'kill -TERM "$scheduler"' TERM INT
+
+wait -n "$node" "$scheduler"
+kill -TERM "$scheduler" 2> /dev/null
+wait "$scheduler"
+code=$?
+kill -TERM "$node" 2> /dev/null
+wait "$node"
+exit "$code"
