@@ -1,0 +1,129 @@
+"""Would a learned model judge better than the rules? Trained on `tune`, on the quantities that the rules look at.
+
+python -m benchmarks.fit.learned             # cross-validated within `tune`
+python -m benchmarks.fit.learned --report    # also trained on all of `tune` and scored on the part looked at to report
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import RobustScaler
+from sklearn.tree import DecisionTreeClassifier
+
+from benchmarks.fit import metrics, records
+from benchmarks.fit.evaluate import judged
+from benchmarks.fit.records import Record
+from sweeps.curve import LearningCurve, Series
+from sweeps.evidence import Evidence, Tail, examples
+
+REPEATS, FOLDS = 3, 5
+UNKNOWN = math.nan
+
+
+def models(seed: int) -> dict[str, Any]:
+    """Return what is compared, from the simplest to the most flexible."""
+    filled = SimpleImputer(add_indicator=True, keep_empty_features=True)
+    return {
+        "logistic regression": make_pipeline(filled, RobustScaler(), LogisticRegression(max_iter=5000)),
+        "tree of depth 6": DecisionTreeClassifier(max_depth=6, min_samples_leaf=4, random_state=seed),
+        "forest of 300 trees": RandomForestClassifier(300, min_samples_leaf=2, random_state=seed),
+        "gradient boosting": HistGradientBoostingClassifier(random_state=seed),
+    }
+
+
+def quantities(curve: LearningCurve) -> list[float]:
+    """Return what the rules look at, as numbers; NaN where a curve does not tell."""
+    seen = Evidence(curve)
+    base, rise = seen.baseline, seen.rise
+    scale = seen.scale or 1.0
+    finite = all(math.isfinite(value) for point in (base, *seen.points) for value in point.values)
+    found = [
+        float(finite),
+        float(("complete", "stopped", "failed", "diverged").index(curve.ended)),
+        seen.evaluations,
+        math.log(examples(curve.valid_examples)),
+        UNKNOWN if rise is None else rise.height / (abs(rise.low) or 1.0),
+        UNKNOWN if rise is None else rise.height / (seen.rise_noise(rise.low, rise.height) or 1.0),
+        UNKNOWN if rise is None else rise.height / scale,
+        UNKNOWN if rise is None or not seen.points else rise.onset / (seen.last_epoch or 1.0),
+        float(seen.nothing_left),
+        float(seen.never_knew),
+        float(seen.rate_came_down),
+        float(seen.fell_to_frequencies),
+        float(seen.creeps),
+        float(seen.spike is not None),
+        UNKNOWN if seen.reference is None else seen.reference[0],
+    ]
+    for series, before in (
+        (seen.train_loss, base.train_loss),
+        (seen.valid_loss, base.valid_loss),
+        (seen.train_metric, base.train_metric),
+        (seen.valid_metric, base.valid_metric),
+    ):
+        found += _course(series, before, seen.tail(series, before))
+    train, valid = seen.train_metric, seen.valid_metric
+    found.append(UNKNOWN if train is None or valid is None else train.last - valid.last)
+    return [float(np.clip(each, -1e6, 1e6)) for each in found]
+
+
+def _course(series: Series | None, before: float | None, tail: Tail | None) -> list[float]:
+    if series is None:
+        return [UNKNOWN] * 8
+    first, low, high = series.values[0], min(series.values), max(series.values)
+    size = abs(first) or 1.0
+    return [
+        series.last,
+        (series.last - low) / size,
+        (high - series.last) / size,
+        high / size,
+        series.roughness / size,
+        UNKNOWN if before is None else (series.last - before) / (abs(before) or 1.0),
+        UNKNOWN if tail is None else tail.fall / size,
+        UNKNOWN if tail is None else tail.to_come / size,
+    ]
+
+
+def score(truth: Sequence[str], said: Sequence[str]) -> float:
+    """Return the macro-F1."""
+    return metrics.macro_f1(metrics.confusion(truth, said))
+
+
+def _table(curves: Sequence[Record]) -> tuple[np.ndarray[Any, Any], list[str]]:
+    return np.array([quantities(each.curve) for each in curves]), [each.cause for each in curves]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the macro-F1 of each model, and of the judge on the same curves."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--report", action="store_true", help="also score the part that is looked at only to report")
+    options = parser.parse_args(arguments)
+    curves = records.read(records.CURVES)
+    parts = {name: [each for each in curves if each.split == name] for name in ("tune", "report")}
+    inputs, truth = _table(parts["tune"])
+    print(f"tune: {len(truth)} curves, {inputs.shape[1]} quantities; the rules, whose thresholds were chosen on it: "
+          f"{score(truth, [judged(each.curve) for each in parts['tune']]):.3f}")  # fmt: skip
+    for name in models(0):
+        scores = []
+        for seed in range(REPEATS):
+            folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+            scores.append(score(truth, list(cross_val_predict(models(seed)[name], inputs, truth, cv=folds))))
+        print(f"  {name}, cross-validated: {np.mean(scores):.3f}")
+    if options.report:
+        held_back, true = _table(parts["report"])
+        print(f"report: {len(true)} curves; the rules: {score(true, [judged(e.curve) for e in parts['report']]):.3f}")
+        for name, model in models(0).items():
+            print(f"  {name}: {score(true, list(model.fit(inputs, truth).predict(held_back))):.3f}")
+
+
+if __name__ == "__main__":
+    main()
