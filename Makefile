@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 SPACE  ?= spaces/snli.yaml
+PORT   ?= 8765
 PIP    := $(BIN)/python -m pip install --quiet
 UV     := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --compile-bytecode
 
-.PHONY: snli test check bench lock clean
+.PHONY: snli hosted-demo test check bench lock clean
 
 snli: $(VENV)/.runs
 	$(BIN)/sweep run $(SPACE)
+
+# The same task at a host: `sweep serve` is started, used as any OpenAI-like service, and ended.
+hosted-demo: $(VENV)/.runs
+	$(BIN)/python scripts/hosted_demo.py $(PORT)
 
 test: $(VENV)/.develops
 	$(BIN)/python -m pytest

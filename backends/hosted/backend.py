@@ -17,6 +17,7 @@ from backends.contract import (
     BackendError,
     Capabilities,
     Checkpointed,
+    Dataset,
     Estimate,
     Event,
     Failure,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from backends.hosted.cleaning import Cleaning
+    from backends.served.package import Package
 
 NAME = "hosted"
 
@@ -225,6 +227,12 @@ class HostedBackend:
             message = "models of this host answer only once they are deployed"
             raise BackendError(Failure(FailureKind.USER, message, "say where: `backend: {deployment: {...}}`"))
         return self._predictor.predict(model, prompts, options)
+
+    def package(self, model: str, dataset: Dataset, folder: Path) -> Package:
+        """Say where a model is and how it is asked, so that it answers elsewhere; see `served.Packager`."""
+        from backends.hosted.packaging import package
+
+        return package(model, self._predictor.base_model(model), dataset, self._options)
 
     # ---------------------------------------------------------------------------------------------- beyond the contract
     def checkpoints(self, handle: Handle) -> list[Checkpointed]:
