@@ -21,7 +21,9 @@ ENDS_WITHIN_S = 60
 def main(port: str) -> int:
     """Run the job with a server at `port` and return its exit code."""
     # a session of its own: Ctrl-C is for the sweep, which ends in order while its host still answers
-    server = subprocess.Popen([SWEEP, "serve", "--port", port], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    server = subprocess.Popen(
+        [SWEEP, "serve", "--port", port], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
         assert server.stderr is not None
         address = _address(server.stderr)
