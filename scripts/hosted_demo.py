@@ -1,4 +1,4 @@
-"""`make hosted-demo`: the main job at a host. Starts `sweep serve`, runs spaces/snli-hosted.yaml there, ends the server.
+"""`make hosted-demo`: the main job at a host: starts `sweep serve`, runs spaces/snli-hosted.yaml there, ends it.
 
 The server listens on 127.0.0.1 and keeps its files in .sweep/server. Exits with the sweep's code.
 """

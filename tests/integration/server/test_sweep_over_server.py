@@ -10,10 +10,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from backends.contract import DataFile, Dataset, PredictOptions
+from backends.hosted import HostedBackend
+from backends.hosted.options import HostedOptions
+from backends.served import hosted_answers
 
 pytestmark = [
     pytest.mark.integration,
@@ -35,8 +41,9 @@ space:
   prompt_loss_weight: [0.01, 0.1]
 search: {sampler: tpe, scheduler: none, trials: 3, concurrency: 1, seed: 7}
 objective: {maximize: valid_accuracy}
-finals: {candidates: 2, seeds: 1}
+finals: {candidates: 2, seeds: 2}
 """
+NO_FILE = DataFile("none", 0, "")
 LOCAL = "backend: {type: local, model: 'builtin:tiny-lm', device: cpu}\n"
 HOSTED = "backend: {type: hosted, host: local, base_url: '%s', model: %s, poll_s: 0.1, create_grace_s: 2}\n"
 
@@ -86,6 +93,23 @@ def test_the_same_space_gives_the_same_locally_and_over_the_server(tmp_path: Pat
     assert direct["best"]["number"] == served["best"]["number"]
     assert direct["finals"]["winner"] == served["finals"]["winner"]
     assert direct["finals"]["test"] == pytest.approx(served["finals"]["test"], abs=1e-4)
+    assert_packaged_answers_are_the_backends(server.url, served["best"]["model"], tmp_path)
+
+
+def assert_packaged_answers_are_the_backends(url: str, model: str, folder: Path) -> None:
+    """What is registered of a model answers as the backend does that the sweep was scored with."""
+    options = HostedOptions(host="local", base_url=url, model="tiny-lm")
+    labels = (" entailment", " neutral", " contradiction")
+    data = Dataset(NO_FILE, NO_FILE, "completion", labels)
+    prompts = [{"prompt": f"The {each} sleeps\nIt rests\n\n###\n\n"} for each in ("cat", "dog", "small bird")]
+    with closing(HostedBackend(options, folder / "asking", {})) as backend:
+        scored = backend.predict(model, prompts, PredictOptions(labels=labels))
+        package = backend.package(model, data, folder)
+    assert package.code == Path(hosted_answers.__file__)
+    answers = hosted_answers.load(str(folder), json.loads(json.dumps(package.facts))).answer(prompts)
+    for (text, told), wanted in zip(answers, scored, strict=True):
+        assert text == wanted.text
+        assert told == pytest.approx(list(wanted.label_logprobs or ()), rel=1e-6)
 
 
 def test_a_sweep_that_was_killed_adopts_its_jobs(tmp_path: Path, serve: Any, make_client: Any) -> None:
