@@ -75,7 +75,7 @@ def curve(trial: Mapping[str, Any]) -> list[tuple[float, Mapping[str, float]]]:
 
 
 def test_the_same_space_gives_the_same_locally_and_over_the_server(tmp_path: Path, serve: Any) -> None:
-    server = serve("--backend", "local", "--set", "device=cpu")
+    server = serve("--backend", "local", "--set", "device=cpu", "--max-jobs", "2")  # so a job has one thread
     over = start(tmp_path / "hosted", DATA + HOSTED % (server.url, "tiny-lm") + SPACE)
     direct = outcome(start(tmp_path / "local", DATA + LOCAL + SPACE))
     served = outcome(over)
