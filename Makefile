@@ -37,7 +37,7 @@ $(VENV)/.develops: $(VENV)/.runs requirements-dev.lock
 	$(UV) --requirement requirements-dev.lock || $(PIP) --no-deps --requirement requirements-dev.lock
 	touch $@
 
-# Resolves the ranges of pyproject.toml anew and writes the two lock files.
+# Resolves the ranges of pyproject.toml anew and writes the three lock files.
 lock:
 	$(PYTHON) scripts/lock.py
 
