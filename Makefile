@@ -11,7 +11,7 @@ UV     := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --compi
 snli: $(VENV)/.runs
 	$(BIN)/sweep run $(SPACE)
 
-test: $(VENV)/.develops
+test: $(VENV)/.develops $(VENV)/.image
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.develops
@@ -19,6 +19,7 @@ check: $(VENV)/.develops
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 bench: $(VENV)/.develops
 	$(BIN)/python -m benchmarks.run
@@ -35,6 +36,13 @@ $(VENV)/.runs: pyproject.toml requirements.lock
 
 $(VENV)/.develops: $(VENV)/.runs requirements-dev.lock
 	$(UV) --requirement requirements-dev.lock || $(PIP) --no-deps --requirement requirements-dev.lock
+	touch $@
+
+# What the container image has beyond the package, in a folder of its own: the tests run the services of docker-compose.yml.
+$(VENV)/.image: $(VENV)/.runs requirements-image.lock
+	rm -rf $(VENV)/image
+	$(UV) --target $(VENV)/image --requirement requirements-image.lock || \
+		$(PIP) --no-deps --target $(VENV)/image --requirement requirements-image.lock
 	touch $@
 
 # Resolves the ranges of pyproject.toml anew and writes the three lock files.

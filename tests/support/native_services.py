@@ -38,6 +38,8 @@ class Image:
     working_dir: str = "/"
     entrypoint: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
+    root: Path = Path("/")
+    """The files that it consists of: this machine's, or a folder with those of the image."""
 
 
 def missing() -> str | None:
@@ -164,22 +166,18 @@ class Stack:
         lines = [
             f"mount -t tmpfs upper {scratch}",
             f"mkdir {scratch}/upper {scratch}/work {root}",
-            f"mount -t overlay -o lowerdir=/,upperdir={scratch}/upper,workdir={scratch}/work overlay {root}",
+            f"mount -t overlay -o lowerdir={image.root},upperdir={scratch}/upper,workdir={scratch}/work overlay {root}",
         ]
         lines += [f"mount --rbind /{each} {root}/{each}" for each in ("proc", "sys", "dev")]
         lines += [f"mount -t tmpfs -o mode=1777,size={service.get('shm_size', '64m')} shm {root}/dev/shm"]
         lines += [f"mkdir -p {root}/tmp/ray", f"mount -t tmpfs -o mode=1777 ray {root}/tmp/ray"]
-        for kept in (ROOT, Path(sys.prefix), Path(sys.base_prefix)):
-            for folder in reversed(kept.parents):
-                if folder.stat().st_dev == Path("/").stat().st_dev and not folder.stat().st_mode & stat.S_IXOTH:
-                    lines.append(f"chmod o+x {root}{folder}")  # in the layer alone
-            if kept.stat().st_dev != Path("/").stat().st_dev:
-                lines += [f"mkdir -p {root}{kept}", f"mount --bind {kept} {root}{kept}"]
+        if image.root == Path("/"):
+            lines += _made_readable(root)
+            lines += [f"rm -rf {root}/opt/deploy", f"cp -r {ROOT}/deploy {root}/opt/deploy"]
         hosts = "".join(f"{address} {other}\\n" for other, address in self._addresses.items())
         lines += [f"printf '127.0.0.1 localhost\\n{hosts}' > {root}/etc/hosts", f": > {root}/etc/resolv.conf"]
         lines += [f"hostname {name}", f"install -d -o {image.user.partition(':')[0]} {root}{image.home}"]
         lines += [f"install -d -o {image.user.partition(':')[0]} {root}{image.working_dir}"]
-        lines += [f"rm -rf {root}/opt/deploy", f"cp -r {ROOT}/deploy {root}/opt/deploy"]
         for source, target, *mode in (each.split(":") for each in service.get("volumes", ())):
             held = ROOT / source if source.startswith(".") else Path(source)
             if not source.startswith((".", "/")):
@@ -206,8 +204,7 @@ class Stack:
 
     def _environment(self, name: str) -> dict[str, str]:
         image = self._images[self.services[name]["image"].partition(":")[0]]
-        # The image has the package installed; here it may be another worktree than the environment's own.
-        given = {"PATH": PATH, "HOME": image.home, "HOSTNAME": name, "PYTHONPATH": str(ROOT), **dict(image.environment)}
+        given = {"PATH": PATH, "HOME": image.home, "HOSTNAME": name, **dict(image.environment)}
         return {**given, **self.services[name].get("environment", {})}
 
     def _wait(self, name: str, condition: str) -> None:
@@ -251,6 +248,18 @@ class Stack:
             _run("ip", "netns", "delete", space)
         for process in self._processes.values():
             process.wait()
+
+
+def _made_readable(root: Path) -> list[str]:
+    """Shell commands after which any user of the new root can read what is under test, wherever it lies here."""
+    lines = []
+    for kept in (ROOT, Path(sys.prefix), Path(sys.base_prefix)):
+        for folder in reversed(kept.parents):
+            if folder.stat().st_dev == Path("/").stat().st_dev and not folder.stat().st_mode & stat.S_IXOTH:
+                lines.append(f"chmod o+x {root}{folder}")  # in the layer alone
+        if kept.stat().st_dev != Path("/").stat().st_dev:
+            lines += [f"mkdir -p {root}{kept}", f"mount --bind {kept} {root}{kept}"]
+    return lines
 
 
 def _run(*command: str) -> str:
