@@ -95,7 +95,7 @@ class Stack:
                 codes[name] = process.wait(_seconds(self.services[name].get("stop_grace_period", "10s")))
             except subprocess.TimeoutExpired:
                 codes[name] = None
-        self._remove()
+        self.remove()
         return codes
 
     def execute(self, name: str, command: Sequence[str], timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
@@ -231,7 +231,7 @@ class Stack:
             time.sleep(0.3)
         raise AssertionError(f"{name} is not healthy after {patience_s} s: {last}\n{self.log(name)[-4000:]}")
 
-    def _remove(self) -> None:
+    def remove(self) -> None:
         """End what still runs in the namespaces, by its pid, and take them away."""
         for name in [*self._addresses, "net"]:
             space = self._spaces + name
