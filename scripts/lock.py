@@ -33,7 +33,9 @@ def main() -> None:
         subprocess.run([python, "-m", "pip", "install", "--quiet", *runtime], check=True)
         _write(root / "requirements.lock", _installed(python))
         _write(root / "requirements-dev.lock", added(python, groups["dev"]))
-        _write(root / "requirements-image.lock", added(python, [*groups["image"], *extras["notify"], *extras["postgres"]]))
+        _write(
+            root / "requirements-image.lock", added(python, [*groups["image"], *extras["notify"], *extras["postgres"]])
+        )
 
 
 def added(python: Path, requirements: list[str]) -> list[str]:

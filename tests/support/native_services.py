@@ -84,19 +84,33 @@ class Stack:
             if "healthcheck" in self.services[name]:
                 self._wait(name, "service_healthy")
 
-    def down(self) -> dict[str, int | None]:
-        """Stop all in the opposite order, as `docker compose down` does. Returns the exit codes; None: had to be killed."""
-        codes: dict[str, int | None] = {}
-        for name in reversed(self.started):
-            process = self._processes[name]
-            if process.poll() is None:
-                process.terminate()
-            try:
-                codes[name] = process.wait(_seconds(self.services[name].get("stop_grace_period", "10s")))
-            except subprocess.TimeoutExpired:
-                codes[name] = None
-        self.remove()
-        return codes
+    def stop(self, name: str) -> int | None:
+        """Ask a service to end, as `docker compose stop` does. Returns its exit code, or None where it had to be killed."""
+        process = self._processes[name]
+        process.terminate()
+        try:
+            return process.wait(_seconds(self.services[name].get("stop_grace_period", "10s")))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return None
+
+    def remove(self) -> None:
+        """End everything that runs in the namespaces, by its pid, and take them away."""
+        for name in [*self._addresses, "net"]:
+            space = self._spaces + name
+            if not Path("/run/netns", space).exists():
+                continue
+            for _ in range(50):
+                left = _run("ip", "netns", "pids", space).split()
+                for pid in left:
+                    with suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
+                if not left:
+                    break
+                time.sleep(0.1)
+            _run("ip", "netns", "delete", space)
+        for process in self._processes.values():
+            process.wait()
 
     def execute(self, name: str, command: Sequence[str], timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a command inside a running service, as `docker compose exec` does."""
@@ -230,24 +244,6 @@ class Stack:
                 last = done.stdout + done.stderr
             time.sleep(0.3)
         raise AssertionError(f"{name} is not healthy after {patience_s} s: {last}\n{self.log(name)[-4000:]}")
-
-    def remove(self) -> None:
-        """End what still runs in the namespaces, by its pid, and take them away."""
-        for name in [*self._addresses, "net"]:
-            space = self._spaces + name
-            if not Path("/run/netns", space).exists():
-                continue
-            for _ in range(20):
-                left = _run("ip", "netns", "pids", space).split()
-                for pid in left:
-                    with suppress(ProcessLookupError):
-                        os.kill(int(pid), signal.SIGKILL)
-                if not left:
-                    break
-                time.sleep(0.1)
-            _run("ip", "netns", "delete", space)
-        for process in self._processes.values():
-            process.wait()
 
 
 def _made_readable(root: Path) -> list[str]:

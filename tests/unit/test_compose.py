@@ -42,9 +42,13 @@ def schema_errors(*files: Path) -> str:
 def test_both_files_are_what_the_compose_specification_says(tmp_path: Path) -> None:
     assert schema_errors(FILE, GPU) == ""
     wrong = tmp_path / "wrong.yml"
-    wrong.write_text(FILE.read_text(encoding="utf-8").replace("    healthcheck:", "    heathcheck:", 1), encoding="utf-8")
+    wrong.write_text(
+        FILE.read_text(encoding="utf-8").replace("    healthcheck:", "    heathcheck:", 1), encoding="utf-8"
+    )
     assert "heathcheck" in schema_errors(wrong)
-    assert set(yaml.safe_load(GPU.read_text(encoding="utf-8"))["services"]) <= set(compose_file.load(FILE, SECRETS)["services"])
+    assert set(yaml.safe_load(GPU.read_text(encoding="utf-8"))["services"]) <= set(
+        compose_file.load(FILE, SECRETS)["services"]
+    )
 
 
 def test_versions_are_pinned_and_are_those_of_the_locks(services: dict[str, Any]) -> None:
@@ -155,7 +159,9 @@ def test_volumes_and_scripts_are_there(services: dict[str, Any]) -> None:
         assert (ROOT / each).exists(), each
     for path in re.findall(r"/opt/deploy/(\S+?)['\",\]]", FILE.read_text(encoding="utf-8")):
         assert (ROOT / "deploy" / path).is_file(), path
-    assert services["ray-worker"]["volumes"][0] == services["scheduler"]["volumes"][0], "trials and sweeps share a folder"
+    assert services["ray-worker"]["volumes"][0] == services["scheduler"]["volumes"][0], (
+        "trials and sweeps share a folder"
+    )
 
 
 def test_a_compose_file_is_read_as_docker_compose_reads_it(tmp_path: Path) -> None:
