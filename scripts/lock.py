@@ -1,8 +1,8 @@
 """Resolves the requirement ranges of pyproject.toml and writes the three lock files.
 
 requirements.lock has what the package runs with; requirements-dev.lock and requirements-image.lock have what the checks
-and the container image want beyond it. They pin every distribution, so that `pip install --no-deps` needs no resolution;
-run by `make lock`.
+and the container image want beyond it. They pin every distribution, so that `pip install --no-deps` needs no
+resolution; run by `make lock`.
 """
 
 from __future__ import annotations

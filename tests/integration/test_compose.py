@@ -1,7 +1,8 @@
 """The team's server of docker-compose.yml, every service as it stands there, from an empty machine to a champion.
 
-No container engine is needed: tests/support/native_services.py runs the commands. With SWEEP_IMAGE_ROOT, a folder with the files of
-the image that the Dockerfile builds, our own services run in that; else in this environment and what the image's lock adds.
+No container engine is needed: tests/support/native_services.py runs the commands. With SWEEP_IMAGE_ROOT, a folder with
+the files of the image that the Dockerfile builds, our own services run in that; else in this environment and what the
+image's lock adds.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def waits_for(service: Mapping[str, Any]) -> dict[str, str]:
 
 
 def in_order(services: Mapping[str, Any]) -> list[str]:
-    """The services such that each comes after those it waits for, else as in the file. Raises ValueError on a circle."""
+    """Each service after those it waits for, else as in the file. Raises ValueError where they wait in a circle."""
     ordered: list[str] = []
     left = list(services)
     while left:

@@ -1,4 +1,4 @@
-"""Runs the services of a Compose file without a container engine, each in network, mount and host-name spaces of its own.
+"""Runs the services of a Compose file without a container engine, each in namespaces of its own.
 
 A service sees this machine's files below a layer of its own, so that its commands run as they stand in the file: same
 paths, same ports, the other services under their names, the user and the privileges of its image. What the images of
@@ -31,7 +31,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 @dataclass(frozen=True)
 class Image:
-    """What an image sets that the Compose file does not say: the user, its home, where it starts, what it runs first."""
+    """What an image sets and the Compose file does not say: user, home, where it starts, what it runs first."""
 
     user: str = "0:0"
     home: str = "/root"
@@ -85,7 +85,7 @@ class Stack:
                 self._wait(name, "service_healthy")
 
     def stop(self, name: str) -> int | None:
-        """Ask a service to end, as `docker compose stop` does. Returns its exit code, or None where it had to be killed."""
+        """Ask a service to end, as `docker compose stop` does. Returns its exit code; None: it had to be killed."""
         process = self._processes[name]
         process.terminate()
         try:
