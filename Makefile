@@ -16,14 +16,15 @@ snli: $(VENV)/.runs
 hosted-demo: $(VENV)/.runs
 	$(BIN)/python scripts/hosted_demo.py $(PORT)
 
-test: $(VENV)/.develops
-	$(BIN)/python -m pytest
+test: $(VENV)/.develops $(VENV)/.image
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.develops
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 bench: $(VENV)/.develops
 	$(BIN)/python -m benchmarks.run
@@ -42,7 +43,14 @@ $(VENV)/.develops: $(VENV)/.runs requirements-dev.lock
 	$(UV) --requirement requirements-dev.lock || $(PIP) --no-deps --requirement requirements-dev.lock
 	touch $@
 
-# Resolves the ranges of pyproject.toml anew and writes the two lock files.
+# What the container image has beyond the package, in a folder of its own: the tests run the services of docker-compose.yml.
+$(VENV)/.image: $(VENV)/.runs requirements-image.lock
+	rm -rf $(VENV)/image
+	$(UV) --target $(VENV)/image --requirement requirements-image.lock || \
+		$(PIP) --no-deps --target $(VENV)/image --requirement requirements-image.lock
+	touch $@
+
+# Resolves the ranges of pyproject.toml anew and writes the three lock files.
 lock:
 	$(PYTHON) scripts/lock.py
 
