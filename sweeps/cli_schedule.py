@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +105,9 @@ def add(
         print_json(_shown(made, []))
     else:
         moment = calendar.next_moment(made, datetime.now(UTC))
-        click.echo(f"{made.name}: {_moment(made, moment)}")
+        monthly = checked.budget.monthly_usd
+        limited = f"; its nights may cost ${monthly:,.2f} in a month" if monthly is not None else ""
+        click.echo(f"{made.name}: {_moment(made, moment)}{limited}")
         say("next: sweep scheduler   runs the nights; sweep schedule export hands them to cron and others")
 
 
@@ -168,11 +170,14 @@ def history(places: Places, name: str, limit: int, as_json: bool) -> None:
 
     schedules = _opened(places)
     kept = schedules.get(name)
-    nights = schedules.nights(name)[-limit:]
+    every = schedules.nights(name)
+    nights = every[-limit:]
     if as_json:
         print_json([each.to_json() for each in nights])
     elif nights:
         show(screen.nights(kept, nights))
+        if line := screen.books(kept, every, datetime.now(UTC)):
+            click.echo(line)
     else:
         say(f"{name} has had no night yet")
 
@@ -194,7 +199,7 @@ def run_now(places: Places, name: str, planned: bool, file: Path | None, holder:
     kept = schedules.get(name)
     if file is not None:
         kept = replace(kept, file=str(file.absolute()))
-    claim = _claimed(schedules, kept, planned, holder)
+    claim = _claimed(places, schedules, kept, planned, holder)
     if claim is None:
         if planned:
             say(f"{name}: no night is due, or another process runs it")
@@ -289,14 +294,17 @@ def _opened(places: Places) -> Schedules:
     return Schedules.open(places, os.environ.get("SWEEP_STORAGE"))
 
 
-def _claimed(schedules: Schedules, kept: Schedule, planned: bool, holder: str | None) -> Claim | None:
+def _claimed(places: Places, schedules: Schedules, kept: Schedule, planned: bool, holder: str | None) -> Claim | None:
     from sweeps.nightly.calendar import next_moment
+    from sweeps.nightly.daemon import together
 
     now = datetime.now(UTC)
     if holder is not None:
         return schedules.claim_of(kept.name, holder, now)
     if not planned:
         return schedules.claim_now(kept.name, uuid.uuid4().hex, now)
+    if missed := schedules.mark_missed(kept.name, now):
+        _tell(places, kept, together(missed))
     claim = schedules.claim_due(kept.name, uuid.uuid4().hex, now)
     moment = next_moment(kept, now)
     if claim is None and moment is not None and (wait_s := (moment - now).total_seconds()) <= SOON_S:
@@ -389,11 +397,14 @@ def _paused(places: Places, name: str, paused: bool, as_json: bool) -> None:
 
 
 def _shown(kept: Schedule, nights: Sequence[Night]) -> dict[str, Any]:
+    from sweeps.nightly.books import shown
     from sweeps.nightly.calendar import next_moment
 
     moment = next_moment(kept, datetime.now(UTC))
     last = nights[-1].to_json() if nights else None
-    return {**kept.to_json(), "next": moment.isoformat() if moment else None, "last": last}
+    books = shown(kept, nights, datetime.now(UTC))
+    coming = moment.isoformat() if moment else None
+    return {**kept.to_json(), "next": coming, "last": last, "month": asdict(books) if books else None}
 
 
 def _moment(kept: Schedule, moment: datetime | None) -> str:

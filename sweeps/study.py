@@ -362,8 +362,10 @@ def _diverged(trial: Trial) -> bool:
 @dataclass(frozen=True)
 class StoredStudy:
     """What a study holds of a sweep: its trained trials, those of the finals too, the changes of its space, and the
-    result of its finals as plain JSON values. `books` are over all of them, retried ones too."""
+    result of its finals as plain JSON values. `books` are over all of them, retried ones too. `sweep_id` is the study's
+    identity: that of a sweep begun anew is another."""
 
+    sweep_id: str
     books: Books
     trials: tuple[Trial, ...]
     changes: tuple[Change, ...]
@@ -400,6 +402,7 @@ def read_study(storage: str | Path, name: str) -> StoredStudy:
     known = [(each, _stored(each, settled)) for each in stored if _RECORD in each.user_attrs]
     trials = [trial for frozen, trial in known if not _was_set_aside(frozen, trial)]
     return StoredStudy(
+        sweep_id=str(study.user_attrs[_SWEEP_ID]),
         books=books(trials),
         trials=tuple(each for each in trials if each.duplicate_of is None and each.number not in retried),
         changes=tuple(Change.from_json(each) for each in study.user_attrs.get(_STEERING, [])),

@@ -68,6 +68,8 @@ class NightState(StrEnum):
     """The window closed, or the sweep ended before its finals: the next night goes on."""
     UNCHANGED = "unchanged"
     """Nothing to learn: no trial was run."""
+    NO_BUDGET = "no budget"
+    """What is left of the month's limit covers no trial: none was run."""
     STOPPED = "stopped"
     """Somebody stopped it, or the daemon was; the sweep can go on."""
     FAILED = "failed"
@@ -89,7 +91,7 @@ class NightState(StrEnum):
     @property
     def bad(self) -> bool:
         """Whether people must be told whatever they asked for."""
-        return self in (NightState.FAILED, NightState.LOST)
+        return self in (NightState.FAILED, NightState.LOST, NightState.MISSED)
 
 
 @dataclass(frozen=True)

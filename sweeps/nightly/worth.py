@@ -70,7 +70,7 @@ class Worth:
 def fingerprint(plan: SweepPlan) -> Fingerprint:
     """Read what the plan's result depends on: the files of local base models are read, the hub is asked for others."""
     spec = plan.spec
-    options = spec.backend_options.model_dump(mode="json")
+    options = spec.training_options
     model = plan.space.parameter("base_model")
     named = [plan.base_model] if model is None else [str(each) for each in _choices(model)]
     pinned = options.get("revision")
