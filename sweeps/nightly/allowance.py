@@ -50,15 +50,17 @@ class Allowance:
 def allowance(
     plan: SweepPlan, schedule: Schedule, nights: Sequence[Night], environment: Environment, now: float
 ) -> Allowance | None:
-    """Return what tonight's sweep may spend, None without `monthly_usd`. `nights` are the others of the schedule."""
+    """Return what tonight's sweep may spend, None without `monthly_usd`.
+
+    `nights` are the others of the schedule, after `told`.
+    """
     own, monthly = plan.spec.budget.usd, plan.spec.budget.monthly_usd
     if monthly is None:
         return None
-    known = [_told(each, environment) for each in nights]
-    books = month(known, schedule.tz, monthly, now)
+    books = month(nights, schedule.tz, monthly, now)
     stored = _study(plan.spec.name, environment)
     study, before = (stored.sweep_id, stored.books.spent.usd) if stored is not None else ("", 0.0)
-    limit = most(known, schedule.tz, study, before, monthly, now)
+    limit = most(nights, schedule.tz, study, before, monthly, now)
     binds = own is None or limit < own
     return Allowance(Money(study, before, limit if binds or own is None else own, monthly), books, binds)
 
@@ -73,7 +75,7 @@ def closed(money: Money, sweep: str, environment: Environment) -> Money:
     return replace(money, study=stored.sweep_id, at_most=stored.books.at_most.usd)
 
 
-def _told(night: Night, environment: Environment) -> Night:
+def told(night: Night, environment: Environment) -> Night:
     """Fill in for a night that ended without a word what its study says, where that can be read here."""
     money = Money.of(night)
     if money is None or money.at_most is not None or not night.state.ended or not night.sweep:

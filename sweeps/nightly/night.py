@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from backends.contract import Scalar
 from sweeps.errors import SweepError, SweepInterruptedError
 from sweeps.nightly import drift, worth
-from sweeps.nightly.allowance import Allowance, allowance, closed
+from sweeps.nightly.allowance import Allowance, allowance, closed, told
 from sweeps.nightly.calendar import closing
 from sweeps.nightly.heartbeat import Heartbeat
 from sweeps.nightly.month import Money, month
@@ -142,6 +142,8 @@ def _run(
         kept = {"sweep": before.sweep, "champion": before.found.get("champion")} if before is not None else {}
         return replace(night, state=NightState.UNCHANGED, found={**night.found, **kept, "worth": judged.kind})
     plan = _named(plan, places, _name(schedule, plan, judged, before, night, environment))
+    if plan.spec.budget.monthly_usd is not None:
+        others = _all_told(others, claim, schedules, environment)
     allowed = allowance(plan, schedule, others, environment, clock())
     if allowed is not None:
         if (why := allowed.refusal(plan, before)) is not None:
@@ -185,6 +187,16 @@ def _closed(night: Night, schedule: Schedule, schedules: Schedules, environment:
         return night
     books = month([*others, night], schedule.tz, money.monthly, night.ended_at or 0.0)
     return replace(night, found={**night.found, "month": asdict(books)})
+
+
+def _all_told(
+    nights: Sequence[Night], claim: Claim, schedules: Schedules, environment: Environment
+) -> list[Night]:
+    """Return the nights; of those that ended without a word what they cost is asked of their studies, and stored."""
+    known = [told(each, environment) for each in nights]
+    if late := [after for before, after in zip(nights, known, strict=True) if before != after]:
+        schedules.amend(claim, late)
+    return known
 
 
 def _unpaid(night: Night, others: Sequence[Night], allowed: Allowance) -> dict[str, Any]:
@@ -274,9 +286,7 @@ def _champion(plan: SweepPlan, environment: Environment) -> dict[str, Any] | Non
     """Return the point of the registered champion and the data it was trained on; None where there is no champion."""
     if plan.spec.champion is None:
         return None
-    from sweeps.tracking.registry import Registry
-
-    version = Registry(environment.tracking_uri).champion(plan.spec.champion.model or plan.spec.name)
+    version = environment.registry().champion(plan.spec.champion.model or plan.spec.name)
     if version is None:
         return None
     point = json.loads(version.tags.get("finesweep.hyperparameters", "{}"))

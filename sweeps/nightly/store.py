@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -247,6 +247,16 @@ class Schedules:
         with self._transaction() as connection:
             if _change(connection, night, only=NightState.RUNNING) == 0:
                 raise SweepError(f"the night {claim.night.label} was taken over by another scheduler")
+
+    def amend(self, claim: Claim, nights: Sequence[Night]) -> None:
+        """Store what became known later of earlier nights, as long as the schedule is this process's."""
+        with self._transaction() as connection:
+            mine = select(_SCHEDULES.c.name).where(
+                _SCHEDULES.c.name == claim.night.schedule, _SCHEDULES.c.held_by == claim.holder
+            )
+            if connection.execute(mine).first() is not None:
+                for each in nights:
+                    _change(connection, each)
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
