@@ -98,7 +98,9 @@ def run(
     study = open_study(plan, environment, first_points)
     if _is_complete(plan, study):
         say(f"sweep `{name}` is complete: raise search.trials to go on, or use --fresh to start anew")
-        return outcome_of(plan, study, End.TRIALS, environment, None, (), _challenged_late(plan, study, environment, say))
+        return outcome_of(
+            plan, study, End.TRIALS, environment, None, (), _challenged_late(plan, study, environment, say)
+        )
     tracker = tracking.Tracker.connect(
         environment.tracking_uri, plan.spec.tracking.experiment or name, places.artifacts
     )
@@ -125,10 +127,10 @@ def run(
             finals = decided(plan, study, backend, end, say)
             housekeeper.tidy(keep=handed_over(study, plan.spec.objective))
             session.accounts.settle(SETTLING_S)
-            report = page(state.read(places, name, environment.storage), datetime.now())
-            _finish_tracking(tracker, plan, session, end, finals, report)
-            places.report(name).write_text(report, encoding="utf-8")
+            _finish_tracking(tracker, plan, session, end, finals, _write_report(environment, name))
             decision = challenged(plan, study, backend, end, environment, say)
+            if decision is not None:
+                tracker.replace(run_id, "report.html", _write_report(environment, name))
     finally:
         engine.disconnect()
         tracker.close()
@@ -269,7 +271,9 @@ def challenged(
     from sweeps.nightly import contest
 
     try:
-        return contest.hold(plan, study.sweep_id, winner, backend, environment.registry(), say)
+        decision = contest.hold(plan, study.sweep_id, winner, backend, environment.registry(), say)
+        study.store_champion(decision.to_json())
+        return decision
     except SweepError as error:
         hint = f"{error.hint}; " if error.hint else ""
         again = "every trial is recorded, and the same command challenges again"
@@ -283,7 +287,10 @@ def _challenged_late(
     if plan.spec.champion is None:
         return None
     with closing(plan.open_backend()) as backend:
-        return challenged(plan, study, backend, End.TRIALS, environment, say)
+        decision = challenged(plan, study, backend, End.TRIALS, environment, say)
+    if decision is not None:
+        _write_report(environment, plan.spec.name)
+    return decision
 
 
 def _is_complete(plan: SweepPlan, study: Study) -> bool:
@@ -319,6 +326,13 @@ def outcome_of(
         problems=tuple(problems),
         champion=decision,
     )
+
+
+def _write_report(environment: Environment, name: str) -> str:
+    """Write the report of the sweep as it is now, and return it."""
+    report = page(state.read(environment.places, name, environment.storage), datetime.now())
+    environment.places.report(name).write_text(report, encoding="utf-8")
+    return report
 
 
 def _start_tracking(tracker: tracking.Tracker, plan: SweepPlan, study: Study) -> str:

@@ -1,8 +1,8 @@
-"""A registry of models in memory, with the surface of the real one that a contest uses, and a note of each promotion."""
+"""A registry of models in memory, with the surface of the real one that a contest uses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,16 +23,14 @@ class Served:
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Answer rows with a column `text`."""
-        return [
-            {"label": each} for each in answers(self._world, self._quality, [str(row["text"]) for row in rows])
-        ]
+        return [{"label": each} for each in answers(self._world, self._quality, [str(row["text"]) for row in rows])]
 
 
 class MemoryRegistry:
-    """The versions of registered models and their champions; `promoted` hears of the old and the new champion."""
+    """The versions of registered models and their champions; the methods are those of `sweeps.tracking.registry`."""
 
-    def __init__(self, world: World, promoted: Callable[[str, Quality | None, Quality], None]) -> None:
-        self._world, self._promoted = world, promoted
+    def __init__(self, world: World) -> None:
+        self._world = world
         self._versions: dict[str, list[Version]] = {}
         self._made: dict[tuple[str, str], tuple[Quality, Card]] = {}
         self._alias: dict[str, str] = {}
@@ -69,9 +67,7 @@ class MemoryRegistry:
         return Served(self._world, *self._made[version.model, version.number])
 
     def promote(self, version: Version) -> None:
-        old = self.champion_quality(version.model)
         self._alias[version.model] = version.number
-        self._promoted(version.model, old, self.quality(version.model, version.number))
 
     def tag(self, version: Version, tags: Mapping[str, str]) -> None:
         kept = self._versions[version.model]

@@ -43,12 +43,15 @@ class YearBackend(FakeBackend):
 
     options_model: ClassVar[type[BaseModel]] = YearOptions
     world: ClassVar[World]
+    _sweep = ""
 
     @classmethod
     def open(cls, options: BaseModel, workspace: Path, placement: Placement) -> YearBackend:
         """Connect; the service goes by the world's clock."""
         assert isinstance(options, YearOptions)
-        return cls(options, FakeService(workspace / "fake-service.sqlite"), cls.world.clock)
+        opened = cls(options, FakeService(workspace / "fake-service.sqlite"), cls.world.clock)
+        opened._sweep = workspace.name
+        return opened
 
     def submit(self, request: TrainingRequest) -> Handle:
         """Take the run, unless the service is away."""
@@ -76,11 +79,13 @@ class YearBackend(FakeBackend):
     def quality(self, model: str, example: str) -> Quality:
         """Return what a model is; `example` says whose it is, for the base model."""
         if not model.startswith("fake:"):
-            team = example.split()[0]
+            team = example.split(maxsplit=1)[0]
             return Quality(team, BASE_MODEL, self.world.teams[team].shifts, f"base {team}")
-        run = self._service.run_of_key(model.removeprefix("fake:"))
+        key, _, epoch = model.removeprefix("fake:").partition("@")
+        run = self._service.run_of_key(key)
         assert run is not None
-        return self._kept(_course(run.terms).request)
+        request = _course(run.terms).request
+        return self._at(request, float(epoch)) if epoch else self._kept(request)
 
     def _reach(self) -> None:
         if self.world.is_away():
@@ -92,7 +97,9 @@ class YearBackend(FakeBackend):
         return owner, team.examples, team.shifts
 
     def _at(self, request: TrainingRequest, epoch: float) -> Quality:
-        return quality(request.hyperparameters, epoch, request.key, self.world.trained[request.dataset.train.sha256])
+        # not the key itself: a study's identity is drawn anew each time, and the year would not repeat itself
+        key = f"{self.world.seed} {self._sweep} {request.key.rpartition('-')[2]}"
+        return quality(request.hyperparameters, epoch, key, self.world.trained[request.dataset.train.sha256])
 
     def _accuracy(self, request: TrainingRequest, epoch: float) -> float:
         texts = texts_of(request.dataset.valid.path)
@@ -114,9 +121,7 @@ def answers(world: World, model: Quality, texts: Sequence[str]) -> list[str]:
     """Return a model's labels for texts: where it is wrong, the next label."""
     right = world.right(model, texts)
     truth = [label_of(each) for each in texts]
-    return [
-        label if good else LABELS[(LABELS.index(label) + 1) % 3] for label, good in zip(truth, right, strict=True)
-    ]
+    return [label if good else LABELS[(LABELS.index(label) + 1) % 3] for label, good in zip(truth, right, strict=True)]
 
 
 @lru_cache(maxsize=8)
@@ -138,4 +143,3 @@ def charges(file: Path, until: float) -> Iterator[tuple[float, float]]:
             moment = submitted_at + each.epoch * agreed.seconds_per_epoch
             if isinstance(each.event, Charged) and moment <= until:
                 yield moment, each.event.usd or 0.0
-

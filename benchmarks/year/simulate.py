@@ -7,12 +7,12 @@ what feeds the session (a loop in this process in place of Ray; the registry is 
 from __future__ import annotations
 
 import itertools
-import logging
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, cast
 from zoneinfo import ZoneInfo
@@ -20,15 +20,16 @@ from zoneinfo import ZoneInfo
 from backends.contract import TERMINAL, Backend, BackendError, Event, Failed, Handle
 from benchmarks.year.registry import MemoryRegistry
 from benchmarks.year.service import YearBackend, charges
-from benchmarks.year.world import MONTHLY_USD, Quality, Team, World, events, local_day, outages
+from benchmarks.year.world import Quality, Team, World, events, local_day, outages
 from sweeps.accounts import SETTLING_S
-from sweeps.errors import SweepError, SweepInterruptedError
+from sweeps.errors import SweepInterruptedError
 from sweeps.nightly.calendar import moments
 from sweeps.nightly.daemon import Daemon
 from sweeps.nightly.month import name_of
 from sweeps.nightly.night import run_night
-from sweeps.nightly.schedule import Night, NightState, Schedule
+from sweeps.nightly.schedule import Night, Notify, Schedule
 from sweeps.nightly.store import LEASE_S, Claim, Schedules
+from sweeps.nightly.summary import is_telling
 from sweeps.places import Places
 from sweeps.plan import SweepPlan
 from sweeps.record import Trial, leaderboard
@@ -80,7 +81,10 @@ class Year:
     spent: dict[str, dict[str, float]]
     rules: dict[str, list[Rule]]
     told: dict[str, list[Night]]
-    first_day: datetime
+
+    def outcomes(self, team: str) -> dict[int, Night]:
+        """Return by its planned time what became of each night in the end: its last attempt."""
+        return {each.planned_at: each for each in sorted(self.nights[team], key=lambda night: night.attempt)}
 
 
 class _Killed(BaseException):
@@ -144,28 +148,32 @@ class _Here(Environment):
 class Simulation:
     """One year of two teams under one scheduler."""
 
-    def __init__(self, root: Path, seed: int, days: int = 365, year: int = 2027) -> None:
+    def __init__(
+        self, root: Path, seed: int, days: int = 365, changing: float = 0.3, second: str = "30 22 * * *"
+    ) -> None:
+        """`changing` is the share of days with new data, `second` when the second team's nights are."""
         self.root, self.days = root, days
         teams = {
             "berlin": Team("berlin", "Europe/Berlin", "30 2 * * *", "06:00", root),
-            "stjohns": Team("stjohns", "America/St_Johns", "30 22 * * *", "04:00", root),
+            "stjohns": Team("stjohns", "America/St_Johns", second, "04:00", root),
         }
-        self.first_day = datetime(year, 1, 1)
+        self.first_day = datetime(2027, 1, 1)
         start = min(self.first_day.replace(tzinfo=ZoneInfo(each.tz)).timestamp() for each in teams.values())
-        self.world = World(start, teams, outages(seed, start, days))
-        self.happens = {each: events(seed * 10 + number, days) for number, each in enumerate(teams)}
+        self.world = World(seed, start, teams, outages(seed, start, days))
+        self.happens = {each: events(seed * 10 + number, days, changing) for number, each in enumerate(teams)}
         self.rules = {each: [Rule("ours"), Rule("best single run"), Rule("latest single run")] for each in teams}
         self.told: dict[str, list[Night]] = {each: [] for each in teams}
-        self.registry = MemoryRegistry(self.world, lambda *_: None)
+        self.registry = MemoryRegistry(self.world)
         self.places = Places(root / ".sweep")
         self.environment = _Here(self.places, "memory", memory=self.registry)
         YearBackend.world = self.world
         for each in teams.values():
             each.write()
         self.schedules = Schedules.open(self.places, None)
+        quiet = Notify(("SOMEONE",), (), "changes")
         for each in teams.values():
             born = self.first_day.replace(tzinfo=ZoneInfo(each.tz)).timestamp() - 1
-            self.schedules.add(Schedule(each.name, str(each.file), each.cron, each.tz, born, each.until))
+            self.schedules.add(Schedule(each.name, str(each.file), each.cron, each.tz, born, each.until, notify=quiet))
 
     def run(self) -> Year:
         """Live through the year and return what came of it."""
@@ -184,7 +192,7 @@ class Simulation:
             daemon.tick()
         return self._found()
 
-    # --------------------------------------------------------------------------------------------------- what happens
+    # --------- what happens
     def _moments(self) -> Iterator[float]:
         """Yield when the scheduler looks: some seconds after each planned time, and at once a day beside."""
         looks = set()
@@ -192,7 +200,8 @@ class Simulation:
             looks |= {moment.timestamp() + 10.0 for moment in self._planned(each)}
         start = self.world.now
         looks |= {start + 86400.0 * each for each in range(self.days + 3)}
-        yield from sorted(looks)
+        last = max(self._planned(each)[-1].timestamp() for each in self.world.teams.values())
+        yield from sorted(each for each in looks if each < last + 43200.0)
 
     def _planned(self, team: Team) -> list[datetime]:
         zone = ZoneInfo(team.tz)
@@ -219,7 +228,7 @@ class Simulation:
     def _scheduler_is_away(self) -> bool:
         return local_day(self.world.teams["berlin"], self.world.now) in self.happens["berlin"].scheduler_away
 
-    # ------------------------------------------------------------------------------------------------ the product's part
+    # --------- the product's part
     def _daemon(self) -> Daemon:
         return Daemon(
             self.schedules,
@@ -241,8 +250,9 @@ class Simulation:
         schedules = cast(Schedules, _Dying(self.schedules)) if dies else self.schedules
         self.world.kill_at = self.world.now + 1500.0 if dies else None
         try:
-            run_night(
-                self.schedules.get(name), claim, schedules, self.environment, cast(ProgressObserver, _Silent()),
+            kept = self.schedules.get(name)
+            night = run_night(
+                kept, claim, schedules, self.environment, cast(ProgressObserver, _Silent()),
                 lambda _: None, search=self._search, clock=self.world.clock,
             )  # fmt: skip
         except _Killed:
@@ -251,6 +261,8 @@ class Simulation:
                 return cast(_Ended, _Gone())
             return _Ended(-9)
         self.world.kill_at = None
+        if is_telling(kept, night):
+            self.told[name].append(night)
         return _Ended(0)
 
     def _search(
@@ -266,8 +278,6 @@ class Simulation:
         """Do what `run.run` does, without Ray and MLflow."""
         study = open_study(plan, environment, first_points)
         plan.workspace.mkdir(parents=True, exist_ok=True)
-        import json
-
         (plan.workspace / "plan.json").write_text(json.dumps(plan.to_json(), default=str))
         with closing(plan.open_backend()) as backend:
             session = Session(plan, study, [progress], self.world.clock, backend, deadline)
@@ -308,8 +318,9 @@ class Simulation:
     def _sleep(self, seconds: float) -> None:
         self.world.now += seconds
 
-    # ----------------------------------------------------------------------------------------------------- what was found
+    # --------- what was found
     def _found(self) -> Year:
+        planned = {name: [int(at.timestamp()) for at in self._planned(team)] for name, team in self.world.teams.items()}
         spent: dict[str, dict[str, float]] = {each: {} for each in self.world.teams}
         for file in (self.places.root / "sweeps").glob("*/fake-service.sqlite"):
             name = file.parent.name.partition("-")[0]
@@ -317,12 +328,14 @@ class Simulation:
                 month = name_of(self.world.teams[name].tz, moment)
                 spent[name][month] = spent[name].get(month, 0.0) + usd
         return Year(
-            nights={each: self.schedules.nights(each) for each in self.world.teams},
-            planned={name: [int(m.timestamp()) for m in self._planned(team)] for name, team in self.world.teams.items()},
+            nights={
+                each: [night for night in self.schedules.nights(each) if night.planned_at <= planned[each][-1]]
+                for each in self.world.teams
+            },
+            planned=planned,
             spent=spent,
             rules=self.rules,
             told=self.told,
-            first_day=self.first_day,
         )
 
 
@@ -380,4 +393,3 @@ def installed(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(folder))
-

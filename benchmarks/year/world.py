@@ -8,6 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from statistics import NormalDist
 from zoneinfo import ZoneInfo
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LABELS = ("no", "maybe", "yes")
-FIRST_EXAMPLES = 600
+FIRST_EXAMPLES = 500
 NEW_EXAMPLES = 4
 """A change of the data brings so many."""
 
@@ -74,8 +75,9 @@ class Team:
 
 @dataclass
 class World:
-    """Everything beside the product. `now` is in seconds since the Unix epoch; only `advance` moves it."""
+    """Everything beside the product. `now` is in seconds since the Unix epoch; all luck follows from `seed`."""
 
+    seed: int
     now: float
     teams: dict[str, Team]
     away: list[tuple[float, float]] = field(default_factory=list)
@@ -101,8 +103,10 @@ class World:
     def right(self, model: Quality, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Return which examples a model gets right; the same answer whenever it is asked under the same truth."""
         wanted = _NORMAL.inv_cdf(self.truth(model))
-        hard = np.array([_hardness(each) for each in texts])
-        own = np.array([_luck(f"{model.key} {each}") for each in texts])
+        hard = np.array([_hardness(self.seed, each) for each in texts])
+        start = int.from_bytes(hashlib.blake2b(f"{self.seed} {model.key}".encode(), digest_size=8).digest())
+        places = np.array([_place(each) for each in texts])
+        own = np.random.default_rng(start).standard_normal(int(places.max()) + 1)[places]
         return np.asarray(math.sqrt(SHARED) * hard + math.sqrt(1 - SHARED) * own < wanted)
 
 
@@ -137,13 +141,13 @@ class Events:
     scheduler_away: frozenset[int]
 
 
-def events(seed: int, days: int) -> Events:
-    """Draw a year: new data on three days of ten, four shifts, four prices, killed nights, days without a scheduler."""
+def events(seed: int, days: int, changing: float = 0.3) -> Events:
+    """Draw a year: new data on that share of the days, shifts, prices, killed nights, days without a scheduler."""
     chance = random.Random(f"year {seed}")
     outages = frozenset(day for start in chance.sample(range(days), max(1, days // 60)) for day in (start, start + 1))
     shifts = frozenset(chance.sample(range(days), max(1, days // 90)))
     return Events(
-        data_changes=frozenset(day for day in range(days) if chance.random() < 0.3) | shifts,
+        data_changes=frozenset(day for day in range(days) if chance.random() < changing) | shifts,
         shifts=shifts,
         prices={day: chance.uniform(0.5e-5, 3e-5) for day in chance.sample(range(days), max(1, days // 90))},
         deaths=frozenset(chance.sample(range(days), max(2, days // 30))),
@@ -166,13 +170,14 @@ def local_day(team: Team, moment: float) -> int:
     return datetime.fromtimestamp(moment, UTC).astimezone(ZoneInfo(team.tz)).timetuple().tm_yday - 1
 
 
-_HARD: dict[str, float] = {}
+@lru_cache(maxsize=100_000)
+def _hardness(seed: int, example: str) -> float:
+    return _luck(f"{seed} {example}")
 
 
-def _hardness(example: str) -> float:
-    if example not in _HARD:
-        _HARD[example] = _luck(example)
-    return _HARD[example]
+@lru_cache(maxsize=100_000)
+def _place(example: str) -> int:
+    return int(example.split()[2])
 
 
 def _luck(words: str) -> float:

@@ -189,9 +189,7 @@ def _closed(night: Night, schedule: Schedule, schedules: Schedules, environment:
     return replace(night, found={**night.found, "month": asdict(books)})
 
 
-def _all_told(
-    nights: Sequence[Night], claim: Claim, schedules: Schedules, environment: Environment
-) -> list[Night]:
+def _all_told(nights: Sequence[Night], claim: Claim, schedules: Schedules, environment: Environment) -> list[Night]:
     """Return the nights; of those that ended without a word what they cost is asked of their studies, and stored."""
     known = [told(each, environment) for each in nights]
     if late := [after for before, after in zip(nights, known, strict=True) if before != after]:

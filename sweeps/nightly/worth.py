@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -172,7 +173,8 @@ def _text(value: Any) -> str:
     return text if len(text) <= 200 else f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]}"
 
 
-def _versions() -> dict[str, str]:
+@cache
+def _versions() -> Mapping[str, str]:
     found = {}
     for name in DISTRIBUTIONS:
         try:
