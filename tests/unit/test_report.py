@@ -203,7 +203,8 @@ def test_nothing_on_the_front_is_beaten_by_something_that_costs_no_more(
 def test_the_challenge_is_shown_with_its_reason_and_numbers(promoted: bool) -> None:
     decision = ChampionDecision(promoted, "<better> by 2 %", 0.82, 0.8, -0.01, 0.05, "snli", "3")
     html = page(state(champion=decision), NOW)
-    assert ("became the champion" in html) and ("did not become the champion" in html) is not promoted
+    assert ("<strong>became the champion</strong>" in html) is promoted
+    assert ("<strong>did not become the champion</strong>" in html) is not promoted
     for each in ("Version 3 of snli", "&lt;better&gt; by 2 %", "0.82", "+0.02 (-0.01 .. +0.05)"):
         assert each in html
 
