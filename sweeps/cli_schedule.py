@@ -98,6 +98,7 @@ def add(
         data=str(located.absolute()) if located is not None else None,
         overrides=overrides,
         notify=Notify(variables, tuple(str(each.absolute()) for each in files), when),
+        folder=str(Path.cwd()),
     )
     schedules = _opened(places)
     schedules.add(made)

@@ -63,7 +63,7 @@ def results(years: Sequence[Year], days: int, cpu_s: float) -> str:
         "# A year in a minute: results",
         "",
         f"{len(years)} years of {days} days, two teams each (Berlin at 02:30, Newfoundland at 22:30),",
-        f"{planned:,} nights; {cpu_s:.0f} s of CPU. Written by `python -m benchmarks.year.run`; README.md says what is real in it.",
+        f"{planned:,} nights; {cpu_s:.0f} s of CPU. README.md says what is real in it.",
         "",
         "## Nights",
         "",
@@ -92,10 +92,11 @@ def results(years: Sequence[Year], days: int, cpu_s: float) -> str:
         lines.append(_row(WORDS[rule], challenges, mean(served)))
     lines += [
         "",
-        "A promotion is false where the new champion's true quality on that day is below the old one's; *share* is that",
-        "of the promotions. *A worse challenger wins*: the share of the challenges by a worse model that were promoted,",
-        "with its 95 % interval (Wilson). The stated rate of our rule is at most 2.5 % a challenge. *Mean true quality*:",
-        "the share of all examples there could be that the champion of the day gets right, over the days that had one.",
+        "A promotion is false where the new champion's true quality on that day is below the old one's; *share* is",
+        "that of the promotions. *A worse challenger wins*: the share of the challenges by a worse model that were",
+        "promoted, with its 95 % interval (Wilson). The stated rate of our rule is at most 2.5 % a challenge.",
+        "*Mean true quality*: the share of all examples there could be that the champion of the day gets right, over",
+        "the days that had one.",
     ]
     return "\n".join(lines) + "\n"
 

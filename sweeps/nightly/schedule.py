@@ -31,6 +31,7 @@ class Notify:
 @dataclass(frozen=True)
 class Schedule:
     """When a sweep file is run. `file` and `data` are absolute paths, `created_at` is in seconds since the Unix epoch.
+    `folder` is where it was added: what the sweep file names without a full path is looked for there.
 
     `until` is a local time of day, `HH:MM`: a night ends at the first such moment after it was planned.
     """
@@ -45,6 +46,7 @@ class Schedule:
     overrides: tuple[str, ...] = ()
     notify: Notify = field(default_factory=Notify)
     paused: bool = False
+    folder: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` inverts it."""
