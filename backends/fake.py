@@ -139,7 +139,9 @@ class FakeOptions(BaseModel):
     model: str = "fake-small"
     seconds_per_epoch: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     events_per_poll: int | None = Field(default=None, ge=1)
-    price_usd_per_token: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    price_usd_per_token: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False, json_schema_extra={"price": True}
+    )
     max_concurrent: int | None = Field(default=None, ge=1)
     faults: tuple[Fault, ...] = ()
 

@@ -1,36 +1,28 @@
-"""The commands of every night: `sweep schedule ...` and `sweep scheduler`."""
+"""The commands that plan nights and look at them: `sweep schedule ...`; `cli_nights` has those that run them."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-import signal
-import sys
 import time
-import uuid
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeps.errors import Problem, SweepError, SweepInterruptedError, UserInputError
+from sweeps.cli_nights import opened, run_now, sweep_command
+from sweeps.errors import Problem, UserInputError
 from sweeps.places import Places
-from sweeps.terminal import err, json_option, print_json, say, show, tracking_uri
+from sweeps.terminal import json_option, print_json, say, show
 
 if TYPE_CHECKING:
-    from sweeps.nightly.notices import Address
     from sweeps.nightly.schedule import Night, Schedule
-    from sweeps.nightly.store import Claim, Schedules
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-
-SOON_S = 90.0
-"""A planned night that is so close is waited for: the clocks of two machines are never quite the same."""
 
 
 @click.group()
@@ -98,14 +90,17 @@ def add(
         data=str(located.absolute()) if located is not None else None,
         overrides=overrides,
         notify=Notify(variables, tuple(str(each.absolute()) for each in files), when),
+        folder=str(Path.cwd()),
     )
-    schedules = _opened(places)
+    schedules = opened(places)
     schedules.add(made)
     if as_json:
         print_json(_shown(made, []))
     else:
         moment = calendar.next_moment(made, datetime.now(UTC))
-        click.echo(f"{made.name}: {_moment(made, moment)}")
+        monthly = checked.budget.monthly_usd
+        limited = f"; its nights may cost ${monthly:,.2f} in a month" if monthly is not None else ""
+        click.echo(f"{made.name}: {_moment(made, moment)}{limited}")
         say("next: sweep scheduler   runs the nights; sweep schedule export hands them to cron and others")
 
 
@@ -116,7 +111,7 @@ def list_schedules(places: Places, as_json: bool) -> None:
     """List the schedules: when they run next, and what became of the last night."""
     from sweeps.nightly import screen
 
-    schedules = _opened(places)
+    schedules = opened(places)
     found = [(each, schedules.nights(each.name)) for each in schedules.all()]
     if as_json:
         print_json([_shown(each, nights) for each, nights in found])
@@ -150,7 +145,7 @@ def resume(places: Places, name: str, as_json: bool) -> None:
 @click.pass_obj
 def remove(places: Places, name: str, as_json: bool) -> None:
     """Delete the schedule NAME and its history. Its sweeps, reports and models stay."""
-    _opened(places).remove(name, datetime.now(UTC))
+    opened(places).remove(name, datetime.now(UTC))
     if as_json:
         print_json({"removed": name})
     else:
@@ -166,46 +161,18 @@ def history(places: Places, name: str, limit: int, as_json: bool) -> None:
     """Show the nights of NAME: what ran, what was skipped and why, what it cost, what came of it."""
     from sweeps.nightly import screen
 
-    schedules = _opened(places)
+    schedules = opened(places)
     kept = schedules.get(name)
-    nights = schedules.nights(name)[-limit:]
+    every = schedules.nights(name)
+    nights = every[-limit:]
     if as_json:
         print_json([each.to_json() for each in nights])
     elif nights:
         show(screen.nights(kept, nights))
+        if line := screen.books(kept, every, datetime.now(UTC)):
+            click.echo(line)
     else:
         say(f"{name} has had no night yet")
-
-
-@schedule.command("run-now")
-@click.argument("name")
-@click.option("--planned", is_flag=True, help="Only where a night is due, as other schedulers want it.")
-@click.option(
-    "--file", type=click.Path(path_type=Path), help="The sweep file, where it lies elsewhere on this machine."
-)
-@click.option("--claim", "holder", hidden=True, help="The claim that the scheduler made for this process.")
-@json_option
-@click.pass_obj
-def run_now(places: Places, name: str, planned: bool, file: Path | None, holder: str | None, as_json: bool) -> None:
-    """Run a night of NAME here and now, with all that belongs to it: worth, window, summary, history."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have let them be ignored
-        signal.signal(number, signal.default_int_handler)
-    schedules = _opened(places)
-    kept = schedules.get(name)
-    if file is not None:
-        kept = replace(kept, file=str(file.absolute()))
-    claim = _claimed(schedules, kept, planned, holder)
-    if claim is None:
-        if planned:
-            say(f"{name}: no night is due, or another process runs it")
-            return
-        raise SweepError(f"a night of `{name}` is running", "sweep schedule history shows it; wait for it")
-    night = _night(places, kept, claim, schedules)
-    if as_json:
-        print_json(night.to_json())
-    else:
-        click.echo(f"{name}: {night.state.value}{': ' + night.reason if night.reason else ''}")
-    _leave(night)
 
 
 @schedule.command()
@@ -231,8 +198,8 @@ def export(
     """Write the schedule NAME for cron, systemd, Kubernetes, GitHub Actions or Airflow, to run it there."""
     from sweeps.nightly import exports
 
-    kept = _opened(places).get(name)
-    here = "sweep" if form == "kubernetes" else _sweep_command()[-1] if len(_sweep_command()) == 1 else "sweep"
+    kept = opened(places).get(name)
+    here = "sweep" if form == "kubernetes" else sweep_command()[-1] if len(sweep_command()) == 1 else "sweep"
     place = exports.Place(command or here, root or str(places.root), image, file)
     if form == "github-actions" and file is None:  # the checkout has it at its path in the repository
         below = Path(kept.file).is_relative_to(Path.cwd())
@@ -252,136 +219,8 @@ def export(
         click.echo(text, nl=False)
 
 
-@click.command()
-@click.option("--at-once", type=click.IntRange(1), default=1, show_default=True, help="So many nights side by side.")
-@click.pass_obj
-def scheduler(places: Places, at_once: int) -> None:
-    """Run the nights of all schedules as they come due, until Ctrl-C or SIGTERM.
-
-    It can end and start again at any time: what was missed is caught up once, what was cut off goes on, and of several
-    schedulers on one database only one runs each night.
-    """
-    from sweeps.nightly.daemon import Daemon
-    from sweeps.nightly.night import folder
-
-    tracking_uri(places)  # a mistake there is told now and not at night
-    schedules = _opened(places)
-
-    def command(claim: Claim) -> Sequence[str]:
-        options = ("schedule", "run-now", claim.night.schedule, "--claim", claim.holder)
-        return (*_sweep_command(), "--root", str(places.root), *options)
-
-    def tell(kept: Schedule, night: Night) -> None:
-        _tell(places, kept, night)
-
-    def log(night: Night) -> Path:
-        return folder(places, night.schedule) / f"{night.file_name}.log"
-
-    daemon = Daemon(schedules, command, log, _log_line, tell, at_once)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: daemon.stop.set())
-    daemon.run()
-
-
-def _opened(places: Places) -> Schedules:
-    from sweeps.nightly.store import Schedules
-
-    return Schedules.open(places, os.environ.get("SWEEP_STORAGE"))
-
-
-def _claimed(schedules: Schedules, kept: Schedule, planned: bool, holder: str | None) -> Claim | None:
-    from sweeps.nightly.calendar import next_moment
-
-    now = datetime.now(UTC)
-    if holder is not None:
-        return schedules.claim_of(kept.name, holder, now)
-    if not planned:
-        return schedules.claim_now(kept.name, uuid.uuid4().hex, now)
-    claim = schedules.claim_due(kept.name, uuid.uuid4().hex, now)
-    moment = next_moment(kept, now)
-    if claim is None and moment is not None and (wait_s := (moment - now).total_seconds()) <= SOON_S:
-        time.sleep(wait_s)
-        claim = schedules.claim_due(kept.name, uuid.uuid4().hex, datetime.now(UTC))
-    return claim
-
-
-def _night(places: Places, kept: Schedule, claim: Claim, schedules: Schedules) -> Night:
-    """Run the night and tell people of it."""
-    from sweeps.nightly.night import run_night
-    from sweeps.report.progress import Progress
-    from sweeps.run import Environment
-
-    try:
-        uri = tracking_uri(places)
-        environment = Environment(places, uri, os.environ.get("SWEEP_STORAGE"), os.environ.get("RAY_ADDRESS"))
-        night = run_night(kept, claim, schedules, environment, Progress(err), say)
-    except UserInputError as error:  # before the night began
-        from sweeps.nightly.night import store
-        from sweeps.nightly.schedule import NightState
-
-        failed = replace(claim.night, state=NightState.FAILED, reason=error.message, ended_at=time.time())
-        store(schedules, claim, failed, say)
-        night = failed
-    _tell(places, kept, night)
-    return night
-
-
-def _tell(places: Places, kept: Schedule, night: Night) -> None:
-    """Write the summary of a night to files and, where people want to hear of it, send it."""
-    from sweeps.nightly import notices, summary
-    from sweeps.nightly.night import folder
-
-    file = folder(places, kept.name) / f"{night.file_name}.md"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(summary.markdown(kept, night), encoding="utf-8")
-    page = summary.html(kept, night)
-    (file.parent / f"{night.file_name}.html").write_text(page, encoding="utf-8")
-    say(f"summary: {file}")
-    if not kept.notify.anyone or not summary.is_telling(kept, night):
-        return
-    addresses, missing = _addresses(kept)
-    try:
-        notices.check_installed()
-        missing += notices.send(addresses, summary.title(kept, night), page, failure=night.state.bad)
-    except SweepError as error:
-        missing.append(f"{error.message}; {error.hint}")
-    for each in missing:
-        say(f"warning: {each}")
-    if missing:
-        with file.open("a", encoding="utf-8") as written:
-            written.writelines(f"- **not told**: {each}\n" for each in missing)
-
-
-def _addresses(kept: Schedule) -> tuple[list[Address], list[str]]:
-    from sweeps.nightly import notices
-
-    found: list[Address] = []
-    missing: list[str] = []
-    for variable in kept.notify.variables:
-        text = os.environ.get(variable, "")
-        found += notices.addresses(text, variable)
-        if not text.strip():
-            missing.append(f"{variable} is not set here: nobody was told through it")
-    for file in kept.notify.files:
-        try:
-            found += notices.addresses(Path(file).read_text(encoding="utf-8"), file)
-        except (OSError, UnicodeDecodeError) as error:
-            missing.append(f"{file} cannot be read ({type(error).__name__}): nobody was told through it")
-    return found, missing
-
-
-def _leave(night: Night) -> None:
-    """End the command with the code that says how the night went."""
-    from sweeps.nightly.schedule import NightState
-
-    if night.state is NightState.STOPPED:
-        raise SweepInterruptedError("the night was stopped; nothing is lost", "the next night goes on where it was")
-    if night.state.bad:
-        raise SweepError("the night failed", "sweep schedule history has the reason; the next night tries again")
-
-
 def _paused(places: Places, name: str, paused: bool, as_json: bool) -> None:
-    changed = _opened(places).pause(name, paused, datetime.now(UTC))
+    changed = opened(places).pause(name, paused, datetime.now(UTC))
     if as_json:
         print_json(_shown(changed, []))
     else:
@@ -389,11 +228,14 @@ def _paused(places: Places, name: str, paused: bool, as_json: bool) -> None:
 
 
 def _shown(kept: Schedule, nights: Sequence[Night]) -> dict[str, Any]:
+    from sweeps.nightly.books import shown
     from sweeps.nightly.calendar import next_moment
 
     moment = next_moment(kept, datetime.now(UTC))
     last = nights[-1].to_json() if nights else None
-    return {**kept.to_json(), "next": moment.isoformat() if moment else None, "last": last}
+    books = shown(kept, nights, datetime.now(UTC))
+    coming = moment.isoformat() if moment else None
+    return {**kept.to_json(), "next": coming, "last": last, "month": asdict(books) if books else None}
 
 
 def _moment(kept: Schedule, moment: datetime | None) -> str:
@@ -402,16 +244,4 @@ def _moment(kept: Schedule, moment: datetime | None) -> str:
     return f"next night {screen.clock(kept, moment)}" if moment is not None else "no night is planned"
 
 
-def _sweep_command() -> list[str]:
-    """Return how this command is run again: the script beside this interpreter, else the module."""
-    beside = Path(sys.executable).with_name("sweep")
-    if beside.exists() and os.access(beside, os.X_OK) and "PYTHONPATH" not in os.environ:
-        return [str(beside)]
-    found = shutil.which("sweep")
-    if found is not None and "PYTHONPATH" not in os.environ:
-        return [found]
-    return [sys.executable, "-m", "sweeps.cli"]
-
-
-def _log_line(text: str) -> None:
-    say(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z} {text}")
+schedule.add_command(run_now)

@@ -23,14 +23,14 @@ from backends.contract import (
     TrainingRequest,
 )
 from search_spaces.space import ResolvedParameter, ResolvedSpace, SpaceError
-from sweeps.budget import Amount, at_most, covers, fits, for_finals, known_part, total
+from sweeps.budget import Amount, at_most, covers, for_finals, known_part, total, within
 from sweeps.data import Finding, PreparedData, prepare
 from sweeps.data.findings import warning
 from sweeps.data.spec import DataSpec
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.nightly.conditions import champion_problems
 from sweeps.places import Places
-from sweeps.record import Bound, Trial
+from sweeps.record import Trial
 from sweeps.spec import NO_COUNT, NO_PRICE, SweepSpec, from_document, limits, section, space_problems
 from sweeps.steering import Change
 from sweeps.yaml_source import Document, read, with_overrides
@@ -86,6 +86,16 @@ class SweepPlan:
             return None
         every = most * (self.spec.search.trials + self.final_trials)
         return every if self.spec.budget.usd is None else min(every, self.spec.budget.usd)
+
+    @property
+    def least(self) -> Amount:
+        """What the first trial may take together with the finals that it must leave room for; nothing if unknown."""
+        if self.estimate is None:
+            return Amount()
+        finals, bound = self.spec.finals, at_most(self.estimate)
+        asked = replace(Trial(0, "plan", self.base_model, {}, 0), at_most=bound)
+        kept_back = Amount() if finals is None else for_finals((), asked, finals.candidates, finals.seeds)
+        return total((known_part(bound), kept_back))
 
     @property
     def seconds(self) -> float | None:
@@ -345,25 +355,26 @@ def _dearest(plan: SweepPlan, backend: Backend) -> Estimate:
 
 def _limit_problems(plan: SweepPlan) -> Iterable[Problem]:
     """Limits that cannot be held, and limits under which no trial would ever start."""
-    limit, finals = plan.spec.budget, plan.spec.finals
+    limit = plan.spec.budget
     if not limit.keeps_books or plan.estimate is None or plan.dearest is None:
         return
-    most = at_most(plan.dearest)
+    most, monthly = at_most(plan.dearest), limit.monthly_usd
+    key = "usd" if limit.usd is not None else "tokens"
+    if monthly is not None and (limit.usd is None or monthly < limit.usd):  # no night may spend more than its month
+        limit, key = limit.model_copy(update={"usd": monthly}), "monthly_usd"
     if not covers(limit, most):
         if limit.usd is not None and most.usd is None:
             hint = f"give the backend a price where it takes one (`sweep backends {plan.spec.backend_type}`), or limit "
             hint += "hours" if most.tokens is None else "tokens or hours"
-            yield Problem(plan.spec.document.place(("budget", "usd")), f"{NO_PRICE}, so no limit can be held", hint)
+            named = "usd" if plan.spec.budget.usd is not None else "monthly_usd"
+            yield Problem(plan.spec.document.place(("budget", named)), f"{NO_PRICE}, so no limit can be held", hint)
         if limit.tokens is not None and most.tokens is None:
             hint = "limit hours" if most.usd is None else "limit usd or hours"
             yield Problem(plan.spec.document.place(("budget", "tokens")), f"{NO_COUNT}, so no limit can be held", hint)
         return
-    asked = replace(Trial(0, "plan", plan.base_model, {}, 0), at_most=at_most(plan.estimate))
-    kept_back = Amount() if finals is None else for_finals((), asked, finals.candidates, finals.seeds)
-    if not fits(asked, (), kept_back, limit):
-        with_finals = " and the finals" if finals is not None else ""
-        key = "usd" if limit.usd is not None else "tokens"
-        need, bound = total((known_part(asked.at_most or Bound()), kept_back)), asked.at_most or Bound()
+    need, bound = plan.least, at_most(plan.estimate)
+    if not covers(limit, bound) or not within(need, limit):
+        with_finals = " and the finals" if plan.spec.finals is not None else ""
         known = [f"${need.usd:,.2f}"] if bound.usd is not None else []
         known += [f"{need.tokens:,} tokens"] if bound.tokens is not None else []
         yield Problem(
@@ -428,7 +439,7 @@ def _fingerprint(spec: SweepSpec, data: PreparedData, space: ResolvedSpace) -> s
     identity = {
         "data": data.fingerprint,
         "space": space.fingerprint,
-        "backend": [spec.backend_type, spec.backend_options.model_dump(mode="json")],
+        "backend": [spec.backend_type, spec.training_options],
         "objectives": [(each.objective.metric, each.objective.direction) for each in spec.objectives],
         "evaluation": spec.evaluation.model_dump(),
         "seed": spec.search.seed,

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import yaml
 
@@ -31,6 +31,9 @@ from sweeps.session import End, Observer, Outcome, ProgressObserver, Session
 from sweeps.steering import Change
 from sweeps.study import Study
 
+if TYPE_CHECKING:
+    from sweeps.tracking.registry import Registry
+
 PICTURE_FROM_S = 1.0
 """A trial that took less gets no picture of its curve: drawing one takes a fifth of a second of the CPU."""
 
@@ -45,6 +48,12 @@ class Environment:
     tracking_uri: str
     storage: str | None = None
     ray_address: str | None = None
+
+    def registry(self) -> Registry:
+        """Connect to the registry of models. Raises SweepError where nothing answers."""
+        from sweeps.tracking.registry import Registry
+
+        return Registry(self.tracking_uri)
 
 
 def open_study(plan: SweepPlan, environment: Environment, first_points: Sequence[Mapping[str, Scalar]] = ()) -> Study:
@@ -89,7 +98,9 @@ def run(
     study = open_study(plan, environment, first_points)
     if _is_complete(plan, study):
         say(f"sweep `{name}` is complete: raise search.trials to go on, or use --fresh to start anew")
-        return _outcome(plan, study, End.TRIALS, environment, None, (), _challenged_late(plan, study, environment, say))
+        return outcome_of(
+            plan, study, End.TRIALS, environment, None, (), _challenged_late(plan, study, environment, say)
+        )
     tracker = tracking.Tracker.connect(
         environment.tracking_uri, plan.spec.tracking.experiment or name, places.artifacts
     )
@@ -116,16 +127,16 @@ def run(
             finals = decided(plan, study, backend, end, say)
             housekeeper.tidy(keep=handed_over(study, plan.spec.objective))
             session.accounts.settle(SETTLING_S)
-            report = page(state.read(places, name, environment.storage), datetime.now())
-            _finish_tracking(tracker, plan, session, end, finals, report)
-            places.report(name).write_text(report, encoding="utf-8")
+            _finish_tracking(tracker, plan, session, end, finals, _write_report(environment, name))
             decision = challenged(plan, study, backend, end, environment, say)
+            if decision is not None:
+                tracker.replace(run_id, "report.html", _write_report(environment, name))
     finally:
         engine.disconnect()
         tracker.close()
     if session.error is not None:
         raise session.error
-    outcome = _outcome(plan, study, end, environment, tracker.run_url(run_id), tracker.problems, decision)
+    outcome = outcome_of(plan, study, end, environment, tracker.run_url(run_id), tracker.problems, decision)
     if end is End.INTERRUPTED:
         done = sum(each.state.ended for each in outcome.trials)
         raise SweepInterruptedError(
@@ -258,11 +269,11 @@ def challenged(
         say("no champion is challenged: the sweep has no winner" + ("" if winner is None else " before its finals"))
         return None
     from sweeps.nightly import contest
-    from sweeps.tracking.registry import Registry
 
     try:
-        registry = Registry(environment.tracking_uri)
-        return contest.hold(plan, study.sweep_id, winner, backend, registry, say)
+        decision = contest.hold(plan, study.sweep_id, winner, backend, environment.registry(), say)
+        study.store_champion(decision.to_json())
+        return decision
     except SweepError as error:
         hint = f"{error.hint}; " if error.hint else ""
         again = "every trial is recorded, and the same command challenges again"
@@ -276,7 +287,10 @@ def _challenged_late(
     if plan.spec.champion is None:
         return None
     with closing(plan.open_backend()) as backend:
-        return challenged(plan, study, backend, End.TRIALS, environment, say)
+        decision = challenged(plan, study, backend, End.TRIALS, environment, say)
+    if decision is not None:
+        _write_report(environment, plan.spec.name)
+    return decision
 
 
 def _is_complete(plan: SweepPlan, study: Study) -> bool:
@@ -285,7 +299,7 @@ def _is_complete(plan: SweepPlan, study: Study) -> bool:
     return decided and not study.has_interrupted and len(ended) >= plan.spec.search.trials
 
 
-def _outcome(
+def outcome_of(
     plan: SweepPlan,
     study: Study,
     end: End,
@@ -294,6 +308,7 @@ def _outcome(
     problems: Sequence[str],
     decision: ChampionDecision | None,
 ) -> Outcome:
+    """Return how a sweep ended, as its study has it. `url` is its MLflow run, `problems` what tracking met."""
     finals = FinalsResult.from_json(study.finals) if study.finals is not None else None
     return Outcome(
         plan=plan,
@@ -311,6 +326,13 @@ def _outcome(
         problems=tuple(problems),
         champion=decision,
     )
+
+
+def _write_report(environment: Environment, name: str) -> str:
+    """Write the report of the sweep as it is now, and return it."""
+    report = page(state.read(environment.places, name, environment.storage), datetime.now())
+    environment.places.report(name).write_text(report, encoding="utf-8")
+    return report
 
 
 def _start_tracking(tracker: tracking.Tracker, plan: SweepPlan, study: Study) -> str:

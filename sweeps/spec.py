@@ -112,16 +112,18 @@ class BudgetSpec(_Section):
     """What a sweep may use, added up over resumptions. `hours` is wall time of `sweep run`.
 
     `usd` and `tokens` (trained on) are never exceeded: a trial starts only where the most it can take still fits.
+    `monthly_usd` is such a limit of all nights of a schedule in a calendar month; see `nightly/month.py`.
     """
 
     usd: float | None = Field(None, gt=0, allow_inf_nan=False)
+    monthly_usd: float | None = Field(None, gt=0, allow_inf_nan=False)
     tokens: int | None = Field(None, gt=0)
     hours: float | None = Field(None, gt=0)
 
     @property
     def keeps_books(self) -> bool:
         """True where trials must be weighed before they start."""
-        return self.usd is not None or self.tokens is not None
+        return self.usd is not None or self.tokens is not None or self.monthly_usd is not None
 
 
 class ResourcesSpec(_Section):
@@ -200,6 +202,14 @@ class SweepSpec:
     def objective(self) -> Objective:
         """The first objective: the one that ranks, prunes and keeps."""
         return self.objectives[0].objective
+
+    @property
+    def training_options(self) -> dict[str, Any]:
+        """The backend's options as plain JSON values, without prices, which change only what is paid."""
+        fields = type(self.backend_options).model_fields
+        extras = {name: each.json_schema_extra for name, each in fields.items()}
+        prices = {name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("price")}
+        return self.backend_options.model_dump(mode="json", exclude=prices)
 
     @property
     def registered_model(self) -> str:

@@ -30,6 +30,7 @@ from sweeps.steering import Change
 
 _RECORD, _RETRY_OF, _REPEAT_OF, _SEED = "trial", "retry_of", "repeat_of", "seed"
 _SWEEP_ID, _FINGERPRINT, _SECONDS, _FINALS = "sweep_id", "fingerprint", "seconds_used", "finals"
+_CHAMPION = "champion"
 _STEERING, _SETTLED, _SET_ASIDE = "steering", "settled", "set_aside"
 
 MAX_DUPLICATES_IN_A_ROW = 50
@@ -326,6 +327,10 @@ class Study:
         """Store the result of the finals, plain JSON values."""
         self._study.set_user_attr(_FINALS, dict(result))
 
+    def store_champion(self, decision: Mapping[str, Any]) -> None:
+        """Store what became of the challenge, plain JSON values; a later challenge of the sweep replaces it."""
+        self._study.set_user_attr(_CHAMPION, dict(decision))
+
     def attempts(self, trial: Trial) -> int:
         """Return how many times the point of this trial has been tried, this trial included."""
         attempts, number = 1, trial.number
@@ -362,12 +367,16 @@ def _diverged(trial: Trial) -> bool:
 @dataclass(frozen=True)
 class StoredStudy:
     """What a study holds of a sweep: its trained trials, those of the finals too, the changes of its space, and the
-    result of its finals as plain JSON values. `books` are over all of them, retried ones too."""
+    results of its finals and of its challenge as plain JSON values. `books` are over all of them, retried ones too.
+    `sweep_id` is the study's identity: that of a sweep begun anew is another.
+    """
 
+    sweep_id: str
     books: Books
     trials: tuple[Trial, ...]
     changes: tuple[Change, ...]
     finals: Mapping[str, Any] | None
+    champion: Mapping[str, Any] | None
 
 
 def stored_fingerprint(storage: str | Path, name: str) -> str | None:
@@ -400,10 +409,12 @@ def read_study(storage: str | Path, name: str) -> StoredStudy:
     known = [(each, _stored(each, settled)) for each in stored if _RECORD in each.user_attrs]
     trials = [trial for frozen, trial in known if not _was_set_aside(frozen, trial)]
     return StoredStudy(
+        sweep_id=str(study.user_attrs[_SWEEP_ID]),
         books=books(trials),
         trials=tuple(each for each in trials if each.duplicate_of is None and each.number not in retried),
         changes=tuple(Change.from_json(each) for each in study.user_attrs.get(_STEERING, [])),
         finals=study.user_attrs.get(_FINALS),
+        champion=study.user_attrs.get(_CHAMPION),
     )
 
 

@@ -54,7 +54,9 @@ class HostedOptions(BaseModel):
     )
     system_message: str | None = Field(default=None, description="put before each chat example made of a prompt")
     extra_body: Mapping[str, Scalar] = Field(default_factory=dict, description="more fields of a job, for this host")
-    price_per_million_tokens: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="in USD")
+    price_per_million_tokens: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False, description="in USD", json_schema_extra={"price": True}
+    )
     tokenizer: str | None = Field(default=None, description="path of a tokenizer.json that counts as the host does")
     max_concurrent: int | None = Field(default=None, ge=1)
     jobs_per_day: int | None = Field(default=None, ge=1, description="no more creations than that within 24 hours")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO, Protocol
 
 from sweeps.nightly.calendar import next_moment
 from sweeps.nightly.schedule import Night, NightState, Schedule
@@ -26,11 +27,34 @@ STOPPING_S = 180.0
 _TAIL_BYTES = 4000
 
 
+class Process(Protocol):
+    """What the scheduler asks of a process that runs a night; `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+    def kill(self) -> None: ...
+
+
+def _start(command: Sequence[str], output: IO[bytes], environment: Mapping[str, str] | None) -> Process:
+    # Of its own session, so that Ctrl-C reaches only the scheduler, which then asks the nights to stop.
+    return subprocess.Popen(
+        list(command),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env=dict(environment) if environment is not None else None,
+    )
+
+
 @dataclass(frozen=True)
 class _Child:
     claim: Claim
     schedule: Schedule
-    process: subprocess.Popen[bytes]
+    process: Process
     log: Path
 
 
@@ -53,10 +77,11 @@ class Daemon:
         poll_s: float = POLL_S,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         environment: Mapping[str, str] | None = None,
+        start: Callable[[Sequence[str], IO[bytes], Mapping[str, str] | None], Process] = _start,
     ) -> None:
         self._schedules, self._command, self._logs = schedules, command, logs
         self._say, self._tell, self._at_once, self._poll_s, self._clock = say, tell, at_once, poll_s, clock
-        self._environment = environment
+        self._environment, self._start = environment, start
         self._children: list[_Child] = []
         self._away = False
         self._planned: dict[str, str] = {}
@@ -72,13 +97,17 @@ class Daemon:
         self._say("the scheduler has ended")
 
     def tick(self) -> None:
-        """Look once: what has ended, what is due."""
+        """Look once: what has ended, what was lost or missed, what is due."""
         try:
             self._reap()
             for schedule in self._schedules.all():
                 self._announce(schedule)
                 for night in self._schedules.mark_lost(schedule.name, self._clock()):
                     self._say(f"{schedule.name}: the night {night.label} is lost: {night.reason}")
+                    self._tell(schedule, night)
+                if missed := self._schedules.mark_missed(schedule.name, self._clock()):
+                    night = together(missed)
+                    self._say(f"{schedule.name}: missed: {night.reason}")
                     self._tell(schedule, night)
                 if len(self._children) >= self._at_once:
                     continue
@@ -110,15 +139,7 @@ class Daemon:
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
-                # Of its own session, so that Ctrl-C reaches only this process, which then asks the nights to stop.
-                process = subprocess.Popen(
-                    list(self._command(claim)),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    env=dict(self._environment) if self._environment is not None else None,
-                )
+                process = self._start(self._command(claim), output, self._environment)
         except OSError as error:
             failed = replace(
                 claim.night, state=NightState.FAILED, reason=f"cannot be started: {error.strerror or error}"
@@ -176,6 +197,14 @@ class Daemon:
             self._reap()
         except StorageAwayError as away:
             self._say(f"{away.message}; how the nights ended is seen when the next scheduler starts")
+
+
+def together(missed: Sequence[Night]) -> Night:
+    """Return the newest of missed nights, speaking for all: people are told once, however long nobody looked."""
+    newest = missed[-1]
+    if len(missed) == 1:
+        return newest
+    return replace(newest, reason=f"{len(missed)} nights, {missed[0].label} to {newest.label}: {newest.reason}")
 
 
 def _last_line(log: Path) -> str:

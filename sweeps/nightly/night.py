@@ -9,14 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from backends.contract import Scalar
 from sweeps.errors import SweepError, SweepInterruptedError
 from sweeps.nightly import drift, worth
+from sweeps.nightly.allowance import Allowance, allowance, closed, told
 from sweeps.nightly.calendar import closing
 from sweeps.nightly.heartbeat import Heartbeat
+from sweeps.nightly.month import Money, month
 from sweeps.nightly.schedule import Night, NightState, Schedule
 from sweeps.nightly.store import Claim, Schedules, StorageAwayError
 from sweeps.places import Places
@@ -42,9 +44,25 @@ class _Tonight:
     """What was decided before any trial."""
 
     plan: SweepPlan
-    worth: worth.Worth
     points: tuple[dict[str, Scalar], ...]
     found: Mapping[str, Any]
+
+
+class Search(Protocol):
+    """How a night's sweep is run: as `run.run` does it."""
+
+    def __call__(
+        self,
+        plan: SweepPlan,
+        environment: Environment,
+        progress: ProgressObserver,
+        say: Callable[[str], None],
+        *,
+        deadline: float | None,
+        first_points: Sequence[Mapping[str, Scalar]],
+    ) -> Outcome:
+        """Run the sweep or go on with it; see `run.run`."""
+        ...
 
 
 def run_night(
@@ -54,6 +72,8 @@ def run_night(
     environment: Environment,
     progress: ProgressObserver,
     say: Callable[[str], None],
+    search: Search = run_sweep,
+    clock: Callable[[], float] = time.time,
 ) -> Night:
     """Run a claimed night and store how it ended. Returns the night; what fails is its state and reason, too.
 
@@ -62,7 +82,7 @@ def run_night(
     night = claim.night
     with Heartbeat(schedules, claim) as heartbeat:
         try:
-            night = _run(schedule, claim, schedules, environment, progress, say)
+            night = _run(schedule, claim, schedules, environment, progress, say, search, clock)
         except SweepInterruptedError as stopped:
             night = replace(
                 _known(schedules, night), state=NightState.STOPPED, reason=heartbeat.lost or stopped.message
@@ -73,9 +93,9 @@ def run_night(
             night = replace(_known(schedules, night), state=NightState.STOPPED, reason=heartbeat.lost or "stopped")
         except BaseException as error:
             failed = replace(night, state=NightState.FAILED, reason=f"{type(error).__name__}: {error}")
-            store(schedules, claim, replace(failed, ended_at=time.time()), say)
+            store(schedules, claim, replace(failed, ended_at=clock()), say)
             raise
-    night = replace(night, ended_at=time.time())
+    night = _closed(replace(night, ended_at=clock()), schedule, schedules, environment)
     store(schedules, claim, night, say)
     return night
 
@@ -105,27 +125,39 @@ def _run(
     environment: Environment,
     progress: ProgressObserver,
     say: Callable[[str], None],
+    search: Search,
+    clock: Callable[[], float],
 ) -> Night:
     night, places = claim.night, environment.places
     plan = plan_file(
         Path(schedule.file), schedule.overrides, places, Path(schedule.data) if schedule.data else None, estimate=False
     )
     now = worth.fingerprint(plan)
-    earlier = [each for each in schedules.nights(schedule.name) if each != night and each.state.ended]
-    judged, before = worth.worth(now, earlier)
+    others = [each for each in schedules.nights(schedule.name) if each != night and each.state.ended]
+    judged, before = worth.worth(now, others)
     for each in judged.words:
         say(each)
     night = replace(night, fingerprint=now.to_json(), reason="; ".join(judged.words), found={"worth": judged.kind})
     if judged.kind == "unchanged":
         kept = {"sweep": before.sweep, "champion": before.found.get("champion")} if before is not None else {}
         return replace(night, state=NightState.UNCHANGED, found={**night.found, **kept, "worth": judged.kind})
+    plan = _named(plan, places, _name(schedule, plan, judged, before, night, environment))
+    if plan.spec.budget.monthly_usd is not None:
+        others = _all_told(others, claim, schedules, environment)
+    allowed = allowance(plan, schedule, others, environment, clock())
+    if allowed is not None:
+        if (why := allowed.refusal(plan, before)) is not None:
+            say(why)
+            return replace(night, state=NightState.NO_BUDGET, reason=why, found=_unpaid(night, others, allowed))
+        plan = allowed.limited(plan)
+        night = replace(night, found={**night.found, "money": allowed.money.to_json()})
     tonight = _prepared(schedule, plan, judged, before, night, environment, say)
     night = replace(night, sweep=tonight.plan.spec.name, found={**night.found, **tonight.found})
-    schedules.note(claim, night)
+    schedules.note(claim, night)  # with what it may spend, before it spends anything
     spent_before = _spent(tonight.plan, environment)
     with places.claimed(tonight.plan.spec.name):
         end = closing(schedule, night.planned_at)
-        outcome = run_sweep(
+        outcome = search(
             tonight.plan,
             environment,
             progress,
@@ -133,8 +165,43 @@ def _run(
             deadline=end.timestamp() - ENDING_S if end is not None else None,
             first_points=tonight.points,
         )
-    done = NightState.DONE if outcome.end in FINISHED else NightState.PARTIAL
-    return replace(night, state=done, found={**night.found, **_numbers(outcome, night, spent_before)})
+    cut_short = outcome.end is End.BUDGET and allowed is not None and allowed.binds
+    done = NightState.DONE if outcome.end in FINISHED and not cut_short else NightState.PARTIAL
+    night = replace(night, state=done, found={**night.found, **_numbers(outcome, night, spent_before)})
+    if cut_short:
+        night = replace(night, reason="; ".join(filter(None, (night.reason, "the month's limit ended the search"))))
+    return night
+
+
+def _closed(night: Night, schedule: Schedule, schedules: Schedules, environment: Environment) -> Night:
+    """Return the night with what it has cost at most, however it ended, and with the month's books for people."""
+    money = Money.of(night)
+    if money is None or night.sweep is None or night.ended_at is None:
+        return night
+    money = closed(money, night.sweep, environment)
+    night = replace(night, found={**night.found, "money": money.to_json()})
+    try:
+        named = (night.planned_at, night.attempt)
+        others = [each for each in schedules.nights(night.schedule) if (each.planned_at, each.attempt) != named]
+    except StorageAwayError:
+        return night
+    books = month([*others, night], schedule.tz, money.monthly, night.ended_at or 0.0)
+    return replace(night, found={**night.found, "month": asdict(books)})
+
+
+def _all_told(nights: Sequence[Night], claim: Claim, schedules: Schedules, environment: Environment) -> list[Night]:
+    """Return the nights; of those that ended without a word what they cost is asked of their studies, and stored."""
+    known = [told(each, environment) for each in nights]
+    if late := [after for before, after in zip(nights, known, strict=True) if before != after]:
+        schedules.amend(claim, late)
+    return known
+
+
+def _unpaid(night: Night, others: Sequence[Night], allowed: Allowance) -> dict[str, Any]:
+    """Return what is told of a night without budget. The first of several in a row is news, the others are not."""
+    last = max((each for each in others if not each.manual), key=lambda each: each.planned_at, default=None)
+    news = last is None or last.state is not NightState.NO_BUDGET
+    return {**night.found, "month": asdict(allowed.month), "news": news}
 
 
 def _prepared(
@@ -146,13 +213,9 @@ def _prepared(
     environment: Environment,
     say: Callable[[str], None],
 ) -> _Tonight:
-    """Give tonight's sweep its name, and where only data changed its first points and the report of the drift."""
-    places, base, found = environment.places, plan.spec.name, {}
+    """Give tonight's sweep, where only data changed, its first points and the report of the drift."""
+    places, found = environment.places, {}
     points: tuple[dict[str, Scalar], ...] = ()
-    if judged.kind == "go_on" and before is not None and before.sweep:
-        name = before.sweep
-    else:
-        name = _free_name(environment, base, plan.fingerprint, schedule, night)
     if before is not None and before.sweep and judged.kind == "changed":
         champion = _champion(plan, environment)
         if judged.same_space:
@@ -161,7 +224,21 @@ def _prepared(
         if judged.data_changed:
             trained_on = str((champion or {}).get("data") or before.fingerprint["data"])
             found |= _drift(places, schedule, night, trained_on, plan, say)
-    return _Tonight(_named(plan, places, name), judged, points, found)
+    return _Tonight(plan, points, found)
+
+
+def _name(
+    schedule: Schedule,
+    plan: SweepPlan,
+    judged: worth.Worth,
+    before: Night | None,
+    night: Night,
+    environment: Environment,
+) -> str:
+    """Return what tonight's sweep is called: as the earlier night's where it goes on with that."""
+    if judged.kind == "go_on" and before is not None and before.sweep:
+        return before.sweep
+    return _free_name(environment, plan.spec.name, plan.fingerprint, schedule, night)
 
 
 def _free_name(environment: Environment, base: str, fingerprint: str, schedule: Schedule, night: Night) -> str:
@@ -207,9 +284,7 @@ def _champion(plan: SweepPlan, environment: Environment) -> dict[str, Any] | Non
     """Return the point of the registered champion and the data it was trained on; None where there is no champion."""
     if plan.spec.champion is None:
         return None
-    from sweeps.tracking.registry import Registry
-
-    version = Registry(environment.tracking_uri).champion(plan.spec.champion.model or plan.spec.name)
+    version = environment.registry().champion(plan.spec.champion.model or plan.spec.name)
     if version is None:
         return None
     point = json.loads(version.tags.get("finesweep.hyperparameters", "{}"))

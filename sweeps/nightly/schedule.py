@@ -31,6 +31,7 @@ class Notify:
 @dataclass(frozen=True)
 class Schedule:
     """When a sweep file is run. `file` and `data` are absolute paths, `created_at` is in seconds since the Unix epoch.
+    `folder` is where it was added: what the sweep file names without a full path is looked for there.
 
     `until` is a local time of day, `HH:MM`: a night ends at the first such moment after it was planned.
     """
@@ -45,6 +46,7 @@ class Schedule:
     overrides: tuple[str, ...] = ()
     notify: Notify = field(default_factory=Notify)
     paused: bool = False
+    folder: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` inverts it."""
@@ -68,6 +70,8 @@ class NightState(StrEnum):
     """The window closed, or the sweep ended before its finals: the next night goes on."""
     UNCHANGED = "unchanged"
     """Nothing to learn: no trial was run."""
+    NO_BUDGET = "no budget"
+    """What is left of the month's limit covers no trial: none was run."""
     STOPPED = "stopped"
     """Somebody stopped it, or the daemon was; the sweep can go on."""
     FAILED = "failed"
@@ -89,7 +93,7 @@ class NightState(StrEnum):
     @property
     def bad(self) -> bool:
         """Whether people must be told whatever they asked for."""
-        return self in (NightState.FAILED, NightState.LOST)
+        return self in (NightState.FAILED, NightState.LOST, NightState.MISSED)
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,23 @@ from zoneinfo import ZoneInfo
 from rich.console import RenderableType
 from rich.table import Table
 
+from sweeps.nightly.books import shown
 from sweeps.nightly.calendar import next_moment
 from sweeps.nightly.schedule import Night, Schedule
 
 
 def schedules(found: Sequence[tuple[Schedule, Sequence[Night]]], now: datetime) -> RenderableType:
     """Show schedules, one row each, with their next and their last night."""
-    table = _table("schedule", "file", "cron", "zone", "until", "next night", "last night")
+    months = {each.name: shown(each, nights, now) for each, nights in found}
+    columns = ["schedule", "file", "cron", "zone", "until", "next night", "last night"]
+    table = _table(*columns, *(["this month"] if any(months.values()) else []))
     for each, nights in found:
         moment = next_moment(each, now)
         coming = "paused" if each.paused else clock(each, moment) if moment is not None else "never"
         last = f"{_when(each, nights[-1])} {nights[-1].state.value}" if nights else ""
-        table.add_row(each.name, each.file, each.cron, each.tz, each.until or "", coming, last)
+        known = months[each.name]
+        last_column = [known.text if known else ""] if any(months.values()) else []
+        table.add_row(each.name, each.file, each.cron, each.tz, each.until or "", coming, last, *last_column)
     return table
 
 
@@ -43,6 +48,12 @@ def nights(schedule: Schedule, found: Sequence[Night]) -> RenderableType:
             each.reason,
         )
     return table
+
+
+def books(schedule: Schedule, found: Sequence[Night], now: datetime) -> str:
+    """Say what the nights of this month have cost of its limit; empty where there is none."""
+    known = shown(schedule, found, now)
+    return f"{known.name}: {known.text} may be spent, ${known.left:,.2f} are left" if known else ""
 
 
 def clock(schedule: Schedule, moment: datetime) -> str:

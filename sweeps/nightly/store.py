@@ -8,7 +8,8 @@ to well within `LEASE_S`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -38,7 +39,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQL
 
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.mistakes import suggestion
-from sweeps.nightly.calendar import due
+from sweeps.nightly.calendar import Due, due
 from sweeps.nightly.schedule import Night, NightState, Schedule
 from sweeps.places import Places
 
@@ -177,6 +178,15 @@ class Schedules:
                 return []
             return _mark_lost(connection, name, now)
 
+    def mark_missed(self, name: str, now: datetime) -> list[Night]:
+        """Write down the nights that were missed, as `claim_due` does too. Each is returned to one caller only."""
+        holder = uuid.uuid4().hex
+        with self._holding(name, holder, now) as (connection, schedule):
+            if schedule is None:
+                return []
+            _release(connection, name, holder)
+            return _mark_missed(connection, name, due(schedule, _nights(connection, name), now))
+
     def claim_due(self, name: str, holder: str, now: datetime) -> Claim | None:
         """Claim the night of a schedule that is due, and write down what was missed. None where none is, or another
         process was first, or holds the schedule. A night whose holder is gone is marked as lost on the way.
@@ -185,9 +195,7 @@ class Schedules:
             if schedule is None:
                 return None
             found = due(schedule, _nights(connection, name), now)
-            for each in found.missed if found else ():
-                reason = "not begun in time: no scheduler ran, or an earlier night still did"
-                _insert(connection, Night(name, each, state=NightState.MISSED, reason=reason))
+            _mark_missed(connection, name, found)
             if found is None or found.planned_at is None:
                 _release(connection, name, holder)
                 return None
@@ -239,6 +247,16 @@ class Schedules:
         with self._transaction() as connection:
             if _change(connection, night, only=NightState.RUNNING) == 0:
                 raise SweepError(f"the night {claim.night.label} was taken over by another scheduler")
+
+    def amend(self, claim: Claim, nights: Sequence[Night]) -> None:
+        """Store what became known later of earlier nights, as long as the schedule is this process's."""
+        with self._transaction() as connection:
+            mine = select(_SCHEDULES.c.name).where(
+                _SCHEDULES.c.name == claim.night.schedule, _SCHEDULES.c.held_by == claim.holder
+            )
+            if connection.execute(mine).first() is not None:
+                for each in nights:
+                    _change(connection, each)
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -310,6 +328,14 @@ def _mark_lost(connection: Connection, name: str, now: datetime) -> list[Night]:
     for each in lost:
         _change(connection, each)
     return lost
+
+
+def _mark_missed(connection: Connection, name: str, found: Due | None) -> list[Night]:
+    reason = "not begun in time: no scheduler ran, or an earlier night still did"
+    missed = [Night(name, each, state=NightState.MISSED, reason=reason) for each in (found.missed if found else ())]
+    for each in missed:
+        _insert(connection, each)
+    return missed
 
 
 def _insert(connection: Connection, night: Night) -> None:

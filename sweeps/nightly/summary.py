@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from sweeps.nightly.month import Month
 from sweeps.nightly.schedule import Night, NightState, Schedule
 
 WORDS: Mapping[NightState, str] = {
@@ -14,6 +15,7 @@ WORDS: Mapping[NightState, str] = {
     NightState.DONE: "is done",
     NightState.PARTIAL: "goes on next night",
     NightState.UNCHANGED: "nothing to do",
+    NightState.NO_BUDGET: "was not begun: no budget",
     NightState.STOPPED: "was stopped",
     NightState.FAILED: "FAILED",
     NightState.LOST: "was LOST",
@@ -22,8 +24,10 @@ WORDS: Mapping[NightState, str] = {
 
 
 def is_telling(schedule: Schedule, night: Night) -> bool:
-    """Return whether people want to hear of this night. Of a failure they hear in any case."""
-    if night.state.bad or night.found.get("problems"):
+    """Return whether people want to hear of this night. Of a failure they hear in any case, as they do of a night that
+    was missed, and of the first of those for which the month's limit left nothing.
+    """
+    if night.state.bad or night.found.get("problems") or night.found.get("news"):
         return True
     champion = night.found.get("champion") or {}
     match schedule.notify.when:
@@ -32,8 +36,9 @@ def is_telling(schedule: Schedule, night: Night) -> bool:
         case "failures":
             return False
         case "changes":
-            changed = night.found.get("worth") in ("first", "changed") and night.state is not NightState.UNCHANGED
-            return changed or (bool(champion.get("promoted")) and night.state is not NightState.UNCHANGED)
+            if night.state in (NightState.UNCHANGED, NightState.NO_BUDGET):
+                return False
+            return night.found.get("worth") in ("first", "changed") or bool(champion.get("promoted"))
 
 
 def title(schedule: Schedule, night: Night) -> str:
@@ -75,6 +80,8 @@ def _rows(schedule: Schedule, night: Night) -> list[tuple[str, str]]:
         rows.append(("verdicts", _counted(found["verdicts"]) or "none"))
         money = f"${found['usd']:,.2f}, " if found["priced"] else ""
         rows.append(("spent", f"{money}{found['tokens']:,} tokens"))
+    if books := found.get("month"):
+        rows.append(("month", f"{books['name']}: {Month(**books).text}"))
     if best := found.get("best"):
         point = ", ".join(f"{name} {_short(value)}" for name, value in best["hyperparameters"].items())
         rows.append(("best", f"trial {best['trial']}, {found['metric']} {best['value']:.4g}: {point}"))

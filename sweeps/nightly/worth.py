@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -70,7 +71,7 @@ class Worth:
 def fingerprint(plan: SweepPlan) -> Fingerprint:
     """Read what the plan's result depends on: the files of local base models are read, the hub is asked for others."""
     spec = plan.spec
-    options = spec.backend_options.model_dump(mode="json")
+    options = spec.training_options
     model = plan.space.parameter("base_model")
     named = [plan.base_model] if model is None else [str(each) for each in _choices(model)]
     pinned = options.get("revision")
@@ -172,7 +173,8 @@ def _text(value: Any) -> str:
     return text if len(text) <= 200 else f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]}"
 
 
-def _versions() -> dict[str, str]:
+@cache
+def _versions() -> Mapping[str, str]:
     found = {}
     for name in DISTRIBUTIONS:
         try:

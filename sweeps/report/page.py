@@ -8,6 +8,7 @@ from datetime import datetime
 from importlib import resources
 from typing import Any
 
+from sweeps.nightly.decision import ChampionDecision
 from sweeps.record import Trial, VerdictKind, leaderboard
 from sweeps.report.overview import overview_svg
 from sweeps.report.plots import VERDICT_COLOURS, learning_curve_png
@@ -38,6 +39,8 @@ def page(state: SweepState, now: datetime) -> str:
             baseline=_baseline(ranked, state.objective.metric),
             advice=advice(state.trials),
             finals=state.finals,
+            champion=state.champion,
+            difference=_difference(state.champion),
             changes=state.changes,
             open_trials=state.open_trials,
             overview=overview_svg(state.trials, state.objective),
@@ -72,6 +75,16 @@ def _head(state: SweepState, now: datetime) -> Mapping[str, Any]:
         "progress": f"{ended} of {state.wanted_trials} trials",
         "written": f"{now:%Y-%m-%d %H:%M}",
     }
+
+
+def _difference(champion: ChampionDecision | None) -> str:
+    """Return how far the challenger was ahead, with its interval; empty where nothing was compared."""
+    if champion is None or champion.challenger_score is None or champion.champion_score is None:
+        return ""
+    ahead = f"{champion.challenger_score - champion.champion_score:+.3g}"
+    if champion.difference_low is None or champion.difference_high is None:
+        return ahead
+    return f"{ahead} ({champion.difference_low:+.3g} .. {champion.difference_high:+.3g})"
 
 
 def _baseline(ranked: Sequence[Trial], metric: str) -> str:

@@ -79,6 +79,8 @@ def limits(budget: BudgetSpec) -> str:
     parts = [f"${budget.usd:,.2f}"] if budget.usd is not None else []
     parts += [f"{budget.tokens:,} tokens"] if budget.tokens is not None else []
     parts += [f"{budget.hours:g} hours"] if budget.hours is not None else []
+    if budget.monthly_usd is not None:
+        parts.append(f"${budget.monthly_usd:,.2f} a month over the nights of a schedule")
     return ", ".join(parts) or "none"
 
 

@@ -15,6 +15,7 @@ from sweeps.budget import Books, books
 from sweeps.errors import Problem, UserInputError
 from sweeps.finals import FinalsResult, champion
 from sweeps.mistakes import suggestion
+from sweeps.nightly.decision import ChampionDecision
 from sweeps.places import Places
 from sweeps.record import Objective, Trial, TrialState, leaderboard
 from sweeps.steering import Change
@@ -37,6 +38,7 @@ class SweepState:
     repeats: tuple[Trial, ...] = ()
     changes: tuple[Change, ...] = ()
     finals: FinalsResult | None = None
+    champion: ChampionDecision | None = None
     is_running: bool = True
     books: Books = field(default_factory=lambda: books(()))
 
@@ -81,6 +83,7 @@ class SweepState:
             "repeats": [each.to_json() for each in self.repeats],
             "changes": [each.to_json() for each in self.changes],
             "finals": self.finals.to_json() if self.finals else None,
+            "champion": self.champion.to_json() if self.champion else None,
             "spent": asdict(self.books.spent),
             "committed": asdict(self.books.committed),
         }
@@ -107,6 +110,7 @@ def read(places: Places, name: str, storage: str | None) -> SweepState:
         repeats=tuple(each for each in stored.trials if each.repeat_of is not None),
         changes=stored.changes,
         finals=FinalsResult.from_json(stored.finals) if stored.finals is not None else None,
+        champion=ChampionDecision.from_json(stored.champion) if stored.champion is not None else None,
         books=stored.books,
         is_running=places.is_claimed(name),
     )

@@ -313,6 +313,14 @@ class Tracker:
         if not self._outbox.close(FINISH_S, FINISH_AWAY_S):
             self._outbox.note("MLflow does not have everything of this sweep; the study does")
 
+    def replace(self, run_id: str, path: str, content: str) -> None:
+        """Write a text file of a run anew, after `finish`. See `problems` for what could not be written."""
+        try:
+            with self._noting(path):
+                self._log_file(run_id, path, content)
+        except UnreachableError as error:
+            self._outbox.note(f"{path} was not written anew: {error}")
+
     def close(self) -> None:
         """Let go of MLflow. A sweep that was started and not finished counts as killed. Idempotent."""
         if _PARENT in self._runs and not self._finished:

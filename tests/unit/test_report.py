@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from backends.contract import Measured
 from sweeps.finals import FinalsResult, Standing
+from sweeps.nightly.decision import ChampionDecision
 from sweeps.record import FitVerdict, Objective, Spend, Trial, TrialState, VerdictKind
 from sweeps.report.overview import costs, front, overview_svg
 from sweeps.report.page import page
@@ -196,3 +197,21 @@ def test_nothing_on_the_front_is_beaten_by_something_that_costs_no_more(
     }
     assert set(found) == expected
     assert found == sorted(found)
+
+
+@pytest.mark.parametrize("promoted", [True, False])
+def test_the_challenge_is_shown_with_its_reason_and_numbers(promoted: bool) -> None:
+    decision = ChampionDecision(promoted, "<better> by 2 %", 0.82, 0.8, -0.01, 0.05, "snli", "3")
+    html = page(state(champion=decision), NOW)
+    assert ("<strong>became the champion</strong>" in html) is promoted
+    assert ("<strong>did not become the champion</strong>" in html) is not promoted
+    for each in ("Version 3 of snli", "&lt;better&gt; by 2 %", "0.82", "+0.02 (-0.01 .. +0.05)"):
+        assert each in html
+
+
+def test_a_challenge_that_is_to_come_is_announced_and_one_without_comparison_has_no_numbers() -> None:
+    plan = {**PLAN, "champion": {"model": "pairs"}, "finals": None}
+    assert "the champion of pairs when the search is done" in page(state(plan=plan), NOW)
+    html = page(state(champion=ChampionDecision(False, "it is gone", 0.8, None, None, None, "snli", "3")), NOW)
+    assert "it is gone" in html
+    assert "on the same test examples" not in html

@@ -1,0 +1,1 @@
+"""A year of nights in a minute: the product's own scheduling, books, sweeps and contests under a fake clock."""

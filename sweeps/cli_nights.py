@@ -1,0 +1,210 @@
+"""The commands that run nights: `sweep schedule run-now` and `sweep scheduler`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sweeps.errors import SweepError, SweepInterruptedError, UserInputError
+from sweeps.places import Places
+from sweeps.terminal import err, json_option, print_json, say, tracking_uri
+
+if TYPE_CHECKING:
+    from sweeps.nightly.notices import Address
+    from sweeps.nightly.schedule import Night, Schedule
+    from sweeps.nightly.store import Claim, Schedules
+
+SOON_S = 90.0
+"""A planned night that is so close is waited for: the clocks of two machines are never quite the same."""
+
+
+@click.command("run-now")
+@click.argument("name")
+@click.option("--planned", is_flag=True, help="Only where a night is due, as other schedulers want it.")
+@click.option(
+    "--file", type=click.Path(path_type=Path), help="The sweep file, where it lies elsewhere on this machine."
+)
+@click.option("--claim", "holder", hidden=True, help="The claim that the scheduler made for this process.")
+@json_option
+@click.pass_obj
+def run_now(places: Places, name: str, planned: bool, file: Path | None, holder: str | None, as_json: bool) -> None:
+    """Run a night of NAME here and now, with all that belongs to it: worth, window, summary, history."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have let them be ignored
+        signal.signal(number, signal.default_int_handler)
+    schedules = opened(places)
+    kept = schedules.get(name)
+    if file is not None:
+        kept = replace(kept, file=str(file.absolute()))
+    claim = _claimed(places, schedules, kept, planned, holder)
+    if claim is None:
+        if planned:
+            say(f"{name}: no night is due, or another process runs it")
+            return
+        raise SweepError(f"a night of `{name}` is running", "sweep schedule history shows it; wait for it")
+    night = _night(places, kept, claim, schedules)
+    if as_json:
+        print_json(night.to_json())
+    else:
+        click.echo(f"{name}: {night.state.value}{': ' + night.reason if night.reason else ''}")
+    _leave(night)
+
+
+@click.command()
+@click.option("--at-once", type=click.IntRange(1), default=1, show_default=True, help="So many nights side by side.")
+@click.pass_obj
+def scheduler(places: Places, at_once: int) -> None:
+    """Run the nights of all schedules as they come due, until Ctrl-C or SIGTERM.
+
+    It can end and start again at any time: what was missed is caught up once, what was cut off goes on, and of several
+    schedulers on one database only one runs each night.
+    """
+    from sweeps.nightly.daemon import Daemon
+    from sweeps.nightly.night import folder
+
+    tracking_uri(places)  # a mistake there is told now and not at night
+    schedules = opened(places)
+
+    def command(claim: Claim) -> Sequence[str]:
+        options = ("schedule", "run-now", claim.night.schedule, "--claim", claim.holder)
+        return (*sweep_command(), "--root", str(places.root), *options)
+
+    def tell(kept: Schedule, night: Night) -> None:
+        _tell(places, kept, night)
+
+    def log(night: Night) -> Path:
+        return folder(places, night.schedule) / f"{night.file_name}.log"
+
+    daemon = Daemon(schedules, command, log, _log_line, tell, at_once)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: daemon.stop.set())
+    daemon.run()
+
+
+def opened(places: Places) -> Schedules:
+    """Open the schedules of the storage that the environment names. Raises SweepError."""
+    from sweeps.nightly.store import Schedules
+
+    return Schedules.open(places, os.environ.get("SWEEP_STORAGE"))
+
+
+def _claimed(places: Places, schedules: Schedules, kept: Schedule, planned: bool, holder: str | None) -> Claim | None:
+    from sweeps.nightly.calendar import next_moment
+    from sweeps.nightly.daemon import together
+
+    now = datetime.now(UTC)
+    if holder is not None:
+        return schedules.claim_of(kept.name, holder, now)
+    if not planned:
+        return schedules.claim_now(kept.name, uuid.uuid4().hex, now)
+    if missed := schedules.mark_missed(kept.name, now):
+        _tell(places, kept, together(missed))
+    claim = schedules.claim_due(kept.name, uuid.uuid4().hex, now)
+    moment = next_moment(kept, now)
+    if claim is None and moment is not None and (wait_s := (moment - now).total_seconds()) <= SOON_S:
+        time.sleep(wait_s)
+        claim = schedules.claim_due(kept.name, uuid.uuid4().hex, datetime.now(UTC))
+    return claim
+
+
+def _night(places: Places, kept: Schedule, claim: Claim, schedules: Schedules) -> Night:
+    """Run the night, in the folder where its schedule was added, and tell people of it."""
+    from sweeps.nightly.night import run_night
+    from sweeps.report.progress import Progress
+    from sweeps.run import Environment
+
+    try:
+        places = Places(places.root.absolute())
+        uri = tracking_uri(places)
+        if kept.folder is not None and Path(kept.folder).is_dir():  # cron and systemd begin elsewhere
+            os.chdir(kept.folder)
+        environment = Environment(places, uri, os.environ.get("SWEEP_STORAGE"), os.environ.get("RAY_ADDRESS"))
+        night = run_night(kept, claim, schedules, environment, Progress(err), say)
+    except UserInputError as error:  # before the night began
+        from sweeps.nightly.night import store
+        from sweeps.nightly.schedule import NightState
+
+        failed = replace(claim.night, state=NightState.FAILED, reason=error.message, ended_at=time.time())
+        store(schedules, claim, failed, say)
+        night = failed
+    _tell(places, kept, night)
+    return night
+
+
+def _tell(places: Places, kept: Schedule, night: Night) -> None:
+    """Write the summary of a night to files and, where people want to hear of it, send it."""
+    from sweeps.nightly import notices, summary
+    from sweeps.nightly.night import folder
+
+    file = folder(places, kept.name) / f"{night.file_name}.md"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(summary.markdown(kept, night), encoding="utf-8")
+    page = summary.html(kept, night)
+    (file.parent / f"{night.file_name}.html").write_text(page, encoding="utf-8")
+    say(f"summary: {file}")
+    if not kept.notify.anyone or not summary.is_telling(kept, night):
+        return
+    addresses, missing = _addresses(kept)
+    try:
+        notices.check_installed()
+        missing += notices.send(addresses, summary.title(kept, night), page, failure=night.state.bad)
+    except SweepError as error:
+        missing.append(f"{error.message}; {error.hint}")
+    for each in missing:
+        say(f"warning: {each}")
+    if missing:
+        with file.open("a", encoding="utf-8") as written:
+            written.writelines(f"- **not told**: {each}\n" for each in missing)
+
+
+def _addresses(kept: Schedule) -> tuple[list[Address], list[str]]:
+    from sweeps.nightly import notices
+
+    found: list[Address] = []
+    missing: list[str] = []
+    for variable in kept.notify.variables:
+        text = os.environ.get(variable, "")
+        found += notices.addresses(text, variable)
+        if not text.strip():
+            missing.append(f"{variable} is not set here: nobody was told through it")
+    for file in kept.notify.files:
+        try:
+            found += notices.addresses(Path(file).read_text(encoding="utf-8"), file)
+        except (OSError, UnicodeDecodeError) as error:
+            missing.append(f"{file} cannot be read ({type(error).__name__}): nobody was told through it")
+    return found, missing
+
+
+def _leave(night: Night) -> None:
+    """End the command with the code that says how the night went."""
+    from sweeps.nightly.schedule import NightState
+
+    if night.state is NightState.STOPPED:
+        raise SweepInterruptedError("the night was stopped; nothing is lost", "the next night goes on where it was")
+    if night.state.bad:
+        raise SweepError("the night failed", "sweep schedule history has the reason; the next night tries again")
+
+
+def sweep_command() -> list[str]:
+    """Return how this command is run again: the script beside this interpreter, else the module."""
+    beside = Path(sys.executable).with_name("sweep")
+    if beside.exists() and os.access(beside, os.X_OK) and "PYTHONPATH" not in os.environ:
+        return [str(beside)]
+    found = shutil.which("sweep")
+    if found is not None and "PYTHONPATH" not in os.environ:
+        return [found]
+    return [sys.executable, "-m", "sweeps.cli"]
+
+
+def _log_line(text: str) -> None:
+    say(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z} {text}")
