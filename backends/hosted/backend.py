@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from backends.hosted.cleaning import Cleaning
+    from backends.remnants import Remnant
 
 NAME = "hosted"
 
@@ -96,7 +97,7 @@ class HostedBackend:
         self._predictor = predictors[0]
         examination = Examination(predictors[1], self._deployments)
         self._runs = Runs(options, self._service, journal, self._creation, self._counting, examination, clock, sleep)
-        self._cleaning = Cleaning(options, self._service, journal, self._creation, self._deployments)
+        self._cleaning = Cleaning(options, self._service, journal, self._creation, self._deployments, clock, sleep)
 
     @classmethod
     def describe(cls, options: BaseModel) -> Capabilities:
@@ -242,9 +243,17 @@ class HostedBackend:
             for each in self._pace.patiently(lambda: self._service.checkpoints(job))
         ]
 
+    def remnants(self, others: Sequence[Path] = ()) -> Sequence[Remnant]:
+        """Return what the runs have left at the host; see `remnants.Cleaner`."""
+        return self._cleaning.listing(None, others)
+
+    def remove(self, remnant: Remnant) -> str:
+        """Remove something at the host; see `remnants.Cleaner`."""
+        return self._cleaning.remove(remnant)
+
     @property
     def cleaning(self) -> Cleaning:
-        """What is left at the host, for a clean-up."""
+        """What is left at the host, also of single runs."""
         return self._cleaning
 
 

@@ -111,16 +111,20 @@ class Creation:
 
         Should there ever be several, all but one are cancelled: the first one stays, of those that have not failed.
         """
+        found = self.jobs_of(run)
+        for each in found[1:]:
+            if not self._options.profile.standing(each.status).is_end:
+                self._service.cancel(each.id)
+        return found[0] if found else None
+
+    def jobs_of(self, run: str) -> list[RemoteJob]:
+        """Return the run's jobs at the host, but none that was given up: one, as a rule; the one that counts first."""
         metadata = {METADATA_RUN: run} if self._jobs.metadata_filter else None
         given_up, standing = self._journal.given_up(run), self._options.profile.standing
-        found = sorted(
+        return sorted(
             (each for each in self._service.jobs(metadata) if self.belongs(each, run) and each.id not in given_up),
             key=lambda each: (standing(each.status) is Standing.FAILED, each.created_at, each.id),
         )
-        for each in found[1:]:
-            if not standing(each.status).is_end:
-                self._service.cancel(each.id)
-        return found[0] if found else None
 
     def belongs(self, job: RemoteJob, run: str) -> bool:
         """Return whether a job is that of a run."""

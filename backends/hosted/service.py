@@ -44,7 +44,8 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RemoteJob:
-    """A job at the host. `hyperparameters` are the values in use where the host says them, "auto" left out."""
+    """A job at the host. `hyperparameters` are the values in use where the host says them, "auto" left out; `files` are
+    the data that it is given."""
 
     id: str
     status: str
@@ -58,6 +59,7 @@ class RemoteJob:
     result_files: tuple[str, ...]
     metadata: Mapping[str, str]
     suffix: str | None
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -311,6 +313,7 @@ def _job(answer: Any) -> RemoteJob:
         result_files=tuple(str(each) for each in getattr(answer, "result_files", None) or ()),
         metadata={str(name): str(each) for name, each in (getattr(answer, "metadata", None) or {}).items()},
         suffix=str(values.get("user_provided_suffix") or values.get("suffix") or "") or None,
+        files=tuple(str(each) for name in ("training_file", "validation_file") if (each := values.get(name))),
     )
 
 
