@@ -15,6 +15,7 @@ from typing import Literal
 import yaml
 
 from backends.contract import Backend, BackendError, Event, Scalar
+from backends.waiting import Waiting
 from sweeps import holdout, tracking
 from sweeps.accounts import SETTLING_S
 from sweeps.budget import books
@@ -153,6 +154,9 @@ class _Tracking(Observer):
         self._changes.append(f"{'made' if made else 'advised'}: {change.text}")
         self._tracker.tag_sweep({"steering": "\n".join(self._changes)})
 
+    def waits(self, trial: Trial, waiting: Waiting) -> None:
+        pass
+
     def trial_ended(self, trial: Trial) -> None:
         worth_a_picture = trial.spend.seconds >= PICTURE_FROM_S
         self._tracker.trial_ended(
@@ -181,6 +185,9 @@ class _Housekeeper(Observer):
         pass
 
     def steered(self, change: Change, *, made: bool) -> None:
+        pass
+
+    def waits(self, trial: Trial, waiting: Waiting) -> None:
         pass
 
     def tidy(self, keep: Trial | None) -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from backends.hosted.cleaning import Cleaning
     from backends.remnants import Remnant
+    from backends.waiting import Waiting
 
 NAME = "hosted"
 
@@ -203,6 +204,13 @@ class HostedBackend:
         """Return the events from number `after` on, after having asked the host for news where it is time to."""
         self._runs.advance(handle.id)
         return self._journal.events(handle.id, after)
+
+    def waiting(self, handle: Handle) -> Waiting | None:
+        """Return what a run waits for: a limit of the account, or a host out of reach; see `waiting.Waiter`."""
+        from backends.waiting import Waiting
+
+        found = self._journal.wait_of(handle.id, self._clock())
+        return None if found is None else Waiting(*found)
 
     def stop(self, handle: Handle) -> None:
         """End the run: its job is cancelled, or paused where that keeps a checkpoint."""

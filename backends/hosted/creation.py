@@ -76,6 +76,9 @@ class Creation:
             return NoJob()
         if (room_at := self._room_at(now)) > now:
             self._journal.note(run.id, not_before=room_at)
+            told = self._journal.wait_of(self._options.account, now)
+            reason = told[0] if told is not None else "no more jobs a day than `jobs_per_day` allows"
+            self._journal.note_wait(run.id, reason, room_at)
             return None
         request = run.training_request()
         files = self._files(request)
@@ -90,13 +93,15 @@ class Creation:
             # the grace counts from the end of the request: the host may have begun with it late
             self._journal.note(run.id, attempted_at=self._clock() if error.ambiguous else None)
             if error.failure.kind is FailureKind.QUOTA and error.wait_s:
-                self.leave_alone(error.wait_s)
+                self.leave_alone(error.wait_s, error.failure.message)
             raise
         return self._adopted(run, job.id)
 
-    def leave_alone(self, seconds: float) -> None:
+    def leave_alone(self, seconds: float, reason: str) -> None:
         """Create nothing for so long, for any run: a limit of the account is reached."""
-        self._journal.leave_alone(self._options.account, self._clock() + seconds)
+        until = self._clock() + seconds
+        self._journal.leave_alone(self._options.account, until)
+        self._journal.note_wait(self._options.account, reason, until)
 
     def _room_at(self, now: float) -> float:
         """Return from when on the account's limits, as far as they are known, leave room for another job."""

@@ -56,6 +56,9 @@ CREATE TABLE IF NOT EXISTS given_up (  -- jobs that failed for a limit before th
 CREATE TABLE IF NOT EXISTS models (  -- a model may serve several runs
     name TEXT NOT NULL, run TEXT NOT NULL, step INTEGER NOT NULL, PRIMARY KEY (name, run)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS waits (  -- what a run, or an account, waits for, for people
+    who TEXT PRIMARY KEY, reason TEXT NOT NULL, until REAL NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS gone (model TEXT PRIMARY KEY) WITHOUT ROWID;  -- deleted at the host from here
 CREATE TABLE IF NOT EXISTS uploads (
     account TEXT NOT NULL, purpose TEXT NOT NULL, sha256 TEXT NOT NULL, file TEXT,
@@ -273,6 +276,21 @@ class Journal:
         """Return until when nothing is created for an account."""
         rows = self._execute("SELECT until FROM limits WHERE account = :account", {"account": account})
         return rows[0][0] if rows else 0.0
+
+    def note_wait(self, who: str, reason: str, until: float) -> None:
+        """Note what a run or an account waits for, and until when."""
+        self._execute(
+            "INSERT INTO waits VALUES (:who, :reason, :until) "
+            "ON CONFLICT DO UPDATE SET reason = :reason, until = :until",
+            {"who": who, "reason": reason, "until": until},
+        )
+
+    def wait_of(self, who: str, now: float) -> tuple[str, float] | None:
+        """Return what a run or an account waits for at this moment, and until when."""
+        rows = self._execute(
+            "SELECT reason, until FROM waits WHERE who = :who AND until > :now", {"who": who, "now": now}
+        )
+        return rows[0] if rows else None
 
     def creations_since(self, moment: float) -> list[float]:
         """Return when jobs were created after a moment, in order."""

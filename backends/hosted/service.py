@@ -197,13 +197,18 @@ class Service:
         )
 
     def checkpoints(self, job: str) -> list[RemoteCheckpoint]:
-        """Return a job's checkpoints that are left, in the order of their steps."""
+        """Return a job's checkpoints that are left, in the order of their steps; none of a job that is gone."""
         found = self._paged(
             lambda **page: self._client.fine_tuning.jobs.checkpoints.list(job, **page),
             _checkpoint,
             "listing a job's checkpoints",
         )
-        return sorted(found, key=lambda each: each.step)
+        try:
+            return sorted(found, key=lambda each: each.step)
+        except ServiceError as error:
+            if error.status == 404:
+                return []
+            raise
 
     # ----------------------------------------------------------------------------------------------------------- models
     def has_model(self, name: str) -> bool:

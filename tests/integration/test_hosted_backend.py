@@ -234,6 +234,44 @@ def test_a_limit_that_one_run_meets_holds_the_others_back(world: World) -> None:
     assert world.host.asked.count(CREATE) == 1
 
 
+def test_what_is_waited_for_is_said_with_its_end(world: World) -> None:
+    fatal = refused(429, "rate-limited: 2 requests per day", "daily_rate_limit_exceeded")
+    world.host.fault = lambda operation, moment: fatal if operation == CREATE else None
+    backend = world.open()
+    first, second = backend.submit(world.request("a")), backend.submit(world.request("b"))
+    began = world.now
+    for handle in (first, second):
+        waiting = backend.waiting(handle)
+        assert waiting is not None
+        assert "2 requests per day" in waiting.reason
+        assert 3600 <= waiting.until - began < 3700
+    world.host.fault = lambda operation, moment: None
+    world.now = began + 3700
+    assert backend.waiting(first) is None, "its time is over"
+    assert isinstance(world.drain(backend, first)[-1], Finished)
+    assert backend.waiting(first) is None
+
+
+def test_a_limit_of_ones_own_and_a_host_out_of_reach_are_said_too(world: World) -> None:
+    backend = world.open(jobs_per_day=1)
+    world.complete(backend, key="a")
+    handle = backend.submit(world.request("b"))
+    waiting = backend.waiting(handle)
+    assert waiting is not None
+    assert "`jobs_per_day`" in waiting.reason
+    assert waiting.until > world.now + 80000
+    away = world.open("away")
+    world.host.fault = cut
+    handle = away.submit(world.request("c"))
+    assert away.waiting(handle) is None, "for a moment nobody is told"
+    for _ in range(30):
+        world.now += 5.0
+        away.events(handle, 0)
+    waiting = away.waiting(handle)
+    assert waiting is not None
+    assert "cannot be reached" in waiting.reason
+
+
 OVER_QUOTA = {"code": "exceeded_quota", "message": "too many jobs", "param": None}
 
 
