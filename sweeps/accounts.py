@@ -41,12 +41,15 @@ class Accounts:
         """True where more was spent than the limit, because a run took more than its estimate's bound."""
         return not within(self.books.spent, self._plan.spec.budget)
 
-    def weighed(self, trial: Trial) -> Trial:
+    def weighed(self, trial: Trial, *, anew: bool = False) -> Trial:
         """Return the trial with the most that it can take, which is to be recorded before it starts.
 
-        What it was weighed at before stays, unless a limit does not cover that. Raises BackendError where the backend
+        What it was weighed at before stays, unless a limit does not cover that, or a trial that has not run is weighed
+        `anew`: what others took may have taught the backend a closer bound. Raises BackendError where the backend
         cannot say.
         """
+        if anew and trial.handle is None:
+            trial = replace(trial, at_most=None)
         known = trial.at_most is not None and covers(self._plan.spec.budget, trial.at_most)
         if known or not self._weighs or self._backend is None:
             return trial

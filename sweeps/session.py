@@ -218,13 +218,14 @@ class Session:
                 return asked
             try:
                 asked = self.accounts.weighed(asked)
+                self._held = None
+                if self.accounts.allow(asked):
+                    return asked
+                self.accounts.settle(0.0 if self._running else SETTLING_S)
+                asked = self.accounts.weighed(asked, anew=True)
             except BackendError as error:
                 self.end, self.error = End.FAILED, SweepError(error.failure.message, error.failure.detail)
                 return NoTrial.EXHAUSTED
-            self._held = None
-            if self.accounts.allow(asked):
-                return asked
-            self.accounts.settle(0.0 if self._running else SETTLING_S)
             if self.accounts.allow(asked):
                 return asked
             if self._running:

@@ -135,11 +135,21 @@ def test_the_worst_case_of_what_runs_keeps_the_next_from_starting(
     sweep.complete(first)
     assert (sweep.usd, sweep.committed) == (pytest.approx(TRUE_USD), 0.0)
     second, third = sweep.start(), sweep.start()
-    assert sweep.committed == pytest.approx(2 * TRUE_USD), "the host's own count is the bound from now on"
+    assert sweep.committed == pytest.approx(WORST_USD + TRUE_USD), "the host's own count is the bound from now on"
     for each in (second, third):
         sweep.complete(each)
     assert sweep.usd == pytest.approx(told(host)) == pytest.approx(3 * TRUE_USD)
     assert sweep.session.next_trial() is NoTrial.EXHAUSTED
+    assert sweep.session.finish() is End.TRIALS
+
+
+def test_a_trial_that_had_to_wait_is_weighed_anew_by_what_the_host_has_counted(begin: Callable[..., Sweep]) -> None:
+    sweep = begin(WORST_USD * 1.05)
+    first = sweep.start()
+    assert sweep.session.next_trial() is NoTrial.WAIT
+    sweep.complete(first)
+    for _ in range(2):
+        sweep.complete(sweep.start())
     assert sweep.session.finish() is End.TRIALS
 
 
@@ -163,7 +173,7 @@ def test_what_was_spent_until_a_stop_is_charged(host: ScriptedHost, begin: Calla
     sweep = begin(WORST_USD * 1.5)
     trial = sweep.start()
     (job,) = host.jobs.values()
-    while not any(each.epoch >= 1 for each in sweep.session.running[0].curve if sweep.session.running):
+    while not any(measured.epoch >= 1 for each in sweep.session.running for measured in each.curve):
         sweep.look(trial)
     sweep.session.ended(trial.number, TrialEnd.SCHEDULER)
     assert sweep.committed > 0, "nobody knows yet"
@@ -215,7 +225,8 @@ def test_a_lost_job_keeps_its_worst_case_and_is_not_waited_for(host: ScriptedHos
     gone: Job = host.jobs.pop(next(iter(host.jobs)))
     sweep.complete(trial)
     assert sweep.usd == 0.0
-    assert sweep.committed == pytest.approx(WORST_USD) >= host.trained_tokens(gone) * PRICE / 1e6
+    assert sweep.committed == pytest.approx(WORST_USD)
+    assert sweep.committed >= host.trained_tokens(gone) * PRICE / 1e6
     began = time.monotonic()
     assert not sweep.session.accounts.settle(60.0)
     assert time.monotonic() - began < 5
