@@ -41,13 +41,20 @@ class HostedModel:
 
     def answer(self, lines: Sequence[Line]) -> list[Answer]:
         """Answer lines in their order."""
-        from openai import OpenAI
+        from openai import OpenAI, OpenAIError
 
+        key = self._key()
+        try:
+            return self._answers(OpenAI, key, lines)
+        except OpenAIError as error:  # some hosts quote the key that they refuse
+            raise RuntimeError(str(error).replace(key, "<key>")) from None
+
+    def _answers(self, client_type: Any, key: str, lines: Sequence[Line]) -> list[Answer]:
         headers = dict(self.facts["extra_headers"])
         with (
-            OpenAI(
+            client_type(
                 base_url=self.facts["base_url"],
-                api_key=self._key(),
+                api_key=key,
                 timeout=_TIMEOUT_S,
                 max_retries=_RETRIES,
                 default_headers=headers,
