@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from backends.hosted.cleaning import Cleaning
     from backends.remnants import Remnant
-    from backends.waiting import Waiting
     from backends.served.package import Package
+    from backends.waiting import Waiting
 
 NAME = "hosted"
 
