@@ -32,7 +32,7 @@ from backends.contract import (
     Stopped,
     TrainingRequest,
 )
-from backends.hosted import HostedBackend, profile, service
+from backends.hosted import HostedBackend, failures, profile, service
 from backends.testing import write_jsonl
 
 pytestmark = pytest.mark.integration
@@ -1065,6 +1065,56 @@ def test_our_server_hears_the_labels(world: World) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- secrets
+def ends_of_quoting_jobs(world: World) -> Iterator[str]:
+    """Jobs that fail in every known way, and one that succeeds, at a host that quotes the key in all that it says."""
+    kinds = set()
+    for code in (*failures.JOB_CODES, None, "a code of tomorrow"):
+        backend = world.open(f"job {code}", ask_labels=False)
+        handle = backend.submit(world.request(f"job {code}"))
+        job = list(world.host.jobs.values())[-1]
+        job.status = "failed"
+        job.error = {} if code is None else {"code": code, "message": f"refused {KEY} " * 60, "param": KEY}
+        last = {
+            "id": f"e-{code}",
+            "object": "fine_tuning.job.event",
+            "created_at": 9,
+            "level": "error",
+            "data": {KEY: KEY},
+        }
+        job.extra_events.append({**last, "type": "message", "message": f"moderation: {KEY}"})
+        events = backend.events(handle, 0)
+        world.now += 60.0
+        if (waiting := backend.waiting(handle)) is not None:
+            yield waiting.reason
+            kinds.add("quota")
+        else:
+            (*_, end) = events = world.drain(backend, handle)
+            assert isinstance(end, Failed), code
+            assert "<key>" in end.failure.message
+            kinds.add(end.failure.kind.value)
+        yield repr(events)
+        backend.close()
+        world.now += 2 * 3600  # what the account waits for is over
+    assert kinds == {"user", "quota", "bug", "transient", "lost", "out_of_memory", "diverged"}
+    backend = world.open("succeeds")
+    answer = world.host._chat_choice
+    world.host._chat_choice = lambda name, body: {  # type: ignore[method-assign]
+        **answer(name, body), "logprobs": None, "message": {"role": "assistant", "content": KEY}
+    }  # fmt: skip
+    yield repr(world.complete(backend, key="succeeds"))
+    yield repr(backend.predict("base-chat", world.prompts, PredictOptions()))
+    del world.host._chat_choice  # type: ignore[method-assign]
+    world.host.file_polls = 0
+    broken = world.open("broken file")
+    store = world.host._store
+    world.host._store = lambda *file: store(*file) | {"status": "error", "status_details": f"{KEY} is bad"}  # type: ignore
+    world.host.files.clear()
+    with pytest.raises(BackendError) as raised:
+        world.complete(broken, key="broken file")
+    assert "<key> is bad" in raised.value.failure.message
+    del world.host._store  # type: ignore[method-assign]
+
+
 def test_the_key_is_nowhere(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """After a run with every kind of failure, neither the workspace nor logs nor failures hold the key."""
     caplog.set_level(logging.DEBUG)
@@ -1087,6 +1137,7 @@ def test_the_key_is_nowhere(world: World, caplog: pytest.LogCaptureFixture) -> N
         world.host.fault = lambda operation, moment: None
         backend.close()
     assert len(texts) > 8
+    texts += list(ends_of_quoting_jobs(world))
     for each in world.folder.rglob("*"):
         if each.is_file():
             assert KEY.encode() not in each.read_bytes(), each
