@@ -138,12 +138,13 @@ class Session:
         clock: Callable[[], float] = time.time,
         backend: Backend | None = None,
         deadline: float | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """`backend` prices trials; see `Accounts` for when it can be left out. `deadline` is a time of `clock`: no
         trial is started that would not end before it, and what still runs then is cut off and taken up by the next run.
         """
         self.plan = plan
-        self.accounts = Accounts(plan, study, backend)
+        self.accounts = Accounts(plan, study, backend, sleep)
         self.study = study
         self.objective = plan.spec.objective
         self._objectives = tuple(each.objective for each in plan.spec.objectives)

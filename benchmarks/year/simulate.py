@@ -189,7 +189,6 @@ class Simulation:
                 daemon = self._daemon()
                 self.world.now += LEASE_S + 5.0
                 daemon.tick()
-            daemon.tick()
         return self._found()
 
     # --------- what happens
@@ -280,13 +279,12 @@ class Simulation:
         plan.workspace.mkdir(parents=True, exist_ok=True)
         (plan.workspace / "plan.json").write_text(json.dumps(plan.to_json(), default=str))
         with closing(plan.open_backend()) as backend:
-            session = Session(plan, study, [progress], self.world.clock, backend, deadline)
+            session = Session(plan, study, [progress], self.world.clock, backend, deadline, self._sleep)
             try:
                 drive(session, backend, self.world)
             finally:
                 end = session.finish()
             decided(plan, study, backend, end, say)
-            session.accounts._sleep = self._sleep
             session.accounts.settle(SETTLING_S)
             decision = challenged(plan, study, backend, end, environment, say)
             if session.error is not None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LABELS = ("no", "maybe", "yes")
-FIRST_EXAMPLES = 500
+FIRST_EXAMPLES = 450
 NEW_EXAMPLES = 4
 """A change of the data brings so many."""
 

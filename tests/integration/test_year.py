@@ -18,7 +18,11 @@ from sweeps.nightly.schedule import NightState
 from sweeps.places import Places
 from sweeps.plan import plan_file
 
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 ZONES = {"berlin": "Europe/Berlin", "stjohns": "America/St_Johns"}
 
