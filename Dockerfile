@@ -5,11 +5,13 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/sweep
 WORKDIR /src
 
-# First what changes least. PyTorch's own index has builds for the CPU and for each CUDA; without one, pip's is used.
+# First what changes least. PyTorch's own index has builds for the CPU and for each CUDA; without one, pip's is used. The
+# lock has what a build for the CPU needs; one for CUDA brings its own libraries.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY requirements.lock requirements-image.lock ./
-RUN grep '^torch==' requirements.lock > torch.lock \
-    && /opt/sweep/bin/pip install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} --requirement torch.lock
+RUN case "$TORCH_INDEX" in */cpu) alone=--no-deps ;; *) alone= ;; esac \
+    && grep '^torch==' requirements.lock > torch.lock \
+    && /opt/sweep/bin/pip install ${alone:+"$alone"} ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} --requirement torch.lock
 RUN /opt/sweep/bin/pip install --no-deps --requirement requirements.lock --requirement requirements-image.lock
 
 COPY pyproject.toml README.md ./

@@ -3,22 +3,28 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 SPACE  ?= spaces/snli.yaml
+PORT   ?= 8765
 PIP    := $(BIN)/python -m pip install --quiet
 UV     := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --compile-bytecode
 
-.PHONY: snli test check bench lock clean
+.PHONY: snli hosted-demo test check bench lock clean
 
 snli: $(VENV)/.runs
 	$(BIN)/sweep run $(SPACE)
 
-test: $(VENV)/.develops
-	$(BIN)/python -m pytest
+# The same task at a host: `sweep serve` is started, used as any OpenAI-like service, and ended.
+hosted-demo: $(VENV)/.runs
+	$(BIN)/python scripts/hosted_demo.py $(PORT)
+
+test: $(VENV)/.develops $(VENV)/.image
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.develops
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 bench: $(VENV)/.develops
 	$(BIN)/python -m benchmarks.run
@@ -37,7 +43,14 @@ $(VENV)/.develops: $(VENV)/.runs requirements-dev.lock
 	$(UV) --requirement requirements-dev.lock || $(PIP) --no-deps --requirement requirements-dev.lock
 	touch $@
 
-# Resolves the ranges of pyproject.toml anew and writes the two lock files.
+# What the container image has beyond the package, in a folder of its own: the tests run the services of docker-compose.yml.
+$(VENV)/.image: $(VENV)/.runs requirements-image.lock
+	rm -rf $(VENV)/image
+	$(UV) --target $(VENV)/image --requirement requirements-image.lock || \
+		$(PIP) --no-deps --target $(VENV)/image --requirement requirements-image.lock
+	touch $@
+
+# Resolves the ranges of pyproject.toml anew and writes the three lock files.
 lock:
 	$(PYTHON) scripts/lock.py
 

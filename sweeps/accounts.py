@@ -41,12 +41,15 @@ class Accounts:
         """True where more was spent than the limit, because a run took more than its estimate's bound."""
         return not within(self.books.spent, self._plan.spec.budget)
 
-    def weighed(self, trial: Trial) -> Trial:
+    def weighed(self, trial: Trial, *, anew: bool = False) -> Trial:
         """Return the trial with the most that it can take, which is to be recorded before it starts.
 
-        What it was weighed at before stays, unless a limit does not cover that. Raises BackendError where the backend
+        What it was weighed at before stays, unless a limit does not cover that, or a trial that has not run is weighed
+        `anew`: what others took may have taught the backend a closer bound. Raises BackendError where the backend
         cannot say.
         """
+        if anew and trial.handle is None:
+            trial = replace(trial, at_most=None)
         known = trial.at_most is not None and covers(self._plan.spec.budget, trial.at_most)
         if known or not self._weighs or self._backend is None:
             return trial
@@ -61,19 +64,25 @@ class Accounts:
         return fits(trial, others, kept_back, self._plan.spec.budget)
 
     def settle(self, wait_s: float = 0.0) -> bool:
-        """Ask the service what ended runs have cost in the end. Returns whether none is open; waits up to `wait_s`."""
+        """Ask the service what ended runs have cost in the end. Returns whether none is open; waits up to `wait_s`.
+
+        A run that is lost stays open, but is not waited for: nobody will say what it has cost.
+        """
         waited = 0.0
-        while (left := [each for each in self._unsettled() if not self._settled(each)]) and waited < wait_s:
+        while True:
+            answers = [self._settled(each) for each in self._unsettled()]
+            if None not in answers or waited >= wait_s:
+                return all(answers)
             self._sleep(_POLL_S)
             waited += _POLL_S
-        return not left
 
     def _unsettled(self) -> list[Trial]:
         if self._backend is None or self._backend.capabilities.in_process:
             return []
         return [each for each in self._study.trials if each.state.ended and not each.settled and each.handle]
 
-    def _settled(self, trial: Trial) -> bool:
+    def _settled(self, trial: Trial) -> bool | None:
+        """Settle a trial if the service says what it has cost. Returns whether that is done, None where it may yet."""
         assert self._backend is not None
         assert trial.handle is not None
         try:
@@ -81,9 +90,11 @@ class Accounts:
             events = self._backend.events(trial.handle, 0)
         except BackendError as error:
             logging.getLogger("sweeps").warning("the cost of trial %d is not known yet: %s", trial.number, error)
-            return False
+            return None
         last = events[-1] if events else None
-        if not isinstance(last, TERMINAL) or (isinstance(last, Failed) and last.failure.kind is FailureKind.LOST):
+        if not isinstance(last, TERMINAL):
+            return None
+        if isinstance(last, Failed) and last.failure.kind is FailureKind.LOST:
             return False
         charges = [each for each in events if isinstance(each, Charged)]
         usd = [each.usd for each in charges if each.usd is not None]

@@ -22,7 +22,7 @@ from click.shell_completion import get_completion_class
 from pydantic import ValidationError
 
 from backends import credentials
-from sweeps import cli_champion, cli_nights, cli_schedule, cli_serve
+from sweeps import cli_champion, cli_clean, cli_nights, cli_schedule, cli_serve
 from sweeps.errors import Problem, SweepError, SweepInterruptedError, UserInputError
 from sweeps.places import Places
 from sweeps.terminal import err as _err
@@ -467,6 +467,7 @@ def _relative(path: Path) -> str:
 
 cli.add_command(cli_champion.champion)
 cli.add_command(cli_champion.predict)
+cli.add_command(cli_clean.clean)
 cli.add_command(cli_schedule.schedule)
 cli.add_command(cli_nights.scheduler)
 cli.add_command(cli_serve.serve)

@@ -21,6 +21,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 from ray.tune.search import Searcher
 
 from backends.contract import Failure, FailureKind, Handle, event_from_json
+from backends.waiting import Waiting
 from sweeps.errors import SweepError
 from sweeps.plan import SweepPlan
 from sweeps.record import Trial
@@ -196,6 +197,8 @@ class _SessionCallback(_Unsaved, tune.Callback):
         handle = Handle(**result["handle"]) if result["handle"] else None
         events = [event_from_json(each) for each in json.loads(result.pop("events"))]
         self._session.observe(self._searcher.numbers[trial.trial_id], handle, result["first"], events)
+        if waiting := result.pop("waiting"):
+            self._session.waits(self._searcher.numbers[trial.trial_id], Waiting(**waiting))
         if unfollowed := result.pop("unfollowed"):
             self._session.unfollowed(Failure(**{**unfollowed, "kind": FailureKind(unfollowed["kind"])}))
 

@@ -67,6 +67,8 @@ class Places:
         folder = self.sweep(name)
         if not folder.exists():
             return None
+        # its study keeps its name, by which `sweep status` and `sweep clean` find it
+        self.rename_study(name, self.study_name(name))
         number = 1
         while (aside := folder.with_name(f"{name}.{number}")).exists():
             number += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import yaml
 
 from backends.contract import Backend, BackendError, Event, Scalar
+from backends.waiting import Waiting
 from sweeps import holdout, tracking
 from sweeps.accounts import SETTLING_S
 from sweeps.budget import books
@@ -111,7 +112,7 @@ def run(
         places.run_table(name).write_text(tracker.table_path(), encoding="utf-8")
         plan = with_gpus(plan, engine.gpus())
         with closing(plan.open_backend()) as backend:
-            housekeeper = _Housekeeper(plan, backend)
+            housekeeper = _Housekeeper(plan, backend, _spared(plan, environment.tracking_uri))
             observers = [_Tracking(tracker, study.steering), housekeeper, progress]
             session = Session(plan, study, observers, backend=backend, deadline=deadline)
             housekeeper.session = session
@@ -164,6 +165,9 @@ class _Tracking(Observer):
         self._changes.append(f"{'made' if made else 'advised'}: {change.text}")
         self._tracker.tag_sweep({"steering": "\n".join(self._changes)})
 
+    def waits(self, trial: Trial, waiting: Waiting) -> None:
+        pass
+
     def trial_ended(self, trial: Trial) -> None:
         worth_a_picture = trial.spend.seconds >= PICTURE_FROM_S
         self._tracker.trial_ended(
@@ -176,8 +180,9 @@ class _Housekeeper(Observer):
 
     session: Session
 
-    def __init__(self, plan: SweepPlan, backend: Backend) -> None:
-        self._plan = plan
+    def __init__(self, plan: SweepPlan, backend: Backend, spared: Collection[str]) -> None:
+        """`spared` are the keys of trials whose models stay whatever becomes of the sweep."""
+        self._plan, self._spared = plan, spared
         self._backend = backend
         self._discarded: set[int] = set()
 
@@ -192,6 +197,9 @@ class _Housekeeper(Observer):
         pass
 
     def steered(self, change: Change, *, made: bool) -> None:
+        pass
+
+    def waits(self, trial: Trial, waiting: Waiting) -> None:
         pass
 
     def tidy(self, keep: Trial | None) -> None:
@@ -216,12 +224,31 @@ class _Housekeeper(Observer):
 
     def _delete(self, trials: Iterable[Trial]) -> None:
         for trial in trials:
+            if trial.key in self._spared:
+                continue
             if trial.state.ended and trial.handle is not None and trial.number not in self._discarded:
                 try:
                     self._backend.discard(trial.handle)
                 except BackendError as error:
                     logging.getLogger("sweeps").warning("trial %d was not tidied: %s", trial.number, error)
                 self._discarded.add(trial.number)
+
+
+def _spared(plan: SweepPlan, uri: str) -> Collection[str]:
+    """Return the keys of trials that were made champions: where a sweep goes on, its first winner may stand for one.
+
+    Raises SweepError where the registry cannot be asked and the sweep file says that it is used.
+    """
+    from sweeps.cleaning import registered
+
+    try:
+        versions = registered(uri)
+    except SweepError as error:
+        if plan.spec.champion is not None:
+            raise
+        logging.getLogger("sweeps").warning("no champion is spared: %s", error.message)
+        return ()
+    return {*versions.champions, *versions.earlier}
 
 
 def handed_over(study: Study, objective: Objective) -> Trial | None:

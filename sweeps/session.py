@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol, assert_never
 
 from backends.contract import TERMINAL, Backend, BackendError, Charged, Event, Failed, Failure, FailureKind, Handle
+from backends.waiting import Waiting
 from search_spaces.catalogue import Catalogue
 from sweeps import breaker, steering
 from sweeps.accounts import SETTLING_S, Accounts
@@ -65,6 +66,10 @@ class Observer(Protocol):
 
     def observed(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
         """Hear of the events numbered `first`, `first + 1`, ... of a trial."""
+        ...
+
+    def waits(self, trial: Trial, waiting: Waiting) -> None:
+        """Hear that a trial goes no further for a while; once for each reason and each time it is to end."""
         ...
 
     def trial_ended(self, trial: Trial) -> None:
@@ -122,6 +127,7 @@ class _Running:
     failure: Failure | None = None
     ended_by_itself: bool = False
     hopeless: FitVerdict | None = None
+    waiting: Waiting | None = None
 
 
 class Session:
@@ -213,13 +219,14 @@ class Session:
                 return asked
             try:
                 asked = self.accounts.weighed(asked)
+                self._held = None
+                if self.accounts.allow(asked):
+                    return asked
+                self.accounts.settle(0.0 if self._running else SETTLING_S)
+                asked = self.accounts.weighed(asked, anew=True)
             except BackendError as error:
                 self.end, self.error = End.FAILED, SweepError(error.failure.message, error.failure.detail)
                 return NoTrial.EXHAUSTED
-            self._held = None
-            if self.accounts.allow(asked):
-                return asked
-            self.accounts.settle(0.0 if self._running else SETTLING_S)
             if self.accounts.allow(asked):
                 return asked
             if self._running:
@@ -329,6 +336,16 @@ class Session:
             self.end = End.BUDGET
         if len(trial.curve) > evaluations and trial.repeat_of is None and self.plan.spec.search.stop_by_verdict:
             running.hopeless = hopeless(self._curve(trial), self._advice_for(trial))
+
+    def waits(self, number: int, waiting: Waiting) -> None:
+        """Take in what a running trial waits for."""
+        running = self._running.get(number)
+        if running is None or running.waiting == waiting:
+            return
+        self._start(running)
+        running.waiting = waiting
+        for each in self._observers:
+            each.waits(running.trial, waiting)
 
     def ended(self, number: int, by: TrialEnd, error: str = "") -> None:
         """Close a running trial. One that the end of an interrupted sweep cut off stays open for the next run."""

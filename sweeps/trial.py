@@ -30,6 +30,7 @@ from backends.contract import (
     TrainingRequest,
     event_to_json,
 )
+from backends.waiting import Waiter
 
 REPORT_EVERY_S = 2.0
 """A result is due at least this often, so that progress is seen and a stop is heeded in the middle of an epoch."""
@@ -47,8 +48,9 @@ class TrialRunner(tune.Trainable):
     """Runs the trial that `config` describes (see `engine.trial_config`); reused for the next one by `reset_config`.
 
     A result carries `events` (JSON, numbered from `first`), the `handle`, how many `evaluations` there were, whether
-    the run has `ended`, why it cannot be followed although it goes on (`unfollowed`), and after an evaluation the first
-    objective's value as `objective`, by which schedulers stop trials; one that nothing may stop early leaves it out.
+    the run has `ended`, why it cannot be followed although it goes on (`unfollowed`), what it waits for (`waiting`),
+    and after an evaluation the first objective's value as `objective`, by which schedulers stop trials; one that
+    nothing may stop early leaves it out.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -87,11 +89,18 @@ class TrialRunner(tune.Trainable):
             "evaluations": self._evaluations,
             "ended": self._ended,
             "unfollowed": asdict(self._unfollowed) if self._unfollowed else None,
+            "waiting": self._waiting(),
             "done": self._ended,
         }
         if self._may_be_stopped and (self._ended or self._evaluated):
             result["objective"] = self._objective
         return result
+
+    def _waiting(self) -> dict[str, Any] | None:
+        if self._handle is None or self._ended or not isinstance(self._backend, Waiter):
+            return None
+        found = self._backend.waiting(self._handle)
+        return None if found is None else asdict(found)
 
     def _next_events(self) -> Iterator[Event]:
         """Yield events up to the end, or up to an evaluation that the scheduler should see, or until a result is due.

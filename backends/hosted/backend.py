@@ -17,6 +17,7 @@ from backends.contract import (
     BackendError,
     Capabilities,
     Checkpointed,
+    Dataset,
     Estimate,
     Event,
     Failure,
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     import httpx2
 
     from backends.hosted.cleaning import Cleaning
+    from backends.remnants import Remnant
+    from backends.served.package import Package
+    from backends.waiting import Waiting
 
 NAME = "hosted"
 
@@ -96,7 +100,7 @@ class HostedBackend:
         self._predictor = predictors[0]
         examination = Examination(predictors[1], self._deployments)
         self._runs = Runs(options, self._service, journal, self._creation, self._counting, examination, clock, sleep)
-        self._cleaning = Cleaning(options, self._service, journal, self._creation, self._deployments)
+        self._cleaning = Cleaning(options, self._service, journal, self._creation, self._deployments, clock, sleep)
 
     @classmethod
     def describe(cls, options: BaseModel) -> Capabilities:
@@ -203,6 +207,13 @@ class HostedBackend:
         self._runs.advance(handle.id)
         return self._journal.events(handle.id, after)
 
+    def waiting(self, handle: Handle) -> Waiting | None:
+        """Return what a run waits for: a limit of the account, or a host out of reach; see `waiting.Waiter`."""
+        from backends.waiting import Waiting
+
+        found = self._journal.wait_of(handle.id, self._clock())
+        return None if found is None else Waiting(*found)
+
     def stop(self, handle: Handle) -> None:
         """End the run: its job is cancelled, or paused where that keeps a checkpoint."""
         self._runs.stop(handle.id)
@@ -226,6 +237,12 @@ class HostedBackend:
             raise BackendError(Failure(FailureKind.USER, message, "say where: `backend: {deployment: {...}}`"))
         return self._predictor.predict(model, prompts, options)
 
+    def package(self, model: str, dataset: Dataset, folder: Path) -> Package:
+        """Say where a model is and how it is asked, so that it answers elsewhere; see `served.Packager`."""
+        from backends.hosted.packaging import package
+
+        return package(model, self._predictor.base_model(model), dataset, self._options)
+
     # ---------------------------------------------------------------------------------------------- beyond the contract
     def checkpoints(self, handle: Handle) -> list[Checkpointed]:
         """Return the checkpoints that the host still has, also those that it showed too late to be events."""
@@ -242,9 +259,17 @@ class HostedBackend:
             for each in self._pace.patiently(lambda: self._service.checkpoints(job))
         ]
 
+    def remnants(self, others: Sequence[Path] = ()) -> Sequence[Remnant]:
+        """Return what the runs have left at the host; see `remnants.Cleaner`."""
+        return self._cleaning.listing(None, others)
+
+    def remove(self, remnant: Remnant) -> str:
+        """Remove something at the host; see `remnants.Cleaner`."""
+        return self._cleaning.remove(remnant)
+
     @property
     def cleaning(self) -> Cleaning:
-        """What is left at the host, for a clean-up."""
+        """What is left at the host, also of single runs."""
         return self._cleaning
 
 

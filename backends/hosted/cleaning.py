@@ -1,31 +1,33 @@
 """What a workspace's runs have left at the host, and removing it: for the discarding of one run, and for a clean-up.
 
-The order is the host's: deployments before the models that they serve, models before files. Data files are shared by
-runs, so discarding one run leaves them; only a clean-up of everything removes them.
+The order is the host's: jobs that go on first, deployments before the models that they serve, models before files. Data
+files are shared by runs and by sweeps, so discarding one run leaves them; a clean-up removes them where nobody else
+uses them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 
-from backends.hosted.creation import METADATA_KEY, Creation
+from backends.hosted.creation import DAY_S, METADATA_RUN, Creation
 from backends.hosted.deployments import Deployments
 from backends.hosted.examples import PREFIX
 from backends.hosted.failures import ServiceError
-from backends.hosted.journal import Journal, Run
+from backends.hosted.journal import Journal, Run, uploads_of
 from backends.hosted.options import HostedOptions
-from backends.hosted.service import Service
+from backends.hosted.pacing import Pace
+from backends.hosted.service import RemoteJob, Service
+from backends.remnants import Remnant
 
+JOB, DEPLOYMENT, MODEL, RESULT_FILE, DATA_FILE = "job", "deployment", "model", "result file", "data file"
+_ORDER = (JOB, DEPLOYMENT, MODEL, RESULT_FILE, DATA_FILE)
 
-@dataclass(frozen=True)
-class Remnant:
-    """Something at the host: what it is, its name there, and the key of the trial that it belongs to, if to one."""
+PATIENCE_S = 60.0
+"""A host may be out of reach for so long during a clean-up, which can be called again."""
 
-    kind: Literal["deployment", "model", "result file", "data file", "job"]
-    name: str
-    key: str | None
+FOLDER = "hosted"
+"""Where a workspace keeps its journal."""
 
 
 class Cleaning:
@@ -38,10 +40,15 @@ class Cleaning:
         journal: Journal,
         creation: Creation,
         deployments: Deployments,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
     ) -> None:
         self._options, self._service, self._journal = options, service, journal
-        self._creation, self._deployments = creation, deployments
+        self._creation, self._deployments, self._clock = creation, deployments, clock
+        self._pace = Pace(PATIENCE_S, None, clock, sleep)
+        self._others: Sequence[Path] = ()
 
+    # ---------------------------------------------------------------------------------------------------------- one run
     def discard(self, run: Run) -> None:
         """Delete a run's deployments, models and result files; a job that is paused is cancelled."""
         models = self._journal.models(run.id)
@@ -54,76 +61,160 @@ class Cleaning:
                 self._service.delete_file(file)
         for model in dict.fromkeys(models):
             if not self._serves_others(model, {run.id}):
-                self._remove_model(model)
+                self._deployments.remove(model)
+                self._remove_model(model)  # what cannot be deleted costs nothing
 
     def _serves_others(self, model: str, runs: Collection[str]) -> bool:
         """Return whether a model is the result of another run, too, which is not discarded."""
         return any(each.id not in runs and not each.discarded for each in self._journal.users_of_model(model))
 
-    def _remove_model(self, model: str) -> None:
-        self._deployments.remove(model)
-        if not self._options.profile.inference.models_deletable:
-            return
+    def _remove_model(self, model: str) -> str:
+        """Delete a model. Returns why it is still there, if it is."""
+        if reason := self._undeletable():
+            return reason
         try:
             self._service.delete_model(model)
         except ServiceError as error:
-            # a checkpoint is no model of its own everywhere; what cannot be deleted costs nothing
+            # a checkpoint is no model of its own everywhere
             if error.failure.kind.retryable:
                 raise
+            return f"the host does not delete it: {error.failure.message}"
+        self._journal.note_gone(model)
+        return ""
 
-    def listing(self, keys: Sequence[str] | None = None) -> list[Remnant]:
+    def _undeletable(self) -> str:
+        return "" if self._options.profile.inference.models_deletable else "this host deletes no models on request"
+
+    # -------------------------------------------------------------------------------------------------------- listing
+    def listing(self, keys: Sequence[str] | None = None, others: Sequence[Path] = ()) -> list[Remnant]:
         """Return what is left of the runs with these keys (None: of the whole workspace), in the order of removal.
 
-        A model that is also the result of a run with another key is not among it.
+        A model that is also the result of a run with another key is not among it. `others` are the workspaces of other
+        sweeps; see `Cleaner.remnants`.
         """
+        self._others = others
         wanted = [each for each in self._journal.runs() if keys is None or each.key in keys]
         ids = {each.id for each in wanted}
         found = [
             remnant
             for run in wanted
-            for remnant in self._of(run)
-            if remnant.kind not in {"model", "deployment"} or not self._serves_others(remnant.name, ids)
+            for remnant in self._pace.patiently(lambda run=run: list(self._of(run)))  # type: ignore[misc]
+            if remnant.model is None or not self._serves_others(remnant.model, ids)
         ]
         if keys is None:
-            found += [
-                Remnant("data file", id_, None)
-                for id_ in self._journal.files(self._options.account)
-                if self._service.file(id_) is not None
-            ]
-        order = ("deployment", "model", "result file", "data file", "job")
-        return sorted(found, key=lambda each: order.index(each.kind))
-
-    def elsewhere(self) -> list[Remnant]:
-        """Return the jobs and data files of this account that any sweep has made, other workspaces' among them."""
-        jobs = [
-            Remnant("job", each.id, each.metadata.get(METADATA_KEY))
-            for each in self._service.jobs(None)
-            if METADATA_KEY in each.metadata
-        ]
-        return jobs + [Remnant("data file", e.id, None) for e in self._service.files() if e.filename.startswith(PREFIX)]
-
-    def remove(self, remnant: Remnant) -> None:
-        """Remove one thing. A job that has ended stays in the host's list: no host deletes those."""
-        match remnant.kind:
-            case "deployment":
-                self._deployments.remove(remnant.name)
-            case "model":
-                self._remove_model(remnant.name)
-            case "result file" | "data file":
-                self._service.delete_file(remnant.name)
-            case "job":
-                self._service.cancel(remnant.name)
+            known = {each.model for each in found if each.kind == DEPLOYMENT}
+            deployed = [each for each in self._journal.deployments() if each not in known]
+            found += [Remnant(DEPLOYMENT, each, None, each) for each in deployed]  # of a base model, say
+            found += self._pace.patiently(lambda: list(self._data_files()))
+        unique: dict[tuple[str, str], Remnant] = {}
+        for remnant in found:  # one job's model can be the result of several runs
+            unique.setdefault((remnant.kind, remnant.name), remnant)
+        return sorted(unique.values(), key=lambda each: _ORDER.index(each.kind))
 
     def _of(self, run: Run) -> Iterator[Remnant]:
-        deployed = self._journal.deployments()
-        models = self._journal.models(run.id)
-        yield from (Remnant("deployment", each, run.key) for each in models if each in deployed)
-        job = self._service.job(run.job) if run.job is not None else self._creation.look_up(run.id)
-        if job is not None:
+        models, deployed = self._journal.models(run.id), self._journal.deployments()
+        for job in self._jobs_of(run):
             models += [each.model for each in self._service.checkpoints(job.id) if each.model]
             models += [job.model] if job.model else []
-            yield from (Remnant("result file", each, run.key) for each in job.result_files if self._service.file(each))
+            for file in filter(None, map(self._service.file, job.result_files)):
+                yield Remnant(RESULT_FILE, file.id, run.key, None, file.bytes)
             if not self._options.profile.standing(job.status).is_end:
-                yield Remnant("job", job.id, run.key)
-        if not run.discarded:
-            yield from (Remnant("model", each, run.key) for each in dict.fromkeys(models))
+                yield Remnant(JOB, job.id, run.key)
+        for model in dict.fromkeys(models):
+            if model in deployed:
+                yield Remnant(DEPLOYMENT, model, run.key, model)
+            if not run.discarded and not self._is_gone(model):
+                yield Remnant(MODEL, model, run.key, model, needed=self._undeletable())
+
+    def _jobs_of(self, run: Run) -> list[RemoteJob]:
+        if run.job is None:
+            return self._creation.jobs_of(run.id)
+        job = self._service.job(run.job)
+        return [] if job is None else [job]
+
+    def _is_gone(self, model: str) -> bool:
+        if self._journal.is_gone(model):
+            return True
+        return self._options.profile.inference.models_listed and not self._service.has_model(model)
+
+    # ------------------------------------------------------------------------------------------------------- data files
+    def _data_files(self) -> Iterator[Remnant]:
+        ours = [file for id_ in self._journal.files(self._options.account) if (file := self._service.file(id_))]
+        users = self._users_of_files() if ours else {}
+        for file in ours:
+            foreign = "" if file.filename.startswith(PREFIX) or not file.filename else "no sweep has made it"
+            needed = foreign or self._claimed(file.id) or users.get(file.id, "")
+            yield Remnant(DATA_FILE, file.id, None, None, file.bytes, needed)
+
+    def _claimed(self, file: str) -> str:
+        """Say which other sweep's journal holds the file, if any does."""
+        for other in self._others:
+            if file in uploads_of(other / FOLDER, self._options.account):
+                return f"sweep {other.name} uses it"
+        return ""
+
+    def _users_of_files(self) -> dict[str, str]:
+        """Say of each file who else needs it: a job that is not this workspace's and has not ended, or is quite new.
+
+        The sweep of a new one may be about to create another with the same file.
+        """
+        runs = self._journal.runs()
+        jobs, ids = {each.job for each in runs}, {each.id for each in runs}
+        found: dict[str, str] = {}
+        for job in self._service.jobs(None):
+            if job.id in jobs or job.metadata.get(METADATA_RUN) in ids:
+                continue
+            if not self._options.profile.standing(job.status).is_end:
+                found |= dict.fromkeys(job.files, f"job {job.id} of another sweep trains with it")
+            elif self._clock() - job.created_at < DAY_S:
+                found |= {
+                    each: f"job {job.id} of another sweep used it within a day"
+                    for each in job.files
+                    if each not in found
+                }
+        return found
+
+    # --------------------------------------------------------------------------------------------------------- removing
+    def remove(self, remnant: Remnant) -> str:
+        """Remove one thing; see `Cleaner.remove`.
+
+        A job is cancelled; once it has ended it stays in the host's list, as no host deletes jobs.
+        """
+        return self._pace.patiently(lambda: self._remove(remnant))
+
+    def _remove(self, remnant: Remnant) -> str:
+        match remnant.kind:
+            case "job":
+                return self._cancel(remnant.name)
+            case "deployment":
+                self._deployments.remove(remnant.name)
+                left = remnant.name in self._journal.deployments()
+                return "`backend: {deployment: ...}` does not say where it is deployed" if left else ""
+            case "model":
+                return self._remove_model(remnant.name)
+            case "data file":
+                return self._remove_data_file(remnant)
+            case _:
+                self._service.delete_file(remnant.name)
+                return ""
+
+    def _remove_data_file(self, remnant: Remnant) -> str:
+        id_ = remnant.name
+        now = [each.needed for each in self._data_files() if each.name == id_]  # others may have begun to use it
+        needed = remnant.needed or "".join(now)
+        if not needed:
+            self._service.delete_file(id_)
+        if not needed or self._claimed(id_):
+            self._journal.forget_upload(id_)
+        return needed
+
+    def _cancel(self, id_: str) -> str:
+        try:
+            self._service.cancel(id_)
+        except ServiceError as error:
+            if error.failure.kind.retryable:
+                raise
+            job = self._service.job(id_)
+            if job is not None and not self._options.profile.standing(job.status).is_end:
+                return f"the host does not cancel it: {error.failure.message}"
+        return ""

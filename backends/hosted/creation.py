@@ -76,6 +76,9 @@ class Creation:
             return NoJob()
         if (room_at := self._room_at(now)) > now:
             self._journal.note(run.id, not_before=room_at)
+            told = self._journal.wait_of(self._options.account, now)
+            reason = told[0] if told is not None else "no more jobs a day than `jobs_per_day` allows"
+            self._journal.note_wait(run.id, reason, room_at)
             return None
         request = run.training_request()
         files = self._files(request)
@@ -90,13 +93,15 @@ class Creation:
             # the grace counts from the end of the request: the host may have begun with it late
             self._journal.note(run.id, attempted_at=self._clock() if error.ambiguous else None)
             if error.failure.kind is FailureKind.QUOTA and error.wait_s:
-                self.leave_alone(error.wait_s)
+                self.leave_alone(error.wait_s, error.failure.message)
             raise
         return self._adopted(run, job.id)
 
-    def leave_alone(self, seconds: float) -> None:
+    def leave_alone(self, seconds: float, reason: str) -> None:
         """Create nothing for so long, for any run: a limit of the account is reached."""
-        self._journal.leave_alone(self._options.account, self._clock() + seconds)
+        until = self._clock() + seconds
+        self._journal.leave_alone(self._options.account, until)
+        self._journal.note_wait(self._options.account, reason, until)
 
     def _room_at(self, now: float) -> float:
         """Return from when on the account's limits, as far as they are known, leave room for another job."""
@@ -111,16 +116,20 @@ class Creation:
 
         Should there ever be several, all but one are cancelled: the first one stays, of those that have not failed.
         """
+        found = self.jobs_of(run)
+        for each in found[1:]:
+            if not self._options.profile.standing(each.status).is_end:
+                self._service.cancel(each.id)
+        return found[0] if found else None
+
+    def jobs_of(self, run: str) -> list[RemoteJob]:
+        """Return the run's jobs at the host, but none that was given up: one, as a rule; the one that counts first."""
         metadata = {METADATA_RUN: run} if self._jobs.metadata_filter else None
         given_up, standing = self._journal.given_up(run), self._options.profile.standing
-        found = sorted(
+        return sorted(
             (each for each in self._service.jobs(metadata) if self.belongs(each, run) and each.id not in given_up),
             key=lambda each: (standing(each.status) is Standing.FAILED, each.created_at, each.id),
         )
-        for each in found[1:]:
-            if not standing(each.status).is_end:
-                self._service.cancel(each.id)
-        return found[0] if found else None
 
     def belongs(self, job: RemoteJob, run: str) -> bool:
         """Return whether a job is that of a run."""

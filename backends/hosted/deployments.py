@@ -146,7 +146,7 @@ class AzureDeployments:
         if status < 300:
             return dict(answer.json()) if answer.content else {}
         kind, remedy = _kind(status)
-        text = answer.text[:300].replace(self._token, "<token>")
+        text = answer.text.replace(self._token, "<token>")[:300]
         failure = Failure(kind, f"{what}: {text} (HTTP {status})", remedy)
         raise ServiceError(failure, ambiguous=False, wait_s=retry_after_s(answer.headers), status=status)
 

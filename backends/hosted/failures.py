@@ -141,7 +141,7 @@ def translated(redact: Callable[[str], str], what: str) -> Iterator[None]:
         rule = rule_for(error)
         # chained, a library's exception would carry the request with its headers into every log
         raise ServiceError(
-            Failure(rule.kind, redact(f"{what}: {_text(error)}"), rule.remedy),
+            Failure(rule.kind, f"{what}: {_text(error, redact)}", rule.remedy),
             ambiguous=rule.ambiguous,
             wait_s=_largest(rule.wait_s, retry_after_s(_headers(error))),
             status=error.status_code if isinstance(error, openai.APIStatusError) else None,
@@ -176,7 +176,7 @@ def of_job(code: str | None, message: str | None, last_words: str) -> Failure:
     return Failure(rule.kind, f"the job failed: {text}", rule.remedy or f"code {code}")
 
 
-def _text(error: Exception) -> str:
+def _text(error: Exception, redact: Callable[[str], str]) -> str:
     if isinstance(error, openai.APITimeoutError):
         return "the host did not answer in time"
     if isinstance(error.__cause__, NotTheProtocol):
@@ -185,9 +185,10 @@ def _text(error: Exception) -> str:
         return f"the host cannot be reached ({type(error.__cause__ or error).__name__})"
     body = getattr(error, "body", None)
     message = body.get("message") if isinstance(body, Mapping) else None
-    text = message if isinstance(message, str) and message else str(error)
+    # what is cut off first could end in half a key
+    text = redact(message if isinstance(message, str) and message else str(error))[:500]
     status = getattr(error, "status_code", None)
-    return f"{text[:500]} (HTTP {status})" if status else text[:500]
+    return f"{text} (HTTP {status})" if status else text
 
 
 def _headers(error: Exception) -> Mapping[str, str]:

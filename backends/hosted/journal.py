@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,10 @@ CREATE TABLE IF NOT EXISTS given_up (  -- jobs that failed for a limit before th
 CREATE TABLE IF NOT EXISTS models (  -- a model may serve several runs
     name TEXT NOT NULL, run TEXT NOT NULL, step INTEGER NOT NULL, PRIMARY KEY (name, run)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS waits (  -- what a run, or an account, waits for, for people
+    who TEXT PRIMARY KEY, reason TEXT NOT NULL, until REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS gone (model TEXT PRIMARY KEY) WITHOUT ROWID;  -- deleted at the host from here
 CREATE TABLE IF NOT EXISTS uploads (
     account TEXT NOT NULL, purpose TEXT NOT NULL, sha256 TEXT NOT NULL, file TEXT,
     PRIMARY KEY (account, purpose, sha256)
@@ -252,6 +256,14 @@ class Journal:
         )
         return [_run(row) for row in rows]
 
+    def note_gone(self, model: str) -> None:
+        """Note that a model was deleted at the host."""
+        self._execute("INSERT INTO gone VALUES (:model) ON CONFLICT DO NOTHING", {"model": model})
+
+    def is_gone(self, model: str) -> bool:
+        """Return whether a model was deleted at the host from here."""
+        return bool(self._execute("SELECT 1 FROM gone WHERE model = :model", {"model": model}))
+
     # ----------------------------------------------------------------------------------------------------------- limits
     def leave_alone(self, account: str, until: float) -> None:
         """Note that an account has reached a limit: nothing is created there before `until`."""
@@ -264,6 +276,21 @@ class Journal:
         """Return until when nothing is created for an account."""
         rows = self._execute("SELECT until FROM limits WHERE account = :account", {"account": account})
         return rows[0][0] if rows else 0.0
+
+    def note_wait(self, who: str, reason: str, until: float) -> None:
+        """Note what a run or an account waits for, and until when."""
+        self._execute(
+            "INSERT INTO waits VALUES (:who, :reason, :until) "
+            "ON CONFLICT DO UPDATE SET reason = :reason, until = :until",
+            {"who": who, "reason": reason, "until": until},
+        )
+
+    def wait_of(self, who: str, now: float) -> tuple[str, float] | None:
+        """Return what a run or an account waits for at this moment, and until when."""
+        rows = self._execute(
+            "SELECT reason, until FROM waits WHERE who = :who AND until > :now", {"who": who, "now": now}
+        )
+        return rows[0] if rows else None
 
     def creations_since(self, moment: float) -> list[float]:
         """Return when jobs were created after a moment, in order."""
@@ -287,6 +314,10 @@ class Journal:
             "INSERT INTO uploads VALUES (:account, :purpose, :sha256, :file) ON CONFLICT DO UPDATE SET file = :file",
             {"account": account, "purpose": purpose, "sha256": sha256, "file": file},
         )
+
+    def forget_upload(self, file: str) -> None:
+        """Forget a file at the host: it is gone, or no concern of this workspace any more."""
+        self._execute("UPDATE uploads SET file = NULL WHERE file = :file", {"file": file})
 
     def files(self, account: str) -> list[str]:
         """Return the host's ids of all uploads of this workspace."""
@@ -351,6 +382,16 @@ class Journal:
     def _execute(self, statement: str, values: Mapping[str, Any]) -> list[Any]:
         with self._lock, _translated():
             return self._connection.execute(statement, values).fetchall()
+
+
+def uploads_of(folder: Path, account: str) -> set[str]:
+    """Return the host's ids of what another workspace has uploaded, none where it has no journal. Changes nothing."""
+    path = folder / "journal.sqlite"
+    if not path.is_file():
+        return set()
+    with _translated(), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as other:
+        rows = other.execute("SELECT file FROM uploads WHERE account = ? AND file IS NOT NULL", (account,))
+        return {file for (file,) in rows}
 
 
 def _run(row: Sequence[Any]) -> Run:

@@ -43,12 +43,15 @@ class Predictor:
             self._ask(model, form, dict(wanted), options, kept)
         return [_prediction(kept[name]) for name in names]
 
-    def _form(self, model: str, options: PredictOptions) -> Form:
+    def base_model(self, model: str) -> str:
+        """Return what a model was trained from. Raises BackendError for one that was discarded."""
         run = next(iter(self._journal.users_of_model(model)), None)
         if run is not None and run.discarded:
             raise BackendError(Failure(FailureKind.USER, f"the model {model} was discarded"))
-        base = self._options.model if run is None else base_model(run.training_request())
-        return Form(self._options.is_chat(base), options.stop, self._options.system_message)
+        return self._options.model if run is None else base_model(run.training_request())
+
+    def _form(self, model: str, options: PredictOptions) -> Form:
+        return Form(self._options.is_chat(self.base_model(model)), options.stop, self._options.system_message)
 
     @staticmethod
     def _question(line: Mapping[str, Any], form: Form) -> Any:

@@ -41,6 +41,9 @@ from backends.hosted.watching import Watch
 
 LOCK_WAIT_S = 30.0
 
+TOLD_FROM_S = 30.0
+"""What is waited for so long is told to people."""
+
 _log = logging.getLogger(__name__)
 
 _Answer = TypeVar("_Answer")
@@ -172,7 +175,8 @@ class Runs:
             n_epochs = seen.job.hyperparameters.get("n_epochs", request.hyperparameters.get("n_epochs"))
             self._counting.learn(request, seen.job.trained_tokens, int(n_epochs or 0))
         if any(isinstance(each, Failed) and each.failure.kind is FailureKind.QUOTA for each in new):
-            self._creation.leave_alone(DAILY_WAIT_S)  # who tries this run again waits, and the others too
+            # who tries this run again waits, and the others too
+            self._creation.leave_alone(DAILY_WAIT_S, "a limit of the account is reached")
 
     def _waits_for_quota(self, run: Run, job: str, seen: Seen) -> bool:
         """Return whether a job failed for a limit of the account before it trained, as some do after being accepted.
@@ -186,7 +190,8 @@ class Runs:
         if failure.kind is not FailureKind.QUOTA or any("step" in (event.get("data") or {}) for _, event in seen.heard):
             return False
         _log.warning("job %s waits for a limit of the account, and is created again later: %s", job, failure.message)
-        self._creation.leave_alone(DAILY_WAIT_S)
+        self._creation.leave_alone(DAILY_WAIT_S, failure.message)
+        self._journal.note_wait(run.id, failure.message, self._clock() + DAILY_WAIT_S)
         self._journal.give_up(run.id, job)
         return True
 
@@ -264,6 +269,8 @@ class Runs:
             asked_s = error.wait_s if isinstance(error, ServiceError) else None
             until = now + pause_s(state.failures + 1, asked_s)
             self._journal.note(run, failures=state.failures + 1, failing_since=since, not_before=until)
+            if max(until - now, now - since) >= TOLD_FROM_S:
+                self._journal.note_wait(run, error.failure.message, until)
             return None
         if self.known(run).failures:
             self._journal.note(run, failures=0, failing_since=None)

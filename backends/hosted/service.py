@@ -6,10 +6,11 @@ decides what to repeat. Every method raises ServiceError, and nothing else, wher
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx2
 from openai import AzureOpenAI, OpenAI
@@ -23,6 +24,8 @@ PAGE = 100
 
 PART_BYTES = 64_000_000
 """Of an upload in parts; the protocol takes 64 MB at most."""
+
+SHORTEST_SECRET = 8
 
 TIMEOUT_S = 60.0
 UPLOAD_TIMEOUT_S = 3600.0
@@ -44,7 +47,8 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RemoteJob:
-    """A job at the host. `hyperparameters` are the values in use where the host says them, "auto" left out."""
+    """A job at the host. `hyperparameters` are the values in use where the host says them, "auto" left out; `files` are
+    the data that it is given."""
 
     id: str
     status: str
@@ -58,6 +62,7 @@ class RemoteJob:
     result_files: tuple[str, ...]
     metadata: Mapping[str, str]
     suffix: str | None
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,11 @@ class Service:
 
     def redact(self, text: str) -> str:
         """Return the text without the key."""
-        return text.replace(self._key, "<key>") if self._key else text
+        return without(text, self._key)
+
+    def _discreet(self, value: _Item) -> _Item:
+        """Return what the host told without the key: it is kept and shown, and some hosts quote what they are sent."""
+        return without(value, self._key)
 
     def close(self) -> None:
         """Close the connections."""
@@ -121,7 +130,7 @@ class Service:
             answer = self._client.files.create(
                 file=(path.name, stream, "application/jsonl"), purpose="fine-tune", timeout=UPLOAD_TIMEOUT_S
             )
-        return _file(self._proper(answer, "uploading a file"))
+        return self._discreet(_file(self._proper(answer, "uploading a file")))
 
     def upload_in_parts(self, path: Path) -> RemoteFile:
         """Upload a data file in parts, one in memory at a time; what breaks off is no file, and ends at the host."""
@@ -135,7 +144,7 @@ class Service:
                 part = uploads.parts.create(id_, data=data, timeout=UPLOAD_TIMEOUT_S)
                 parts.append(self._proper(part, what).id)
             answer = uploads.complete(id_, part_ids=parts, timeout=UPLOAD_TIMEOUT_S)
-        return _file(self._proper(getattr(answer, "file", None), what))
+        return self._discreet(_file(self._proper(getattr(answer, "file", None), what)))
 
     def file(self, id_: str) -> RemoteFile | None:
         """Return a file, None where it is not there any more."""
@@ -160,7 +169,7 @@ class Service:
             answer = self._client.fine_tuning.jobs.create(
                 **fields, extra_body=dict(extra_body) or None, timeout=timeout_s
             )
-        return _job(self._proper(answer, "creating a job"))
+        return self._discreet(_job(self._proper(answer, "creating a job")))
 
     def job(self, id_: str) -> RemoteJob | None:
         """Return a job, None where it is not there (any more)."""
@@ -188,13 +197,18 @@ class Service:
         )
 
     def checkpoints(self, job: str) -> list[RemoteCheckpoint]:
-        """Return a job's checkpoints that are left, in the order of their steps."""
+        """Return a job's checkpoints that are left, in the order of their steps; none of a job that is gone."""
         found = self._paged(
             lambda **page: self._client.fine_tuning.jobs.checkpoints.list(job, **page),
             _checkpoint,
             "listing a job's checkpoints",
         )
-        return sorted(found, key=lambda each: each.step)
+        try:
+            return sorted(found, key=lambda each: each.step)
+        except ServiceError as error:
+            if error.status == 404:
+                return []
+            raise
 
     # ----------------------------------------------------------------------------------------------------------- models
     def has_model(self, name: str) -> bool:
@@ -222,12 +236,12 @@ class Service:
         value = answer.to_dict() if hasattr(answer, "to_dict") else {}
         if not value.get("choices"):
             raise self._unusable("asking a model")
-        return dict(value)
+        return self._discreet(dict(value))
 
     def _found(self, call: Callable[[], _Item]) -> _Item | None:
         try:
             with translated(self.redact, "asking the host"):
-                return call()
+                return self._discreet(call())
         except ServiceError as error:
             if error.status == 404:
                 return None
@@ -245,7 +259,7 @@ class Service:
                 raise self._unusable(what)
             fresh = [each for each in items if self._proper(each, what).id not in seen]
             seen.update(each.id for each in fresh)
-            yield from (read(each) for each in fresh)
+            yield from (self._discreet(read(each)) for each in fresh)
             # a host that does not page says no `has_more`, and gives the same page again
             if not fresh or getattr(page, "has_more", None) is False:
                 return
@@ -261,6 +275,28 @@ class Service:
     def _unusable(what: str) -> ServiceError:
         failure = Failure(FailureKind.TRANSIENT, f"{what}: the answer is not one of the protocol", "check the address")
         return ServiceError(failure, ambiguous=True, wait_s=None, status=None)
+
+
+def without(value: _Item, secret: str) -> _Item:
+    """Return a text, or a value of JSON or of this module, without a secret in any of its texts.
+
+    What is no text by itself keeps a secret of less than eight characters, which would be found everywhere.
+    """
+    found: Any = value
+    if isinstance(found, str):
+        found = found.replace(secret, "<key>") if secret else found
+    elif len(secret) < SHORTEST_SECRET:
+        pass
+    elif isinstance(found, bytes):
+        found = found.replace(secret.encode(), b"<key>")
+    elif isinstance(found, Mapping):
+        found = {without(name, secret): without(each, secret) for name, each in found.items()}
+    elif isinstance(found, list | tuple):
+        found = type(found)(without(each, secret) for each in found)
+    elif dataclasses.is_dataclass(found) and not isinstance(found, type):
+        kept = {each.name: getattr(found, each.name) for each in dataclasses.fields(found)}
+        found = dataclasses.replace(found, **without(kept, secret))
+    return cast(_Item, found)
 
 
 def _insist_on_an_object(response: httpx2.Response) -> None:
@@ -311,6 +347,7 @@ def _job(answer: Any) -> RemoteJob:
         result_files=tuple(str(each) for each in getattr(answer, "result_files", None) or ()),
         metadata={str(name): str(each) for name, each in (getattr(answer, "metadata", None) or {}).items()},
         suffix=str(values.get("user_provided_suffix") or values.get("suffix") or "") or None,
+        files=tuple(str(each) for name in ("training_file", "validation_file") if (each := values.get(name))),
     )
 
 

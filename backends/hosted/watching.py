@@ -28,10 +28,15 @@ class Watch:
         """Return all that is known of a run's job now. Raises ServiceError, BackendError (lost) where it is gone."""
         job = self._service.job(job_id)
         if job is None:
-            raise BackendError(Failure(FailureKind.LOST, f"the host knows no job {job_id}", "it may have been deleted"))
+            raise _unknown(job_id)
         standing = self._host.standing(job.status)
         ended = standing.is_end or (standing is Standing.PAUSED and run.stop > 0)
-        fresh = self._listen(run, job_id, everything=ended)
+        try:
+            fresh = self._listen(run, job_id, everything=ended)
+        except ServiceError as error:
+            if error.status == 404:  # deleted since it was asked for; whether it is back is seen next time
+                raise _unknown(job_id) from None
+            raise
         heard = self._journal.heard(run.id)
         checkpoints = []
         if ended or (self._host.jobs.checkpoints_while_training and fresh):
@@ -98,3 +103,7 @@ class Watch:
                 raise  # it may go on and cost money: it is not given up before it is cancelled
         message = f"job {job.id} has shown no sign of life for {(now - run.alive_at) / 3600:.1f} h ({job.status})"
         return Failure(FailureKind.LOST, message, "it was cancelled")
+
+
+def _unknown(job: str) -> BackendError:
+    return BackendError(Failure(FailureKind.LOST, f"the host knows no job {job}", "it may have been deleted"))

@@ -33,6 +33,7 @@ from backends.local.resolution import Resolved, base_model_of, resolve
 if TYPE_CHECKING:
     from backends.local.prediction import Predictor
     from backends.local.run import Run
+    from backends.remnants import Remnant
     from backends.served import Package
 
 NAME = "local"
@@ -225,6 +226,19 @@ class LocalBackend:
         from backends.local import packaging
 
         return packaging.package(model, self._options, folder)
+
+    # --------------------------------------------------------------------------------------------------------- clean-up
+    def remnants(self, others: Sequence[Path] = ()) -> Sequence[Remnant]:
+        """Return what the runs have left on disk; see `remnants.Cleaner`."""
+        from backends.local import cleaning
+
+        return cleaning.remnants(self._workspace, others)
+
+    def remove(self, remnant: Remnant) -> str:
+        """Delete something on disk; see `remnants.Cleaner`."""
+        from backends.local import cleaning
+
+        return remnant.needed or cleaning.remove(self._workspace, remnant)
 
     # ----------------------------------------------------------------------------------------------------------- close
     def _enter(self) -> None:

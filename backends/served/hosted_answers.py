@@ -1,8 +1,9 @@
-"""Answers with a chat model at a host that speaks the OpenAI protocol. Stands alone: it travels with the model.
+"""Answers with a model at a host that speaks the OpenAI protocol. Stands alone: it travels with the model.
 
-The facts: `base_url`, `model`, `key_name` (the environment variable with the API key, or with `_FILE` behind it the
-variable that names a file with the key), `needs_key`, `labels` as they stand in the training data, `stop`,
-`system_message`, `alternatives`, `token_limit_field` and `extra_headers`. The key is read when the model answers.
+The facts: `base_url`, `model`, `chat` (whether the model takes messages, else it continues a text), `key_name` (the
+environment variable with the API key, or with `_FILE` behind it the variable that names a file with the key),
+`needs_key`, `labels` as they stand in the training data, `stop`, `system_message`, `alternatives`, `token_limit_field`,
+`extra_headers` and `extra_body`. The key is read when the model answers.
 """
 
 from __future__ import annotations
@@ -35,17 +36,25 @@ class HostedModel:
         self.facts = facts
         self.labels = [str(each) for each in facts["labels"]]
         stop = str(facts["stop"])
-        self.spoken = [(each.removesuffix(stop) if stop else each).removeprefix(" ") for each in self.labels]
+        said = [(each.removesuffix(stop) if stop else each).removeprefix(" ") for each in self.labels]
+        self.spoken = said if facts["chat"] else self.labels
 
     def answer(self, lines: Sequence[Line]) -> list[Answer]:
         """Answer lines in their order."""
-        from openai import OpenAI
+        from openai import OpenAI, OpenAIError
 
+        key = self._key()
+        try:
+            return self._answers(OpenAI, key, lines)
+        except OpenAIError as error:  # some hosts quote the key that they refuse
+            raise RuntimeError(str(error).replace(key, "<key>")) from None
+
+    def _answers(self, client_type: Any, key: str, lines: Sequence[Line]) -> list[Answer]:
         headers = dict(self.facts["extra_headers"])
         with (
-            OpenAI(
+            client_type(
                 base_url=self.facts["base_url"],
-                api_key=self._key(),
+                api_key=key,
                 timeout=_TIMEOUT_S,
                 max_retries=_RETRIES,
                 default_headers=headers,
@@ -65,19 +74,27 @@ class HostedModel:
         return "no-key"
 
     def _ask(self, client: Any, line: Line) -> Answer:
-        fields: dict[str, Any] = {
-            "model": self.facts["model"],
-            "messages": self._messages(line),
-            "temperature": 0.0,
-            self.facts["token_limit_field"]: min(_LABEL_TOKENS, max(len(each.encode()) for each in self.spoken)),
-        }
-        if self.facts["alternatives"]:
-            fields |= {"logprobs": True, "top_logprobs": self.facts["alternatives"]}
-        answer = client.chat.completions.create(**fields).to_dict()
+        fields: dict[str, Any] = {"model": self.facts["model"], "temperature": 0.0}
+        fields |= {"extra_body": self.facts["extra_body"]} if self.facts["extra_body"] else {}
+        limit = min(_LABEL_TOKENS, max(len(each.encode()) for each in self.spoken))
+        alternatives = self.facts["alternatives"]
+        if self.facts["chat"]:
+            fields |= {"messages": self._messages(line), self.facts["token_limit_field"]: limit}
+            fields |= {"logprobs": True, "top_logprobs": alternatives} if alternatives else {}
+            answer = client.chat.completions.create(**fields).to_dict()
+        else:
+            fields |= {"prompt": self._text(line), "max_tokens": limit}
+            fields |= {"logprobs": alternatives} if alternatives else {}
+            answer = client.completions.create(**fields).to_dict()
         choices = answer.get("choices") or []
         if not choices:
             raise RuntimeError(f"{self.facts['model']} gave no answer")
         return self._meant(choices[0])
+
+    def _text(self, line: Line) -> str:
+        if "prompt" not in line:
+            raise RuntimeError(f"{self.facts['model']} continues a text, and was given messages")
+        return str(line["prompt"])
 
     def _messages(self, line: Line) -> list[dict[str, str]]:
         if "messages" in line:
@@ -89,13 +106,29 @@ class HostedModel:
 
     def _meant(self, choice: Mapping[str, Any]) -> Answer:
         """Return the label that is meant. A text that is no label is returned as it is: it is a wrong answer."""
-        told = ((choice.get("logprobs") or {}).get("content") or []) if self.facts["alternatives"] else []
-        values = _probabilities(self.spoken, told)
+        told = (choice.get("logprobs") or {}) if self.facts["alternatives"] else {}
+        values = _probabilities(self.spoken, (told.get("content") or []) if self.facts["chat"] else _tokens(told))
         if values is not None:
             return self.labels[values.index(max(values))], values
-        text = str((choice.get("message") or {}).get("content") or "")
+        text = (choice.get("message") or {}).get("content") if self.facts["chat"] else choice.get("text")
+        text = str(text or "")
         meant = [label for label, each in zip(self.labels, self.spoken, strict=True) if each.strip() == text.strip()]
         return (meant[0] if meant else text), None
+
+
+def _tokens(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the tokens of a continued text in the form in which those of a message are told."""
+    tokens, values = told.get("tokens") or [], told.get("token_logprobs") or []
+    others = told.get("top_logprobs") or [{}] * len(tokens)
+    return [
+        {
+            "token": token,
+            "logprob": value,
+            "top_logprobs": [{"token": text, "logprob": each} for text, each in (other or {}).items()],
+        }
+        for token, value, other in zip(tokens, values, others, strict=False)
+        if value is not None
+    ]
 
 
 def _probabilities(labels: Sequence[str], tokens: Sequence[Mapping[str, Any]]) -> list[float] | None:

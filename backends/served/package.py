@@ -46,13 +46,15 @@ def hosted_package(
     key_name: str,
     dataset: Dataset,
     *,
+    chat: bool = True,
     needs_key: bool = True,
     system_message: str | None = None,
     alternatives: int = 20,
     token_limit_field: str = "max_completion_tokens",
     extra_headers: Mapping[str, str] | None = None,
+    extra_body: Mapping[str, Any] | None = None,
 ) -> Package:
-    """Return the package of a chat model at a host that speaks the OpenAI protocol: its name, address and form.
+    """Return the package of a model at a host that speaks the OpenAI protocol: its name, address and form.
 
     `key_name` names the environment variable that the API key is read from whenever the model answers; the key itself
     is nowhere. `alternatives`: so many of the most probable tokens the host tells at most; 0 where it tells none.
@@ -60,6 +62,7 @@ def hosted_package(
     facts = {
         "base_url": base_url,
         "model": model,
+        "chat": chat,
         "key_name": key_name,
         "needs_key": needs_key,
         "labels": list(dataset.labels),
@@ -68,5 +71,6 @@ def hosted_package(
         "alternatives": alternatives,
         "token_limit_field": token_limit_field,
         "extra_headers": dict(extra_headers or {}),
+        "extra_body": dict(extra_body or {}),
     }
     return Package(_HERE / "hosted_answers.py", facts, ("openai",))

@@ -31,9 +31,9 @@ DATA = {
     "source": "builtin:nli",
     "prompt": "{premise}\n{hypothesis}\n\n###\n\n",
     "completion": " {label}",
-    "train_examples": 400,
-    "valid_examples": 200,
-    "test_examples": 600,
+    "train_examples": 300,
+    "valid_examples": 150,
+    "test_examples": 500,
 }
 
 
@@ -69,7 +69,7 @@ def sweep(folder: Path, seed: int, space: Mapping[str, Any], *, trials: int, sco
         "space": dict(space),
         "search": {"sampler": "tpe", "scheduler": "none", "trials": trials, "concurrency": 1, "seed": seed},
         "objective": {"maximize": "valid_accuracy"},
-        "evaluation": {"per_epoch": 2, "train_examples": 128},
+        "evaluation": {"per_epoch": 2, "train_examples": 64},
         **more,
     }
     plan = make_plan(from_document(parse(yaml.safe_dump(file), "s.yaml")), Places(folder), estimate=False)

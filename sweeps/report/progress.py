@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,11 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from backends.contract import Event, Measured, Scalar
+from backends.waiting import Waiting
 from sweeps.record import Trial, TrialState, VerdictKind, leaderboard
 from sweeps.session import ProgressObserver, Session
 from sweeps.steering import Change
 
 RECENT_TRIALS = 6
+TELL_AGAIN_S = 900.0
+"""What is waited for is said anew where it has become so much later."""
+
 VERDICT_STYLE = {
     VerdictKind.HEALTHY: "green",
     VerdictKind.UNDERFIT: "yellow",
@@ -36,6 +41,7 @@ class Progress(ProgressObserver):
         self._latest: dict[int, str] = {}
         self._baseline_shown = False
         self._steering = ""
+        self._told: dict[str, float] = {}
 
     def begin(self, session: Session) -> None:
         """Start to show; from here on lines that others print to the console stand above the live table."""
@@ -65,6 +71,14 @@ class Progress(ProgressObserver):
                     elif not self._baseline_shown:
                         self._baseline_shown = True
                         self._line(f"the base model before training: {_numbers(each)}")
+
+    def waits(self, trial: Trial, waiting: Waiting) -> None:
+        until = f"until {moment(waiting.until, time.time())}"
+        self._latest[trial.number] = f"waits {until}: {waiting.reason}"
+        # one limit holds many trials back, and a host that is out of reach is given ever longer pauses
+        if waiting.reason not in self._told or waiting.until >= self._told[waiting.reason] + TELL_AGAIN_S:
+            self._told[waiting.reason] = waiting.until
+            self._line(f"trial {trial.number} waits {until}: {waiting.reason}")
 
     def trial_ended(self, trial: Trial) -> None:
         self._latest.pop(trial.number, None)
@@ -157,6 +171,12 @@ def clock(seconds: float) -> str:
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def moment(at: float, now: float) -> str:
+    """Write a time of this machine's clock, with the day where it is not today's."""
+    then, today = datetime.fromtimestamp(at), datetime.fromtimestamp(now)
+    return f"{then:%H:%M}" if then.date() == today.date() else f"{then:%Y-%m-%d %H:%M}"
 
 
 def ending(trial: Trial) -> str:

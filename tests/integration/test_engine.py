@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from backends.contract import Event
+from backends.waiting import Waiting
 from sweeps import engine
 from sweeps.places import Places
 from sweeps.plan import SweepPlan, make_plan
@@ -53,6 +54,9 @@ class Counter:
 
     def trial_ended(self, trial: Trial) -> None:
         self.running -= 1
+
+    def waits(self, trial: Trial, waiting: Waiting) -> None:
+        pass
 
     def steered(self, change: Change, *, made: bool) -> None:
         pass

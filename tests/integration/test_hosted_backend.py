@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -231,6 +232,44 @@ def test_a_limit_that_one_run_meets_holds_the_others_back(world: World) -> None:
     for key in ("a", "b", "c"):
         backend.submit(world.request(key))
     assert world.host.asked.count(CREATE) == 1
+
+
+def test_what_is_waited_for_is_said_with_its_end(world: World) -> None:
+    fatal = refused(429, "rate-limited: 2 requests per day", "daily_rate_limit_exceeded")
+    world.host.fault = lambda operation, moment: fatal if operation == CREATE else None
+    backend = world.open()
+    first, second = backend.submit(world.request("a")), backend.submit(world.request("b"))
+    began = world.now
+    for handle in (first, second):
+        waiting = backend.waiting(handle)
+        assert waiting is not None
+        assert "2 requests per day" in waiting.reason
+        assert 3600 <= waiting.until - began < 3700
+    world.host.fault = lambda operation, moment: None
+    world.now = began + 3700
+    assert backend.waiting(first) is None, "its time is over"
+    assert isinstance(world.drain(backend, first)[-1], Finished)
+    assert backend.waiting(first) is None
+
+
+def test_a_limit_of_ones_own_and_a_host_out_of_reach_are_said_too(world: World) -> None:
+    backend = world.open(jobs_per_day=1)
+    world.complete(backend, key="a")
+    handle = backend.submit(world.request("b"))
+    waiting = backend.waiting(handle)
+    assert waiting is not None
+    assert "`jobs_per_day`" in waiting.reason
+    assert waiting.until > world.now + 80000
+    away = world.open("away")
+    world.host.fault = cut
+    handle = away.submit(world.request("c"))
+    assert away.waiting(handle) is None, "for a moment nobody is told"
+    for _ in range(30):
+        world.now += 5.0
+        away.events(handle, 0)
+    waiting = away.waiting(handle)
+    assert waiting is not None
+    assert "cannot be reached" in waiting.reason
 
 
 OVER_QUOTA = {"code": "exceeded_quota", "message": "too many jobs", "param": None}
@@ -630,6 +669,129 @@ def test_what_is_left_is_listed_and_can_be_removed(world: World) -> None:
     assert "job" not in kinds
     assert all(each.ended for each in world.host.jobs.values())
     assert world.host.files == {}
+
+
+def state_of(host: ScriptedHost) -> tuple[Any, ...]:
+    jobs = {name: job.status for name, job in host.jobs.items()}
+    return set(host.files), set(host.models), dict(host.deployments), jobs
+
+
+def test_looking_at_what_is_left_changes_nothing(world: World) -> None:
+    backend = world.open()
+    world.complete(backend, key="a")
+    started(world, backend, key="b", n_epochs=50)
+    twin = world.host.accept(list(world.host.jobs.values())[1].body)
+    before, asked = state_of(world.host), len(world.host.asked)
+    sqlite = world.folder / "workspace" / "hosted" / "journal.sqlite"
+    with contextlib.closing(sqlite3.connect(sqlite)) as journal:  # as if the process had died before it knew of the job
+        journal.execute("UPDATE runs SET job = NULL WHERE key = 'b'")
+        journal.commit()
+    left = backend.remnants()
+    assert {each.name for each in left if each.kind == "job"} >= {twin.id}, "also the second job that nobody wanted"
+    assert {each.split()[0] for each in world.host.asked[asked:]} == {"GET"}
+    after = state_of(world.host)
+    assert (after[0], after[1], after[2]) == before[:3]
+    assert after[3][twin.id] != "cancelled"
+
+
+def removed(backend: HostedBackend, others: list[Path] | None = None) -> dict[str, str]:
+    """Remove everything that is left. Returns what stays, with the reason."""
+    reasons = {each.name: backend.remove(each) for each in backend.remnants(others or [])}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def test_a_clean_up_that_is_done_twice_or_broken_off_is_no_error(world: World) -> None:
+    backend = world.open()
+    world.complete(backend, key="a")
+    started(world, backend, key="b", n_epochs=50)
+    left = list(backend.remnants())
+    for each in left[: len(left) // 2]:
+        backend.remove(each)
+    again = world.open()
+    assert [each.name for each in again.remnants()] == [each.name for each in left[len(left) // 2 :]]
+    for each in (*left, *left):  # all of it, though half is gone
+        assert again.remove(each) == ""
+    assert list(again.remnants()) == []
+    assert (world.host.files, [each for each in world.host.models if each.startswith("ft:")]) == ({}, [])
+    assert isinstance(world.complete(again, key="c")[-1], Finished), "files that are gone are uploaded again"
+
+
+def test_a_data_file_stays_as_long_as_another_sweep_here_uses_it(world: World) -> None:
+    one, two = world.open("one"), world.open("two")
+    world.complete(one, key="a")
+    world.complete(two, key="b")
+    world.now += 10 * 86400
+    shared = {each["id"] for each in data_files(world)}
+    assert len(shared) == 2
+    others = [world.folder / "two", world.folder / "no-such-sweep"]
+    assert removed(one, others) == dict.fromkeys(shared, "sweep two uses it")
+    assert list(one.remnants(others)) == [], "it is the other sweep's alone from now on"
+    assert removed(two, [world.folder / "one"]) == {}
+    assert data_files(world) == []
+
+
+def test_a_data_file_stays_as_long_as_a_job_of_a_sweep_elsewhere_needs_it(world: World) -> None:
+    """The other sweep's folder is on another machine: only its job can be seen."""
+    one, two = world.open("one"), world.open("elsewhere")
+    world.complete(one, key="a")
+    handle = started(world, two, key="b", n_epochs=50)
+    world.now += 10 * 86400
+    reasons = removed(one)
+    assert len(reasons) == 2
+    assert all("of another sweep trains with it" in each for each in reasons.values())
+    two.stop(handle)
+    (theirs,) = [job for job in world.host.jobs.values() if job.body["metadata"]["sweep_key"] == "b"]
+    theirs.created_at = int(world.now) - 3600
+    assert {"within a day" in each for each in removed(one).values()} == {True}
+    theirs.created_at = int(world.now) - 2 * 86400
+    assert removed(one) == {}
+
+
+def test_a_file_that_begins_to_be_used_between_looking_and_removing_stays(world: World) -> None:
+    one, two = world.open("one"), world.open("elsewhere")
+    world.complete(one, key="a")
+    left = list(one.remnants())
+    assert not any(each.needed for each in left)
+    started(world, two, key="b", n_epochs=50)
+    reasons = {one.remove(each) for each in left}
+    assert any("trains with it" in each for each in reasons)
+    assert len(data_files(world)) == 2
+
+
+def test_what_no_sweep_has_made_is_never_listed(world: World) -> None:
+    backend = world.open()
+    world.complete(backend, key="a")
+    precious = world.host._store(b"{}", "my-own.jsonl", "fine-tune")["id"]
+    job = world.host.accept({"model": "base-chat", "training_file": precious, "validation_file": precious})
+    world.host.models.add(f"ft:base-chat:org::{job.id}")
+    assert removed(backend) == {}
+    assert precious in world.host.files
+    assert world.host.final_model(job) in world.host.models
+    assert not job.ended
+
+
+def test_a_deployment_of_a_base_model_is_found_too(world: World) -> None:
+    backend = world.open(host="azure", base_url="http://host/v1", deployment=AZURE, ask_labels=False)
+    backend.predict("base-chat", world.prompts, PredictOptions(labels=LABELS))
+    blind = world.open(host="azure", base_url="http://host/v1", ask_labels=False)
+    (left,) = blind.remnants()
+    assert (left.kind, left.name, left.key) == ("deployment", "base-chat", None)
+    assert "does not say where" in blind.remove(left)
+    successor = world.open(host="azure", base_url="http://host/v1", deployment=AZURE, ask_labels=False)
+    assert removed(successor) == {}
+    assert world.host.deployments == {}
+
+
+def test_a_host_that_refuses_to_delete_a_model_is_quoted(world: World) -> None:
+    backend = world.open()
+    world.complete(backend, key="a")
+    world.host.fault = lambda operation, moment: (
+        refused(403, "only owners delete models") if operation == "DELETE models/*" else None
+    )
+    reasons = removed(backend)
+    assert reasons
+    assert all("only owners delete models" in each for each in reasons.values())
+    assert {each.kind for each in backend.remnants()} == {"model"}, "the rest is gone"
 
 
 def test_checkpoints_can_be_asked_for_after_the_end(world: World) -> None:

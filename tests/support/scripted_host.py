@@ -151,6 +151,7 @@ class ScriptedHost:
         self.later: list[tuple[float, Callable[[], object]]] = []
         self.deployments: dict[str, dict[str, Any]] = {}
         self.deployment_polls = 0
+        self.key = KEY
         self._count = 0
         self._lock = threading.RLock()
 
@@ -171,7 +172,7 @@ class ScriptedHost:
         if path.startswith("/subscriptions/"):
             return self._control_plane(asked, path)
         key = asked.headers.get("authorization", "").removeprefix("Bearer ") or asked.headers.get("api-key", "")
-        if key != KEY:
+        if key != self.key:
             return refused(401, f"Incorrect API key provided: {key}", "invalid_api_key")
         if not path.startswith(self.base + "/"):
             return refused(404, f"no route {path}")

@@ -11,6 +11,7 @@ import optuna
 import pytest
 
 from backends.contract import Checkpointed, Event, Failure, FailureKind, Finished, Measured, Started
+from backends.waiting import Waiting
 from sweeps import holdout
 from sweeps.errors import SweepError
 from sweeps.finals import FinalsResult
@@ -47,6 +48,7 @@ class Recorder:
         self.started: list[int] = []
         self.ended: list[Trial] = []
         self.events: dict[str, list[Event]] = {}
+        self.waited: list[tuple[int, Waiting]] = []
         self.steered_to: list[tuple[Change, bool]] = []
 
     def trial_started(self, trial: Trial) -> None:
@@ -59,6 +61,9 @@ class Recorder:
 
     def trial_ended(self, trial: Trial) -> None:
         self.ended.append(trial)
+
+    def waits(self, trial: Trial, waiting: Waiting) -> None:
+        self.waited.append((trial.number, waiting))
 
     def steered(self, change: Change, *, made: bool) -> None:
         self.steered_to.append((change, made))
@@ -488,3 +493,20 @@ def test_a_backend_that_cannot_predict_is_an_error_with_a_remedy(tmp_path: Path)
             decided(running.plan, running.study, backend, end, lambda line: None)
     assert caught.value.hint
     assert running.study.finals is None
+
+
+def test_what_a_trial_waits_for_is_told_once(tmp_path: Path) -> None:
+    recorder = Recorder()
+    running = session(tmp_path, observer=recorder)
+    first = running.next_trial()
+    assert isinstance(first, Trial)
+    limit = Waiting("the daily limit of jobs is reached", 5000.0)
+    for _ in range(3):
+        running.waits(first.number, limit)
+    running.waits(first.number, Waiting("the daily limit of jobs is reached", 9000.0))
+    running.waits(99, limit)
+    assert [each for each, _ in recorder.waited] == [first.number] * 2
+    assert recorder.started == [first.number], "it has a worker, and waits there"
+    running.ended(first.number, TrialEnd.ITSELF)
+    running.waits(first.number, limit)
+    assert len(recorder.waited) == 2

@@ -1,0 +1,38 @@
+"""A fine-tuned model of a host as something that answers without this backend: where it is and how it is asked."""
+
+from __future__ import annotations
+
+from backends.contract import BackendError, Dataset, Failure, FailureKind
+from backends.hosted.options import HostedOptions
+from backends.served.package import Package, hosted_package
+
+
+def package(model: str, base_model: str, dataset: Dataset, options: HostedOptions) -> Package:
+    """Return the package of `model`, which was trained from `base_model` on `dataset`.
+
+    Raises BackendError (user) for a host whose models answer only where they are deployed: the deployments that are
+    made here end with the sweep.
+    """
+    host, inference = options.profile, options.profile.inference
+    if inference.deployment != "none" or host.client != "OpenAI":
+        message = f"models of {host.title} answer only while they are deployed, and deployments made here end"
+        raise BackendError(Failure(FailureKind.USER, message, "leave out `champion:`, or use another host"))
+    chat = options.is_chat(base_model)
+    if chat:
+        alternatives = inference.chat_alternatives if inference.chat_labels == "alternatives" else 0
+    else:
+        alternatives = 0 if inference.completion_labels == "text" else inference.completion_alternatives
+    headers = {"OpenAI-Organization": options.organization, "OpenAI-Project": options.project}
+    return hosted_package(
+        options.address,
+        model,
+        options.key_name,
+        dataset,
+        chat=chat,
+        needs_key=host.needs_api_key,
+        system_message=options.system_message,
+        alternatives=alternatives,
+        token_limit_field=inference.token_limit_field,
+        extra_headers={name: value for name, value in headers.items() if value},
+        extra_body={"labels": list(dataset.labels)} if host.jobs.task_extension and not chat else None,
+    )

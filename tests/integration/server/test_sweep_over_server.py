@@ -1,0 +1,143 @@
+"""The main job over our own server, with real processes: the same results as without it, adopted after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.contract import DataFile, Dataset, PredictOptions
+from backends.hosted import HostedBackend
+from backends.hosted.options import HostedOptions
+from backends.served import hosted_answers
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+DATA = """\
+name: pairs
+data: {source: "builtin:nli", prompt: "{premise}\\n{hypothesis}\\n\\n###\\n\\n", completion: " {label}",
+       train_examples: 150, valid_examples: 60, test_examples: 30}
+"""
+SPACE = """\
+space:
+  n_epochs: [2, 3]
+  batch_size: {low: 2%, high: 8%, log: true}
+  learning_rate_multiplier: recommended
+  prompt_loss_weight: [0.01, 0.1]
+search: {sampler: tpe, scheduler: none, trials: 3, concurrency: 1, seed: 7}
+objective: {maximize: valid_accuracy}
+finals: {candidates: 2, seeds: 2}
+"""
+NO_FILE = DataFile("none", 0, "")
+LOCAL = "backend: {type: local, model: 'builtin:tiny-lm', device: cpu}\n"
+HOSTED = "backend: {type: hosted, host: local, base_url: '%s', model: %s, poll_s: 0.1, create_grace_s: 2}\n"
+
+
+def start(folder: Path, text: str) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    (folder / "pairs.yaml").write_text(text)
+    environ = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "sweeps.cli", "run", "pairs.yaml", "--json"],
+        cwd=folder,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def outcome(process: subprocess.Popen[str]) -> Mapping[str, Any]:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    found: Mapping[str, Any] = json.loads(out)
+    return found
+
+
+def curve(trial: Mapping[str, Any]) -> list[tuple[float, Mapping[str, float]]]:
+    return [(each["epoch"], each["values"]) for each in trial["curve"]]
+
+
+def test_the_same_space_gives_the_same_locally_and_over_the_server(tmp_path: Path, serve: Any) -> None:
+    server = serve("--backend", "local", "--set", "device=cpu", "--max-jobs", "2")  # so a job has one thread
+    over = start(tmp_path / "hosted", DATA + HOSTED % (server.url, "tiny-lm") + SPACE)
+    direct = outcome(start(tmp_path / "local", DATA + LOCAL + SPACE))
+    served = outcome(over)
+
+    assert len(direct["trials"]) == len(served["trials"]) == 3
+    for one, other in zip(direct["trials"], served["trials"], strict=True):
+        assert one["hyperparameters"] == other["hyperparameters"]
+        assert one["verdict"]["kind"] == other["verdict"]["kind"]
+        assert one["best_epoch"] == other["best_epoch"]
+        assert one["values"] == pytest.approx(other["values"], abs=1e-4)
+        assert [epoch for epoch, _ in curve(one)] == [epoch for epoch, _ in curve(other)]
+        for (_, told), (_, seen) in zip(curve(one), curve(other), strict=True):
+            assert set(told) == set(seen)
+            assert told == pytest.approx(dict(seen), rel=1e-3, abs=1e-4)
+    assert direct["best"]["number"] == served["best"]["number"]
+    assert direct["finals"]["winner"] == served["finals"]["winner"]
+    assert direct["finals"]["test"] == pytest.approx(served["finals"]["test"], abs=1e-4)
+    assert_packaged_answers_are_the_backends(server.url, served["best"]["model"], tmp_path)
+
+
+def assert_packaged_answers_are_the_backends(url: str, model: str, folder: Path) -> None:
+    """What is registered of a model answers as the backend does that the sweep was scored with."""
+    options = HostedOptions(host="local", base_url=url, model="tiny-lm")
+    labels = (" entailment", " neutral", " contradiction")
+    data = Dataset(NO_FILE, NO_FILE, "completion", labels)
+    prompts = [{"prompt": f"The {each} sleeps\nIt rests\n\n###\n\n"} for each in ("cat", "dog", "small bird")]
+    with closing(HostedBackend(options, folder / "asking", {})) as backend:
+        scored = backend.predict(model, prompts, PredictOptions(labels=labels))
+        package = backend.package(model, data, folder)
+    assert package.code == Path(hosted_answers.__file__)
+    answers = hosted_answers.load(str(folder), json.loads(json.dumps(package.facts))).answer(prompts)
+    for (text, told), wanted in zip(answers, scored, strict=True):
+        assert text == wanted.text
+        assert told == pytest.approx(list(wanted.label_logprobs or ()), rel=1e-6)
+
+
+def test_a_sweep_that_was_killed_adopts_its_jobs(tmp_path: Path, serve: Any, make_client: Any) -> None:
+    server = serve("--max-jobs", "2", "--set", "seconds_per_epoch=2.5")
+    client = make_client(server.client())
+    space = "space: {n_epochs: [2, 3], batch_size: {low: 1, high: 8}}\n"
+    space += "search: {sampler: random, scheduler: none, trials: 4, concurrency: 2}\n"
+    text = DATA + HOSTED % (server.url, "fake-small") + space + "objective: {maximize: valid_accuracy}\n"
+
+    def jobs() -> list[Any]:
+        return list(client.api.fine_tuning.jobs.list())
+
+    killed = start(tmp_path / "sweep", text)
+    deadline = time.monotonic() + 120
+    while len(jobs()) < 2:
+        assert time.monotonic() < deadline
+        assert killed.poll() is None, killed.communicate()[1]
+        time.sleep(0.1)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    begun = {each.id: each.status for each in jobs()}
+    assert set(begun.values()) & {"validating_files", "queued", "running"}, "there is nothing to adopt"
+
+    done = outcome(start(tmp_path / "sweep", text))
+    assert [each["state"] for each in done["trials"]] == ["complete"] * 4
+    after = jobs()
+    assert set(begun) <= {each.id for each in after}
+    trials = Counter(each.metadata["sweep_key"] for each in after if each.metadata)
+    assert sorted(trials) == sorted(each["key"] for each in done["trials"])
+    assert set(trials.values()) == {1}, "a trial has more than one job"
+    assert {each.status for each in after} == {"succeeded"}
