@@ -56,7 +56,9 @@ def run_now(places: Places, name: str, planned: bool, file: Path | None, holder:
     if as_json:
         print_json(night.to_json())
     else:
-        click.echo(f"{name}: {night.state.value}{': ' + night.reason if night.reason else ''}")
+        from sweeps.nightly import summary
+
+        click.echo(summary.text(kept, night), nl=False)
     _leave(night)
 
 

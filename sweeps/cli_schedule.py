@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,11 +48,12 @@ def schedule() -> None:
     show_default=True,
     help="Of which nights; failures are told in any case.",
 )
+@click.option("--replace", "again", is_flag=True, help="Change the schedule of this name and keep its nights.")
 @json_option
 @click.pass_obj
 def add(
     places: Places, file: Path, cron: str, tz: str, until: str | None, name: str | None, overrides: tuple[str, ...],
-    located: Path | None, variables: tuple[str, ...], files: tuple[Path, ...], when: Any, as_json: bool,
+    located: Path | None, variables: tuple[str, ...], files: tuple[Path, ...], when: Any, again: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Plan the sweep file FILE to run regularly. Nothing runs before `sweep scheduler`, or another scheduler, does."""
     from sweeps import spec
@@ -60,14 +61,7 @@ def add(
     from sweeps.nightly.schedule import Notify, Schedule
 
     mistakes = [Problem(place, message, hint) for place, message, hint in calendar.problems(cron, tz, until)]
-    if name is not None and not _NAME.match(name):
-        mistakes.append(Problem("--name", f"{name!r} cannot be used", "letters, digits, `.`, `_` and `-`, up to 100"))
-    for each in variables:
-        if not _VARIABLE.match(each):  # it may be an address with a password: it is not repeated
-            hint = "an address stays in the environment: export TELL=..., and write --notify-env TELL"
-            mistakes.append(Problem("--notify-env", "wants the name of a variable, not an address", hint))
-    if located is not None and not located.exists():
-        mistakes.append(Problem("--data", f"{located} does not exist", "give the folder or file of the data"))
+    mistakes += _mistakes(name, variables, located)
     checked: Any = None
     try:
         checked = spec.load(file, overrides)
@@ -93,9 +87,9 @@ def add(
         folder=str(Path.cwd()),
     )
     schedules = opened(places)
-    schedules.add(made)
+    made = schedules.replace(made) if again else schedules.add(made)
     if as_json:
-        print_json(_shown(made, []))
+        print_json(_shown(made, schedules.nights(made.name)))
     else:
         moment = calendar.next_moment(made, datetime.now(UTC))
         monthly = checked.budget.monthly_usd
@@ -217,6 +211,18 @@ def export(
         print_json({"name": name, "format": form, "file": str(out) if out else None, "content": text})
     elif out is None:
         click.echo(text, nl=False)
+
+
+def _mistakes(name: str | None, variables: Sequence[str], located: Path | None) -> Iterable[Problem]:
+    """Tell what is wrong with these options of `add`."""
+    if name is not None and not _NAME.match(name):
+        yield Problem("--name", f"{name!r} cannot be used", "letters, digits, `.`, `_` and `-`, up to 100")
+    for each in variables:
+        if not _VARIABLE.match(each):  # it may be an address with a password: it is not repeated
+            hint = "an address stays in the environment: export TELL=..., and write --notify-env TELL"
+            yield Problem("--notify-env", "wants the name of a variable, not an address", hint)
+    if located is not None and not located.exists():
+        yield Problem("--data", f"{located} does not exist", "give the folder or file of the data")
 
 
 def _paused(places: Places, name: str, paused: bool, as_json: bool) -> None:

@@ -35,9 +35,9 @@ def main() -> None:
     for seed in range(1, years.years + 1):
         found.append(lived(seed, years.days))
         print(f"year {seed}: {time.process_time() - began:.0f} s of CPU", flush=True)
-    text = results(found, years.days, time.process_time() - began)
-    if years.days == 365:
-        (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
+        text = results(found, years.days, time.process_time() - began)
+        if years.days == 365:  # after each year, so that what was lived through is not lost
+            (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
     print(text)
 
 

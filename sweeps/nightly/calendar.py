@@ -110,7 +110,8 @@ def due(schedule: Schedule, nights: Sequence[Night], now: datetime) -> Due | Non
     if passed:
         is_open = _is_open(schedule, passed[-1], now)
         return Due(passed[-1], 1, tuple(passed[:-1])) if is_open else Due(None, 1, tuple(passed))
-    if newest is not None and newest.state.cut_off and newest.attempt < MOST_ATTEMPTS:
+    before = newest is not None and newest.planned_at < schedule.created_at  # of an earlier plan, or before a pause
+    if newest is not None and not before and newest.state.cut_off and newest.attempt < MOST_ATTEMPTS:
         # One that somebody stopped by hand says so in its state as well; see Night.manual for those begun by hand.
         return Due(newest.planned_at, newest.attempt + 1) if _is_open(schedule, newest.planned_at, now) else None
     return None

@@ -69,10 +69,12 @@ def read(registry: Registry, model: str) -> list[Entry]:
 def previous(entries: Sequence[Entry], champion: str) -> str | None:
     """Return who was the champion before `champion` became it, or None where nobody was.
 
-    Going back twice goes back two steps: what a rollback left is not returned to.
+    Going back twice goes back two steps: what a rollback left is not returned to, unless it was left for a version that
+    never won a challenge and that only somebody's hand made the champion.
     """
-    promoted = [each for each in entries if each.version == champion and each.decision is not None and each.moved]
-    return promoted[-1].before if promoted else None
+    moves = [each for each in entries if each.version == champion and each.moved]
+    promoted = [each for each in moves if each.decision is not None]
+    return (promoted or moves)[-1].before if moves else None
 
 
 def roll_back(registry: Registry, model: str, to: str | None, by: str, why: str, now: float) -> Entry:

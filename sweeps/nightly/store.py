@@ -46,6 +46,9 @@ from sweeps.places import Places
 LEASE_S = 120.0
 """A night whose process has not been heard of for so long is lost, and may be taken up by another daemon."""
 
+PAID_S = 62 * 86400.0
+"""So long the nights of a removed schedule are kept that cost something: this month and the one before it."""
+
 _TABLES = MetaData()
 _SCHEDULES = Table(
     "finesweep_schedules",
@@ -122,15 +125,29 @@ class Schedules:
         """Let the connections go."""
         self._engine.dispose()
 
-    def add(self, schedule: Schedule) -> None:
-        """Keep a new schedule. Raises UserInputError where the name is taken."""
+    def add(self, schedule: Schedule) -> Schedule:
+        """Keep a new schedule, and return it. Raises UserInputError where the name is taken."""
         row = {"name": schedule.name, "content": json.dumps(schedule.to_json()), "paused": schedule.paused}
         try:
             with self._transaction() as connection:
                 connection.execute(insert(_SCHEDULES).values(row))
         except IntegrityError:
-            hint = f"give another --name, or `sweep schedule remove {schedule.name}` first"
+            hint = "--replace changes it and keeps its nights; --name makes another one"
             raise UserInputError([Problem(schedule.name, "there is a schedule of this name", hint)]) from None
+        return schedule
+
+    def replace(self, schedule: Schedule) -> Schedule:
+        """Give the schedule of this name other times and options, and keep its nights and whether it is paused.
+
+        Where its times stay as they are, a planned night is not lost by it. Raises UserInputError where there is none.
+        """
+        old = self.get(schedule.name)
+        same = (old.cron, old.tz) == (schedule.cron, schedule.tz)
+        changed = replace(schedule, paused=old.paused, created_at=old.created_at if same else schedule.created_at)
+        with self._transaction() as connection:
+            chosen = update(_SCHEDULES).where(_SCHEDULES.c.name == schedule.name)
+            connection.execute(chosen.values(content=json.dumps(changed.to_json())))
+        return changed
 
     def all(self) -> list[Schedule]:
         """Return every schedule, by name."""
@@ -155,13 +172,19 @@ class Schedules:
         return changed
 
     def remove(self, name: str, now: datetime) -> None:
-        """Delete a schedule and its history. Raises SweepError while a night of it runs."""
+        """Delete a schedule and its history. Raises SweepError while a night of it runs.
+
+        What nights have cost under a monthly limit stays: a schedule of the same name does not begin the month anew.
+        """
         self.get(name)
         with self._transaction() as connection:
             free = (_SCHEDULES.c.held_by.is_(None)) | (_SCHEDULES.c.held_until < now.timestamp())
             gone = connection.execute(delete(_SCHEDULES).where(_SCHEDULES.c.name == name, free))
             if gone.rowcount == 1:
-                connection.execute(delete(_NIGHTS).where(_NIGHTS.c.schedule == name))
+                recent = now.timestamp() - PAID_S
+                for each in _nights(connection, name):
+                    if each.found.get("money") is None or (each.started_at or 0.0) < recent:
+                        _delete(connection, each)
                 return
         raise SweepError(f"a night of `{name}` is running", "wait for it, or stop the scheduler, and remove it then")
 
@@ -336,6 +359,11 @@ def _mark_missed(connection: Connection, name: str, found: Due | None) -> list[N
     for each in missed:
         _insert(connection, each)
     return missed
+
+
+def _delete(connection: Connection, night: Night) -> None:
+    named = (_NIGHTS.c.planned_at == night.planned_at) & (_NIGHTS.c.attempt == night.attempt)
+    connection.execute(delete(_NIGHTS).where(_NIGHTS.c.schedule == night.schedule, named))
 
 
 def _insert(connection: Connection, night: Night) -> None:

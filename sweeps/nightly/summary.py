@@ -56,6 +56,12 @@ def markdown(schedule: Schedule, night: Night) -> str:
     return "\n".join(lines) + "\n"
 
 
+def text(schedule: Schedule, night: Night) -> str:
+    """Return the summary for a screen."""
+    rows = [f"  {name:<10} {value}\n" for name, value in _rows(schedule, night)]
+    return f"{title(schedule, night)}\n{''.join(rows)}"
+
+
 def html(schedule: Schedule, night: Night) -> str:
     """Return the same as HTML, escaped; addresses are links."""
     from jinja2 import Environment
@@ -68,7 +74,7 @@ def html(schedule: Schedule, night: Night) -> str:
 def _rows(schedule: Schedule, night: Night) -> list[tuple[str, str]]:
     """Return what is told, name by name; what is not known has no line."""
     found = night.found
-    rows = [("state", f"{night.state.value}{': ' + night.reason if night.reason else ''}")]
+    rows = _state(night)
     if night.sweep:
         rows.append(("sweep", f"{night.sweep}{' on ' + str(found['data']) if found.get('data') else ''}"))
     if night.started_at and night.ended_at:
@@ -94,6 +100,15 @@ def _rows(schedule: Schedule, night: Night) -> list[tuple[str, str]]:
     rows += [("problem", each) for each in found.get("problems") or ()]
     links = (("report", found.get("report")), ("drift report", drift.get("report")), ("MLflow", found.get("mlflow")))
     return rows + [(name, str(each)) for name, each in links if each]
+
+
+def _state(night: Night) -> list[tuple[str, str]]:
+    """Return how the night ended; the reason of one that ran is why it did, of another why it did not or broke off."""
+    if night.state in (NightState.DONE, NightState.PARTIAL) and night.reason:
+        return [("state", night.state.value), ("why it ran", night.reason)]
+    if night.reason.startswith(night.state.value):
+        return [("state", night.reason)]
+    return [("state", f"{night.state.value}{': ' + night.reason if night.reason else ''}")]
 
 
 def _champion_rows(champion: Mapping[str, Any] | None, night: Night) -> list[tuple[str, str]]:

@@ -184,6 +184,15 @@ def test_the_summary_of_a_failure_says_why_and_nothing_that_is_not_known() -> No
     assert "&lt;here&gt;" in summary.html(SCHEDULE, night)
 
 
+def test_why_a_night_ran_is_told_apart_from_how_it_ended() -> None:
+    told = summary.text(SCHEDULE, replace(DONE, reason="the data changed"))
+    assert told.startswith(
+        "snli: the night of 2027-01-15 is done · new champion\n  state      done\n  why it ran the data ch"
+    )
+    quiet = replace(DONE, state=NightState.UNCHANGED, reason="unchanged since 2027-01-14 01:00Z", found={})
+    assert "state      unchanged since 2027-01-14 01:00Z\n" in summary.text(SCHEDULE, quiet)
+
+
 def test_the_champion_that_was_kept_is_named_with_the_reason() -> None:
     decision = {**DECISION, "promoted": False, "reason": "the difference is inside the noise"}
     text = summary.markdown(SCHEDULE, replace(DONE, found={**DONE.found, "champion": decision}))

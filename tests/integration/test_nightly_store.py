@@ -70,6 +70,33 @@ def schedule(name: str = "snli") -> Schedule:
     )
 
 
+def test_a_replaced_schedule_keeps_its_nights_and_a_removed_one_what_it_has_cost(kept: Schedules) -> None:
+    with pytest.raises(UserInputError, match="no such schedule"):
+        kept.replace(schedule())
+    kept.add(schedule())
+    kept.pause("snli", True, CREATED)
+    claim = kept.claim_now("snli", "a", NIGHT)
+    assert claim is not None
+    money = {"study": "s", "before": 0.0, "limit": 9.0, "monthly": 9.0, "at_most": 2.0}
+    paid = replace(claim.night, state=NightState.STOPPED, ended_at=NIGHT.timestamp() + 60, found={"money": money})
+    assert kept.finish(claim, paid)
+    free = kept.claim_now("snli", "b", NIGHT + timedelta(hours=1))
+    assert free is not None
+    assert kept.finish(free, replace(free.night, state=NightState.UNCHANGED))
+
+    later = replace(schedule(), until=None, created_at=NIGHT.timestamp())
+    assert kept.replace(later) == replace(later, created_at=CREATED.timestamp(), paused=True), "the times are the same"
+    moved = replace(later, cron="0 3 * * *")
+    assert kept.replace(moved) == kept.get("snli") == replace(moved, paused=True)
+    assert len(kept.nights("snli")) == 2
+
+    kept.remove("snli", NIGHT + timedelta(days=1))
+    kept.add(replace(schedule(), created_at=(NIGHT + timedelta(days=1)).timestamp()))
+    assert kept.nights("snli") == [paid]
+    kept.remove("snli", NIGHT + timedelta(days=70))
+    assert kept.nights("snli") == []
+
+
 def test_what_is_kept_comes_back(kept: Schedules) -> None:
     kept.add(schedule())
     kept.add(schedule("another"))

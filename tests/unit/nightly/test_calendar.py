@@ -178,6 +178,7 @@ def test_a_pause_plans_nothing_and_is_not_made_up_for() -> None:
     before = Night("s", int(at("2027-01-05T01:00Z").timestamp()), state=NightState.DONE)
     assert due(resumed, [before], at("2027-02-01T13:00Z")) is None
     assert due(resumed, [before], at("2027-02-02T01:00Z")) is not None
+    assert due(resumed, [replace(before, state=NightState.STOPPED)], at("2027-02-01T13:00Z")) is None
 
 
 def test_nights_begun_by_hand_do_not_move_the_plan() -> None:
