@@ -7,7 +7,7 @@ rm -rf /tmp/ray/session_*  # of a node that ended here
 ray start --block --address="$1" --num-cpus=0 --num-gpus=0 --object-store-memory=100000000 &
 node=$!
 # A night that is due begins at once, and would find no node to begin on.
-until [ -S "$(echo /tmp/ray/session_*/sockets/raylet)" ]; do
+until [ -S /tmp/ray/session_latest/sockets/raylet ]; do
     kill -0 "$node" 2> /dev/null || { wait "$node"; exit; }
     sleep 0.5
 done

@@ -62,7 +62,8 @@ def assemble(table: Table, context: Context) -> NamedCurve:
         notes.append(f"no validation values were found among: {', '.join(columns)}")
     used = {*chosen.values(), *(each for each in columns if _is_axis(each))}
     used |= {each for each in columns if meanings[each].known and meanings[each].measure in ("loss", metric)}
-    running = _running(known)
+    # where the loop's own loss has a column, `train_loss` is that of scored examples and no report of the loop
+    running = () if any(names.plain(each) == names.LOOP_LOSS for each in columns) else _running(known)
     used |= {each for each in columns if running and names.plain(each) in names.RATE | names.GRADIENT}
     baseline = with_baseline(next((each for each in points if each.epoch == 0), None), context)
     curve = LearningCurve(

@@ -51,6 +51,7 @@ EXAMPLES = frozenset({"elapsed_examples"})
 
 RATE = frozenset({"learning_rate", "lr"})
 GRADIENT = frozenset({"grad_norm", "gradient_norm"})
+LOOP_LOSS = "batch_loss"
 """What training loops report beside their loss."""
 
 HOSTED = frozenset(

@@ -12,6 +12,7 @@ import os
 import pwd
 import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,8 +114,9 @@ def succeeds(stack: native_services.Stack, name: str, *command: str) -> str:
 def test_all_services_start_in_the_order_of_the_file_and_become_healthy(stack: native_services.Stack) -> None:
     assert stack.started == list(stack.services)
     assert set(stack.healthy_after_s) == set(stack.services) - {"bucket"}
-    nodes = succeeds(stack, "scheduler", "ray", "status", "--address=ray-head:6379")
-    assert nodes.count(" node_") == 3, "the head, the worker and the scheduler's own"
+    deadline = time.monotonic() + 60  # a node is there some time before the head counts it
+    while succeeds(stack, "scheduler", "ray", "status", "--address=ray-head:6379").count(" node_") < 3:
+        assert time.monotonic() < deadline, "not the head, the worker and the scheduler's own"
     version = succeeds(stack, "postgres", "psql", "-U", "sweep", "-d", "mlflow", "-Atc", "SHOW server_version")
     assert stack.services["postgres"]["image"].startswith(f"postgres:{version.partition('.')[0]}.")
 

@@ -24,6 +24,7 @@ def test_jobs_go_on_after_the_end(serve: Any, make_client: Any, how: int) -> Non
     client = make_client(server.client())
     made = [client.create(hyperparameters={"n_epochs": 4}, metadata={"n": str(n)}).id for n in range(4)]
     paused = client.create(metadata={"n": "paused"}).id
+    client.wait(paused, "queued", "running")
     client.api.fine_tuning.jobs.with_raw_response.pause(paused)
     client.wait(made[0], "running")
     before = client.messages(made[0])
