@@ -59,6 +59,7 @@ SETTINGS = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # of the UI: no job runner for features that a sweep does not have
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the outbox retries, and can be told to stop
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for what was asked for, JSON for one
 }
 """What MLflow takes from its environment only; the user's own settings win."""
 

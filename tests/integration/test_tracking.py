@@ -401,7 +401,7 @@ def server(database: str, port: int) -> Iterator[None]:
 
 @pytest.mark.slow
 def test_a_server_may_go_away_in_the_middle_of_a_sweep(
-    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the server keeps artifacts of its own experiments in the current folder
     port, happened = free_port(), events()
@@ -426,6 +426,7 @@ def test_a_server_may_go_away_in_the_middle_of_a_sweep(
     with server(uri, port):
         finish(tracker)
         assert tracker.problems == ()
+    assert capsys.readouterr().out == "", "what a command prints is its own"
     assert len(list(Path(tmp_path / "mlartifacts").rglob("learning_curve.png"))) == 1
     runs = children(uri, parent)
     assert {name: run.info.status for name, run in runs.items()} == {"trial-00": "FINISHED", "trial-01": "KILLED"}
