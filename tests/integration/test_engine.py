@@ -158,10 +158,10 @@ def test_the_target_ends_the_sweep_early(tmp_path: Path) -> None:
 
 
 def test_the_time_limit_holds(tmp_path: Path) -> None:
-    plan = planned(tmp_path, "backend={type: fake, seconds_per_epoch: 0.5}", "search.trials=500", "budget.hours=0.003")
+    plan = planned(tmp_path, "backend={type: fake, seconds_per_epoch: 0.5}", "search.trials=500", "budget.hours=0.006")
     session = run(plan)
     assert session.end is End.TIME
-    assert session.seconds >= 10.8
+    assert session.seconds >= 21.6
     assert len(session.study.trained) < 500
     assert any("time limit" in each.reason for each in session.study.trained if each.state is TrialState.STOPPED)
 

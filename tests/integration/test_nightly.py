@@ -30,6 +30,7 @@ _found.loader.exec_module(databases)
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.spread,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
