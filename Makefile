@@ -17,7 +17,7 @@ hosted-demo: $(VENV)/.runs
 	$(BIN)/python scripts/hosted_demo.py $(PORT)
 
 test: $(VENV)/.develops $(VENV)/.image
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.develops
 	$(BIN)/ruff check .

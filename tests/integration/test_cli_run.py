@@ -17,7 +17,6 @@ import pytest
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.spread,
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

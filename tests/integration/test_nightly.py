@@ -28,9 +28,12 @@ assert _found.loader is not None
 databases: Any = util.module_from_spec(_found)
 _found.loader.exec_module(databases)
 
+LENGTHY = pytest.mark.skipif(
+    "SWEEP_TEST_SLOW" not in os.environ, reason="takes a minute or more; SWEEP_TEST_SLOW=1 runs it"
+)
+
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.spread,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -270,6 +273,7 @@ def test_mistakes_are_the_users_and_told_together(folder: Path) -> None:
     assert sweep(folder, "schedule", "add", "broken.yaml", "--cron", "0 2 * * *")[0] == 2
 
 
+@LENGTHY
 def test_a_night_whose_file_is_gone_fails_with_the_reason(folder: Path) -> None:
     assert sweep(folder, "schedule", "add", "pairs.yaml", "--cron", ONCE_A_YEAR)[0] == 0
     (folder / "pairs.csv").unlink()
@@ -310,6 +314,7 @@ print("END", outcome.end.name, sum(each.state.ended for each in outcome.trials),
 """
 
 
+@LENGTHY
 def test_a_sweep_with_a_deadline_ends_in_time_and_goes_on(folder: Path) -> None:
     def run(seconds: float) -> tuple[str, int, float]:
         done = subprocess.run(
@@ -337,6 +342,7 @@ def test_a_sweep_with_a_deadline_ends_in_time_and_goes_on(folder: Path) -> None:
     assert len(after) == 6
 
 
+@LENGTHY
 def test_schedules_and_studies_in_one_postgresql_that_goes_away_meanwhile(
     folder: Path, tmp_path: Path, started: list[subprocess.Popen[str]]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -19,6 +20,7 @@ from sweeps.places import Places
 from sweeps.plan import plan_file
 
 pytestmark = [
+    pytest.mark.skipif("SWEEP_TEST_SLOW" not in os.environ, reason="takes a minute or more; SWEEP_TEST_SLOW=1 runs it"),
     pytest.mark.integration,
     pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

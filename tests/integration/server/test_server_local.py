@@ -16,6 +16,10 @@ from typing import Any
 
 import pytest
 
+LENGTHY = pytest.mark.skipif(
+    "SWEEP_TEST_SLOW" not in os.environ, reason="takes a minute or more; SWEEP_TEST_SLOW=1 runs it"
+)
+
 pytestmark = pytest.mark.integration
 
 LABELS = [" red", " green", " blue"]
@@ -247,6 +251,7 @@ def kill_workers(server: Any) -> int:
     return len(numbers)
 
 
+@LENGTHY
 def test_a_run_outlives_its_process(
     local: Any, local_server: Any, make_examples: Any, uninterrupted: list[Mapping[str, Any]]
 ) -> None:
@@ -261,6 +266,7 @@ def test_a_run_outlives_its_process(
     assert local.api.completions.create(**asked).choices == answer
 
 
+@LENGTHY
 @pytest.mark.slow
 def test_a_run_whose_process_dies_again_and_again_fails(local: Any, local_server: Any, make_examples: Any) -> None:
     values = {"n_epochs": 200, "batch_size": 4}

@@ -23,7 +23,6 @@ from backends.served import hosted_answers
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.spread,
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
