@@ -54,7 +54,7 @@ class Host(BaseHTTPRequestHandler):
             Host.fails -= 1
             return self._send(503, {"error": {"message": "overloaded"}})
         if self.headers["Authorization"] != f"Bearer {KEY}":
-            return self._send(401, {"error": {"message": "no such key"}})
+            return self._send(401, {"error": {"message": f"no such key: {self.headers['Authorization']}"}})
         Host.asked.append(body)
         word = str(body["messages"][-1]["content"]).split("\n")[0].removeprefix("say ")
         choice: dict[str, Any] = {
@@ -158,9 +158,11 @@ def test_the_key_is_asked_for_by_its_name(
     (tmp_path / "key").write_text(KEY + "\n")
     monkeypatch.setenv("HOST_KEY_FILE", str(tmp_path / "key"))
     assert model.predict([{"word": "neutral"}])[0]["label"] == "neutral"
-    monkeypatch.setenv("HOST_KEY", "wrong")
-    with pytest.raises(SweepError, match="401"):
+    monkeypatch.setenv("HOST_KEY", "key-that-the-host-does-not-know")
+    with pytest.raises(SweepError, match="401") as raised:
         model.predict([{"word": "neutral"}])
+    assert "Bearer <key>" in raised.value.message, "the host quotes it"
+    assert "key-that" not in raised.value.message
 
 
 def test_the_key_is_nowhere_in_what_is_stored(model: ServedVersion, registered: tuple[Registry, Version, Path]) -> None:

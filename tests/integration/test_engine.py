@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backends.contract import Event
+from backends.contract import Event, Measured
 from backends.waiting import Waiting
 from sweeps import engine
 from sweeps.places import Places
@@ -62,6 +63,22 @@ class Counter:
         pass
 
 
+class LeapAfterAnEpoch(Counter):
+    """A clock that leaps by an hour when a trial has trained for an epoch."""
+
+    def __init__(self, of_trial: int) -> None:
+        super().__init__()
+        self._of_trial = of_trial
+        self._leapt = 0.0
+
+    def observed(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
+        if trial.number == self._of_trial and any(isinstance(each, Measured) and each.epoch >= 1 for each in events):
+            self._leapt = 3600.0
+
+    def __call__(self) -> float:
+        return time.time() + self._leapt
+
+
 @pytest.fixture(scope="module", autouse=True)
 def ray_connected() -> Iterator[None]:
     engine.connect(None, logging.NullHandler())
@@ -73,7 +90,7 @@ def planned(root: Path, *overrides: str) -> SweepPlan:
     return make_plan(from_document(with_overrides(parse(FILE, "f.yaml"), overrides)), Places(root), estimate=False)
 
 
-def run(plan: SweepPlan, counter: Counter | None = None) -> Session:
+def run(plan: SweepPlan, counter: Counter | None = None, clock: Callable[[], float] = time.time) -> Session:
     plan.workspace.mkdir(parents=True, exist_ok=True)
     study = Study.open(
         plan.workspace / "study.journal",
@@ -84,7 +101,7 @@ def run(plan: SweepPlan, counter: Counter | None = None) -> Session:
         plan.spec.search,
         plan.base_model,
     )
-    session = Session(plan, study, [counter] if counter else [])
+    session = Session(plan, study, [counter] if counter else [], clock)
     engine.run(session)
     session.finish()
     return session
@@ -158,12 +175,16 @@ def test_the_target_ends_the_sweep_early(tmp_path: Path) -> None:
 
 
 def test_the_time_limit_holds(tmp_path: Path) -> None:
-    plan = planned(tmp_path, "backend={type: fake, seconds_per_epoch: 0.5}", "search.trials=500", "budget.hours=0.006")
-    session = run(plan)
+    plan = planned(tmp_path, "backend={type: fake, seconds_per_epoch: 0.5}", "search.trials=500", "budget.hours=1")
+    leap = LeapAfterAnEpoch(of_trial=1)
+    session = run(plan, leap, clock=leap)
     assert session.end is End.TIME
-    assert session.seconds >= 21.6
-    assert len(session.study.trained) < 500
-    assert any("time limit" in each.reason for each in session.study.trained if each.state is TrialState.STOPPED)
+    first, second, *staged = session.study.trained
+    assert not any(each.state.ended for each in staged), "they wait for the next run of the sweep"
+    assert first.state is TrialState.COMPLETE
+    assert second.state is TrialState.STOPPED
+    assert "time limit" in second.reason
+    assert len(second.curve) < 5, "it was stopped before its last epoch"
 
 
 def test_concurrency_is_used_and_held(tmp_path: Path) -> None:

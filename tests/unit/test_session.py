@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import optuna
 import pytest
 
-from backends.contract import Checkpointed, Event, Failure, FailureKind, Finished, Measured, Started
+from backends.contract import Backend, Checkpointed, Event, Failure, FailureKind, Finished, Handle, Measured, Started
 from backends.waiting import Waiting
 from sweeps import holdout
 from sweeps.errors import SweepError
@@ -18,7 +19,8 @@ from sweeps.finals import FinalsResult
 from sweeps.places import Places
 from sweeps.plan import SweepPlan, make_plan
 from sweeps.record import StoppedBy, Trial, TrialState, VerdictKind, leaderboard
-from sweeps.run import decided
+from sweeps.report import state
+from sweeps.run import Environment, _Housekeeper, decided, open_study
 from sweeps.session import End, Session, TrialEnd
 from sweeps.spec import from_document
 from sweeps.steering import Change
@@ -510,3 +512,41 @@ def test_what_a_trial_waits_for_is_told_once(tmp_path: Path) -> None:
     running.ended(first.number, TrialEnd.ITSELF)
     running.waits(first.number, limit)
     assert len(recorder.waited) == 2
+
+
+def test_a_trial_that_became_a_champion_keeps_its_model_when_the_sweep_goes_on(tmp_path: Path) -> None:
+    running = session(tmp_path, "search.trials=6")
+    drive(running)
+    worst = leaderboard(running.study.trained, running.objective)[-1]
+    discarded: list[str] = []
+
+    class Watched:
+        def discard(self, handle: Handle) -> None:
+            discarded.append(handle.id)
+
+        def stop(self, handle: Handle) -> None: ...
+
+    def tidied(spared: Collection[str]) -> set[str]:
+        discarded.clear()
+        housekeeper = _Housekeeper(running.plan, cast(Backend, Watched()), spared)
+        housekeeper.session = running
+        housekeeper.tidy(keep=None)
+        return set(discarded)
+
+    assert worst.handle is not None
+    assert worst.handle.id in tidied(())
+    assert len(tidied({worst.key})) == len(tidied(())) - 1
+    assert worst.handle.id not in tidied({worst.key})
+
+
+def test_a_sweep_that_was_set_aside_can_still_be_read(tmp_path: Path) -> None:
+    places = Places(tmp_path)
+    plan = planned(tmp_path)
+    study = open_study(plan, Environment(places, "sqlite://"))
+    places.sweep("pairs").mkdir(exist_ok=True)
+    (places.sweep("pairs") / "plan.json").write_text(json.dumps(plan.to_json(), default=str))
+    aside = places.set_aside("pairs")
+    assert aside is not None
+    assert state.read(places, aside.name, None).name == aside.name
+    assert places.study_name("pairs") == "pairs", "what is begun anew has its own"
+    assert study.trials == []
