@@ -378,7 +378,9 @@ class Session:
         """Close the books after the engine has come to rest. Returns why the sweep ended."""
         for number in list(self._running):
             self.ended(number, TrialEnd.SWEEP)
-        self.study.add_seconds(self._clock() - self._started_at)
+        now = self._clock()
+        self.study.add_seconds(now - self._started_at)
+        self._started_at = now
         if self.end is None and self._window_is_used_up:
             self.end = End.WINDOW
         if self.end is None:

@@ -160,6 +160,7 @@ def test_the_time_limit_ends_the_sweep_and_counts_earlier_runs(tmp_path: Path) -
     now[0] = 3000.0
     running.interrupt()
     running.finish()
+    assert running.seconds == 3000, "closing the books counts nothing twice"
     again = session(tmp_path, "budget.hours=1", clock=lambda: now[0])
     taken_up = again.next_trial()
     assert isinstance(taken_up, Trial)
