@@ -6,8 +6,8 @@ a seed always gives the same sweep.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,20 +57,43 @@ class Done:
         return sum(each.spend.tokens for each in self.trials)
 
 
-def sweep(folder: Path, seed: int, space: Mapping[str, Any], *, trials: int, score: bool = False, **more: Any) -> Done:
+@dataclass(frozen=True)
+class Ended:
+    """A sweep whose trials are done and whose backend can still answer."""
+
+    plan: SweepPlan
+    study: Study
+    session: Session
+    backend: Backend
+
+
+def sweep(folder: Path, seed: int, space: Mapping[str, Any], *, score: bool = False, **more: Any) -> Done:
     """Run a sweep of the embedded model below `folder`; `more` are keys of the sweep file.
 
     With `score` the models of the best run and of the finals' winner are scored on the test split.
     """
+    with driven(folder, seed, space, **more) as ended:
+        plan, study, backend = ended.plan, ended.study, ended.backend
+        finals = holdout.decide(plan, study.trained, study.repeats, backend) if plan.spec.finals else None
+        best = next(iter(leaderboard(study.trained, ended.session.objective)), None)
+        test = None
+        if score and best is not None and best.model is not None and plan.data.test is not None:
+            test = float(np.mean(holdout.right(backend, [best.model], plan.data.test, plan.data.dataset)))
+        return Done(tuple(study.trained), ended.session.changes, finals, test)
+
+
+@contextmanager
+def driven(folder: Path, seed: int, space: Mapping[str, Any], **more: Any) -> Iterator[Ended]:
+    """Run a sweep's trials and the finals' repetitions, and give what came of them while their models can be asked."""
     file = {
         "name": "s",
-        "data": {**DATA, "seed": seed},
         "backend": {"type": "local", "model": "builtin:tiny-lm"},
         "space": dict(space),
-        "search": {"sampler": "tpe", "scheduler": "none", "trials": trials, "concurrency": 1, "seed": seed},
         "objective": {"maximize": "valid_accuracy"},
         "evaluation": {"per_epoch": 2, "train_examples": 64},
         **more,
+        "data": {**DATA, "seed": seed, **more.get("data", {})},
+        "search": {"sampler": "tpe", "scheduler": "none", "concurrency": 1, "seed": seed, **more.get("search", {})},
     }
     plan = make_plan(from_document(parse(yaml.safe_dump(file), "s.yaml")), Places(folder), estimate=False)
     objectives = [each.objective for each in plan.spec.objectives]
@@ -89,12 +112,7 @@ def sweep(folder: Path, seed: int, space: Mapping[str, Any], *, trials: int, sco
         while isinstance(trial := session.next_trial(), Trial):
             _train(session, plan, backend, trial)
         session.finish()
-        finals = holdout.decide(plan, study.trained, study.repeats, backend) if plan.spec.finals else None
-        best = next(iter(leaderboard(study.trained, session.objective)), None)
-        test = None
-        if score and best is not None and best.model is not None and plan.data.test is not None:
-            test = float(np.mean(holdout.right(backend, [best.model], plan.data.test, plan.data.dataset)))
-    return Done(tuple(study.trained), session.changes, finals, test)
+        yield Ended(plan, study, session, backend)
 
 
 def _train(session: Session, plan: SweepPlan, backend: Backend, trial: Trial) -> None:

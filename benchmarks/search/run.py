@@ -50,11 +50,11 @@ def one(job: tuple[str, str, int]) -> dict[str, Any]:
     torch.set_num_threads(1)
     name, what, seed = job
     started = time.perf_counter()
-    more: dict[str, Any] = {"steering": "off" if what == "finals" else what}
+    more: dict[str, Any] = {"steering": "off" if what == "finals" else what, "search": {"trials": TRIALS}}
     if what == "finals":
         more["finals"] = FINALS
     with tempfile.TemporaryDirectory(prefix="bench-search-") as folder:
-        done = sweep(Path(folder), seed, {**SPACES[name], **BATCH}, trials=TRIALS, score=what == "finals", **more)
+        done = sweep(Path(folder), seed, {**SPACES[name], **BATCH}, score=what == "finals", **more)
     return {"space": name, "what": what, "seed": seed, "seconds": time.perf_counter() - started, **_summary(done)}
 
 

@@ -200,7 +200,7 @@ class Simulation:
         start = self.world.now
         looks |= {start + 86400.0 * each for each in range(self.days + 3)}
         last = max(self._planned(each)[-1].timestamp() for each in self.world.teams.values())
-        yield from sorted(each for each in looks if each < last + 43200.0)
+        yield from sorted(each for each in looks if each < last + 2 * 86400.0)  # the last night has its look, too
 
     def _planned(self, team: Team) -> list[datetime]:
         zone = ZoneInfo(team.tz)
@@ -324,7 +324,8 @@ class Simulation:
             name = file.parent.name.partition("-")[0]
             for moment, usd in charges(file, self.world.now):
                 month = name_of(self.world.teams[name].tz, moment)
-                spent[name][month] = spent[name].get(month, 0.0) + usd
+                if month.startswith(f"{self.first_day.year}-"):  # looks go on for two days after the year
+                    spent[name][month] = spent[name].get(month, 0.0) + usd
         return Year(
             nights={
                 each: [night for night in self.schedules.nights(each) if night.planned_at <= planned[each][-1]]
