@@ -159,25 +159,6 @@ def table(pools: Sequence[Pool], draws: int, machine: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Train the pools that are not there yet, and write the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.search.chance", description=__doc__)
-    parser.add_argument("--data-sets", type=int, default=4)
-    parser.add_argument("--draws", type=int, default=500)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--results", type=Path, default=HERE)
-    given = parser.parse_args()
-    there = {pool.data_seed: pool for pool in stored(given.results)}
-    missing = [seed for seed in range(1, given.data_sets + 1) if seed not in there]
-    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as processes:
-        for pool in processes.map(trained, missing):
-            store(given.results, pool)
-            print(f"data set {pool.data_seed}: {pool.right.shape[0]} configurations", flush=True)
-    text = table(stored(given.results), given.draws, measure.machine())
-    (given.results / "CHANCE.md").write_text(text, encoding="utf-8")
-    print(text)
-
-
 def store(folder: Path, pool: Pool) -> None:
     """Write a pool to `chance-SEED.npz`."""
     np.savez_compressed(
@@ -196,6 +177,25 @@ def stored(folder: Path) -> list[Pool]:
             right = np.unpackbits(kept["right"], axis=2, count=int(kept["examples"])).astype(np.bool_)
             found.append(Pool(int(path.stem.split("-")[1]), tuple(map(float, kept["cost"])), right))
     return sorted(found, key=lambda each: each.data_seed)
+
+
+def main() -> None:
+    """Train the pools that are not there yet, and write the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search.chance", description=__doc__)
+    parser.add_argument("--data-sets", type=int, default=4)
+    parser.add_argument("--draws", type=int, default=500)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--results", type=Path, default=HERE)
+    given = parser.parse_args()
+    there = {pool.data_seed: pool for pool in stored(given.results)}
+    missing = [seed for seed in range(1, given.data_sets + 1) if seed not in there]
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as processes:
+        for pool in processes.map(trained, missing):
+            store(given.results, pool)
+            print(f"data set {pool.data_seed}: {pool.right.shape[0]} configurations", flush=True)
+    text = table(stored(given.results), given.draws, measure.machine())
+    (given.results / "CHANCE.md").write_text(text, encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from benchmarks.fit.records import Oracle, Record
 from benchmarks.fit.stopping import by_patience, by_verdict, played
+from benchmarks.search.chance import SEEDS, Pool, replayed, store, stored
 from benchmarks.search.run import interval, tables
 from sweeps.curve import CurvePoint, LearningCurve
 
@@ -64,3 +68,37 @@ def test_the_tables_pair_the_same_seeds() -> None:
     ]
     machine = {"cpu": "c", "packages": {"torch": "1", "optuna": "2"}, "revision": "r"}
     assert "| well placed | 0.500 | 0.650 | +0.150 (+0.100 .. +0.200) | 0.0 | 1.00 |" in tables(results, machine)
+
+
+def pool(quality: list[float]) -> Pool:
+    """Return runs that get each example right with the probability of their configuration."""
+    random = np.random.default_rng(3)
+    right = random.random((len(quality), 1 + SEEDS, 2000)) < np.array(quality)[:, None, None]
+    return Pool(1, (10.0,) * len(quality), right)
+
+
+def test_of_equal_configurations_the_best_single_run_promises_too_much_and_the_finals_less() -> None:
+    rows = list(replayed(pool([0.7] * 8), trials=8, validation=50, draws=60))
+    single = np.mean([row.single - row.single_true for row in rows])
+    finals = np.mean([row.finals - row.finals_true for row in rows])
+    assert single > 0.05
+    assert finals < single / 2
+
+
+def test_where_one_configuration_is_far_better_nothing_is_promised_too_much() -> None:
+    rows = list(replayed(pool([0.95, 0.4, 0.4, 0.4]), trials=4, validation=500, draws=60))
+    assert np.mean([row.single - row.single_true for row in rows]) == pytest.approx(0.0, abs=0.01)
+    assert min(row.handed_over for row in rows) > 0.9
+
+
+def test_a_replay_repeats_itself() -> None:
+    runs = pool([0.5, 0.6, 0.7, 0.8])
+    assert list(replayed(runs, 4, 50, 5)) == list(replayed(runs, 4, 50, 5))
+
+
+def test_a_stored_pool_is_read_back(tmp_path: Path) -> None:
+    written = pool([0.5, 0.6])
+    store(tmp_path, written)
+    (read,) = stored(tmp_path)
+    assert (read.data_seed, read.cost) == (written.data_seed, written.cost)
+    assert np.array_equal(read.right, written.right)
