@@ -52,7 +52,18 @@ def loss_rises(seen: Evidence, advice: Advice) -> FitVerdict | None:
         return None
     if went_on is None:
         return unsettled(f"{rose}, and the training curve does not show why", by=1.0)
-    return overfit(f"{rose} {went_on}", seen, advice, rise.onset, times(rise.height, max(noise, level)))
+    evidence = f"{rose} {went_on}{_metric_since(seen, rise.onset)}"
+    return overfit(evidence, seen, advice, rise.onset, times(rise.height, max(noise, level)))
+
+
+def _metric_since(seen: Evidence, onset: float) -> str:
+    """Say why a later epoch is kept than the one where the loss turned; nothing where it is that one."""
+    metric, kept = seen.valid_metric, seen.keep_epoch
+    if metric is None or kept is None or kept <= onset or seen.curve.best_by != "metric":
+        return ""
+    before = metric.at(onset) if onset > 0 else seen.baseline.valid_metric
+    against = "" if before is None else f", against {number(before)} at epoch {number(onset)}"
+    return f"; validation {seen.metric} was best at epoch {number(kept)}: {number(max(metric.values))}{against}"
 
 
 def _training_went_on(seen: Evidence, since: float) -> str | None:

@@ -211,6 +211,14 @@ def test_a_rising_loss_with_a_rising_objective_is_overfitting_only_where_the_los
     assert judge(curve(*columns, best_by="loss"), ADVICE).kind is VerdictKind.OVERFIT
 
 
+def test_a_kept_epoch_after_the_turn_of_the_loss_is_explained() -> None:
+    losses = [0.6, 0.4, 0.2], [0.61, 0.60, 0.9]
+    seen = judge(curve(*losses, [0.7, 0.8, 0.9], [0.70, 0.74, 0.75]), ADVICE)
+    assert (seen.kind, seen.keep_epoch) == (VerdictKind.OVERFIT, 3)
+    assert seen.evidence.endswith("; validation accuracy was best at epoch 3: 0.75, against 0.74 at epoch 2")
+    assert "best at" not in judge(curve(*losses, [0.7, 0.8, 0.9], [0.70, 0.75, 0.74]), ADVICE).evidence
+
+
 def test_few_validation_examples_cannot_settle_what_many_can() -> None:
     columns = [0.6, 0.45, 0.3], [0.61, 0.65, 0.7]
     assert judge(curve(*columns, examples=20), ADVICE).kind is VerdictKind.UNSETTLED
