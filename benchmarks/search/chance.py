@@ -138,7 +138,7 @@ def table(pools: Sequence[Pool], draws: int, machine: Mapping[str, Any]) -> str:
         "*Promised too much* is the score on the validation set less the accuracy on the examples that it did not "
         "take (both of one distribution): of the best single run, and of the finals' winner (mean over its "
         f"repetitions; {FINALS['candidates']} candidates, {FINALS['seeds']} seeds). *Removed* is the share that the "
-        "finals take away. *Gained* is the true accuracy of the model that the finals hand over, less that of the "
+        "finals take away, where there is something to remove beyond doubt. *Gained* is the true accuracy of the model that the finals hand over, less that of the "
         "best single run's model.",
         "",
         "| trials | validation examples | single run promises too much | finals promise too much | removed | gained |",
@@ -151,9 +151,10 @@ def table(pools: Sequence[Pool], draws: int, machine: Mapping[str, Any]) -> str:
             finals = [float(np.mean([r.finals - r.finals_true for r in rows])) for rows in by_pool]
             gained = [float(np.mean([r.handed_over - r.single_true for r in rows])) for rows in by_pool]
             a, b, c = interval(single), interval(finals), interval(gained)
+            removed = f"{1 - b[0] / a[0]:.0%}" if a[1] > 0 else "-"
             lines.append(
                 f"| {trials} | {validation} | {a[0]:+.3f} ({a[1]:+.3f} .. {a[2]:+.3f}) | "
-                f"{b[0]:+.3f} ({b[1]:+.3f} .. {b[2]:+.3f}) | {1 - b[0] / a[0]:.0%} | "
+                f"{b[0]:+.3f} ({b[1]:+.3f} .. {b[2]:+.3f}) | {removed} | "
                 f"{c[0]:+.3f} ({c[1]:+.3f} .. {c[2]:+.3f}) |"
             )
     return "\n".join(lines) + "\n"

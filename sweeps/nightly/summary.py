@@ -14,7 +14,7 @@ WORDS: Mapping[NightState, str] = {
     NightState.RUNNING: "is running",
     NightState.DONE: "is done",
     NightState.PARTIAL: "goes on next night",
-    NightState.UNCHANGED: "nothing to do",
+    NightState.UNCHANGED: "found nothing to do",
     NightState.NO_BUDGET: "was not begun: no budget",
     NightState.STOPPED: "was stopped",
     NightState.FAILED: "FAILED",
