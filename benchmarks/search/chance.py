@@ -138,8 +138,8 @@ def table(pools: Sequence[Pool], draws: int, machine: Mapping[str, Any]) -> str:
         "*Promised too much* is the score on the validation set less the accuracy on the examples that it did not "
         "take (both of one distribution): of the best single run, and of the finals' winner (mean over its "
         f"repetitions; {FINALS['candidates']} candidates, {FINALS['seeds']} seeds). *Removed* is the share that the "
-        "finals take away, where there is something to remove beyond doubt. *Gained* is the true accuracy of the model that the finals hand over, less that of the "
-        "best single run's model.",
+        "finals take away, where there is something to remove beyond doubt. *Gained* is the true accuracy of the model "
+        "that the finals hand over, less that of the best single run's model.",
         "",
         "| trials | validation examples | single run promises too much | finals promise too much | removed | gained |",
         "|---:|---:|---:|---:|---:|---:|",

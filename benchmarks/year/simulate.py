@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -326,15 +326,16 @@ class Simulation:
                 month = name_of(self.world.teams[name].tz, moment)
                 if month.startswith(f"{self.first_day.year}-"):  # looks go on for two days after the year
                     spent[name][month] = spent[name].get(month, 0.0) + usd
+
+        def of_the_year(team: str, nights: Iterable[Night]) -> list[Night]:
+            return [night for night in nights if night.planned_at <= planned[team][-1]]
+
         return Year(
-            nights={
-                each: [night for night in self.schedules.nights(each) if night.planned_at <= planned[each][-1]]
-                for each in self.world.teams
-            },
+            nights={each: of_the_year(each, self.schedules.nights(each)) for each in self.world.teams},
             planned=planned,
             spent=spent,
             rules=self.rules,
-            told=self.told,
+            told={each: of_the_year(each, told) for each, told in self.told.items()},
         )
 
 
