@@ -240,10 +240,10 @@ def status(places: Places, name: str | None, as_json: bool) -> None:
         _print_json(summary.to_json())
     else:
         _show(state.listing([summary]))
-        _show(screen.table(summary.trials, summary.objective, ALL_ROWS, summary.open_trials))
+        _show(screen.table(summary.trials, summary.objective, ALL_ROWS, summary.name_of))
         if summary.repeats:
             _say("finals: the best, trained again with other seeds")
-            _show(screen.table(summary.repeats, summary.objective, ALL_ROWS, summary.open_trials))
+            _show(screen.table(summary.repeats, summary.objective, ALL_ROWS, summary.name_of))
 
 
 @cli.command()

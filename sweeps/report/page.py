@@ -42,7 +42,7 @@ def page(state: SweepState, now: datetime) -> str:
             champion=state.champion,
             difference=_difference(state.champion),
             changes=state.changes,
-            open_trials=state.open_trials,
+            state_name=state.name_of,
             overview=overview_svg(state.trials, state.objective),
             trials=[*ranked, *others],
             varied=varied or names,

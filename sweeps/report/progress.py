@@ -19,6 +19,12 @@ from sweeps.session import ProgressObserver, Session
 from sweeps.steering import Change
 
 RECENT_TRIALS = 6
+QUIET_S = 60.0
+"""Where lines are written, a running trial is heard of at least so often, if there is news of it."""
+
+FORESEEN = 0.05
+"""A trial that has done a twentieth of its epochs tells how long it will take."""
+
 TELL_AGAIN_S = 900.0
 """What is waited for is said anew where it has become so much later."""
 
@@ -42,6 +48,7 @@ class Progress(ProgressObserver):
         self._baseline_shown = False
         self._steering = ""
         self._told: dict[str, float] = {}
+        self._written_at = time.monotonic()
 
     def begin(self, session: Session) -> None:
         """Start to show; from here on lines that others print to the console stand above the live table."""
@@ -71,6 +78,9 @@ class Progress(ProgressObserver):
                     elif not self._baseline_shown:
                         self._baseline_shown = True
                         self._line(f"the base model before training: {_numbers(each)}")
+        if trial.running and time.monotonic() - self._written_at >= QUIET_S:
+            self._line(f"trial {trial.number} {self._latest[trial.number]}")
+            self._line(f"  {self._summary()}")
 
     def waits(self, trial: Trial, waiting: Waiting) -> None:
         until = f"until {moment(waiting.until, time.time())}"
@@ -90,6 +100,7 @@ class Progress(ProgressObserver):
         self._line(self._steering)
 
     def _line(self, text: str) -> None:
+        self._written_at = time.monotonic()
         if self._live is None:
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -130,18 +141,28 @@ class Progress(ProgressObserver):
 
 
 def seconds_left(session: Session, now: float) -> float | None:
-    """Estimate the wall seconds until all trials are done, from the trials that have ended; None before the first."""
-    ended = [each for each in session.study.trained if each.state.ended and each.spend.seconds > 0]
-    if not ended:
-        return None
-    each_takes = sum(each.spend.seconds for each in ended) / len(ended)
+    """Estimate the wall seconds until all trials are done, from those that have ended, or before the first one from
+    how far the running ones are; None before that.
+    """
     running = session.running
+    took = [each.spend.seconds for each in session.study.trained if each.state.ended and each.spend.seconds > 0]
+    took = took or [
+        (now - (each.started_at or now)) / share for each in running if (share := _share_done(each)) >= FORESEEN
+    ]
+    if not took:
+        return None
+    each_takes = sum(took) / len(took)
     waiting = max(0, session.plan.spec.search.trials - len(session.study.trained))
     waiting += max(0, session.plan.final_trials - len(session.study.repeats))
     begun = sum(max(0.0, each_takes - (now - (each.started_at or now))) for each in running)
     left = (waiting * each_takes + begun) / session.plan.concurrency
     hours = session.plan.spec.budget.hours
     return left if hours is None else max(0.0, min(left, hours * 3600 - session.seconds))
+
+
+def _share_done(trial: Trial) -> float:
+    heard = (*trial.curve, *trial.running)
+    return max(each.epoch for each in heard) / trial.epochs if heard and trial.epochs else 0.0
 
 
 def money(session: Session) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -238,7 +238,10 @@ def _of_trials(numbers: Sequence[int]) -> str:
 
 
 def table(
-    trials: Sequence[Trial], objective: Objective, rows: int = LEADERBOARD_ROWS, open_trials: str = "running"
+    trials: Sequence[Trial],
+    objective: Objective,
+    rows: int = LEADERBOARD_ROWS,
+    state_name: Callable[[Trial], str] = lambda trial: trial.state.value,
 ) -> RenderableType:
     """Show trials as a leaderboard: those with a value, best first, then failed and open ones, named as told."""
     ranked = leaderboard(trials, objective)
@@ -265,7 +268,7 @@ def table(
             *(short(each.hyperparameters[name]) if name in each.hyperparameters else "" for name in varied),
             "" if each.best_epoch is None else f"{each.best_epoch:g}",
             clock(each.spend.seconds) if each.state.ended else "",
-            open_trials if not each.state.ended else "complete" if each.state is TrialState.COMPLETE else each.reason,
+            each.reason if each.state.ended and each.state is not TrialState.COMPLETE else state_name(each),
         )
     hidden = len(ranked) + len(others) - rows
     if hidden > 0:

@@ -17,11 +17,11 @@ from sweeps.finals import FinalsResult, champion
 from sweeps.mistakes import suggestion
 from sweeps.nightly.decision import ChampionDecision
 from sweeps.places import Places
-from sweeps.record import Objective, Trial, TrialState, leaderboard
+from sweeps.record import Objective, Trial, leaderboard
 from sweeps.steering import Change
 from sweeps.study import read_study
 
-INTERRUPTED = "interrupted"
+WAITING, INTERRUPTED = "waiting", "interrupted"
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,19 @@ class SweepState:
         won = champion((), self.repeats, winner, self.objective)
         return won or next(iter(leaderboard(self.trials, self.objective)), None)
 
-    @property
-    def open_trials(self) -> str:
-        """What the trials are that have not ended."""
-        return TrialState.RUNNING.value if self.is_running else INTERRUPTED
+    def name_of(self, trial: Trial) -> str:
+        """Return what the state of a trial is called: one that has not ended may not have begun either, or not run now.
+
+        A trial is asked for before a worker is free for it.
+        """
+        if trial.state.ended:
+            return trial.state.value
+        return INTERRUPTED if not self.is_running else WAITING if trial.handle is None else trial.state.value
 
     @property
     def counts(self) -> Counter[str]:
         """How many trials are in each state."""
-        return Counter(each.state.value if each.state.ended else self.open_trials for each in self.trials)
+        return Counter(map(self.name_of, self.trials))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.contract import Measured
+from backends.contract import Handle, Measured
 from sweeps.finals import FinalsResult, Standing
 from sweeps.nightly.decision import ChampionDecision
 from sweeps.record import FitVerdict, Objective, Spend, Trial, TrialState, VerdictKind
@@ -131,8 +131,11 @@ def test_after_the_finals_the_winners_repetition_is_the_best() -> None:
 
 
 def test_a_trial_that_nobody_runs_is_not_called_running() -> None:
-    trials = (*TRIALS, trial(3, None, state=TrialState.RUNNING, curve=(), verdict=None))
+    staged = trial(3, None, state=TrialState.RUNNING, curve=(), verdict=None)
+    assert state(trials=(*TRIALS, staged)).counts["waiting"] == 1, "it has no worker yet"
+    trials = (*TRIALS, replace(staged, handle=Handle("local", "k3")))
     assert state(trials=trials).counts["running"] == 1
+    assert "running" in Parsed(page(state(trials=trials), NOW)).text
     left = state(trials=trials, is_running=False)
     assert (left.counts["running"], left.counts["interrupted"]) == (0, 1)
     assert "interrupted" in Parsed(page(left, NOW)).text
