@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,13 +82,10 @@ def scheduler(places: Places, at_once: int) -> None:
         options = ("schedule", "run-now", claim.night.schedule, "--claim", claim.holder)
         return (*sweep_command(), "--root", str(places.root), *options)
 
-    def tell(kept: Schedule, night: Night) -> None:
-        _tell(places, kept, night)
-
     def log(night: Night) -> Path:
         return folder(places, night.schedule) / f"{night.file_name}.log"
 
-    daemon = Daemon(schedules, command, log, _log_line, tell, at_once)
+    daemon = Daemon(schedules, command, log, _log_line, partial(_tell, places), at_once)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: daemon.stop.set())
     daemon.run()
@@ -102,15 +100,16 @@ def opened(places: Places) -> Schedules:
 
 def _claimed(places: Places, schedules: Schedules, kept: Schedule, planned: bool, holder: str | None) -> Claim | None:
     from sweeps.nightly.calendar import next_moment
-    from sweeps.nightly.daemon import together
+    from sweeps.nightly.daemon import tell_untold
 
     now = datetime.now(UTC)
     if holder is not None:
         return schedules.claim_of(kept.name, holder, now)
+    if planned:
+        schedules.mark_missed(kept.name, now)
+    tell_untold(schedules, kept, now, partial(_tell, places))
     if not planned:
         return schedules.claim_now(kept.name, uuid.uuid4().hex, now)
-    if missed := schedules.mark_missed(kept.name, now):
-        _tell(places, kept, together(missed))
     claim = schedules.claim_due(kept.name, uuid.uuid4().hex, now)
     moment = next_moment(kept, now)
     if claim is None and moment is not None and (wait_s := (moment - now).total_seconds()) <= SOON_S:
@@ -122,6 +121,7 @@ def _claimed(places: Places, schedules: Schedules, kept: Schedule, planned: bool
 def _night(places: Places, kept: Schedule, claim: Claim, schedules: Schedules) -> Night:
     """Run the night, in the folder where its schedule was added, and tell people of it."""
     from sweeps.nightly.night import run_night
+    from sweeps.nightly.store import StorageAwayError
     from sweeps.report.progress import Progress
     from sweeps.run import Environment
 
@@ -140,6 +140,10 @@ def _night(places: Places, kept: Schedule, claim: Claim, schedules: Schedules) -
         store(schedules, claim, failed, say)
         night = failed
     _tell(places, kept, night)
+    try:
+        schedules.told([night])
+    except StorageAwayError as away:
+        say(f"warning: {away.message}; this night may be told again")
     return night
 
 
@@ -148,12 +152,14 @@ def _tell(places: Places, kept: Schedule, night: Night) -> None:
     from sweeps.nightly import notices, summary
     from sweeps.nightly.night import folder
 
-    file = folder(places, kept.name) / f"{night.file_name}.md"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(summary.markdown(kept, night), encoding="utf-8")
-    page = summary.html(kept, night)
-    (file.parent / f"{night.file_name}.html").write_text(page, encoding="utf-8")
-    say(f"summary: {file}")
+    file, page = folder(places, kept.name) / f"{night.file_name}.md", summary.html(kept, night)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(summary.markdown(kept, night), encoding="utf-8")
+        file.with_suffix(".html").write_text(page, encoding="utf-8")
+        say(f"summary: {file}")
+    except OSError as error:  # people are told all the same, and the scheduler goes on
+        say(f"warning: {file} cannot be written: {error.strerror}")
     if not kept.notify.anyone or not summary.is_telling(kept, night):
         return
     addresses, missing = _addresses(kept)
@@ -164,7 +170,7 @@ def _tell(places: Places, kept: Schedule, night: Night) -> None:
         missing.append(f"{error.message}; {error.hint}")
     for each in missing:
         say(f"warning: {each}")
-    if missing:
+    if missing and file.exists():
         with file.open("a", encoding="utf-8") as written:
             written.writelines(f"- **not told**: {each}\n" for each in missing)
 

@@ -262,6 +262,7 @@ class Simulation:
         self.world.kill_at = None
         if is_telling(kept, night):
             self.told[name].append(night)
+        self.schedules.told([night])
         return _Ended(0)
 
     def _search(

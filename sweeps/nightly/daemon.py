@@ -61,7 +61,7 @@ class _Child:
 class Daemon:
     """Runs nights, at most `at_once` of them; the others wait for their turn.
 
-    `command` says how a claimed night is run, `tell` tells people of one whose process died without doing so itself.
+    `command` says how a claimed night is run, `tell` tells people of one of which its own process did not.
     A database that is away is waited for. Nothing is kept in memory that another daemon, or this one started anew,
     would miss.
     """
@@ -104,11 +104,9 @@ class Daemon:
                 self._announce(schedule)
                 for night in self._schedules.mark_lost(schedule.name, self._clock()):
                     self._say(f"{schedule.name}: the night {night.label} is lost: {night.reason}")
-                    self._tell(schedule, night)
                 if missed := self._schedules.mark_missed(schedule.name, self._clock()):
-                    night = together(missed)
-                    self._say(f"{schedule.name}: missed: {night.reason}")
-                    self._tell(schedule, night)
+                    self._say(f"{schedule.name}: missed: {together(missed).reason}")
+                tell_untold(self._schedules, schedule, self._clock(), self._tell)
                 if len(self._children) >= self._at_once:
                     continue
                 holder = uuid.uuid4().hex
@@ -178,8 +176,8 @@ class Daemon:
         night = replace(night, ended_at=self._clock().timestamp())
         self._schedules.finish(claim, night)
         self._say(f"{schedule.name}: {night.state.value}: {night.reason}")
-        if night.state.bad:
-            self._tell(schedule, night)
+        self._tell(schedule, night)
+        self._schedules.told([night])
 
     def _end(self) -> None:
         for each in self._children:
@@ -197,6 +195,21 @@ class Daemon:
             self._reap()
         except StorageAwayError as away:
             self._say(f"{away.message}; how the nights ended is seen when the next scheduler starts")
+
+
+def tell_untold(
+    schedules: Schedules, schedule: Schedule, now: datetime, tell: Callable[[Schedule, Night], None]
+) -> None:
+    """Tell people of the ended nights of which nobody did: each by itself, but those that were missed in one notice."""
+    untold = schedules.take_untold(schedule.name, now)
+    missed = [each for each in untold if each.state is NightState.MISSED]
+    for each in untold:
+        if each not in missed:
+            tell(schedule, each)
+            schedules.told([each])
+    if missed:
+        tell(schedule, together(missed))
+        schedules.told(missed)
 
 
 def together(missed: Sequence[Night]) -> Night:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Engine,
     Float,
     Integer,
@@ -27,11 +28,14 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
     create_engine,
     delete,
     event,
     insert,
+    inspect,
     select,
+    text,
     update,
 )
 from sqlalchemy.engine import Connection, make_url
@@ -69,8 +73,10 @@ _NIGHTS = Table(
     Column("manual", Boolean, nullable=False),
     Column("state", String(20), nullable=False),
     Column("content", Text, nullable=False),
+    Column("telling_until", Float(53)),
     UniqueConstraint("schedule", "planned_at", "attempt"),
 )
+"""`telling_until`: people are still to be told how the night ended, and until then it is somebody's who said so."""
 
 
 class StorageAwayError(SweepError):
@@ -92,6 +98,8 @@ class Schedules:
         self._engine, self._where = engine, where
         with self._transaction() as connection:
             _TABLES.create_all(connection)
+            if "telling_until" not in {each["name"] for each in inspect(connection).get_columns(_NIGHTS.name)}:
+                connection.execute(text(f"ALTER TABLE {_NIGHTS.name} ADD COLUMN telling_until FLOAT"))
 
     @classmethod
     def open(cls, places: Places, storage: str | None) -> Schedules:
@@ -194,7 +202,10 @@ class Schedules:
             return _nights(connection, name)
 
     def mark_lost(self, name: str, now: datetime) -> list[Night]:
-        """Mark nights whose holder is gone as lost, and let the schedule go. Each is returned to one caller only."""
+        """Mark nights whose holder is gone as lost, and let the schedule go; they are to be told.
+
+        Each is returned to one caller only.
+        """
         with self._transaction() as connection:
             gone = update(_SCHEDULES).where(_SCHEDULES.c.name == name, _SCHEDULES.c.held_until < now.timestamp())
             if connection.execute(gone.values(held_by=None, held_until=None)).rowcount != 1:
@@ -202,13 +213,35 @@ class Schedules:
             return _mark_lost(connection, name, now)
 
     def mark_missed(self, name: str, now: datetime) -> list[Night]:
-        """Write down the nights that were missed, as `claim_due` does too. Each is returned to one caller only."""
+        """Write down the nights that were missed, as `claim_due` does too; they are to be told.
+
+        Each is returned to one caller only.
+        """
         holder = uuid.uuid4().hex
         with self._holding(name, holder, now) as (connection, schedule):
             if schedule is None:
                 return []
             _release(connection, name, holder)
             return _mark_missed(connection, name, due(schedule, _nights(connection, name), now))
+
+    def take_untold(self, name: str, now: datetime) -> list[Night]:
+        """Return the ended nights that people have not been told of, in the order of their times.
+
+        They are the caller's for `LEASE_S`, to tell and then to call `told`; if it dies on the way, they are returned
+        to somebody else: no end is kept silent, and one may be told twice.
+        """
+        with self._transaction() as connection:
+            waiting = update(_NIGHTS).where(_NIGHTS.c.schedule == name, _NIGHTS.c.telling_until < now.timestamp())
+            taken = waiting.values(telling_until=now.timestamp() + LEASE_S).returning(_NIGHTS.c.content)
+            nights = [Night.from_json(json.loads(each.content)) for each in connection.execute(taken)]
+            return sorted(nights, key=lambda each: (each.planned_at, each.attempt))
+
+    def told(self, nights: Sequence[Night]) -> None:
+        """Store that people know of these ends. A night that is stored with another end is still to be told."""
+        with self._transaction() as connection:
+            for each in nights:
+                same = _named(each) & (_NIGHTS.c.state == each.state.value)
+                connection.execute(update(_NIGHTS).where(same).values(telling_until=None))
 
     def claim_due(self, name: str, holder: str, now: datetime) -> Claim | None:
         """Claim the night of a schedule that is due, and write down what was missed. None where none is, or another
@@ -258,11 +291,15 @@ class Schedules:
             return connection.execute(chosen.values(held_until=now.timestamp() + LEASE_S)).rowcount == 1
 
     def finish(self, claim: Claim, night: Night) -> bool:
-        """Store how a claimed night ended and let the schedule go. False, and nothing is stored, where it was lost."""
+        """Store how a claimed night ended and let the schedule go. False, and nothing is stored, where it was lost.
+
+        The caller has `LEASE_S` to tell people of it, as after `take_untold`.
+        """
         with self._transaction() as connection:
             if _release(connection, night.schedule, claim.holder) == 0:
                 return False
             _change(connection, night)
+            _to_be_told(connection, night, (night.ended_at or 0.0) + LEASE_S)
             return True
 
     def note(self, claim: Claim, night: Night) -> None:
@@ -350,6 +387,7 @@ def _mark_lost(connection: Connection, name: str, now: datetime) -> list[Night]:
     ]
     for each in lost:
         _change(connection, each)
+        _to_be_told(connection, each, 0.0)
     return lost
 
 
@@ -358,12 +396,25 @@ def _mark_missed(connection: Connection, name: str, found: Due | None) -> list[N
     missed = [Night(name, each, state=NightState.MISSED, reason=reason) for each in (found.missed if found else ())]
     for each in missed:
         _insert(connection, each)
+        _to_be_told(connection, each, 0.0)
     return missed
 
 
+def _to_be_told(connection: Connection, night: Night, until: float) -> None:
+    connection.execute(update(_NIGHTS).where(_named(night)).values(telling_until=until))
+
+
+def _named(night: Night) -> ColumnElement[bool]:
+    columns = _NIGHTS.c
+    return and_(
+        columns.schedule == night.schedule,
+        columns.planned_at == night.planned_at,
+        columns.attempt == night.attempt,
+    )
+
+
 def _delete(connection: Connection, night: Night) -> None:
-    named = (_NIGHTS.c.planned_at == night.planned_at) & (_NIGHTS.c.attempt == night.attempt)
-    connection.execute(delete(_NIGHTS).where(_NIGHTS.c.schedule == night.schedule, named))
+    connection.execute(delete(_NIGHTS).where(_named(night)))
 
 
 def _insert(connection: Connection, night: Night) -> None:
@@ -374,11 +425,7 @@ def _insert(connection: Connection, night: Night) -> None:
 
 
 def _change(connection: Connection, night: Night, only: NightState | None = None) -> int:
-    chosen = update(_NIGHTS).where(
-        _NIGHTS.c.schedule == night.schedule,
-        _NIGHTS.c.planned_at == night.planned_at,
-        _NIGHTS.c.attempt == night.attempt,
-    )
+    chosen = update(_NIGHTS).where(_named(night))
     if only is not None:
         chosen = chosen.where(_NIGHTS.c.state == only.value)
     content = json.dumps(night.to_json(), default=str)

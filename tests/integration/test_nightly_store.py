@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from sweeps.errors import SweepError, UserInputError
+from sweeps.nightly.daemon import Daemon
 from sweeps.nightly.schedule import Night, NightState, Notify, Schedule
 from sweeps.nightly.store import LEASE_S, Claim, Schedules, StorageAwayError
 from sweeps.places import Places
@@ -185,6 +187,61 @@ def test_missed_nights_are_written_down(kept: Schedules) -> None:
     kept.finish(claim, late)
     assert kept.claim_due("snli", "a", NIGHT + timedelta(days=4, hours=8)) is None, "its window has closed"
     assert [each.state for each in kept.nights("snli")][-1] is NightState.MISSED
+
+
+def test_an_end_is_to_be_told_until_somebody_has(kept: Schedules) -> None:
+    kept.add(schedule())
+    now = NIGHT + timedelta(days=2)
+    claim = kept.claim_due("snli", "a", now)
+    assert claim is not None
+    missed = kept.take_untold("snli", now)
+    assert [each.state for each in missed] == [NightState.MISSED] * 2
+    assert kept.take_untold("snli", now) == [], "somebody tells of them"
+    later = now + timedelta(seconds=LEASE_S + 1)
+    assert kept.take_untold("snli", later) == missed, "and has died before it had told"
+    kept.told(missed)
+    done = replace(claim.night, state=NightState.DONE, ended_at=later.timestamp())
+    assert kept.finish(claim, done)
+    assert kept.take_untold("snli", later + timedelta(seconds=LEASE_S - 1)) == [], "the night tells of itself"
+    kept.told([replace(done, state=NightState.LOST)])
+    assert kept.take_untold("snli", later + timedelta(seconds=LEASE_S + 1)) == [done], "of another end nobody was told"
+    kept.told([done])
+    assert kept.take_untold("snli", later + timedelta(days=1)) == []
+
+
+def test_a_scheduler_that_dies_before_it_has_told_leaves_it_to_the_next(kept: Schedules, tmp_path: Path) -> None:
+    kept.add(schedule())
+    told: list[Night] = []
+
+    def daemon(now: datetime, tell: Callable[[Schedule, Night], None]) -> Daemon:
+        return Daemon(kept, lambda _: ["false"], lambda _: tmp_path / "log", lambda _: None, tell, clock=lambda: now)
+
+    def dies(schedule: Schedule, night: Night) -> None:
+        raise KeyboardInterrupt
+
+    now = NIGHT + timedelta(days=2, hours=8)  # after the last night's window
+    with pytest.raises(KeyboardInterrupt):
+        daemon(now, dies).tick()
+    assert {each.state for each in kept.nights("snli")} == {NightState.MISSED}
+    for seconds in (1, LEASE_S + 1, 3 * LEASE_S):
+        daemon(now + timedelta(seconds=seconds), lambda _, night: told.append(night)).tick()
+    [notice] = told
+    assert notice.reason.startswith("3 nights, ")
+
+
+def test_a_database_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    places = Places(tmp_path)
+    first = Schedules.open(places, None)
+    first.add(schedule())
+    first.close()
+    with sqlite3.connect(tmp_path / "schedules.db") as earlier:
+        earlier.execute("ALTER TABLE finesweep_nights DROP COLUMN telling_until")
+    earlier.close()
+    opened = Schedules.open(places, None)
+    claim = opened.claim_due("snli", "a", NIGHT)
+    assert claim is not None
+    assert opened.finish(claim, replace(claim.night, state=NightState.DONE))
+    opened.close()
 
 
 def _contend(storage: str | None, root: str, barrier: Any, nights: int, won: Any, name: str) -> None:
