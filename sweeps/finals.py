@@ -70,6 +70,14 @@ class FinalsResult:
     test: tuple[float, float, float] | None = None
     untested: str = ""
 
+    def is_of(self, repeats: Sequence[Trial]) -> bool:
+        """Whether these are the repetitions that the result was decided by."""
+        values: dict[int, list[float]] = {}
+        for each in repeats:
+            if each.values is not None and each.repeat_of is not None:
+                values.setdefault(each.repeat_of, []).append(each.values[0])
+        return values == {each.number: list(each.values) for each in self.standings}
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` inverts it."""
         return asdict(self)
@@ -87,10 +95,12 @@ def champion(
 ) -> Trial | None:
     """Return the trial whose model the sweep hands over, or None where there is none.
 
-    That is the winner's repetition with the best value where there were finals, else the best trial of the search.
+    That is the winner's repetition with the best value where there were finals (its run in the search, where no
+    repetition's model is kept), else the best trial of the search.
     """
     of_the_winner = [each for each in repeats if winner is not None and each.repeat_of == winner]
-    ranked = [*leaderboard(of_the_winner, objective), *leaderboard(trained, objective)]
+    searched = [each for each in trained if each.number == winner]
+    ranked = [*leaderboard(of_the_winner, objective), *searched, *leaderboard(trained, objective)]
     return next((each for each in ranked if each.model), None)
 
 

@@ -113,7 +113,7 @@ def run(
         plan = with_gpus(plan, engine.gpus())
         with closing(plan.open_backend()) as backend:
             housekeeper = _Housekeeper(plan, backend, _spared(plan, environment.tracking_uri))
-            observers = [_Tracking(tracker, study.steering), housekeeper, progress]
+            observers = [_Tracking(tracker, study), housekeeper, progress]
             session = Session(plan, study, observers, backend=backend, deadline=deadline)
             housekeeper.session = session
             progress.begin(session)
@@ -137,6 +137,8 @@ def run(
         tracker.close()
     if session.error is not None:
         raise session.error
+    if end not in (End.INTERRUPTED, End.WINDOW) and not tracker.problems:
+        study.store_finished()
     outcome = outcome_of(plan, study, end, environment, tracker.run_url(run_id), tracker.problems, decision)
     if end is End.INTERRUPTED:
         done = sum(each.state.ended for each in outcome.trials)
@@ -150,10 +152,16 @@ def run(
 class _Tracking(Observer):
     """Projects the trials to MLflow."""
 
-    def __init__(self, tracker: tracking.Tracker, made: Sequence[Change]) -> None:
-        """`made` are the changes of the space that earlier runs of the sweep made."""
+    def __init__(self, tracker: tracking.Tracker, study: Study) -> None:
+        """Show at once what earlier runs of the sweep left unsaid: their processes died, or MLflow was away."""
         self._tracker = tracker
-        self._changes = [f"made: {each.text}" for each in made]
+        self._changes = [f"made: {each.text}" for each in study.steering]
+        for trial in study.trials:
+            begun = trial.handle is not None or trial.state is TrialState.FAILED
+            if trial.state.ended and begun and trial.duplicate_of is None and not tracker.shows_end_of(trial):
+                tracker.trial_started(trial)
+                tracker.observed_before(trial)
+                self.trial_ended(trial)
 
     def trial_started(self, trial: Trial) -> None:
         self._tracker.trial_started(trial)
@@ -214,7 +222,9 @@ class _Housekeeper(Observer):
                 self._backend.stop(trial.handle)
         self._discard()
         if study.finals is not None:
-            self._delete(each for each in study.repeats if keep is None or each.number != keep.number)
+            others = [each for each in study.repeats if keep is None or each.number != keep.number]
+            self._delete(others)
+            study.forget_models(each for each in others if each.key not in self._spared)
 
     def _discard(self) -> None:
         """Delete the models of ended trials that are not among the best; a trial that can go on keeps everything."""
@@ -268,6 +278,9 @@ def decided(
         if end is not End.INTERRUPTED:
             say(f"no finals: {end}")
         return None
+    stored = FinalsResult.from_json(study.finals) if study.finals is not None else None
+    if stored is not None and stored.is_of(study.repeats):
+        return stored
     say("comparing the finalists on the validation set, and scoring the winner once on the test split")
     try:
         result = holdout.decide(plan, study.trained, study.repeats, backend)
@@ -323,7 +336,7 @@ def _challenged_late(
 def _is_complete(plan: SweepPlan, study: Study) -> bool:
     ended = [each for each in study.trained if each.state.ended]
     decided = plan.spec.finals is None or study.finals is not None
-    return decided and not study.has_interrupted and len(ended) >= plan.spec.search.trials
+    return decided and study.is_finished and not study.has_interrupted and len(ended) >= plan.spec.search.trials
 
 
 def outcome_of(

@@ -9,7 +9,7 @@ import random
 import time
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -30,7 +30,7 @@ from sweeps.steering import Change
 
 _RECORD, _RETRY_OF, _REPEAT_OF, _SEED = "trial", "retry_of", "repeat_of", "seed"
 _SWEEP_ID, _FINGERPRINT, _SECONDS, _FINALS = "sweep_id", "fingerprint", "seconds_used", "finals"
-_CHAMPION = "champion"
+_CHAMPION, _FINISHED, _MODELS_GONE = "champion", "finished", "models_gone"
 _STEERING, _SETTLED, _SET_ASIDE = "steering", "settled", "set_aside"
 
 MAX_DUPLICATES_IN_A_ROW = 50
@@ -69,6 +69,7 @@ class Study:
         self._proposer: Proposer | None = None
         self.sweep_id = str(study.user_attrs[_SWEEP_ID])
         self._settled: dict[str, dict[str, Any]] = dict(study.user_attrs.get(_SETTLED, {}))
+        self._models_gone: set[int] = set(study.user_attrs.get(_MODELS_GONE, ()))
         for frozen in study.get_trials(deepcopy=False):
             self._restore(frozen)
 
@@ -80,7 +81,7 @@ class Study:
                 # Asked for, but the process ended before the trial had a record: nothing was started under it.
                 self._study.tell(frozen.number, state=OptunaState.FAIL)
             return
-        trial = _stored(frozen, self._settled)
+        trial = _stored(frozen, self._settled, self._models_gone)
         if _was_set_aside(frozen, trial):
             return
         if _RETRY_OF in frozen.user_attrs:
@@ -331,6 +332,26 @@ class Study:
         """Store what became of the challenge, plain JSON values; a later challenge of the sweep replaces it."""
         self._study.set_user_attr(_CHAMPION, dict(decision))
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether all was done that follows the trials which the study has now; see `store_finished`."""
+        return bool(self._study.user_attrs.get(_FINISHED) == self._ended)
+
+    def store_finished(self) -> None:
+        """Store that what follows the trials is done: finals, challenge, report, the record in MLflow."""
+        self._study.set_user_attr(_FINISHED, self._ended)
+
+    @property
+    def _ended(self) -> int:
+        return sum(each.state.ended for each in self.trials)
+
+    def forget_models(self, trials: Iterable[Trial]) -> None:
+        """Store that the models of these trials, few ones, are deleted."""
+        self._models_gone |= {each.number for each in trials}
+        self._study.set_user_attr(_MODELS_GONE, sorted(self._models_gone))
+        for number in self._models_gone:
+            self._records[number] = replace(self._records[number], model=None)
+
     def attempts(self, trial: Trial) -> int:
         """Return how many times the point of this trial has been tried, this trial included."""
         attempts, number = 1, trial.number
@@ -406,7 +427,8 @@ def read_study(storage: str | Path, name: str) -> StoredStudy:
     stored = study.get_trials(deepcopy=False)
     retried = {each.user_attrs[_RETRY_OF] for each in stored if _RETRY_OF in each.user_attrs}
     settled = study.user_attrs.get(_SETTLED, {})
-    known = [(each, _stored(each, settled)) for each in stored if _RECORD in each.user_attrs]
+    gone = set(study.user_attrs.get(_MODELS_GONE, ()))
+    known = [(each, _stored(each, settled, gone)) for each in stored if _RECORD in each.user_attrs]
     trials = [trial for frozen, trial in known if not _was_set_aside(frozen, trial)]
     return StoredStudy(
         sweep_id=str(study.user_attrs[_SWEEP_ID]),
@@ -418,8 +440,12 @@ def read_study(storage: str | Path, name: str) -> StoredStudy:
     )
 
 
-def _stored(frozen: optuna.trial.FrozenTrial, settled: Mapping[str, Mapping[str, Any]]) -> Trial:
+def _stored(
+    frozen: optuna.trial.FrozenTrial, settled: Mapping[str, Mapping[str, Any]], models_gone: Collection[int]
+) -> Trial:
     trial = Trial.from_json(json.loads(frozen.user_attrs[_RECORD]))
+    if trial.number in models_gone:
+        trial = replace(trial, model=None)
     if (spend := settled.get(str(trial.number))) is not None:
         trial = replace(trial, spend=Spend(**spend), settled=True)
     return trial

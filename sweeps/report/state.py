@@ -56,7 +56,7 @@ class SweepState:
     def best(self) -> Trial | None:
         """The trial that wins: after the finals a repetition of their winner, else the best of the search so far."""
         winner = self.finals.winner if self.finals is not None else None
-        won = champion((), self.repeats, winner, self.objective)
+        won = champion(self.trials if winner is not None else (), self.repeats, winner, self.objective)
         return won or next(iter(leaderboard(self.trials, self.objective)), None)
 
     def name_of(self, trial: Trial) -> str:

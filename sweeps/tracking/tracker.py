@@ -47,6 +47,9 @@ BATCH_METRICS, BATCH_OTHERS = 800, 100
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Of a new experiment: the UI then offers what belongs to training, not to prompts and traces."""
 
+ENDED = frozenset({"FINISHED", "FAILED", "KILLED"})
+"""What MLflow calls runs that have ended."""
+
 PARAM_CHARS, TAG_CHARS = 6000, 8000
 """MLflow's limits of a parameter's and of a tag's value."""
 
@@ -98,7 +101,7 @@ class _Run:
 
     `adopted`: an earlier process made it. `doubtful`: MLflow was asked to make it, and did not answer. `described`: its
     data are logged. `seen`: so many of its events were taken in. `params` and `steps`, by metric, are there already.
-    `hyperparameters` are a trial's.
+    `ended_as` is the state that an ended trial has there. `hyperparameters` are a trial's.
     """
 
     name: str
@@ -110,6 +113,7 @@ class _Run:
     described: bool = False
     running: bool = False
     seen: int = 0
+    ended_as: str = ""
     params: set[str] = field(default_factory=set)
     hyperparameters: Mapping[str, Scalar] = field(default_factory=dict)
     steps: dict[str, set[int]] = field(default_factory=dict)
@@ -227,6 +231,7 @@ class Tracker:
                 child = self._runs.setdefault(tags[project.TRIAL_TAG], _Run(each.info.run_name, tags))
                 self._take(child, each)
                 child.seen = int(tags.get(project.CURSOR_TAG, 0))
+                child.ended_as = tags.get("state", "") if each.info.status in ENDED else ""
 
     def _take(self, run: _Run, found: Run) -> None:
         run.run_id, run.adopted, run.described = (
@@ -272,6 +277,16 @@ class Tracker:
             begin = max(first, run.seen)
             self._outbox.put(trial_key, project.of_events(begin, fresh, _now_ms(), run.hyperparameters))
             run.seen = begin + len(fresh)
+
+    def shows_end_of(self, trial: Trial) -> bool:
+        """Whether MLflow had the end of this trial when the sweep was tracked before."""
+        run = self._runs.get(trial.key)
+        return run is not None and run.ended_as == trial.state.value
+
+    def observed_before(self, trial: Trial) -> None:
+        """Show what the record has of an ended trial's events; points that are there are not doubled."""
+        measured = sorted((*trial.curve, *trial.running), key=lambda each: each.step)
+        self.observed(trial.key, self._runs[trial.key].seen, measured)
 
     def trial_ended(
         self, trial: Trial, curve_picture: Content | None = None, extra_tags: Mapping[str, str] | None = None

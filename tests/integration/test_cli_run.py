@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
 pytestmark = [
     pytest.mark.integration,
@@ -70,6 +72,18 @@ def trials(folder: Path) -> list[dict[str, object]]:
     return found
 
 
+def mlflow_of(folder: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{folder / '.sweep' / 'mlflow.db'}")
+
+
+def tracked(folder: Path) -> tuple[Run, list[Run]]:
+    """The sweep's run in MLflow, and those of its trials."""
+    client = mlflow_of(folder)
+    runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    [parent] = [each for each in runs if "mlflow.parentRunId" not in each.data.tags]
+    return parent, [each for each in runs if "mlflow.parentRunId" in each.data.tags]
+
+
 def wait_until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -88,12 +102,8 @@ def test_a_sweep_from_file_to_mlflow(folder: Path) -> None:
     for chatter in ("Traceback", "WARNING", "Trial status", "alembic", "[I "):
         assert chatter not in err
 
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{folder / '.sweep' / 'mlflow.db'}")
-    runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
-    children = [each for each in runs if "mlflow.parentRunId" in each.data.tags]
-    [parent] = [each for each in runs if "mlflow.parentRunId" not in each.data.tags]
+    client = mlflow_of(folder)
+    parent, children = tracked(folder)
     assert {each.data.tags["mlflow.parentRunId"] for each in children} == {parent.info.run_id}
     assert len(children) == 6
     assert {each.info.status for each in children} == {"FINISHED"}
@@ -153,6 +163,35 @@ def test_a_killed_sweep_is_resumed_without_a_trial_lost_or_doubled(folder: Path)
         assert after[number]["key"] == trial["key"]
         if trial["state"] == "complete":
             assert after[number] == trial
+
+
+def test_a_sweep_that_is_killed_after_its_trials_is_wound_up_and_can_go_on(folder: Path) -> None:
+    options = ("--set", "finals={candidates: 2, seeds: 2}", "--set", "backend.seconds_per_epoch=0")
+    process = start(folder, "run", "pairs.yaml", *options)
+    assert process.stderr is not None
+    assert any(line.startswith("comparing the finalists") for line in process.stderr)
+    os.killpg(process.pid, signal.SIGKILL)
+    finish(process)
+
+    code, _, err = sweep(folder, "run", "pairs.yaml", *options)
+    assert code == 0, err
+    parent, children = tracked(folder)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["finals.mean"] > 0
+    assert [each.info.status for each in children] == ["FINISHED"] * (6 + 4)
+    assert all("verdict" in each.data.tags for each in children)
+    assert (folder / ".sweep/sweeps/pairs/report.html").exists()
+    code, _, err = sweep(folder, "run", "pairs.yaml", *options)
+    assert code == 0
+    assert "is complete" in err
+
+    code, out, err = sweep(folder, "run", "pairs.yaml", *options, "--set", "search.trials=12", "--json")
+    assert code == 0, err
+    outcome = json.loads(out)
+    assert len(outcome["trials"]) == 12
+    parent, children = tracked(folder)
+    assert len(children) == 12 + len(outcome["repeats"])
+    assert parent.data.metrics["trials"] == 12
 
 
 def test_an_unreachable_tracking_server_is_known_before_anything_starts(folder: Path) -> None:

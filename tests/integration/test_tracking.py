@@ -268,6 +268,27 @@ def test_a_killed_process_leaves_what_another_can_take_up(uri: str, tmp_path: Pa
     assert steps_of(uri, runs["trial-00"], "batch_loss") == list(range(1, STEPS + 1))
 
 
+def test_an_end_that_was_never_shown_is_caught_up_from_the_record(uri: str, tmp_path: Path) -> None:
+    record = dataclasses.replace(
+        ended(new_trial(0)), running=tuple(each for each in events() if isinstance(each, Measured))[1:8]
+    )
+    first = Tracker.connect(uri, "snli", tmp_path / "artifacts")
+    begin(first)
+    track(first, new_trial(0), events()[:25])
+    first.close()  # as after a crash: the trial has ended since, and MLflow has not heard of it
+    for known in (False, True):
+        again = Tracker.connect(uri, "snli", tmp_path / "artifacts")
+        parent = begin(again)
+        assert again.shows_end_of(record) is known
+        again.trial_started(record)
+        again.observed_before(record)
+        again.trial_ended(record)
+        finish(again)
+    [run] = children(uri, parent).values()
+    assert (run.info.status, run.data.tags["verdict"], run.data.metrics["objective"]) == ("FINISHED", "overfit", 0.9)
+    assert steps_of(uri, run, "valid_loss") == [0, 10, 20, 30]
+
+
 def test_values_that_are_not_finite_long_texts_and_odd_names_are_taken(uri: str, tmp_path: Path) -> None:
     tracker = Tracker.connect(uri, "snli", tmp_path / "artifacts")
     parent = begin(tracker)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sweeps.finals import FinalsResult, Repeated, interval, rank, share_right
-from sweeps.record import Objective
+from sweeps.finals import FinalsResult, Repeated, champion, interval, rank, share_right
+from sweeps.record import Objective, Trial, TrialState
 
 pytestmark = pytest.mark.unit
 
@@ -54,6 +54,29 @@ def test_a_lone_candidate_wins_and_travels_as_json() -> None:
     result = rank([candidate(3, [0.7, 0.8], 1.0)], ACCURACY, {3: 0.9}, seed=1)
     assert result.winner == 3
     assert FinalsResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def run_of(number: int, value: float | None, repeat_of: int | None = None, model: str | None = "m") -> Trial:
+    values = None if value is None else (value,)
+    return Trial(number, f"k{number}", "b", {}, 1, TrialState.COMPLETE, values=values, repeat_of=repeat_of, model=model)
+
+
+def test_a_result_is_of_the_repetitions_it_was_decided_by() -> None:
+    result = rank([Repeated(0, (0.7, 0.8), 1.0), Repeated(1, (0.6, 0.5), 1.0)], ACCURACY, {0: 0.9, 1: 0.8}, seed=1)
+    repeats = [run_of(2, 0.7, 0), run_of(3, 0.6, 1), run_of(4, 0.8, 0), run_of(5, 0.5, 1), run_of(6, None, 1)]
+    assert result.is_of(repeats)
+    assert FinalsResult.from_json(json.loads(json.dumps(result.to_json()))).is_of(repeats)
+    assert not result.is_of([*repeats, run_of(7, 0.4, 2)])
+    assert not result.is_of(repeats[:-2])
+
+
+def test_the_winners_run_in_the_search_is_handed_over_where_its_repetitions_are_gone() -> None:
+    searched = [run_of(0, 0.9), run_of(1, 0.8)]
+    repeats = [run_of(2, 0.7, 1), run_of(3, 0.75, 1), run_of(4, 0.6, 0)]
+    assert champion(searched, repeats, 1, ACCURACY) == repeats[1]
+    gone = [run_of(2, 0.7, 1, model=None), run_of(3, 0.75, 1, model=None), repeats[2]]
+    assert champion(searched, gone, 1, ACCURACY) == searched[1]
+    assert champion(searched, [], None, ACCURACY) == searched[0]
 
 
 @given(

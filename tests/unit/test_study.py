@@ -201,3 +201,23 @@ def test_seconds_add_up_over_runs_and_trials_can_be_read_from_outside(tmp_path: 
     assert list(read_study(tmp_path / "j", "s").trials) == again.trained
     with pytest.raises(SweepError, match="no study"):
         read_study(tmp_path / "absent", "s")
+
+
+def test_a_study_is_finished_until_another_trial_ends(tmp_path: Path) -> None:
+    opened = study(tmp_path / "j")
+    finish(opened, asked(opened))
+    assert not opened.is_finished
+    opened.store_finished()
+    assert study(tmp_path / "j").is_finished
+    again = study(tmp_path / "j")
+    finish(again, asked(again))
+    assert not again.is_finished
+
+
+def test_a_model_that_was_deleted_is_remembered_as_gone(tmp_path: Path) -> None:
+    opened = study(tmp_path / "j")
+    kept, deleted = finish(opened, asked(opened)), finish(opened, asked(opened))
+    opened.forget_models([deleted])
+    expected = {kept.number: "m", deleted.number: None}
+    for trials in (opened.trained, study(tmp_path / "j").trained, read_study(tmp_path / "j", "s").trials):
+        assert {each.number: each.model for each in trials} == expected
