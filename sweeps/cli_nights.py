@@ -120,6 +120,7 @@ def _claimed(places: Places, schedules: Schedules, kept: Schedule, planned: bool
 
 def _night(places: Places, kept: Schedule, claim: Claim, schedules: Schedules) -> Night:
     """Run the night, in the folder where its schedule was added, and tell people of it."""
+    from sweeps.nightly.daemon import tell
     from sweeps.nightly.night import run_night
     from sweeps.nightly.store import StorageAwayError
     from sweeps.report.progress import Progress
@@ -139,16 +140,18 @@ def _night(places: Places, kept: Schedule, claim: Claim, schedules: Schedules) -
         failed = replace(claim.night, state=NightState.FAILED, reason=error.message, ended_at=time.time())
         store(schedules, claim, failed, say)
         night = failed
-    _tell(places, kept, night)
     try:
-        schedules.told([night])
+        tell(schedules, kept, [night], datetime.now(UTC), partial(_tell, places))
     except StorageAwayError as away:
         say(f"warning: {away.message}; this night may be told again")
     return night
 
 
-def _tell(places: Places, kept: Schedule, night: Night) -> None:
-    """Write the summary of a night to files and, where people want to hear of it, send it."""
+def _tell(places: Places, kept: Schedule, night: Night) -> bool:
+    """Write the summary of a night to files and, where people want to hear of it, send it.
+
+    False where it was sent and reached no address.
+    """
     from sweeps.nightly import notices, summary
     from sweeps.nightly.night import folder
 
@@ -161,11 +164,13 @@ def _tell(places: Places, kept: Schedule, night: Night) -> None:
     except OSError as error:  # people are told all the same, and the scheduler goes on
         say(f"warning: {file} cannot be written: {error.strerror}")
     if not kept.notify.anyone or not summary.is_telling(kept, night):
-        return
+        return True
     addresses, missing = _addresses(kept)
+    undelivered: list[str] = []
     try:
         notices.check_installed()
-        missing += notices.send(addresses, summary.title(kept, night), page, failure=night.state.bad)
+        undelivered = notices.send(addresses, summary.title(kept, night), page, failure=night.state.bad)
+        missing += undelivered
     except SweepError as error:
         missing.append(f"{error.message}; {error.hint}")
     for each in missing:
@@ -173,6 +178,7 @@ def _tell(places: Places, kept: Schedule, night: Night) -> None:
     if missing and file.exists():
         with file.open("a", encoding="utf-8") as written:
             written.writelines(f"- **not told**: {each}\n" for each in missing)
+    return not undelivered or len(undelivered) < len(addresses)
 
 
 def _addresses(kept: Schedule) -> tuple[list[Address], list[str]]:

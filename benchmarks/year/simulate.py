@@ -234,10 +234,14 @@ class Simulation:
             command=lambda claim: (claim.night.schedule, claim.holder),
             logs=lambda night: self.root / "log.txt",
             say=lambda _: None,
-            tell=lambda schedule, night: self.told[schedule.name].append(night),
+            tell=self._tell,
             clock=self.world.moment,
             start=self._start,
         )
+
+    def _tell(self, schedule: Schedule, night: Night) -> bool:
+        self.told[schedule.name].append(night)
+        return True
 
     def _start(self, command: Sequence[str], output: IO[bytes], environment: Mapping[str, str] | None) -> _Ended:
         """Run a night here and now, as `sweep schedule run-now --claim` does in a process of its own."""

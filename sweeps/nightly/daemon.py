@@ -16,7 +16,7 @@ from typing import IO, Protocol
 
 from sweeps.nightly.calendar import next_moment
 from sweeps.nightly.schedule import Night, NightState, Schedule
-from sweeps.nightly.store import Claim, Schedules, StorageAwayError
+from sweeps.nightly.store import LEASE_S, Claim, Schedules, StorageAwayError
 
 POLL_S = 15.0
 """So often it looks for nights that are due, and for schedules that were added meanwhile."""
@@ -24,7 +24,14 @@ POLL_S = 15.0
 STOPPING_S = 180.0
 """A night that is asked to stop gets so long to end in order, before it is killed."""
 
+GIVE_UP_S = 86400.0
+"""A day long it is tried to tell people of an end, in ever longer steps."""
+
 _TAIL_BYTES = 4000
+
+
+Teller = Callable[[Schedule, Night], bool]
+"""Tells people of the end of a night, and returns whether that reached one of them, if there is anybody to be told."""
 
 
 class Process(Protocol):
@@ -61,7 +68,7 @@ class _Child:
 class Daemon:
     """Runs nights, at most `at_once` of them; the others wait for their turn.
 
-    `command` says how a claimed night is run, `tell` tells people of one of which its own process did not.
+    `command` says how a claimed night is run, `tell` tells people of one of which its own process did not; see `tell`.
     A database that is away is waited for. Nothing is kept in memory that another daemon, or this one started anew,
     would miss.
     """
@@ -72,7 +79,7 @@ class Daemon:
         command: Callable[[Claim], Sequence[str]],
         logs: Callable[[Night], Path],
         say: Callable[[str], None],
-        tell: Callable[[Schedule, Night], None],
+        tell: Teller,
         at_once: int = 1,
         poll_s: float = POLL_S,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -176,8 +183,7 @@ class Daemon:
         night = replace(night, ended_at=self._clock().timestamp())
         self._schedules.finish(claim, night)
         self._say(f"{schedule.name}: {night.state.value}: {night.reason}")
-        self._tell(schedule, night)
-        self._schedules.told([night])
+        tell(self._schedules, schedule, [night], self._clock(), self._tell)
 
     def _end(self) -> None:
         for each in self._children:
@@ -197,19 +203,28 @@ class Daemon:
             self._say(f"{away.message}; how the nights ended is seen when the next scheduler starts")
 
 
-def tell_untold(
-    schedules: Schedules, schedule: Schedule, now: datetime, tell: Callable[[Schedule, Night], None]
-) -> None:
+def tell_untold(schedules: Schedules, schedule: Schedule, now: datetime, teller: Teller) -> None:
     """Tell people of the ended nights of which nobody did: each by itself, but those that were missed in one notice."""
     untold = schedules.take_untold(schedule.name, now)
     missed = [each for each in untold if each.state is NightState.MISSED]
     for each in untold:
         if each not in missed:
-            tell(schedule, each)
-            schedules.told([each])
+            tell(schedules, schedule, [each], now, teller)
     if missed:
-        tell(schedule, together(missed))
-        schedules.told(missed)
+        tell(schedules, schedule, missed, now, teller)
+
+
+def tell(schedules: Schedules, schedule: Schedule, nights: Sequence[Night], now: datetime, teller: Teller) -> None:
+    """Tell people of these ends in one notice; where it reached nobody, let it be tried again within `GIVE_UP_S`.
+
+    The steps grow with the time since the end. Raises StorageAwayError; then they may be told twice.
+    """
+    delivered = teller(schedule, together(nights))
+    since = now.timestamp() - min(each.ended_at or each.planned_at for each in nights)
+    if delivered or since > GIVE_UP_S:
+        schedules.told(nights)
+    else:
+        schedules.tell_later(nights, now.timestamp() + max(LEASE_S, since / 2))
 
 
 def together(missed: Sequence[Night]) -> Night:

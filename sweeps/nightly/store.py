@@ -222,7 +222,7 @@ class Schedules:
             if schedule is None:
                 return []
             _release(connection, name, holder)
-            return _mark_missed(connection, name, due(schedule, _nights(connection, name), now))
+            return _mark_missed(connection, name, due(schedule, _nights(connection, name), now), now)
 
     def take_untold(self, name: str, now: datetime) -> list[Night]:
         """Return the ended nights that people have not been told of, in the order of their times.
@@ -238,10 +238,17 @@ class Schedules:
 
     def told(self, nights: Sequence[Night]) -> None:
         """Store that people know of these ends. A night that is stored with another end is still to be told."""
+        self._tell_at(nights, None)
+
+    def tell_later(self, nights: Sequence[Night], at: float) -> None:
+        """Store that it did not work, and is to be tried again at that time. As with `told`, only of these ends."""
+        self._tell_at(nights, at)
+
+    def _tell_at(self, nights: Sequence[Night], at: float | None) -> None:
         with self._transaction() as connection:
             for each in nights:
                 same = _named(each) & (_NIGHTS.c.state == each.state.value)
-                connection.execute(update(_NIGHTS).where(same).values(telling_until=None))
+                connection.execute(update(_NIGHTS).where(same).values(telling_until=at))
 
     def claim_due(self, name: str, holder: str, now: datetime) -> Claim | None:
         """Claim the night of a schedule that is due, and write down what was missed. None where none is, or another
@@ -251,7 +258,7 @@ class Schedules:
             if schedule is None:
                 return None
             found = due(schedule, _nights(connection, name), now)
-            _mark_missed(connection, name, found)
+            _mark_missed(connection, name, found, now)
             if found is None or found.planned_at is None:
                 _release(connection, name, holder)
                 return None
@@ -391,9 +398,12 @@ def _mark_lost(connection: Connection, name: str, now: datetime) -> list[Night]:
     return lost
 
 
-def _mark_missed(connection: Connection, name: str, found: Due | None) -> list[Night]:
+def _mark_missed(connection: Connection, name: str, found: Due | None, now: datetime) -> list[Night]:
     reason = "not begun in time: no scheduler ran, or an earlier night still did"
-    missed = [Night(name, each, state=NightState.MISSED, reason=reason) for each in (found.missed if found else ())]
+    missed = [
+        Night(name, each, state=NightState.MISSED, ended_at=now.timestamp(), reason=reason)
+        for each in (found.missed if found else ())
+    ]
     for each in missed:
         _insert(connection, each)
         _to_be_told(connection, each, 0.0)

@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from email import message_from_bytes, policy
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
 
+from sweeps.cli_nights import _tell
 from sweeps.nightly import notices, summary
 from sweeps.nightly.schedule import Night, NightState, Notify, Schedule, Tell
+from sweeps.places import Places
 
 pytestmark = [
     pytest.mark.integration,
@@ -152,6 +155,25 @@ def test_what_was_not_delivered_is_told_without_the_address(
     ]
     assert heard[0]["type"] == "failure"
     assert "hidden-word" not in caplog.text
+
+
+def test_a_notice_that_reached_nobody_is_to_be_sent_again(
+    http: tuple[list[dict[str, Any]], list[int], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard, answers, hook = http
+    kept = replace(SCHEDULE, notify=Notify(("TELL_NIGHTS",)))
+    monkeypatch.setenv("TELL_NIGHTS", f"json://127.0.0.1:{hook}/")
+    answers.append(500)
+    assert not _tell(Places(tmp_path), kept, DONE)
+    [written] = tmp_path.rglob("*.md")
+    assert "not told" in written.read_text()
+    assert _tell(Places(tmp_path), kept, DONE)
+    assert "not told" not in written.read_text()
+    monkeypatch.setenv("TELL_NIGHTS", f"json://127.0.0.1:9/ json://127.0.0.1:{hook}/")
+    assert _tell(Places(tmp_path), kept, DONE), "somebody knows, and is not told again and again"
+    assert len(heard) == 3
+    monkeypatch.delenv("TELL_NIGHTS")
+    assert _tell(Places(tmp_path), kept, DONE), "there is nothing that could be tried again"
 
 
 @pytest.mark.parametrize(

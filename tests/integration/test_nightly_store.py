@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from sweeps.errors import SweepError, UserInputError
-from sweeps.nightly.daemon import Daemon
+from sweeps.nightly.daemon import Daemon, Teller, tell_untold
 from sweeps.nightly.schedule import Night, NightState, Notify, Schedule
 from sweeps.nightly.store import LEASE_S, Claim, Schedules, StorageAwayError
 from sweeps.places import Places
@@ -213,20 +213,44 @@ def test_a_scheduler_that_dies_before_it_has_told_leaves_it_to_the_next(kept: Sc
     kept.add(schedule())
     told: list[Night] = []
 
-    def daemon(now: datetime, tell: Callable[[Schedule, Night], None]) -> Daemon:
+    def daemon(now: datetime, tell: Teller) -> Daemon:
         return Daemon(kept, lambda _: ["false"], lambda _: tmp_path / "log", lambda _: None, tell, clock=lambda: now)
 
-    def dies(schedule: Schedule, night: Night) -> None:
+    def dies(schedule: Schedule, night: Night) -> bool:
         raise KeyboardInterrupt
+
+    def tells(schedule: Schedule, night: Night) -> bool:
+        told.append(night)
+        return True
 
     now = NIGHT + timedelta(days=2, hours=8)  # after the last night's window
     with pytest.raises(KeyboardInterrupt):
         daemon(now, dies).tick()
     assert {each.state for each in kept.nights("snli")} == {NightState.MISSED}
     for seconds in (1, LEASE_S + 1, 3 * LEASE_S):
-        daemon(now + timedelta(seconds=seconds), lambda _, night: told.append(night)).tick()
+        daemon(now + timedelta(seconds=seconds), tells).tick()
     [notice] = told
     assert notice.reason.startswith("3 nights, ")
+
+
+def test_an_end_that_reached_nobody_is_told_again_for_a_day(kept: Schedules) -> None:
+    kept.add(schedule())
+    claim = kept.claim_due("snli", "a", NIGHT)
+    assert claim is not None
+    kept.finish(claim, replace(claim.night, state=NightState.FAILED, ended_at=NIGHT.timestamp()))
+    tried: list[float] = []
+    for minute in range(60 * 48):
+        now = NIGHT + timedelta(minutes=minute)
+
+        def fails(schedule: Schedule, night: Night, minute: int = minute) -> bool:
+            tried.append(minute)
+            return False
+
+        tell_untold(kept, schedule(), now, fails)
+    assert 10 < len(tried) < 30
+    assert tried[0] <= 3, "the process of the night has two minutes to tell of it"
+    assert 24 * 60 < tried[-1] < 36 * 60, "and once more when the day is over"
+    assert tried == sorted(set(tried))
 
 
 def test_a_database_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path) -> None:
