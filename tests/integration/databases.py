@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,17 +24,14 @@ def _programs() -> Path:
 
 
 class Server:
-    """A cluster of its own in `folder`; it can be stopped and started again."""
+    """A cluster of its own in `folder`, which is there and empty; it can be stopped and started again."""
 
     def __init__(self, folder: Path) -> None:
         self._programs, self._folder = _programs(), folder
         # PostgreSQL refuses to run as root.
         self._as = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
-        folder.mkdir(parents=True)
         if self._as:
             shutil.chown(folder, "postgres", "postgres")
-            for parent in folder.parents[:-2]:
-                parent.chmod(parent.stat().st_mode | 0o011)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -65,10 +63,12 @@ class Server:
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[Server]:
-    running = Server(folder)
-    try:
-        yield running
-    finally:
-        running.stop()
-        time.sleep(0.1)
+def server() -> Iterator[Server]:
+    """Run a server in a temporary folder: another session of pytest would take the rights on pytest's own away."""
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
+        running = Server(Path(folder))
+        try:
+            yield running
+        finally:
+            running.stop()
+            time.sleep(0.1)

@@ -35,8 +35,8 @@ NIGHT = datetime(2027, 1, 2, 1, 0, 5, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with databases.server(tmp_path_factory.mktemp("postgres") / "server") as running:
+def postgres() -> Iterator[Any]:
+    with databases.server() as running:
         yield running
 
 
@@ -322,7 +322,7 @@ def test_threads_that_race_for_a_new_database_make_its_tables_once(storage: str 
 
 
 def test_a_database_that_goes_away_is_told_without_its_password_and_comes_back(tmp_path: Path) -> None:
-    with databases.server(tmp_path / "server") as running:
+    with databases.server() as running:
         url = running.url.replace("postgres@", "postgres:hidden-word@")
         kept = Schedules.open(Places(tmp_path), url)
         kept.add(schedule())
