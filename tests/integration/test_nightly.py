@@ -344,7 +344,7 @@ def test_a_sweep_with_a_deadline_ends_in_time_and_goes_on(folder: Path) -> None:
 
 @LENGTHY
 def test_schedules_and_studies_in_one_postgresql_that_goes_away_meanwhile(
-    folder: Path, tmp_path: Path, started: list[subprocess.Popen[str]]
+    folder: Path, started: list[subprocess.Popen[str]]
 ) -> None:
     with databases.server() as running:
         there = {"SWEEP_STORAGE": running.url}
