@@ -29,7 +29,8 @@ def decide(
     """Rank the candidates by their repetitions and score the winner's models on the test split.
 
     Repetitions without a value do not count; None where none has one. Nothing before this has read the test split.
-    Raises BackendError where the backend cannot predict although it says that it can.
+    Who was right where is kept in the sweep's folder: a model is asked once, and need not be there when finals are
+    decided anew. Raises BackendError where the backend cannot predict although it says that it can.
     """
     data, objective, seed = plan.data, plan.spec.objective, plan.spec.search.seed
     scored = [each for each in repeats if each.values is not None]
@@ -37,13 +38,13 @@ def decide(
     candidates = []
     for original in searched:
         runs = [each for each in scored if each.repeat_of == original.number]
-        models = [each.model for each in runs if each.model]
         if not runs:
             continue
         paid = [each.spend.usd for each in runs if each.spend.usd is not None]
         known = None
-        if predicts and objective.metric == ACCURACY and len(models) == len(runs):
-            known = right(backend, models, data.dataset.valid, data.dataset)
+        if predicts and objective.metric == ACCURACY:
+            rows = [_kept(plan, each, "valid", data.dataset.valid, backend) for each in runs]
+            known = np.stack(found) if len(found := [each for each in rows if each is not None]) == len(runs) else None
         values = tuple(each.values[0] for each in runs if each.values is not None)
         if known is not None and not np.allclose(known.mean(axis=1), values, rtol=0.0, atol=AGREEMENT):
             known = (
@@ -64,10 +65,26 @@ def decide(
     if data.test is None or not predicts:
         why = "there is no test split" if data.test is None else "this backend and data allow no scoring of labels"
         return replace(result, untested=why)
-    models = [each.model for each in scored if each.repeat_of == result.winner and each.model]
-    if not models:
+    winners = [_kept(plan, each, "test", data.test, backend) for each in scored if each.repeat_of == result.winner]
+    tested = [each for each in winners if each is not None]
+    if not tested:
         return replace(result, untested="no model of the winner was kept")
-    return replace(result, test=share_right(right(backend, models, data.test, data.dataset), seed))
+    return replace(result, test=share_right(np.stack(tested), seed))
+
+
+def _kept(plan: SweepPlan, trial: Trial, part: str, file: DataFile, backend: Backend) -> NDArray[np.bool_] | None:
+    """Return which examples the trial's model got right, from an earlier time where it was asked; None without both."""
+    kept = plan.workspace / "finals" / f"{trial.key}-{part}.npy"
+    if not kept.exists():
+        if trial.model is None:
+            return None
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(".tmp")
+        with partial.open("wb") as opened:
+            np.save(opened, right(backend, [trial.model], file, plan.data.dataset)[0])
+        partial.replace(kept)
+    found: NDArray[np.bool_] = np.load(kept)
+    return found
 
 
 def right(backend: Backend, models: Sequence[str], file: DataFile, dataset: Dataset) -> NDArray[np.bool_]:

@@ -115,9 +115,9 @@ class Progress(ProgressObserver):
         counts = Counter(each.verdict.kind for each in ended if each.verdict is not None)
         parts += [", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))] if counts else []
         if session.study.repeats:
-            parts.append(
-                f"finals: {sum(each.state.ended for each in session.study.repeats)} of {session.plan.final_trials}"
-            )
+            repeats = session.study.repeats  # more than planned where the search has gone on after its finals
+            wanted = max(session.plan.final_trials, len(repeats))
+            parts.append(f"finals: {sum(each.state.ended for each in repeats)} of {wanted}")
         parts += money(session)
         parts.append(f"{clock(session.seconds)} spent")
         left = seconds_left(session, time.time())

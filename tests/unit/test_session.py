@@ -449,9 +449,13 @@ def test_the_finals_are_decided_on_validation_and_the_winner_alone_meets_the_tes
     running.finish()
     with closing(running.plan.open_backend()) as backend:
         result = holdout.decide(running.plan, running.study.trained, running.study.repeats, backend)
+        for each in running.study.repeats:
+            assert each.handle is not None
+            backend.discard(each.handle)
+        running.study.forget_models(running.study.repeats)
         again = holdout.decide(running.plan, running.study.trained, running.study.repeats, backend)
     assert result is not None
-    assert result == again
+    assert result == again, "what the models got right is known, though they are gone"
     best = [each.number for each in leaderboard(running.study.trained, running.objective)[:2]]
     assert {each.number for each in result.standings} == set(best)
     assert result.winner in best
@@ -467,6 +471,17 @@ def test_the_finals_are_decided_on_validation_and_the_winner_alone_meets_the_tes
     stored = session(tmp_path, "finals={candidates: 2, seeds: 2}").study.finals
     assert stored is not None
     assert FinalsResult.from_json(stored) == result
+
+
+def test_where_models_are_gone_before_they_were_asked_the_seeds_alone_decide(tmp_path: Path) -> None:
+    running = session(tmp_path, "finals={candidates: 2, seeds: 2}")
+    drive(running)
+    running.finish()
+    running.study.forget_models(running.study.repeats)
+    with closing(running.plan.open_backend()) as backend:
+        result = holdout.decide(running.plan, running.study.trained, running.study.repeats, backend)
+    assert result is not None
+    assert (result.test, result.untested) == (None, "no model of the winner was kept")
 
 
 def test_without_repetitions_nothing_is_decided(tmp_path: Path) -> None:
