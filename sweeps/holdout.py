@@ -76,7 +76,7 @@ def _kept(plan: SweepPlan, trial: Trial, part: str, file: DataFile, backend: Bac
     """Return which examples the trial's model got right, from an earlier time where it was asked; None without both."""
     kept = plan.workspace / "finals" / f"{trial.key}-{part}.npy"
     if not kept.exists():
-        if trial.model is None:
+        if not trial.model:
             return None
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(".tmp")

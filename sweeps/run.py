@@ -196,7 +196,7 @@ class _Housekeeper(Observer):
 
     def trial_started(self, trial: Trial) -> None:
         # Not at the end of a trial: its worker may still be writing. By the start of the next one it is not.
-        self._discard()
+        self._delete(self._beaten())
 
     def observed(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
         pass
@@ -220,17 +220,17 @@ class _Housekeeper(Observer):
         for trial in (*study.trained, *study.repeats):
             if trial.state is TrialState.STOPPED and trial.handle is not None:
                 self._backend.stop(trial.handle)
-        self._discard()
+        beaten = self._beaten()
         if study.finals is not None:
-            others = [each for each in study.repeats if keep is None or each.number != keep.number]
-            self._delete(others)
-            study.forget_models(each for each in others if each.key not in self._spared)
+            beaten += [each for each in study.repeats if keep is None or each.number != keep.number]
+        self._delete(beaten)
+        study.forget_models(each for each in beaten if each.state.ended and each.key not in self._spared)
 
-    def _discard(self) -> None:
-        """Delete the models of ended trials that are not among the best; a trial that can go on keeps everything."""
+    def _beaten(self) -> list[Trial]:
+        """Return the trials of the search that are not among the best; one that can go on keeps everything."""
         trained = self.session.study.trained
         ranked = [each.number for each in leaderboard(trained, self.session.objective) if each.model]
-        self._delete(each for each in trained if each.number not in ranked[:KEPT_MODELS])
+        return [each for each in trained if each.number not in ranked[:KEPT_MODELS]]
 
     def _delete(self, trials: Iterable[Trial]) -> None:
         for trial in trials:

@@ -346,7 +346,7 @@ class Study:
         return sum(each.state.ended for each in self.trials)
 
     def forget_models(self, trials: Iterable[Trial]) -> None:
-        """Store that the models of these trials, few ones, are deleted."""
+        """Store that the models of these trials are deleted."""
         self._models_gone |= {each.number for each in trials}
         self._study.set_user_attr(_MODELS_GONE, sorted(self._models_gone))
         for number in self._models_gone:

@@ -162,7 +162,8 @@ def test_a_killed_sweep_is_resumed_without_a_trial_lost_or_doubled(folder: Path)
     for number, trial in before.items():
         assert after[number]["key"] == trial["key"]
         if trial["state"] == "complete":
-            assert after[number] == trial
+            assert after[number] == {**trial, "model": after[number]["model"]}
+    assert sum(each["model"] is not None for each in after.values()) == 3, "the best models are kept, the rest deleted"
 
 
 def test_a_sweep_that_is_killed_after_its_trials_is_wound_up_and_can_go_on(folder: Path) -> None:
