@@ -11,7 +11,6 @@ from backends.contract import Evaluation, Placement, Scalar, TrainingRequest
 from backends.local import device as devices
 from backends.local import source, training
 from backends.local.encoding import CausalData
-from backends.local.model import LoadedModel
 from backends.local.options import LocalOptions
 from backends.local.resolution import Resolved, metrics_of
 from backends.local.source import ModelSource, user_error
@@ -56,7 +55,7 @@ def assemble(
         seed=request.seed,
         micro_batch_size=min(settings.batch_size, options.micro_batch_size)
         if options.micro_batch_size
-        else training.first_micro_batch(train, settings.batch_size, device.type, _vocabulary(model)),
+        else training.first_micro_batch(train, settings.batch_size, model),
     )
     return plan, Trainee(model, settings.lora, request.seed, adapter)
 
@@ -104,10 +103,6 @@ def values_in_use(
         asked = request.evaluation.keep_metric
         values["keep_metric_note"] = f"{asked} is not measured here; the lowest valid_loss is kept"
     return {**values, **request.hyperparameters}
-
-
-def _vocabulary(model: LoadedModel) -> int:
-    return int(model.module.config.get_text_config().vocab_size)
 
 
 def _by_loss(request: TrainingRequest) -> Evaluation:

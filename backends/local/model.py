@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,6 +17,11 @@ from backends.local.options import Task
 from backends.local.source import ModelSource
 
 _PROBE_LENGTH = 6
+
+_CACHE_VALUES = 2**20
+"""Float32 values of the widest activation that a CPU computes at once: about what its caches hold. On an encoder with
+1,536 values a token, 2,048 tokens at once took 1.2 times as long a token as 512 (docs/log.md)."""
+_MIN_TOKENS = 512
 
 
 @contextmanager
@@ -70,6 +76,17 @@ class LoadedModel:
         return any(isinstance(each, nn.Dropout) and each.p > 0 for each in modules) or any(
             float(getattr(self.module.config, name, 0.0) or 0.0) > 0 for name in ("attention_dropout", "attn_pdrop")
         )
+
+    @property
+    def tokens_in_cache(self) -> int:
+        """How many tokens to compute at once, at most, to stay in a CPU's caches; without limit on other devices."""
+        if self.device.type != "cpu":
+            return sys.maxsize
+        vocabulary = int(self.module.config.get_text_config().vocab_size)
+        layers = [each for each in self.module.modules() if not isinstance(each, nn.Embedding)]
+        weights = [each for layer in layers for each in layer.parameters(recurse=False) if each.ndim == 2]
+        widest = max((max(each.shape) for each in weights if vocabulary not in each.shape), default=1)
+        return max(_MIN_TOKENS, _CACHE_VALUES // widest)
 
     def states(self, ids: Tensor, where: Tensor, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         """Return what `logits` takes, (N, ...), for the flat positions `where` (N) of token ids (B, T).

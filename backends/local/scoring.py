@@ -215,7 +215,7 @@ def class_logprobs(model: LoadedModel, ids: Sequence[Ids], segments: Sequence[Id
 def _in_batches(model: LoadedModel, lengths: Ids, compute: Callable[[Ids], None]) -> None:
     """Call `compute` on batches of similar length, on halves of a batch where memory runs out."""
     model.module.eval()
-    waiting = token_batches(lengths, _MAX_TOKENS.get(model.device.type, 2048))
+    waiting = token_batches(lengths, min(_MAX_TOKENS.get(model.device.type, 2048), model.tokens_in_cache))
     while waiting:
         batch = waiting.pop()
         try:

@@ -27,6 +27,7 @@ from backends.local import loss, scoring
 from backends.local.encoding import Data, Ids, epoch_batches
 from backends.local.failures import is_out_of_memory
 from backends.local.hyperparameters import Settings
+from backends.local.model import LoadedModel
 from backends.local.schedule import factor
 from backends.local.trainee import Trainee
 
@@ -85,9 +86,10 @@ class Plan:
         return frozenset({*range(every, self.steps_per_epoch + 1, every), self.steps_per_epoch})
 
 
-def first_micro_batch(data: Data, batch_size: int, device: str, vocabulary: int) -> int:
+def first_micro_batch(data: Data, batch_size: int, model: LoadedModel) -> int:
     """Return how many examples to compute at once, before memory has had its say."""
-    tokens = min(_MICRO_TOKENS.get(device, 4096), _MICRO_LOGITS // vocabulary)
+    vocabulary = int(model.module.config.get_text_config().vocab_size)
+    tokens = min(_MICRO_TOKENS.get(model.device.type, 4096), _MICRO_LOGITS // vocabulary, model.tokens_in_cache)
     return max(1, min(batch_size, tokens // int(data.lengths.max())))
 
 
