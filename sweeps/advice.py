@@ -72,7 +72,7 @@ class Lever:
     high: float | None = None
 
     def move(self, symptom: Symptom, *, far: bool = False, useful_epochs: float | None = None) -> str | None:
-        """Return "raise n_epochs from 3 to 5", or None where there is no advice or no room.
+        """Return "raise n_epochs from 3 to 5", or None where there is no advice or no room that three digits show.
 
         `far` asks for a large step. `useful_epochs` is how many epochs were of use to a run that over-fitted.
         """
@@ -89,9 +89,10 @@ class Lever:
             target = float(max(math.ceil(target), self.value + 1) if direction == "raise" else math.floor(target))
         target = max(target, self.low) if self.low is not None else target
         target = min(target, self.high) if self.high is not None else target
-        if (target <= self.value) if direction == "raise" else (target >= self.value):
+        was, to = (f"{each:.0f}" if self.whole else f"{each:.3g}" for each in (self.value, target))
+        if float(to) <= float(was) if direction == "raise" else float(to) >= float(was):
             return None
-        return f"{direction} {self.parameter} from {self.value:.3g} to {target:.3g}"
+        return f"{direction} {self.parameter} from {was} to {to}"
 
 
 @dataclass(frozen=True)

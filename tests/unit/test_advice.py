@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from search_spaces.catalogue import Catalogue
@@ -73,6 +73,7 @@ def test_without_levers_a_diverged_run_is_still_helped() -> None:
     lost=st.sampled_from([None, "slow", "collapsed", "unclear"]),
     useful=st.one_of(st.none(), st.floats(0, 60)),
 )
+@example(VerdictKind.OVERFIT, 1, 1.0000000000000002e-06, (1, 6), (1e-06, 1.0), None, None)
 def test_every_value_is_inside_what_the_backend_accepts(
     kind: VerdictKind,
     epochs: int,
