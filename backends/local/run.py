@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import nullcontext
 
 import torch
 
@@ -124,7 +123,7 @@ class Run:
             self._trainee.save(self.journal.model_directory, {prediction.CARD: card})
 
     def _baseline(self, resolved: Resolved, loop: training.Training) -> Measured:
-        """Return the score of the base model, or of what is resumed; computed once a workspace, model and data set."""
+        """Return the base model's own score; computed once a workspace, model and data set."""
         request, model = self._request, loop.trainee.model
         dataset = request.dataset
         identity = {
@@ -134,14 +133,14 @@ class Run:
             "data": [dataset.train.sha256, dataset.valid.sha256, dataset.layout, dataset.labels, dataset.stop],
             "sample": len(loop.plan.sample.ids),
             "max_length": resolved.max_length,
+            "head": request.seed if model.fresh else None,
             "resumed": [request.resume_from, request.key] if request.resume_from else None,
         }
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
         path = self.journal.directory.parent.parent / "baselines" / f"{digest}.json"
         if path.is_file():
             return Measured(0, 0.0, json.loads(path.read_text(encoding="utf-8")), "evaluation")
-        with nullcontext() if request.resume_from else loop.trainee.base():
-            measured = loop.evaluate()
+        measured = loop.evaluate()
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, json.dumps(dict(measured.values)).encode())
         return measured

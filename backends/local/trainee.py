@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,6 @@ _VALUE_OR_QUERY = frozenset(
 )
 _FUSED = frozenset({"qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "in_proj"})
 
-_COMMON_HEAD = 0
-"""The seed of the new head under which base models are measured."""
-
 
 class Trainee:
     """The trainable parameters on a loaded model, ready for the first step. `release` gives the model back."""
@@ -40,10 +36,10 @@ class Trainee:
         self.model = model
         self._peft: Any = None
         _restore(model)
-        weights = dict(model.module.named_parameters())
-        self._fresh = [weights[name] for name in model.fresh]
-        with _random(model, seed):
-            self._draw_fresh()
+        devices = [model.device] if model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            _draw_fresh(model)
             if lora is None:
                 model.module.requires_grad_(True)
                 _remember(model, [name for name, _ in model.module.named_parameters()])
@@ -83,33 +79,6 @@ class Trainee:
                 f"the adapter in {directory} does not fit this run",
                 "use the lora_rank and lora_target it was made with",
             )
-
-    @torch.no_grad()
-    def _draw_fresh(self) -> None:
-        """Draw a new head: matrices from N(0, initializer_range), as BERT does; norms at one, biases at zero."""
-        spread = float(getattr(self.model.module.config, "initializer_range", 0.02) or 0.02)
-        for name, weight in zip(self.model.fresh, self._fresh, strict=True):
-            if weight.ndim >= 2:
-                weight.copy_(torch.empty(weight.shape).normal_(0.0, spread))
-            else:
-                weight.fill_(1.0 if name.endswith("weight") else 0.0)
-
-    @contextmanager
-    def base(self) -> Iterator[None]:
-        """Lend the model its state before any training: without adapters, a new head the same for all seeds.
-
-        So the base model's score is one number, whatever the trial, and is computed once.
-        """
-        own = [each.detach().clone() for each in self._fresh]
-        with _random(self.model, _COMMON_HEAD):
-            self._draw_fresh()
-        try:
-            with self._peft.disable_adapter() if self._peft is not None else nullcontext():
-                yield
-        finally:
-            with torch.no_grad():
-                for weight, value in zip(self._fresh, own, strict=True):
-                    weight.copy_(value)
 
     @property
     def count(self) -> int:
@@ -174,20 +143,24 @@ def _remember(model: LoadedModel, names: list[str]) -> None:
             model.pristine[name] = weights[name].detach().clone()
 
 
-@contextmanager
-def _random(model: LoadedModel, seed: int) -> Iterator[None]:
-    """Seed torch's random numbers inside the block, and leave them outside as they were."""
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        yield
-
-
 @torch.no_grad()
 def _restore(model: LoadedModel) -> None:
     weights = dict(model.module.named_parameters())
     for name, value in model.pristine.items():
         weights[name].copy_(value)
+
+
+@torch.no_grad()
+def _draw_fresh(model: LoadedModel) -> None:
+    """Draw a new head: matrices from N(0, initializer_range), as BERT does; norms at one, biases at zero."""
+    spread = float(getattr(model.module.config, "initializer_range", 0.02) or 0.02)
+    weights = dict(model.module.named_parameters())
+    for name in model.fresh:
+        weight = weights[name]
+        if weight.ndim >= 2:
+            weight.copy_(torch.empty(weight.shape).normal_(0.0, spread))
+        else:
+            weight.fill_(1.0 if name.endswith("weight") else 0.0)
 
 
 def _head_modules(model: LoadedModel) -> list[str]:

@@ -226,27 +226,6 @@ def test_a_new_head_is_drawn_from_the_seed(bert: Path) -> None:
     assert not torch.equal(heads[0], heads[1])
 
 
-@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
-def test_the_base_model_is_the_same_for_all_seeds(bert: Path, lora: LoraSettings | None) -> None:
-    loaded = load(bert, "sequence-classification", ("a", "b", "c"))
-    ids, labels = tuple(np.array([4 + n, 9, 5]) for n in range(6)), np.array([0, 1, 2, 2, 1, 0])
-    data = encoding.ClassData(ids, None, labels, 0)
-    base, own = [], []
-    for seed in (1, 2):
-        trainee = Trainee(loaded, lora, seed)
-        disturb(trainee)
-        before, at_first = trainee.state(), scoring.evaluate(loaded, data, "valid")
-        with trainee.base():
-            base.append(scoring.evaluate(loaded, data, "valid"))
-        assert all(torch.equal(before[name], each) for name, each in trainee.parameters.items())
-        assert all(each.requires_grad for each in trainee.parameters.values())
-        own.append(scoring.evaluate(loaded, data, "valid"))
-        assert own[-1] == at_first
-        trainee.release()
-    assert base[0] == base[1]
-    assert own[0] != own[1]
-
-
 @pytest.mark.parametrize(("width", "tokens"), [(64, 2**14), (2**12, 512)])
 def test_a_cpu_computes_what_its_caches_hold(llama: Path, width: int, tokens: int) -> None:
     loaded = load(llama)
