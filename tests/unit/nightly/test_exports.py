@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -155,6 +156,35 @@ def test_airflow(cron: str) -> None:
     assert ast.literal_eval(dag["max_active_runs"]) == 1
     assert json.dumps("Europe/Berlin") in ast.unparse(dag["start_date"]).replace("'", '"')
     assert shlex.split(ast.literal_eval(task["bash_command"])) == COMMAND
+
+
+@pytest.mark.skipif("SWEEP_TEST_INSTALL" not in os.environ, reason="installs Airflow: set SWEEP_TEST_INSTALL=1")
+@pytest.mark.timeout(900)
+def test_airflow_itself_runs_it(tmp_path: Path) -> None:
+    home, command = tmp_path / "airflow", tmp_path / "sweep"
+    command.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {shlex.quote(str(tmp_path / "said"))}\n')
+    command.chmod(0o755)
+    (home / "dags").mkdir(parents=True)
+    exported = export(schedule("30 23 1,15 * *"), "airflow", replace(PLACE, command=str(command)))
+    (home / "dags" / "night.py").write_text(exported)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
+    binaries = tmp_path / "env" / "bin"
+    subprocess.run([binaries / "python", "-m", "pip", "install", "--quiet", "apache-airflow"], check=True)
+    environment = {**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+
+    def airflow(*arguments: str) -> str:
+        call = [binaries / "airflow", *arguments]
+        done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    airflow("db", "migrate")
+    airflow("dags", "reserialize")
+    planned = datetime.fromisoformat(airflow("dags", "next-execution", "sweep_snli").split()[-1])
+    local = planned.astimezone(ZoneInfo("Europe/Berlin"))
+    assert (local.day in (1, 15), local.hour, local.minute) == (True, 23, 30)
+    airflow("dags", "test", "sweep_snli")
+    assert (tmp_path / "said").read_text().splitlines() == COMMAND[1:]
 
 
 def test_what_a_format_cannot_say_is_refused() -> None:
