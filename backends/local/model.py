@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from backends.local.failures import translated
+from backends.local.last_layer import LastLayer
 from backends.local.options import Task
 from backends.local.source import ModelSource
 
@@ -59,6 +60,7 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     fresh: tuple[str, ...]
+    last_layer: LastLayer
     split: bool = False
     pristine: dict[str, Tensor] = field(default_factory=dict)
     tree_scoring: bool | None = None
@@ -78,24 +80,29 @@ class LoadedModel:
         )
 
     @property
+    def vocabulary(self) -> int:
+        """How many tokens the model knows."""
+        return int(self.module.config.get_text_config().vocab_size)
+
+    @property
     def tokens_in_cache(self) -> int:
         """How many tokens to compute at once, at most, to stay in a CPU's caches; without limit on other devices."""
         if self.device.type != "cpu":
             return sys.maxsize
-        vocabulary = int(self.module.config.get_text_config().vocab_size)
         layers = [each for each in self.module.modules() if not isinstance(each, nn.Embedding)]
         weights = [each for layer in layers for each in layer.parameters(recurse=False) if each.ndim == 2]
-        widest = max((max(each.shape) for each in weights if vocabulary not in each.shape), default=1)
+        widest = max((max(each.shape) for each in weights if self.vocabulary not in each.shape), default=1)
         return max(_MIN_TOKENS, _CACHE_VALUES // widest)
 
     def states(self, ids: Tensor, where: Tensor, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
-        """Return what `logits` takes, (N, ...), for the flat positions `where` (N) of token ids (B, T).
+        """Return what `logits` takes, (N, ...), for the flat positions `where` (N), each once, of token ids (B, T).
 
         Without a mask the attention is causal, which needs none for padding on the right.
         """
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "use_cache": False}
         inputs = {name: each for name, each in inputs.items() if each is not None}
-        whole: Tensor = self.module.base_model(**inputs)[0] if self.split else self.module(**inputs).logits
+        with self.last_layer.only(where, (ids.shape[0], ids.shape[1])):
+            whole: Tensor = self.module.base_model(**inputs)[0] if self.split else self.module(**inputs).logits
         return whole.reshape(-1, whole.shape[-1]).index_select(0, where)
 
     def logits(self, states: Tensor) -> Tensor:
@@ -107,7 +114,10 @@ class LoadedModel:
         """Return logits (B, labels) in float32."""
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": segments}
         inputs = {name: each.to(self.device) for name, each in given.items() if each is not None}
-        logits: Tensor = self.module(**inputs).logits
+        batch, length = ids.shape
+        first = torch.arange(batch, device=self.device) * length  # which most heads read alone; it was tried out
+        with self.last_layer.only(first, (batch, length)):
+            logits: Tensor = self.module(**inputs).logits
         return logits.float()
 
 
@@ -154,8 +164,11 @@ def load_model(
     if task == "sequence-classification" and module.config.pad_token_id is None:
         module.config.pad_token_id = tokenizer.pad_token_id or 0
     fresh = _fresh_parameters(module, info) if task == "sequence-classification" and new_head else ()
-    result = LoadedModel(source, task, module, tokenizer, device, dtype, fresh)
-    result.split = task == "causal-lm" and _is_split(result)
+    result = LoadedModel(source, task, module, tokenizer, device, dtype, fresh, LastLayer(module.base_model))
+    module.eval()
+    with quiet():
+        result.split = task == "causal-lm" and _is_split(result)
+        _try_last_layer(result)
     return result
 
 
@@ -172,9 +185,7 @@ def _is_split(loaded: LoadedModel) -> bool:
     module = loaded.module
     if module.get_output_embeddings() is None or module.base_model is module:
         return False
-    module.eval()
-    size = module.get_input_embeddings().weight.shape[0]
-    ids = torch.arange(_PROBE_LENGTH, device=loaded.device).remainder(size)[None]
+    ids = _probe(loaded, 1)
     where = torch.arange(_PROBE_LENGTH, device=loaded.device)
     whole = loaded.logits(loaded.states(ids, where))
     loaded.split = True
@@ -183,3 +194,22 @@ def _is_split(loaded: LoadedModel) -> bool:
     except (TypeError, RuntimeError, AttributeError, IndexError):
         return False
     return whole.shape == parts.shape and torch.allclose(whole, parts, atol=1e-4, rtol=1e-4)
+
+
+def _try_last_layer(loaded: LoadedModel) -> None:
+    ids = _probe(loaded, 2)
+    where = torch.tensor([1, _PROBE_LENGTH - 1, ids.numel() - 2], device=loaded.device)
+
+    def compute() -> Tensor:
+        with loaded.arithmetic():
+            if loaded.task == "causal-lm":
+                return loaded.logits(loaded.states(ids, where))
+            return loaded.class_logits(ids, None, None)
+
+    loaded.last_layer.try_out(compute, loaded.dtype)
+
+
+def _probe(loaded: LoadedModel, rows: int) -> Tensor:
+    """Return token ids (rows, T) that any model takes."""
+    size = loaded.module.get_input_embeddings().weight.shape[0]
+    return torch.arange(rows * _PROBE_LENGTH, device=loaded.device).remainder(size).reshape(rows, _PROBE_LENGTH)

@@ -158,7 +158,7 @@ def _score_batch(model: LoadedModel, rows: _Rows) -> tuple[Floats, Ids]:
         states = model.states(torch.from_numpy(rows.ids).to(to), torch.from_numpy(where).to(to), mask, positions)
         inverse = torch.from_numpy(back).to(to)
         logprob, guess = torch.empty(len(back), device=to), torch.empty(len(back), dtype=torch.bool, device=to)
-        step = max(1, _MAX_LOGITS // int(model.module.config.get_text_config().vocab_size))
+        step = max(1, _MAX_LOGITS // model.vocabulary)
         for first in range(0, len(where), step):
             logits = model.logits(states[first : first + step])
             here = torch.nonzero((inverse >= first) & (inverse < first + step))[:, 0]
@@ -182,7 +182,7 @@ def _try_sharing(model: LoadedModel) -> bool:
     config = model.module.config.get_text_config()
     if getattr(config, "sliding_window", None):
         return False  # a window would count the tokens of other labels
-    size = int(config.vocab_size)
+    size = model.vocabulary
     prompts = [np.arange(1, 4) % size, np.arange(2, 7) % size]
     group = [np.array([5, 6]) % size, np.array([7]) % size, np.array([8, 9, 10]) % size]
     try:

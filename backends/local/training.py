@@ -88,8 +88,7 @@ class Plan:
 
 def first_micro_batch(data: Data, batch_size: int, model: LoadedModel) -> int:
     """Return how many examples to compute at once, before memory has had its say."""
-    vocabulary = int(model.module.config.get_text_config().vocab_size)
-    tokens = min(_MICRO_TOKENS.get(model.device.type, 4096), _MICRO_LOGITS // vocabulary, model.tokens_in_cache)
+    tokens = min(_MICRO_TOKENS.get(model.device.type, 4096), _MICRO_LOGITS // model.vocabulary, model.tokens_in_cache)
     return max(1, min(batch_size, tokens // int(data.lengths.max())))
 
 
