@@ -58,7 +58,7 @@ class Trainee:
         causal = self.model.task == "causal-lm"
         config = LoraConfig(
             r=lora.rank,
-            lora_alpha=lora.alpha,  # type: ignore[arg-type]  # divided by the rank, nothing else
+            lora_alpha=lora.alpha,  # a float is taken, too: it is divided by the rank, nothing else
             lora_dropout=lora.dropout,
             target_modules=lora_layers(self.model, lora.target),
             modules_to_save=heads or None,

@@ -92,7 +92,6 @@ class TestServerWithFaults(ServedContract):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("SWEEP_TEST_SLOW" not in os.environ, reason="trains for minutes; SWEEP_TEST_SLOW=1 runs it")
 class TestServerThatTrains(ServedContract):
     """Behind the server is the local trainer, so that models are real ones."""
 

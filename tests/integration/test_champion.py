@@ -398,7 +398,6 @@ def answers(url: str) -> bool:
         return False
 
 
-@pytest.mark.slow
 @pytest.mark.skipif("SWEEP_TEST_INSTALL" not in os.environ, reason="installs 1 GB: set SWEEP_TEST_INSTALL=1")
 @pytest.mark.timeout(1800)
 def test_a_registered_model_needs_only_what_it_declares(nights: Nights, tmp_path: Path) -> None:

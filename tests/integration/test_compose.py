@@ -23,7 +23,7 @@ import native_services
 import pytest
 
 pytestmark = [
-    pytest.mark.skipif("SWEEP_TEST_SLOW" not in os.environ, reason="takes a minute or more; SWEEP_TEST_SLOW=1 runs it"),
+    pytest.mark.slow,
     pytest.mark.integration,
     pytest.mark.timeout(600),
 ]

@@ -28,10 +28,6 @@ assert _found.loader is not None
 databases: Any = util.module_from_spec(_found)
 _found.loader.exec_module(databases)
 
-LENGTHY = pytest.mark.skipif(
-    "SWEEP_TEST_SLOW" not in os.environ, reason="takes a minute or more; SWEEP_TEST_SLOW=1 runs it"
-)
-
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -209,6 +205,7 @@ def test_the_daemon_stops_in_order_and_goes_on_and_a_second_one_waits(
     assert [each["state"] for each in trials] == ["complete"] * 4
 
 
+@pytest.mark.slow
 def test_a_night_outlives_its_daemon_and_a_night_that_is_killed_is_told(
     folder: Path, started: list[subprocess.Popen[str]]
 ) -> None:
@@ -273,7 +270,7 @@ def test_mistakes_are_the_users_and_told_together(folder: Path) -> None:
     assert sweep(folder, "schedule", "add", "broken.yaml", "--cron", "0 2 * * *")[0] == 2
 
 
-@LENGTHY
+@pytest.mark.slow
 def test_a_night_whose_file_is_gone_fails_with_the_reason(folder: Path) -> None:
     assert sweep(folder, "schedule", "add", "pairs.yaml", "--cron", ONCE_A_YEAR)[0] == 0
     (folder / "pairs.csv").unlink()
@@ -314,7 +311,7 @@ print("END", outcome.end.name, sum(each.state.ended for each in outcome.trials),
 """
 
 
-@LENGTHY
+@pytest.mark.slow
 def test_a_sweep_with_a_deadline_ends_in_time_and_goes_on(folder: Path) -> None:
     def run(seconds: float) -> tuple[str, int, float]:
         done = subprocess.run(
@@ -342,7 +339,7 @@ def test_a_sweep_with_a_deadline_ends_in_time_and_goes_on(folder: Path) -> None:
     assert len(after) == 6
 
 
-@LENGTHY
+@pytest.mark.slow
 def test_schedules_and_studies_in_one_postgresql_that_goes_away_meanwhile(
     folder: Path, started: list[subprocess.Popen[str]]
 ) -> None:

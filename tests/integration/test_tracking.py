@@ -420,7 +420,6 @@ def server(database: str, port: int) -> Iterator[None]:
         process.wait()
 
 
-@pytest.mark.slow
 def test_a_server_may_go_away_in_the_middle_of_a_sweep(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -20,7 +19,7 @@ from sweeps.places import Places
 from sweeps.plan import plan_file
 
 pytestmark = [
-    pytest.mark.skipif("SWEEP_TEST_SLOW" not in os.environ, reason="takes a minute or more; SWEEP_TEST_SLOW=1 runs it"),
+    pytest.mark.slow,
     pytest.mark.integration,
     pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

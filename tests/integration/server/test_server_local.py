@@ -16,10 +16,6 @@ from typing import Any
 
 import pytest
 
-LENGTHY = pytest.mark.skipif(
-    "SWEEP_TEST_SLOW" not in os.environ, reason="takes a minute or more; SWEEP_TEST_SLOW=1 runs it"
-)
-
 pytestmark = pytest.mark.integration
 
 LABELS = [" red", " green", " blue"]
@@ -251,7 +247,7 @@ def kill_workers(server: Any) -> int:
     return len(numbers)
 
 
-@LENGTHY
+@pytest.mark.slow
 def test_a_run_outlives_its_process(
     local: Any, local_server: Any, make_examples: Any, uninterrupted: list[Mapping[str, Any]]
 ) -> None:
@@ -266,7 +262,6 @@ def test_a_run_outlives_its_process(
     assert local.api.completions.create(**asked).choices == answer
 
 
-@LENGTHY
 @pytest.mark.slow
 def test_a_run_whose_process_dies_again_and_again_fails(local: Any, local_server: Any, make_examples: Any) -> None:
     values = {"n_epochs": 200, "batch_size": 4}
@@ -310,7 +305,6 @@ def test_a_run_outlives_its_server(
     assert len(steps) == len(set(steps)), "nothing is told twice"
 
 
-@pytest.mark.slow
 def test_waiting_for_answers_keeps_nobody_else_waiting(serve: Any, make_client: Any) -> None:
     """The first answer takes seconds, until the model is loaded; there are more questions than threads for requests."""
     client = make_client(serve(*LOCAL).client(timeout=120), "tiny-lm")

@@ -73,6 +73,7 @@ def curve(trial: Mapping[str, Any]) -> list[tuple[float, Mapping[str, float]]]:
     return [(each["epoch"], each["values"]) for each in trial["curve"]]
 
 
+@pytest.mark.slow
 def test_the_same_space_gives_the_same_locally_and_over_the_server(tmp_path: Path, serve: Any) -> None:
     server = serve("--backend", "local", "--set", "device=cpu", "--max-jobs", "2")  # so a job has one thread
     over = start(tmp_path / "hosted", DATA + HOSTED % (server.url, "tiny-lm") + SPACE)

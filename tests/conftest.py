@@ -1,0 +1,18 @@
+"""What holds for all tests: those marked `slow` run where SWEEP_TEST_SLOW asks for them, and are told of elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import pytest
+
+SKIPPED = pytest.mark.skip(reason="takes half a minute or more; SWEEP_TEST_SLOW=1 runs it")
+
+
+def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+    if "SWEEP_TEST_SLOW" in os.environ:
+        return
+    for each in items:
+        if each.get_closest_marker("slow") is not None:
+            each.add_marker(SKIPPED)
