@@ -333,11 +333,11 @@ def _limit(each: Hyperparameter) -> Limit:
 
 
 def section(document: Document, name: str) -> Any:
-    """Return one section as `_SweepFile` reads it, its default where it is not written, None where it is wrong."""
+    """Return one section as `_SweepFile` reads it, or its default; None where it is wrong, or is needed and missing."""
     field = _SweepFile.model_fields[name]
     read_as: Any = Annotated[field.annotation, Field(), *field.metadata]
     if name not in document.value:
-        return field.get_default()
+        return None if field.is_required() else field.get_default()
     try:
         return TypeAdapter(read_as).validate_python(document.value[name])
     except ValidationError:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.errors import UserInputError
+from sweeps.places import Places
+from sweeps.plan import plan_file
 from sweeps.record import Objective
 from sweeps.spec import from_document, load
 from sweeps.yaml_source import parse, with_overrides
@@ -51,6 +53,17 @@ def test_a_good_file_gets_its_defaults() -> None:
     assert (spec.search.sampler, spec.search.scheduler.type, spec.search.trials) == ("tpe", "asha", 4)
     assert spec.evaluation.per_epoch == 1
     assert spec.budget.hours is None
+
+
+@pytest.mark.parametrize("missing", ["name", "data", "backend", "objective"])
+def test_a_section_that_is_missing_is_told_with_the_other_mistakes(tmp_path: Path, missing: str) -> None:
+    file = tmp_path / "f.yaml"
+    lines = GOOD.replace("trials: 4", "trials: 0").splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if not line.startswith(f"{missing}:")))
+    with pytest.raises(UserInputError) as caught:
+        plan_file(file, [], Places(tmp_path), None)
+    told = [each.message for each in caught.value.problems]
+    assert told == [f"`{missing}` is missing", "`search.trials` cannot be 0"]
 
 
 def test_five_mistakes_are_five_problems_with_line_and_nearest_name() -> None:
