@@ -1,4 +1,4 @@
-"""What holds for all tests: those marked `slow` run where SWEEP_TEST_SLOW asks for them, and are told of elsewhere."""
+"""What holds for all tests: those marked `slow` are skipped, and reported so, unless SWEEP_TEST_SLOW is set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
-SKIPPED = pytest.mark.skip(reason="takes half a minute or more; SWEEP_TEST_SLOW=1 runs it")
+SKIPPED = pytest.mark.skip(reason="slow: SWEEP_TEST_SLOW=1 runs it")
 
 
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:

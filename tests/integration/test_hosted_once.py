@@ -214,7 +214,7 @@ class Schedule:
         assert len(digests) == 2 or not jobs
 
 
-@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("part", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in range(1, PARTS))])
 def test_no_schedule_of_faults_makes_two_jobs_or_loses_one(unsynced: Path, dataset: Dataset, part: int) -> None:
     seen: collections.Counter[str] = collections.Counter()
     deaths = jobs = delays = 0

@@ -355,7 +355,7 @@ class AnyScheduleWithFinals(AnySchedule):
     covers = 6.5
 
 
-_SETTINGS = settings(max_examples=20, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+_SETTINGS = settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 TestAnySchedule = AnySchedule.TestCase
 TestAnySchedule.settings = _SETTINGS
 TestAnyScheduleWithFinals = AnyScheduleWithFinals.TestCase

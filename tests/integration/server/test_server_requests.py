@@ -236,7 +236,7 @@ def memory_mb(pid: int, which: str) -> float:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("size_mb", [64, pytest.param(512, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size_mb", [64, 512])
 def test_an_upload_is_not_held_in_memory(serve: Any, tmp_path: Path, size_mb: int) -> None:
     path = tmp_path / "large.jsonl"
     with path.open("wb") as stream:
