@@ -38,9 +38,9 @@ from backends.contract import (
     Stopped,
     TrainingRequest,
 )
-from backends.declared import contradictions
-from backends.fake_course import DEFAULTS, MODELS, PRETRAINING_RATE, Breakdown, Moment, Terms, course, kept_model
+from backends.fake_curve import DEFAULTS, MODELS, PRETRAINING_RATE, Breakdown, Moment, Terms, course, kept_model
 from backends.fake_service import FakeService, Run
+from backends.hyperparameter_checks import contradictions
 
 NAME = "fake"
 BYTES_PER_TOKEN = 4

@@ -88,7 +88,7 @@ def _marginals(results: Sequence[dict[str, Any]], sizes: Sequence[int]) -> list[
 # ----------------------------------------------------------------------------------------------- the peer, as a process
 def _ray_tune(trials: int, folder: Path) -> None:
     """Run no-op trials through Ray Tune as fast as it goes: a class, actors reused, no loggers, no dashboard."""
-    from sweeps.engine import _RAY_ENVIRONMENT, OBJECT_STORE_BYTES, SERVICE_TRIAL_CPUS
+    from sweeps.execution.engine import _RAY_ENVIRONMENT, OBJECT_STORE_BYTES, SERVICE_TRIAL_CPUS
 
     os.environ.update(_RAY_ENVIRONMENT)
     import ray

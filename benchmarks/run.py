@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import measure, noop, peers, report
 from benchmarks.workloads import TRAIN_SAMPLE, Job, Workload, embedded, encoder
 from sweeps.data import prepare
-from sweeps.spec import load
+from sweeps.spec.sweep_spec import load
 
 OURS = "sweep"
 WAYS = (OURS, *peers.WAYS)
@@ -125,12 +125,12 @@ def _ordered(trials: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _prepared(workload: Workload, folder: Path, threads: int = 0) -> Job:
     """Write the sweep file and the job; the peers read the files that a sweep prepares."""
-    from backends.local import source
+    from backends.local import model_source
 
     file = folder / "sweep.yaml"
     file.write_text(workload.sweep_file(), encoding="utf-8")
     data = prepare(load(file).data, folder / "prepared", None).dataset
-    model = source.find(str(workload.backend["model"])).directory
+    model = model_source.find(str(workload.backend["model"])).directory
     job = Job(str(model), workload.task, data.train.path, data.valid.path, data.labels, data.stop, workload.grid)
     job = replace(job, threads=threads)
     job.write(folder / "job.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -44,3 +45,10 @@ class SweepInterruptedError(SweepError):
     """The user stopped the sweep; it can be continued. Exit code as shells use for Ctrl-C."""
 
     exit_code = 130
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return a hint: the name that was probably meant, else all that there are."""
+    names = list(known)
+    nearest = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean `{nearest[0]}`?" if nearest else f"one of: {', '.join(names)}" if names else ""

@@ -28,15 +28,15 @@ from backends.contract import (
     PredictOptions,
     TrainingRequest,
 )
-from backends.declared import contradictions
 from backends.hosted import declaration
 from backends.hosted.options import HostedOptions
+from backends.hyperparameter_checks import contradictions
 
 if TYPE_CHECKING:
     import httpx2
 
-    from backends.hosted.cleaning import Cleaning
-    from backends.remnants import Remnant
+    from backends.cleanup import Remnant
+    from backends.hosted.cleanup import Cleaning
     from backends.served.package import Package
     from backends.waiting import Waiting
 
@@ -67,14 +67,14 @@ class HostedBackend:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        from backends.hosted.cleaning import Cleaning
-        from backends.hosted.counting import Counting
-        from backends.hosted.creation import Creation
+        from backends.hosted.cleanup import Cleaning
+        from backends.hosted.cost_estimation import Counting
         from backends.hosted.deployments import AzureDeployments, Deployments, NoDeployments
-        from backends.hosted.examination import Examination
+        from backends.hosted.job_creation import Creation
         from backends.hosted.journal import Journal
-        from backends.hosted.pacing import Pace
+        from backends.hosted.model_evaluation import Examination
         from backends.hosted.prediction import Predictor
+        from backends.hosted.rate_limiter import Pace
         from backends.hosted.runs import Runs
         from backends.hosted.service import Service
         from backends.hosted.uploads import Uploads
@@ -129,7 +129,7 @@ class HostedBackend:
 
     def _problems(self, request: TrainingRequest) -> Iterator[Failure]:
         """Yield what can be found without asking anybody."""
-        from backends.hosted.creation import base_model
+        from backends.hosted.job_creation import base_model
 
         yield from contradictions(request.hyperparameters, self.capabilities)
         files, rules = (request.dataset.train, request.dataset.valid), self._host.files
@@ -160,7 +160,7 @@ class HostedBackend:
 
     def _unbounded(self, request: TrainingRequest) -> Iterator[Failure]:
         """Yield why nobody can say how long the run would be at most."""
-        from backends.hosted.counting import epochs
+        from backends.hosted.cost_estimation import epochs
 
         if "n_epochs" in request.hyperparameters:
             return
@@ -170,7 +170,7 @@ class HostedBackend:
             yield error.failure
 
     def _remote_problems(self, request: TrainingRequest) -> Iterator[Failure]:
-        from backends.hosted.creation import base_model
+        from backends.hosted.job_creation import base_model
 
         if not self._host.inference.models_listed:
             return
@@ -195,7 +195,7 @@ class HostedBackend:
 
         Raises BackendError where the host refuses for good; then there is no job.
         """
-        from backends.hosted.creation import run_id
+        from backends.hosted.job_creation import run_id
 
         if self._journal.run(run_id(request.key)) is None:
             for failure in self._problems(request):
@@ -246,14 +246,14 @@ class HostedBackend:
     # ---------------------------------------------------------------------------------------------- beyond the contract
     def checkpoints(self, handle: Handle) -> list[Checkpointed]:
         """Return the checkpoints that the host still has, also those that it showed too late to be events."""
-        from backends.hosted import course
+        from backends.hosted import job_events
 
         run = self._runs.known(handle.id)
         if run.job is None:
             return []
         job, told = run.job, self._journal.events(run.id)
         known = {each.model: each for each in told if isinstance(each, Checkpointed)}
-        per_epoch = course.steps_per_epoch(told)
+        per_epoch = job_events.steps_per_epoch(told)
         return [
             known.get(each.model) or Checkpointed(each.step, each.step / per_epoch if per_epoch else 0.0, each.model)
             for each in self._pace.patiently(lambda: self._service.checkpoints(job))

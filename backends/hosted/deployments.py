@@ -16,7 +16,7 @@ from backends.contract import BackendError, Failure, FailureKind
 from backends.hosted.failures import ServiceError, retry_after_s
 from backends.hosted.journal import Journal
 from backends.hosted.options import AzureDeployment
-from backends.hosted.pacing import Pace
+from backends.hosted.rate_limiter import Pace
 
 _POLL_S = 10.0
 _PREFIX = "sweep-"

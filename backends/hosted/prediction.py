@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from backends.contract import BackendError, Failure, FailureKind, Prediction, PredictOptions
-from backends.hosted import scoring
-from backends.hosted.creation import base_model
+from backends.hosted import label_scoring
 from backends.hosted.deployments import Deployments
 from backends.hosted.examples import Form, as_question, as_spoken
+from backends.hosted.job_creation import base_model
 from backends.hosted.journal import Journal
 from backends.hosted.options import HostedOptions
-from backends.hosted.pacing import Carrying
+from backends.hosted.rate_limiter import Carrying
 from backends.hosted.service import Service
 
 LONGEST_LABEL_TOKENS = 16
@@ -115,7 +115,7 @@ class Predictor:
         fields |= self._allowed(spoken)
         choice = self._carry(lambda: self._service.chat(fields))["choices"][0]
         text = str((choice.get("message") or {}).get("content") or "")
-        return _judged(text, scoring.chat_tokens(choice) if scored else [], spoken, options)
+        return _judged(text, label_scoring.chat_tokens(choice) if scored else [], spoken, options)
 
     def _continued(self, name: str, prompts: list[str], options: PredictOptions) -> list[Any]:
         labels = list(options.labels or ())
@@ -134,7 +134,9 @@ class Predictor:
         fields |= self._allowed(labels)
         choices = self._choices(fields, len(prompts))
         return [
-            _judged(str(each.get("text") or ""), scoring.completion_tokens(each) if scored else [], labels, options)
+            _judged(
+                str(each.get("text") or ""), label_scoring.completion_tokens(each) if scored else [], labels, options
+            )
             for each in choices
         ]
 
@@ -150,7 +152,7 @@ class Predictor:
             "temperature": 0.0,
         }
         choices = self._choices(fields, len(labels))
-        values = [min(0.0, scoring.of_echo(prompt, each["logprobs"])) for each in choices]
+        values = [min(0.0, label_scoring.of_echo(prompt, each["logprobs"])) for each in choices]
         return [labels[values.index(max(values))], values]
 
     def _allowed(self, labels: Sequence[str]) -> dict[str, Any]:
@@ -169,14 +171,14 @@ def _longest(labels: Sequence[str]) -> int:
     return min(LONGEST_LABEL_TOKENS, max(1, *(len(each.encode()) for each in labels)))
 
 
-def _judged(text: str, tokens: list[scoring.Token], spoken: Sequence[str], options: PredictOptions) -> Any:
+def _judged(text: str, tokens: list[label_scoring.Token], spoken: Sequence[str], options: PredictOptions) -> Any:
     """Return the label that is meant with all labels' log-probabilities where the host told any, else the text."""
     if options.labels is None or not options.labels:
         return [text, None]
-    values = scoring.of_alternatives(spoken, tokens) if tokens else None
+    values = label_scoring.of_alternatives(spoken, tokens) if tokens else None
     if values is not None:
         return [options.labels[values.index(max(values))], list(values)]
-    meant = scoring.of_text(spoken, text)
+    meant = label_scoring.of_text(spoken, text)
     return [text if meant is None else options.labels[meant], None]
 
 

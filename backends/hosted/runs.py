@@ -24,20 +24,20 @@ from backends.contract import (
     Stopped,
     TrainingRequest,
 )
-from backends.hosted import course
-from backends.hosted.counting import Counting
-from backends.hosted.course import Seen
-from backends.hosted.creation import Creation, NoJob, base_model, run_id
+from backends.hosted import job_events
+from backends.hosted.cost_estimation import Counting
 from backends.hosted.declaration import asks_labels
-from backends.hosted.examination import Examination
 from backends.hosted.failures import DAILY_WAIT_S, ServiceError, of_job
+from backends.hosted.job_creation import Creation, NoJob, base_model, run_id
+from backends.hosted.job_events import Seen
+from backends.hosted.job_polling import Watch
 from backends.hosted.journal import Journal, Run
-from backends.hosted.ladder import Ladder
+from backends.hosted.model_evaluation import Examination
 from backends.hosted.options import HostedOptions
-from backends.hosted.pacing import pause_s
 from backends.hosted.profile import Standing
+from backends.hosted.rate_limiter import pause_s
 from backends.hosted.service import Service
-from backends.hosted.watching import Watch
+from backends.hosted.shared_jobs import Ladder
 
 LOCK_WAIT_S = 30.0
 
@@ -167,9 +167,9 @@ class Runs:
             seen = asked
         price = self._options.usd_per_million_tokens(base_model(request))
         # a limit of money is to hold for what nobody has counted, too
-        tariff = course.Tariff(price, self._counting.tokens_per_epoch(request).at_most)
+        tariff = job_events.Tariff(price, self._counting.tokens_per_epoch(request).at_most)
         told = self._journal.events(run.id)
-        new = course.further(request, self._host, tariff, told, seen)
+        new = job_events.further(request, self._host, tariff, told, seen)
         self._journal.append(run.id, len(told), new)
         if seen.job.trained_tokens and any(isinstance(each, Finished) for each in new):
             n_epochs = seen.job.hyperparameters.get("n_epochs", request.hyperparameters.get("n_epochs"))

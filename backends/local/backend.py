@@ -24,16 +24,16 @@ from backends.contract import (
     Stopped,
     TrainingRequest,
 )
-from backends.declared import contradictions
-from backends.local import hyperparameters, source
+from backends.hyperparameter_checks import contradictions
+from backends.local import hyperparameters, model_source
 from backends.local.journal import Journal, run_id
 from backends.local.options import LocalOptions
-from backends.local.resolution import Resolved, base_model_of, resolve
+from backends.local.request_resolution import Resolved, base_model_of, resolve
 
 if TYPE_CHECKING:
+    from backends.cleanup import Remnant
     from backends.local.prediction import Predictor
-    from backends.local.run import Run
-    from backends.remnants import Remnant
+    from backends.local.training_run import Run
     from backends.served import Package
 
 NAME = "local"
@@ -55,7 +55,7 @@ class LocalBackend:
     @classmethod
     def describe(cls, options: BaseModel) -> Capabilities:
         """Return the capabilities: they depend on the task, which a local model's config.json says."""
-        return hyperparameters.capabilities(source.task_of(LocalOptions.model_validate(options)))
+        return hyperparameters.capabilities(model_source.task_of(LocalOptions.model_validate(options)))
 
     @classmethod
     def open(cls, options: BaseModel, workspace: Path, placement: Placement) -> Self:
@@ -71,7 +71,7 @@ class LocalBackend:
             resolved = resolve(request, self._options, weights=False)
         except BackendError as error:
             return [error.failure]
-        found = [*source.problems(resolved.base), *self._device_problems(), *self._disk_problems(resolved)]
+        found = [*model_source.problems(resolved.base), *self._device_problems(), *self._disk_problems(resolved)]
         return found or self._data_problems(request, resolved)
 
     def _device_problems(self) -> list[Failure]:
@@ -87,7 +87,7 @@ class LocalBackend:
 
     def _disk_problems(self, resolved: Resolved) -> list[Failure]:
         lora = resolved.settings.lora
-        needed = source.peak_bytes(resolved.base, lora.rank if lora else None)
+        needed = model_source.peak_bytes(resolved.base, lora.rank if lora else None)
         place = next(each for each in [self._workspace, *self._workspace.absolute().parents] if each.exists())
         free = shutil.disk_usage(place).free
         if needed <= free:
@@ -99,7 +99,7 @@ class LocalBackend:
         for file in (request.dataset.train, request.dataset.valid):
             if not Path(file.path).is_file():
                 return [Failure(FailureKind.USER, f"the data file {file.path} is gone", "prepare the data again")]
-        from backends.local.workbench import BENCH
+        from backends.local.model_cache import BENCH
 
         self._enter()
         try:
@@ -114,14 +114,14 @@ class LocalBackend:
 
     def estimate(self, request: TrainingRequest) -> Estimate:
         """Return tokens (counted), seconds (from a few timed steps, once a process and model) and disk."""
-        from backends.local import assembly, estimation
-        from backends.local.workbench import BENCH
+        from backends.local import estimation, run_setup
+        from backends.local.model_cache import BENCH
 
         self._validate(request)
         resolved = resolve(request, self._options)
         self._enter()
         BENCH.suspend_active()
-        plan, trainee = assembly.assemble(request, resolved, self._options, self._placement)
+        plan, trainee = run_setup.assemble(request, resolved, self._options, self._placement)
         try:
             kind = (resolved.base.stamp, resolved.task, resolved.settings.lora, min(resolved.settings.batch_size, 64))
             key = (*kind, request.dataset.train.sha256, self._placement)
@@ -146,7 +146,9 @@ class LocalBackend:
             raise BackendError(found[0])
 
     def _violations(self, request: TrainingRequest) -> list[Failure]:
-        declared = hyperparameters.capabilities(source.task_of(self._options, base_model_of(request, self._options)))
+        declared = hyperparameters.capabilities(
+            model_source.task_of(self._options, base_model_of(request, self._options))
+        )
         found = contradictions(request.hyperparameters, declared)
         metric = request.evaluation.keep_metric
         if metric not in declared.metrics:
@@ -162,8 +164,8 @@ class LocalBackend:
         return tuple(journal.events()[after:])
 
     def _activate(self, journal: Journal) -> Run:
-        from backends.local.run import Run
-        from backends.local.workbench import BENCH
+        from backends.local.model_cache import BENCH
+        from backends.local.training_run import Run
 
         self._enter()
         if BENCH.active is None or BENCH.active is not self._run or self._run.journal is not journal:
@@ -213,7 +215,7 @@ class LocalBackend:
         from backends.local import device as devices
         from backends.local import prediction
 
-        stamp = f"{model} {source.changed(Path(model))}"
+        stamp = f"{model} {model_source.changed(Path(model))}"
         if self._predictor is None or self._predictor[0] != stamp:
             devices.set_threads(self._placement)
             device = devices.resolve_device(self._options.device)
@@ -230,19 +232,19 @@ class LocalBackend:
     # --------------------------------------------------------------------------------------------------------- clean-up
     def remnants(self, others: Sequence[Path] = ()) -> Sequence[Remnant]:
         """Return what the runs have left on disk; see `remnants.Cleaner`."""
-        from backends.local import cleaning
+        from backends.local import cleanup
 
-        return cleaning.remnants(self._workspace, others)
+        return cleanup.remnants(self._workspace, others)
 
     def remove(self, remnant: Remnant) -> str:
         """Delete something on disk; see `remnants.Cleaner`."""
-        from backends.local import cleaning
+        from backends.local import cleanup
 
-        return remnant.needed or cleaning.remove(self._workspace, remnant)
+        return remnant.needed or cleanup.remove(self._workspace, remnant)
 
     # ----------------------------------------------------------------------------------------------------------- close
     def _enter(self) -> None:
-        from backends.local.workbench import BENCH
+        from backends.local.model_cache import BENCH
 
         if not self._entered:
             self._entered = True
@@ -255,7 +257,7 @@ class LocalBackend:
             self._run = None
         self._predictor = None
         if self._entered:
-            from backends.local.workbench import BENCH
+            from backends.local.model_cache import BENCH
 
             self._entered = False
             BENCH.leave()

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from backends.contract import Placement
-from backends.local.source import user_error
+from backends.local.model_source import user_error
 
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 

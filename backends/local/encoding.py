@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.contract import Dataset
-from backends.local.source import user_error
+from backends.local.model_source import user_error
 
 Ids = NDArray[np.int64]
 Line = Mapping[str, Any]

@@ -7,9 +7,9 @@ import time
 import numpy as np
 
 from backends.contract import Estimate
-from backends.local import scoring
-from backends.local.source import ModelSource, kept_bytes, peak_bytes
-from backends.local.trainee import Trainee
+from backends.local import model_evaluation
+from backends.local.model_source import ModelSource, kept_bytes, peak_bytes
+from backends.local.trainable_weights import Trainee
 from backends.local.training import Plan, Training
 
 _TIMED_STEPS = 3
@@ -29,7 +29,7 @@ def time_run(plan: Plan, trainee: Trainee) -> tuple[float, float]:
     train_s = (time.perf_counter() - began) / max(tokens, 1)
     some = plan.valid.take(range(min(_TIMED_EVALUATION, len(plan.valid.ids))))
     began = time.perf_counter()
-    scoring.evaluate(trainee.model, some, "valid")
+    model_evaluation.evaluate(trainee.model, some, "valid")
     return train_s, (time.perf_counter() - began) / max(int(some.lengths.sum()), 1)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from backends.contract import Capabilities, Hyperparameter, Scalar
+from backends.local.lr_schedule import SCHEDULES
 from backends.local.options import Task
-from backends.local.schedule import SCHEDULES
 
 METHODS = ("full", "lora")
 LORA_TARGETS = ("attention", "all-linear", "query-value")

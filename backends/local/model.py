@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from backends.local.failures import translated
 from backends.local.last_layer import LastLayer
+from backends.local.model_source import ModelSource
 from backends.local.options import Task
-from backends.local.source import ModelSource
 
 _PROBE_LENGTH = 6
 

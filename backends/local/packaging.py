@@ -7,11 +7,11 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from backends.local import source
+from backends.local import model_source
 from backends.local.failures import translated
+from backends.local.model_source import user_error
 from backends.local.options import LocalOptions
 from backends.local.prediction import CARD
-from backends.local.source import user_error
 from backends.served.package import Package, local_package
 
 _FILES = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -25,7 +25,7 @@ def package(name: str, options: LocalOptions, folder: Path) -> Package:
     with translated(f"reading {kept / CARD}"):
         card = json.loads((kept / CARD).read_text(encoding="utf-8"))
     adapter = (kept / "adapter_config.json").is_file()
-    weights = source.find(card["base_model"]) if adapter else source.find(name)
+    weights = model_source.find(card["base_model"]) if adapter else model_source.find(name)
     with translated(f"copying the model {name}"):
         texts = (each for pattern in _FILES for each in weights.directory.glob(pattern) if each.name != CARD)
         _copy([*texts, *weights.weight_files], folder / "model")

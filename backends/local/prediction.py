@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from backends.contract import Dataset, Prediction, PredictOptions
-from backends.local import encoding, scoring, source
+from backends.local import encoding, model_evaluation, model_source
 from backends.local.encoding import Ids, Template
 from backends.local.failures import room, translated
 from backends.local.model import LoadedModel, load_model, load_tokenizer, quiet
+from backends.local.model_source import ModelSource, user_error
 from backends.local.options import LocalOptions, Task
-from backends.local.source import ModelSource, user_error
 
 CARD = "finesweep.json"
 """Beside a kept model: what must be known to use it."""
@@ -53,8 +53,8 @@ def load(name: str, options: LocalOptions, device: torch.device, dtype: torch.dt
     """Load a kept model or a base model. Raises BackendError where there is none."""
     directory = Path(name)
     if not (directory / CARD).is_file():
-        found = source.find(name, options.revision)
-        task = options.task if options.task != "auto" else source.task_of_config(found.config) or "causal-lm"
+        found = model_source.find(name, options.revision)
+        task = options.task if options.task != "auto" else model_source.task_of_config(found.config) or "causal-lm"
         if task != "causal-lm":
             raise user_error(f"{name} is an encoder without a trained head", "give a model that a run has kept")
         loaded = load_model(found, task, load_tokenizer(found), device, dtype, dtype, ())
@@ -62,7 +62,7 @@ def load(name: str, options: LocalOptions, device: torch.device, dtype: torch.dt
     with translated(f"reading {directory / CARD}"):
         card = json.loads((directory / CARD).read_text(encoding="utf-8"))
     adapter = (directory / "adapter_config.json").is_file()
-    weights = source.find(card["base_model"] if adapter else name)
+    weights = model_source.find(card["base_model"] if adapter else name)
     labels = tuple(card["labels"])
     loaded = load_model(weights, card["task"], load_tokenizer(weights), device, dtype, dtype, labels, new_head=False)
     if adapter:
@@ -105,7 +105,7 @@ def _classify(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], option
     typed = model.source.tells_segments_apart
     ids, segments, _ = encoding.encode_segments(model.tokenizer, prompts, predictor.max_length, typed)
     columns = [predictor.labels.index(each) for each in options.labels]
-    return _answers(scoring.class_logprobs(model, ids, segments)[:, columns], options.labels)
+    return _answers(model_evaluation.class_logprobs(model, ids, segments)[:, columns], options.labels)
 
 
 def _choose(
@@ -115,11 +115,11 @@ def _choose(
     label_ids = encoding.label_tokens(template, prompts[0], labels)
     room_for_prompt = predictor.max_length - max(map(len, label_ids))
     encoded, _ = template.prompt_tokens(prompts, room_for_prompt)
-    scores = scoring.score(predictor.model, [np.array(each) for each in encoded], [label_ids] * len(prompts))
+    scores = model_evaluation.score(predictor.model, [np.array(each) for each in encoded], [label_ids] * len(prompts))
     return _answers(scores.logprobs, labels)
 
 
-def _answers(logprobs: scoring.Floats, labels: Sequence[str]) -> list[Prediction]:
+def _answers(logprobs: model_evaluation.Floats, labels: Sequence[str]) -> list[Prediction]:
     return [Prediction(labels[int(row.argmax())], tuple(float(each) for each in row)) for row in logprobs]
 
 

@@ -23,13 +23,13 @@ from backends.contract import (
     Finished,
     Measured,
 )
-from backends.local import loss, scoring
+from backends.local import loss, model_evaluation
 from backends.local.encoding import Data, Ids, epoch_batches
 from backends.local.failures import is_out_of_memory
 from backends.local.hyperparameters import Settings
+from backends.local.lr_schedule import factor
 from backends.local.model import LoadedModel
-from backends.local.schedule import factor
-from backends.local.trainee import Trainee
+from backends.local.trainable_weights import Trainee
 
 REPORTS_PER_EPOCH = 10
 MIN_STEPS_PER_REPORT = 10
@@ -168,8 +168,8 @@ class Training:
 
     def evaluate(self) -> Measured:
         """Measure the current state on the validation set and on the training sample."""
-        values = scoring.evaluate(self._model, self.plan.valid, "valid")
-        values |= scoring.evaluate(self._model, self.plan.sample, "train")
+        values = model_evaluation.evaluate(self._model, self.plan.valid, "valid")
+        values |= model_evaluation.evaluate(self._model, self.plan.sample, "train")
         return Measured(self.progress.step, self._epoch, values, "evaluation")
 
     @property

@@ -1,4 +1,4 @@
-"""What answers with a trained model elsewhere: `*_answers.py` travel with a registered model and stand alone.
+"""What answers with a trained model elsewhere: `*_predictor.py` travel with a registered model and stand alone.
 
 They import nothing of this product. Each has `load(folder, facts)`, which returns an object whose `answer(lines)` gives
 for each line of a data file the label's text and the log-probability of every label in the order of `facts["labels"]`,

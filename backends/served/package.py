@@ -35,9 +35,9 @@ class Packager(Protocol):
 
 
 def local_package(facts: Mapping[str, Any]) -> Package:
-    """Return the package of a model in the transformers layout; `local_answers.load` says which facts it takes."""
+    """Return the package of a model in the transformers layout; `local_predictor.load` says which facts it takes."""
     peft = ("peft",) if facts["adapter"] else ()
-    return Package(_HERE / "local_answers.py", facts, ("torch", "transformers", *peft))
+    return Package(_HERE / "local_predictor.py", facts, ("torch", "transformers", *peft))
 
 
 def hosted_package(
@@ -73,4 +73,4 @@ def hosted_package(
         "extra_headers": dict(extra_headers or {}),
         "extra_body": dict(extra_body or {}),
     }
-    return Package(_HERE / "hosted_answers.py", facts, ("openai",))
+    return Package(_HERE / "hosted_predictor.py", facts, ("openai",))

@@ -17,14 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from backends.training_logs.learning_curve import LearningCurve
 from benchmarks.fit import metrics, records, rules, tables
 from benchmarks.fit.records import CAUSES, Record
 from benchmarks.fit.rendering import rendered
 from benchmarks.measure import machine
 from search_spaces.catalogue import Catalogue
-from sweeps.advice import Advice
-from sweeps.curve import LearningCurve
-from sweeps.fit import judge
+from sweeps.verdicts.advice import Advice
+from sweeps.verdicts.judge import judge
 
 RESULTS = Path(__file__).resolve().parent / "results.json"
 PUBLISHED_OVERFIT_F1 = 0.91

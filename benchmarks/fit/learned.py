@@ -20,11 +20,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
+from backends.training_logs.learning_curve import LearningCurve
 from benchmarks.fit import metrics, records
 from benchmarks.fit.evaluate import judged
 from benchmarks.fit.records import Record
-from sweeps.curve import LearningCurve, Series
-from sweeps.evidence import Evidence, Tail, examples
+from sweeps.verdicts.evidence import Evidence, Tail, examples
+from sweeps.verdicts.series import Series
 
 REPEATS, FOLDS = 3, 5
 UNKNOWN = math.nan

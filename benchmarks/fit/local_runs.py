@@ -18,16 +18,17 @@ from typing import Any, Literal
 import numpy as np
 
 from backends.contract import DataFile, Dataset, Evaluation, Failed, Measured, Placement, TrainingRequest
-from backends.local import assembly, scoring, training
+from backends.local import model_evaluation, run_setup, training
 from backends.local.encoding import CausalData
+from backends.local.model_cache import BENCH
 from backends.local.options import LocalOptions
-from backends.local.resolution import resolve
-from backends.local.workbench import BENCH
+from backends.local.request_resolution import resolve
+from backends.training_logs.learning_curve import LearningCurve
 from benchmarks.fit.records import APART, Record
 from benchmarks.fit.showing import shown
 from benchmarks.fit.tracing import Scores, State, Trace, oracle_of
-from sweeps.curve import LearningCurve, thinned
 from sweeps.data.nli import LABELS, generate
+from sweeps.trials.curve import thinned
 
 ORACLE = 600
 """Pairs of the oracle: scoring one takes a millisecond, and every evaluation of every run does it."""
@@ -214,7 +215,7 @@ def _followed(recipe: LocalRecipe, work: Path) -> tuple[list[Measured], Trace, f
     )  # fmt: skip
     options = LocalOptions(device="cpu")
     resolved = resolve(request, options)
-    plan, trainee = assembly.assemble(request, resolved, options, Placement())
+    plan, trainee = run_setup.assemble(request, resolved, options, Placement())
     data = BENCH.data(resolved.base, resolved.task, replace(dataset, valid=oracle), "valid", resolved.max_length)
     assert isinstance(data, CausalData)
     loop = training.Training(plan, trainee, recipe.id, lambda: None)
@@ -282,7 +283,7 @@ def _scores(loop: training.Training, data: CausalData) -> Scores:
     assert data.labels is not None
     assert data.label_ids is not None
     prompts = [ids[:start] for ids, start in zip(data.ids, data.starts, strict=True)]
-    found = scoring.score(loop.trainee.model, prompts, [data.label_ids] * len(prompts))
+    found = model_evaluation.score(loop.trainee.model, prompts, [data.label_ids] * len(prompts))
     right = found.logprobs[np.arange(len(prompts)), data.labels]
     return Scores(-right / _tokens(data), (found.logprobs.argmax(1) == data.labels).astype(np.float64))
 

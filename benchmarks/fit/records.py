@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from sweeps.curve import CurvePoint, LearningCurve, Running
+from backends.training_logs.learning_curve import CurvePoint, LearningCurve, LoopReport
 
 CURVES = Path(__file__).resolve().parent / "curves.jsonl.gz"
 CAUSES = ("healthy", "underfit", "overfit", "diverged", "unsettled")
@@ -98,7 +98,7 @@ class Record:
         columns = curve.pop("points")
         points = tuple(CurvePoint(*row) for row in zip(*(columns[name] for name in _COLUMNS), strict=True))
         baseline = curve.pop("baseline")
-        curve["running"] = tuple(Running(*each) for each in curve.get("running", ()))
+        curve["running"] = tuple(LoopReport(*each) for each in curve.get("running", ()))
         return cls(
             **{
                 **value,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from backends.training_logs.learning_curve import CurvePoint
 from benchmarks.fit.records import Record
-from sweeps.curve import CurvePoint
 
 COLUMNS = 12
 _BLOCKS = "▁▂▃▄▅▆▇█"

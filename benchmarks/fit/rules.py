@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from backends.training_logs.learning_curve import LearningCurve
 from benchmarks.fit import metrics
 from benchmarks.fit.records import CAUSES, Record
-from sweeps.curve import LearningCurve
 
 Series = list[float]
 Thresholds = Mapping[str, float]

@@ -14,11 +14,11 @@ import math
 from collections.abc import Callable
 from statistics import median
 
+from backends.training_logs.learning_curve import LearningCurve
 from benchmarks.fit.course import LEVEL_METRIC, SURE, Course
 from benchmarks.fit.hard_cases import HARD_CASES
 from benchmarks.fit.records import Oracle, Record
 from benchmarks.fit.tracing import last_stretch
-from sweeps.curve import LearningCurve
 
 # Over-fitting: the held-out loss ends this much above its minimum, or the metrics' gap has grown so much.
 RISE, RISE_OF_PRIOR, GAP = 0.15, 0.06, 0.10

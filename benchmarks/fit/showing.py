@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 
-from sweeps.curve import CurvePoint, LearningCurve
+from backends.training_logs.learning_curve import CurvePoint, LearningCurve
 
 NOTHING_LACKS = 0.4
 """The share of histories of which everything is shown."""

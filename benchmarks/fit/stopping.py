@@ -18,11 +18,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from backends.training_logs.learning_curve import LearningCurve
 from benchmarks.fit import records
 from benchmarks.fit.records import Record
-from sweeps.advice import Advice
-from sweeps.curve import LearningCurve
-from sweeps.fit import hopeless
+from sweeps.verdicts.advice import Advice
+from sweeps.verdicts.judge import early_stop_verdict
 
 PATIENCES = (1, 2, 3, 5, 10)
 BETTER, BETTER_OF_PRIOR = 0.03, 0.01
@@ -52,7 +52,7 @@ class Stopping:
 
 def by_verdict(curve: LearningCurve) -> bool:
     """Stop where the verdict is sure."""
-    return hopeless(curve, Advice()) is not None
+    return early_stop_verdict(curve, Advice()) is not None
 
 
 def by_patience(patience: int) -> Stops:

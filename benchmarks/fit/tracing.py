@@ -9,8 +9,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.training_logs.learning_curve import CurvePoint, LearningCurve
 from benchmarks.fit.records import Oracle
-from sweeps.curve import CurvePoint, LearningCurve
 
 Floats = NDArray[np.float64]
 

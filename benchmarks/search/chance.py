@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 from benchmarks import measure
 from benchmarks.search.drive import DATA, driven
 from benchmarks.search.run import BATCH, FINALS, SPACES, interval
-from sweeps import holdout
-from sweeps.finals import Repeated, rank
-from sweeps.record import Objective
+from sweeps.execution import finals_scoring
+from sweeps.spec.objective import Objective
+from sweeps.study.finals import Repeated, rank
 
 HERE = Path(__file__).resolve().parent
 CONFIGURATIONS, SEEDS, SAMPLE = 20, 5, 3000
 TRIALS = (4, 8, 16)
 VALIDATION = (50, 150, 500)
-ACCURACY = Objective(holdout.ACCURACY, "maximize")
+ACCURACY = Objective(finals_scoring.ACCURACY, "maximize")
 
 Bits = NDArray[np.bool_]
 
@@ -85,7 +85,7 @@ def trained(data_seed: int) -> Pool:
             runs = [trial, *(each for each in study.repeats if each.repeat_of == trial.number)]
             models = [each.model for each in runs if each.model]
             if len(models) == 1 + SEEDS:  # a run that diverged has no model to be scored: its configuration is left out
-                rows.append(holdout.right(ended.backend, models, data.test, data.dataset))
+                rows.append(finals_scoring.right(ended.backend, models, data.test, data.dataset))
                 cost.append(float(trial.spend.tokens))
     return Pool(data_seed, tuple(cost), np.stack(rows))
 

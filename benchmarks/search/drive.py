@@ -16,16 +16,16 @@ import numpy as np
 import yaml
 
 from backends.contract import Backend, Placement
-from sweeps import holdout
-from sweeps.finals import FinalsResult
-from sweeps.places import Places
-from sweeps.plan import SweepPlan, make_plan
-from sweeps.record import Trial, leaderboard
-from sweeps.session import Session, TrialEnd
-from sweeps.spec import from_document
-from sweeps.steering import Change
-from sweeps.study import Study
-from sweeps.yaml_source import parse
+from sweeps.execution import finals_scoring
+from sweeps.execution.session import Session, TrialEnd
+from sweeps.planning.plan import SweepPlan, make_plan
+from sweeps.spec.sweep_spec import from_document
+from sweeps.spec.yaml_source import parse
+from sweeps.study.finals import FinalsResult
+from sweeps.study.steering import Change
+from sweeps.study.study import Study
+from sweeps.trials.trial import Trial, leaderboard
+from sweeps.workspace import Workspace
 
 DATA = {
     "source": "builtin:nli",
@@ -74,11 +74,11 @@ def sweep(folder: Path, seed: int, space: Mapping[str, Any], *, score: bool = Fa
     """
     with driven(folder, seed, space, **more) as ended:
         plan, study, backend = ended.plan, ended.study, ended.backend
-        finals = holdout.decide(plan, study.trained, study.repeats, backend) if plan.spec.finals else None
+        finals = finals_scoring.decide(plan, study.trained, study.repeats, backend) if plan.spec.finals else None
         best = next(iter(leaderboard(study.trained, ended.session.objective)), None)
         test = None
         if score and best is not None and best.model is not None and plan.data.test is not None:
-            test = float(np.mean(holdout.right(backend, [best.model], plan.data.test, plan.data.dataset)))
+            test = float(np.mean(finals_scoring.right(backend, [best.model], plan.data.test, plan.data.dataset)))
         return Done(tuple(study.trained), ended.session.changes, finals, test)
 
 
@@ -95,10 +95,10 @@ def driven(folder: Path, seed: int, space: Mapping[str, Any], **more: Any) -> It
         "data": {**DATA, "seed": seed, **more.get("data", {})},
         "search": {"sampler": "tpe", "scheduler": "none", "concurrency": 1, "seed": seed, **more.get("search", {})},
     }
-    plan = make_plan(from_document(parse(yaml.safe_dump(file), "s.yaml")), Places(folder), estimate=False)
+    plan = make_plan(from_document(parse(yaml.safe_dump(file), "s.yaml")), Workspace(folder), estimate=False)
     objectives = [each.objective for each in plan.spec.objectives]
     study = Study.open(
-        plan.workspace / "study.journal",
+        plan.folder / "study.journal",
         "s",
         plan.fingerprint,
         plan.space,
@@ -107,7 +107,7 @@ def driven(folder: Path, seed: int, space: Mapping[str, Any], **more: Any) -> It
         plan.base_model,
     )
     session = Session(plan, study, [])
-    backend = plan.spec.backend_class.open(plan.spec.backend_options, plan.workspace, Placement(1.0, 0.0))
+    backend = plan.spec.backend_class.open(plan.spec.backend_options, plan.folder, Placement(1.0, 0.0))
     with closing(backend):
         while isinstance(trial := session.next_trial(), Trial):
             _train(session, plan, backend, trial)
@@ -122,7 +122,7 @@ def _train(session: Session, plan: SweepPlan, backend: Backend, trial: Trial) ->
         events = backend.events(handle, seen)
         session.observe(trial.number, handle, seen, events)
         seen += len(events)
-        if session.is_hopeless(trial.number):
+        if session.is_stopped_by_verdict(trial.number):
             backend.stop(handle)
             session.ended(trial.number, TrialEnd.VERDICT)
             return

@@ -21,20 +21,20 @@ from backends.contract import TERMINAL, Backend, BackendError, Event, Failed, Ha
 from benchmarks.year.registry import MemoryRegistry
 from benchmarks.year.service import YearBackend, charges
 from benchmarks.year.world import Quality, Team, World, events, local_day, outages
-from sweeps.accounts import SETTLING_S
 from sweeps.errors import SweepInterruptedError
-from sweeps.nightly.calendar import moments
-from sweeps.nightly.daemon import Daemon
-from sweeps.nightly.month import name_of
-from sweeps.nightly.night import run_night
-from sweeps.nightly.schedule import Night, Notify, Schedule
-from sweeps.nightly.store import LEASE_S, Claim, Schedules
-from sweeps.nightly.summary import is_telling
-from sweeps.places import Places
-from sweeps.plan import SweepPlan
-from sweeps.record import Trial, leaderboard
-from sweeps.run import Environment, challenged, decided, open_study, outcome_of
-from sweeps.session import End, Outcome, ProgressObserver, Session, TrialEnd
+from sweeps.execution.budget_ledger import SETTLING_S
+from sweeps.execution.run import Environment, challenged, decided, open_study, outcome_of
+from sweeps.execution.session import End, Outcome, ProgressObserver, Session, TrialEnd
+from sweeps.planning.plan import SweepPlan
+from sweeps.scheduling.calendar import moments
+from sweeps.scheduling.daemon import Daemon
+from sweeps.scheduling.monthly_budget import name_of
+from sweeps.scheduling.night import run_night
+from sweeps.scheduling.schedule import Night, Notify, Schedule
+from sweeps.scheduling.store import LEASE_S, Claim, Schedules
+from sweeps.scheduling.summary import is_telling
+from sweeps.trials.trial import Trial, leaderboard
+from sweeps.workspace import Workspace
 
 STEP_S = 300.0
 """So much time passes between two looks at the runs."""
@@ -164,12 +164,12 @@ class Simulation:
         self.rules = {each: [Rule("ours"), Rule("best single run"), Rule("latest single run")] for each in teams}
         self.told: dict[str, list[Night]] = {each: [] for each in teams}
         self.registry = MemoryRegistry(self.world)
-        self.places = Places(root / ".sweep")
-        self.environment = _Here(self.places, "memory", memory=self.registry)
+        self.workspace = Workspace(root / ".sweep")
+        self.environment = _Here(self.workspace, "memory", memory=self.registry)
         YearBackend.world = self.world
         for each in teams.values():
             each.write()
-        self.schedules = Schedules.open(self.places, None)
+        self.schedules = Schedules.open(self.workspace, None)
         quiet = Notify(("SOMEONE",), (), "changes")
         for each in teams.values():
             born = self.first_day.replace(tzinfo=ZoneInfo(each.tz)).timestamp() - 1
@@ -281,8 +281,8 @@ class Simulation:
     ) -> Outcome:
         """Do what `run.run` does, without Ray and MLflow."""
         study = open_study(plan, environment, first_points)
-        plan.workspace.mkdir(parents=True, exist_ok=True)
-        (plan.workspace / "plan.json").write_text(json.dumps(plan.to_json(), default=str))
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        (plan.folder / "plan.json").write_text(json.dumps(plan.to_json(), default=str))
         with closing(plan.open_backend()) as backend:
             session = Session(plan, study, [progress], self.world.clock, backend, deadline, self._sleep)
             try:
@@ -325,7 +325,7 @@ class Simulation:
     def _found(self) -> Year:
         planned = {name: [int(at.timestamp()) for at in self._planned(team)] for name, team in self.world.teams.items()}
         spent: dict[str, dict[str, float]] = {each: {} for each in self.world.teams}
-        for file in (self.places.root / "sweeps").glob("*/fake-service.sqlite"):
+        for file in (self.workspace.root / "sweeps").glob("*/fake-service.sqlite"):
             name = file.parent.name.partition("-")[0]
             for moment, usd in charges(file, self.world.now):
                 month = name_of(self.world.teams[name].tz, moment)

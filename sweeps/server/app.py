@@ -12,9 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from sweeps.server import completions, files, jobs, metrics, models, uploads
-from sweeps.server.answers import ERRORS, answer
 from sweeps.server.errors import SERVER, ApiError
-from sweeps.server.gate import Gate
+from sweeps.server.middleware import Gate
+from sweeps.server.responses import ERRORS, answer
 from sweeps.server.schemas import Health
 from sweeps.server.service import Service
 

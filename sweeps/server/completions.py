@@ -17,10 +17,7 @@ from fastapi.responses import Response
 
 from backends.contract import BackendError, Prediction, PredictOptions
 from sweeps.server import models
-from sweeps.server.answers import ERRORS, answer
-from sweeps.server.datasets import conversation
-from sweeps.server.errors import ApiError, of_failure
-from sweeps.server.questions import (
+from sweeps.server.completion_schemas import (
     AssistantMessage,
     ChatChoice,
     ChatCompletion,
@@ -33,7 +30,10 @@ from sweeps.server.questions import (
     TokenLogprob,
     TopLogprob,
 )
+from sweeps.server.datasets import conversation
+from sweeps.server.errors import ApiError, of_failure
 from sweeps.server.records import Job, new_id
+from sweeps.server.responses import ERRORS, answer
 from sweeps.server.service import Service
 
 DEFAULT_CHAT_TOKENS = 256

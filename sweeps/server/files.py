@@ -14,9 +14,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 
 from sweeps.server import multipart
-from sweeps.server.answers import ERRORS, After, Id, answer, listing
 from sweeps.server.errors import ApiError, not_found
 from sweeps.server.records import StoredFile, new_id
+from sweeps.server.responses import ERRORS, After, Id, answer, listing
 from sweeps.server.schemas import FileDeleted, FileList, FileObject
 from sweeps.server.service import Service
 from sweeps.server.storage import Condition

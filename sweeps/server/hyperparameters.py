@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends.contract import Capabilities, Scalar
-from backends.declared import contradictions
+from backends.hyperparameter_checks import contradictions
 from sweeps.server.errors import ApiError, failure_text
 from sweeps.server.records import Job
 

@@ -11,9 +11,9 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from sweeps.server import files, hyperparameters
-from sweeps.server.answers import ERRORS, After, Id, answer, listing
 from sweeps.server.errors import ApiError, not_found
 from sweeps.server.records import ENDED, Checkpoint, Job, JobEvent, Status, Task, TunedModel, new_id
+from sweeps.server.responses import ERRORS, After, Id, answer, listing
 from sweeps.server.schemas import (
     MAX_SEED,
     CheckpointList,

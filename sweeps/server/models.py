@@ -8,12 +8,12 @@ from fastapi import APIRouter, Path
 from fastapi.responses import Response
 
 from backends.contract import BackendError, Handle
-from sweeps.server.answers import ERRORS, answer
 from sweeps.server.errors import ApiError, not_found, of_failure
+from sweeps.server.job_updates import delete_copy
 from sweeps.server.records import Checkpoint, Job, TunedModel
+from sweeps.server.responses import ERRORS, answer
 from sweeps.server.schemas import ModelDeleted, ModelList, ModelObject
 from sweeps.server.service import Service
-from sweeps.server.telling import delete_copy
 
 Name = Annotated[str, Path(min_length=1, max_length=256)]
 

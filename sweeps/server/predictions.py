@@ -14,7 +14,7 @@ from typing import Any
 
 from backends.contract import Backend, BackendError, Failure, FailureKind, Prediction, PredictOptions
 from sweeps.server.settings import Trainer
-from sweeps.server.workers import WorkerProcess
+from sweeps.server.worker_pool import WorkerProcess
 
 IDLE_S = 300.0
 """After this long without a question the process that holds the model ends, and its memory is free."""

@@ -25,13 +25,13 @@ from backends.contract import (
     event_from_json,
 )
 from sweeps.server import datasets
-from sweeps.server.course import Control, Message, follow
 from sweeps.server.faults import Faults
+from sweeps.server.job_updates import Teller
 from sweeps.server.records import ENDED, Job, Status
+from sweeps.server.run_loop import Control, Message, follow
 from sweeps.server.settings import Trainer
 from sweeps.server.storage import Store, log
-from sweeps.server.telling import Teller
-from sweeps.server.workers import WorkerProcess, Workers
+from sweeps.server.worker_pool import WorkerProcess, Workers
 
 _LOG = logging.getLogger("sweeps.server")
 

@@ -12,13 +12,13 @@ from backends import registry
 from sweeps.errors import SweepError
 from sweeps.server.auth import Keys
 from sweeps.server.faults import Faults
+from sweeps.server.job_updates import Teller
 from sweeps.server.metrics import Counters
 from sweeps.server.predictions import Predictions
 from sweeps.server.records import Part, StoredFile, Upload
 from sweeps.server.runner import Runner
 from sweeps.server.settings import ServerSettings, Trainer
 from sweeps.server.storage import Store
-from sweeps.server.telling import Teller
 from sweeps.server.webhooks import Webhooks
 
 

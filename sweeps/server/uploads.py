@@ -11,9 +11,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from sweeps.server import files, multipart
-from sweeps.server.answers import ERRORS, Id, answer
 from sweeps.server.errors import ApiError, not_found
 from sweeps.server.records import Part, StoredFile, Upload, new_id
+from sweeps.server.responses import ERRORS, Id, answer
 from sweeps.server.schemas import CompleteUpload, CreateUpload, UploadObject, UploadPart
 from sweeps.server.schemas import FileObject as File
 from sweeps.server.service import Service

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 from backends.contract import Event, Measured, Scalar, Started
-from sweeps.record import FitVerdict, Trial, TrialState
+from sweeps.trials.trial import Trial, TrialState
+from sweeps.verdicts.verdict import FitVerdict
 
 if TYPE_CHECKING:
     from sweeps.data.prepare import PreparedData

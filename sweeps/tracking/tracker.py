@@ -23,11 +23,11 @@ from urllib.parse import quote
 
 from backends.contract import Event, Scalar
 from sweeps.errors import SweepError
-from sweeps.record import Trial
 from sweeps.tracking import projection as project
 from sweeps.tracking import reachability
 from sweeps.tracking.outbox import Outbox, RejectedError, UnreachableError
 from sweeps.tracking.projection import Content, Point, Projection, TrackedDataset, TrackedPart
+from sweeps.trials.trial import Trial
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -55,14 +55,14 @@ class HostedContract(BackendContract):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait milliseconds where a real host is given seconds."""
-    from backends.hosted import creation, pacing, profile
+    from backends.hosted import job_creation, profile, rate_limiter
 
     openai = profile.load("openai")
     hasty = openai.model_copy(update={"jobs": openai.jobs.model_copy(update={"settle_s": 0.0})})
     monkeypatch.setattr(profile, "load", lambda name: hasty)
-    monkeypatch.setattr(creation, "LOOK_AGAIN_S", 0.01)
-    monkeypatch.setattr(pacing, "FIRST_PAUSE_S", 0.002)
-    monkeypatch.setattr(pacing, "LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr(job_creation, "LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(rate_limiter, "FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr(rate_limiter, "LONGEST_PAUSE_S", 0.02)
 
 
 class TestChat(HostedContract):

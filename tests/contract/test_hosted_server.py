@@ -22,11 +22,11 @@ pytestmark = pytest.mark.contract
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait milliseconds where a real host is given seconds."""
-    from backends.hosted import creation, pacing
+    from backends.hosted import job_creation, rate_limiter
 
-    monkeypatch.setattr(creation, "LOOK_AGAIN_S", 0.05)
-    monkeypatch.setattr(pacing, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(pacing, "LONGEST_PAUSE_S", 0.1)
+    monkeypatch.setattr(job_creation, "LOOK_AGAIN_S", 0.05)
+    monkeypatch.setattr(rate_limiter, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(rate_limiter, "LONGEST_PAUSE_S", 0.1)
 
 
 class ServedContract(BackendContract):

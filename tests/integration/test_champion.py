@@ -24,15 +24,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from backends.contract import Finished
 from backends.local import LocalBackend
 from backends.testing import drain
+from sweeps.champions import challenge as contest
+from sweeps.champions import history
 from sweeps.errors import SweepError, UserInputError
-from sweeps.nightly import contest, history
-from sweeps.nightly.decision import ChampionDecision
-from sweeps.places import Places
-from sweeps.plan import SweepPlan, make_plan
-from sweeps.record import Spend, Trial, TrialState
-from sweeps.spec import load
+from sweeps.planning.plan import SweepPlan, make_plan
+from sweeps.spec.sweep_spec import load
+from sweeps.study.champion_decision import ChampionDecision
 from sweeps.tracking import TrackedDataset, Tracker, default_uri
 from sweeps.tracking.registry import ALIAS, Registry
+from sweeps.trials.trial import Spend, Trial, TrialState
+from sweeps.workspace import Workspace
 
 pytestmark = [
     pytest.mark.integration,
@@ -73,7 +74,7 @@ class Nights:
     """A root folder with data, a base model, an MLflow database, and one trial a night."""
 
     root: Path
-    places: Places
+    workspace: Workspace
     uri: str
     night: int = 0
 
@@ -85,14 +86,14 @@ class Nights:
         file = self.root / f"{name}.yaml"
         data, model = self.root / "data.jsonl", self.root / "base"
         file.write_text(FILE.format(name=name, data=data, model=model, guards=guards), encoding="utf-8")
-        return make_plan(load(file), self.places, estimate=False)
+        return make_plan(load(file), self.workspace, estimate=False)
 
     def trained(self, plan: SweepPlan, backend: LocalBackend, point: dict[str, Any]) -> Trial:
         self.night += 1
         trial = Trial(self.night, f"key-{self.night}", plan.base_model, point, self.night)
         [*_, end] = drain(backend, backend.submit(plan.request(trial)), timeout_s=120)
         assert isinstance(end, Finished)
-        tracker = Tracker.connect(self.uri, plan.spec.name, self.places.artifacts)
+        tracker = Tracker.connect(self.uri, plan.spec.name, self.workspace.artifacts)
         dataset = TrackedDataset.of(plan.data)
         tracker.start(f"sweep-{self.night}", plan.spec.name, {}, {"backend": "local"}, dataset, {})
         tracker.trial_started(trial)
@@ -106,7 +107,7 @@ class Nights:
         self, point: dict[str, Any], guards: str = "", clock: float = 1_800_000_000.0
     ) -> tuple[ChampionDecision, Trial, list[str]]:
         plan = self.plan(guards)
-        backend = LocalBackend.open(plan.spec.backend_options, plan.workspace, plan.placement)
+        backend = LocalBackend.open(plan.spec.backend_options, plan.folder, plan.placement)
         said: list[str] = []
         try:
             trial = self.trained(plan, backend, point)
@@ -118,7 +119,7 @@ class Nights:
 
     def again(self, trial: Trial) -> ChampionDecision:
         plan = self.plan()
-        backend = LocalBackend.open(plan.spec.backend_options, plan.workspace, plan.placement)
+        backend = LocalBackend.open(plan.spec.backend_options, plan.folder, plan.placement)
         try:
             return contest.hold(plan, "sweep", trial, backend, self.registry, lambda _: None)
         finally:
@@ -137,8 +138,8 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
         for n in range(180):
             label = WORDS[n % 3]
             file.write(json.dumps({"first": f"a {n}", "second": f"is it {label}", "label": label}) + "\n")
-    places = Places(root / ".sweep")
-    return Nights(root, places, default_uri(places.root))
+    workspace = Workspace(root / ".sweep")
+    return Nights(root, workspace, default_uri(workspace.root))
 
 
 def folder_of(nights: Nights, version: str) -> str:
@@ -281,12 +282,12 @@ def test_a_registered_model_answers_in_a_fresh_process_without_this_product(nigh
     answers = json.loads(done.stdout)
 
     plan = nights.plan()
-    backend = LocalBackend.open(plan.spec.backend_options, plan.workspace, plan.placement)
+    backend = LocalBackend.open(plan.spec.backend_options, plan.folder, plan.placement)
     from backends.contract import PredictOptions
     from sweeps.tracking.served_card import Card
 
     card, data = Card.of(plan.data.dataset, plan.data.prompt, plan.data.separator), plan.data.dataset
-    model = next(iter((plan.workspace / "jobs").glob("key-3*/model")))
+    model = next(iter((plan.folder / "jobs").glob("key-3*/model")))
     options = PredictOptions(labels=data.labels, stop=data.stop)
     expected = backend.predict(str(model), [card.line(each) for each in rows], options)
     backend.close()
@@ -320,7 +321,7 @@ def test_what_keeps_a_champion_from_being_challenged_is_told_by_the_plan(
     file = tmp_path / "x.yaml"
     file.write_text(text.replace(change.strip(), changed))
     with pytest.raises(UserInputError) as caught:
-        make_plan(load(file), Places(tmp_path / "root"), estimate=False)
+        make_plan(load(file), Workspace(tmp_path / "root"), estimate=False)
     assert any(message in f"{each.message} {each.hint}" for each in caught.value.problems), caught.value.problems
     if "modell" in changed:
         assert any("did you mean `model`?" in each.hint for each in caught.value.problems)
@@ -330,11 +331,11 @@ def test_an_empty_section_is_all_defaults_and_none_registers_nothing(nights: Nig
     text = FILE.format(name="x", data=nights.root / "data.jsonl", model=nights.root / "base", guards="")
     file = tmp_path / "x.yaml"
     file.write_text(text.replace("champion: {model: answers}", "champion:"))
-    plan = make_plan(load(file), Places(tmp_path / "root"), estimate=False)
+    plan = make_plan(load(file), Workspace(tmp_path / "root"), estimate=False)
     assert plan.spec.registered_model == "x"
     assert plan.to_json()["champion"]["model"] == "x"
     file.write_text(text.replace("champion: {model: answers}", ""))
-    assert make_plan(load(file), Places(tmp_path / "root"), estimate=False).to_json()["champion"] is None
+    assert make_plan(load(file), Workspace(tmp_path / "root"), estimate=False).to_json()["champion"] is None
 
 
 def free_port() -> int:
@@ -436,7 +437,7 @@ class Racing(Registry):
 @pytest.mark.parametrize("races", [1, 1000])
 def test_a_champion_that_changes_meanwhile_is_compared_with_anew(nights: Nights, races: int) -> None:
     plan = nights.plan()
-    backend = LocalBackend.open(plan.spec.backend_options, plan.workspace, plan.placement)
+    backend = LocalBackend.open(plan.spec.backend_options, plan.folder, plan.placement)
     trial = nights.trained(plan, backend, STRONG)
     said: list[str] = []
     Racing.races = races

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import cli
+from sweeps.cli import main
 
 pytestmark = [
     pytest.mark.integration,
@@ -55,7 +55,7 @@ def test_a_sweep_registers_its_winner_and_the_commands_ask_it(
     def sweep(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["sweep", *arguments])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            main.main()
         gc.unfreeze()
         out, err = capsys.readouterr()
         return int(end.value.code or 0), out, err

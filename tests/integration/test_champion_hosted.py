@@ -168,7 +168,7 @@ def test_the_key_is_asked_for_by_its_name(
 def test_the_key_is_nowhere_in_what_is_stored(model: ServedVersion, registered: tuple[Registry, Version, Path]) -> None:
     model.predict([{"word": "neutral"}])
     stored = [each for each in registered[2].rglob("*") if each.is_file()]
-    assert any(each.name == "hosted_answers.py" for each in stored)
+    assert any(each.name == "hosted_predictor.py" for each in stored)
     for each in stored:
         assert KEY.encode() not in each.read_bytes(), each
     [requirements] = [each for each in stored if each.name == "requirements.txt"]

@@ -14,15 +14,15 @@ import pytest
 
 from backends.contract import Event, Measured
 from backends.waiting import Waiting
-from sweeps import engine
-from sweeps.places import Places
-from sweeps.plan import SweepPlan, make_plan
-from sweeps.record import Trial, TrialState
-from sweeps.session import End, Session
-from sweeps.spec import from_document
-from sweeps.steering import Change
-from sweeps.study import Study
-from sweeps.yaml_source import parse, with_overrides
+from sweeps.execution import engine
+from sweeps.execution.session import End, Session
+from sweeps.planning.plan import SweepPlan, make_plan
+from sweeps.spec.sweep_spec import from_document
+from sweeps.spec.yaml_source import parse, with_overrides
+from sweeps.study.steering import Change
+from sweeps.study.study import Study
+from sweeps.trials.trial import Trial, TrialState
+from sweeps.workspace import Workspace
 
 pytestmark = pytest.mark.integration
 
@@ -87,13 +87,13 @@ def ray_connected() -> Iterator[None]:
 
 
 def planned(root: Path, *overrides: str) -> SweepPlan:
-    return make_plan(from_document(with_overrides(parse(FILE, "f.yaml"), overrides)), Places(root), estimate=False)
+    return make_plan(from_document(with_overrides(parse(FILE, "f.yaml"), overrides)), Workspace(root), estimate=False)
 
 
 def run(plan: SweepPlan, counter: Counter | None = None, clock: Callable[[], float] = time.time) -> Session:
-    plan.workspace.mkdir(parents=True, exist_ok=True)
+    plan.folder.mkdir(parents=True, exist_ok=True)
     study = Study.open(
-        plan.workspace / "study.journal",
+        plan.folder / "study.journal",
         plan.spec.name,
         plan.fingerprint,
         plan.space,

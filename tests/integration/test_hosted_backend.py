@@ -876,7 +876,7 @@ def test_the_trained_model_is_asked_the_validation_set(world: World) -> None:
 
 
 def test_a_large_validation_set_is_asked_in_portions(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backends.hosted.examination.PORTION", 4)
+    monkeypatch.setattr("backends.hosted.model_evaluation.PORTION", 4)
     backend = world.open()
     handle = backend.submit(world.request())
     while not world.host.questions:

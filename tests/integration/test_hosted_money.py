@@ -12,14 +12,14 @@ from scripted_host import KEY, Cut, Job, ScriptedHost, listening, with_manners
 
 from backends import credentials
 from backends.contract import TERMINAL, Handle
-from sweeps.accounts import Accounts
-from sweeps.places import Places
-from sweeps.plan import make_plan
-from sweeps.record import Trial
-from sweeps.session import End, Session, TrialEnd
-from sweeps.spec import from_document
-from sweeps.study import NoTrial, Study
-from sweeps.yaml_source import parse, with_overrides
+from sweeps.execution.budget_ledger import Accounts
+from sweeps.execution.session import End, Session, TrialEnd
+from sweeps.planning.plan import make_plan
+from sweeps.spec.sweep_spec import from_document
+from sweeps.spec.yaml_source import parse, with_overrides
+from sweeps.study.study import NoTrial, Study
+from sweeps.trials.trial import Trial
+from sweeps.workspace import Workspace
 
 pytestmark = pytest.mark.integration
 
@@ -47,7 +47,7 @@ class Sweep:
     def __init__(self, folder: Path, address: str, usd: float, *overrides: str) -> None:
         self._made_of = (folder, address, usd, *overrides)
         text = FILE.format(address=address, price=PRICE, usd=usd)
-        self.plan = make_plan(from_document(with_overrides(parse(text, "f.yaml"), overrides)), Places(folder))
+        self.plan = make_plan(from_document(with_overrides(parse(text, "f.yaml"), overrides)), Workspace(folder))
         objectives = [each.objective for each in self.plan.spec.objectives]
         study = Study.open(
             folder / "journal",
@@ -99,8 +99,8 @@ class Sweep:
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedHost]:
     credentials.hand_in({"SWEEP_SERVER_KEY": KEY})
-    monkeypatch.setattr("backends.hosted.pacing.FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr("backends.hosted.creation.LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr("backends.hosted.rate_limiter.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("backends.hosted.job_creation.LOOK_AGAIN_S", 0.01)
     yield ScriptedHost()
     credentials.hand_in({})
 

@@ -26,8 +26,8 @@ import pytest
 from mlflow import MlflowClient
 from scripted_host import Asked, Cut, Job, Manners, Said, ScriptedHost, listening, refused
 
-from sweeps import cli
-from sweeps.nightly.contest import TRIAL
+from sweeps.champions.challenge import TRIAL
+from sweeps.cli import main
 from sweeps.tracking import default_uri
 from sweeps.tracking.registry import ALIAS, OURS
 
@@ -57,7 +57,8 @@ SERIES = ("troubled", "unauthorised", "killed")
 
 RUN_ALL = """
     import gc, sys
-    from sweeps import cli, engine
+    from sweeps.cli import main as cli
+    from sweeps.execution import engine
     engine.disconnect = lambda: None  # one Ray for all of them: starting it takes longer than the sweeps
     for name in sys.argv[1:]:
         sys.argv = ["sweep", "run", f"{name}.yaml"]
@@ -263,7 +264,7 @@ def sweep(ran: Ran, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["sweep", *arguments])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            main.main()
         gc.unfreeze()
         out, err = capsys.readouterr()
         return int(end.value.code or 0), out, err

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from sweeps.nightly.schedule import Notify, Schedule
-from sweeps.nightly.store import Schedules
-from sweeps.places import Places
+from sweeps.scheduling.schedule import Notify, Schedule
+from sweeps.scheduling.store import Schedules
+from sweeps.workspace import Workspace
 
 _found = util.spec_from_file_location("databases", Path(__file__).with_name("databases.py"))
 assert _found is not None
@@ -124,7 +124,7 @@ def due_now(folder: Path, *overrides: str, notify: Notify | None = None, storage
     """Plan a schedule whose first night has just come: once a year, at this minute."""
     now = datetime.now(UTC)
     cron = f"{now.minute} {now.hour} {now.day} {now.month} *"
-    kept = Schedules.open(Places(folder / ".sweep"), storage)
+    kept = Schedules.open(Workspace(folder / ".sweep"), storage)
     created = now.timestamp() - 70
     kept.add(
         Schedule("pairs", str(folder / "pairs.yaml"), cron, "UTC", created, None, None, overrides, notify or Notify())
@@ -235,7 +235,7 @@ def test_a_night_outlives_its_daemon_and_a_night_that_is_killed_is_told(
         assert heard == [], "a night that went well is quiet"
 
         data(folder, 4)
-        kept = Schedules.open(Places(folder / ".sweep"), None)
+        kept = Schedules.open(Workspace(folder / ".sweep"), None)
         kept.remove("pairs", datetime.now(UTC))
         kept.close()
         due_now(folder, "backend.seconds_per_epoch=1.0", "name=others", notify=Notify(("TELL",), (), "failures"))
@@ -296,15 +296,15 @@ import sys, time
 from pathlib import Path
 from rich.console import Console
 from sweeps import tracking
-from sweeps.places import Places
-from sweeps.plan import plan_file
-from sweeps.report.progress import Progress
-from sweeps.run import Environment, run
+from sweeps.workspace import Workspace
+from sweeps.planning.plan import plan_file
+from sweeps.cli.progress import Progress
+from sweeps.execution.run import Environment, run
 
-places = Places(Path(".sweep").absolute())
-plan = plan_file(Path("pairs.yaml"), ("backend.seconds_per_epoch=5.0", "space.n_epochs=2", "search.trials=6"), places)
+workspace = Workspace(Path(".sweep").absolute())
+plan = plan_file(Path("pairs.yaml"), ("backend.seconds_per_epoch=5.0", "space.n_epochs=2", "search.trials=6"), workspace)
 deadline = time.time() + float(sys.argv[1])
-environment = Environment(places, tracking.default_uri(places.root))
+environment = Environment(workspace, tracking.default_uri(workspace.root))
 outcome = run(plan, environment, Progress(Console(stderr=True)), print, deadline=deadline)
 late = time.time() - deadline
 print("END", outcome.end.name, sum(each.state.ended for each in outcome.trials), f"{late:.1f}")

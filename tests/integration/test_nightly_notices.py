@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 
-from sweeps.cli_nights import _tell
-from sweeps.nightly import notices, summary
-from sweeps.nightly.schedule import Night, NightState, Notify, Schedule, Tell
-from sweeps.places import Places
+from sweeps.cli.nights import _tell
+from sweeps.scheduling import notifications, summary
+from sweeps.scheduling.schedule import Night, NightState, Notify, Schedule, Tell
+from sweeps.workspace import Workspace
 
 pytestmark = [
     pytest.mark.integration,
@@ -124,10 +124,10 @@ def test_a_letter_and_a_hook_bring_the_summary(
     mailto://127.0.0.1:{port}/?from=night@example.org&to=team@example.org&mode=insecure
     json://127.0.0.1:{hook}/hook
     """
-    found = notices.addresses(text, "TELL")
+    found = notifications.addresses(text, "TELL")
     assert [each.known_as for each in found] == ["TELL", "TELL"]
     page = summary.html(SCHEDULE, DONE)
-    assert notices.send(found, summary.title(SCHEDULE, DONE), page, failure=False) == []
+    assert notifications.send(found, summary.title(SCHEDULE, DONE), page, failure=False) == []
     [(recipients, letter)] = mailbox.letters
     assert recipients == ["team@example.org"]
     assert letter["Subject"] == "snli: the night of 2027-01-15 is done · new champion"
@@ -147,7 +147,7 @@ def test_what_was_not_delivered_is_told_without_the_address(
     heard, answers, hook = http
     answers.append(500)
     text = f"json://user:hidden-word@127.0.0.1:{hook}/\nnonsense-hidden-word://x\njson://user:hidden-word@127.0.0.1:9/"
-    problems = notices.send(notices.addresses(text, "TELL"), "t", "<p>b</p>", failure=True)
+    problems = notifications.send(notifications.addresses(text, "TELL"), "t", "<p>b</p>", failure=True)
     assert problems == [
         "the notice to an address in TELL was not delivered",
         "an address in TELL is none that Apprise understands",
@@ -164,16 +164,16 @@ def test_a_notice_that_reached_nobody_is_to_be_sent_again(
     kept = replace(SCHEDULE, notify=Notify(("TELL_NIGHTS",)))
     monkeypatch.setenv("TELL_NIGHTS", f"json://127.0.0.1:{hook}/")
     answers.append(500)
-    assert not _tell(Places(tmp_path), kept, DONE)
+    assert not _tell(Workspace(tmp_path), kept, DONE)
     [written] = tmp_path.rglob("*.md")
     assert "not told" in written.read_text()
-    assert _tell(Places(tmp_path), kept, DONE)
+    assert _tell(Workspace(tmp_path), kept, DONE)
     assert "not told" not in written.read_text()
     monkeypatch.setenv("TELL_NIGHTS", f"json://127.0.0.1:9/ json://127.0.0.1:{hook}/")
-    assert _tell(Places(tmp_path), kept, DONE), "somebody knows, and is not told again and again"
+    assert _tell(Workspace(tmp_path), kept, DONE), "somebody knows, and is not told again and again"
     assert len(heard) == 3
     monkeypatch.delenv("TELL_NIGHTS")
-    assert _tell(Places(tmp_path), kept, DONE), "there is nothing that could be tried again"
+    assert _tell(Workspace(tmp_path), kept, DONE), "there is nothing that could be tried again"
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ import pytest
 from sqlalchemy import create_engine
 
 from sweeps.errors import SweepError, UserInputError
-from sweeps.nightly.daemon import Daemon, Teller, tell_untold
-from sweeps.nightly.schedule import Night, NightState, Notify, Schedule
-from sweeps.nightly.store import LEASE_S, Claim, Schedules, StorageAwayError
-from sweeps.places import Places
+from sweeps.scheduling.daemon import Daemon, Teller, tell_untold
+from sweeps.scheduling.schedule import Night, NightState, Notify, Schedule
+from sweeps.scheduling.store import LEASE_S, Claim, Schedules, StorageAwayError
+from sweeps.workspace import Workspace
 
 pytestmark = pytest.mark.integration
 
@@ -50,7 +50,7 @@ def storage(request: pytest.FixtureRequest) -> str | None:
 
 @pytest.fixture
 def kept(storage: str | None, tmp_path: Path) -> Iterator[Schedules]:
-    opened = Schedules.open(Places(tmp_path), storage)
+    opened = Schedules.open(Workspace(tmp_path), storage)
     for each in opened.all():
         opened.remove(each.name, datetime(2100, 1, 1, tzinfo=UTC))
     yield opened
@@ -254,14 +254,14 @@ def test_an_end_that_reached_nobody_is_told_again_for_a_day(kept: Schedules) -> 
 
 
 def test_a_database_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path) -> None:
-    places = Places(tmp_path)
-    first = Schedules.open(places, None)
+    workspace = Workspace(tmp_path)
+    first = Schedules.open(workspace, None)
     first.add(schedule())
     first.close()
     with sqlite3.connect(tmp_path / "schedules.db") as earlier:
         earlier.execute("ALTER TABLE finesweep_nights DROP COLUMN telling_until")
     earlier.close()
-    opened = Schedules.open(places, None)
+    opened = Schedules.open(workspace, None)
     claim = opened.claim_due("snli", "a", NIGHT)
     assert claim is not None
     assert opened.finish(claim, replace(claim.night, state=NightState.DONE))
@@ -269,7 +269,7 @@ def test_a_database_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path) 
 
 
 def _contend(storage: str | None, root: str, barrier: Any, nights: int, won: Any, name: str) -> None:
-    opened = Schedules.open(Places(Path(root)), storage)
+    opened = Schedules.open(Workspace(Path(root)), storage)
     for night in range(nights):
         barrier.wait()
         claim = opened.claim_due("snli", name, NIGHT + timedelta(days=night))
@@ -303,7 +303,7 @@ def test_processes_that_race_for_each_night_begin_it_once(kept: Schedules, stora
 
 
 def test_threads_that_race_for_a_new_database_make_its_tables_once(storage: str | None, tmp_path: Path) -> None:
-    places, barrier = Places(tmp_path / "new"), Barrier(4)
+    workspace, barrier = Workspace(tmp_path / "new"), Barrier(4)
     if storage is not None:
         engine = create_engine(storage)
         with engine.begin() as connection:
@@ -312,7 +312,7 @@ def test_threads_that_race_for_a_new_database_make_its_tables_once(storage: str 
 
     def opened(_: int) -> int:
         barrier.wait()
-        schedules = Schedules.open(places, storage)
+        schedules = Schedules.open(workspace, storage)
         count = len(schedules.all())
         schedules.close()
         return count
@@ -324,7 +324,7 @@ def test_threads_that_race_for_a_new_database_make_its_tables_once(storage: str 
 def test_a_database_that_goes_away_is_told_without_its_password_and_comes_back(tmp_path: Path) -> None:
     with databases.server() as running:
         url = running.url.replace("postgres@", "postgres:hidden-word@")
-        kept = Schedules.open(Places(tmp_path), url)
+        kept = Schedules.open(Workspace(tmp_path), url)
         kept.add(schedule())
         claim = kept.claim_due("snli", "a", NIGHT)
         assert isinstance(claim, Claim)
@@ -341,4 +341,4 @@ def test_a_database_that_goes_away_is_told_without_its_password_and_comes_back(t
 def test_urls_that_are_none_are_the_users_mistake(tmp_path: Path) -> None:
     for url in ("no url", "quux://x", "oracle+oracledb://x"):
         with pytest.raises(UserInputError, match="no database URL"):
-            Schedules.open(Places(tmp_path), url)
+            Schedules.open(Workspace(tmp_path), url)

@@ -23,9 +23,10 @@ from mlflow.entities import Run
 
 from backends.contract import Charged, Checkpointed, Event, Finished, Measured, Queued, Started
 from sweeps.errors import SweepError
-from sweeps.record import FitVerdict, Spend, Trial, TrialState, VerdictKind
-from sweeps.report.plots import learning_curve_png
+from sweeps.reports.plots import learning_curve_png
 from sweeps.tracking import TrackedDataset, TrackedPart, Tracker, default_uri, serve_ui
+from sweeps.trials.trial import Spend, Trial, TrialState
+from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
 pytestmark = [
     pytest.mark.integration,

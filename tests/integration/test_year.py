@@ -14,9 +14,9 @@ import pytest
 
 from benchmarks.year.simulate import Simulation, Year, installed
 from benchmarks.year.world import MONTHLY_USD
-from sweeps.nightly.schedule import NightState
-from sweeps.places import Places
-from sweeps.plan import plan_file
+from sweeps.planning.plan import plan_file
+from sweeps.scheduling.schedule import NightState
+from sweeps.workspace import Workspace
 
 pytestmark = [
     pytest.mark.slow,
@@ -105,12 +105,12 @@ def test_failures_always_tell(year: Year) -> None:
 
 
 def test_a_new_price_alone_is_no_reason_to_train(tmp_path: Path) -> None:
-    from sweeps.nightly.worth import fingerprint
+    from sweeps.scheduling.change_detection import fingerprint
 
     with installed(tmp_path / "site"):
         simulation = Simulation(tmp_path, seed=3, days=2)
         team = simulation.world.teams["berlin"]
-        before = fingerprint(plan_file(team.file, (), Places(tmp_path / ".sweep"), estimate=False))
+        before = fingerprint(plan_file(team.file, (), Workspace(tmp_path / ".sweep"), estimate=False))
         team.price *= 2
         team.write()
-        assert fingerprint(plan_file(team.file, (), Places(tmp_path / ".sweep"), estimate=False)) == before
+        assert fingerprint(plan_file(team.file, (), Workspace(tmp_path / ".sweep"), estimate=False)) == before

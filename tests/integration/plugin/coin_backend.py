@@ -33,7 +33,7 @@ from backends.contract import (
     Stopped,
     TrainingRequest,
 )
-from backends.declared import contradictions
+from backends.hyperparameter_checks import contradictions
 
 
 class CoinOptions(BaseModel):

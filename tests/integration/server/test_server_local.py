@@ -236,7 +236,7 @@ def test_a_paused_run_goes_on_where_it_was(
 def kill_workers(server: Any) -> int:
     """Kill the processes beside the server as the system does where memory runs out; return how many there were."""
     listed = subprocess.run(
-        ["pgrep", "-P", str(server.process.pid), "-f", "sweeps.server.worker"],
+        ["pgrep", "-P", str(server.process.pid), "-f", "sweeps.server.worker_process"],
         capture_output=True,
         text=True,
         check=False,

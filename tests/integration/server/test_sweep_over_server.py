@@ -19,7 +19,7 @@ import pytest
 from backends.contract import DataFile, Dataset, PredictOptions
 from backends.hosted import HostedBackend
 from backends.hosted.options import HostedOptions
-from backends.served import hosted_answers
+from backends.served import hosted_predictor
 
 pytestmark = [
     pytest.mark.integration,
@@ -103,8 +103,8 @@ def assert_packaged_answers_are_the_backends(url: str, model: str, folder: Path)
     with closing(HostedBackend(options, folder / "asking", {})) as backend:
         scored = backend.predict(model, prompts, PredictOptions(labels=labels))
         package = backend.package(model, data, folder)
-    assert package.code == Path(hosted_answers.__file__)
-    answers = hosted_answers.load(str(folder), json.loads(json.dumps(package.facts))).answer(prompts)
+    assert package.code == Path(hosted_predictor.__file__)
+    answers = hosted_predictor.load(str(folder), json.loads(json.dumps(package.facts))).answer(prompts)
     for (text, told), wanted in zip(answers, scored, strict=True):
         assert text == wanted.text
         assert told == pytest.approx(list(wanted.label_logprobs or ()), rel=1e-6)

@@ -1,0 +1,1 @@
+"""The public Python API: load, run, plan and judge."""

@@ -1,0 +1,1 @@
+"""Champion and challenger: registered models, comparisons on the test split, batch prediction."""

@@ -1,0 +1,1 @@
+"""The command `sweep`, one module per group of commands. Only this package prints, reads the environment and exits."""

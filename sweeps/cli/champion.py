@@ -1,0 +1,147 @@
+"""The commands of registered models: `sweep champion show | history | rollback` and `sweep predict`."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sweeps.cli.terminal import json_option, print_json, say, show, tracking_uri
+from sweeps.errors import Problem, SweepError, UserInputError
+from sweeps.workspace import Workspace
+
+
+@click.group()
+def champion() -> None:
+    """Show which version of a registered model is its champion, what was decided, and go back to an earlier one."""
+
+
+@champion.command("show")
+@click.argument("name", required=False)
+@json_option
+@click.pass_obj
+def show_champion(workspace: Workspace, name: str | None, as_json: bool) -> None:
+    """Show the champion of the registered model NAME (default: the only one)."""
+    from sweeps.champions import history
+    from sweeps.cli import champion_tables
+
+    registry, model = _registered(workspace, name)
+    entries, standing = history.read(registry, model), registry.champion(model)
+    if as_json:
+        print_json(champion_tables.to_json(model, standing, entries))
+    elif standing is None:
+        say(f"{model} has no champion; sweep champion history {model}   says why")
+    else:
+        show(champion_tables.shown(standing, entries))
+
+
+@champion.command("history")
+@click.argument("name", required=False)
+@json_option
+@click.pass_obj
+def show_history(workspace: Workspace, name: str | None, as_json: bool) -> None:
+    """Show every challenge and every rollback of the registered model NAME, with its numbers."""
+    from sweeps.champions import history
+    from sweeps.cli import champion_tables
+
+    registry, model = _registered(workspace, name)
+    entries = history.read(registry, model)
+    if as_json:
+        print_json([each.to_json() for each in entries])
+    else:
+        show(champion_tables.history(entries))
+
+
+@champion.command("rollback")
+@click.argument("name", required=False)
+@click.option("--to", metavar="VERSION", help="The version to go to.  [default: the champion before this one]")
+@click.option("--why", default="", metavar="TEXT", help="The reason, for the history.")
+@click.option("--by", metavar="WHO", help="Who does it, for the history.  [default: the user of this machine]")
+@json_option
+@click.pass_obj
+def roll_back(workspace: Workspace, name: str | None, to: str | None, why: str, by: str | None, as_json: bool) -> None:
+    """Make an earlier version the champion of the registered model NAME again; it is recorded who did it, and why."""
+    from sweeps.champions import history
+
+    registry, model = _registered(workspace, name)
+    entry = history.roll_back(registry, model, to, by or _user(), why, time.time())
+    if as_json:
+        print_json(entry.to_json())
+    else:
+        before = f"; it was version {entry.before}" if entry.before else ""
+        click.echo(f"the champion of {model} is version {entry.version}{before}")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may know no name for its user
+        return f"user {os.getuid()}"
+
+
+def _registered(workspace: Workspace, name: str | None) -> tuple[Any, str]:
+    """Return the registry and the name of the model that is meant."""
+    from sweeps.tracking import reachability
+    from sweeps.tracking.registry import Registry
+
+    uri = tracking_uri(workspace)
+    file = reachability.sqlite_path(uri)
+    if file is not None and not file.exists():
+        hint = "a sweep whose file has a `champion:` section registers its winner"
+        raise SweepError("nothing has been registered here", hint)
+    registry = Registry(uri)
+    if name is not None:
+        return registry, name
+    models = registry.models()
+    if not models:
+        hint = "a sweep whose file has a `champion:` section registers its winner"
+        raise SweepError("nothing has been registered here", hint)
+    if len(models) > 1:
+        raise UserInputError([Problem("NAME", "several models are registered", f"one of: {', '.join(models)}")])
+    return registry, models[0]
+
+
+@click.command()
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write here: .csv, .tsv, .jsonl or .json.")
+@click.option("--version", metavar="VERSION", help="Ask this version of a registered model instead of its champion.")
+@click.option("--encoding", default="utf-8", show_default=True, help="The encoding of FILE.")
+@json_option
+@click.pass_obj
+def predict(
+    workspace: Workspace, name: str, file: Path, out: Path | None, version: str | None, encoding: str, as_json: bool
+) -> None:
+    """Answer the examples of FILE, which has the columns of the training data: CSV, TSV, JSON or JSON lines.
+
+    NAME is a registered model, whose champion answers, or a sweep, whose best model does. Without --out the answers
+    are printed: as CSV, or as JSON with --json.
+    """
+    from sweeps.champions import batch_prediction
+
+    if out is not None:
+        batch_prediction.check_output(out)
+    with batch_prediction.answerer(
+        name, version, workspace, tracking_uri(workspace), os.environ.get("SWEEP_STORAGE")
+    ) as (
+        who,
+        what,
+    ):
+        asked = batch_prediction.table(file, who.card, encoding)
+        say(f"{what} answers {len(asked.rows):,} examples")
+        rows = batch_prediction.answered(asked, who, say)
+    if out is not None:
+        batch_prediction.write(rows, out)
+    counts = Counter(str(each[batch_prediction.ANSWER]) for each in rows)
+    if out is None:
+        click.echo(batch_prediction.text(rows, ".json" if as_json else ".csv"), nl=False)
+    elif as_json:
+        print_json({"answered_by": what, "file": str(out), "examples": len(rows), "counts": dict(counts)})
+    else:
+        most = ", ".join(f"{count:,} {label}" for label, count in counts.most_common(10))
+        say(f"{out}: {len(rows):,} predictions ({most})" if who.card.names else f"{out}: {len(rows):,} predictions")

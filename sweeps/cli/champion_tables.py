@@ -1,0 +1,81 @@
+"""The champion of a registered model and its history, for the screen and as JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.champions.history import Entry
+from sweeps.tracking.registry import Version
+
+_FACTS = ("sweep", "trial", "base_model", "backend", "data.name", "data", "space", "hyperparameters", "usd")
+_MEASURED = ("test_accuracy", "recall", "latency_ms")
+
+
+def to_json(model: str, champion: Version | None, entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return the champion as plain JSON values; its fields are None where there is none."""
+    since = _since(champion, entries)
+    return {
+        "model": model,
+        "version": champion.number if champion else None,
+        "run": champion.run_id if champion else None,
+        "since": since.at if since else None,
+        "tags": {name: value for name, value in champion.tags.items() if name != "finesweep.decision"}
+        if champion
+        else None,
+        "became": since.to_json() if since else None,
+    }
+
+
+def shown(champion: Version, entries: Sequence[Entry]) -> RenderableType:
+    """Show who the champion is, since when and why, and what it is made of."""
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    facts.add_column(style="bold")
+    facts.add_column(overflow="fold")
+    facts.add_row("champion", f"version {champion.number} of {champion.model}")
+    since = _since(champion, entries)
+    if since is not None:
+        facts.add_row("since", since.at)
+        facts.add_row("because", Text(_why(since)))
+    for each in (*_MEASURED, *_FACTS):
+        if value := champion.tags.get(f"finesweep.{each}"):
+            facts.add_row(each.replace("_", " "), Text(value))
+    asked = f'mlflow.pyfunc.load_model("models:/{champion.model}@champion")'
+    return Group(facts, Text(f"in Python: {asked}", style="dim"))
+
+
+def history(entries: Sequence[Entry]) -> RenderableType:
+    """Show everything that was decided, the newest last."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("time", "version", "what", "score", "champion's", "difference (95 %)", "why"):
+        table.add_column(column, overflow="fold", ratio=1 if column == "why" else None, no_wrap=column == "time")
+    for each in entries:
+        decision = each.decision
+        what = "rolled back to" if decision is None else "promoted" if decision.promoted else "not promoted"
+        numbers = ("", "", "")
+        if decision is not None:
+            numbers = (_number(decision.challenger_score), _number(decision.champion_score), "")
+            if decision.difference_low is not None and decision.difference_high is not None:
+                numbers = (*numbers[:2], f"{decision.difference_low:+.3g} .. {decision.difference_high:+.3g}")
+        table.add_row(each.at[:19], each.version, what, *numbers, Text(_why(each)))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _why(entry: Entry) -> str:
+    if entry.decision is not None:
+        return entry.decision.reason
+    before = f", from version {entry.before}" if entry.before else ""
+    return f"by {entry.by}{before}" + (f": {entry.why}" if entry.why else "")
+
+
+def _since(champion: Version | None, entries: Sequence[Entry]) -> Entry | None:
+    moves = [each for each in entries if champion is not None and each.moved and each.version == champion.number]
+    return moves[-1] if moves else None

@@ -1,0 +1,117 @@
+"""`sweep doctor`: what on this machine would keep sweeps from running, found out without running one."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from sweeps.workspace import Workspace
+
+OUR_PACKAGES = ("search_spaces", "backends", "sweeps")
+LIBRARIES = ("optuna", "ray", "mlflow", "torch", "transformers", "peft", "pandas", "openai", "datasets")
+LOW_DISK_BYTES = 2 * 10**9
+PROBE_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `bad` keeps sweeps from running, a `note` may surprise."""
+
+    state: Literal["ok", "note", "bad"]
+    what: str
+    remedy: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def examine(workspace: Workspace, tracking_uri: str) -> list[Finding]:
+    """Look at the packages, the processors, the disk and the tracking server."""
+    return [*_packages(), *_libraries(), *_processors(), _disk(workspace), _tracking(tracking_uri)]
+
+
+def _packages() -> Iterator[Finding]:
+    """Our import packages have names that others use, too: see that each is ours."""
+    ours = Path(__file__).resolve().parent.parent
+    for name in OUR_PACKAGES:
+        found = importlib.util.find_spec(name)
+        where = Path(found.origin).resolve().parent.parent if found is not None and found.origin else None
+        if where == ours:
+            continue
+        owners = [each for each in metadata.packages_distributions().get(name, []) if each != "finesweep"]
+        culprit = f"distribution {', '.join(owners)}" if owners else f"a folder in {where}"
+        yield Finding("bad", f"`import {name}` gets {culprit}", "uninstall it, or use an environment without it")
+    others = {
+        name: owners
+        for name in OUR_PACKAGES
+        if (owners := [each for each in metadata.packages_distributions().get(name, []) if each != "finesweep"])
+    }
+    for name, owners in others.items():
+        yield Finding(
+            "bad", f"{', '.join(owners)} installs a package `{name}` as well", f"pip uninstall {' '.join(owners)}"
+        )
+    if not others:
+        yield Finding(
+            "ok", f"finesweep {_version('finesweep')} on Python {sys.version.split()[0]}; no package of the same name"
+        )
+
+
+def _libraries() -> Iterator[Finding]:
+    versions = {name: _version(name) for name in LIBRARIES}
+    missing = [name for name, version in versions.items() if version == "missing"]
+    if missing:
+        yield Finding("bad", f"not installed: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+    yield Finding("ok", ", ".join(f"{name} {version}" for name, version in versions.items() if name not in missing))
+
+
+def _processors() -> Iterator[Finding]:
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    yield Finding("ok", f"{cpus} CPU cores for this process: {cpus} local trials at a time by default")
+    if shutil.which("nvidia-smi") is None:
+        yield Finding("note", "no NVIDIA driver: the local backend trains on the CPU")
+    else:
+        yield Finding("ok", "an NVIDIA driver is installed: the local backend gives each trial a GPU")
+
+
+def _disk(workspace: Workspace) -> Finding:
+    folder = next(each for each in (workspace.root, *workspace.root.parents) if each.exists())
+    if not os.access(folder, os.W_OK):
+        return Finding("bad", f"{folder} cannot be written", "give another folder with --root")
+    free = shutil.disk_usage(folder).free
+    what = f"{free / 1e9:.1f} GB free where sweeps are kept ({workspace.root})"
+    if free < LOW_DISK_BYTES:
+        return Finding("bad", what, "free some disk space, or give another folder with --root")
+    return Finding("ok", what)
+
+
+def _tracking(uri: str) -> Finding:
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return Finding("ok", f"MLflow records to {'a database' if parts.password else uri}")
+    where = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    try:
+        socket.create_connection(
+            (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), PROBE_TIMEOUT_S
+        ).close()
+    except OSError as error:
+        return Finding(
+            "bad", f"the MLflow server at {where} does not answer: {error}", "start it, or unset MLFLOW_TRACKING_URI"
+        )
+    return Finding("ok", f"the MLflow server at {where} answers")
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"

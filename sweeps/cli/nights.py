@@ -1,0 +1,228 @@
+"""The commands that run nights: `sweep schedule run-now` and `sweep scheduler`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sweeps.cli.terminal import err, json_option, print_json, say, tracking_uri
+from sweeps.errors import SweepError, SweepInterruptedError, UserInputError
+from sweeps.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sweeps.scheduling.notifications import Address
+    from sweeps.scheduling.schedule import Night, Schedule
+    from sweeps.scheduling.store import Claim, Schedules
+
+SOON_S = 90.0
+"""A planned night that is so close is waited for: the clocks of two machines are never quite the same."""
+
+
+@click.command("run-now")
+@click.argument("name")
+@click.option("--planned", is_flag=True, help="Only where a night is due, as other schedulers want it.")
+@click.option(
+    "--file", type=click.Path(path_type=Path), help="The sweep file, where it lies elsewhere on this machine."
+)
+@click.option("--claim", "holder", hidden=True, help="The claim that the scheduler made for this process.")
+@json_option
+@click.pass_obj
+def run_now(
+    workspace: Workspace, name: str, planned: bool, file: Path | None, holder: str | None, as_json: bool
+) -> None:
+    """Run a night of NAME here and now, with all that belongs to it: worth, window, summary, history."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have let them be ignored
+        signal.signal(number, signal.default_int_handler)
+    schedules = opened(workspace)
+    kept = schedules.get(name)
+    if file is not None:
+        kept = replace(kept, file=str(file.absolute()))
+    claim = _claimed(workspace, schedules, kept, planned, holder)
+    if claim is None:
+        if planned:
+            say(f"{name}: no night is due, or another process runs it")
+            return
+        raise SweepError(f"a night of `{name}` is running", "sweep schedule history shows it; wait for it")
+    night = _night(workspace, kept, claim, schedules)
+    if as_json:
+        print_json(night.to_json())
+    else:
+        from sweeps.scheduling import summary
+
+        click.echo(summary.text(kept, night), nl=False)
+    _leave(night)
+
+
+@click.command()
+@click.option("--at-once", type=click.IntRange(1), default=1, show_default=True, help="So many nights side by side.")
+@click.pass_obj
+def scheduler(workspace: Workspace, at_once: int) -> None:
+    """Run the nights of all schedules as they come due, until Ctrl-C or SIGTERM.
+
+    It can end and start again at any time: what was missed is caught up once, what was cut off goes on, and of several
+    schedulers on one database only one runs each night.
+    """
+    from sweeps.scheduling.daemon import Daemon
+    from sweeps.scheduling.night import folder
+
+    tracking_uri(workspace)  # a mistake there is told now and not at night
+    schedules = opened(workspace)
+
+    def command(claim: Claim) -> Sequence[str]:
+        options = ("schedule", "run-now", claim.night.schedule, "--claim", claim.holder)
+        return (*sweep_command(), "--root", str(workspace.root), *options)
+
+    def log(night: Night) -> Path:
+        return folder(workspace, night.schedule) / f"{night.file_name}.log"
+
+    daemon = Daemon(schedules, command, log, _log_line, partial(_tell, workspace), at_once)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: daemon.stop.set())
+    daemon.run()
+
+
+def opened(workspace: Workspace) -> Schedules:
+    """Open the schedules of the storage that the environment names. Raises SweepError."""
+    from sweeps.scheduling.store import Schedules
+
+    return Schedules.open(workspace, os.environ.get("SWEEP_STORAGE"))
+
+
+def _claimed(
+    workspace: Workspace, schedules: Schedules, kept: Schedule, planned: bool, holder: str | None
+) -> Claim | None:
+    from sweeps.scheduling.calendar import next_moment
+    from sweeps.scheduling.daemon import tell_untold
+
+    now = datetime.now(UTC)
+    if holder is not None:
+        return schedules.claim_of(kept.name, holder, now)
+    if planned:
+        schedules.mark_missed(kept.name, now)
+    tell_untold(schedules, kept, now, partial(_tell, workspace))
+    if not planned:
+        return schedules.claim_now(kept.name, uuid.uuid4().hex, now)
+    claim = schedules.claim_due(kept.name, uuid.uuid4().hex, now)
+    moment = next_moment(kept, now)
+    if claim is None and moment is not None and (wait_s := (moment - now).total_seconds()) <= SOON_S:
+        time.sleep(wait_s)
+        claim = schedules.claim_due(kept.name, uuid.uuid4().hex, datetime.now(UTC))
+    return claim
+
+
+def _night(workspace: Workspace, kept: Schedule, claim: Claim, schedules: Schedules) -> Night:
+    """Run the night, in the folder where its schedule was added, and tell people of it."""
+    from sweeps.cli.progress import Progress
+    from sweeps.execution.run import Environment
+    from sweeps.scheduling.daemon import tell
+    from sweeps.scheduling.night import run_night
+    from sweeps.scheduling.store import StorageAwayError
+
+    try:
+        workspace = Workspace(workspace.root.absolute())
+        uri = tracking_uri(workspace)
+        if kept.folder is not None and Path(kept.folder).is_dir():  # cron and systemd begin elsewhere
+            os.chdir(kept.folder)
+        environment = Environment(workspace, uri, os.environ.get("SWEEP_STORAGE"), os.environ.get("RAY_ADDRESS"))
+        night = run_night(kept, claim, schedules, environment, Progress(err), say)
+    except UserInputError as error:  # before the night began
+        from sweeps.scheduling.night import store
+        from sweeps.scheduling.schedule import NightState
+
+        failed = replace(claim.night, state=NightState.FAILED, reason=error.message, ended_at=time.time())
+        store(schedules, claim, failed, say)
+        night = failed
+    try:
+        tell(schedules, kept, [night], datetime.now(UTC), partial(_tell, workspace))
+    except StorageAwayError as away:
+        say(f"warning: {away.message}; this night may be told again")
+    return night
+
+
+def _tell(workspace: Workspace, kept: Schedule, night: Night) -> bool:
+    """Write the summary of a night to files and, where people want to hear of it, send it.
+
+    False where it was sent and reached no address.
+    """
+    from sweeps.scheduling import notifications, summary
+    from sweeps.scheduling.night import folder
+
+    file, page = folder(workspace, kept.name) / f"{night.file_name}.md", summary.html(kept, night)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(summary.markdown(kept, night), encoding="utf-8")
+        file.with_suffix(".html").write_text(page, encoding="utf-8")
+        say(f"summary: {file}")
+    except OSError as error:  # people are told all the same, and the scheduler goes on
+        say(f"warning: {file} cannot be written: {error.strerror}")
+    if not kept.notify.anyone or not summary.is_telling(kept, night):
+        return True
+    addresses, missing = _addresses(kept)
+    undelivered: list[str] = []
+    try:
+        notifications.check_installed()
+        undelivered = notifications.send(addresses, summary.title(kept, night), page, failure=night.state.bad)
+        missing += undelivered
+    except SweepError as error:
+        missing.append(f"{error.message}; {error.hint}")
+    for each in missing:
+        say(f"warning: {each}")
+    if missing and file.exists():
+        with file.open("a", encoding="utf-8") as written:
+            written.writelines(f"- **not told**: {each}\n" for each in missing)
+    return not undelivered or len(undelivered) < len(addresses)
+
+
+def _addresses(kept: Schedule) -> tuple[list[Address], list[str]]:
+    from sweeps.scheduling import notifications
+
+    found: list[Address] = []
+    missing: list[str] = []
+    for variable in kept.notify.variables:
+        text = os.environ.get(variable, "")
+        found += notifications.addresses(text, variable)
+        if not text.strip():
+            missing.append(f"{variable} is not set here: nobody was told through it")
+    for file in kept.notify.files:
+        try:
+            found += notifications.addresses(Path(file).read_text(encoding="utf-8"), file)
+        except (OSError, UnicodeDecodeError) as error:
+            missing.append(f"{file} cannot be read ({type(error).__name__}): nobody was told through it")
+    return found, missing
+
+
+def _leave(night: Night) -> None:
+    """End the command with the code that says how the night went."""
+    from sweeps.scheduling.schedule import NightState
+
+    if night.state is NightState.STOPPED:
+        raise SweepInterruptedError("the night was stopped; nothing is lost", "the next night goes on where it was")
+    if night.state.bad:
+        raise SweepError("the night failed", "sweep schedule history has the reason; the next night tries again")
+
+
+def sweep_command() -> list[str]:
+    """Return how this command is run again: the script beside this interpreter, else the module."""
+    beside = Path(sys.executable).with_name("sweep")
+    if beside.exists() and os.access(beside, os.X_OK) and "PYTHONPATH" not in os.environ:
+        return [str(beside)]
+    found = shutil.which("sweep")
+    if found is not None and "PYTHONPATH" not in os.environ:
+        return [found]
+    return [sys.executable, "-m", "sweeps.cli"]
+
+
+def _log_line(text: str) -> None:
+    say(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z} {text}")

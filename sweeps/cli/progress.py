@@ -1,0 +1,204 @@
+"""Progress of a running sweep: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from backends.contract import Event, Measured
+from backends.waiting import Waiting
+from sweeps.execution.session import ProgressObserver, Session
+from sweeps.reports.formatting import clock, in_words, moment
+from sweeps.study.steering import Change
+from sweeps.trials.trial import Trial, TrialState, leaderboard
+from sweeps.verdicts.verdict import VerdictKind
+
+RECENT_TRIALS = 6
+QUIET_S = 60.0
+"""Where lines are written, a running trial is heard of at least so often, if there is news of it."""
+
+FORESEEN = 0.05
+"""A trial that has done a twentieth of its epochs tells how long it will take."""
+
+TELL_AGAIN_S = 900.0
+"""What is waited for is said anew where it has become so much later."""
+
+VERDICT_STYLE = {
+    VerdictKind.HEALTHY: "green",
+    VerdictKind.UNDERFIT: "yellow",
+    VerdictKind.OVERFIT: "magenta",
+    VerdictKind.DIVERGED: "red",
+    VerdictKind.UNSETTLED: "dim",
+}
+
+
+class Progress(ProgressObserver):
+    """Shows what runs, the best so far, the verdicts, and the time spent and left. Writes to the given console only."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._session: Session | None = None
+        self._live: Live | None = None
+        self._latest: dict[int, str] = {}
+        self._baseline_shown = False
+        self._steering = ""
+        self._told: dict[str, float] = {}
+        self._written_at = time.monotonic()
+
+    def begin(self, session: Session) -> None:
+        """Start to show; from here on lines that others print to the console stand above the live table."""
+        self._session = session
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._screen, console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+
+    def end(self) -> None:
+        """Stop to show."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def trial_started(self, trial: Trial) -> None:
+        self._latest[trial.number] = "starting"
+        again = f" (trial {trial.repeat_of} again, seed {trial.seed})" if trial.repeat_of is not None else ""
+        self._line(f"trial {trial.number} starts{again}: {in_words(trial.hyperparameters)}")
+
+    def observed(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
+        for each in events:
+            if isinstance(each, Measured):
+                self._latest[trial.number] = f"epoch {each.epoch:.2g}" + _epochs_of(trial) + "  " + _numbers(each)
+                if each.scope == "evaluation":
+                    if each.step > 0:
+                        self._line(f"trial {trial.number} epoch {each.epoch:g}{_epochs_of(trial)}: {_numbers(each)}")
+                    elif not self._baseline_shown:
+                        self._baseline_shown = True
+                        self._line(f"the base model before training: {_numbers(each)}")
+        if trial.running and time.monotonic() - self._written_at >= QUIET_S:
+            self._line(f"trial {trial.number} {self._latest[trial.number]}")
+            self._line(f"  {self._summary()}")
+
+    def waits(self, trial: Trial, waiting: Waiting) -> None:
+        until = f"until {moment(waiting.until, time.time())}"
+        self._latest[trial.number] = f"waits {until}: {waiting.reason}"
+        # one limit holds many trials back, and a host that is out of reach is given ever longer pauses
+        if waiting.reason not in self._told or waiting.until >= self._told[waiting.reason] + TELL_AGAIN_S:
+            self._told[waiting.reason] = waiting.until
+            self._line(f"trial {trial.number} waits {until}: {waiting.reason}")
+
+    def trial_ended(self, trial: Trial) -> None:
+        self._latest.pop(trial.number, None)
+        self._line(f"trial {trial.number} {ending(trial)}")
+        self._line(f"  {self._summary()}")
+
+    def steered(self, change: Change, *, made: bool) -> None:
+        self._steering = f"steering: {change.text}" if made else f"steering would move {change.text} (steering: act)"
+        self._line(self._steering)
+
+    def _line(self, text: str) -> None:
+        self._written_at = time.monotonic()
+        if self._live is None:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _summary(self) -> str:
+        assert self._session is not None
+        session = self._session
+        ended = [each for each in session.study.trained if each.state.ended]
+        best = next(iter(leaderboard(ended, session.objective)), None)
+        parts = [f"{len(ended)} of {session.plan.spec.search.trials} trials"]
+        if best is not None and best.values is not None:
+            parts.append(f"best {session.objective.metric} {best.values[0]:.4g} (trial {best.number})")
+        counts = Counter(each.verdict.kind for each in ended if each.verdict is not None)
+        parts += [", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))] if counts else []
+        if session.study.repeats:
+            repeats = session.study.repeats  # more than planned where the search has gone on after its finals
+            wanted = max(session.plan.final_trials, len(repeats))
+            parts.append(f"finals: {sum(each.state.ended for each in repeats)} of {wanted}")
+        parts += money(session)
+        parts.append(f"{clock(session.seconds)} spent")
+        left = seconds_left(session, time.time())
+        parts.append("time left unknown yet" if left is None else f"about {clock(left)} left")
+        return " · ".join(parts)
+
+    def _screen(self) -> RenderableType:
+        assert self._session is not None
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for column in ("trial", "state", "hyperparameters"):
+            table.add_column(column, overflow="fold")
+        ended = [each for each in self._session.study.trained if each.state.ended]
+        for trial in sorted(ended, key=lambda each: each.ended_at or 0.0)[-RECENT_TRIALS:]:
+            style = VERDICT_STYLE[trial.verdict.kind] if trial.verdict else "dim"
+            table.add_row(str(trial.number), Text(_short_ending(trial), style=style), in_words(trial.hyperparameters))
+        for trial in self._session.running:
+            state = Text(self._latest.get(trial.number, "starting"), style="cyan")
+            table.add_row(str(trial.number), state, in_words(trial.hyperparameters))
+        steering = [Text(self._steering, style="cyan")] if self._steering else []
+        return Group(table, *steering, Text(self._summary(), style="bold"))
+
+
+def seconds_left(session: Session, now: float) -> float | None:
+    """Estimate the wall seconds until all trials are done, from those that have ended, or before the first one from
+    how far the running ones are; None before that.
+    """
+    running = session.running
+    took = [each.spend.seconds for each in session.study.trained if each.state.ended and each.spend.seconds > 0]
+    took = took or [
+        (now - (each.started_at or now)) / share for each in running if (share := _share_done(each)) >= FORESEEN
+    ]
+    if not took:
+        return None
+    each_takes = sum(took) / len(took)
+    waiting = max(0, session.plan.spec.search.trials - len(session.study.trained))
+    waiting += max(0, session.plan.final_trials - len(session.study.repeats))
+    begun = sum(max(0.0, each_takes - (now - (each.started_at or now))) for each in running)
+    left = (waiting * each_takes + begun) / session.plan.concurrency
+    hours = session.plan.spec.budget.hours
+    return left if hours is None else max(0.0, min(left, hours * 3600 - session.seconds))
+
+
+def _share_done(trial: Trial) -> float:
+    heard = (*trial.curve, *trial.running)
+    return max(each.epoch for each in heard) / trial.epochs if heard and trial.epochs else 0.0
+
+
+def money(session: Session) -> list[str]:
+    """Say what is spent, what running trials may still take, and what is left of the limit; empty without prices."""
+    if not session.plan.spec.capabilities.priced:
+        return []
+    books = session.accounts.books
+    parts = [f"${books.spent.usd:,.2f} spent"]
+    if books.committed.usd:
+        parts[0] += f", ${books.committed.usd:,.2f} committed"
+    left = books.left(session.plan.spec.budget)
+    return parts if left is None else [f"{parts[0]}, ${left:,.2f} left"]
+
+
+def ending(trial: Trial) -> str:
+    """Say how a trial ended, with its verdict and the evidence."""
+    verdict = f" - {trial.verdict.kind}: {trial.verdict.evidence}" if trial.verdict else ""
+    return _short_ending(trial) + (f" ({trial.reason})" if trial.state is not TrialState.COMPLETE else "") + verdict
+
+
+def _short_ending(trial: Trial) -> str:
+    value = "no value" if trial.values is None else f"{trial.values[0]:.4g} at epoch {trial.best_epoch:g}"
+    kind = f" {trial.verdict.kind}" if trial.verdict else ""
+    return f"{trial.state}{kind}: {value}"
+
+
+def _epochs_of(trial: Trial) -> str:
+    epochs = trial.hyperparameters.get("n_epochs", trial.resolved.get("n_epochs"))
+    return f"/{epochs}" if epochs is not None else ""
+
+
+def _numbers(measured: Measured) -> str:
+    shown = (
+        ("batch_loss",)
+        if measured.scope == "step"
+        else ("train_loss", "valid_loss", "train_accuracy", "valid_accuracy")
+    )
+    return ", ".join(f"{name} {measured.values[name]:.4g}" for name in shown if name in measured.values)

@@ -1,0 +1,253 @@
+"""The commands that plan nights and look at them: `sweep schedule ...`; `cli_nights` has those that run them."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sweeps.cli.nights import opened, run_now, sweep_command
+from sweeps.cli.terminal import json_option, print_json, say, show
+from sweeps.errors import Problem, UserInputError
+from sweeps.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sweeps.scheduling.schedule import Night, Schedule
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+@click.group()
+def schedule() -> None:
+    """Run a sweep file every night: plan it, look what became of the nights, hand it to another scheduler."""
+
+
+@schedule.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--cron", required=True, metavar='"0 2 * * *"', help="When: minute, hour, day, month, weekday.")
+@click.option("--tz", default="UTC", show_default=True, metavar="ZONE", help="The zone of the times: Europe/Berlin.")
+@click.option("--until", metavar="HH:MM", help="Start no trial that would not end by then; the next night goes on.")
+@click.option("--name", metavar="NAME", help="What to call the schedule.  [default: the sweep's name]")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, e.g. search.trials=8.")
+@click.option("--data", "located", type=click.Path(path_type=Path), metavar="PATH", help="Where the data is.")
+@click.option("--notify-env", "variables", multiple=True, metavar="VAR", help="Tell the Apprise addresses in VAR.")
+@click.option("--notify-file", "files", multiple=True, type=click.Path(path_type=Path), help="Tell those in a file.")
+@click.option(
+    "--notify-when",
+    "when",
+    type=click.Choice(["always", "changes", "failures"]),
+    default="always",
+    show_default=True,
+    help="Of which nights; failures are told in any case.",
+)
+@click.option("--replace", "again", is_flag=True, help="Change the schedule of this name and keep its nights.")
+@json_option
+@click.pass_obj
+def add(
+    workspace: Workspace, file: Path, cron: str, tz: str, until: str | None, name: str | None, overrides: tuple[str, ...],
+    located: Path | None, variables: tuple[str, ...], files: tuple[Path, ...], when: Any, again: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Plan the sweep file FILE to run regularly. Nothing runs before `sweep scheduler`, or another scheduler, does."""
+    from sweeps.scheduling import calendar, notifications
+    from sweeps.scheduling.schedule import Notify, Schedule
+    from sweeps.spec import sweep_spec
+
+    mistakes = [Problem(place, message, hint) for place, message, hint in calendar.problems(cron, tz, until)]
+    mistakes += _mistakes(name, variables, located)
+    checked: Any = None
+    try:
+        checked = sweep_spec.load(file, overrides)
+    except UserInputError as error:
+        mistakes += error.problems
+    if mistakes:
+        raise UserInputError(mistakes)
+    if variables or files:
+        notifications.check_installed()
+    for variable in variables:
+        if variable not in os.environ:
+            say(f"note: {variable} is not set here; it must be where the scheduler runs")
+    made = Schedule(
+        name=name or checked.name,
+        file=str(file.absolute()),
+        cron=" ".join(cron.split()),
+        tz=tz,
+        created_at=time.time(),
+        until=until,
+        data=str(located.absolute()) if located is not None else None,
+        overrides=overrides,
+        notify=Notify(variables, tuple(str(each.absolute()) for each in files), when),
+        folder=str(Path.cwd()),
+    )
+    schedules = opened(workspace)
+    made = schedules.replace(made) if again else schedules.add(made)
+    if as_json:
+        print_json(_shown(made, schedules.nights(made.name)))
+    else:
+        moment = calendar.next_moment(made, datetime.now(UTC))
+        monthly = checked.budget.monthly_usd
+        limited = f"; its nights may cost ${monthly:,.2f} in a month" if monthly is not None else ""
+        click.echo(f"{made.name}: {_moment(made, moment)}{limited}")
+        say("next: sweep scheduler   runs the nights; sweep schedule export hands them to cron and others")
+
+
+@schedule.command("list")
+@json_option
+@click.pass_obj
+def list_schedules(workspace: Workspace, as_json: bool) -> None:
+    """List the schedules: when they run next, and what became of the last night."""
+    from sweeps.cli import schedule_tables
+
+    schedules = opened(workspace)
+    found = [(each, schedules.nights(each.name)) for each in schedules.all()]
+    if as_json:
+        print_json([_shown(each, nights) for each, nights in found])
+    elif found:
+        show(schedule_tables.schedules(found, datetime.now(UTC)))
+    else:
+        say('there is no schedule; sweep schedule add FILE --cron "0 2 * * *" --tz Europe/Berlin   makes one')
+
+
+@schedule.command()
+@click.argument("name")
+@json_option
+@click.pass_obj
+def pause(workspace: Workspace, name: str, as_json: bool) -> None:
+    """Plan no more nights of NAME until `resume`. A night that runs goes on."""
+    _paused(workspace, name, True, as_json)
+
+
+@schedule.command()
+@click.argument("name")
+@json_option
+@click.pass_obj
+def resume(workspace: Workspace, name: str, as_json: bool) -> None:
+    """Plan the nights of NAME again; those that fell into the pause are not made up for."""
+    _paused(workspace, name, False, as_json)
+
+
+@schedule.command()
+@click.argument("name")
+@json_option
+@click.pass_obj
+def remove(workspace: Workspace, name: str, as_json: bool) -> None:
+    """Delete the schedule NAME and its history. Its sweeps, reports and models stay."""
+    opened(workspace).remove(name, datetime.now(UTC))
+    if as_json:
+        print_json({"removed": name})
+    else:
+        click.echo(f"{name}: removed")
+
+
+@schedule.command()
+@click.argument("name")
+@click.option("--limit", type=click.IntRange(1), default=30, show_default=True, help="So many of the newest nights.")
+@json_option
+@click.pass_obj
+def history(workspace: Workspace, name: str, limit: int, as_json: bool) -> None:
+    """Show the nights of NAME: what ran, what was skipped and why, what it cost, what came of it."""
+    from sweeps.cli import schedule_tables
+
+    schedules = opened(workspace)
+    kept = schedules.get(name)
+    every = schedules.nights(name)
+    nights = every[-limit:]
+    if as_json:
+        print_json([each.to_json() for each in nights])
+    elif nights:
+        show(schedule_tables.nights(kept, nights))
+        if line := schedule_tables.books(kept, every, datetime.now(UTC)):
+            click.echo(line)
+    else:
+        say(f"{name} has had no night yet")
+
+
+@schedule.command()
+@click.argument("name")
+@click.option(
+    "--format",
+    "form",
+    required=True,
+    type=click.Choice(["cron", "systemd", "kubernetes", "github-actions", "airflow"]),
+    help="For which scheduler.",
+)
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write here; for systemd a folder.")
+@click.option("--command", metavar="PATH", help="Where `sweep` is over there.  [default: where it is here]")
+@click.option("--at", "root", metavar="DIR", help="The folder of the sweeps over there.  [default: the one here]")
+@click.option("--file", metavar="PATH", help="Where the sweep file is over there.  [default: where it is here]")
+@click.option("--image", metavar="IMAGE", help="The container image, for Kubernetes.")
+@json_option
+@click.pass_obj
+def export(
+    workspace: Workspace, name: str, form: Any, out: Path | None, command: str | None, root: str | None,
+    file: str | None, image: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Write the schedule NAME for cron, systemd, Kubernetes, GitHub Actions or Airflow, to run it there."""
+    from sweeps.scheduling import exports
+
+    kept = opened(workspace).get(name)
+    here = "sweep" if form == "kubernetes" else sweep_command()[-1] if len(sweep_command()) == 1 else "sweep"
+    place = exports.Place(command or here, root or str(workspace.root), image, file)
+    if form == "github-actions" and file is None:  # the checkout has it at its path in the repository
+        below = Path(kept.file).is_relative_to(Path.cwd())
+        place = replace(place, file=str(Path(kept.file).relative_to(Path.cwd())) if below else Path(kept.file).name)
+    text = exports.export(kept, form, place)
+    if out is not None:
+        written = {out: text}
+        if form == "systemd":
+            written = {out / file_name: unit for file_name, unit in exports.systemd_units(kept, place).items()}
+        for path, content in written.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+            say(f"wrote {path}")
+    if as_json:
+        print_json({"name": name, "format": form, "file": str(out) if out else None, "content": text})
+    elif out is None:
+        click.echo(text, nl=False)
+
+
+def _mistakes(name: str | None, variables: Sequence[str], located: Path | None) -> Iterable[Problem]:
+    """Tell what is wrong with these options of `add`."""
+    if name is not None and not _NAME.match(name):
+        yield Problem("--name", f"{name!r} cannot be used", "letters, digits, `.`, `_` and `-`, up to 100")
+    for each in variables:
+        if not _VARIABLE.match(each):  # it may be an address with a password: it is not repeated
+            hint = "an address stays in the environment: export TELL=..., and write --notify-env TELL"
+            yield Problem("--notify-env", "wants the name of a variable, not an address", hint)
+    if located is not None and not located.exists():
+        yield Problem("--data", f"{located} does not exist", "give the folder or file of the data")
+
+
+def _paused(workspace: Workspace, name: str, paused: bool, as_json: bool) -> None:
+    changed = opened(workspace).pause(name, paused, datetime.now(UTC))
+    if as_json:
+        print_json(_shown(changed, []))
+    else:
+        click.echo(f"{name}: {'paused' if paused else 'planned again'}")
+
+
+def _shown(kept: Schedule, nights: Sequence[Night]) -> dict[str, Any]:
+    from sweeps.scheduling.calendar import next_moment
+    from sweeps.scheduling.monthly_limit import shown
+
+    moment = next_moment(kept, datetime.now(UTC))
+    last = nights[-1].to_json() if nights else None
+    books = shown(kept, nights, datetime.now(UTC))
+    coming = moment.isoformat() if moment else None
+    return {**kept.to_json(), "next": coming, "last": last, "month": asdict(books) if books else None}
+
+
+def _moment(kept: Schedule, moment: datetime | None) -> str:
+    from sweeps.cli import schedule_tables
+
+    return f"next night {schedule_tables.clock(kept, moment)}" if moment is not None else "no night is planned"
+
+
+schedule.add_command(run_now)

@@ -1,0 +1,72 @@
+"""Schedules and nights as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from sweeps.scheduling.calendar import next_moment
+from sweeps.scheduling.monthly_limit import shown
+from sweeps.scheduling.schedule import Night, Schedule
+
+
+def schedules(found: Sequence[tuple[Schedule, Sequence[Night]]], now: datetime) -> RenderableType:
+    """Show schedules, one row each, with their next and their last night."""
+    months = {each.name: shown(each, nights, now) for each, nights in found}
+    columns = ["schedule", "file", "cron", "zone", "until", "next night", "last night"]
+    table = _table(*columns, *(["this month"] if any(months.values()) else []))
+    for each, nights in found:
+        moment = next_moment(each, now)
+        coming = "paused" if each.paused else clock(each, moment) if moment is not None else "never"
+        last = f"{_when(each, nights[-1])} {nights[-1].state.value}" if nights else ""
+        known = months[each.name]
+        last_column = [known.text if known else ""] if any(months.values()) else []
+        table.add_row(each.name, each.file, each.cron, each.tz, each.until or "", coming, last, *last_column)
+    return table
+
+
+def nights(schedule: Schedule, found: Sequence[Night]) -> RenderableType:
+    """Show nights, the newest last."""
+    table = _table("night", "state", "sweep", "trials", "spent", "best", "champion", "why")
+    for each in found:
+        got, best = each.found, each.found.get("best")
+        again = f" #{each.attempt}" if each.attempt > 1 else " by hand" if each.manual else ""
+        spent = f"${got['usd']:,.2f}" if got.get("priced") else f"{got['tokens']:,} tokens" if "tokens" in got else ""
+        champion = got.get("champion") or {}
+        table.add_row(
+            _when(schedule, each) + again,
+            each.state.value,
+            each.sweep or "",
+            str(got.get("trials", "")),
+            spent,
+            f"{got['metric']} {best['value']:.4g}" if best else "",
+            "" if not champion or each.state.value == "unchanged" else "new" if champion["promoted"] else "kept",
+            each.reason,
+        )
+    return table
+
+
+def books(schedule: Schedule, found: Sequence[Night], now: datetime) -> str:
+    """Say what the nights of this month have cost of its limit; empty where there is none."""
+    known = shown(schedule, found, now)
+    return f"{known.name}: {known.text} may be spent, ${known.left:,.2f} are left" if known else ""
+
+
+def clock(schedule: Schedule, moment: datetime) -> str:
+    """Return a moment as people of the schedule's zone read it."""
+    return f"{moment.astimezone(ZoneInfo(schedule.tz)):%Y-%m-%d %H:%M %Z}"
+
+
+def _when(schedule: Schedule, night: Night) -> str:
+    return clock(schedule, datetime.fromtimestamp(night.planned_at, UTC))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

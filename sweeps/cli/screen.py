@@ -1,0 +1,349 @@
+"""What the commands show on a screen: plans, leaderboards and listings as rich renderables. Nothing is printed here."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from backends.contract import Capabilities
+from search_spaces.catalogue import Catalogue
+from search_spaces.library import LibrarySpace
+from sweeps.cli.progress import VERDICT_STYLE
+from sweeps.data.findings import Finding
+from sweeps.execution.session import Outcome
+from sweeps.planning.plan import KEPT_MODELS, SweepPlan
+from sweeps.reports.formatting import advice, clock, in_bytes, in_words, short
+from sweeps.spec.champion import ChampionSpec
+from sweeps.spec.objective import Objective
+from sweeps.spec.sweep_spec import BudgetSpec
+from sweeps.study.champion_decision import ChampionDecision
+from sweeps.study.finals import FinalsResult
+from sweeps.study.state import SweepState, best_name
+from sweeps.trials.budget import at_most
+from sweeps.trials.trial import StoppedBy, Trial, TrialState, leaderboard
+
+LEADERBOARD_ROWS = 10
+HEADING_CHARS = 12
+
+
+def plan(plan: SweepPlan) -> RenderableType:
+    """Show every parameter as written and as resolved, the data, the search, and what it is expected to take."""
+    spec = plan.spec
+    facts = _facts()
+    facts.add_row("sweep", spec.name)
+    facts.add_row("data", data_line(plan))
+    facts.add_row("backend", f"{spec.backend_type}, model {plan.base_model}")
+    facts.add_row(
+        "objective", ", ".join(f"{each.objective.direction} {each.objective.metric}" for each in spec.objectives)
+    )
+    size = plan.space.size()
+    points = "" if size is None else f" (the space has {size:,} points)"
+    facts.add_row(
+        "search",
+        f"{spec.search.sampler}, scheduler {spec.search.scheduler.type}, {spec.search.trials} trials{points}, "
+        f"{plan.concurrency} at a time, seed {spec.search.seed}",
+    )
+    if spec.finals is not None:
+        facts.add_row("finals", f"the best {spec.finals.candidates} trained again with {spec.finals.seeds} seeds each")
+    if spec.champion is not None:
+        facts.add_row("champion", f"the winner challenges that of `{spec.registered_model}`{_guards(spec.champion)}")
+    facts.add_row(
+        "each trial", f"{plan.placement.cpus:g} CPU, {plan.placement.gpus:g} GPU; up to {plan.max_epochs:g} epochs"
+    )
+    facts.add_row("limits", limits(spec.budget))
+    if plan.estimate is not None:
+        estimate = plan.estimate
+        if estimate.tokens is not None:
+            facts.add_row("tokens", f"about {estimate.tokens:,} a trial at the centre of the space")
+        if estimate.usd is not None:
+            facts.add_row("money", _money(plan, estimate.usd))
+        if estimate.seconds is not None and plan.seconds is not None:
+            facts.add_row(
+                "time", f"about {clock(estimate.seconds)} a trial, {clock(plan.seconds)} in all without early stopping"
+            )
+        if plan.max_disk_bytes is not None:
+            facts.add_row(
+                "disk",
+                f"at most {in_bytes(plan.max_disk_bytes)} (the {KEPT_MODELS} best models are kept, and what runs)",
+            )
+        facts.add_row("basis", estimate.basis)
+    return Group(facts, Text(), parameters(plan), *findings(plan.findings))
+
+
+def limits(budget: BudgetSpec) -> str:
+    """Say what the sweep may use."""
+    parts = [f"${budget.usd:,.2f}"] if budget.usd is not None else []
+    parts += [f"{budget.tokens:,} tokens"] if budget.tokens is not None else []
+    parts += [f"{budget.hours:g} hours"] if budget.hours is not None else []
+    if budget.monthly_usd is not None:
+        parts.append(f"${budget.monthly_usd:,.2f} a month over the nights of a schedule")
+    return ", ".join(parts) or "none"
+
+
+def _guards(champion: ChampionSpec) -> str:
+    written = champion.model_dump(exclude={"model"}, exclude_none=True)
+    return "; " + ", ".join(f"{name} {value:g}" for name, value in written.items()) if written else ""
+
+
+def _money(plan: SweepPlan, usd: float) -> str:
+    trials = plan.spec.search.trials + plan.final_trials
+    text = f"about ${usd:,.2f} a trial at the centre of the space, ${usd * trials:,.2f} in all without early stopping"
+    dearest = None if plan.dearest is None else at_most(plan.dearest).usd
+    if dearest is not None and plan.max_usd is not None:
+        text += f"; at most ${dearest:,.2f} a trial, ${plan.max_usd:,.2f} in all"
+    return text
+
+
+def parameters(plan: SweepPlan) -> RenderableType:
+    """Show each hyperparameter: written, resolved, and where the recommendation comes from."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("hyperparameter", "written", "resolved", "recommended", "notes"):
+        table.add_column(column, overflow="fold")
+    sources: dict[str, int] = {}
+    for each in plan.space.parameters:
+        notes = list(each.notes)
+        if each.condition_text:
+            notes.append(f"where {each.condition_text}")
+        recommended = ""
+        if each.recommendation is not None:
+            source = f"{each.recommendation.source} ({each.recommendation.as_of})"
+            recommended = f"{each.recommendation.text} [{sources.setdefault(source, len(sources) + 1)}]"
+        table.add_row(*map(Text, (each.name, each.written, each.text, recommended, "; ".join(notes))))
+    return Group(table, Text(), *(Text(f"[{number}] {source}", style="dim") for source, number in sources.items()))
+
+
+def data_line(plan: SweepPlan) -> str:
+    """Say in one line what the sweep really runs on."""
+    data, dataset = plan.data, plan.data.dataset
+    test = f", {data.test.examples:,} test" if data.test is not None else ""
+    labels = f", {len(dataset.labels)} labels" if dataset.labels else ""
+    counts = f"{dataset.train.examples:,} training, {dataset.valid.examples:,} validation{test} examples{labels}"
+    return f"{data.source}: {counts}"
+
+
+def findings(found: Sequence[Finding]) -> Iterable[RenderableType]:
+    """Show what the checks found, one line each with the remedy."""
+    for each in found:
+        style = "red" if each.severity == "error" else "yellow"
+        place = f"{each.place}: " if each.place else ""
+        hint = f" ({each.hint})" if each.hint else ""
+        yield Text.assemble((f"{each.severity}: ", style), f"{place}{each.message}{hint}")
+
+
+def outcome(outcome: Outcome) -> RenderableType:
+    """Show the leaderboard, the best configuration, what to make of it, and what to do next."""
+    plan, trials = outcome.plan, outcome.trials
+    ended = [each for each in trials if each.state.ended]
+    states = Counter(each.state for each in ended)
+    parts: list[RenderableType] = [Text(), table(trials, plan.spec.objective), Text()]
+    counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    spent = f", ${outcome.books.spent.usd:,.2f} spent" if plan.spec.capabilities.priced else ""
+    took = f"{len(ended)} trials ({counted}) in {clock(outcome.seconds)}{spent}"
+    parts.append(Text(f"{outcome.end}: {took}; data: {plan.data.name}"))
+    if outcome.books.committed.usd:
+        parts.append(
+            Text(f"the service has not said what stopped runs cost: up to ${outcome.books.committed.usd:,.2f} more")
+        )
+    best = outcome.best
+    if best is None or best.values is None:
+        parts.append(Text("no trial produced a model; the reasons are in the table above", style="yellow"))
+    else:
+        values = ", ".join(
+            f"{each.objective.metric} {value:.4g}"
+            for each, value in zip(plan.spec.objectives, best.values, strict=True)
+        )
+        base = best.curve[0].values.get(plan.spec.objective.metric) if best.curve and best.curve[0].step == 0 else None
+        before = f" (the base model: {base:.4g})" if base is not None else ""
+        parts.append(
+            Text.assemble(("best: ", "bold"), f"trial {best.number}, {values} at epoch {best.best_epoch:g}{before}")
+        )
+        parts.append(Text(f"  {in_words(best.hyperparameters)}"))
+        if outcome.finals is not None:
+            parts += _finals(outcome.finals, best)
+        if outcome.champion is not None:
+            parts += [Text(f"  {each}") for each in told(outcome.champion)]
+        if best.verdict is not None:
+            parts.append(
+                Text.assemble(
+                    "  ", (best.verdict.kind.value, VERDICT_STYLE[best.verdict.kind]), f": {best.verdict.evidence}"
+                )
+            )
+        parts.append(Text(f"  model: {best.model}"))
+    if saved := saved_by_verdicts(trials):
+        parts.append(Text(saved))
+    parts += [Text(f"steering: {each.text}") for each in outcome.changes]
+    parts += [Text.assemble(("advice: ", "bold"), each) for each in advice(trials)]
+    parts += [Text(f"not recorded: {each}", style="yellow") for each in outcome.problems]
+    if outcome.run_url:
+        parts.append(Text(f"MLflow: {outcome.run_url}"))
+    if outcome.report.exists():
+        parts.append(Text(f"report: {outcome.report}", overflow="fold"))
+    parts.append(Text.assemble(("next: ", "bold"), "sweep ui   compares the trials in the browser"))
+    return Group(*parts)
+
+
+def _finals(finals: FinalsResult, best: Trial) -> Iterable[RenderableType]:
+    yield Text(f"  finals: {finals.reason}")
+    for each in finals.standings:
+        yield Text(
+            f"    trial {each.number}: {finals.metric} {each.mean:.4g} ({each.low:.4g} .. {each.high:.4g}) over "
+            f"{len(each.values)} seeds"
+            + ("" if each.number != finals.winner else f"; in the search {finals.searched_value:.4g}")
+        )
+    if finals.test is not None:
+        mean, low, high = finals.test
+        yield Text(f"  test split, scored once: accuracy {mean:.4g} ({low:.4g} .. {high:.4g})")
+    else:
+        yield Text(f"  not scored on a test split: {finals.untested}")
+
+
+def told(decision: ChampionDecision) -> Iterable[str]:
+    """Say what became of a challenge, and why."""
+    what = "promoted to champion" if decision.promoted else "registered, and not promoted"
+    yield f"champion: version {decision.version} of {decision.model} is {what}"
+    yield f"  {decision.reason}"
+
+
+def saved_by_verdicts(trials: Sequence[Trial]) -> str:
+    """Say how many trials their verdicts ended, and about how long those would have gone on; empty where none."""
+    stopped = [each for each in trials if each.stopped_by is StoppedBy.VERDICT and each.epochs_trained > 0]
+    if not stopped:
+        return ""
+    seconds = sum(
+        each.spend.seconds * ((each.epochs or each.epochs_trained) / each.epochs_trained - 1) for each in stopped
+    )
+    count = f"{len(stopped)} trial{'s' if len(stopped) > 1 else ''}"
+    return f"{count} stopped early by the verdict: about {clock(seconds)} of training saved"
+
+
+def table(
+    trials: Sequence[Trial],
+    objective: Objective,
+    rows: int = LEADERBOARD_ROWS,
+    state_name: Callable[[Trial], str] = lambda trial: trial.state.value,
+) -> RenderableType:
+    """Show trials as a leaderboard: those with a value, best first, then failed and open ones, named as told."""
+    ranked = leaderboard(trials, objective)
+    others = [each for each in trials if each not in ranked and each.duplicate_of is None]
+    names = list(dict.fromkeys(name for each in trials for name in each.hyperparameters))
+    varied = [name for name in names if len({each.hyperparameters.get(name) for each in trials}) > 1] or names
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    shown.add_column("trial", justify="right")
+    shown.add_column(_heading(objective.metric), justify="right")
+    shown.add_column("verdict")
+    for name in varied:
+        shown.add_column(_heading(name), justify="right")
+    shown.add_column("epoch", justify="right")
+    shown.add_column("time", justify="right")
+    shown.add_column("state", overflow="fold", ratio=1)
+    for each in [*ranked, *others][:rows]:
+        verdict = Text("" if each.verdict is None else each.verdict.kind.value)
+        if each.verdict is not None:
+            verdict.stylize(VERDICT_STYLE[each.verdict.kind])
+        shown.add_row(
+            str(each.number),
+            "" if each.values is None else f"{each.values[0]:.4f}",
+            verdict,
+            *(short(each.hyperparameters[name]) if name in each.hyperparameters else "" for name in varied),
+            "" if each.best_epoch is None else f"{each.best_epoch:g}",
+            clock(each.spend.seconds) if each.state.ended else "",
+            each.reason if each.state.ended and each.state is not TrialState.COMPLETE else state_name(each),
+        )
+    hidden = len(ranked) + len(others) - rows
+    if hidden > 0:
+        return Group(shown, Text(f"and {hidden} more: sweep status", style="dim"))
+    return shown
+
+
+def spaces(libraries: Sequence[LibrarySpace]) -> RenderableType:
+    """List the named search spaces."""
+    shown = _facts()
+    for each in libraries:
+        shown.add_row(each.name, each.description)
+    return shown
+
+
+def space(library: LibrarySpace) -> RenderableType:
+    """Show a named space with what the catalogue says of its parameters."""
+    text = Text(f"{library.name}: {library.description}\n\nspace: {{use: {library.name}}}   is short for\n\n")
+    for name, written in library.space.items():
+        value = json.dumps(written) if isinstance(written, dict | list) else written
+        text.append(f"  {name}: {value}\n")
+    return text
+
+
+def recommendations(catalogue: Catalogue, scope: str) -> RenderableType:
+    """Show the recommendations of one scope with their sources."""
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("hyperparameter", "recommended", "default", "when under-fitting", "when over-fitting", "source"):
+        shown.add_column(column, overflow="fold")
+    for name, each in catalogue.for_scope(scope).items():
+        default = "" if each.default is None else short(each.default)
+        shown.add_row(
+            name, each.text, default, each.when_underfitting, each.when_overfitting, f"{each.source} ({each.as_of})"
+        )
+    return shown
+
+
+def backend(capabilities: Capabilities) -> RenderableType:
+    """Show what a backend accepts and can do."""
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("hyperparameter", "accepts", "default", "what it is"):
+        shown.add_column(column, overflow="fold")
+    for each in capabilities.hyperparameters:
+        if each.choices is not None:
+            accepts = " | ".join(str(choice) for choice in each.choices)
+        elif each.kind == "str":
+            accepts = "any text"
+        else:
+            low = "" if each.low is None else f"{each.low:g}"
+            high = "" if each.high is None else f"{each.high:g}"
+            accepts = f"{each.kind} {low} .. {high}"
+        default = each.default_rule if each.default is None else short(each.default)
+        shown.add_row(each.name, accepts, default, each.description)
+    metrics = ", ".join(each for each in capabilities.metrics if each not in capabilities.label_metrics)
+    labels = ", ".join(capabilities.label_metrics)
+    return Group(
+        shown, Text(), Text(f"measures: {metrics}" + (f"; with labels also {labels}" if labels else "")),
+        Text(f"recommendations: scope {capabilities.recommendation_scope}"),
+    )  # fmt: skip
+
+
+def _heading(name: str) -> str:
+    """Break a long name at its underscores, so that a column is not wider than its numbers need."""
+    lines = [""]
+    for part in name.replace("_", "_ ").split():
+        if lines[-1] and len(lines[-1] + part) > HEADING_CHARS:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def _facts() -> Table:
+    shown = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    shown.add_column(style="bold")
+    shown.add_column(overflow="fold")
+    return shown
+
+
+def listing(states: Sequence[SweepState]) -> RenderableType:
+    """Show sweeps, one row each."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("sweep", "data", "trials", "states", "best"):
+        table.add_column(column, overflow="fold")
+    for each in states:
+        ended = sum(trial.state.ended for trial in each.trials)
+        counted = ", ".join(f"{count} {state}" for state, count in sorted(each.counts.items()))
+        best = each.best
+        value = (
+            ""
+            if best is None or best.values is None
+            else f"{each.objective.metric} {best.values[0]:.4g} ({best_name(best)})"
+        )
+        table.add_row(each.name, each.data, f"{ended} of {each.wanted_trials}", counted, value)
+    return table

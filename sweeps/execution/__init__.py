@@ -1,0 +1,1 @@
+"""Run a sweep: the session, the Ray Tune engine, the budget ledger and the failure policy."""

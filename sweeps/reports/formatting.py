@@ -1,0 +1,63 @@
+"""Numbers, times and sizes in words, the same on the screen and in the reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from backends.contract import Scalar
+from sweeps.trials.trial import Trial
+
+
+def in_words(hyperparameters: Mapping[str, Scalar]) -> str:
+    """Write a point on one line, numbers rounded for the eye."""
+    return ", ".join(f"{name} {short(value)}" for name, value in hyperparameters.items())
+
+
+def short(value: Scalar) -> str:
+    """Write a value with at most four significant digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as `m:ss` or `h:mm:ss`."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def moment(at: float, now: float) -> str:
+    """Write a time of this machine's clock, with the day where it is not today's."""
+    then, today = datetime.fromtimestamp(at), datetime.fromtimestamp(now)
+    return f"{then:%H:%M}" if then.date() == today.date() else f"{then:%Y-%m-%d %H:%M}"
+
+
+ADVICE_ROWS = 3
+NAMED_TRIALS = 4
+
+
+def advice(trials: Sequence[Trial]) -> list[str]:
+    """Return the pieces of advice, the most frequent first, each with the trials that it is for."""
+    given: dict[str, list[int]] = {}
+    for each in trials:
+        if each.verdict is not None and each.verdict.advice:
+            given.setdefault(f"{each.verdict.kind}: {each.verdict.advice}", []).append(each.number)
+    frequent = sorted(given.items(), key=lambda item: -len(item[1]))[:ADVICE_ROWS]
+    return [f"{_of_trials(numbers)} {text}" for text, numbers in frequent]
+
+
+def _of_trials(numbers: Sequence[int]) -> str:
+    if len(numbers) > NAMED_TRIALS:
+        return f"{len(numbers)} trials are"
+    named = " and ".join(filter(None, (", ".join(map(str, numbers[:-1])), str(numbers[-1]))))
+    return f"trials {named} are" if len(numbers) > 1 else f"trial {named} is"
+
+
+def in_bytes(count: int) -> str:
+    """Write a number of bytes with a unit."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"

@@ -1,0 +1,145 @@
+"""What `sweep fit` says of histories: their verdicts as text, as a table, as JSON and as pictures. Prints nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from backends.training_logs import Context, NamedCurve, read
+from backends.training_logs.table import TrainingLogError
+from search_spaces.catalogue import Catalogue
+from sweeps.errors import Problem, UserInputError
+from sweeps.reports.plots import VERDICT_COLOURS, curve_png
+from sweeps.tracking import run_curves
+from sweeps.verdicts.advice import EPOCHS, Advice
+from sweeps.verdicts.judge import judge
+from sweeps.verdicts.verdict import FitVerdict
+
+COMMON = ("n_epochs", "learning_rate", "weight_decay")
+"""What every training run has, by the names of the recommendation catalogue."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A history with its verdict."""
+
+    history: NamedCurve
+    verdict: FitVerdict
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; there is no number in it that is not finite."""
+        history, verdict = self.history, self.verdict
+        return {
+            "name": history.name,
+            "format": history.format,
+            "verdict": verdict.kind.value,
+            "confidence": verdict.confidence,
+            "evidence": verdict.evidence,
+            "advice": verdict.advice,
+            "onset": verdict.onset_epoch,
+            "keep": verdict.keep_epoch,
+            "axis": history.axis,
+            "metric": history.curve.metric,
+            "points": len(history.curve.points),
+            "notes": list(history.notes),
+            "ignored_columns": list(history.ignored),
+        }
+
+
+def judged(sources: Iterable[str], tracking_uri: str, context: Context) -> list[Fitted]:
+    """Read and judge files, and MLflow runs (`mlflow:RUN_ID`). Raises UserInputError with all that is wrong."""
+    curves: list[NamedCurve] = []
+    problems: list[Problem] = []
+    for each in sources:
+        try:
+            if each.startswith(run_curves.PREFIX):
+                curves.append(run_curves.read(each.removeprefix(run_curves.PREFIX), tracking_uri, context))
+            else:
+                curves += read(Path(each), context)
+        except TrainingLogError as error:
+            problems.append(Problem(error.place, error.message, error.hint))
+        except UserInputError as error:
+            problems += error.problems
+    if problems:
+        raise UserInputError(dict.fromkeys(problems))
+    return [Fitted(each, judge(each.curve, _advice(each))) for each in curves]
+
+
+def _advice(history: NamedCurve) -> Advice:
+    """Take the directions of the history's scope; of the values only the epochs are known, where they are the axis."""
+    catalogue = Catalogue.load()
+    names = COMMON if history.scope is None else (*COMMON, "learning_rate_multiplier")
+    found = (catalogue.get(each, history.scope or "local") for each in names)
+    advice = Advice.of(each for each in found if each is not None)
+    if history.axis != "epoch" or not history.curve.points:
+        return advice
+    return advice.at({EPOCHS: math.ceil(max(each.epoch for each in history.curve.points))})
+
+
+def shown(fitted: Sequence[Fitted], *, verbose: bool) -> RenderableType:
+    """Show one history in full, several as a table."""
+    return _one(fitted[0], verbose) if len(fitted) == 1 else _several(fitted, verbose)
+
+
+def _one(fitted: Fitted, verbose: bool) -> RenderableType:
+    history, verdict = fitted.history, fitted.verdict
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    facts.add_column(style="bold")
+    facts.add_column(overflow="fold")
+    facts.add_row("history", Text(f"{history.name} ({history.format})"))
+    facts.add_row("verdict", _kind(verdict))
+    facts.add_row("confidence", f"{verdict.confidence:.0%}")
+    facts.add_row("evidence", Text(verdict.evidence))
+    facts.add_row("keep", _keep(fitted) or "nothing tells which is best")
+    if verdict.advice:
+        facts.add_row("advice", Text(verdict.advice))
+    for each in _remarks(history, verbose):
+        facts.add_row("note", Text(each))
+    return facts
+
+
+def _several(fitted: Sequence[Fitted], verbose: bool) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("history", "verdict", "confidence", "keep", "evidence", "advice"):
+        table.add_column(column, overflow="fold")
+    for each in fitted:
+        verdict = each.verdict
+        cells = (_keep(each), Text(verdict.evidence), Text(verdict.advice))
+        table.add_row(Text(each.history.name), _kind(verdict), f"{verdict.confidence:.0%}", *cells)
+    notes = dict.fromkeys(f"{each.history.name}: {note}" for each in fitted for note in _remarks(each.history, verbose))
+    return Group(table, *(Text(each, style="dim") for each in notes))
+
+
+def _kind(verdict: FitVerdict) -> Text:
+    return Text(verdict.kind.value, style=f"bold {VERDICT_COLOURS[verdict.kind]}")
+
+
+def _keep(fitted: Fitted) -> str:
+    keep = fitted.verdict.keep_epoch
+    return "" if keep is None else f"{fitted.history.axis} {keep:.6g}"
+
+
+def _remarks(history: NamedCurve, verbose: bool) -> list[str]:
+    ignored = [f"ignored columns: {', '.join(history.ignored)}"] if verbose and history.ignored else []
+    return [*history.notes, *ignored]
+
+
+def draw(fitted: Sequence[Fitted], path: Path) -> list[Path]:
+    """Write the picture of each history: one goes to `path`, several to `NAME-1.png`, `NAME-2.png`, ... beside it."""
+    if path.suffix.lower() != ".png":
+        raise UserInputError([Problem("--plot", f"`{path}` is no PNG file", "give a name that ends in .png")])
+    paths = [path]
+    if len(fitted) > 1:
+        paths = [path.with_name(f"{path.stem}-{n}{path.suffix}") for n in range(1, len(fitted) + 1)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for each, place in zip(fitted, paths, strict=True):
+        title = Path(each.history.name).name
+        place.write_bytes(curve_png(each.history.curve, each.verdict, title, each.history.axis))
+    return paths

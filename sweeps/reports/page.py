@@ -1,0 +1,108 @@
+"""The report of a sweep: one HTML page that needs nothing beside it, of a running sweep or of one that has ended."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib import resources
+from typing import Any
+
+from sweeps.reports.formatting import advice, clock, short
+from sweeps.reports.overview import overview_svg
+from sweeps.reports.plots import VERDICT_COLOURS, learning_curve_png
+from sweeps.study.champion_decision import ChampionDecision
+from sweeps.study.state import SweepState, best_name
+from sweeps.trials.trial import Trial, leaderboard
+from sweeps.verdicts.verdict import VerdictKind
+
+BEST_CURVES = 3
+"""So many of the best trials are shown with their learning curves, and one of each verdict that is not among them."""
+
+
+def page(state: SweepState, now: datetime) -> str:
+    """Return the report as HTML. What people wrote (names, data, reasons) is escaped."""
+    from jinja2 import Environment
+
+    ranked = leaderboard(state.trials, state.objective)
+    others = [each for each in state.trials if each not in ranked]
+    names = list(dict.fromkeys(name for each in state.trials for name in each.hyperparameters))
+    varied = [name for name in names if len({each.hyperparameters.get(name) for each in state.trials}) > 1]
+    template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    return (
+        Environment(autoescape=True, trim_blocks=True)
+        .from_string(template)
+        .render(
+            **_head(state, now),
+            best=state.best,
+            best_name=best_name(state.best) if state.best is not None else "",
+            baseline=_baseline(ranked, state.objective.metric),
+            advice=advice(state.trials),
+            finals=state.finals,
+            champion=state.champion,
+            difference=_difference(state.champion),
+            changes=state.changes,
+            state_name=state.name_of,
+            overview=overview_svg(state.trials, state.objective),
+            trials=[*ranked, *others],
+            varied=varied or names,
+            priced=any(each.spend.usd is not None for each in state.trials),
+            curves=[_curve(each) for each in _worth_a_curve(ranked)],
+            books=state.books,
+            dollars=lambda usd: f"${usd:,.2f}",
+            plan=state.plan,
+            colours={kind.value: colour for kind, colour in VERDICT_COLOURS.items()},
+            short=short,
+            clock=clock,
+            value=lambda trial: "" if trial.values is None else short(float(trial.values[0])),
+        )
+    )
+
+
+def _head(state: SweepState, now: datetime) -> Mapping[str, Any]:
+    data = state.plan["data"]
+    sizes = [f"{data[f'{part}_examples']:,} {part}" for part in ("training", "validation", "test")]
+    ended = sum(each.state.ended for each in state.trials)
+    return {
+        "name": state.name,
+        "data": f"{data['name']}: {', '.join(sizes)} examples",
+        "data_name": data["name"],
+        "fallback": data["fallback_from"],
+        "model": state.plan["base_model"],
+        "backend": state.plan["backend"]["type"],
+        "objective": f"{state.objective.direction} {state.objective.metric}",
+        "metric": state.objective.metric,
+        "progress": f"{ended} of {state.wanted_trials} trials",
+        "written": f"{now:%Y-%m-%d %H:%M}",
+    }
+
+
+def _difference(champion: ChampionDecision | None) -> str:
+    """Return how far the challenger was ahead, with its interval; empty where nothing was compared."""
+    if champion is None or champion.challenger_score is None or champion.champion_score is None:
+        return ""
+    ahead = f"{champion.challenger_score - champion.champion_score:+.3g}"
+    if champion.difference_low is None or champion.difference_high is None:
+        return ahead
+    return f"{ahead} ({champion.difference_low:+.3g} .. {champion.difference_high:+.3g})"
+
+
+def _baseline(ranked: Sequence[Trial], metric: str) -> str:
+    first = ranked[0].curve[0] if ranked and ranked[0].curve else None
+    known = first is not None and first.step == 0 and metric in first.values
+    return short(first.values[metric]) if first is not None and known else ""
+
+
+def _worth_a_curve(ranked: Sequence[Trial]) -> list[Trial]:
+    drawn = [each for each in ranked if len(each.curve) > 1]
+    chosen = drawn[:BEST_CURVES]
+    for kind in VerdictKind:
+        first = next((each for each in drawn if each.verdict is not None and each.verdict.kind is kind), None)
+        if first is not None and all(each.verdict is None or each.verdict.kind is not kind for each in chosen):
+            chosen.append(first)
+    return chosen
+
+
+def _curve(trial: Trial) -> Mapping[str, Any]:
+    image = learning_curve_png(trial, f"trial {trial.number}")
+    return {"number": trial.number, "png": base64.b64encode(image).decode("ascii")}

@@ -1,0 +1,184 @@
+"""The picture of a learning curve: losses and metric by epoch, the base model, onset and kept epoch, the verdict."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from backends.training_logs.learning_curve import CurvePoint, LearningCurve
+from sweeps.trials.trial import Trial
+from sweeps.verdicts.verdict import FitVerdict, VerdictKind
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+VERDICT_COLOURS = {
+    VerdictKind.HEALTHY: "#2e7d32",
+    VerdictKind.UNDERFIT: "#b26a00",
+    VerdictKind.OVERFIT: "#8e24aa",
+    VerdictKind.DIVERGED: "#c62828",
+    VerdictKind.UNSETTLED: "#616161",
+}
+TRAIN, VALID, INK, PALE = "#7f8fa6", "#1f5fbf", "#222222", "#9a9a9a"
+
+METRICS = ("accuracy", "macro_f1", "token_accuracy")
+"""The metric of a trial that is drawn is the first of these that was measured."""
+
+CLIPPED_ABOVE = 6.0
+"""A loss so many times the median of the curve's losses leaves the picture: else nothing but it would be seen."""
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """What is drawn. `kept` is the epoch whose weights are kept, `axis` what the epochs count."""
+
+    curve: LearningCurve
+    verdict: FitVerdict | None
+    kept: float | None
+    axis: Literal["epoch", "step"]
+
+
+def learning_curve_png(trial: Trial, title: str) -> bytes:
+    """Draw the evaluations of a trial as a PNG image of 960 x 420 pixels; an empty curve says that it is empty."""
+    evaluations = [each for each in trial.curve if each.scope == "evaluation"]
+    metric = next((m for m in METRICS if any(f"valid_{m}" in each.values for each in evaluations)), None)
+    curve = LearningCurve.from_measurements(evaluations, metric=metric)
+    return _png(_Picture(curve, trial.verdict, trial.best_epoch, "epoch"), title)
+
+
+def curve_png(curve: LearningCurve, verdict: FitVerdict, title: str, axis: Literal["epoch", "step"] = "epoch") -> bytes:
+    """Draw a judged curve as `learning_curve_png` draws a trial; the epoch to keep is the verdict's."""
+    return _png(_Picture(curve, verdict, verdict.keep_epoch, axis), title)
+
+
+def _png(picture: _Picture, title: str) -> bytes:
+    # The object interface only: pyplot keeps figures in a global state, which is neither thread-safe nor freed.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 4.2), dpi=100, facecolor="white")
+    FigureCanvasAgg(figure)
+    names = ["loss"] if not _series(picture, "valid_metric")[0] else ["loss", "metric"]
+    axes = figure.subplots(1, len(names), squeeze=False)[0]
+    for axis, name in zip(axes, names, strict=True):
+        _draw(axis, picture, name)
+    labelled = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    if labelled:
+        figure.legend(
+            labelled.values(), labelled.keys(), loc="lower center", ncols=len(labelled), frameon=False, fontsize=9
+        )
+    figure.subplots_adjust(left=0.075, right=0.975, top=0.76, bottom=0.2, wspace=0.2)
+    _head(figure, picture.verdict, title)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", metadata={"Software": None})
+    return image.getvalue()
+
+
+def _head(figure: Figure, verdict: FitVerdict | None, title: str) -> None:
+    figure.text(0.02, 0.945, textwrap.shorten(title, 90), fontsize=13, fontweight="bold", color=INK, va="center")
+    if verdict is None:
+        return
+    badge = {"boxstyle": "round,pad=0.35", "facecolor": VERDICT_COLOURS[verdict.kind], "edgecolor": "none"}
+    figure.text(
+        0.975,
+        0.945,
+        verdict.kind.value,
+        fontsize=11,
+        fontweight="bold",
+        color="white",
+        ha="right",
+        va="center",
+        bbox=badge,
+    )
+    evidence = textwrap.shorten(verdict.evidence, 260, placeholder=" …")
+    figure.text(0.02, 0.905, textwrap.fill(evidence, 132), fontsize=9, color=INK, va="top")
+
+
+def _draw(axis: Axes, picture: _Picture, name: str) -> None:
+    heading = "loss" if name == "loss" else (picture.curve.metric or "metric").replace("_", " ")
+    axis.set_title(heading, loc="left", y=1.02, fontsize=10, color=INK)  # a fixed place costs no layout
+    axis.set_xlabel(picture.axis, fontsize=9, color=INK)
+    drawn = []
+    for side, colour, style in (("train", TRAIN, "--"), ("valid", VALID, "-")):
+        epochs, values = _series(picture, f"{side}_{name}")
+        if epochs:
+            label = "training" if side == "train" else "validation"
+            marker = "o" if len(epochs) <= 40 else ""
+            axis.plot(epochs, values, style, marker=marker, color=colour, markersize=4.5, linewidth=1.8, label=label)
+            drawn += values
+    base = _value(picture.curve.baseline, f"valid_{name}")
+    if base is not None and math.isfinite(base) and _within(base, drawn):
+        axis.axhline(base, color=PALE, linestyle=":", linewidth=1.4, label="base model, validation")
+        drawn.append(base)
+    _mark(axis, picture, name)
+    _frame(axis, picture, drawn)
+
+
+def _mark(axis: Axes, picture: _Picture, name: str) -> None:
+    """Mark where over-fitting or divergence begins, what comes after it, and the kept evaluation."""
+    verdict, last = picture.verdict, _last(picture)
+    if verdict is not None and verdict.onset_epoch is not None:
+        onset, colour = verdict.onset_epoch, VERDICT_COLOURS[verdict.kind]
+        axis.axvline(onset, color=colour, linewidth=1.4, zorder=1, label=f"onset: {picture.axis} {onset:g}")
+        if last > onset:
+            axis.axvspan(onset, last, color=colour, alpha=0.09, linewidth=0, label=verdict.kind.value)
+    if picture.kept is None:
+        return
+    epochs, values = _series(picture, f"valid_{name}")
+    if picture.kept in epochs:
+        value = values[epochs.index(picture.kept)]
+        label = f"kept: {picture.axis} {picture.kept:g}"
+        axis.plot([picture.kept], [value], "o", markersize=11, markerfacecolor="none", markeredgecolor=INK, label=label)
+
+
+def _last(picture: _Picture) -> float:
+    return max((each.epoch for each in picture.curve.points if math.isfinite(each.epoch)), default=0.0)
+
+
+def _frame(axis: Axes, picture: _Picture, drawn: list[float]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color(PALE)
+    axis.tick_params(colors=INK, labelsize=8.5, color=PALE)
+    axis.grid(axis="y", color="#e8e8e8", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    last = _last(picture)
+    axis.set_xlim(0, max(last, 1.0) * 1.04)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=last >= 2))
+    within = [each for each in drawn if _within(each, drawn)]
+    if len(within) < len(drawn):
+        room = max(0.08 * (max(within) - min(within)), 1e-9)
+        axis.set_ylim(min(within) - room, max(within) + room)
+        axis.text(0.99, 0.98, "higher values are cut off", transform=axis.transAxes, fontsize=8, ha="right", va="top")
+    if not drawn:
+        axis.text(0.5, 0.5, "nothing was measured", transform=axis.transAxes, ha="center", color=PALE)
+        axis.set_yticks([])
+
+
+def _within(value: float, drawn: list[float]) -> bool:
+    """Whether a value fits into a picture of `drawn`."""
+    if not drawn:
+        return True
+    middle = sorted(drawn)[len(drawn) // 2]
+    return value <= CLIPPED_ABOVE * abs(middle) or middle == 0
+
+
+def _series(picture: _Picture, name: str) -> tuple[list[float], list[float]]:
+    """The epochs and values of a measure in the order of the epochs; what is not finite stays away."""
+    known = sorted(
+        (each.epoch, value)
+        for each in picture.curve.points
+        if math.isfinite(each.epoch) and (value := _value(each, name)) is not None and math.isfinite(value)
+    )
+    return [epoch for epoch, _ in known], [value for _, value in known]
+
+
+def _value(point: CurvePoint | None, name: str) -> float | None:
+    found: float | None = getattr(point, name, None)
+    return found

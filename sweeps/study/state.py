@@ -1,0 +1,129 @@
+"""What `sweep status` and `sweep report` read back: a sweep's plan and trials from its folder and its study."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sweeps.errors import Problem, UserInputError, suggestion
+from sweeps.spec.objective import Objective
+from sweeps.study.champion_decision import ChampionDecision
+from sweeps.study.finals import FinalsResult, champion
+from sweeps.study.steering import Change
+from sweeps.study.study import read_study
+from sweeps.trials.budget import Books, books
+from sweeps.trials.trial import Trial, leaderboard
+from sweeps.workspace import Workspace
+
+WAITING, INTERRUPTED = "waiting", "interrupted"
+
+
+@dataclass(frozen=True)
+class SweepState:
+    """How far a sweep is. `plan` is its plan as JSON values, `repeats` are the trials of the finals.
+
+    Where no process runs the sweep, its open trials wait for the next `sweep run`.
+    """
+
+    name: str
+    plan: Mapping[str, Any]
+    objective: Objective
+    trials: tuple[Trial, ...]
+    repeats: tuple[Trial, ...] = ()
+    changes: tuple[Change, ...] = ()
+    finals: FinalsResult | None = None
+    champion: ChampionDecision | None = None
+    is_running: bool = True
+    books: Books = field(default_factory=lambda: books(()))
+
+    @property
+    def data(self) -> str:
+        """The name of the data that it really runs on."""
+        return str(self.plan["data"]["name"])
+
+    @property
+    def wanted_trials(self) -> int:
+        """How many trials the search is to have."""
+        return int(self.plan["search"]["trials"])
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial that wins: after the finals a repetition of their winner, else the best of the search so far."""
+        winner = self.finals.winner if self.finals is not None else None
+        won = champion(self.trials if winner is not None else (), self.repeats, winner, self.objective)
+        return won or next(iter(leaderboard(self.trials, self.objective)), None)
+
+    def name_of(self, trial: Trial) -> str:
+        """Return what the state of a trial is called: one that has not ended may not have begun either, or not run now.
+
+        A trial is asked for before a worker is free for it.
+        """
+        if trial.state.ended:
+            return trial.state.value
+        return INTERRUPTED if not self.is_running else WAITING if trial.handle is None else trial.state.value
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many trials are in each state."""
+        return Counter(map(self.name_of, self.trials))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "name": self.name,
+            "data": self.data,
+            "wanted_trials": self.wanted_trials,
+            "objective": {"metric": self.objective.metric, "direction": self.objective.direction},
+            "running": self.is_running,
+            "states": dict(self.counts),
+            "best": self.best.to_json() if self.best else None,
+            "trials": [each.to_json() for each in self.trials],
+            "repeats": [each.to_json() for each in self.repeats],
+            "changes": [each.to_json() for each in self.changes],
+            "finals": self.finals.to_json() if self.finals else None,
+            "champion": self.champion.to_json() if self.champion else None,
+            "spent": asdict(self.books.spent),
+            "committed": asdict(self.books.committed),
+        }
+
+
+def read(workspace: Workspace, name: str, storage: str | None) -> SweepState:
+    """Read a sweep's state. Raises UserInputError where there is none of this name."""
+    try:
+        plan = json.loads((workspace.sweep(name) / "plan.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise unknown(workspace, name) from None
+    [(direction, metric), *_] = [
+        (direction, metric)
+        for each in plan["objectives"]
+        for direction, metric in each.items()
+        if direction in ("maximize", "minimize")
+    ]
+    stored = read_study(storage or workspace.study(name), workspace.study_name(name))
+    return SweepState(
+        name=name,
+        plan=plan,
+        objective=Objective(metric, direction),
+        trials=tuple(each for each in stored.trials if each.repeat_of is None),
+        repeats=tuple(each for each in stored.trials if each.repeat_of is not None),
+        changes=stored.changes,
+        finals=FinalsResult.from_json(stored.finals) if stored.finals is not None else None,
+        champion=ChampionDecision.from_json(stored.champion) if stored.champion is not None else None,
+        books=stored.books,
+        is_running=workspace.is_claimed(name),
+    )
+
+
+def best_name(best: Trial) -> str:
+    """Name the best trial, and of a repetition what it repeats."""
+    again = "" if best.repeat_of is None else f", trial {best.repeat_of} again in the finals"
+    return f"trial {best.number}{again}"
+
+
+def unknown(workspace: Workspace, name: str) -> UserInputError:
+    """Return the error of asking for a sweep that has not run here."""
+    hint = suggestion(name, workspace.names()) or "`sweep run FILE` starts one"
+    return UserInputError([Problem(name, f"there is no such sweep in {workspace.root}", hint)])

@@ -1,0 +1,113 @@
+"""Money and tokens: what is spent, what running trials may still take, and whether one more trial fits.
+
+Pure functions of what is recorded of the trials, so that the sums are right after a crash as well: a trial's record
+holds what it takes at most before anything is asked of a backend.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from backends.contract import Estimate
+from sweeps.spec.sweep_spec import BudgetSpec
+from sweeps.trials.trial import Bound, Trial
+
+
+@dataclass(frozen=True)
+class Amount:
+    """An amount of money and of tokens."""
+
+    usd: float = 0.0
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Books:
+    """The sums of a sweep. `spent` is known; `committed` is what trials that are not settled may take beyond it."""
+
+    spent: Amount
+    committed: Amount
+
+    @property
+    def at_most(self) -> Amount:
+        """What the sweep has cost in the end if everything that is open takes the most it can."""
+        return total((self.spent, self.committed))
+
+    def left(self, limit: BudgetSpec) -> float | None:
+        """Return the dollars that may still be committed; None without such a limit."""
+        return None if limit.usd is None else max(0.0, limit.usd - self.at_most.usd)
+
+
+def total(amounts: Iterable[Amount]) -> Amount:
+    """Add up amounts, the money without an error of rounding on the way."""
+    every = list(amounts)
+    return Amount(math.fsum(each.usd for each in every), sum(each.tokens for each in every))
+
+
+def at_most(estimate: Estimate) -> Bound:
+    """Return what a run may take, from its estimate; the upper bound where the estimate has one."""
+    tokens = estimate.tokens if estimate.tokens_at_most is None else estimate.tokens_at_most
+    return Bound(tokens, estimate.usd if estimate.usd_at_most is None else estimate.usd_at_most)
+
+
+def open_bounds(trials: Iterable[Trial]) -> list[Bound]:
+    """Return the bounds of the trials that may take more than what is known."""
+    return [each.at_most for each in trials if each.at_most and not each.settled and each.duplicate_of is None]
+
+
+def open_part(trial: Trial) -> Amount:
+    """Return what this trial may take beyond what is known: nothing once it is settled."""
+    if not (bounds := open_bounds([trial])):
+        return Amount()
+    most = known_part(bounds[0])
+    return Amount(max(0.0, most.usd - (trial.spend.usd or 0.0)), max(0, most.tokens - trial.spend.tokens))
+
+
+def books(trials: Iterable[Trial]) -> Books:
+    """Add up all trials of a sweep: those of the finals, failed ones and retried ones too."""
+    every = [each for each in trials if each.duplicate_of is None]
+    return Books(
+        spent=total(Amount(each.spend.usd or 0.0, each.spend.tokens) for each in every),
+        committed=total(open_part(each) for each in every),
+    )
+
+
+def fits(trial: Trial, others: Sequence[Trial], kept_back: Amount, limit: BudgetSpec) -> bool:
+    """Return whether the limit holds even if this trial and all open ones take the most they can.
+
+    `kept_back` stays untouched for what comes later. A trial whose price is unknown does not fit a limit of money, and
+    one whose tokens are unknown no limit of tokens; nor does any trial as long as such a one is open.
+    """
+    if limit.usd is None and limit.tokens is None:
+        return True
+    if trial.at_most is None or not all(covers(limit, each) for each in (trial.at_most, *open_bounds(others))):
+        return False
+    return within(total((books(others).at_most, known_part(trial.at_most), kept_back)), limit)
+
+
+def covers(limit: BudgetSpec, bound: Bound) -> bool:
+    """Return whether all is known of a bound that is limited."""
+    return (limit.usd is None or bound.usd is not None) and (limit.tokens is None or bound.tokens is not None)
+
+
+def known_part(bound: Bound) -> Amount:
+    """Return the known part of a bound."""
+    return Amount(bound.usd or 0.0, bound.tokens or 0)
+
+
+def within(amount: Amount, limit: BudgetSpec) -> bool:
+    """Return whether an amount does not exceed the limit."""
+    return (limit.usd is None or amount.usd <= limit.usd) and (limit.tokens is None or amount.tokens <= limit.tokens)
+
+
+def for_finals(trials: Iterable[Trial], asked: Trial, candidates: int, seeds: int) -> Amount:
+    """Return what the finals would take at most: any trial may win, so the dearest ones are taken.
+
+    `asked` stands for those that are still to come where there are fewer trials than candidates.
+    """
+    most = [known_part(each.at_most or Bound()) for each in (*trials, *[asked] * candidates)]
+    usd = sorted((each.usd for each in most), reverse=True)[:candidates]
+    tokens = sorted((each.tokens for each in most), reverse=True)[:candidates]
+    return Amount(seeds * math.fsum(usd), seeds * sum(tokens))

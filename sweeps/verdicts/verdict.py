@@ -1,0 +1,36 @@
+"""The verdict on a learning curve, as a value: its kind, its evidence and its advice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class VerdictKind(StrEnum):
+    """How a trial's fit is judged."""
+
+    HEALTHY = "healthy"
+    UNDERFIT = "underfit"
+    OVERFIT = "overfit"
+    DIVERGED = "diverged"
+    UNSETTLED = "unsettled"
+
+
+@dataclass(frozen=True)
+class FitVerdict:
+    """A judgement on a learning curve.
+
+    `evidence` is one sentence with the numbers, `advice` what to try next (may be empty), `onset_epoch` where
+    over-fitting or divergence began, `keep_epoch` the epoch whose weights are best. `confidence` is in 0..1.
+    `improving`: validation was still getting better when training ended. `collapsed`: it learnt nothing, by the signs
+    because its learning rate was too large.
+    """
+
+    kind: VerdictKind
+    evidence: str
+    advice: str = ""
+    onset_epoch: float | None = None
+    keep_epoch: float | None = None
+    confidence: float = 1.0
+    improving: bool = False
+    collapsed: bool = False

@@ -1,0 +1,507 @@
+"""The fake service: its faults happen as written, its clock can be held, and its curves have the shape they promise."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from backends.contract import (
+    BackendError,
+    Charged,
+    DataFile,
+    Dataset,
+    Evaluation,
+    Event,
+    Failed,
+    FailureKind,
+    Finished,
+    Measured,
+    Placement,
+    PredictOptions,
+    Queued,
+    Started,
+    Stopped,
+    TrainingRequest,
+    event_from_json,
+)
+from backends.fake import FakeBackend, FakeOptions
+from backends.fake_curve import Terms, course
+from backends.fake_service import FakeService
+
+pytestmark = pytest.mark.unit
+
+LABELS = (" a", " b", " c")
+
+
+@dataclasses.dataclass
+class Clock:
+    """A clock that moves when it is told to."""
+
+    now: float = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    for name in ("train", "valid"):
+        (tmp_path / f"{name}.jsonl").write_text('{"prompt": "p", "completion": " a"}\n' * 200)
+    train, valid = (DataFile(str(tmp_path / f"{name}.jsonl"), 200, f"sha-of-{name}") for name in ("train", "valid"))
+    return Dataset(train, valid, "completion", LABELS)
+
+
+@pytest.fixture
+def request_(dataset: Dataset) -> Callable[..., TrainingRequest]:
+    def build(key: str = "k", seed: int = 1, **hyperparameters: Any) -> TrainingRequest:
+        return TrainingRequest(key, "fake-small", dataset, hyperparameters, seed)
+
+    return build
+
+
+@pytest.fixture
+def open_fake(tmp_path: Path) -> Iterator[Callable[..., FakeBackend]]:
+    opened: list[FakeBackend] = []
+
+    def open_(clock: Callable[[], float] | None = None, **options: Any) -> FakeBackend:
+        service = FakeService(tmp_path / "workspace" / "service.sqlite")
+        given = FakeOptions.model_validate(options)
+        opened.append(FakeBackend(given, service, clock) if clock else FakeBackend(given, service))
+        return opened[-1]
+
+    yield open_
+    for each in opened:
+        each.close()
+
+
+def kind_of(error: pytest.ExceptionInfo[BackendError]) -> FailureKind:
+    return error.value.failure.kind
+
+
+def curve(moments_of: TrainingRequest) -> list[Measured]:
+    events = [each.event for each in course(Terms(moments_of, tokens_per_epoch=100))]
+    return [each for each in events if isinstance(each, Measured) and each.scope == "evaluation"]
+
+
+# ------------------------------------------------------------------------------------------------------------- faults
+def test_a_transient_fault_happens_as_often_as_written(open_fake: Any, request_: Any) -> None:
+    fake = open_fake(faults=[{"on": "submit", "kind": "transient", "times": 2}])
+    for _ in range(2):
+        with pytest.raises(BackendError) as raised:
+            fake.submit(request_())
+        assert kind_of(raised) is FailureKind.TRANSIENT
+    handle = fake.submit(request_())
+    assert isinstance(fake.events(handle, 0)[-1], Finished)
+
+
+def test_two_equal_faults_are_two_faults(open_fake: Any, request_: Any) -> None:
+    fault = {"on": "submit", "kind": "quota"}
+    fake = open_fake(faults=[fault, fault])
+    for _ in range(2):
+        with pytest.raises(BackendError, match="injected fault: quota on submit"):
+            fake.submit(request_())
+    fake.submit(request_())
+
+
+def test_fired_faults_are_remembered_across_clients(open_fake: Any, request_: Any) -> None:
+    faults = [{"on": "submit", "kind": "transient"}]
+    with pytest.raises(BackendError, match="injected"):
+        open_fake(faults=faults).submit(request_())
+    assert open_fake(faults=faults).submit(request_())
+
+
+def test_a_lost_answer_leaves_an_accepted_run(open_fake: Any, request_: Any) -> None:
+    fake = open_fake(faults=[{"on": "submit", "kind": "lost_answer"}], max_concurrent=1)
+    with pytest.raises(BackendError) as raised:
+        fake.submit(request_())
+    assert kind_of(raised) is FailureKind.TRANSIENT
+    with pytest.raises(BackendError) as raised:
+        fake.submit(request_("another"))
+    assert kind_of(raised) is FailureKind.QUOTA, "the run whose answer was lost is there, and counts"
+    handle = fake.submit(request_())
+    assert isinstance(fake.events(handle, 0)[-1], Finished)
+
+
+def test_a_fault_can_be_tied_to_hyperparameters(open_fake: Any, request_: Any) -> None:
+    fake = open_fake(faults=[{"on": "train", "kind": "out_of_memory", "times": None, "match": {"batch_size": 64}}])
+    ends = {
+        size: fake.events(fake.submit(request_(f"batch-{size}-{n}", batch_size=size)), 0)[-1]
+        for size in (32, 64)
+        for n in range(2)
+    }
+    assert isinstance(ends[32], Finished)
+    assert isinstance(ends[64], Failed)
+    assert ends[64].failure.kind is FailureKind.OUT_OF_MEMORY
+
+
+def test_a_run_can_fail_after_an_epoch(open_fake: Any, request_: Any) -> None:
+    fake = open_fake(faults=[{"on": "train", "kind": "lost", "after_epoch": 2}])
+    events = fake.events(fake.submit(request_()), 0)
+    assert [each.epoch for each in events if isinstance(each, Measured) and each.scope == "evaluation"] == [0, 1, 2]
+    assert isinstance(events[-1], Failed)
+    assert events[-1].failure.kind is FailureKind.LOST
+    again = fake.submit(request_("another key"))
+    assert isinstance(fake.events(again, 0)[-1], Finished), "the fault has happened once, as written"
+
+
+def test_a_fault_after_the_last_epoch_still_prevents_the_end(open_fake: Any, request_: Any) -> None:
+    fake = open_fake(faults=[{"on": "train", "kind": "bug", "after_epoch": 9}])
+    events = fake.events(fake.submit(request_(n_epochs=2)), 0)
+    assert isinstance(events[-1], Failed)
+    assert max(each.epoch for each in events if isinstance(each, Measured)) == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"events_per_poll": 3}, {"seconds_per_epoch": 10}])
+def test_a_hanging_run_says_nothing_until_it_is_stopped(open_fake: Any, request_: Any, options: dict[str, Any]) -> None:
+    clock = Clock()
+    fake = open_fake(clock, faults=[{"on": "train", "kind": "hang", "after_epoch": 1}], **options)
+    handle = fake.submit(request_())
+    clock.now += 1000
+    for _ in range(30):
+        seen = fake.events(handle, 0)
+    assert fake.events(handle, len(seen)) == []
+    assert max(each.epoch for each in seen if isinstance(each, Measured)) == 1
+    fake.stop(handle)
+    assert fake.events(handle, 0) == [*seen, Stopped("fake:k")]
+
+
+def test_an_events_fault_can_wait_for_an_epoch(open_fake: Any, request_: Any) -> None:
+    fake = open_fake(faults=[{"on": "events", "kind": "transient", "times": 2, "after_epoch": 1}], events_per_poll=1)
+    handle, seen, failures = fake.submit(request_()), list[Event](), list[FailureKind]()
+    while not (seen and isinstance(seen[-1], Finished)):
+        try:
+            seen += fake.events(handle, len(seen))
+        except BackendError as error:
+            failures.append(error.failure.kind)
+            reached = max(each.epoch for each in seen if isinstance(each, Measured))
+            failures += [] if reached == 1 else [FailureKind.BUG]
+    assert failures == [FailureKind.TRANSIENT] * 2, "twice, and as soon as the first epoch is over"
+    assert seen == list(fake.events(handle, 0)), "nothing is lost through the failed calls"
+
+
+def test_a_forgotten_run_stays_lost(open_fake: Any, request_: Any) -> None:
+    fake = open_fake(faults=[{"on": "events", "kind": "lost", "times": None}])
+    handle = fake.submit(request_())
+    for _ in range(3):
+        with pytest.raises(BackendError) as raised:
+            fake.events(handle, 0)
+        assert kind_of(raised) is FailureKind.LOST
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"faults": [{"on": "events", "kind": "lost_answer"}]},
+        {"faults": [{"on": "submit", "kind": "hang"}]},
+        {"faults": [{"on": "submit", "kind": "earthquake"}]},
+        {"faults": [{"on": "submit", "kind": "quota", "time": 2}]},
+        {"seconds_per_epoch": 1, "events_per_poll": 1},
+        {"seconds_per_epoch": -1},
+        {"events_per_poll": 0},
+    ],
+)
+def test_impossible_options_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        FakeOptions.model_validate(wrong)
+
+
+# --------------------------------------------------------------------------------------------------- time and memory
+def test_real_time_reveals_events_as_it_passes(open_fake: Any, request_: Any) -> None:
+    clock = Clock()
+    fake = open_fake(clock, seconds_per_epoch=10)
+    handle = fake.submit(request_(n_epochs=3))
+    assert [type(each) for each in fake.events(handle, 0)] == [Queued, Started, Measured]
+    clock.now += 9.9
+    assert len(fake.events(handle, 0)) == 3
+    clock.now += 10
+    assert max(each.epoch for each in fake.events(handle, 3) if isinstance(each, Measured)) == 1
+    seen = fake.events(handle, 0)
+    clock.now -= 15
+    assert fake.events(handle, 0) == seen, "what was said stays said, even where the clock is set back"
+    clock.now += 100
+    assert isinstance(fake.events(handle, 0)[-1], Finished)
+
+
+def test_a_stop_ends_what_nobody_has_asked_about(open_fake: Any, request_: Any) -> None:
+    clock = Clock()
+    fake = open_fake(clock, seconds_per_epoch=10)
+    stopped, ended = fake.submit(request_("stopped", n_epochs=4)), fake.submit(request_("ended", n_epochs=2))
+    clock.now += 25
+    for handle in (stopped, ended):
+        fake.stop(handle)
+    clock.now += 100
+    events = fake.events(stopped, 0)
+    assert max(each.epoch for each in events if isinstance(each, Measured)) == 2
+    assert events[-1] == Stopped("fake:stopped")
+    assert isinstance(fake.events(ended, 0)[-1], Finished), "it had ended by itself before the stop"
+
+
+def test_a_stop_before_the_first_checkpoint_leaves_no_model(open_fake: Any, request_: Any) -> None:
+    fake = open_fake()
+    handle = fake.submit(request_())
+    fake.stop(handle)
+    assert fake.events(handle, 0) == [Stopped(None)]
+
+
+def test_no_more_runs_at_once_than_allowed(open_fake: Any, request_: Any) -> None:
+    clock = Clock()
+    fake = open_fake(clock, seconds_per_epoch=1, max_concurrent=2)
+    first, _ = fake.submit(request_("a")), fake.submit(request_("b"))
+    with pytest.raises(BackendError) as raised:
+        fake.submit(request_("c"))
+    assert kind_of(raised) is FailureKind.QUOTA
+    assert fake.submit(request_("a")) == first, "a known key is adopted"
+    fake.stop(first)
+    third = fake.submit(request_("c"))
+    clock.now += 100
+    for key in "de":
+        fake.submit(request_(key))
+    assert isinstance(fake.events(third, 0)[-1], Finished)
+
+
+def test_a_refused_run_uses_up_no_fault(open_fake: Any, request_: Any) -> None:
+    fake = open_fake(max_concurrent=1, faults=[{"on": "train", "kind": "bug", "match": {"batch_size": 64}}])
+    first = fake.submit(request_("a"))
+    with pytest.raises(BackendError, match="no more than 1 runs at once"):
+        fake.submit(request_("b", batch_size=64))
+    fake.stop(first)
+    assert isinstance(fake.events(fake.submit(request_("b", batch_size=64)), 0)[-1], Failed)
+
+
+ELSEWHERE = """
+import json, sys
+where = json.load(sys.stdin)
+sys.path[:] = where["path"]
+from pathlib import Path
+from backends.contract import Handle, Placement, event_to_json
+from backends.fake import FakeBackend, FakeOptions
+# other options than those it was submitted under: the terms belong to the run
+fake = FakeBackend.open(FakeOptions(price_usd_per_token=5.0), Path(where["workspace"]), Placement())
+print(json.dumps([event_to_json(each) for each in fake.events(Handle(**where["handle"]), 0)]))
+"""
+
+
+def test_another_process_sees_the_same_run(tmp_path: Path, request_: Any) -> None:
+    fake = FakeBackend.open(FakeOptions(price_usd_per_token=1e-3), tmp_path, Placement())
+    handle = fake.submit(request_())
+    where = {"path": sys.path, "workspace": str(tmp_path), "handle": dataclasses.asdict(handle)}
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE],
+        input=json.dumps(where),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [event_from_json(each) for each in json.loads(done.stdout)] == list(fake.events(handle, 0))
+    fake.close()
+
+
+def test_a_file_that_is_no_database_is_a_backend_error(tmp_path: Path) -> None:
+    (tmp_path / "fake-service.sqlite").write_text("this is no database, " * 100)
+    with pytest.raises(BackendError, match="not a database"):
+        FakeBackend.open(FakeOptions(), tmp_path, Placement())
+
+
+# ------------------------------------------------------------------------------------------------------------ spending
+def test_the_charges_are_what_was_estimated(open_fake: Any, request_: Any) -> None:
+    fake = open_fake(price_usd_per_token=2e-6)
+    request = request_(n_epochs=3)
+    estimate = fake.estimate(request)
+    charges = [each for each in fake.events(fake.submit(request), 0) if isinstance(each, Charged)]
+    size = Path(request.dataset.train.path).stat().st_size
+    assert estimate.tokens == sum(each.tokens for each in charges) == size // 4 * 3
+    assert estimate.usd == pytest.approx(sum(each.usd or math.nan for each in charges))
+    assert estimate.usd == pytest.approx(size // 4 * 3 * 2e-6)
+
+
+def test_a_request_that_cannot_run_has_no_estimate(open_fake: Any, request_: Any) -> None:
+    with pytest.raises(BackendError, match="n_epochs"):
+        open_fake().estimate(request_(n_epochs="many"))
+
+
+def test_an_epoch_is_charged_before_its_evaluation(open_fake: Any, request_: Any) -> None:
+    fake = open_fake()
+    events = fake.events(fake.submit(request_(n_epochs=2)), 0)
+    kinds = [each.kind for each in events if isinstance(each, Charged) or getattr(each, "scope", "") == "evaluation"]
+    assert kinds == ["measured", *["charged", "measured"] * 2]
+
+
+def test_without_a_price_nobody_knows_the_cost(open_fake: Any, request_: Any) -> None:
+    fake = open_fake()
+    assert fake.estimate(request_()).usd is None
+    charges = [each for each in fake.events(fake.submit(request_()), 0) if isinstance(each, Charged)]
+    assert [each.usd for each in charges] == [None] * 4
+
+
+# -------------------------------------------------------------------------------------------------------------- curves
+@given(
+    st.integers(1, 6),
+    st.floats(1e-4, 0.3),
+    st.sampled_from([1, 4, 16, 64]),
+    st.integers(0, 5),
+)
+def test_a_longer_run_passes_through_a_shorter_one(n_epochs: int, rate: float, batch_size: int, seed: int) -> None:
+    def run(epochs: int) -> list[Measured]:
+        return curve(a_request(seed, n_epochs=epochs, learning_rate_multiplier=rate, batch_size=batch_size))
+
+    assert run(n_epochs + 2)[: n_epochs + 1] == run(n_epochs)
+
+
+@given(
+    st.integers(1, 50),
+    st.floats(1e-9, 1e300),
+    st.integers(1, 256),
+    st.floats(0, 1),
+    st.sampled_from(["constant", "linear", "cosine"]),
+    st.sampled_from(["full", "lora"]),
+)
+def test_every_curve_is_sound(
+    n_epochs: int, rate: float, batch_size: int, weight: float, schedule: str, method: str
+) -> None:
+    request = a_request(
+        n_epochs=n_epochs,
+        learning_rate_multiplier=rate,
+        batch_size=batch_size,
+        prompt_loss_weight=weight,
+        schedule=schedule,
+        method=method,
+    )
+    measured = curve(request)
+    diverged = math.isnan(measured[-1].values["valid_loss"])
+    assert len(measured) == (2 if diverged else n_epochs + 1)
+    for each in measured:
+        assert all(0 <= value <= 1 for name, value in each.values.items() if not name.endswith("loss"))
+        assert diverged or all(value > 0 for name, value in each.values.items() if name.endswith("loss"))
+
+
+def a_request(seed: int = 1, model: str = "fake-small", **hyperparameters: Any) -> TrainingRequest:
+    file = DataFile("nowhere", 2000, "sha")
+    return TrainingRequest("k", model, Dataset(file, file, "completion", LABELS), hyperparameters, seed)
+
+
+def test_the_base_model_is_at_chance_whatever_the_hyperparameters() -> None:
+    baselines = [curve(a_request(seed, batch_size=size))[0].values for seed in (1, 2) for size in (1, 64)]
+    assert all(each == baselines[0] for each in baselines)
+    assert baselines[0]["valid_accuracy"] == pytest.approx(1 / 3)
+    assert baselines[0]["valid_loss"] == pytest.approx(math.log(3))
+
+
+def test_a_good_rate_learns_a_low_one_does_not() -> None:
+    good, low = (curve(a_request(learning_rate_multiplier=rate))[-1].values for rate in (0.06, 0.001))
+    assert good["valid_accuracy"] > 0.85
+    assert low["valid_accuracy"] < 0.5
+    assert low["train_accuracy"] < 0.5, "under-fitted: on the training set as well"
+
+
+def test_too_many_epochs_at_a_high_rate_overfit() -> None:
+    measured = curve(a_request(n_epochs=12, learning_rate_multiplier=0.15))
+    best = min(measured, key=lambda each: each.values["valid_loss"])
+    last = measured[-1]
+    assert best.epoch <= 4
+    assert last.values["valid_loss"] > 2 * best.values["valid_loss"]
+    assert last.values["train_loss"] < best.values["train_loss"] / 2
+    assert last.values["valid_accuracy"] < best.values["valid_accuracy"]
+    assert last.values["train_accuracy"] > best.values["train_accuracy"]
+
+
+def test_a_far_too_high_rate_diverges() -> None:
+    events = [each.event for each in course(Terms(a_request(learning_rate_multiplier=5.0), tokens_per_epoch=1))]
+    assert isinstance(events[-1], Failed)
+    assert events[-1].failure.kind is FailureKind.DIVERGED
+    last = [each for each in events if isinstance(each, Measured) and each.scope == "evaluation"][-1]
+    assert math.isnan(last.values["valid_loss"])
+    assert last.values["valid_accuracy"] == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_the_optimum_lies_inside() -> None:
+    """Neither end of a wide range is best: a sweep has something to find."""
+
+    def best_loss(**hyperparameters: Any) -> float:
+        seeds = [min(each.values["valid_loss"] for each in curve(a_request(n, **hyperparameters))) for n in range(5)]
+        return sum(seeds) / len(seeds)
+
+    for name, values in (
+        ("learning_rate_multiplier", (0.002, 0.06, 0.5)),
+        ("batch_size", (1, 8, 256)),
+        ("prompt_loss_weight", (0.0, 0.08, 1.0)),
+    ):
+        low, middle, high = (best_loss(**{name: value}) for value in values)
+        assert middle < min(low, high), name
+    few, right, many = (
+        sum(
+            curve(a_request(n, n_epochs=epochs, learning_rate_multiplier=0.06))[-1].values["valid_loss"]
+            for n in range(5)
+        )
+        for epochs in (1, 4, 20)
+    )
+    assert right < min(few, many)
+
+
+def test_seeds_are_noise() -> None:
+    finals = [curve(a_request(seed))[-1].values["valid_loss"] for seed in range(40)]
+    mean = sum(finals) / len(finals)
+    deviation = math.sqrt(sum((each - mean) ** 2 for each in finals) / (len(finals) - 1))
+    assert 0.006 < deviation < 0.015
+    assert curve(a_request(3)) == curve(a_request(3))
+
+
+def test_the_rank_counts_for_lora_only() -> None:
+    assert curve(a_request(method="full", lora_rank=1)) == curve(a_request(method="full", lora_rank=64))
+    low, high = (curve(a_request(method="lora", lora_rank=rank))[-1].values["valid_loss"] for rank in (1, 64))
+    assert low > high + 0.1
+
+
+def test_a_larger_model_learns_more() -> None:
+    small, large = (curve(a_request(model=model))[-1].values["valid_loss"] for model in ("fake-small", "fake-large"))
+    assert large < small - 0.05
+
+
+def test_without_labels_there_are_no_label_metrics() -> None:
+    request = a_request()
+    unlabelled = dataclasses.replace(request, dataset=dataclasses.replace(request.dataset, labels=()))
+    assert set(curve(unlabelled)[-1].values) == {
+        "valid_loss",
+        "valid_token_accuracy",
+        "train_loss",
+        "train_token_accuracy",
+    }
+
+
+def test_without_training_sample_there_are_no_training_metrics() -> None:
+    request = dataclasses.replace(a_request(), evaluation=Evaluation(train_examples=0))
+    assert not any(name.startswith("train") for each in curve(request) for name in each.values)
+
+
+# ------------------------------------------------------------------------------------------------------------- predict
+def test_nothing_pretends_to_be_real(open_fake: Any, request_: Any) -> None:
+    fake = open_fake()
+    events = fake.events(fake.submit(request_()), 0)
+    assert events[-1] == Finished("fake:k")
+    assert "pretended" in fake.estimate(request_()).basis
+    (started,) = (each for each in events if isinstance(each, Started))
+    assert started.resolved["pretended"] is True
+
+
+def test_predict_ignores_the_last_answer_of_a_chat(open_fake: Any, request_: Any) -> None:
+    fake = open_fake()
+    fake.events(fake.submit(request_()), 0)
+    user = {"role": "user", "content": "hello"}
+    options = PredictOptions(labels=LABELS)
+    lines = [{"messages": [user, *answer]} for answer in ([], [{"role": "assistant", "content": " a"}])]
+    one, other = fake.predict("fake:k", lines, options)
+    assert one == other
+    assert fake.predict("fake:k", [{"messages": [user, user]}], options) != [one]
+    assert fake.predict("fake:k@2", lines[:1], options) != [one], "a checkpoint is another model"

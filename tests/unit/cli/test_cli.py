@@ -1,0 +1,272 @@
+"""The commands that start nothing: what they print, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweeps.cli import main
+from sweeps.spec.sweep_spec import load
+
+pytestmark = pytest.mark.unit
+
+FILE = """\
+name: pairs
+data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+       train_examples: 120, valid_examples: 60, test_examples: 30}
+backend: {type: fake, model: fake-small}
+space: {n_epochs: recommended, batch_size: recommended}
+search: {trials: 4}
+objective: {maximize: valid_accuracy}
+"""
+
+OVERFIT = "epoch,loss,val_loss\n0,0.75,0.65\n1,0.55,0.61\n2,0.4,0.7\n3,0.31,0.84\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    path = tmp_path / "pairs.yaml"
+    path.write_text(FILE)
+    (tmp_path / "overfit.csv").write_text(OVERFIT)
+    (tmp_path / "healthy.json").write_text(
+        '{"loss": [0.9, 0.6, 0.5], "val_loss": [0.92, 0.62, 0.61], "beta": [1, 1, 1]}'
+    )
+    return path
+
+
+def sweep(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run the command line in this process; return its exit code, stdout and stderr."""
+    console = (main._out, main._err)
+    before, sys.argv = sys.argv, ["sweep", *arguments]
+    try:
+        with pytest.raises(SystemExit) as exit_:
+            main.main()
+    finally:
+        sys.argv = before
+        assert console == (main._out, main._err)
+    out, err = capsys.readouterr()
+    return int(exit_.value.code or 0), out, err
+
+
+def test_plan_as_json_goes_to_stdout_and_talk_to_stderr(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = sweep(capsys, "plan", str(file), "--json")
+    plan = json.loads(out)
+    assert code == 0
+    assert plan["data"]["training_examples"] == 120
+    assert plan["estimate"]["tokens_per_trial"] > 0
+    batch = next(each for each in plan["space"]["parameters"] if each["name"] == "batch_size")
+    assert (batch["written"], batch["distribution"]["attributes"]["low"]) == ("recommended", 1)
+    assert batch["recommendation"]["source"]
+    assert not list(file.parent.glob(".sweep/**/study.journal")), "a plan starts nothing"
+    assert sweep(capsys, "status", "--json")[1].strip() == "[]"
+
+
+def test_plan_for_people_names_every_parameter_and_its_source(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = sweep(capsys, "plan", str(file))
+    assert code == 0
+    assert "n_epochs" in out
+    assert "Best practices for fine-tuning" in out
+    assert f"sweep run {file}" in err
+
+
+def test_check_says_that_all_is_fine(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = sweep(capsys, "check", str(file))
+    assert (code, out) == (0, "")
+    assert "120 training, 60 validation, 30 test examples" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["plan", "absent.yaml"], "no such file"),
+        (["plan", "pairs.yaml", "--set", "search.trials=x"], "--set search.trials"),
+        (["plan", "pairs.yaml", "--model", "nonsense"], "nonsense"),
+        (["plan", "pairs.yaml", "--data", "nowhere"], "nowhere"),
+        (["plan", "pairs.yaml", "--set", "space.lora_rnk=3"], "lora_rank"),
+        (
+            ["plan", "pairs.yaml", "--set", "search.sampler=grid", "--set", "space.n_epochs={low: 1, high: 3}"],
+            "pairs.yaml:5",
+        ),
+        (["plan"], "FILE"),
+        (["paln"], "plan"),
+        (["backends", "lokal"], "local"),
+        (["spaces", "lorra"], "lora"),
+        (["spaces", "--scope", "gpt4"], "gpt3-classification"),
+        (["init", "pairs.yaml"], "exists already"),
+        (["fit"], "FILE"),
+        (["fit", "absent.csv"], "no such file"),
+        (["fit", "pairs.yaml"], "pairs.yaml:1"),
+        (["fit", "overfit.csv", "--metric", "perplexity"], "is a loss and no metric"),
+        (["fit", "overfit.csv", "--plot", "curve.pdf"], ".png"),
+        (["fit", "overfit.csv", "--classes", "1"], "--classes"),
+    ],
+)
+def test_what_the_user_wrote_wrong_ends_with_2(
+    file: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    if "sampler=grid" in str(arguments):
+        arguments = [
+            *arguments,
+            "--set",
+            "space.batch_size={low: 1%, high: 2%}",
+            "--set",
+            "space.prompt_loss_weight={low: 0, high: 1}",
+        ]
+        says = "prompt_loss_weight"
+    code, out, err = sweep(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", ["status", "report", "ui"])
+def test_a_sweep_that_is_not_there_is_the_users_mistake(
+    command: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = sweep(capsys, command, "pairs")
+    assert (code, out) == (2, "")
+    assert "pairs: there is no such sweep" in err
+
+
+@pytest.mark.parametrize("command", ["check", "plan", "run"])
+def test_a_tracking_uri_that_mlflow_does_not_know_is_told_before_anything_is_made(
+    command: str, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "htp://somewhere:5000")
+    code, out, err = sweep(capsys, command, str(file))
+    assert (code, out) == (2, "")
+    assert "MLFLOW_TRACKING_URI" in err
+    assert "http, https" in err
+    assert not (file.parent / ".sweep").exists()
+
+
+def test_mistakes_of_form_names_and_data_are_told_together(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file.parent / "own.csv").write_text("premise,label\na,x\nb,y\nc,x\nd,y\n")
+    file.write_text(
+        FILE.replace("builtin:nli", "own.csv")
+        .replace("trials: 4", "trials: many")
+        .replace("n_epochs", "n_epoch")
+        .replace("valid_accuracy", "valid_acuracy")
+    )
+    code, _, err = sweep(capsys, "check", str(file), "--set", "finals.candidates=0")
+    assert code == 2
+    for mistake in (
+        "pairs.yaml:2: no record of own.csv has the field 'hypothesis'",
+        "pairs.yaml:5: this backend has no hyperparameter n_epoch",
+        "pairs.yaml:6: `search.trials` cannot be 'many'",
+        "pairs.yaml:7: metric `valid_acuracy` is not measured",
+        "--set finals.candidates: `finals.candidates` cannot be 0",
+    ):
+        assert mistake in err
+    assert "5 problems; nothing was started" in err
+
+
+def test_status_where_nothing_has_run_says_how_to_begin(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = sweep(capsys, "status")
+    assert (code, out) == (0, "")
+    assert "no sweep" in err
+
+
+def test_init_writes_a_file_that_can_be_planned(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep(capsys, "init", "first.yaml")[0] == 0
+    assert load(Path("first.yaml")).name == "first"
+    Path("questions.csv").write_text("Question,Answer\n" + "".join(f"what is {n}?,it is {n}\n" for n in range(40)))
+    assert sweep(capsys, "init", "second.yaml", "--data", "questions.csv")[0] == 0
+    spec = load(Path("second.yaml"))
+    assert spec.data.prompt is not None
+    assert spec.data.prompt.startswith("{Question}")
+    assert sweep(capsys, "check", "second.yaml", "--set", "backend={type: fake}")[0] == 0
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_are_printed(file: Path, capsys: pytest.CaptureFixture[str], shell: str) -> None:
+    code, out, _ = sweep(capsys, "completion", shell)
+    assert code == 0
+    assert "_SWEEP_COMPLETE" in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["spaces", "--json"],
+        ["spaces", "--scope", "local", "--json"],
+        ["backends", "--json"],
+        ["backends", "fake", "--json"],
+        ["doctor", "--json"],
+        ["status", "--json"],
+        ["fit", "overfit.csv", "--json"],
+    ],
+)
+def test_every_reading_command_has_json(file: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    code, out, _ = sweep(capsys, *arguments)
+    assert code == 0
+    assert json.loads(out) is not None
+
+
+def test_fit_says_verdict_evidence_what_to_keep_and_what_to_do(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = sweep(capsys, "fit", "overfit.csv", "--valid-examples", "5000", "--plot", "out/curve.png")
+    assert code == 0
+    for part in ("overfit", "%", "rose from 0.61", "epoch 2", "lower n_epochs", "counted from 0", "Keras CSV log"):
+        assert part in out
+    assert "drawn: out/curve.png" in err
+    assert (file.parent / "out" / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_fit_of_several_files_is_a_table_and_a_picture_each(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["overfit.csv", "healthy.json", "--valid-examples", "5000"]
+    code, out, err = sweep(capsys, "fit", *arguments, "--plot", "curve.png")
+    rows = [line.split()[:2] for line in out.splitlines()]
+    assert code == 0
+    assert ["overfit.csv", "overfit"] in rows
+    assert ["healthy.json", "healthy"] in rows
+    assert "curve-1.png" in err
+    assert (file.parent / "curve-2.png").exists()
+    assert "beta" not in out
+    assert "ignored columns: beta" in sweep(capsys, "fit", *arguments, "--verbose")[1]
+    found = json.loads(sweep(capsys, "fit", *arguments, "--json")[1])
+    assert [(each["verdict"], each["keep"], each["axis"]) for each in found] == [
+        ("overfit", 2.0, "epoch"),
+        ("healthy", 3.0, "epoch"),
+    ]
+    assert found[1]["ignored_columns"] == ["beta"]
+
+
+def test_fit_says_all_that_is_wrong_at_once(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = sweep(capsys, "fit", "absent.csv", "overfit.csv", "pairs.yaml", "--json")
+    assert (code, out) == (2, "")
+    assert "absent.csv" in err
+    assert "pairs.yaml:1" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["serve", "--help"],
+        ["check", "pairs.yaml"],
+        ["plan", "pairs.yaml"],
+        ["fit", "overfit.csv"],
+        ["schedule", "add", "pairs.yaml", "--cron", "0 2 * * *"],
+        ["schedule", "list"],
+    ],
+)
+def test_what_starts_nothing_loads_no_heavy_library(file: Path, arguments: list[str]) -> None:
+    script = (
+        "import sys\nfrom sweeps.cli import main as cli\nsys.argv = ['sweep', *sys.argv[1:]]\n"
+        "try:\n    cli.main()\nexcept SystemExit as end:\n    code = end.code\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'transformers', 'peft', 'pandas', 'datasets', 'openai'}\n"
+        "heavy |= {'fastapi', 'starlette', 'uvicorn', 'python_multipart', 'prometheus_client'}\n"
+        "loaded = heavy & set(sys.modules)\n"
+        "sys.exit(f'loaded: {loaded}' if loaded else code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=file.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,95 @@
+"""What a running sweep says while it waits, where there is no terminal."""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import replace
+from datetime import datetime
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from rich.console import Console
+
+from backends.contract import Measured
+from backends.waiting import Waiting
+from sweeps.cli import progress as shown
+from sweeps.cli.progress import Progress, seconds_left
+from sweeps.execution.session import Session
+from sweeps.reports.formatting import moment
+from sweeps.spec.objective import Objective
+from sweeps.trials.trial import Spend, Trial, TrialState
+
+pytestmark = pytest.mark.unit
+
+LIMIT = "creating a job: rate-limited: 2 requests per day (HTTP 429)"
+
+
+def trial(number: int) -> Trial:
+    return Trial(number, f"k{number}", "base", {}, 1)
+
+
+def test_a_limit_that_holds_several_trials_back_is_said_once() -> None:
+    written, now = io.StringIO(), time.time()
+    progress = Progress(Console(file=written, width=40))
+    progress.waits(trial(3), Waiting(LIMIT, now + 3600))
+    progress.waits(trial(4), Waiting(LIMIT, now + 3600.5))
+    progress.waits(trial(3), Waiting(LIMIT, now + 3700))
+    assert written.getvalue() == f"trial 3 waits until {moment(now + 3600, now)}: {LIMIT}\n"
+    progress.waits(trial(3), Waiting(LIMIT, now + 7200))
+    progress.waits(trial(4), Waiting("the host cannot be reached", now + 60))
+    assert [each.split(" waits ")[0] for each in written.getvalue().splitlines()] == ["trial 3", "trial 3", "trial 4"]
+
+
+def test_a_moment_has_its_day_where_it_is_another() -> None:
+    now = datetime(2026, 11, 26, 23, 30).timestamp()
+    assert moment(now + 600, now) == "23:40"
+    assert moment(now + 3600, now) == "2026-11-27 00:30"
+
+
+def session_of(running: list[Trial], ended: list[Trial]) -> Session:
+    """What a progress asks of a session of six trials, two at a time."""
+    capabilities = SimpleNamespace(priced=False)
+    spec = SimpleNamespace(
+        search=SimpleNamespace(trials=6), budget=SimpleNamespace(hours=None), capabilities=capabilities
+    )
+    return cast(
+        Session,
+        SimpleNamespace(
+            running=running,
+            study=SimpleNamespace(trained=[*running, *ended], repeats=[]),
+            plan=SimpleNamespace(spec=spec, concurrency=2, final_trials=0),
+            objective=Objective("valid_accuracy", "maximize"),
+            seconds=100.0,
+        ),
+    )
+
+
+def under_way(number: int, epoch: float) -> Trial:
+    """A trial of four epochs that was begun 100 seconds before 1,000 and has come so far."""
+    reported = Measured(10, epoch, {"batch_loss": 0.5}, "step")
+    return replace(trial(number), hyperparameters={"n_epochs": 4}, started_at=900.0, running=(reported,))
+
+
+def test_the_time_left_is_foreseen_before_the_first_trial_ends() -> None:
+    assert seconds_left(session_of([under_way(0, 0.1)], []), 1000.0) is None, "a fortieth tells nothing yet"
+    # 400 s each: 300 s of the two that run, 400 s of four that wait, in pairs
+    assert seconds_left(session_of([under_way(0, 1.0), under_way(1, 1.0)], []), 1000.0) == pytest.approx(1100.0)
+    done = replace(trial(2), state=TrialState.COMPLETE, spend=Spend(seconds=200.0))
+    assert seconds_left(session_of([under_way(0, 1.0), under_way(1, 1.0)], [done]), 1000.0) == pytest.approx(400.0)
+
+
+def test_a_long_epoch_is_heard_of_between_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(shown.time, "monotonic", lambda: now[0])
+    written = io.StringIO()
+    progress = Progress(Console(file=written, width=200))
+    running = under_way(0, 1.4)
+    progress.begin(session_of([running], []))
+    for at in (30.0, 59.0, 61.0, 90.0, 122.0):
+        now[0] = at
+        progress.observed(running, 0, running.running)
+    first, summary, second, _ = written.getvalue().splitlines()
+    assert first == second == "trial 0 epoch 1.4/4  batch_loss 0.5"
+    assert summary.startswith("  0 of 6 trials · 1:40 spent · about ")

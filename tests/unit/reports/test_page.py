@@ -1,0 +1,222 @@
+"""The HTML report: it shows what is known, escapes what people wrote, and needs nothing beside it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import datetime
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.contract import Handle, Measured
+from sweeps.reports.overview import costs, front, overview_svg
+from sweeps.reports.page import page
+from sweeps.spec.objective import Objective
+from sweeps.study.champion_decision import ChampionDecision
+from sweeps.study.finals import FinalsResult, Standing
+from sweeps.study.state import SweepState
+from sweeps.study.steering import Change
+from sweeps.trials.trial import Spend, Trial, TrialState
+from sweeps.verdicts.verdict import FitVerdict, VerdictKind
+
+pytestmark = pytest.mark.unit
+
+ACCURACY = Objective("valid_accuracy", "maximize")
+NOW = datetime(2026, 11, 25, 20, 0)
+PLAN: dict[str, Any] = {
+    "data": {
+        "name": "builtin:nli",
+        "fallback_from": "snli",
+        "training_examples": 2000,
+        "validation_examples": 500,
+        "test_examples": 500,
+        "digests": {"train": "ab12"},
+        "origins": {"train": "builtin:nli"},
+    },
+    "backend": {"type": "local"},
+    "base_model": "builtin:tiny-lm",
+    "space": {"parameters": [{"name": "n_epochs", "written": "recommended", "text": "2 .. 4", "recommendation": None}]},
+    "search": {"trials": 3, "sampler": "tpe", "scheduler": {"type": "asha"}, "seed": 7},
+    "concurrency": 2,
+    "steering": "act",
+    "budget": {"usd": None},
+}
+
+
+def trial(number: int, value: float | None, **changes: Any) -> Trial:
+    curve = (
+        Measured(0, 0.0, {"valid_loss": 1.2, "valid_accuracy": 0.33}, "evaluation"),
+        Measured(9, 1.0, {"valid_loss": 0.9, "valid_accuracy": 0.6}, "evaluation"),
+    )
+    made = Trial(
+        number=number,
+        key=f"k{number}",
+        base_model="m",
+        hyperparameters={"n_epochs": 2 + number % 3, "learning_rate_multiplier": 0.01 * 4**number},
+        seed=1,
+        state=TrialState.COMPLETE,
+        curve=curve,
+        values=None if value is None else (value,),
+        best_epoch=None if value is None else 1.0,
+        spend=Spend(seconds=60.0 + number, tokens=1000 * (number + 1)),
+        verdict=FitVerdict(VerdictKind.UNDERFIT, "the losses hardly moved", advice="raise n_epochs from 2 to 3"),
+    )
+    return replace(made, **changes)
+
+
+HEALTHY = FitVerdict(VerdictKind.HEALTHY, "validation accuracy went from 0.33 to 0.8")
+TRIALS = (trial(0, 0.6), trial(1, 0.8, verdict=HEALTHY), trial(2, None, state=TrialState.FAILED, reason="no memory"))
+
+
+def state(**changes: Any) -> SweepState:
+    return replace(SweepState("snli", PLAN, ACCURACY, TRIALS), **changes)
+
+
+class Parsed(HTMLParser):
+    """Keeps the words of a page, and what it asks the browser to load."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text, self.loaded, self.open = "", list[str](), list[str]()
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loaded += [value for name, value in attrs if name in ("src", "href") and value]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += re.sub(r"\s+", " ", data)
+
+
+def test_the_best_its_verdict_and_what_to_try_stand_on_the_page() -> None:
+    text = Parsed(page(state(), NOW)).text
+    assert "Trial 1: valid_accuracy 0.8 at epoch 1, the base model has 0.33 healthy" in text
+    assert "validation accuracy went from 0.33 to 0.8" in text
+    assert "trials 0 and 2 are underfit: raise n_epochs from 2 to 3" in text
+    assert "failed: no memory" in text
+    assert "no number here is a result on snli" in text
+    assert "3 of 3 trials" in text
+
+
+def test_changes_and_finals_are_shown_where_there_are_any() -> None:
+    bare = page(state(), NOW)
+    assert "changed by itself" not in bare
+    assert "Finals" not in bare
+    change = Change("n_epochs", (2.0, 4.0), 2.0, 6.0, "two trials under-fitted at 4", (0, 2), 3)
+    standing = Standing(1, 0.79, 0.77, 0.81, 0.0, 0.0, 1000.0, (0.78, 0.8))
+    finals = FinalsResult("valid_accuracy", (standing,), 1, "trial 1 has the best mean", 0.8, (0.75, 0.72, 0.78))
+    text = Parsed(page(state(changes=(change,), finals=finals), NOW)).text
+    assert "n_epochs 2 .. 4 -> 2 .. 6: two trials under-fitted at 4 (trials 0, 2; after 3 trials)" in text
+    assert "trial 1 has the best mean" in text
+    assert "accuracy 0.75 (0.72 .. 0.78)" in text
+
+
+def test_after_the_finals_the_winners_repetition_is_the_best() -> None:
+    standings = tuple(Standing(number, 0.7, 0.6, 0.8, 0.0, 0.0, 1000.0, (0.7, 0.7)) for number in (0, 1))
+    finals = FinalsResult("valid_accuracy", standings, 0, "the cheaper one", 0.6)
+    repeats = (trial(3, 0.70, repeat_of=0, model="m3"), trial(4, 0.72, repeat_of=0, model="m4"))
+    repeats += (trial(5, 0.9, repeat_of=1, model="m5"),)
+    decided = state(finals=finals, repeats=repeats)
+    assert decided.best is not None
+    assert decided.best.number == 4
+    assert decided.to_json()["best"]["number"] == 4
+    assert "Trial 4, trial 0 again in the finals: valid_accuracy 0.72" in Parsed(page(decided, NOW)).text
+    assert state(repeats=repeats).best == TRIALS[1]
+
+
+def test_a_trial_that_nobody_runs_is_not_called_running() -> None:
+    staged = trial(3, None, state=TrialState.RUNNING, curve=(), verdict=None)
+    assert state(trials=(*TRIALS, staged)).counts["waiting"] == 1, "it has no worker yet"
+    trials = (*TRIALS, replace(staged, handle=Handle("local", "k3")))
+    assert state(trials=trials).counts["running"] == 1
+    assert "running" in Parsed(page(state(trials=trials), NOW)).text
+    left = state(trials=trials, is_running=False)
+    assert (left.counts["running"], left.counts["interrupted"]) == (0, 1)
+    assert "interrupted" in Parsed(page(left, NOW)).text
+
+
+def test_the_page_needs_nothing_beside_it_and_is_well_formed() -> None:
+    parsed = Parsed(page(state(), NOW))
+    assert parsed.loaded
+    assert all(each.startswith(("data:image/png;base64,", "#")) for each in parsed.loaded)
+    assert parsed.open == []
+
+
+def test_what_people_wrote_is_text() -> None:
+    written = "<script>alert(1)</script>"
+    trials = (trial(0, 0.6, hyperparameters={written: written}, reason=written),)
+    html = page(state(name=written, trials=trials), NOW)
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+
+
+@pytest.mark.parametrize("trials", [(), (trial(0, None, state=TrialState.RUNNING, curve=(), verdict=None),)])
+def test_a_sweep_that_has_no_result_yet_has_a_page(trials: tuple[Trial, ...]) -> None:
+    text = Parsed(page(state(trials=trials), NOW)).text
+    assert "No trial has a result yet." in text
+
+
+def test_the_same_trials_give_the_same_picture() -> None:
+    assert overview_svg(TRIALS, ACCURACY) == overview_svg(TRIALS, ACCURACY) != ""
+
+
+def test_a_hyperparameter_of_words_and_a_value_that_is_not_finite_can_be_drawn() -> None:
+    trials = (
+        trial(0, 0.5, hyperparameters={"method": "lora"}),
+        trial(1, 0.6, hyperparameters={"method": "full", "rank": 4}),
+        trial(2, float("nan")),
+    )
+    svg = overview_svg(trials, ACCURACY)
+    assert "lora" in svg
+    assert "full" in svg
+
+
+def test_cost_has_one_unit_for_all_trials() -> None:
+    dear = trial(0, 0.5, spend=Spend(10.0, 500, 2.0))
+    assert costs([dear]) == ([2.0], "dollars")
+    assert costs([dear, trial(1, 0.5)]) == ([500.0, 2000.0], "tokens")
+    assert costs([dear, trial(1, 0.5, spend=Spend(20.0))]) == ([10.0, 20.0], "seconds")
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 5)), min_size=1, max_size=12), st.booleans())
+def test_nothing_on_the_front_is_beaten_by_something_that_costs_no_more(
+    drawn: list[tuple[int, int]], maximize: bool
+) -> None:
+    objective = Objective("m", "maximize" if maximize else "minimize")
+    trials = [trial(i, float(value), spend=Spend(1.0, tokens)) for i, (tokens, value) in enumerate(drawn)]
+    found = front(trials, objective)
+    every = [(float(tokens), float(value)) for tokens, value in drawn]
+    expected = {
+        (tokens, value)
+        for tokens, value in every
+        if not any(t <= tokens and objective.better(v, value) for t, v in every)
+        and not any(t < tokens and v == value for t, v in every)
+    }
+    assert set(found) == expected
+    assert found == sorted(found)
+
+
+@pytest.mark.parametrize("promoted", [True, False])
+def test_the_challenge_is_shown_with_its_reason_and_numbers(promoted: bool) -> None:
+    decision = ChampionDecision(promoted, "<better> by 2 %", 0.82, 0.8, -0.01, 0.05, "snli", "3")
+    html = page(state(champion=decision), NOW)
+    assert ("<strong>became the champion</strong>" in html) is promoted
+    assert ("<strong>did not become the champion</strong>" in html) is not promoted
+    for each in ("Version 3 of snli", "&lt;better&gt; by 2 %", "0.82", "+0.02 (-0.01 .. +0.05)"):
+        assert each in html
+
+
+def test_a_challenge_that_is_to_come_is_announced_and_one_without_comparison_has_no_numbers() -> None:
+    plan = {**PLAN, "champion": {"model": "pairs"}, "finals": None}
+    assert "the champion of pairs when the search is done" in page(state(plan=plan), NOW)
+    html = page(state(champion=ChampionDecision(False, "it is gone", 0.8, None, None, None, "snli", "3")), NOW)
+    assert "it is gone" in html
+    assert "on the same test examples" not in html

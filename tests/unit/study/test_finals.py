@@ -1,0 +1,114 @@
+"""The finals: repetitions are ranked by their means, and what lies inside the noise goes to the cheaper one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from sweeps.spec.objective import Objective
+from sweeps.study.finals import FinalsResult, Repeated, champion, interval, rank, share_right
+from sweeps.trials.trial import Trial, TrialState
+
+pytestmark = pytest.mark.unit
+
+ACCURACY, LOSS = Objective("valid_accuracy", "maximize"), Objective("valid_loss", "minimize")
+
+
+def right(shares: list[float], examples: int, seed: int) -> NDArray[np.bool_]:
+    return np.random.default_rng(seed).random((len(shares), examples)) < np.array(shares)[:, None]
+
+
+def candidate(number: int, shares: list[float], cost: float, examples: int = 500) -> Repeated:
+    known = right(shares, examples, number)
+    return Repeated(number, tuple(float(each) for each in known.mean(axis=1)), cost, known)
+
+
+def test_a_clear_lead_wins_whatever_it_costs() -> None:
+    result = rank([candidate(1, [0.6] * 3, 1.0), candidate(2, [0.8] * 3, 9.0)], ACCURACY, {1: 0.9, 2: 0.8}, seed=7)
+    assert result.winner == 2
+    assert [each.number for each in result.standings] == [2, 1]
+    assert "more than chance" in result.reason
+    assert result.searched_value == 0.8
+
+
+def test_a_difference_inside_the_noise_goes_to_the_cheaper_one_and_says_so() -> None:
+    result = rank([candidate(1, [0.79] * 3, 1.0), candidate(2, [0.8] * 3, 2.0)], ACCURACY, {1: 0.9, 2: 0.8}, seed=7)
+    assert result.standings[0].number == 2
+    assert result.winner == 1
+    assert "inside the noise" in result.reason
+    assert "50% less" in result.reason
+
+
+def test_without_examples_the_seeds_alone_decide() -> None:
+    apart = [Repeated(1, (0.30, 0.31, 0.32), 1.0), Repeated(2, (0.50, 0.51, 0.52), 0.5)]
+    assert rank(apart, LOSS, {1: 0.3, 2: 0.5}, seed=0).winner == 1
+    mixed = [Repeated(1, (0.30, 0.50, 0.40), 1.0), Repeated(2, (0.35, 0.45, 0.52), 0.5)]
+    assert rank(mixed, LOSS, {1: 0.3, 2: 0.5}, seed=0).winner == 2
+
+
+def test_a_lone_candidate_wins_and_travels_as_json() -> None:
+    result = rank([candidate(3, [0.7, 0.8], 1.0)], ACCURACY, {3: 0.9}, seed=1)
+    assert result.winner == 3
+    assert FinalsResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def run_of(number: int, value: float | None, repeat_of: int | None = None, model: str | None = "m") -> Trial:
+    values = None if value is None else (value,)
+    return Trial(number, f"k{number}", "b", {}, 1, TrialState.COMPLETE, values=values, repeat_of=repeat_of, model=model)
+
+
+def test_a_result_is_of_the_repetitions_it_was_decided_by() -> None:
+    result = rank([Repeated(0, (0.7, 0.8), 1.0), Repeated(1, (0.6, 0.5), 1.0)], ACCURACY, {0: 0.9, 1: 0.8}, seed=1)
+    repeats = [run_of(2, 0.7, 0), run_of(3, 0.6, 1), run_of(4, 0.8, 0), run_of(5, 0.5, 1), run_of(6, None, 1)]
+    assert result.is_of(repeats)
+    assert FinalsResult.from_json(json.loads(json.dumps(result.to_json()))).is_of(repeats)
+    assert not result.is_of([*repeats, run_of(7, 0.4, 2)])
+    assert not result.is_of(repeats[:-2])
+
+
+def test_the_winners_run_in_the_search_is_handed_over_where_its_repetitions_are_gone() -> None:
+    searched = [run_of(0, 0.9), run_of(1, 0.8)]
+    repeats = [run_of(2, 0.7, 1), run_of(3, 0.75, 1), run_of(4, 0.6, 0)]
+    assert champion(searched, repeats, 1, ACCURACY) == repeats[1]
+    gone = [run_of(2, 0.7, 1, model=None), run_of(3, 0.75, 1, model=None), repeats[2]]
+    assert champion(searched, gone, 1, ACCURACY) == searched[1]
+    assert champion(searched, [], None, ACCURACY) == searched[0]
+
+
+@given(
+    means=st.lists(st.floats(0.3, 0.9), min_size=1, max_size=4),
+    costs=st.lists(st.floats(0.1, 10), min_size=4, max_size=4),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_winner_is_the_cheapest_of_those_not_behind_and_order_does_not_matter(
+    means: list[float], costs: list[float], seed: int
+) -> None:
+    candidates = [candidate(n, [mean] * 3, costs[n], examples=80) for n, mean in enumerate(means)]
+    searched = dict.fromkeys(range(len(means)), 0.5)
+    result = rank(candidates, ACCURACY, searched, seed)
+    assert rank(candidates[::-1], ACCURACY, searched, seed) == result
+    won = next(each for each in result.standings if each.number == result.winner)
+    assert won.behind_low <= 0
+    assert all(won.cost <= each.cost for each in result.standings if each.behind_low <= 0)
+    assert result.standings[0].mean == max(each.mean for each in result.standings)
+    assert all(each.low <= each.mean <= each.high for each in result.standings)
+
+
+def test_the_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        shares = np.clip(random.normal(0.7, 0.02, 3), 0, 1)
+        _, low, high = share_right(right([float(each) for each in shares], 300, trial), seed=trial)
+        covered += low <= 0.7 <= high
+    assert 0.85 <= covered / 200 <= 1.0
+
+
+def test_an_interval_is_the_central_share() -> None:
+    assert interval(np.arange(1001.0)) == pytest.approx((25.0, 975.0))

@@ -1,0 +1,391 @@
+"""Limits of money and tokens: the sums, what is refused before anything starts, and that no schedule of events exceeds
+a limit. The service in the law is a small one that can be asked what everything really costs."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from backends.contract import (
+    Backend,
+    Charged,
+    Estimate,
+    Event,
+    Failed,
+    Failure,
+    FailureKind,
+    Finished,
+    Handle,
+    Measured,
+    Started,
+    Stopped,
+    TrainingRequest,
+)
+from backends.fake import FakeBackend
+from sweeps.errors import UserInputError
+from sweeps.execution.session import End, Session, TrialEnd
+from sweeps.planning.plan import SweepPlan, make_plan
+from sweeps.spec.sweep_spec import BudgetSpec, from_document
+from sweeps.spec.yaml_source import parse, with_overrides
+from sweeps.study.study import Study
+from sweeps.trials.budget import Amount, at_most, books, fits
+from sweeps.trials.trial import Bound, Spend, Trial, TrialState
+from sweeps.workspace import Workspace
+
+pytestmark = pytest.mark.unit
+
+FILE = """\
+name: pairs
+data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+       train_examples: 120, valid_examples: 60, test_examples: 30}
+backend: {type: fake, model: fake-small, price_usd_per_token: 0.001}
+space:
+  n_epochs: [1, 2, 3, 4]
+  batch_size: {low: 1, high: 8}
+search: {sampler: random, trials: 12, concurrency: 3, retries: 2}
+objective: {maximize: valid_accuracy}
+"""
+
+
+def planned(root: Path, *overrides: str) -> SweepPlan:
+    return make_plan(from_document(with_overrides(parse(FILE, "f.yaml"), overrides)), Workspace(root), estimate=False)
+
+
+def trial(number: int, *, most: float, spent: float = 0.0, settled: bool = False, **more: Any) -> Trial:
+    return Trial(
+        number, f"k-{number}", "m", {}, 1, spend=Spend(tokens=10, usd=spent), at_most=Bound(tokens=100, usd=most),
+        settled=settled, **more,
+    )  # fmt: skip
+
+
+def test_what_runs_is_booked_at_its_most_and_what_is_settled_at_its_cost() -> None:
+    running, settled = trial(0, most=3.0, spent=1.0), trial(1, most=3.0, spent=2.0, settled=True)
+    found = books([running, settled, trial(2, most=9.0, duplicate_of=1)])
+    assert found.spent == Amount(3.0, 20)
+    assert found.committed == Amount(2.0, 90)
+    assert found.left(BudgetSpec(usd=6.0)) == 1.0
+    assert found.left(BudgetSpec()) is None
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(5.0, True), (4.99, False)])
+def test_a_trial_fits_up_to_the_limit_itself(limit: float, expected: bool) -> None:
+    others = [trial(0, most=3.0, spent=1.0)]
+    assert fits(trial(1, most=2.0), others, Amount(), BudgetSpec(usd=limit)) is expected
+
+
+def test_a_trial_without_a_price_fits_no_limit_of_money_but_one_of_tokens() -> None:
+    unpriced = replace(trial(0, most=0.0), at_most=Bound(tokens=5))
+    assert not fits(unpriced, [], Amount(), BudgetSpec(usd=100.0))
+    assert fits(unpriced, [], Amount(), BudgetSpec(tokens=5))
+    assert not fits(unpriced, [], Amount(), BudgetSpec(tokens=4))
+
+
+def test_a_trial_whose_tokens_nobody_knows_fits_no_limit_of_tokens_but_one_of_money() -> None:
+    uncounted = replace(trial(0, most=0.0), at_most=Bound(usd=5.0))
+    assert not fits(uncounted, [], Amount(), BudgetSpec(tokens=10**9))
+    assert fits(uncounted, [], Amount(), BudgetSpec(usd=5.0))
+    assert at_most(Estimate(None, None, 5.0, None, "x")) == Bound(usd=5.0)
+
+
+def test_nothing_fits_while_an_open_trial_may_take_nobody_knows_how_much() -> None:
+    """A limit that came later: what runs already was started without it."""
+    uncounted, unpriced = (replace(trial(0, most=0.0), at_most=each) for each in (Bound(usd=1.0), Bound(tokens=1)))
+    assert not fits(trial(1, most=1.0), [uncounted], Amount(), BudgetSpec(tokens=10**9))
+    assert not fits(trial(1, most=1.0), [unpriced], Amount(), BudgetSpec(usd=10**9))
+    for each in (uncounted, unpriced):
+        assert fits(trial(1, most=1.0), [replace(each, settled=True)], Amount(), BudgetSpec(usd=10.0, tokens=1000))
+
+
+def test_the_bound_of_an_estimate_counts_not_the_expectation() -> None:
+    assert at_most(Estimate(10, None, 1.0, None, "x", tokens_at_most=40, usd_at_most=4.0)) == Bound(tokens=40, usd=4.0)
+    assert at_most(Estimate(10, None, 1.0, None, "x")) == Bound(tokens=10, usd=1.0)
+
+
+def test_a_limit_of_money_is_refused_where_nobody_knows_the_price(tmp_path: Path) -> None:
+    with pytest.raises(UserInputError) as caught:
+        planned(tmp_path, "budget.usd=5", "backend.price_usd_per_token=null")
+    [problem] = caught.value.problems
+    assert "nobody knows what a trial costs" in problem.message
+    assert "limit tokens or hours" in problem.hint
+
+
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on the fake backend cannot say how many tokens a run trains on."""
+    known = FakeBackend.estimate
+
+    def unknown(self: FakeBackend, request: TrainingRequest) -> Estimate:
+        return replace(known(self, request), tokens=None, tokens_at_most=None)
+
+    monkeypatch.setattr(FakeBackend, "estimate", unknown)
+
+
+def test_a_limit_of_tokens_is_refused_where_nobody_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uncounted(monkeypatch)
+    assert planned(tmp_path, "budget.usd=1000").estimate is not None, "money can be limited all the same"
+    for limits, hint in (
+        (["budget.tokens=1000000000"], "limit usd or hours"),
+        (["budget.tokens=1000000000", "budget.usd=1000"], "limit usd or hours"),
+        (["budget.tokens=1000000000", "backend.price_usd_per_token=null"], "limit hours"),
+    ):
+        with pytest.raises(UserInputError) as caught:
+            planned(tmp_path, *limits)
+        [problem] = caught.value.problems
+        assert problem.place == "--set budget.tokens"
+        assert "nobody knows how many tokens a trial trains on" in problem.message
+        assert problem.hint == hint
+
+
+def test_a_trial_that_cannot_be_counted_is_never_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could be when the plan was made, and cannot any more."""
+    plan = planned(tmp_path, "budget.tokens=1000000000")
+    objectives = [each.objective for each in plan.spec.objectives]
+    study = Study.open(
+        tmp_path / "j", "pairs", plan.fingerprint, plan.space, objectives, plan.spec.search, plan.base_model
+    )
+    uncounted(monkeypatch)
+    session = Session(plan, study, [], lambda: 1.0, plan.open_backend())
+    assert not isinstance(session.next_trial(), Trial)
+    session.finish()
+    assert session.end is End.BUDGET
+
+
+def test_a_limit_that_covers_no_trial_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(UserInputError, match="does not cover one trial"):
+        planned(tmp_path, "budget.usd=0.01")
+    with pytest.raises(UserInputError, match="does not cover one trial and the finals"):
+        planned(tmp_path, "budget.usd=60", "finals.candidates=3")
+
+
+def test_what_a_trial_took_can_be_a_second_objective_but_not_the_first(tmp_path: Path) -> None:
+    front = ["objective=[{maximize: valid_accuracy}, {minimize: usd}]", "search.scheduler=none"]
+    assert planned(tmp_path, *front).spec.objectives[1].objective.metric == "usd"
+    with pytest.raises(UserInputError, match="cannot be the first objective"):
+        planned(tmp_path, "objective={minimize: usd}")
+    with pytest.raises(UserInputError, match="nobody knows what a trial costs"):
+        planned(tmp_path, *front, "backend.price_usd_per_token=null")
+
+
+# ------------------------------------------------------------------------------------------------------------- the law
+@dataclass
+class Job:
+    """What a run of the service really is. `cost` grows until it has ended; after `stop` it takes a while to end."""
+
+    most: float
+    cost: float = 0.0
+    told: list[Event] = field(default_factory=list)
+    stopping: bool = False
+    ended: bool = False
+
+    @property
+    def may_cost(self) -> float:
+        return self.cost if self.ended else self.most
+
+
+class Service:
+    """The service behind a plan with its jobs by key; it outlives the sessions."""
+
+    def __init__(self, plan: SweepPlan) -> None:
+        self._estimator: Backend = plan.open_backend()
+        self.capabilities = self._estimator.capabilities
+        self.jobs: dict[str, Job] = {}
+
+    def estimate(self, request: TrainingRequest) -> Estimate:
+        return self._estimator.estimate(request)
+
+    def submit(self, key: str, most: float) -> Job:
+        return self.jobs.setdefault(key, Job(most))
+
+    def grow(self, key: str, share: float) -> None:
+        job = self.jobs[key]
+        if not job.ended:
+            more = share * (job.most - job.cost)
+            job.cost += more
+            job.told.append(Charged(more, round(1000 * more)))
+
+    def end(self, key: str, event: Event) -> None:
+        job = self.jobs[key]
+        if not job.ended:
+            job.ended = True
+            job.told.append(event)
+
+    def stop(self, handle: Handle) -> None:
+        self.jobs[handle.id].stopping = True
+
+    def events(self, handle: Handle, after: int) -> Sequence[Event]:
+        return self.jobs[handle.id].told[after:]
+
+
+@cache
+def plan_with_limit(usd: float, finals: bool) -> SweepPlan:
+    root = Path(tempfile.mkdtemp(prefix="test-budget-"))
+    extra = ["finals.candidates=2", "finals.seeds=2"] if finals else []
+    plan = planned(root, f"budget.usd={usd}", *extra)
+    shutil.rmtree(root / "tmp", ignore_errors=True)
+    return plan
+
+
+class AnySchedule(RuleBasedStateMachine):
+    """No order of starts, progress, ends, failures, early stops, crashes and resumptions exceeds the limit."""
+
+    finals = False
+    covers = 2.5
+    """How many trials at the centre the limit covers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        centre = at_most(plan_with_limit(10_000.0, False).estimate or Estimate(None, None, None, None, "")).usd or 0.0
+        self.plan = plan_with_limit(round(centre * self.covers, 2), self.finals)
+        self.limit = self.plan.spec.budget.usd or 0.0
+        self.service = Service(self.plan)
+        self.folder = Path(tempfile.mkdtemp(prefix="test-budget-"))
+        self.running: dict[int, Trial] = {}
+        self.open()
+
+    def open(self) -> None:
+        objectives = [each.objective for each in self.plan.spec.objectives]
+        study = Study.open(
+            self.folder / "j", "pairs", self.plan.fingerprint, self.plan.space, objectives, self.plan.spec.search, "m"
+        )
+        backend: Any = self.service
+        self.session = Session(self.plan, study, [], lambda: 1.0, backend)
+        self.session.accounts._sleep = lambda _: self.let_stopped_ones_end(0.5)
+
+    def let_stopped_ones_end(self, share: float) -> None:
+        for key, job in self.service.jobs.items():
+            if job.stopping and not job.ended:
+                self.service.grow(key, share)
+                self.service.end(key, Stopped())
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def pick(self, index: int) -> Trial:
+        return list(self.running.values())[index % len(self.running)]
+
+    def tell(self, trial: Trial) -> None:
+        told = self.service.jobs[trial.key].told
+        self.session.observe(trial.number, Handle("service", trial.key), 0, told)
+
+    @rule(times=st.integers(1, 3))
+    def start(self, times: int) -> None:
+        for _ in range(times):
+            self.start_one()
+
+    def start_one(self) -> None:
+        asked = self.session.next_trial()
+        if isinstance(asked, Trial):
+            assert asked.at_most is not None
+            self.service.submit(asked.key, asked.at_most.usd or 0.0)
+            self.session.started(asked.number)
+            self.running[asked.number] = asked
+
+    @precondition(lambda self: self.running)
+    @rule(index=st.integers(0, 9), share=st.floats(0, 1), value=st.floats(0, 1), told=st.booleans())
+    def progress(self, index: int, share: float, value: float, told: bool) -> None:
+        trial = self.pick(index)
+        self.service.grow(trial.key, share)
+        if not self.service.jobs[trial.key].ended:
+            step = 1 + len(self.service.jobs[trial.key].told)
+            measured = Measured(step, 1.0, {"valid_accuracy": value, "valid_loss": 1.0}, "evaluation")
+            self.service.jobs[trial.key].told += [Started({}), measured] if step == 1 else [measured]
+        if told:
+            self.tell(trial)
+
+    @precondition(lambda self: self.running)
+    @rule(index=st.integers(0, 9), kind=st.sampled_from([None, *FailureKind]))
+    def end_by_itself(self, index: int, kind: FailureKind | None) -> None:
+        trial = self.pick(index)
+        event = Finished("model") if kind is None else Failed(Failure(kind, f"reason {trial.number}"))
+        if kind is FailureKind.LOST:  # the client gives it up; the job itself may go on
+            told = [*self.service.jobs[trial.key].told, event]
+            self.session.observe(trial.number, Handle("service", trial.key), 0, told)
+        else:
+            self.service.end(trial.key, event)
+            self.tell(trial)
+        self.session.ended(trial.number, TrialEnd.ITSELF)
+        del self.running[trial.number]
+
+    @precondition(lambda self: self.running)
+    @rule(index=st.integers(0, 9), by=st.sampled_from([TrialEnd.SCHEDULER, TrialEnd.VERDICT, TrialEnd.CRASH]))
+    def stop_early(self, index: int, by: TrialEnd) -> None:
+        trial = self.pick(index)
+        self.tell(trial)
+        if not self.service.jobs[trial.key].ended and by is not TrialEnd.CRASH:
+            self.service.stop(Handle("service", trial.key))
+        self.session.ended(trial.number, by)
+        del self.running[trial.number]
+
+    @rule(share=st.floats(0, 1))
+    def time_passes(self, share: float) -> None:
+        self.let_stopped_ones_end(share)
+
+    @rule(orderly=st.booleans())
+    def resume(self, orderly: bool) -> None:
+        if orderly:
+            self.session.interrupt()
+            self.session.finish()
+        self.running.clear()
+        self.open()
+
+    @invariant()
+    def the_limit_holds_whatever_comes(self) -> None:
+        assert math.fsum(each.may_cost for each in self.service.jobs.values()) <= self.limit * (1 + 1e-9)
+
+    @invariant()
+    def nothing_known_is_left_out_of_the_books(self) -> None:
+        found = self.session.accounts.books
+        assert found.at_most.usd <= self.limit * (1 + 1e-9)
+        known = sum(each.spend.usd or 0.0 for each in self.session.study.trials if each.state is not TrialState.RUNNING)
+        assert found.spent.usd >= known - 1e-9
+
+
+class AnyScheduleWithFinals(AnySchedule):
+    finals = True
+    covers = 6.5
+
+
+_SETTINGS = settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+TestAnySchedule = AnySchedule.TestCase
+TestAnySchedule.settings = _SETTINGS
+TestAnyScheduleWithFinals = AnyScheduleWithFinals.TestCase
+TestAnyScheduleWithFinals.settings = _SETTINGS
+
+
+def test_a_sweep_ends_where_no_trial_fits_any_more_and_goes_on_with_a_higher_limit(tmp_path: Path) -> None:
+    def run(limit: str) -> Session:
+        plan = planned(tmp_path, f"budget.usd={limit}", "search.concurrency=1")
+        objectives = [each.objective for each in plan.spec.objectives]
+        study = Study.open(
+            tmp_path / "j", "pairs", plan.fingerprint, plan.space, objectives, plan.spec.search, plan.base_model
+        )
+        backend = plan.open_backend()
+        session = Session(plan, study, [], lambda: 1.0, backend)
+        while isinstance(asked := session.next_trial(), Trial):
+            handle = backend.submit(plan.request(asked))
+            session.observe(asked.number, handle, 0, backend.events(handle, 0))
+            session.ended(asked.number, TrialEnd.ITSELF)
+        session.finish()
+        return session
+
+    one = at_most(planned(tmp_path, "budget.usd=1000").estimate or Estimate(None, None, None, None, "")).usd or 0.0
+    first = run(f"{2.5 * one:.4f}")
+    spent = first.accounts.books.spent.usd
+    assert first.end is End.BUDGET
+    assert 0 < spent <= 2.5 * one
+    done = sum(each.state.ended for each in first.study.trained)
+    second = run(f"{1000 * one:.4f}")
+    assert second.end is End.TRIALS
+    assert sum(each.state.ended for each in second.study.trained) == 12 > done
+    charged: Mapping[int, float | None] = {each.number: each.spend.usd for each in second.study.trained}
+    assert math.isclose(second.accounts.books.spent.usd, sum(each or 0.0 for each in charged.values()))
