@@ -306,7 +306,7 @@ class Capabilities:
 class Estimate:
     """What a run is expected to use. None is unknown; `basis` says in words where the numbers come from.
 
-    `tokens_at_most` and `usd_at_most` are bounds that the complete run cannot exceed, by which a sweep holds its limit;
+    `max_tokens` and `max_usd` are bounds that the complete run cannot exceed, by which a sweep holds its limit;
     None: the expected number is exact.
     """
 
@@ -315,8 +315,8 @@ class Estimate:
     usd: float | None
     disk_bytes: int | None
     basis: str
-    tokens_at_most: int | None = None
-    usd_at_most: float | None = None
+    max_tokens: int | None = None
+    max_usd: float | None = None
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from backends.contract import (
     TrainingRequest,
 )
 from backends.fake_curve import DEFAULTS, MODELS, PRETRAINING_RATE, Breakdown, Moment, Terms, course, kept_model
-from backends.fake_service import FakeService, Run
+from backends.fake_service import FakeRun, FakeService
 from backends.hyperparameter_checks import contradictions
 
 NAME = "fake"
@@ -247,7 +247,7 @@ class FakeBackend:
         if full or not self._service.accept(self._new_run(id_, request), limit, now):
             raise BackendError(Failure(FailureKind.QUOTA, f"no more than {limit} runs at once"))
 
-    def _new_run(self, id_: str, request: TrainingRequest) -> Run:
+    def _new_run(self, id_: str, request: TrainingRequest) -> FakeRun:
         fault = self._fault("train", request)
         breakdown = fault and Breakdown(fault.failure_kind, fault.after_epoch)
         terms = json.dumps(
@@ -261,7 +261,7 @@ class FakeBackend:
             }
         )
         moments, now, pace = _course(terms).moments, self._clock(), self._options.seconds_per_epoch
-        return Run(
+        return FakeRun(
             id=id_,
             key=request.key,
             terms=terms,
@@ -296,7 +296,7 @@ class FakeBackend:
         """Forget the run's models."""
         self._service.discard(self._known(handle).id)
 
-    def _visible(self, run: Run, agreed: _Agreed) -> int:
+    def _visible(self, run: FakeRun, agreed: _Agreed) -> int:
         """Return how many events have happened by now, whether or not somebody has asked."""
         if agreed.events_per_poll:
             return run.revealed
@@ -305,7 +305,7 @@ class FakeBackend:
         elapsed_epochs = (self._clock() - run.submitted_at) / agreed.seconds_per_epoch
         return max(run.revealed, sum(each.epoch <= elapsed_epochs for each in agreed.moments))
 
-    def _known(self, handle: Handle) -> Run:
+    def _known(self, handle: Handle) -> FakeRun:
         run = self._service.run(handle.id)
         if run is None:
             raise BackendError(Failure(FailureKind.LOST, f"the fake service knows no run {handle.id}"))

@@ -38,7 +38,7 @@ _ACTIVE = """
 
 
 @dataclass(frozen=True)
-class Run:
+class FakeRun:
     """What the service remembers of a run; the columns of the table say what they mean."""
 
     id: str
@@ -74,7 +74,7 @@ class FakeService:
         """Disconnect. The runs stay."""
         self._connection.close()
 
-    def accept(self, run: Run, max_active: int | None, now: float) -> bool:
+    def accept(self, run: FakeRun, max_active: int | None, now: float) -> bool:
         """Take a new run unless its id is known. Return False where that would make more than `max_active`."""
         values = {**vars(run), "now": now, "max_active": max_active}
         self._execute(
@@ -93,15 +93,15 @@ class FakeService:
         ((count,),) = self._execute(f"SELECT COUNT(*) FROM runs WHERE {_ACTIVE}", {"now": now})
         return int(count)
 
-    def run(self, id_: str) -> Run | None:
+    def run(self, id_: str) -> FakeRun | None:
         """Return a run by its id."""
         return self._one("SELECT * FROM runs WHERE id = :id", {"id": id_})
 
-    def run_of_key(self, key: str) -> Run | None:
+    def run_of_key(self, key: str) -> FakeRun | None:
         """Return a run by its idempotency key."""
         return self._one("SELECT * FROM runs WHERE key = :key", {"key": key})
 
-    def reveal(self, id_: str, at_least: int, further: int) -> Run | None:
+    def reveal(self, id_: str, at_least: int, further: int) -> FakeRun | None:
         """Reveal `further` events more, and no fewer than `at_least` in all; never more than there are."""
         return self._one(
             """
@@ -136,9 +136,9 @@ class FakeService:
         )
         return bool(rows)
 
-    def _one(self, statement: str, values: Mapping[str, Any]) -> Run | None:
+    def _one(self, statement: str, values: Mapping[str, Any]) -> FakeRun | None:
         rows = self._execute(statement, values)
-        return Run(*rows[0]) if rows else None
+        return FakeRun(*rows[0]) if rows else None
 
     def _execute(self, statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         try:

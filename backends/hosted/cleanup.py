@@ -15,7 +15,7 @@ from backends.hosted.deployments import Deployments
 from backends.hosted.examples import PREFIX
 from backends.hosted.failures import ServiceError
 from backends.hosted.job_creation import DAY_S, METADATA_RUN, Creation
-from backends.hosted.journal import Journal, Run, uploads_of
+from backends.hosted.journal import HostedRun, Journal, uploads_of
 from backends.hosted.options import HostedOptions
 from backends.hosted.rate_limiter import Pace
 from backends.hosted.service import RemoteJob, Service
@@ -49,7 +49,7 @@ class Cleaning:
         self._others: Sequence[Path] = ()
 
     # ---------------------------------------------------------------------------------------------------------- one run
-    def discard(self, run: Run) -> None:
+    def discard(self, run: HostedRun) -> None:
         """Delete a run's deployments, models and result files; a job that is paused is cancelled."""
         models = self._journal.models(run.id)
         if run.job is not None and (job := self._service.job(run.job)) is not None:
@@ -111,7 +111,7 @@ class Cleaning:
             unique.setdefault((remnant.kind, remnant.name), remnant)
         return sorted(unique.values(), key=lambda each: _ORDER.index(each.kind))
 
-    def _of(self, run: Run) -> Iterator[Remnant]:
+    def _of(self, run: HostedRun) -> Iterator[Remnant]:
         models, deployed = self._journal.models(run.id), self._journal.deployments()
         for job in self._jobs_of(run):
             models += [each.model for each in self._service.checkpoints(job.id) if each.model]
@@ -126,7 +126,7 @@ class Cleaning:
             if not run.discarded and not self._is_gone(model):
                 yield Remnant(MODEL, model, run.key, model, needed=self._undeletable())
 
-    def _jobs_of(self, run: Run) -> list[RemoteJob]:
+    def _jobs_of(self, run: HostedRun) -> list[RemoteJob]:
         if run.job is None:
             return self._creation.jobs_of(run.id)
         job = self._service.job(run.job)

@@ -71,8 +71,8 @@ class Counting:
             seconds=None,
             usd=None if price is None else tokens * price / 1e6,
             disk_bytes=None,
-            tokens_at_most=at_most,
-            usd_at_most=None if price is None else at_most * price / 1e6,
+            max_tokens=at_most,
+            max_usd=None if price is None else at_most * price / 1e6,
             basis=f"{n_epochs} epochs{whose} of {count.tokens:.0f} tokens: {count.basis}; {self._price(request)}",
         )
 

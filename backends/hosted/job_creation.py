@@ -16,9 +16,9 @@ from typing import Any
 from backends.contract import DataFile, Dataset, FailureKind, TrainingRequest
 from backends.hosted.examples import Form, Written, as_trained, write
 from backends.hosted.failures import ServiceError
-from backends.hosted.journal import Journal, Run
+from backends.hosted.journal import HostedRun, Journal
 from backends.hosted.options import HostedOptions
-from backends.hosted.profile import Standing
+from backends.hosted.profile import JobStatus
 from backends.hosted.service import RemoteJob, Service
 from backends.hosted.uploads import Uploads
 
@@ -58,7 +58,7 @@ class Creation:
         self._written: dict[tuple[DataFile, Form], Written] = {}
         self.grace_s = self._jobs.create_grace_s if options.create_grace_s is None else options.create_grace_s
 
-    def pursue(self, run: Run) -> str | NoJob | None:
+    def pursue(self, run: HostedRun) -> str | NoJob | None:
         """Return the run's job; None where it is not there yet, and `not_before` says when to ask again.
 
         The caller holds the run's lock. Raises ServiceError or BackendError; after one that is not retryable there is
@@ -128,7 +128,7 @@ class Creation:
         given_up, standing = self._journal.given_up(run), self._options.profile.standing
         return sorted(
             (each for each in self._service.jobs(metadata) if self.belongs(each, run) and each.id not in given_up),
-            key=lambda each: (standing(each.status) is Standing.FAILED, each.created_at, each.id),
+            key=lambda each: (standing(each.status) is JobStatus.FAILED, each.created_at, each.id),
         )
 
     def belongs(self, job: RemoteJob, run: str) -> bool:
@@ -142,7 +142,7 @@ class Creation:
         longest = self._jobs.suffix_max
         return None if longest is None else f"{SUFFIX_PREFIX}{run}"[:longest]
 
-    def _adopted(self, run: Run, job: str) -> str:
+    def _adopted(self, run: HostedRun, job: str) -> str:
         self._journal.note(run.id, job=job, created_at=self._clock(), attempted_at=None)
         return job
 
@@ -158,7 +158,7 @@ class Creation:
         return self._written[file, form]
 
     def _fields(
-        self, run: Run, request: TrainingRequest, files: tuple[str, str]
+        self, run: HostedRun, request: TrainingRequest, files: tuple[str, str]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the arguments of the creation, and the fields that the package does not know."""
         fields: dict[str, Any] = {

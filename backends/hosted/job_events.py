@@ -28,7 +28,7 @@ from backends.contract import (
     TrainingRequest,
 )
 from backends.hosted.failures import of_job
-from backends.hosted.profile import Metrics, Profile, Standing
+from backends.hosted.profile import JobStatus, Metrics, Profile
 from backends.hosted.result_files import Row
 from backends.hosted.service import RemoteCheckpoint, RemoteJob
 
@@ -43,7 +43,7 @@ class Seen:
     """
 
     job: RemoteJob
-    standing: Standing
+    standing: JobStatus
     heard: Sequence[tuple[float, Mapping[str, Any]]]
     checkpoints: Sequence[RemoteCheckpoint] = ()
     rows: Sequence[Row] = ()
@@ -130,9 +130,9 @@ class _Course:
 
     # ------------------------------------------------------------------------------------------------------------ start
     def _may_start(self) -> bool:
-        if self._points or self._seen.standing is Standing.SUCCEEDED:
+        if self._points or self._seen.standing is JobStatus.SUCCEEDED:
             return True
-        return self._seen.standing is Standing.TRAINING and self._n_epochs is not None
+        return self._seen.standing is JobStatus.TRAINING and self._n_epochs is not None
 
     def _resolved(self) -> dict[str, Scalar]:
         """Return the values in use: what the host says, which replaces "auto"; else what was asked for."""
@@ -234,13 +234,13 @@ class _Course:
     # -------------------------------------------------------------------------------------------------------------- end
     def _end(self) -> Iterator[Event]:
         job, standing = self._seen.job, self._seen.standing
-        succeeded = standing is Standing.SUCCEEDED and self._seen.lost is None
+        succeeded = standing is JobStatus.SUCCEEDED and self._seen.lost is None
         yield from self._charge(
-            succeeded=succeeded, free=standing is Standing.FAILED and self._host.jobs.failed_is_free
+            succeeded=succeeded, free=standing is JobStatus.FAILED and self._host.jobs.failed_is_free
         )
         if self._seen.lost is not None:
             yield Failed(self._seen.lost)
-        elif standing is Standing.FAILED:
+        elif standing is JobStatus.FAILED:
             yield Failed(of_job(job.error_code, job.error_message, _last_words(self._seen.heard)))
         elif not succeeded:
             yield Stopped(self._kept())

@@ -9,9 +9,9 @@ from backends.contract import BackendError, Failure, FailureKind
 from backends.hosted import result_files
 from backends.hosted.failures import ServiceError
 from backends.hosted.job_events import Seen
-from backends.hosted.journal import Journal, Run
+from backends.hosted.journal import HostedRun, Journal
 from backends.hosted.options import HostedOptions
-from backends.hosted.profile import Standing
+from backends.hosted.profile import JobStatus
 from backends.hosted.result_files import Row
 from backends.hosted.service import PAGE, RemoteJob, Service
 
@@ -24,13 +24,13 @@ class Watch:
         self._host = options.profile
         self._watched: set[str] = set()
 
-    def look(self, run: Run, job_id: str) -> Seen:
+    def look(self, run: HostedRun, job_id: str) -> Seen:
         """Return all that is known of a run's job now. Raises ServiceError, BackendError (lost) where it is gone."""
         job = self._service.job(job_id)
         if job is None:
             raise _unknown(job_id)
         standing = self._host.standing(job.status)
-        ended = standing.is_end or (standing is Standing.PAUSED and run.stop > 0)
+        ended = standing.is_end or (standing is JobStatus.PAUSED and run.stop > 0)
         try:
             fresh = self._listen(run, job_id, everything=ended)
         except ServiceError as error:
@@ -53,12 +53,12 @@ class Watch:
         since = now if run.ended_at is None else run.ended_at
         self._journal.note(run.id, ended_at=since)
         # a model's name may come a moment after the success that made it
-        nameless = standing is Standing.SUCCEEDED and job.model is None and now < since + self._host.jobs.model_grace_s
+        nameless = standing is JobStatus.SUCCEEDED and job.model is None and now < since + self._host.jobs.model_grace_s
         whole = now >= since + self._host.jobs.settle_s and not nameless
         measured = any((event.get("data") or {}).get("step") is not None for _, event in heard)
         return dataclasses.replace(seen, rows=self._rows(job) if whole and not measured else (), whole=whole)
 
-    def _listen(self, run: Run, job: str, *, everything: bool) -> int:
+    def _listen(self, run: HostedRun, job: str, *, everything: bool) -> int:
         """Take in the new lines of the log; return how many there are."""
         known = self._journal.heard_ids(run.id)
         fresh, familiar = [], 0
@@ -82,7 +82,7 @@ class Watch:
             found += result_files.read(content, self._host.metrics.aliases) if content else []
         return found
 
-    def _silence(self, run: Run, job: RemoteJob, standing: Standing, heard: int, now: float) -> Failure | None:
+    def _silence(self, run: HostedRun, job: RemoteJob, standing: JobStatus, heard: int, now: float) -> Failure | None:
         """Return why a job is given up that has shown no sign of life for too long; it is cancelled."""
         alive = f"{job.status} {heard} {job.trained_tokens}"
         # time in which nobody looked does not count as silence
@@ -90,9 +90,9 @@ class Watch:
             self._watched.add(run.id)
             self._journal.note(run.id, alive=alive, alive_at=now)
             return None
-        if standing is Standing.PAUSED:
+        if standing is JobStatus.PAUSED:
             return None
-        waits = standing is Standing.QUEUED
+        waits = standing is JobStatus.QUEUED
         patience_s = self._host.jobs.queue_s if waits else self._options.stall_s or self._host.jobs.stall_s
         if now - run.alive_at < patience_s:
             return None

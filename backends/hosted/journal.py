@@ -74,7 +74,7 @@ CREATE TABLE IF NOT EXISTS deployments (model TEXT PRIMARY KEY, name TEXT NOT NU
 
 
 @dataclass(frozen=True)
-class Run:
+class HostedRun:
     """A run; the columns of the table say what the fields mean."""
 
     id: str
@@ -152,12 +152,12 @@ class Journal:
                 {"id": id_, "event": json.dumps(event_to_json(first))},
             )
 
-    def run(self, id_: str) -> Run | None:
+    def run(self, id_: str) -> HostedRun | None:
         """Return a run."""
         rows = self._execute("SELECT * FROM runs WHERE id = :id", {"id": id_})
         return _run(rows[0]) if rows else None
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[HostedRun]:
         """Return all runs, the oldest first."""
         return [_run(row) for row in self._execute("SELECT * FROM runs ORDER BY submitted_at, id", {})]
 
@@ -247,7 +247,7 @@ class Journal:
         rows = self._execute("SELECT name FROM models WHERE run = :run ORDER BY step, name", {"run": run})
         return [name for (name,) in rows]
 
-    def users_of_model(self, name: str) -> list[Run]:
+    def users_of_model(self, name: str) -> list[HostedRun]:
         """Return the runs whose model this is: the one that made it, and those that it serves; discarded ones last."""
         rows = self._execute(
             "SELECT runs.* FROM models JOIN runs ON runs.id = models.run WHERE models.name = :name "
@@ -394,8 +394,8 @@ def uploads_of(folder: Path, account: str) -> set[str]:
         return {file for (file,) in rows}
 
 
-def _run(row: Sequence[Any]) -> Run:
-    run = Run(*row)
+def _run(row: Sequence[Any]) -> HostedRun:
+    run = HostedRun(*row)
     return dataclasses.replace(run, discarded=bool(run.discarded))
 
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from backends.contract import Hyperparameter, Scalar
 
 
-class Standing(StrEnum):
+class JobStatus(StrEnum):
     """What a job's status means. A status that a profile does not name is UNKNOWN, which is never an end."""
 
     CHECKING = "checking"
@@ -36,7 +36,7 @@ class Standing(StrEnum):
     @property
     def is_end(self) -> bool:
         """Whether the service does nothing more with the job by itself or on request."""
-        return self in (Standing.SUCCEEDED, Standing.FAILED, Standing.CANCELLED)
+        return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
 class _Table(BaseModel):
@@ -187,7 +187,7 @@ class Profile(_Table):
     deployment_token: str | None = None
     recommendation_scope: str
     notice: str = ""
-    statuses: Mapping[str, Standing]
+    statuses: Mapping[str, JobStatus]
     hyperparameters: tuple[DeclaredHyperparameter, ...]
     files: Files
     metrics: Metrics
@@ -198,9 +198,9 @@ class Profile(_Table):
     auto_epochs: AutoEpochs | Literal["unknown"] = "unknown"
     bytes_per_token: float = 4.0
 
-    def standing(self, status: object) -> Standing:
+    def standing(self, status: object) -> JobStatus:
         """Return what a job's status means."""
-        return self.statuses.get(str(status), Standing.UNKNOWN)
+        return self.statuses.get(str(status), JobStatus.UNKNOWN)
 
     def price(self, model: str) -> Price | None:
         """Return what training this model costs: its own price, or that of the model it is a dated version of."""

@@ -31,10 +31,10 @@ from backends.hosted.failures import DAILY_WAIT_S, ServiceError, of_job
 from backends.hosted.job_creation import Creation, NoJob, base_model, run_id
 from backends.hosted.job_events import Seen
 from backends.hosted.job_polling import Watch
-from backends.hosted.journal import Journal, Run
+from backends.hosted.journal import HostedRun, Journal
 from backends.hosted.model_evaluation import Examination
 from backends.hosted.options import HostedOptions
-from backends.hosted.profile import Standing
+from backends.hosted.profile import JobStatus
 from backends.hosted.rate_limiter import pause_s
 from backends.hosted.service import Service
 from backends.hosted.shared_jobs import Ladder
@@ -70,7 +70,7 @@ class Runs:
         self._watch = Watch(options, service, journal, clock)
         self._clock, self._sleep = clock, sleep
 
-    def known(self, id_: str) -> Run:
+    def known(self, id_: str) -> HostedRun:
         """Return a run. Raises BackendError (lost) where this workspace has none of that name."""
         run = self._journal.run(id_)
         if run is None:
@@ -105,12 +105,12 @@ class Runs:
                 raise
         return id_
 
-    def _pursue(self, run: Run) -> str | NoJob | None:
+    def _pursue(self, run: HostedRun) -> str | NoJob | None:
         if self._clock() < run.not_before:
             return None
         return self._bearing(run.id, lambda: None if self._is_part(run) else self._creation.pursue(run))
 
-    def _is_part(self, run: Run) -> bool:
+    def _is_part(self, run: HostedRun) -> bool:
         """Return whether a longer run has served this one, which then is over and needs no job."""
         if not self._options.epoch_ladder or run.stop or run.attempted_at is not None:
             return False
@@ -131,7 +131,7 @@ class Runs:
             if ours and not self.over(id_):
                 self._advance(self.known(id_))
 
-    def _advance(self, run: Run) -> None:
+    def _advance(self, run: HostedRun) -> None:
         job: str | NoJob | None = run.job
         if job is None:
             try:
@@ -146,7 +146,7 @@ class Runs:
         elif job is not None:
             self._follow(self.known(run.id), job)
 
-    def _follow(self, run: Run, job: str) -> None:
+    def _follow(self, run: HostedRun, job: str) -> None:
         if run.stop == 1:
             self._bearing(run.id, lambda: self._end_remotely(run.id, job))
             run = self.known(run.id)
@@ -178,13 +178,13 @@ class Runs:
             # who tries this run again waits, and the others too
             self._creation.leave_alone(DAILY_WAIT_S, "a limit of the account is reached")
 
-    def _waits_for_quota(self, run: Run, job: str, seen: Seen) -> bool:
+    def _waits_for_quota(self, run: HostedRun, job: str, seen: Seen) -> bool:
         """Return whether a job failed for a limit of the account before it trained, as some do after being accepted.
 
         That is no failure of the run: it gets another job, when the account has been left alone for a while. What has
         begun to train, and may have cost something, is told as failed instead.
         """
-        if seen.standing is not Standing.FAILED or seen.job.trained_tokens or len(self._journal.events(run.id)) > 1:
+        if seen.standing is not JobStatus.FAILED or seen.job.trained_tokens or len(self._journal.events(run.id)) > 1:
             return False
         failure = of_job(seen.job.error_code, seen.job.error_message, "")
         if failure.kind is not FailureKind.QUOTA or any("step" in (event.get("data") or {}) for _, event in seen.heard):
@@ -195,13 +195,13 @@ class Runs:
         self._journal.give_up(run.id, job)
         return True
 
-    def _examined(self, run: Run, request: TrainingRequest, seen: Seen) -> Seen | None:
+    def _examined(self, run: HostedRun, request: TrainingRequest, seen: Seen) -> Seen | None:
         """Return what was seen with the answers of the trained model; None while there are questions left.
 
         A model that cannot be asked has been paid for all the same: it is the result, without these scores.
         """
         model = seen.job.model
-        if not seen.whole or seen.standing is not Standing.SUCCEEDED or model is None:
+        if not seen.whole or seen.standing is not JobStatus.SUCCEEDED or model is None:
             return dataclasses.replace(seen, examined=True)
         try:
             answers = self._bearing(run.id, lambda: self._examination.scores(request, model))

@@ -21,7 +21,7 @@ from backends.contract import (
     TrainingRequest,
 )
 from backends.hosted.job_events import best, kept_values
-from backends.hosted.journal import Journal, Run
+from backends.hosted.journal import HostedRun, Journal
 from backends.hosted.service import Service
 
 
@@ -39,7 +39,7 @@ class Ladder:
     def __init__(self, service: Service, journal: Journal) -> None:
         self._service, self._journal = service, journal
 
-    def rung_for(self, run: Run) -> Rung | None:
+    def rung_for(self, run: HostedRun) -> Rung | None:
         """Return what a longer run gives for this one; None where there is none, or the host keeps no such model.
 
         Raises ServiceError.
@@ -53,7 +53,7 @@ class Ladder:
                     return rung
         return None
 
-    def _longer(self, request: TrainingRequest) -> Iterator[Run]:
+    def _longer(self, request: TrainingRequest) -> Iterator[HostedRun]:
         for each in self._journal.runs():
             if not each.discarded and is_part_of(request, each.training_request()):
                 yield each

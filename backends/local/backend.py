@@ -33,7 +33,7 @@ from backends.local.request_resolution import Resolved, base_model_of, resolve
 if TYPE_CHECKING:
     from backends.cleanup import Remnant
     from backends.local.prediction import Predictor
-    from backends.local.training_run import Run
+    from backends.local.training_run import TrainingRun
     from backends.served import Package
 
 NAME = "local"
@@ -48,7 +48,7 @@ class LocalBackend:
         self.capabilities = self.describe(options)
         self._options, self._workspace, self._placement = options, workspace, placement
         self._journals: dict[str, Journal] = {}
-        self._run: Run | None = None
+        self._run: TrainingRun | None = None
         self._predictor: tuple[str, Predictor] | None = None
         self._entered = False
 
@@ -163,14 +163,14 @@ class LocalBackend:
             self._activate(journal).advance()
         return tuple(journal.events()[after:])
 
-    def _activate(self, journal: Journal) -> Run:
+    def _activate(self, journal: Journal) -> TrainingRun:
         from backends.local.model_cache import BENCH
-        from backends.local.training_run import Run
+        from backends.local.training_run import TrainingRun
 
         self._enter()
         if BENCH.active is None or BENCH.active is not self._run or self._run.journal is not journal:
             BENCH.suspend_active()
-            BENCH.active = self._run = Run(journal, self._options, self._placement)
+            BENCH.active = self._run = TrainingRun(journal, self._options, self._placement)
         return self._run
 
     def _journal(self, handle: Handle) -> Journal:

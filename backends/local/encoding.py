@@ -105,7 +105,7 @@ def readable(path: str) -> Iterator[None]:
 
 # ---------------------------------------------------------------------------------------------------------------- texts
 @dataclass(frozen=True)
-class Template:
+class ExampleTemplate:
     """How lines become a prompt and a completion; `chat` uses the tokenizer's own chat template where it has one."""
 
     tokenizer: Any
@@ -193,7 +193,7 @@ def encode_causal(tokenizer: Any, lines: Sequence[Line], dataset: Dataset, max_l
 
     Raises BackendError (user) where a completion is empty, longer than `max_length`, or not an allowed label.
     """
-    template = Template(tokenizer, dataset.layout, dataset.stop)
+    template = ExampleTemplate(tokenizer, dataset.layout, dataset.stop)
     completions = template.continuations([template.completion(line) for line in lines])
     label_ids = labels = None
     if dataset.labels:
@@ -219,7 +219,7 @@ def encode_causal(tokenizer: Any, lines: Sequence[Line], dataset: Dataset, max_l
     )
 
 
-def label_tokens(template: Template, line: Line, labels: Sequence[str]) -> tuple[Ids, ...]:
+def label_tokens(template: ExampleTemplate, line: Line, labels: Sequence[str]) -> tuple[Ids, ...]:
     """Return the tokens of each label as the completion of a line."""
     rendered = template.continuations([template.label(line, each) for each in labels])
     return tuple(np.array(each, dtype=np.int64) for each in rendered)
@@ -231,7 +231,7 @@ def encode_classes(tokenizer: Any, lines: Sequence[Line], dataset: Dataset, max_
     `typed`: the model tells the segments of a pair apart. Raises BackendError (user) where a completion is not an
     allowed label.
     """
-    template = Template(tokenizer, dataset.layout, dataset.stop)
+    template = ExampleTemplate(tokenizer, dataset.layout, dataset.stop)
     ids, segments, truncated = encode_segments(tokenizer, lines, max_length, typed)
     labels = label_indices([template.answer(each) for each in lines], dataset.labels)
     return ClassData(ids, segments, labels, truncated)

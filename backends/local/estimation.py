@@ -9,14 +9,14 @@ import numpy as np
 from backends.contract import Estimate
 from backends.local import model_evaluation
 from backends.local.model_source import ModelSource, kept_bytes, peak_bytes
-from backends.local.trainable_weights import Trainee
+from backends.local.trainable_weights import TrainableWeights
 from backends.local.training import Plan, Training
 
 _TIMED_STEPS = 3
 _TIMED_EVALUATION = 64
 
 
-def time_run(plan: Plan, trainee: Trainee) -> tuple[float, float]:
+def time_run(plan: Plan, trainee: TrainableWeights) -> tuple[float, float]:
     """Return seconds a training token and seconds an evaluated token, from a few steps after a warm-up."""
     training = Training(plan, trainee, "", lambda: None)
     order = np.argsort(plan.train.lengths, kind="stable")

@@ -33,7 +33,7 @@ class Suspendable(Protocol):
         """Write down where the run is and give the model back."""
 
 
-class Workbench:
+class ModelCache:
     """The caches of a process. Not for several threads."""
 
     def __init__(self) -> None:
@@ -139,12 +139,12 @@ def fixed_sample(data: Data, size: int) -> Data:
     return data.take(sorted(int(each) for each in chosen))
 
 
-BENCH = Workbench()
+BENCH = ModelCache()
 """The bench of this process."""
 
 
 @contextmanager
-def empty_bench() -> Iterator[Workbench]:
+def empty_bench() -> Iterator[ModelCache]:
     """Use the bench for something else than a run."""
     BENCH.suspend_active()
     yield BENCH

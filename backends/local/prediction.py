@@ -13,7 +13,7 @@ import torch
 
 from backends.contract import Dataset, Prediction, PredictOptions
 from backends.local import encoding, model_evaluation, model_source
-from backends.local.encoding import Ids, Template
+from backends.local.encoding import ExampleTemplate, Ids
 from backends.local.failures import room, translated
 from backends.local.model import LoadedModel, load_model, load_tokenizer, quiet
 from backends.local.model_source import ModelSource, user_error
@@ -123,9 +123,9 @@ def _answers(logprobs: model_evaluation.Floats, labels: Sequence[str]) -> list[P
     return [Prediction(labels[int(row.argmax())], tuple(float(each) for each in row)) for row in logprobs]
 
 
-def _template(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], stop: str) -> Template:
+def _template(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], stop: str) -> ExampleTemplate:
     layout = "chat" if "messages" in prompts[0] else "completion"
-    return Template(predictor.model.tokenizer, layout, stop or predictor.stop)
+    return ExampleTemplate(predictor.model.tokenizer, layout, stop or predictor.stop)
 
 
 def _generate(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], options: PredictOptions) -> list[Prediction]:

@@ -15,12 +15,12 @@ from backends.local.model_cache import BENCH, fixed_sample
 from backends.local.model_source import ModelSource, user_error
 from backends.local.options import LocalOptions
 from backends.local.request_resolution import Resolved, metrics_of
-from backends.local.trainable_weights import Trainee
+from backends.local.trainable_weights import TrainableWeights
 
 
 def assemble(
     request: TrainingRequest, resolved: Resolved, options: LocalOptions, placement: Placement
-) -> tuple[training.Plan, Trainee]:
+) -> tuple[training.Plan, TrainableWeights]:
     """Load and encode what is not in memory yet. The trainee must be released. Raises BackendError."""
     settings = resolved.settings
     devices.set_threads(placement)
@@ -57,11 +57,11 @@ def assemble(
         if options.micro_batch_size
         else training.first_micro_batch(train, settings.batch_size, model),
     )
-    return plan, Trainee(model, settings.lora, request.seed, adapter)
+    return plan, TrainableWeights(model, settings.lora, request.seed, adapter)
 
 
 def values_in_use(
-    request: TrainingRequest, resolved: Resolved, plan: training.Plan, trainee: Trainee
+    request: TrainingRequest, resolved: Resolved, plan: training.Plan, trainee: TrainableWeights
 ) -> dict[str, Scalar]:
     """Return the values that a run really uses, those of the request unchanged among them."""
     settings, model = resolved.settings, trainee.model

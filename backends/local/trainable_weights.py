@@ -23,7 +23,7 @@ _VALUE_OR_QUERY = frozenset(
 _FUSED = frozenset({"qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "in_proj"})
 
 
-class Trainee:
+class TrainableWeights:
     """The trainable parameters on a loaded model, ready for the first step. `release` gives the model back."""
 
     def __init__(

@@ -29,7 +29,7 @@ from backends.local.failures import is_out_of_memory
 from backends.local.hyperparameters import Settings
 from backends.local.lr_schedule import factor
 from backends.local.model import LoadedModel
-from backends.local.trainable_weights import Trainee
+from backends.local.trainable_weights import TrainableWeights
 
 REPORTS_PER_EPOCH = 10
 MIN_STEPS_PER_REPORT = 10
@@ -95,7 +95,7 @@ def first_micro_batch(data: Data, batch_size: int, model: LoadedModel) -> int:
 class Training:
     """A run on a trainee. `events` goes on from `progress`; between two of its results `snapshot` is consistent."""
 
-    def __init__(self, plan: Plan, trainee: Trainee, model_name: str, keep: Callable[[], None]) -> None:
+    def __init__(self, plan: Plan, trainee: TrainableWeights, model_name: str, keep: Callable[[], None]) -> None:
         """`keep` saves the trainee's current state as the kept model, `model_name` in events."""
         self.plan = plan
         self.trainee = trainee

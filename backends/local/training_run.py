@@ -15,17 +15,17 @@ from backends.local.journal import Journal, write_atomically
 from backends.local.model_cache import BENCH
 from backends.local.options import LocalOptions
 from backends.local.request_resolution import Resolved, resolve
-from backends.local.trainable_weights import Trainee
+from backends.local.trainable_weights import TrainableWeights
 
 
-class Run:
+class TrainingRun:
     """A run that is being trained. `advance` brings it to its next events, which are in the journal then."""
 
     def __init__(self, journal: Journal, options: LocalOptions, placement: Placement) -> None:
         self.journal = journal
         self._options, self._placement = options, placement
         self._request = journal.request()
-        self._trainee: Trainee | None = None
+        self._trainee: TrainableWeights | None = None
         self._training: training.Training | None = None
         self._events: Iterator[list[Event]] | None = None
 

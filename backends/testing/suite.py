@@ -178,7 +178,7 @@ class BackendContract(ContractSetting):
             for value in (estimate.tokens, estimate.seconds, estimate.usd, estimate.disk_bytes)
         )
         assert (estimate.usd is not None) == backend.capabilities.priced
-        for expected, bound in ((estimate.tokens, estimate.tokens_at_most), (estimate.usd, estimate.usd_at_most)):
+        for expected, bound in ((estimate.tokens, estimate.max_tokens), (estimate.usd, estimate.max_usd)):
             assert bound is None or (expected is not None and bound >= expected)
 
     def test_check_and_estimate_change_nothing(self, reopened: Backend, complete: CompleteRun) -> None:

@@ -49,7 +49,7 @@ class Pool:
 class Replayed:
     """One replayed sweep: what was promised, and what is true, of the single run and of the finals' winner.
 
-    `finals_true` is the mean over the winner's repetitions, which is what the product reports, and `handed_over` that
+    `finals_true` is the mean over the winner's repetitions, which is what the product reports, and `selected_trial` that
     of the model which it hands over: the repetition that is best on the validation set.
     """
 
@@ -58,7 +58,7 @@ class Replayed:
     single_true: float
     finals: float
     finals_true: float
-    handed_over: float
+    selected_trial: float
 
 
 def trained(data_seed: int) -> Pool:
@@ -149,7 +149,7 @@ def table(pools: Sequence[Pool], draws: int, machine: Mapping[str, Any]) -> str:
             by_pool = [list(replayed(pool, trials, validation, draws)) for pool in pools]
             single = [float(np.mean([r.single - r.single_true for r in rows])) for rows in by_pool]
             finals = [float(np.mean([r.finals - r.finals_true for r in rows])) for rows in by_pool]
-            gained = [float(np.mean([r.handed_over - r.single_true for r in rows])) for rows in by_pool]
+            gained = [float(np.mean([r.selected_trial - r.single_true for r in rows])) for rows in by_pool]
             a, b, c = interval(single), interval(finals), interval(gained)
             removed = f"{1 - b[0] / a[0]:.0%}" if a[1] > 0 else "-"
             lines.append(

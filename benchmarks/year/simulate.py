@@ -22,7 +22,7 @@ from benchmarks.year.registry import MemoryRegistry
 from benchmarks.year.service import YearBackend, charges
 from benchmarks.year.world import Quality, Team, World, events, local_day, outages
 from sweeps.errors import SweepInterruptedError
-from sweeps.execution.budget_ledger import SETTLING_S
+from sweeps.execution.budget_ledger import SETTLEMENT_TIMEOUT_S
 from sweeps.execution.run import Environment, challenged, decided, open_study, outcome_of
 from sweeps.execution.session import End, Outcome, ProgressObserver, Session, TrialEnd
 from sweeps.planning.plan import SweepPlan
@@ -290,7 +290,7 @@ class Simulation:
             finally:
                 end = session.finish()
             decided(plan, study, backend, end, say)
-            session.accounts.settle(SETTLING_S)
+            session.budget_ledger.settle(SETTLEMENT_TIMEOUT_S)
             decision = challenged(plan, study, backend, end, environment, say)
             if session.error is not None:
                 raise session.error

@@ -23,7 +23,7 @@ PROBE_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
-class Finding:
+class MachineCheck:
     """One thing that was looked at. `bad` keeps sweeps from running, a `note` may surprise."""
 
     state: Literal["ok", "note", "bad"]
@@ -35,12 +35,12 @@ class Finding:
         return asdict(self)
 
 
-def examine(workspace: Workspace, tracking_uri: str) -> list[Finding]:
+def examine(workspace: Workspace, tracking_uri: str) -> list[MachineCheck]:
     """Look at the packages, the processors, the disk and the tracking server."""
     return [*_packages(), *_libraries(), *_processors(), _disk(workspace), _tracking(tracking_uri)]
 
 
-def _packages() -> Iterator[Finding]:
+def _packages() -> Iterator[MachineCheck]:
     """Our import packages have names that others use, too: see that each is ours."""
     ours = Path(__file__).resolve().parent.parent
     for name in OUR_PACKAGES:
@@ -50,64 +50,66 @@ def _packages() -> Iterator[Finding]:
             continue
         owners = [each for each in metadata.packages_distributions().get(name, []) if each != "finesweep"]
         culprit = f"distribution {', '.join(owners)}" if owners else f"a folder in {where}"
-        yield Finding("bad", f"`import {name}` gets {culprit}", "uninstall it, or use an environment without it")
+        yield MachineCheck("bad", f"`import {name}` gets {culprit}", "uninstall it, or use an environment without it")
     others = {
         name: owners
         for name in OUR_PACKAGES
         if (owners := [each for each in metadata.packages_distributions().get(name, []) if each != "finesweep"])
     }
     for name, owners in others.items():
-        yield Finding(
+        yield MachineCheck(
             "bad", f"{', '.join(owners)} installs a package `{name}` as well", f"pip uninstall {' '.join(owners)}"
         )
     if not others:
-        yield Finding(
+        yield MachineCheck(
             "ok", f"finesweep {_version('finesweep')} on Python {sys.version.split()[0]}; no package of the same name"
         )
 
 
-def _libraries() -> Iterator[Finding]:
+def _libraries() -> Iterator[MachineCheck]:
     versions = {name: _version(name) for name in LIBRARIES}
     missing = [name for name, version in versions.items() if version == "missing"]
     if missing:
-        yield Finding("bad", f"not installed: {', '.join(missing)}", f"pip install {' '.join(missing)}")
-    yield Finding("ok", ", ".join(f"{name} {version}" for name, version in versions.items() if name not in missing))
+        yield MachineCheck("bad", f"not installed: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+    yield MachineCheck(
+        "ok", ", ".join(f"{name} {version}" for name, version in versions.items() if name not in missing)
+    )
 
 
-def _processors() -> Iterator[Finding]:
+def _processors() -> Iterator[MachineCheck]:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Finding("ok", f"{cpus} CPU cores for this process: {cpus} local trials at a time by default")
+    yield MachineCheck("ok", f"{cpus} CPU cores for this process: {cpus} local trials at a time by default")
     if shutil.which("nvidia-smi") is None:
-        yield Finding("note", "no NVIDIA driver: the local backend trains on the CPU")
+        yield MachineCheck("note", "no NVIDIA driver: the local backend trains on the CPU")
     else:
-        yield Finding("ok", "an NVIDIA driver is installed: the local backend gives each trial a GPU")
+        yield MachineCheck("ok", "an NVIDIA driver is installed: the local backend gives each trial a GPU")
 
 
-def _disk(workspace: Workspace) -> Finding:
+def _disk(workspace: Workspace) -> MachineCheck:
     folder = next(each for each in (workspace.root, *workspace.root.parents) if each.exists())
     if not os.access(folder, os.W_OK):
-        return Finding("bad", f"{folder} cannot be written", "give another folder with --root")
+        return MachineCheck("bad", f"{folder} cannot be written", "give another folder with --root")
     free = shutil.disk_usage(folder).free
     what = f"{free / 1e9:.1f} GB free where sweeps are kept ({workspace.root})"
     if free < LOW_DISK_BYTES:
-        return Finding("bad", what, "free some disk space, or give another folder with --root")
-    return Finding("ok", what)
+        return MachineCheck("bad", what, "free some disk space, or give another folder with --root")
+    return MachineCheck("ok", what)
 
 
-def _tracking(uri: str) -> Finding:
+def _tracking(uri: str) -> MachineCheck:
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https"):
-        return Finding("ok", f"MLflow records to {'a database' if parts.password else uri}")
+        return MachineCheck("ok", f"MLflow records to {'a database' if parts.password else uri}")
     where = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
     try:
         socket.create_connection(
             (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), PROBE_TIMEOUT_S
         ).close()
     except OSError as error:
-        return Finding(
+        return MachineCheck(
             "bad", f"the MLflow server at {where} does not answer: {error}", "start it, or unset MLFLOW_TRACKING_URI"
         )
-    return Finding("ok", f"the MLflow server at {where} answers")
+    return MachineCheck("ok", f"the MLflow server at {where} answers")
 
 
 def _version(name: str) -> str:

@@ -170,11 +170,11 @@ def money(session: Session) -> list[str]:
     """Say what is spent, what running trials may still take, and what is left of the limit; empty without prices."""
     if not session.plan.spec.capabilities.priced:
         return []
-    books = session.accounts.books
-    parts = [f"${books.spent.usd:,.2f} spent"]
-    if books.committed.usd:
-        parts[0] += f", ${books.committed.usd:,.2f} committed"
-    left = books.left(session.plan.spec.budget)
+    ledger = session.budget_ledger.ledger
+    parts = [f"${ledger.spent.usd:,.2f} spent"]
+    if ledger.reserved.usd:
+        parts[0] += f", ${ledger.reserved.usd:,.2f} committed"
+    left = ledger.left(session.plan.spec.budget)
     return parts if left is None else [f"{parts[0]}, ${left:,.2f} left"]
 
 

@@ -163,7 +163,7 @@ def history(workspace: Workspace, name: str, limit: int, as_json: bool) -> None:
         print_json([each.to_json() for each in nights])
     elif nights:
         show(schedule_tables.nights(kept, nights))
-        if line := schedule_tables.books(kept, every, datetime.now(UTC)):
+        if line := schedule_tables.ledger(kept, every, datetime.now(UTC)):
             click.echo(line)
     else:
         say(f"{name} has had no night yet")
@@ -239,9 +239,9 @@ def _shown(kept: Schedule, nights: Sequence[Night]) -> dict[str, Any]:
 
     moment = next_moment(kept, datetime.now(UTC))
     last = nights[-1].to_json() if nights else None
-    books = shown(kept, nights, datetime.now(UTC))
+    ledger = shown(kept, nights, datetime.now(UTC))
     coming = moment.isoformat() if moment else None
-    return {**kept.to_json(), "next": coming, "last": last, "month": asdict(books) if books else None}
+    return {**kept.to_json(), "next": coming, "last": last, "month": asdict(ledger) if ledger else None}
 
 
 def _moment(kept: Schedule, moment: datetime | None) -> str:

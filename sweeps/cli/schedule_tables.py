@@ -50,7 +50,7 @@ def nights(schedule: Schedule, found: Sequence[Night]) -> RenderableType:
     return table
 
 
-def books(schedule: Schedule, found: Sequence[Night], now: datetime) -> str:
+def ledger(schedule: Schedule, found: Sequence[Night], now: datetime) -> str:
     """Say what the nights of this month have cost of its limit; empty where there is none."""
     known = shown(schedule, found, now)
     return f"{known.name}: {known.text} may be spent, ${known.left:,.2f} are left" if known else ""

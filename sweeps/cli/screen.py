@@ -93,9 +93,9 @@ def _guards(champion: ChampionSpec) -> str:
 def _money(plan: SweepPlan, usd: float) -> str:
     trials = plan.spec.search.trials + plan.final_trials
     text = f"about ${usd:,.2f} a trial at the centre of the space, ${usd * trials:,.2f} in all without early stopping"
-    dearest = None if plan.dearest is None else at_most(plan.dearest).usd
-    if dearest is not None and plan.max_usd is not None:
-        text += f"; at most ${dearest:,.2f} a trial, ${plan.max_usd:,.2f} in all"
+    most_expensive = None if plan.most_expensive is None else at_most(plan.most_expensive).usd
+    if most_expensive is not None and plan.max_usd is not None:
+        text += f"; at most ${most_expensive:,.2f} a trial, ${plan.max_usd:,.2f} in all"
     return text
 
 
@@ -142,12 +142,12 @@ def outcome(outcome: Outcome) -> RenderableType:
     states = Counter(each.state for each in ended)
     parts: list[RenderableType] = [Text(), table(trials, plan.spec.objective), Text()]
     counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    spent = f", ${outcome.books.spent.usd:,.2f} spent" if plan.spec.capabilities.priced else ""
+    spent = f", ${outcome.ledger.spent.usd:,.2f} spent" if plan.spec.capabilities.priced else ""
     took = f"{len(ended)} trials ({counted}) in {clock(outcome.seconds)}{spent}"
     parts.append(Text(f"{outcome.end}: {took}; data: {plan.data.name}"))
-    if outcome.books.committed.usd:
+    if outcome.ledger.reserved.usd:
         parts.append(
-            Text(f"the service has not said what stopped runs cost: up to ${outcome.books.committed.usd:,.2f} more")
+            Text(f"the service has not said what stopped runs cost: up to ${outcome.ledger.reserved.usd:,.2f} more")
         )
     best = outcome.best
     if best is None or best.values is None:

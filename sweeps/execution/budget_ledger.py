@@ -10,38 +10,38 @@ from dataclasses import replace
 from backends.contract import TERMINAL, Backend, BackendError, Charged, Failed, FailureKind
 from sweeps.planning.plan import SweepPlan
 from sweeps.study.study import Study
-from sweeps.trials.budget import Amount, Books, at_most, books, covers, fits, for_finals, within
+from sweeps.trials.budget import Amount, Ledger, at_most, covers, finals_reservation, fits, ledger, within
 from sweeps.trials.trial import Spend, Trial
 
-SETTLING_S = 60.0
+SETTLEMENT_TIMEOUT_S = 60.0
 """A service gets so long to say what its stopped runs have cost before the most they can cost is taken for it."""
 
 _POLL_S = 0.5
 
 
-class Accounts:
+class BudgetLedger:
     """The books of a sweep over its study; the only one that decides whether a trial can be paid."""
 
     def __init__(
         self, plan: SweepPlan, study: Study, backend: Backend | None, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         """`backend` prices trials; None will do where the sweep has no limit of money or tokens, else ValueError."""
-        if backend is None and plan.spec.budget.keeps_books:
+        if backend is None and plan.spec.budget.limits_spend:
             raise ValueError("a limit of money or tokens needs a backend that says what trials take")
         self._plan, self._study, self._backend, self._sleep = plan, study, backend, sleep
-        self._weighs = plan.spec.budget.keeps_books or plan.spec.capabilities.priced
+        self._weighs = plan.spec.budget.limits_spend or plan.spec.capabilities.priced
 
     @property
-    def books(self) -> Books:
+    def ledger(self) -> Ledger:
         """What is spent and what is committed, over all trials and all runs of this sweep."""
-        return books(self._study.trials)
+        return ledger(self._study.trials)
 
     @property
     def overdrawn(self) -> bool:
         """True where more was spent than the limit, because a run took more than its estimate's bound."""
-        return not within(self.books.spent, self._plan.spec.budget)
+        return not within(self.ledger.spent, self._plan.spec.budget)
 
-    def weighed(self, trial: Trial, *, anew: bool = False) -> Trial:
+    def with_cost_bound(self, trial: Trial, *, anew: bool = False) -> Trial:
         """Return the trial with the most that it can take, which is to be recorded before it starts.
 
         What it was weighed at before stays, unless a limit does not cover that, or a trial that has not run is weighed
@@ -59,7 +59,7 @@ class Accounts:
         """Return whether a weighed trial fits into what is left. A trial of the search leaves what the finals need."""
         finals, kept_back = self._plan.spec.finals, Amount()
         if finals is not None and trial.repeat_of is None:
-            kept_back = for_finals(self._study.trained, trial, finals.candidates, finals.seeds)
+            kept_back = finals_reservation(self._study.trained, trial, finals.candidates, finals.seeds)
         others = [each for each in self._study.trials if each.number != trial.number]
         return fits(trial, others, kept_back, self._plan.spec.budget)
 

@@ -199,8 +199,8 @@ class _SessionCallback(_Unsaved, tune.Callback):
         self._session.observe(self._searcher.numbers[trial.trial_id], handle, result["first"], events)
         if waiting := result.pop("waiting"):
             self._session.waits(self._searcher.numbers[trial.trial_id], Waiting(**waiting))
-        if unfollowed := result.pop("unfollowed"):
-            self._session.unfollowed(Failure(**{**unfollowed, "kind": FailureKind(unfollowed["kind"])}))
+        if unreachable := result.pop("unreachable"):
+            self._session.report_unreachable(Failure(**{**unreachable, "kind": FailureKind(unreachable["kind"])}))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._session.ended(self._searcher.numbers[trial.trial_id], TrialEnd.CRASH, _last_line(trial.get_error()))

@@ -19,7 +19,7 @@ from backends.waiting import Waiting
 from sweeps import tracking
 from sweeps.errors import SweepError, SweepInterruptedError
 from sweeps.execution import finals_scoring
-from sweeps.execution.budget_ledger import SETTLING_S
+from sweeps.execution.budget_ledger import SETTLEMENT_TIMEOUT_S
 from sweeps.execution.session import End, Observer, Outcome, ProgressObserver, Session
 from sweeps.planning.plan import KEPT_MODELS, SweepPlan, with_gpus
 from sweeps.reports.page import page
@@ -27,10 +27,10 @@ from sweeps.reports.plots import learning_curve_png
 from sweeps.spec.objective import Objective
 from sweeps.study import state
 from sweeps.study.champion_decision import ChampionDecision
-from sweeps.study.finals import FinalsResult, champion
+from sweeps.study.finals import FinalsResult, winning_trial
 from sweeps.study.steering import Change
 from sweeps.study.study import Study
-from sweeps.trials.budget import books
+from sweeps.trials.budget import ledger
 from sweeps.trials.trial import Trial, TrialState, leaderboard
 from sweeps.workspace import Workspace
 
@@ -128,8 +128,8 @@ def run(
                 end = session.finish()
                 progress.end()
             finals = decided(plan, study, backend, end, say)
-            housekeeper.tidy(keep=handed_over(study, plan.spec.objective))
-            session.accounts.settle(SETTLING_S)
+            housekeeper.tidy(keep=selected_trial(study, plan.spec.objective))
+            session.budget_ledger.settle(SETTLEMENT_TIMEOUT_S)
             _finish_tracking(tracker, plan, session, end, finals, _write_report(environment, name))
             decision = challenged(plan, study, backend, end, environment, say)
             if decision is not None:
@@ -263,10 +263,10 @@ def _spared(plan: SweepPlan, uri: str) -> Collection[str]:
     return {*versions.champions, *versions.earlier}
 
 
-def handed_over(study: Study, objective: Objective) -> Trial | None:
+def selected_trial(study: Study, objective: Objective) -> Trial | None:
     """Return the trial whose model the sweep hands over; see `finals.champion`."""
     winner = study.finals["winner"] if study.finals is not None else None
-    return champion(study.trained, study.repeats, winner, objective)
+    return winning_trial(study.trained, study.repeats, winner, objective)
 
 
 def decided(
@@ -306,7 +306,7 @@ def challenged(
     """
     if plan.spec.champion is None or end in (End.INTERRUPTED, End.FAILED, End.WINDOW):
         return None
-    winner = handed_over(study, plan.spec.objective)
+    winner = selected_trial(study, plan.spec.objective)
     if winner is None or (plan.spec.finals is not None and study.finals is None):
         say("no champion is challenged: the sweep has no winner" + ("" if winner is None else " before its finals"))
         return None
@@ -357,11 +357,11 @@ def outcome_of(
         trials=tuple(each for each in study.trained if each.state.ended or each.handle),  # not what was only staged
         repeats=tuple(each for each in study.repeats if each.state.ended),
         changes=tuple(study.steering),
-        best=handed_over(study, plan.spec.objective),
+        best=selected_trial(study, plan.spec.objective),
         finals=finals,
         end=end,
         seconds=study.seconds_used,
-        books=books(study.trials),
+        ledger=ledger(study.trials),
         tracking_uri=environment.tracking_uri,
         run_url=url,
         report=environment.workspace.report(plan.spec.name),
@@ -409,7 +409,7 @@ def _start_tracking(tracker: tracking.Tracker, plan: SweepPlan, study: Study) ->
 def _finish_tracking(
     tracker: tracking.Tracker, plan: SweepPlan, session: Session, end: End, finals: FinalsResult | None, report: str
 ) -> None:
-    best = handed_over(session.study, plan.spec.objective)
+    best = selected_trial(session.study, plan.spec.objective)
     status: Literal["FINISHED", "KILLED", "FAILED"] = "FINISHED"
     if end in (End.INTERRUPTED, End.FAILED, End.WINDOW):
         status = "FAILED" if end is End.FAILED else "KILLED"
@@ -423,7 +423,7 @@ def _finish_tracking(
         tags |= {"finals.winner": str(finals.winner), "finals.reason": finals.reason}
         if finals.test is not None:
             metrics |= dict(zip(("test_accuracy", "test_accuracy.low", "test_accuracy.high"), finals.test, strict=True))
-    spent = session.accounts.books.spent
+    spent = session.budget_ledger.ledger.spent
     metrics |= {"tokens": float(spent.tokens)} | ({"usd": spent.usd} if plan.spec.capabilities.priced else {})
     model = Path(best.model) if best is not None and best.model and Path(best.model).is_dir() else None
     tracker.finish(status, metrics, tags, {"report.html": report}, model if status != "KILLED" else None)

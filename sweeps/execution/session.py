@@ -19,7 +19,7 @@ from backends.waiting import Waiting
 from search_spaces.catalogue import Catalogue
 from sweeps.errors import SweepError
 from sweeps.execution import failure_policy
-from sweeps.execution.budget_ledger import SETTLING_S, Accounts
+from sweeps.execution.budget_ledger import SETTLEMENT_TIMEOUT_S, BudgetLedger
 from sweeps.execution.deadline import expected_seconds
 from sweeps.planning.plan import SweepPlan
 from sweeps.study import steering
@@ -27,7 +27,7 @@ from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.finals import FinalsResult
 from sweeps.study.steering import Change
 from sweeps.study.study import NoTrial, Study
-from sweeps.trials.budget import Books
+from sweeps.trials.budget import Ledger
 from sweeps.trials.curve import curve_of
 from sweeps.trials.events import after, values
 from sweeps.trials.trial import Spend, StoppedBy, Trial, TrialState, leaderboard
@@ -35,7 +35,7 @@ from sweeps.verdicts.advice import Advice, advice_from
 from sweeps.verdicts.judge import early_stop_verdict, judge
 from sweeps.verdicts.verdict import FitVerdict
 
-TOO_DEAR_IN_A_ROW = 20
+MAX_UNAFFORDABLE_IN_A_ROW = 20
 """So many proposals that do not fit into what is left, one after another, end the search."""
 
 
@@ -101,7 +101,7 @@ class ProgressObserver(Observer, Protocol):
 @dataclass(frozen=True)
 class Outcome:
     """How a sweep ended. `trials` are those of the search, `repeats` those of the finals; `best` is the one whose model
-    is handed over, or None; `changes` are those that the sweep made to its space; `books` are what all trials, those
+    is handed over, or None; `changes` are those that the sweep made to its space; `ledger` are what all trials, those
     of the finals too, have cost; `report` is its HTML page. `champion` is what became of the challenge, where the sweep
     file asks for one and there was a winner.
     """
@@ -114,7 +114,7 @@ class Outcome:
     finals: FinalsResult | None
     end: End
     seconds: float
-    books: Books
+    ledger: Ledger
     tracking_uri: str
     run_url: str | None
     report: Path
@@ -151,11 +151,11 @@ class Session:
         deadline: float | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`backend` prices trials; see `Accounts` for when it can be left out. `deadline` is a time of `clock`: no
+        """`backend` prices trials; see `BudgetLedger` for when it can be left out. `deadline` is a time of `clock`: no
         trial is started that would not end before it, and what still runs then is cut off and taken up by the next run.
         """
         self.plan = plan
-        self.accounts = Accounts(plan, study, backend, sleep)
+        self.budget_ledger = BudgetLedger(plan, study, backend, sleep)
         self.study = study
         self.objective = plan.spec.objective
         self._objectives = tuple(each.objective for each in plan.spec.objectives)
@@ -215,7 +215,7 @@ class Session:
         One that does not fit waits while what runs may yet take less than it might. If it still does not, a cheaper one
         is looked for; what is set aside comes first when the sweep goes on with a higher limit.
         """
-        too_dear = 0
+        unaffordable = 0
         while True:
             asked = self._held or self._next_of_the_search()
             if asked is NoTrial.EXHAUSTED:
@@ -223,16 +223,16 @@ class Session:
             if isinstance(asked, NoTrial):
                 return asked
             try:
-                asked = self.accounts.weighed(asked)
+                asked = self.budget_ledger.with_cost_bound(asked)
                 self._held = None
-                if self.accounts.allow(asked):
+                if self.budget_ledger.allow(asked):
                     return asked
-                self.accounts.settle(0.0 if self._running else SETTLING_S)
-                asked = self.accounts.weighed(asked, anew=True)
+                self.budget_ledger.settle(0.0 if self._running else SETTLEMENT_TIMEOUT_S)
+                asked = self.budget_ledger.with_cost_bound(asked, anew=True)
             except BackendError as error:
                 self.end, self.error = End.FAILED, SweepError(error.failure.message, error.failure.detail)
                 return NoTrial.EXHAUSTED
-            if self.accounts.allow(asked):
+            if self.budget_ledger.allow(asked):
                 return asked
             if self._running:
                 self._held = asked
@@ -241,8 +241,8 @@ class Session:
                 self.end = End.BUDGET
                 return NoTrial.EXHAUSTED
             self.study.set_aside(asked)
-            too_dear += 1
-            self._search_is_paid_out = too_dear == TOO_DEAR_IN_A_ROW
+            unaffordable += 1
+            self._search_is_paid_out = unaffordable == MAX_UNAFFORDABLE_IN_A_ROW
 
     def _next_of_the_search(self) -> Trial | NoTrial:
         if self._search_is_paid_out:
@@ -303,7 +303,7 @@ class Session:
         """End the sweep because the engine failed; like `interrupt`, but no success."""
         self.end = self.end or End.FAILED
 
-    def unfollowed(self, failure: Failure) -> None:
+    def report_unreachable(self, failure: Failure) -> None:
         """End the sweep because a run that goes on cannot be followed; its trial stays open for the next run."""
         self.end = End.FAILED
         self.error = SweepError(failure.message, failure.detail or "mend it, then run the same command again")
@@ -399,7 +399,7 @@ class Session:
         if mode == "off" or self.end is not None or self.study.repeats:
             return
         ended = sorted((e for e in self.study.trained if e.state.ended), key=lambda each: each.ended_at or 0.0)
-        found = steering.changes(ended, self._space, plan.room, self._changes)
+        found = steering.changes(ended, self._space, plan.steering_bounds, self._changes)
         if not found:
             return
         self._changes += found
@@ -422,7 +422,7 @@ class Session:
             self.study.probe(point)
 
     def _advice_for(self, trial: Trial) -> Advice:
-        return self._advice.at({**trial.resolved, **trial.hyperparameters}, self.plan.room)
+        return self._advice.at({**trial.resolved, **trial.hyperparameters}, self.plan.steering_bounds)
 
     def _curve(self, trial: Trial, *, diverged: bool = False) -> LearningCurve:
         return curve_of(trial, self.plan.data, self.plan.spec.objectives, diverged=diverged)
@@ -475,10 +475,10 @@ class Session:
         return kind is not FailureKind.LOST and not in_doubt
 
     def _is_overdrawn(self, running: Trial) -> bool:
-        if not self.plan.spec.budget.keeps_books:
+        if not self.plan.spec.budget.limits_spend:
             return False
         self.study.record(running)
-        return self.accounts.overdrawn
+        return self.budget_ledger.overdrawn
 
     def _check_target(self, trial: Trial) -> None:
         target = self.plan.spec.objectives[0].target

@@ -48,7 +48,7 @@ class TrialRunner(tune.Trainable):
     """Runs the trial that `config` describes (see `engine.trial_config`); reused for the next one by `reset_config`.
 
     A result carries `events` (JSON, numbered from `first`), the `handle`, how many `evaluations` there were, whether
-    the run has `ended`, why it cannot be followed although it goes on (`unfollowed`), what it waits for (`waiting`),
+    the run has `ended`, why it cannot be followed although it goes on (`unreachable`), what it waits for (`waiting`),
     and after an evaluation the first objective's value as `objective`, by which schedulers stop trials; one that
     nothing may stop early leaves it out.
     """
@@ -62,7 +62,7 @@ class TrialRunner(tune.Trainable):
         self._epochs = float("inf")
         self._handle: Handle | None = None
         self._ended = False
-        self._unfollowed: Failure | None = None
+        self._unreachable: Failure | None = None
         self._early_failure: BackendError | None = None
         try:
             self._backend = _backend(
@@ -88,7 +88,7 @@ class TrialRunner(tune.Trainable):
             "handle": asdict(self._handle) if self._handle else None,
             "evaluations": self._evaluations,
             "ended": self._ended,
-            "unfollowed": asdict(self._unfollowed) if self._unfollowed else None,
+            "unreachable": asdict(self._unreachable) if self._unreachable else None,
             "waiting": self._waiting(),
             "done": self._ended,
         }
@@ -110,7 +110,7 @@ class TrialRunner(tune.Trainable):
         """
         self._evaluated = False
         due = time.monotonic() + REPORT_EVERY_S
-        while time.monotonic() < due and self._unfollowed is None:
+        while time.monotonic() < due and self._unreachable is None:
             for event in self._fresh_events():
                 self._cursor += 1
                 yield event
@@ -138,7 +138,7 @@ class TrialRunner(tune.Trainable):
             return self._backend.events(self._handle, self._cursor)
         except BackendError as error:
             if error.failure.kind is FailureKind.USER and not self._backend.capabilities.in_process:
-                self._unfollowed = error.failure  # a key that has expired, say: the service goes on with the run
+                self._unreachable = error.failure  # a key that has expired, say: the service goes on with the run
                 return []
             return [Failed(error.failure)]
 

@@ -31,7 +31,7 @@ from sweeps.planning.champion_checks import champion_problems
 from sweeps.spec.sweep_spec import NO_COUNT, NO_PRICE, SweepSpec, from_document, limits, section, space_problems
 from sweeps.spec.yaml_source import Document, read, with_overrides
 from sweeps.study.steering import Change
-from sweeps.trials.budget import Amount, at_most, covers, for_finals, known_part, total, within
+from sweeps.trials.budget import Amount, at_most, covers, finals_reservation, known_part, total, within
 from sweeps.trials.trial import Trial
 from sweeps.workspace import Workspace
 
@@ -46,7 +46,7 @@ KEPT_MODELS = 3
 class SweepPlan:
     """A sweep that could start now. `estimate` is of one trial at the space's centre, or None where not asked for.
 
-    `dearest` is of the trial at the centre with the most epochs and the dearest model, where `estimate` is there.
+    `most_expensive` is of the trial at the centre with the most epochs and the dearest model, where `estimate` is there.
     """
 
     spec: SweepSpec
@@ -60,7 +60,7 @@ class SweepPlan:
     estimate: Estimate | None
     findings: tuple[Finding, ...]
     fingerprint: str
-    dearest: Estimate | None = None
+    most_expensive: Estimate | None = None
 
     @property
     def max_epochs(self) -> float:
@@ -81,7 +81,7 @@ class SweepPlan:
     @property
     def max_usd(self) -> float | None:
         """What the sweep costs if each trial is as dear as one can be, or the limit if that is less. None: unknown."""
-        most = None if self.dearest is None else at_most(self.dearest).usd
+        most = None if self.most_expensive is None else at_most(self.most_expensive).usd
         if most is None:
             return None
         every = most * (self.spec.search.trials + self.final_trials)
@@ -94,7 +94,7 @@ class SweepPlan:
             return Amount()
         finals, bound = self.spec.finals, at_most(self.estimate)
         asked = replace(Trial(0, "plan", self.base_model, {}, 0), at_most=bound)
-        kept_back = Amount() if finals is None else for_finals((), asked, finals.candidates, finals.seeds)
+        kept_back = Amount() if finals is None else finals_reservation((), asked, finals.candidates, finals.seeds)
         return total((known_part(bound), kept_back))
 
     @property
@@ -116,14 +116,14 @@ class SweepPlan:
         return _resolved(self.spec, self.data, {each.parameter: (each.low, each.high) for each in changes})
 
     @property
-    def room(self) -> dict[str, tuple[float | None, float | None]]:
+    def steering_bounds(self) -> dict[str, tuple[float | None, float | None]]:
         """How far steering may move each range: what the backend accepts, within the file's `bounds`."""
-        room = {}
+        steering_bounds = {}
         for each in self.spec.capabilities.hyperparameters:
             low, high = self.spec.bounds.get(each.name, (None, None))
             lows, highs = ([end for end in ends if end is not None] for ends in ((each.low, low), (each.high, high)))
-            room[each.name] = (max(lows, default=None), min(highs, default=None))
-        return room
+            steering_bounds[each.name] = (max(lows, default=None), min(highs, default=None))
+        return steering_bounds
 
     def request(self, trial: Trial) -> TrainingRequest:
         """Return what the backend is asked to train for this trial."""
@@ -168,7 +168,7 @@ class SweepPlan:
                 "tokens_per_trial": estimate.tokens,
                 "seconds_per_trial": estimate.seconds,
                 "usd_per_trial": estimate.usd,
-                "usd_per_trial_at_most": None if self.dearest is None else at_most(self.dearest).usd,
+                "usd_per_trial_at_most": None if self.most_expensive is None else at_most(self.most_expensive).usd,
                 "usd_at_most": self.max_usd,
                 "disk_bytes_at_most": self.max_disk_bytes,
                 "seconds_without_early_stopping": self.seconds,
@@ -243,9 +243,11 @@ def make_plan(
             ]
         if problems:
             raise UserInputError(dict.fromkeys(problems))
-        if not estimate and not spec.budget.keeps_books:
+        if not estimate and not spec.budget.limits_spend:
             return plan
-        plan = replace(plan, estimate=_estimated(backend, next(iter(_probes(plan)))), dearest=_dearest(plan, backend))
+        plan = replace(
+            plan, estimate=_estimated(backend, next(iter(_probes(plan)))), most_expensive=_dearest(plan, backend)
+        )
     if problems := list(_limit_problems(plan)):
         raise UserInputError(problems)
     return plan
@@ -358,9 +360,9 @@ def _dearest(plan: SweepPlan, backend: Backend) -> Estimate:
 def _limit_problems(plan: SweepPlan) -> Iterable[Problem]:
     """Limits that cannot be held, and limits under which no trial would ever start."""
     limit = plan.spec.budget
-    if not limit.keeps_books or plan.estimate is None or plan.dearest is None:
+    if not limit.limits_spend or plan.estimate is None or plan.most_expensive is None:
         return
-    most, monthly = at_most(plan.dearest), limit.monthly_usd
+    most, monthly = at_most(plan.most_expensive), limit.monthly_usd
     key = "usd" if limit.usd is not None else "tokens"
     if monthly is not None and (limit.usd is None or monthly < limit.usd):  # no night may spend more than its month
         limit, key = limit.model_copy(update={"usd": monthly}), "monthly_usd"

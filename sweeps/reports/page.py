@@ -48,7 +48,7 @@ def page(state: SweepState, now: datetime) -> str:
             varied=varied or names,
             priced=any(each.spend.usd is not None for each in state.trials),
             curves=[_curve(each) for each in _worth_a_curve(ranked)],
-            books=state.books,
+            ledger=state.ledger,
             dollars=lambda usd: f"${usd:,.2f}",
             plan=state.plan,
             colours={kind.value: colour for kind, colour in VERDICT_COLOURS.items()},

@@ -189,8 +189,8 @@ def _closed(night: Night, schedule: Schedule, schedules: Schedules, environment:
         others = [each for each in schedules.nights(night.schedule) if (each.planned_at, each.attempt) != named]
     except StorageAwayError:
         return night
-    books = month([*others, night], schedule.tz, money.monthly, night.ended_at or 0.0)
-    return replace(night, found={**night.found, "month": asdict(books)})
+    ledger = month([*others, night], schedule.tz, money.monthly, night.ended_at or 0.0)
+    return replace(night, found={**night.found, "month": asdict(ledger)})
 
 
 def _all_told(nights: Sequence[Night], claim: Claim, schedules: Schedules, environment: Environment) -> list[Night]:
@@ -336,7 +336,7 @@ def _drift(
 def _spent(plan: SweepPlan, environment: Environment) -> tuple[float, int]:
     """Return what the sweep has cost before tonight: dollars and tokens."""
     try:
-        spent = state.read(environment.workspace, plan.spec.name, environment.storage).books.spent
+        spent = state.read(environment.workspace, plan.spec.name, environment.storage).ledger.spent
     except SweepError:
         return 0.0, 0
     return spent.usd, spent.tokens
@@ -347,7 +347,7 @@ def _numbers(outcome: Outcome, night: Night, before: tuple[float, int]) -> dict[
     since = night.started_at or 0.0
     every: Sequence[Any] = (*outcome.trials, *outcome.repeats)
     tonight = [each for each in every if each.ended_at is not None and each.ended_at >= since]
-    spent, best = outcome.books.spent, outcome.best
+    spent, best = outcome.ledger.spent, outcome.best
     test = outcome.finals.test if outcome.finals is not None else None
     return {
         "end": outcome.end.value,

@@ -57,12 +57,12 @@ def allowance(
     own, monthly = plan.spec.budget.usd, plan.spec.budget.monthly_usd
     if monthly is None:
         return None
-    books = month(nights, schedule.tz, monthly, now)
+    ledger = month(nights, schedule.tz, monthly, now)
     stored = _study(plan.spec.name, environment)
-    study, before = (stored.sweep_id, stored.books.spent.usd) if stored is not None else ("", 0.0)
+    study, before = (stored.sweep_id, stored.ledger.spent.usd) if stored is not None else ("", 0.0)
     limit = most(nights, schedule.tz, study, before, monthly, now)
     binds = own is None or limit < own
-    return Allowance(Money(study, before, limit if binds or own is None else own, monthly), books, binds)
+    return Allowance(Money(study, before, limit if binds or own is None else own, monthly), ledger, binds)
 
 
 def closed(money: Money, sweep: str, environment: Environment) -> Money:
@@ -72,7 +72,7 @@ def closed(money: Money, sweep: str, environment: Environment) -> Money:
         return money
     if money.study not in ("", stored.sweep_id):  # begun anew by hand meanwhile: what became of it nobody can tell
         return money
-    return replace(money, study=stored.sweep_id, at_most=stored.books.at_most.usd)
+    return replace(money, study=stored.sweep_id, at_most=stored.ledger.at_most.usd)
 
 
 def told(night: Night, environment: Environment) -> Night:

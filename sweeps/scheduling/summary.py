@@ -86,8 +86,8 @@ def _rows(schedule: Schedule, night: Night) -> list[tuple[str, str]]:
         rows.append(("verdicts", _counted(found["verdicts"]) or "none"))
         money = f"${found['usd']:,.2f}, " if found["priced"] else ""
         rows.append(("spent", f"{money}{found['tokens']:,} tokens"))
-    if books := found.get("month"):
-        rows.append(("month", f"{books['name']}: {Month(**books).text}"))
+    if ledger := found.get("month"):
+        rows.append(("month", f"{ledger['name']}: {Month(**ledger).text}"))
     if best := found.get("best"):
         point = ", ".join(f"{name} {_short(value)}" for name, value in best["hyperparameters"].items())
         rows.append(("best", f"trial {best['trial']}, {found['metric']} {best['value']:.4g}: {point}"))

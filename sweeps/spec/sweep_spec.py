@@ -121,7 +121,7 @@ class BudgetSpec(_Section):
     hours: float | None = Field(None, gt=0)
 
     @property
-    def keeps_books(self) -> bool:
+    def limits_spend(self) -> bool:
         """True where trials must be weighed before they start."""
         return self.usd is not None or self.tokens is not None or self.monthly_usd is not None
 

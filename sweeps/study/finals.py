@@ -39,7 +39,7 @@ class Repeated:
 
 
 @dataclass(frozen=True)
-class Standing:
+class CandidateScore:
     """A candidate's mean over its repetitions, with a bootstrap interval, and how far it is behind the best mean.
 
     `behind_low` is how far behind it is at least (95 %): up to 0 where the difference lies inside the noise.
@@ -64,7 +64,7 @@ class FinalsResult:
     """
 
     metric: str
-    standings: tuple[Standing, ...]
+    standings: tuple[CandidateScore, ...]
     winner: int
     reason: str
     searched_value: float
@@ -86,12 +86,12 @@ class FinalsResult:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Rebuild a result from `to_json`'s value."""
-        standings = tuple(Standing(**{**each, "values": tuple(each["values"])}) for each in value["standings"])
+        standings = tuple(CandidateScore(**{**each, "values": tuple(each["values"])}) for each in value["standings"])
         test = tuple(value["test"]) if value["test"] is not None else None
         return cls(**{**value, "standings": standings, "test": test})
 
 
-def champion(
+def winning_trial(
     trained: Sequence[Trial], repeats: Sequence[Trial], winner: int | None, objective: Objective
 ) -> Trial | None:
     """Return the trial whose model the sweep hands over, or None where there is none.
@@ -122,7 +122,7 @@ def rank(
         behind = sign * (draws[best.number] - draws[each.number])
         low, high = interval(draws[each.number])
         standings.append(
-            Standing(
+            CandidateScore(
                 each.number,
                 means[each.number],
                 low,
@@ -176,7 +176,7 @@ def _widening(count: int) -> float:
     return math.sqrt(count / (count - 1)) if count > 1 else 0.0
 
 
-def _reason(standings: Sequence[Standing], winner: Standing) -> str:
+def _reason(standings: Sequence[CandidateScore], winner: CandidateScore) -> str:
     best = standings[0]
     if len(standings) == 1:
         return f"trial {winner.number} was the only candidate"

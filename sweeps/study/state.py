@@ -11,10 +11,10 @@ from typing import Any
 from sweeps.errors import Problem, UserInputError, suggestion
 from sweeps.spec.objective import Objective
 from sweeps.study.champion_decision import ChampionDecision
-from sweeps.study.finals import FinalsResult, champion
+from sweeps.study.finals import FinalsResult, winning_trial
 from sweeps.study.steering import Change
 from sweeps.study.study import read_study
-from sweeps.trials.budget import Books, books
+from sweeps.trials.budget import Ledger, ledger
 from sweeps.trials.trial import Trial, leaderboard
 from sweeps.workspace import Workspace
 
@@ -37,7 +37,7 @@ class SweepState:
     finals: FinalsResult | None = None
     champion: ChampionDecision | None = None
     is_running: bool = True
-    books: Books = field(default_factory=lambda: books(()))
+    ledger: Ledger = field(default_factory=lambda: ledger(()))
 
     @property
     def data(self) -> str:
@@ -53,7 +53,7 @@ class SweepState:
     def best(self) -> Trial | None:
         """The trial that wins: after the finals a repetition of their winner, else the best of the search so far."""
         winner = self.finals.winner if self.finals is not None else None
-        won = champion(self.trials if winner is not None else (), self.repeats, winner, self.objective)
+        won = winning_trial(self.trials if winner is not None else (), self.repeats, winner, self.objective)
         return won or next(iter(leaderboard(self.trials, self.objective)), None)
 
     def name_of(self, trial: Trial) -> str:
@@ -85,8 +85,8 @@ class SweepState:
             "changes": [each.to_json() for each in self.changes],
             "finals": self.finals.to_json() if self.finals else None,
             "champion": self.champion.to_json() if self.champion else None,
-            "spent": asdict(self.books.spent),
-            "committed": asdict(self.books.committed),
+            "spent": asdict(self.ledger.spent),
+            "committed": asdict(self.ledger.reserved),
         }
 
 
@@ -112,7 +112,7 @@ def read(workspace: Workspace, name: str, storage: str | None) -> SweepState:
         changes=stored.changes,
         finals=FinalsResult.from_json(stored.finals) if stored.finals is not None else None,
         champion=ChampionDecision.from_json(stored.champion) if stored.champion is not None else None,
-        books=stored.books,
+        ledger=stored.ledger,
         is_running=workspace.is_claimed(name),
     )
 

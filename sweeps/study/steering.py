@@ -1,7 +1,7 @@
 """Verdicts -> a moved edge of the search space, with its reason. Pure: trials and a space in, changes out.
 
 An edge is only moved on repeated evidence from trials that stand near it, and what was seen before the edge was last
-moved counts no more. Within `room` a range may grow beyond what was written; a list has no edges and stays.
+moved counts no more. Within `steering_bounds` a range may grow beyond what was written; a list has no edges and stays.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ class Change:
 def changes(
     ended: Sequence[Trial],
     space: ResolvedSpace,
-    room: Mapping[str, tuple[float | None, float | None]],
+    steering_bounds: Mapping[str, tuple[float | None, float | None]],
     before: Sequence[Change],
 ) -> tuple[Change, ...]:
     """Return the edges that the verdicts of the ended trials want moved now, at most one change a hyperparameter.
 
-    `ended` is in the order in which the trials ended, `room` says how far each range may reach (None: without end), and
+    `ended` is in the order in which the trials ended, `steering_bounds` says how far each range may reach (None: without end), and
     `before` are the changes made so far. Every new end lies inside the room; a range never becomes empty.
     """
     found = []
@@ -83,7 +83,9 @@ def changes(
             continue
         earlier = [change for change in before if change.parameter == each.name]
         since = earlier[-1].after if earlier else 0
-        view = _View(each.name, each.distribution, ended[since:], len(ended), room.get(each.name, (None, None)))
+        view = _View(
+            each.name, each.distribution, ended[since:], len(ended), steering_bounds.get(each.name, (None, None))
+        )
         if len(earlier) < MOST_CHANGES:
             found.append(next(view.epochs() if each.name == "n_epochs" else view.rate(), None))
     return tuple(each for each in found if each is not None)
@@ -98,11 +100,11 @@ class _View:
         domain: Range,
         trials: Sequence[Trial],
         after: int,
-        room: tuple[float | None, float | None],
+        steering_bounds: tuple[float | None, float | None],
     ) -> None:
         self._name, self._domain, self._after = name, domain, after
-        self._lowest = -math.inf if room[0] is None else room[0]
-        self._highest = math.inf if room[1] is None else room[1]
+        self._lowest = -math.inf if steering_bounds[0] is None else steering_bounds[0]
+        self._highest = math.inf if steering_bounds[1] is None else steering_bounds[1]
         self._judged = [
             (float(each.hyperparameters[name]), each, each.verdict)
             for each in trials

@@ -26,7 +26,7 @@ from sweeps.spec.objective import Objective
 from sweeps.spec.sweep_spec import SearchSpec
 from sweeps.study.steered_sampler import Proposer
 from sweeps.study.steering import Change
-from sweeps.trials.budget import Books, books
+from sweeps.trials.budget import Ledger, ledger
 from sweeps.trials.trial import Spend, StoppedBy, Trial, TrialState
 from sweeps.verdicts.verdict import VerdictKind
 
@@ -390,12 +390,12 @@ def _diverged(trial: Trial) -> bool:
 @dataclass(frozen=True)
 class StoredStudy:
     """What a study holds of a sweep: its trained trials, those of the finals too, the changes of its space, and the
-    results of its finals and of its challenge as plain JSON values. `books` are over all of them, retried ones too.
+    results of its finals and of its challenge as plain JSON values. `ledger` are over all of them, retried ones too.
     `sweep_id` is the study's identity: that of a sweep begun anew is another.
     """
 
     sweep_id: str
-    books: Books
+    ledger: Ledger
     trials: tuple[Trial, ...]
     changes: tuple[Change, ...]
     finals: Mapping[str, Any] | None
@@ -434,7 +434,7 @@ def read_study(storage: str | Path, name: str) -> StoredStudy:
     trials = [trial for frozen, trial in known if not _was_set_aside(frozen, trial)]
     return StoredStudy(
         sweep_id=str(study.user_attrs[_SWEEP_ID]),
-        books=books(trials),
+        ledger=ledger(trials),
         trials=tuple(each for each in trials if each.duplicate_of is None and each.number not in retried),
         changes=tuple(Change.from_json(each) for each in study.user_attrs.get(_STEERING, [])),
         finals=study.user_attrs.get(_FINALS),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from backends.contract import Estimate
 from sweeps.spec.sweep_spec import BudgetSpec
-from sweeps.trials.trial import Bound, Trial
+from sweeps.trials.trial import CostBound, Trial
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,16 @@ class Amount:
 
 
 @dataclass(frozen=True)
-class Books:
-    """The sums of a sweep. `spent` is known; `committed` is what trials that are not settled may take beyond it."""
+class Ledger:
+    """The sums of a sweep. `spent` is known; `reserved` is what trials that are not settled may take beyond it."""
 
     spent: Amount
-    committed: Amount
+    reserved: Amount
 
     @property
     def at_most(self) -> Amount:
         """What the sweep has cost in the end if everything that is open takes the most it can."""
-        return total((self.spent, self.committed))
+        return total((self.spent, self.reserved))
 
     def left(self, limit: BudgetSpec) -> float | None:
         """Return the dollars that may still be committed; None without such a limit."""
@@ -46,31 +46,31 @@ def total(amounts: Iterable[Amount]) -> Amount:
     return Amount(math.fsum(each.usd for each in every), sum(each.tokens for each in every))
 
 
-def at_most(estimate: Estimate) -> Bound:
+def at_most(estimate: Estimate) -> CostBound:
     """Return what a run may take, from its estimate; the upper bound where the estimate has one."""
-    tokens = estimate.tokens if estimate.tokens_at_most is None else estimate.tokens_at_most
-    return Bound(tokens, estimate.usd if estimate.usd_at_most is None else estimate.usd_at_most)
+    tokens = estimate.tokens if estimate.max_tokens is None else estimate.max_tokens
+    return CostBound(tokens, estimate.usd if estimate.max_usd is None else estimate.max_usd)
 
 
-def open_bounds(trials: Iterable[Trial]) -> list[Bound]:
+def outstanding_bounds(trials: Iterable[Trial]) -> list[CostBound]:
     """Return the bounds of the trials that may take more than what is known."""
     return [each.at_most for each in trials if each.at_most and not each.settled and each.duplicate_of is None]
 
 
-def open_part(trial: Trial) -> Amount:
+def reservation(trial: Trial) -> Amount:
     """Return what this trial may take beyond what is known: nothing once it is settled."""
-    if not (bounds := open_bounds([trial])):
+    if not (bounds := outstanding_bounds([trial])):
         return Amount()
     most = known_part(bounds[0])
     return Amount(max(0.0, most.usd - (trial.spend.usd or 0.0)), max(0, most.tokens - trial.spend.tokens))
 
 
-def books(trials: Iterable[Trial]) -> Books:
+def ledger(trials: Iterable[Trial]) -> Ledger:
     """Add up all trials of a sweep: those of the finals, failed ones and retried ones too."""
     every = [each for each in trials if each.duplicate_of is None]
-    return Books(
+    return Ledger(
         spent=total(Amount(each.spend.usd or 0.0, each.spend.tokens) for each in every),
-        committed=total(open_part(each) for each in every),
+        reserved=total(reservation(each) for each in every),
     )
 
 
@@ -82,17 +82,17 @@ def fits(trial: Trial, others: Sequence[Trial], kept_back: Amount, limit: Budget
     """
     if limit.usd is None and limit.tokens is None:
         return True
-    if trial.at_most is None or not all(covers(limit, each) for each in (trial.at_most, *open_bounds(others))):
+    if trial.at_most is None or not all(covers(limit, each) for each in (trial.at_most, *outstanding_bounds(others))):
         return False
-    return within(total((books(others).at_most, known_part(trial.at_most), kept_back)), limit)
+    return within(total((ledger(others).at_most, known_part(trial.at_most), kept_back)), limit)
 
 
-def covers(limit: BudgetSpec, bound: Bound) -> bool:
+def covers(limit: BudgetSpec, bound: CostBound) -> bool:
     """Return whether all is known of a bound that is limited."""
     return (limit.usd is None or bound.usd is not None) and (limit.tokens is None or bound.tokens is not None)
 
 
-def known_part(bound: Bound) -> Amount:
+def known_part(bound: CostBound) -> Amount:
     """Return the known part of a bound."""
     return Amount(bound.usd or 0.0, bound.tokens or 0)
 
@@ -102,12 +102,12 @@ def within(amount: Amount, limit: BudgetSpec) -> bool:
     return (limit.usd is None or amount.usd <= limit.usd) and (limit.tokens is None or amount.tokens <= limit.tokens)
 
 
-def for_finals(trials: Iterable[Trial], asked: Trial, candidates: int, seeds: int) -> Amount:
+def finals_reservation(trials: Iterable[Trial], asked: Trial, candidates: int, seeds: int) -> Amount:
     """Return what the finals would take at most: any trial may win, so the dearest ones are taken.
 
     `asked` stands for those that are still to come where there are fewer trials than candidates.
     """
-    most = [known_part(each.at_most or Bound()) for each in (*trials, *[asked] * candidates)]
+    most = [known_part(each.at_most or CostBound()) for each in (*trials, *[asked] * candidates)]
     usd = sorted((each.usd for each in most), reverse=True)[:candidates]
     tokens = sorted((each.tokens for each in most), reverse=True)[:candidates]
     return Amount(seeds * math.fsum(usd), seeds * sum(tokens))

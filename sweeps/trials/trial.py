@@ -46,7 +46,7 @@ class Spend:
 
 
 @dataclass(frozen=True)
-class Bound:
+class CostBound:
     """The most that a run may take. None is unknown, which no limit covers."""
 
     tokens: int | None = None
@@ -85,7 +85,7 @@ class Trial:
     duplicate_of: int | None = None
     repeat_of: int | None = None
     stopped_by: StoppedBy | None = None
-    at_most: Bound | None = None
+    at_most: CostBound | None = None
     settled: bool = False
 
     @property
@@ -118,7 +118,7 @@ class Trial:
                 "running": tuple(Measured(**each) for each in value.get("running", ())),
                 "values": tuple(value["values"]) if value["values"] is not None else None,
                 "spend": Spend(**value["spend"]),
-                "at_most": Bound(most["tokens"], most["usd"]) if (most := value.get("at_most")) else None,
+                "at_most": CostBound(most["tokens"], most["usd"]) if (most := value.get("at_most")) else None,
                 "verdict": FitVerdict(**{**verdict, "kind": VerdictKind(verdict["kind"])}) if verdict else None,
                 "stopped_by": StoppedBy(value["stopped_by"]) if value.get("stopped_by") else None,
             }

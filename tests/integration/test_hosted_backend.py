@@ -590,7 +590,7 @@ def test_stopping_cancels_and_what_was_spent_is_recorded(world: World) -> None:
     charged = [each for each in events if isinstance(each, Charged)]
     assert all(each.estimated and each.tokens > 0 for each in charged)
     assert all(each.usd == pytest.approx(each.tokens * 10.0 / 1e6) for each in charged)
-    per_epoch = (backend.estimate(world.request(n_epochs=20)).tokens_at_most or 0) / 20
+    per_epoch = (backend.estimate(world.request(n_epochs=20)).max_tokens or 0) / 20
     reached = max(each.epoch for each in events if isinstance(each, Measured))
     assert sum(each.tokens for each in charged) == pytest.approx((reached // 1 + 1) * per_epoch, abs=1)
     assert [each.status for each in world.host.jobs.values()] == ["cancelled"]

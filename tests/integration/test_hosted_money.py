@@ -12,7 +12,7 @@ from scripted_host import KEY, Cut, Job, ScriptedHost, listening, with_manners
 
 from backends import credentials
 from backends.contract import TERMINAL, Handle
-from sweeps.execution.budget_ledger import Accounts
+from sweeps.execution.budget_ledger import BudgetLedger
 from sweeps.execution.session import End, Session, TrialEnd
 from sweeps.planning.plan import make_plan
 from sweeps.spec.sweep_spec import from_document
@@ -68,11 +68,11 @@ class Sweep:
 
     @property
     def usd(self) -> float:
-        return self.session.accounts.books.spent.usd
+        return self.session.budget_ledger.ledger.spent.usd
 
     @property
-    def committed(self) -> float:
-        return self.session.accounts.books.committed.usd
+    def reserved(self) -> float:
+        return self.session.budget_ledger.ledger.reserved.usd
 
     def start(self) -> Trial:
         trial = self.session.next_trial()
@@ -129,13 +129,13 @@ def test_the_worst_case_of_what_runs_keeps_the_next_from_starting(
 ) -> None:
     sweep = begin(WORST_USD * 1.5)
     first = sweep.start()
-    assert sweep.committed == pytest.approx(WORST_USD)
+    assert sweep.reserved == pytest.approx(WORST_USD)
     assert sweep.session.next_trial() is NoTrial.WAIT
     assert len(host.jobs) == 1
     sweep.complete(first)
-    assert (sweep.usd, sweep.committed) == (pytest.approx(TRUE_USD), 0.0)
+    assert (sweep.usd, sweep.reserved) == (pytest.approx(TRUE_USD), 0.0)
     second, third = sweep.start(), sweep.start()
-    assert sweep.committed == pytest.approx(WORST_USD + TRUE_USD), "the host's own count is the bound from now on"
+    assert sweep.reserved == pytest.approx(WORST_USD + TRUE_USD), "the host's own count is the bound from now on"
     for each in (second, third):
         sweep.complete(each)
     assert sweep.usd == pytest.approx(told(host)) == pytest.approx(3 * TRUE_USD)
@@ -164,7 +164,7 @@ def test_a_job_that_ends_dearer_than_its_worst_case_ends_the_sweep(
     assert sweep.session.next_trial() is NoTrial.EXHAUSTED
     assert sweep.session.finish() is End.BUDGET
     assert len(host.jobs) == 1
-    assert sweep.session.accounts.books.left(sweep.plan.spec.budget) == 0.0
+    assert sweep.session.budget_ledger.ledger.left(sweep.plan.spec.budget) == 0.0
 
 
 @pytest.mark.parametrize("counts", [True, False], ids=["it counts", "it says nothing"])
@@ -176,10 +176,10 @@ def test_what_was_spent_until_a_stop_is_charged(host: ScriptedHost, begin: Calla
     while not any(measured.epoch >= 1 for each in sweep.session.running for measured in each.curve):
         sweep.look(trial)
     sweep.session.ended(trial.number, TrialEnd.SCHEDULER)
-    assert sweep.committed > 0, "nobody knows yet"
-    assert sweep.session.accounts.settle(5.0)
+    assert sweep.reserved > 0, "nobody knows yet"
+    assert sweep.session.budget_ledger.settle(5.0)
     assert job.status == "cancelled"
-    assert sweep.committed == 0.0
+    assert sweep.reserved == 0.0
     if counts:
         assert sweep.usd == pytest.approx(told(host))
     else:
@@ -204,17 +204,17 @@ def test_after_a_crash_each_job_is_counted_once(
         host.fault = fault
     running = sweep.start()
     sweep.look(running)
-    at_most = sweep.usd + sweep.committed
+    at_most = sweep.usd + sweep.reserved
     sweep = sweep.again()  # nobody has closed the books
-    assert sweep.usd + sweep.committed == pytest.approx(at_most), "what may still come is remembered"
+    assert sweep.usd + sweep.reserved == pytest.approx(at_most), "what may still come is remembered"
     adopted = sweep.start()
     assert adopted.key == running.key
     sweep.complete(adopted)
     sweep.complete(sweep.start())
     assert len(host.jobs) == 3
-    assert (sweep.usd, sweep.committed) == (pytest.approx(told(host)), 0.0)
+    assert (sweep.usd, sweep.reserved) == (pytest.approx(told(host)), 0.0)
     again = sweep.again()
-    assert (again.usd, again.committed) == (pytest.approx(told(host)), 0.0)
+    assert (again.usd, again.reserved) == (pytest.approx(told(host)), 0.0)
     again.backend.close()
 
 
@@ -225,10 +225,10 @@ def test_a_lost_job_keeps_its_worst_case_and_is_not_waited_for(host: ScriptedHos
     gone: Job = host.jobs.pop(next(iter(host.jobs)))
     sweep.complete(trial)
     assert sweep.usd == 0.0
-    assert sweep.committed == pytest.approx(WORST_USD)
-    assert sweep.committed >= host.trained_tokens(gone) * PRICE / 1e6
+    assert sweep.reserved == pytest.approx(WORST_USD)
+    assert sweep.reserved >= host.trained_tokens(gone) * PRICE / 1e6
     began = time.monotonic()
-    assert not sweep.session.accounts.settle(60.0)
+    assert not sweep.session.budget_ledger.settle(60.0)
     assert time.monotonic() - began < 5
     second: Any = sweep.start()
     assert sweep.session.next_trial() is NoTrial.WAIT, "the lost one may have cost as much as it could"
@@ -252,5 +252,5 @@ def test_accounts_wait_for_what_may_yet_be_said(host: ScriptedHost, begin: Calla
         time.sleep(0.03)
 
     host.fault = away
-    assert Accounts(sweep.plan, sweep.session.study, sweep.backend, sleep).settle(60.0)
+    assert BudgetLedger(sweep.plan, sweep.session.study, sweep.backend, sleep).settle(60.0)
     assert len(slept) >= 3

@@ -70,12 +70,12 @@ def test_no_month_costs_more_than_its_limit(year: Year) -> None:
     for spent in year.spent.values():
         assert max(spent.values()) <= MONTHLY_USD + 1e-9
     assert max(year.spent["berlin"].values()) > MONTHLY_USD / 2, "the limit was within reach"
-    books = {
+    ledger = {
         each.found["month"]["name"]: each.found["month"]["usd"]
         for each in year.nights["berlin"]
         if each.found.get("month")
     }
-    for name, usd in books.items():
+    for name, usd in ledger.items():
         assert year.spent["berlin"].get(name, 0.0) <= usd + 1e-6, "the books never know of less than was charged"
 
 

@@ -88,7 +88,7 @@ def test_of_equal_configurations_the_best_single_run_promises_too_much_and_the_f
 def test_where_one_configuration_is_far_better_nothing_is_promised_too_much() -> None:
     rows = list(replayed(pool([0.95, 0.4, 0.4, 0.4]), trials=4, validation=500, draws=60))
     assert np.mean([row.single - row.single_true for row in rows]) == pytest.approx(0.0, abs=0.01)
-    assert min(row.handed_over for row in rows) > 0.9
+    assert min(row.selected_trial for row in rows) > 0.9
 
 
 def test_a_replay_repeats_itself() -> None:

@@ -230,7 +230,7 @@ def test_a_run_that_cannot_be_followed_ends_the_sweep_and_stays_open(tmp_path: P
     trial = running.next_trial()
     assert isinstance(trial, Trial)
     running.started(trial.number)
-    running.unfollowed(Failure(FailureKind.USER, "the key has expired", "set another"))
+    running.report_unreachable(Failure(FailureKind.USER, "the key has expired", "set another"))
     assert running.should_end()
     running.ended(trial.number, TrialEnd.SWEEP)
     assert running.finish() is End.FAILED
@@ -497,9 +497,12 @@ def test_without_repetitions_nothing_is_decided(tmp_path: Path) -> None:
 def test_bounds_keep_steering_inside_what_the_backend_accepts(tmp_path: Path) -> None:
     plan = planned(tmp_path, *STEERED, "bounds={n_epochs: [2, 100000], batch_size: [0, 4]}")
     accepted = {each.name: each for each in plan.spec.capabilities.hyperparameters}
-    assert plan.room["n_epochs"] == (2, accepted["n_epochs"].high)
-    assert plan.room["batch_size"] == (accepted["batch_size"].low, 4)
-    assert plan.room["prompt_loss_weight"] == (accepted["prompt_loss_weight"].low, accepted["prompt_loss_weight"].high)
+    assert plan.steering_bounds["n_epochs"] == (2, accepted["n_epochs"].high)
+    assert plan.steering_bounds["batch_size"] == (accepted["batch_size"].low, 4)
+    assert plan.steering_bounds["prompt_loss_weight"] == (
+        accepted["prompt_loss_weight"].low,
+        accepted["prompt_loss_weight"].high,
+    )
 
 
 def test_a_backend_that_cannot_predict_is_an_error_with_a_remedy(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_the_limit_is_shown_in_plan_list_history_and_summary(tmp_path: Path) -> 
     found = shown(kept, [ran], now)
     assert found is not None
     assert found.text == "$7.50 of $40.00"
-    assert schedule_tables.books(kept, [ran], now) == "2027-01: $7.50 of $40.00 may be spent, $32.50 are left"
+    assert schedule_tables.ledger(kept, [ran], now) == "2027-01: $7.50 of $40.00 may be spent, $32.50 are left"
     file.unlink()
     assert shown(kept, [ran], now) == found, "the file is elsewhere: the night knows"
     assert shown(replace(kept, overrides=("budget.monthly_usd=9",)), [], now) is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sweeps.spec.objective import Objective
-from sweeps.study.finals import FinalsResult, Repeated, champion, interval, rank, share_right
+from sweeps.study.finals import FinalsResult, Repeated, interval, rank, share_right, winning_trial
 from sweeps.trials.trial import Trial, TrialState
 
 pytestmark = pytest.mark.unit
@@ -74,10 +74,10 @@ def test_a_result_is_of_the_repetitions_it_was_decided_by() -> None:
 def test_the_winners_run_in_the_search_is_handed_over_where_its_repetitions_are_gone() -> None:
     searched = [run_of(0, 0.9), run_of(1, 0.8)]
     repeats = [run_of(2, 0.7, 1), run_of(3, 0.75, 1), run_of(4, 0.6, 0)]
-    assert champion(searched, repeats, 1, ACCURACY) == repeats[1]
+    assert winning_trial(searched, repeats, 1, ACCURACY) == repeats[1]
     gone = [run_of(2, 0.7, 1, model=None), run_of(3, 0.75, 1, model=None), repeats[2]]
-    assert champion(searched, gone, 1, ACCURACY) == searched[1]
-    assert champion(searched, [], None, ACCURACY) == searched[0]
+    assert winning_trial(searched, gone, 1, ACCURACY) == searched[1]
+    assert winning_trial(searched, [], None, ACCURACY) == searched[0]
 
 
 @given(

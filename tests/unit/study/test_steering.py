@@ -53,8 +53,8 @@ UNDER, OVER, DIVERGED, HEALTHY = (
 )
 
 
-def found(*trials: Trial, before: tuple[Change, ...] = (), room: object = None) -> dict[str, Change]:
-    given_room = ROOM if room is None else room
+def found(*trials: Trial, before: tuple[Change, ...] = (), steering_bounds: object = None) -> dict[str, Change]:
+    given_room = ROOM if steering_bounds is None else steering_bounds
     bounds = {each.parameter: (each.low, each.high) for each in before}
     return {each.parameter: each for each in changes(trials, resolved(bounds), given_room, before)}  # type: ignore[arg-type]
 
@@ -130,18 +130,18 @@ def test_what_was_seen_before_a_change_counts_no_more() -> None:
         ),
         max_size=30,
     ),
-    room=st.tuples(st.integers(1, 3), st.integers(4, 60)),
+    steering_bounds=st.tuples(st.integers(1, 3), st.integers(4, 60)),
     rate_room=st.tuples(st.floats(1e-4, 0.02), st.floats(0.2, 10.0)),
 )
 @settings(max_examples=100, deadline=None)
 def test_ranges_stay_inside_the_room_and_are_never_empty(
     verdicts: list[tuple[VerdictKind, int, float, float, bool]],
-    room: tuple[int, int],
+    steering_bounds: tuple[int, int],
     rate_room: tuple[float, float],
 ) -> None:
     made: list[Change] = []
     ended: list[Trial] = []
-    limits = {**ROOM, "n_epochs": room, RATE: rate_room}
+    limits = {**ROOM, "n_epochs": steering_bounds, RATE: rate_room}
     for number, (kind, epochs, rate, keep, improving) in enumerate(verdicts):
         ended.append(trial(number, kind, epochs, rate, keep, improving=improving))
         space = resolved({each.parameter: (each.low, each.high) for each in made})

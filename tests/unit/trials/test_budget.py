@@ -39,8 +39,8 @@ from sweeps.planning.plan import SweepPlan, make_plan
 from sweeps.spec.sweep_spec import BudgetSpec, from_document
 from sweeps.spec.yaml_source import parse, with_overrides
 from sweeps.study.study import Study
-from sweeps.trials.budget import Amount, at_most, books, fits
-from sweeps.trials.trial import Bound, Spend, Trial, TrialState
+from sweeps.trials.budget import Amount, at_most, fits, ledger
+from sweeps.trials.trial import CostBound, Spend, Trial, TrialState
 from sweeps.workspace import Workspace
 
 pytestmark = pytest.mark.unit
@@ -64,16 +64,16 @@ def planned(root: Path, *overrides: str) -> SweepPlan:
 
 def trial(number: int, *, most: float, spent: float = 0.0, settled: bool = False, **more: Any) -> Trial:
     return Trial(
-        number, f"k-{number}", "m", {}, 1, spend=Spend(tokens=10, usd=spent), at_most=Bound(tokens=100, usd=most),
+        number, f"k-{number}", "m", {}, 1, spend=Spend(tokens=10, usd=spent), at_most=CostBound(tokens=100, usd=most),
         settled=settled, **more,
     )  # fmt: skip
 
 
 def test_what_runs_is_booked_at_its_most_and_what_is_settled_at_its_cost() -> None:
     running, settled = trial(0, most=3.0, spent=1.0), trial(1, most=3.0, spent=2.0, settled=True)
-    found = books([running, settled, trial(2, most=9.0, duplicate_of=1)])
+    found = ledger([running, settled, trial(2, most=9.0, duplicate_of=1)])
     assert found.spent == Amount(3.0, 20)
-    assert found.committed == Amount(2.0, 90)
+    assert found.reserved == Amount(2.0, 90)
     assert found.left(BudgetSpec(usd=6.0)) == 1.0
     assert found.left(BudgetSpec()) is None
 
@@ -85,22 +85,24 @@ def test_a_trial_fits_up_to_the_limit_itself(limit: float, expected: bool) -> No
 
 
 def test_a_trial_without_a_price_fits_no_limit_of_money_but_one_of_tokens() -> None:
-    unpriced = replace(trial(0, most=0.0), at_most=Bound(tokens=5))
+    unpriced = replace(trial(0, most=0.0), at_most=CostBound(tokens=5))
     assert not fits(unpriced, [], Amount(), BudgetSpec(usd=100.0))
     assert fits(unpriced, [], Amount(), BudgetSpec(tokens=5))
     assert not fits(unpriced, [], Amount(), BudgetSpec(tokens=4))
 
 
 def test_a_trial_whose_tokens_nobody_knows_fits_no_limit_of_tokens_but_one_of_money() -> None:
-    uncounted = replace(trial(0, most=0.0), at_most=Bound(usd=5.0))
+    uncounted = replace(trial(0, most=0.0), at_most=CostBound(usd=5.0))
     assert not fits(uncounted, [], Amount(), BudgetSpec(tokens=10**9))
     assert fits(uncounted, [], Amount(), BudgetSpec(usd=5.0))
-    assert at_most(Estimate(None, None, 5.0, None, "x")) == Bound(usd=5.0)
+    assert at_most(Estimate(None, None, 5.0, None, "x")) == CostBound(usd=5.0)
 
 
 def test_nothing_fits_while_an_open_trial_may_take_nobody_knows_how_much() -> None:
     """A limit that came later: what runs already was started without it."""
-    uncounted, unpriced = (replace(trial(0, most=0.0), at_most=each) for each in (Bound(usd=1.0), Bound(tokens=1)))
+    uncounted, unpriced = (
+        replace(trial(0, most=0.0), at_most=each) for each in (CostBound(usd=1.0), CostBound(tokens=1))
+    )
     assert not fits(trial(1, most=1.0), [uncounted], Amount(), BudgetSpec(tokens=10**9))
     assert not fits(trial(1, most=1.0), [unpriced], Amount(), BudgetSpec(usd=10**9))
     for each in (uncounted, unpriced):
@@ -108,8 +110,8 @@ def test_nothing_fits_while_an_open_trial_may_take_nobody_knows_how_much() -> No
 
 
 def test_the_bound_of_an_estimate_counts_not_the_expectation() -> None:
-    assert at_most(Estimate(10, None, 1.0, None, "x", tokens_at_most=40, usd_at_most=4.0)) == Bound(tokens=40, usd=4.0)
-    assert at_most(Estimate(10, None, 1.0, None, "x")) == Bound(tokens=10, usd=1.0)
+    assert at_most(Estimate(10, None, 1.0, None, "x", max_tokens=40, max_usd=4.0)) == CostBound(tokens=40, usd=4.0)
+    assert at_most(Estimate(10, None, 1.0, None, "x")) == CostBound(tokens=10, usd=1.0)
 
 
 def test_a_limit_of_money_is_refused_where_nobody_knows_the_price(tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
     known = FakeBackend.estimate
 
     def unknown(self: FakeBackend, request: TrainingRequest) -> Estimate:
-        return replace(known(self, request), tokens=None, tokens_at_most=None)
+        return replace(known(self, request), tokens=None, max_tokens=None)
 
     monkeypatch.setattr(FakeBackend, "estimate", unknown)
 
@@ -259,7 +261,7 @@ class AnySchedule(RuleBasedStateMachine):
         )
         backend: Any = self.service
         self.session = Session(self.plan, study, [], lambda: 1.0, backend)
-        self.session.accounts._sleep = lambda _: self.let_stopped_ones_end(0.5)
+        self.session.budget_ledger._sleep = lambda _: self.let_stopped_ones_end(0.5)
 
     def let_stopped_ones_end(self, share: float) -> None:
         for key, job in self.service.jobs.items():
@@ -344,7 +346,7 @@ class AnySchedule(RuleBasedStateMachine):
 
     @invariant()
     def nothing_known_is_left_out_of_the_books(self) -> None:
-        found = self.session.accounts.books
+        found = self.session.budget_ledger.ledger
         assert found.at_most.usd <= self.limit * (1 + 1e-9)
         known = sum(each.spend.usd or 0.0 for each in self.session.study.trials if each.state is not TrialState.RUNNING)
         assert found.spent.usd >= known - 1e-9
@@ -380,7 +382,7 @@ def test_a_sweep_ends_where_no_trial_fits_any_more_and_goes_on_with_a_higher_lim
 
     one = at_most(planned(tmp_path, "budget.usd=1000").estimate or Estimate(None, None, None, None, "")).usd or 0.0
     first = run(f"{2.5 * one:.4f}")
-    spent = first.accounts.books.spent.usd
+    spent = first.budget_ledger.ledger.spent.usd
     assert first.end is End.BUDGET
     assert 0 < spent <= 2.5 * one
     done = sum(each.state.ended for each in first.study.trained)
@@ -388,4 +390,4 @@ def test_a_sweep_ends_where_no_trial_fits_any_more_and_goes_on_with_a_higher_lim
     assert second.end is End.TRIALS
     assert sum(each.state.ended for each in second.study.trained) == 12 > done
     charged: Mapping[int, float | None] = {each.number: each.spend.usd for each in second.study.trained}
-    assert math.isclose(second.accounts.books.spent.usd, sum(each or 0.0 for each in charged.values()))
+    assert math.isclose(second.budget_ledger.ledger.spent.usd, sum(each or 0.0 for each in charged.values()))

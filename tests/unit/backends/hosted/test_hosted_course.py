@@ -29,7 +29,7 @@ from backends.contract import (
 )
 from backends.hosted import profile
 from backends.hosted.job_events import Seen, Tariff, further
-from backends.hosted.profile import Profile, Standing
+from backends.hosted.profile import JobStatus, Profile
 from backends.hosted.service import RemoteCheckpoint, RemoteJob
 
 pytestmark = pytest.mark.unit
@@ -84,7 +84,7 @@ LOG = [evaluated(n, 0.5 - n / 100) if n % 4 == 0 else metrics(n) for n in range(
 def seen(heard: Sequence[Mapping[str, Any]] = (), at: float = 0.0, **changes: Any) -> Seen:
     fields: dict[str, Any] = {
         "job": job(),
-        "standing": Standing.TRAINING,
+        "standing": JobStatus.TRAINING,
         "heard": [(at, each) for each in heard],
         "now": at,
     }
@@ -135,9 +135,9 @@ def test_the_order_in_which_lines_come_does_not_matter(chance: random.Random, po
     for now in moments:
         heard = [(at, each) for at, each in arrivals if at <= now]
         chance.shuffle(heard)
-        events += further(request(n_epochs=2), HOST, TARIFF, events, Seen(job(), Standing.TRAINING, heard, now=now))
+        events += further(request(n_epochs=2), HOST, TARIFF, events, Seen(job(), JobStatus.TRAINING, heard, now=now))
     chance.shuffle(arrivals)
-    last = Seen(job("succeeded", trained_tokens=2000), Standing.SUCCEEDED, arrivals, now=100.0, whole=True)
+    last = Seen(job("succeeded", trained_tokens=2000), JobStatus.SUCCEEDED, arrivals, now=100.0, whole=True)
     events += further(request(n_epochs=2), HOST, TARIFF, events, last)
     assert events == expected
 
@@ -158,7 +158,7 @@ def test_an_evaluation_may_follow_the_running_values_of_its_step() -> None:
 
 def test_nothing_is_told_before_it_has_settled() -> None:
     heard = [(0.0, each) for each in LOG[:4]]
-    early, late = (Seen(job(), Standing.TRAINING, heard, now=now) for now in (5.0, HOST.jobs.settle_s))
+    early, late = (Seen(job(), JobStatus.TRAINING, heard, now=now) for now in (5.0, HOST.jobs.settle_s))
     assert [type(each) for each in told(early, HOST)] == [Started]
     assert len(of(told(late, HOST), Measured)) == 5
 
@@ -172,8 +172,8 @@ def test_no_other_status_is_an_end(status: str) -> None:
 
 def test_a_job_that_waits_has_not_started() -> None:
     unresolved = job("queued", hyperparameters={})
-    assert told(seen(job=unresolved, standing=Standing.QUEUED)) == []
-    assert told(seen(job=unresolved, standing=Standing.UNKNOWN)) == []
+    assert told(seen(job=unresolved, standing=JobStatus.QUEUED)) == []
+    assert told(seen(job=unresolved, standing=JobStatus.UNKNOWN)) == []
 
 
 def test_what_auto_became_is_recorded() -> None:
@@ -385,8 +385,8 @@ def test_answers_are_told_by_themselves_where_nothing_was_measured_or_it_was_tol
 def test_where_failed_jobs_are_free_none_is_charged() -> None:
     azure = profile.load("azure")
     failed = job("failed", error_code="server_error", error_message="x", trained_tokens=500)
-    assert spent(told(ended(LOG[:3], job=failed, standing=Standing.FAILED), azure)) == (0.0, 500)
-    assert spent(told(ended(LOG[:3], job=failed, standing=Standing.FAILED))) == (pytest.approx(0.005), 500)
+    assert spent(told(ended(LOG[:3], job=failed, standing=JobStatus.FAILED), azure)) == (0.0, 500)
+    assert spent(told(ended(LOG[:3], job=failed, standing=JobStatus.FAILED))) == (pytest.approx(0.005), 500)
 
 
 def test_without_a_price_the_tokens_are_known_and_no_money() -> None:

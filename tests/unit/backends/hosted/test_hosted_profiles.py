@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from backends.hosted import HostedBackend, profile
 from backends.hosted.options import HostedOptions
-from backends.hosted.profile import Profile, Sourced, Standing
+from backends.hosted.profile import JobStatus, Profile, Sourced
 from backends.local import hyperparameters as local
 from sweeps.errors import UserInputError
 from sweeps.spec.sweep_spec import from_document
@@ -59,10 +59,10 @@ def test_each_host_can_be_described(name: str) -> None:
 @pytest.mark.parametrize("name", HOSTS)
 def test_the_standing_of_each_status(name: str) -> None:
     host = profile.load(name)
-    assert host.standing("succeeded") is Standing.SUCCEEDED
-    assert host.standing("paused") is Standing.PAUSED
+    assert host.standing("succeeded") is JobStatus.SUCCEEDED
+    assert host.standing("paused") is JobStatus.PAUSED
     for unknown in ("moderating", "", None, "PREEMPTED"):
-        assert host.standing(unknown) is Standing.UNKNOWN
+        assert host.standing(unknown) is JobStatus.UNKNOWN
         assert not host.standing(unknown).is_end
 
 

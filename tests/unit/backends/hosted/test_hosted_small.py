@@ -133,8 +133,8 @@ def test_an_estimate_says_that_it_is_one(tmp_path: Path, request_: TrainingReque
     found = counted(tmp_path).estimate(request_)
     assert found.tokens == 2 * 100 * 13 / 4  # two messages: 12 characters and the line between
     assert found.usd == pytest.approx(650 * 3.0 / 1e6)
-    assert found.tokens_at_most == 2 * 100 * (13 + 32 + 2 * 8), "no token is shorter than a byte"
-    assert found.usd_at_most == pytest.approx((found.tokens_at_most or 0) * 3.0 / 1e6)
+    assert found.max_tokens == 2 * 100 * (13 + 32 + 2 * 8), "no token is shorter than a byte"
+    assert found.max_usd == pytest.approx((found.max_tokens or 0) * 3.0 / 1e6)
     assert found.seconds is None
     assert "an estimate" in found.basis
     assert "developers.openai.com" in found.basis
@@ -145,7 +145,7 @@ def test_what_the_host_counted_wins(tmp_path: Path, request_: TrainingRequest) -
     counting_ = counted(tmp_path)
     counting_.learn(request_, trained_tokens=2400, n_epochs=2)
     found = counting_.estimate(request_)
-    assert found.tokens == found.tokens_at_most == 2400
+    assert found.tokens == found.max_tokens == 2400
     assert "as the host counted" in found.basis
 
 
@@ -171,7 +171,7 @@ def test_the_most_that_a_run_may_take_holds_for_epochs_that_the_host_chooses(
     unsaid = dataclasses.replace(request_, hyperparameters={})
     found = counted(tmp_path).estimate(unsaid)
     assert found.tokens == 3 * 325
-    assert found.tokens_at_most == 25 * 100 * (13 + 32 + 2 * 8)
+    assert found.max_tokens == 25 * 100 * (13 + 32 + 2 * 8)
 
 
 @pytest.mark.parametrize("host", ["nebius", "compatible"])
@@ -180,7 +180,7 @@ def test_a_host_whose_choice_of_epochs_is_not_known_is_not_left_to_choose(
 ) -> None:
     options = {"host": host, "base_url": "https://x.invalid/v1", "price_per_million_tokens": 1.0}
     counting_ = counted(tmp_path, **options)
-    assert counting_.estimate(request_).usd_at_most is not None
+    assert counting_.estimate(request_).max_usd is not None
     unsaid = dataclasses.replace(request_, hyperparameters={})
     with pytest.raises(BackendError, match="n_epochs is not given") as raised:
         counting_.estimate(unsaid)

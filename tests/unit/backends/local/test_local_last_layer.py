@@ -18,7 +18,7 @@ from backends.local.last_layer import LastLayer
 from backends.local.model import LoadedModel, load_model, load_tokenizer
 from backends.local.model_source import find
 from backends.local.options import Task
-from backends.local.trainable_weights import Trainee
+from backends.local.trainable_weights import TrainableWeights
 
 pytestmark = pytest.mark.unit
 
@@ -131,7 +131,7 @@ def test_adapters_that_are_attached_later_are_served_too(
 ) -> None:
     task: Task = "causal-lm" if kind == "llama" else "sequence-classification"
     model = load(kind, task, **(LANGUAGE_MODELS | ENCODERS)[kind])
-    trainee = Trainee(model, LoraSettings(rank=2, alpha=4.0, dropout=0.0, target=target), 1)
+    trainee = TrainableWeights(model, LoraSettings(rank=2, alpha=4.0, dropout=0.0, target=target), 1)
     with torch.no_grad():
         for each in trainee.parameters.values():
             each.normal_(0.0, 0.2)

@@ -15,7 +15,7 @@ from backends.local import encoding, loss, model, model_evaluation, model_source
 from backends.local.hyperparameters import LoraSettings
 from backends.local.model import LoadedModel
 from backends.local.options import Task
-from backends.local.trainable_weights import Trainee, lora_layers
+from backends.local.trainable_weights import TrainableWeights, lora_layers
 from backends.local.training import first_micro_batch
 
 pytestmark = pytest.mark.unit
@@ -187,7 +187,7 @@ def weights(loaded: LoadedModel) -> dict[str, torch.Tensor]:
     return {name: each.detach().clone() for name, each in loaded.module.named_parameters()}
 
 
-def disturb(trainee: Trainee) -> None:
+def disturb(trainee: TrainableWeights) -> None:
     with torch.no_grad():
         for each in trainee.parameters.values():
             each.add_(1.0)
@@ -199,16 +199,16 @@ def test_a_model_gets_its_weights_back(name: str, lora: LoraSettings | None, req
     task: Task = "causal-lm" if name == "llama" else "sequence-classification"
     loaded = load(request.getfixturevalue(name), task, ("a", "b", "c") if name == "bert" else ())
     before = weights(loaded)
-    first = Trainee(loaded, lora, seed=1)
+    first = TrainableWeights(loaded, lora, seed=1)
     start = first.state()
     assert start.keys() == first.parameters.keys()
     disturb(first)
     first.release()
-    second = Trainee(loaded, lora, seed=1)
+    second = TrainableWeights(loaded, lora, seed=1)
     assert all(torch.equal(start[name], each) for name, each in second.parameters.items())
     disturb(second)
     second.release()
-    Trainee(loaded, None, seed=1).release()
+    TrainableWeights(loaded, None, seed=1).release()
     after = weights(loaded)
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before if name not in loaded.fresh)
@@ -219,7 +219,7 @@ def test_a_new_head_is_drawn_from_the_seed(bert: Path) -> None:
     assert set(loaded.fresh) == {"classifier.weight", "classifier.bias"}
     heads = []
     for seed in (1, 2, 1):
-        trainee = Trainee(loaded, None, seed)
+        trainee = TrainableWeights(loaded, None, seed)
         heads.append(trainee.state()["classifier.weight"])
         trainee.release()
     assert torch.equal(heads[0], heads[2])
@@ -240,7 +240,7 @@ def test_a_cpu_computes_what_its_caches_hold(llama: Path, width: int, tokens: in
 def test_adapters_change_nothing_at_first_and_train_few_weights(llama: Path) -> None:
     loaded, data = load(llama), causal_data()
     before = model_evaluation.evaluate(loaded, data, "valid")
-    trainee = Trainee(loaded, LORA, seed=1)
+    trainee = TrainableWeights(loaded, LORA, seed=1)
     assert model_evaluation.evaluate(loaded, data, "valid") == pytest.approx(before, rel=1e-6)
     assert all("lora_" in name for name in trainee.parameters)
     trainee.release()
@@ -269,7 +269,7 @@ def test_adapters_go_where_they_are_asked_for(
     loaded = load(request.getfixturevalue(name), task, ("a", "b"))
     layers = lora_layers(loaded, target)
     assert {each.rsplit(".", 1)[-1] for each in layers} == last
-    trainee = Trainee(loaded, dataclasses.replace(LORA, target=target), seed=1)
+    trainee = TrainableWeights(loaded, dataclasses.replace(LORA, target=target), seed=1)
     assert all(any(each.startswith(layer) for each in trainee.parameters) for layer in layers)
     trainee.release()
 
@@ -287,9 +287,9 @@ def test_a_file_that_is_no_model_is_the_users(llama: Path, tmp_path: Path) -> No
 
 
 def test_data_of_one_file_is_encoded_once(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
-    from backends.local.model_cache import Workbench
+    from backends.local.model_cache import ModelCache
 
-    bench, found = Workbench(), model_source.find(str(llama))
+    bench, found = ModelCache(), model_source.find(str(llama))
     first = bench.data(found, "causal-lm", dataset, "train", 64)
     assert bench.data(found, "causal-lm", dataset, "train", 64) is first
     assert bench.data(found, "causal-lm", dataset, "train", 48) is not first
