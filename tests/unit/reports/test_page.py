@@ -17,7 +17,7 @@ from sweeps.reports.overview import costs, front, overview_svg
 from sweeps.reports.page import page
 from sweeps.spec.objective import Objective
 from sweeps.study.champion_decision import ChampionDecision
-from sweeps.study.finals import FinalsResult, Standing
+from sweeps.study.finals import CandidateScore, FinalsResult
 from sweeps.study.state import SweepState
 from sweeps.study.steering import Change
 from sweeps.trials.trial import Spend, Trial, TrialState
@@ -111,7 +111,7 @@ def test_changes_and_finals_are_shown_where_there_are_any() -> None:
     assert "changed by itself" not in bare
     assert "Finals" not in bare
     change = Change("n_epochs", (2.0, 4.0), 2.0, 6.0, "two trials under-fitted at 4", (0, 2), 3)
-    standing = Standing(1, 0.79, 0.77, 0.81, 0.0, 0.0, 1000.0, (0.78, 0.8))
+    standing = CandidateScore(1, 0.79, 0.77, 0.81, 0.0, 0.0, 1000.0, (0.78, 0.8))
     finals = FinalsResult("valid_accuracy", (standing,), 1, "trial 1 has the best mean", 0.8, (0.75, 0.72, 0.78))
     text = Parsed(page(state(changes=(change,), finals=finals), NOW)).text
     assert "n_epochs 2 .. 4 -> 2 .. 6: two trials under-fitted at 4 (trials 0, 2; after 3 trials)" in text
@@ -120,7 +120,7 @@ def test_changes_and_finals_are_shown_where_there_are_any() -> None:
 
 
 def test_after_the_finals_the_winners_repetition_is_the_best() -> None:
-    standings = tuple(Standing(number, 0.7, 0.6, 0.8, 0.0, 0.0, 1000.0, (0.7, 0.7)) for number in (0, 1))
+    standings = tuple(CandidateScore(number, 0.7, 0.6, 0.8, 0.0, 0.0, 1000.0, (0.7, 0.7)) for number in (0, 1))
     finals = FinalsResult("valid_accuracy", standings, 0, "the cheaper one", 0.6)
     repeats = (trial(3, 0.70, repeat_of=0, model="m3"), trial(4, 0.72, repeat_of=0, model="m4"))
     repeats += (trial(5, 0.9, repeat_of=1, model="m5"),)
