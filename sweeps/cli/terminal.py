@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -43,3 +44,20 @@ def tracking_uri(workspace: Workspace) -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.default_uri(workspace.root)
     tracking.check_scheme(uri)
     return uri
+
+
+def plain(text: str) -> str:
+    """Escape text for rich, so that square brackets stay as they are."""
+    return text.replace("[", r"\[")
+
+
+def relative(path: Path) -> str:
+    """Return a path as the user would type it: relative to the current folder where it lies below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def environment(workspace: Workspace, address: str | None) -> Any:
+    """Return where sweeps are kept, recorded and run, as the options and the environment say."""
+    from sweeps.execution.run import Environment
+
+    return Environment(workspace, tracking_uri(workspace), os.environ.get("SWEEP_STORAGE"), address)

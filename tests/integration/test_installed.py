@@ -78,7 +78,7 @@ def test_doctor_names_a_package_that_takes_one_of_our_names(installed: Path, tmp
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: old-engine\nVersion: 1.0\n")
     (info / "top_level.txt").write_text("sweeps\n")
     (info / "RECORD").write_text("sweeps/__init__.py,,\n")
-    script = f"import sys; sys.path.append({str(stranger)!r}); from sweeps.cli import main; main.main()"
+    script = f"import sys; sys.path.append({str(stranger)!r}); from sweeps.cli import main as cli; cli.main()"
     done = python(installed, tmp_path, "-c", script.replace("cli.main()", "sys.argv[1:] = ['doctor']; cli.main()"))
     assert done.returncode == 1
     assert "old-engine" in done.stdout

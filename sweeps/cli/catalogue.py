@@ -1,0 +1,77 @@
+"""The commands that show what can be used: `sweep spaces` and `sweep backends`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+from pydantic import ValidationError
+
+from sweeps.cli.terminal import json_option, print_json, say, show
+from sweeps.errors import Problem, UserInputError
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--scope", help="Show the recommendations of this scope.")
+@json_option
+def spaces(name: str | None, scope: str | None, as_json: bool) -> None:
+    """List the named search spaces, show one, or show the recommendations of a scope."""
+    from search_spaces import library
+    from search_spaces.catalogue import Catalogue
+    from sweeps.cli import screen
+
+    catalogue = Catalogue.load()
+    if scope is not None:
+        if scope not in catalogue.scopes():
+            raise UserInputError(
+                [Problem("--scope", f"there is no scope `{scope}`", f"one of: {', '.join(catalogue.scopes())}")]
+            )
+        if as_json:
+            print_json({each: found.to_json() for each, found in catalogue.for_scope(scope).items()})
+        else:
+            show(screen.recommendations(catalogue, scope))
+        return
+    if name is not None and name not in library.names():
+        raise UserInputError([Problem(name, "is not a named space", f"one of: {', '.join(library.names())}")])
+    chosen = [library.load(each) for each in ([name] if name else library.names())]
+    if as_json:
+        print_json([{"name": each.name, "description": each.description, "space": dict(each.space)} for each in chosen])
+    elif name:
+        show(screen.space(chosen[0]))
+    else:
+        show(screen.spaces(chosen))
+        say(f"recommendations: sweep spaces --scope {{{','.join(catalogue.scopes())}}}")
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--model", help="Describe the backend for this model.")
+@json_option
+def backends(name: str | None, model: str | None, as_json: bool) -> None:
+    """List the installed backends, or show what one accepts."""
+    from backends import registry
+    from sweeps.cli import screen
+
+    if name is None:
+        listed = registry.describe_all()
+        if as_json:
+            print_json([asdict(each) for each in listed])
+        else:
+            for each in listed:
+                click.echo(f"{each.name:12} {each.distribution} {each.version}")
+            say("sweep backends NAME --model MODEL   shows what it accepts")
+        return
+    try:
+        backend = registry.load(name)
+    except registry.RegistryError as error:
+        raise UserInputError([Problem(name, error.message, error.hint)]) from error
+    try:
+        capabilities = backend.describe(backend.options_model.model_validate({"model": model} if model else {}))
+    except ValidationError as error:
+        hint = f"its options: {', '.join(backend.options_model.model_fields)}"
+        raise UserInputError([Problem(name, "cannot be described without a model", hint)]) from error
+    if as_json:
+        print_json(asdict(capabilities))
+    else:
+        show(screen.backend(capabilities))

@@ -1,0 +1,29 @@
+"""The command `sweep doctor`: look for what would keep sweeps from running on this machine."""
+
+from __future__ import annotations
+
+import click
+
+from sweeps.cli.terminal import environment, json_option, out, plain, print_json
+from sweeps.errors import SweepError
+from sweeps.workspace import Workspace
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def doctor(workspace: Workspace, as_json: bool) -> None:
+    """Look for what would keep sweeps from running on this machine."""
+    from sweeps.cli import machine_checks
+
+    found = machine_checks.examine(workspace, environment(workspace, None).tracking_uri)
+    if as_json:
+        print_json([each.to_json() for each in found])
+    else:
+        for each in found:
+            style = {"ok": "green", "note": "yellow", "bad": "red"}[each.state]
+            out.print(f"[{style}]{each.state:4}[/{style}] {plain(each.what)}", highlight=False, soft_wrap=True)
+            if each.remedy:
+                out.print(f"     [dim]{plain(each.remedy)}[/dim]", highlight=False, soft_wrap=True)
+    if any(each.state == "bad" for each in found):
+        raise SweepError("something here needs your attention", "see the lines marked `bad`")

@@ -1,0 +1,136 @@
+"""The commands that look at sweeps and training histories: `sweep status`, `report`, `ui` and `fit`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sweeps.cli.terminal import environment, json_option, print_json, relative, say, show, tracking_uri
+from sweeps.errors import SweepError
+from sweeps.workspace import Workspace
+
+ALL_ROWS = 100_000
+
+
+@click.command()
+@click.argument("name", required=False)
+@json_option
+@click.pass_obj
+def status(workspace: Workspace, name: str | None, as_json: bool) -> None:
+    """List the sweeps here, or show one of them, while it runs or afterwards."""
+    from sweeps.cli import screen
+    from sweeps.study import state
+
+    if name is None:
+        summaries = [state.read(workspace, each, os.environ.get("SWEEP_STORAGE")) for each in workspace.names()]
+        if as_json:
+            print_json([each.to_json() for each in summaries])
+        elif summaries:
+            show(screen.listing(summaries))
+        else:
+            say(f"there is no sweep in {relative(workspace.root)}; sweep run FILE starts one")
+        return
+    summary = state.read(workspace, name, os.environ.get("SWEEP_STORAGE"))
+    if as_json:
+        print_json(summary.to_json())
+    else:
+        show(screen.listing([summary]))
+        show(screen.table(summary.trials, summary.objective, ALL_ROWS, summary.name_of))
+        if summary.repeats:
+            say("finals: the best, trained again with other seeds")
+            show(screen.table(summary.repeats, summary.objective, ALL_ROWS, summary.name_of))
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Where to write it.")
+@click.pass_obj
+def report(workspace: Workspace, name: str | None, out: Path | None) -> None:
+    """Write the HTML report of the sweep NAME (default: the latest one), while it runs or afterwards."""
+    from sweeps.reports import page
+    from sweeps.study import state
+
+    name = name or next(iter(workspace.names()), None)
+    if name is None:
+        raise SweepError(f"there is no sweep in {relative(workspace.root)}", "sweep run FILE starts one")
+    written = out or workspace.report(name)
+    text = page.page(state.read(workspace, name, os.environ.get("SWEEP_STORAGE")), datetime.now())
+    written.parent.mkdir(parents=True, exist_ok=True)
+    written.write_text(text, encoding="utf-8")
+    click.echo(relative(written))
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.pass_obj
+def ui(workspace: Workspace, name: str | None, port: int) -> None:
+    """Serve the MLflow UI, and say where the trials of the sweep NAME (default: the latest one) are compared."""
+    from sweeps import tracking
+    from sweeps.study import state
+
+    name = name or next(iter(workspace.names()), None)
+    if name is None:
+        raise SweepError(f"there is no sweep in {relative(workspace.root)}", "sweep run FILE starts one")
+    if not workspace.run_table(name).exists():
+        raise state.unknown(workspace, name)
+    table = workspace.run_table(name).read_text(encoding="utf-8")
+    uri = environment(workspace, None).tracking_uri
+    if uri.startswith("http"):
+        say(f"the trials of `{name}`: {uri.rstrip('/')}/{table.lstrip('/')}")
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise SweepError(f"port {port} is taken", f"try --port {port + 1}") from error
+    say(f"the trials of `{name}`: http://127.0.0.1:{port}/{table.lstrip('/')}   (Ctrl-C ends the server)")
+    server = tracking.serve_ui(uri, port)
+    os.execv(server[0], server)  # in place of this process, so that whatever ends the command ends the server
+
+
+@click.command()
+@click.argument("files", nargs=-1, metavar="FILE...")
+@click.option("--mlflow", "runs", multiple=True, metavar="RUN_ID", help="An MLflow run; the same as mlflow:RUN_ID.")
+@click.option("--metric", metavar="NAME", help="Judge by this metric, a share that is better the higher.")
+@click.option("--valid-examples", type=click.IntRange(1), help="The size of the validation set.")
+@click.option("--train-examples", type=click.IntRange(1), help="The size of the training set.")
+@click.option("--classes", type=click.IntRange(2), help="The number of labels.")
+@click.option("--baseline-loss", type=float, help="The validation loss before training.")
+@click.option("--baseline-metric", type=float, help="The validation metric before training.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="OUT.png", help="Draw the curve.")
+@click.option("--verbose", is_flag=True, help="Say which columns are ignored.")
+@json_option
+@click.pass_obj
+def fit(
+    workspace: Workspace,
+    /,
+    files: tuple[str, ...],
+    runs: tuple[str, ...],
+    plot: Path | None,
+    verbose: bool,
+    as_json: bool,
+    **context: Any,
+) -> None:
+    """Judge training histories, whoever trained: CSV or JSON files, MLflow runs (mlflow:RUN_ID)."""
+    from backends.training_logs import Context
+    from sweeps.reports import judged_histories
+
+    sources = (*files, *(f"mlflow:{each}" for each in runs))
+    if not sources:
+        raise click.UsageError("give a FILE, or --mlflow RUN_ID")
+    uri = tracking_uri(workspace)
+    found = judged_histories.judged(sources, uri, Context(**context))
+    drawn = judged_histories.draw(found, plot) if plot is not None else ()
+    if as_json:
+        print_json([each.to_json() for each in found])
+    else:
+        show(judged_histories.shown(found, verbose=verbose))
+    for each in drawn:
+        say(f"drawn: {each}")

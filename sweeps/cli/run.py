@@ -1,0 +1,171 @@
+"""The commands that read a sweep file: `sweep init`, `check`, `plan` and `run`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from sweeps.cli.terminal import environment, err, json_option, print_json, relative, say, show, tracking_uri
+from sweeps.errors import Problem, SweepError, UserInputError
+from sweeps.workspace import Workspace
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def sweep_file_options(command: _Command) -> _Command:
+    """Add the argument and options of every command that reads a sweep file."""
+    for option in (
+        click.option(
+            "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, e.g. search.trials=8."
+        ),
+        click.option("--model", metavar="NAME_OR_DIR", help="The base model; short for --set backend.model=..."),
+        click.option(
+            "--data",
+            "located",
+            type=click.Path(path_type=Path),
+            metavar="PATH",
+            help="Where the data is on this machine.",
+        ),
+        click.argument("file", type=click.Path(path_type=Path)),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path), default=Path("sweep.yaml"))
+@click.option("--data", "data_file", type=click.Path(path_type=Path), help="Look into this data file for its columns.")
+@click.option("--force", is_flag=True, help="Overwrite FILE.")
+def init(file: Path, data_file: Path | None, force: bool) -> None:
+    """Write a first sweep file, with a comment on every key."""
+    from sweeps.spec.starter import starter
+
+    if file.exists() and not force:
+        raise UserInputError([Problem(str(file), "exists already", "give another name, or --force")])
+    text = starter(file.stem, data_file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SweepError(
+            f"{file} cannot be written: {error.strerror}", "choose a folder that you may write to"
+        ) from error
+    say(f"wrote {file}; next: sweep plan {file}")
+
+
+@click.command()
+@sweep_file_options
+@click.pass_obj
+def check(
+    workspace: Workspace, file: Path, located: Path | None, model: str | None, overrides: tuple[str, ...]
+) -> None:
+    """Check a sweep file, its data and its model; start nothing."""
+    from sweeps.cli import screen
+
+    plan = _plan(workspace, file, located, model, overrides, estimate=False)
+    for each in screen.findings(plan.findings):
+        err.print(each, soft_wrap=True)
+    say(f"{file}: fine. {screen.data_line(plan)}")
+
+
+@click.command()
+@sweep_file_options
+@json_option
+@click.option("--no-estimate", is_flag=True, help="Leave out time and disk, which take some seconds to measure.")
+@click.pass_obj
+def plan(
+    workspace: Workspace,
+    file: Path,
+    located: Path | None,
+    model: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    no_estimate: bool,
+) -> None:
+    """Show what a sweep would do and take: every parameter as written and as resolved. Starts nothing."""
+    from sweeps.cli import screen
+
+    made = _plan(workspace, file, located, model, overrides, estimate=not no_estimate)
+    if as_json:
+        print_json(made.to_json())
+    else:
+        show(screen.plan(made))
+        say(f"next: sweep run {file}")
+
+
+@click.command()
+@sweep_file_options
+@click.option("--fresh", is_flag=True, help="Start anew; the earlier sweep of this name is set aside, not deleted.")
+@click.option("--address", metavar="HOST:PORT", envvar="RAY_ADDRESS", help="Run on this Ray cluster.")
+@json_option
+@click.pass_obj
+def run(
+    workspace: Workspace,
+    file: Path,
+    located: Path | None,
+    model: str | None,
+    overrides: tuple[str, ...],
+    fresh: bool,
+    address: str | None,
+    as_json: bool,
+) -> None:
+    """Run a sweep, or go on with one that was stopped."""
+    from sweeps.cli import screen
+    from sweeps.cli.progress import Progress
+
+    made = _plan(workspace, file, located, model, overrides, estimate=False)
+    for each in screen.findings(made.findings):
+        err.print(each, soft_wrap=True)
+    say(f"data: {screen.data_line(made)}")
+
+    from sweeps.execution import run as running
+
+    where = environment(workspace, address)
+    name = made.spec.name
+    if fresh and (aside := workspace.set_aside(name)):
+        say(f"the earlier sweep is kept in {relative(aside)}")
+    with workspace.claimed(name):
+        outcome = running.run(made, where, Progress(err), say, fresh=fresh)
+    if as_json:
+        print_json(_outcome_json(outcome))
+    else:
+        show(screen.outcome(outcome))
+
+
+def _plan(
+    workspace: Workspace,
+    file: Path,
+    located: Path | None,
+    model: str | None,
+    overrides: tuple[str, ...],
+    *,
+    estimate: bool,
+) -> Any:
+    from sweeps.planning.plan import plan_file
+
+    tracking_uri(workspace)  # a mistake there is the user's, too, and told before anything is read
+    if model is not None:
+        overrides = (*overrides, f"backend.model={json.dumps(model)}")
+    return plan_file(file, overrides, workspace, located, estimate=estimate)
+
+
+def _outcome_json(outcome: Any) -> dict[str, Any]:
+    return {
+        "name": outcome.plan.spec.name,
+        "data": outcome.plan.data.name,
+        "end": outcome.end.value,
+        "seconds": outcome.seconds,
+        "best": outcome.best.to_json() if outcome.best else None,
+        "trials": [each.to_json() for each in outcome.trials],
+        "finals": outcome.finals.to_json() if outcome.finals else None,
+        "repeats": [each.to_json() for each in outcome.repeats],
+        "changes": [each.to_json() for each in outcome.changes],
+        "champion": outcome.champion.to_json() if outcome.champion else None,
+        "mlflow": outcome.run_url,
+        "report": str(outcome.report),
+        "problems": list(outcome.problems),
+    }
