@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from backends.extras import install_command, missing_libraries
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -52,3 +54,12 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     names = list(known)
     nearest = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return f"did you mean `{nearest[0]}`?" if nearest else f"one of: {', '.join(names)}" if names else ""
+
+
+def require_extra(extra: str, purpose: str) -> None:
+    """Raise SweepError with the command to type where a library of `extra` is not installed.
+
+    `purpose` starts the message, as in "The local backend". Imports none of the libraries.
+    """
+    if missing := missing_libraries(extra):
+        raise SweepError(f"{purpose} needs {', '.join(missing)}.", f"Run: {install_command(extra)}")

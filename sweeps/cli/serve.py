@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sweeps.cli.terminal import say
-from sweeps.errors import Problem, UserInputError
+from sweeps.errors import Problem, UserInputError, require_extra
 from sweeps.workspace import Workspace
 
 API_KEYS = "SWEEP_API_KEYS"
@@ -55,6 +55,7 @@ def serve(
     **written: Any,
 ) -> None:
     """Serve the OpenAI fine-tuning protocol: train and ask models with any OpenAI client, on this machine."""
+    require_extra("server", "`sweep serve`")
     from sweeps.cli import serve_settings
     from sweeps.server import serving
 

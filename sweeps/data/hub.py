@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backends.extras import missing_libraries
 from sweeps.data.formats import Read, Record
-from sweeps.errors import Problem, UserInputError
+from sweeps.errors import Problem, UserInputError, require_extra
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -49,6 +50,7 @@ def open_saved(directory: Path, cache: Path | None = None) -> dict[str, Dataset]
 
     Parquet files are converted once into `cache` (None: the library's own place).
     """
+    require_extra("local", f"Reading {directory}")
     import datasets
 
     with _quiet():
@@ -68,6 +70,9 @@ def open_hub(repository: str, config: str | None = None, probe_s: float = PROBE_
     cannot be used.
     """
     reason = missing_from_hub(repository, probe_s)
+    if reason is not None and missing_libraries("local"):
+        raise Absent(reason)  # without the library there is no cached copy either
+    require_extra("local", f"Loading {repository} from the Hugging Face hub")
     import datasets
 
     with _quiet():
