@@ -81,7 +81,7 @@ def trained(data_seed: int) -> Pool:
         study, data = ended.study, ended.plan.data
         assert data.test is not None
         rows, cost = [], []
-        for trial in study.trained:
+        for trial in study.search_trials:
             runs = [trial, *(each for each in study.repeats if each.repeat_of == trial.number)]
             models = [each.model for each in runs if each.model]
             if len(models) == 1 + SEEDS:  # a run that diverged has no model to be scored: its configuration is left out

@@ -19,7 +19,7 @@ from backends.contract import Backend, Placement
 from sweeps.execution import finals_scoring
 from sweeps.execution.session import Session, TrialEnd
 from sweeps.planning.plan import SweepPlan, make_plan
-from sweeps.spec.sweep_spec import from_document
+from sweeps.spec.loading import from_document
 from sweeps.spec.yaml_source import parse
 from sweeps.study.finals import FinalsResult
 from sweeps.study.steering import Change
@@ -74,12 +74,12 @@ def sweep(folder: Path, seed: int, space: Mapping[str, Any], *, score: bool = Fa
     """
     with driven(folder, seed, space, **more) as ended:
         plan, study, backend = ended.plan, ended.study, ended.backend
-        finals = finals_scoring.decide(plan, study.trained, study.repeats, backend) if plan.spec.finals else None
-        best = next(iter(leaderboard(study.trained, ended.session.objective)), None)
+        finals = finals_scoring.decide(plan, study.search_trials, study.repeats, backend) if plan.spec.finals else None
+        best = next(iter(leaderboard(study.search_trials, ended.session.objective)), None)
         test = None
         if score and best is not None and best.model is not None and plan.data.test is not None:
             test = float(np.mean(finals_scoring.right(backend, [best.model], plan.data.test, plan.data.dataset)))
-        return Done(tuple(study.trained), ended.session.changes, finals, test)
+        return Done(tuple(study.search_trials), ended.session.changes, finals, test)
 
 
 @contextmanager

@@ -295,7 +295,7 @@ class Simulation:
             if session.error is not None:
                 raise session.error
             if decision is not None and decision.version is not None:
-                self._compare(plan, study.trained, backend, decision.version, promoted=decision.promoted)
+                self._compare(plan, study.search_trials, backend, decision.version, promoted=decision.promoted)
         if end is End.INTERRUPTED:
             raise SweepInterruptedError("stopped", "")
         return outcome_of(plan, study, end, environment, None, (), decision)

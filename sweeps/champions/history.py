@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from backends import codec
 from sweeps.errors import SweepError
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.tracking.registry import Registry, Version
@@ -46,7 +47,7 @@ class Entry:
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Rebuild an entry from `to_json`'s value."""
         decision = value["decision"]
-        return cls(**{**value, "decision": ChampionDecision.from_json(decision) if decision is not None else None})
+        return cls(**{**value, "decision": codec.from_json(ChampionDecision, decision) if decision is not None else None})
 
 
 def decision_of(version: Version) -> Entry | None:

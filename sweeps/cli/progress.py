@@ -79,7 +79,7 @@ class Progress(ProgressObserver):
                     elif not self._baseline_shown:
                         self._baseline_shown = True
                         self._line(f"the base model before training: {_numbers(each)}")
-        if trial.running and time.monotonic() - self._written_at >= QUIET_S:
+        if trial.loop_reports and time.monotonic() - self._written_at >= QUIET_S:
             self._line(f"trial {trial.number} {self._latest[trial.number]}")
             self._line(f"  {self._summary()}")
 
@@ -108,7 +108,7 @@ class Progress(ProgressObserver):
     def _summary(self) -> str:
         assert self._session is not None
         session = self._session
-        ended = [each for each in session.study.trained if each.state.ended]
+        ended = [each for each in session.study.search_trials if each.state.ended]
         best = next(iter(leaderboard(ended, session.objective)), None)
         parts = [f"{len(ended)} of {session.plan.spec.search.trials} trials"]
         if best is not None and best.values is not None:
@@ -130,7 +130,7 @@ class Progress(ProgressObserver):
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
         for column in ("trial", "state", "hyperparameters"):
             table.add_column(column, overflow="fold")
-        ended = [each for each in self._session.study.trained if each.state.ended]
+        ended = [each for each in self._session.study.search_trials if each.state.ended]
         for trial in sorted(ended, key=lambda each: each.ended_at or 0.0)[-RECENT_TRIALS:]:
             style = VERDICT_STYLE[trial.verdict.kind] if trial.verdict else "dim"
             table.add_row(str(trial.number), Text(_short_ending(trial), style=style), in_words(trial.hyperparameters))
@@ -146,14 +146,14 @@ def seconds_left(session: Session, now: float) -> float | None:
     how far the running ones are; None before that.
     """
     running = session.running
-    took = [each.spend.seconds for each in session.study.trained if each.state.ended and each.spend.seconds > 0]
+    took = [each.spend.seconds for each in session.study.search_trials if each.state.ended and each.spend.seconds > 0]
     took = took or [
         (now - (each.started_at or now)) / share for each in running if (share := _share_done(each)) >= FORESEEN
     ]
     if not took:
         return None
     each_takes = sum(took) / len(took)
-    waiting = max(0, session.plan.spec.search.trials - len(session.study.trained))
+    waiting = max(0, session.plan.spec.search.trials - len(session.study.search_trials))
     waiting += max(0, session.plan.final_trials - len(session.study.repeats))
     begun = sum(max(0.0, each_takes - (now - (each.started_at or now))) for each in running)
     left = (waiting * each_takes + begun) / session.plan.concurrency
@@ -162,8 +162,8 @@ def seconds_left(session: Session, now: float) -> float | None:
 
 
 def _share_done(trial: Trial) -> float:
-    heard = (*trial.curve, *trial.running)
-    return max(each.epoch for each in heard) / trial.epochs if heard and trial.epochs else 0.0
+    heard = (*trial.curve, *trial.loop_reports)
+    return max(each.epoch for each in heard) / trial.planned_epochs if heard and trial.planned_epochs else 0.0
 
 
 def money(session: Session) -> list[str]:

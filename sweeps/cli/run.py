@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from backends import codec
+
 from sweeps.cli.terminal import environment, err, json_option, print_json, relative, say, show, tracking_uri
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.workspace import Workspace
@@ -159,12 +161,12 @@ def _outcome_json(outcome: Any) -> dict[str, Any]:
         "data": outcome.plan.data.name,
         "end": outcome.end.value,
         "seconds": outcome.seconds,
-        "best": outcome.best.to_json() if outcome.best else None,
-        "trials": [each.to_json() for each in outcome.trials],
-        "finals": outcome.finals.to_json() if outcome.finals else None,
-        "repeats": [each.to_json() for each in outcome.repeats],
-        "changes": [each.to_json() for each in outcome.changes],
-        "champion": outcome.champion.to_json() if outcome.champion else None,
+        "best": codec.to_json(outcome.best) if outcome.best else None,
+        "trials": [codec.to_json(each) for each in outcome.trials],
+        "finals": codec.to_json(outcome.finals) if outcome.finals else None,
+        "repeats": [codec.to_json(each) for each in outcome.repeats],
+        "changes": [codec.to_json(each) for each in outcome.changes],
+        "champion": codec.to_json(outcome.champion) if outcome.champion else None,
         "mlflow": outcome.run_url,
         "report": str(outcome.report),
         "problems": list(outcome.problems),

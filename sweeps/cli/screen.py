@@ -18,13 +18,12 @@ from sweeps.data.findings import Finding
 from sweeps.execution.session import Outcome
 from sweeps.planning.plan import KEPT_MODELS, SweepPlan
 from sweeps.reports.formatting import advice, clock, in_bytes, in_words, short
-from sweeps.spec.champion import ChampionSpec
 from sweeps.spec.objective import Objective
-from sweeps.spec.sweep_spec import BudgetSpec
+from sweeps.spec.sweep_file import BudgetSpec, ChampionSpec
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.finals import FinalsResult
 from sweeps.study.state import SweepState, best_name
-from sweeps.trials.budget import at_most
+from sweeps.trials.budget import cost_bound
 from sweeps.trials.trial import StoppedBy, Trial, TrialState, leaderboard
 
 LEADERBOARD_ROWS = 10
@@ -93,7 +92,7 @@ def _guards(champion: ChampionSpec) -> str:
 def _money(plan: SweepPlan, usd: float) -> str:
     trials = plan.spec.search.trials + plan.final_trials
     text = f"about ${usd:,.2f} a trial at the centre of the space, ${usd * trials:,.2f} in all without early stopping"
-    most_expensive = None if plan.most_expensive is None else at_most(plan.most_expensive).usd
+    most_expensive = None if plan.most_expensive is None else cost_bound(plan.most_expensive).usd
     if most_expensive is not None and plan.max_usd is not None:
         text += f"; at most ${most_expensive:,.2f} a trial, ${plan.max_usd:,.2f} in all"
     return text
@@ -211,11 +210,11 @@ def told(decision: ChampionDecision) -> Iterable[str]:
 
 def saved_by_verdicts(trials: Sequence[Trial]) -> str:
     """Say how many trials their verdicts ended, and about how long those would have gone on; empty where none."""
-    stopped = [each for each in trials if each.stopped_by is StoppedBy.VERDICT and each.epochs_trained > 0]
+    stopped = [each for each in trials if each.stopped_by is StoppedBy.VERDICT and each.trained_epochs > 0]
     if not stopped:
         return ""
     seconds = sum(
-        each.spend.seconds * ((each.epochs or each.epochs_trained) / each.epochs_trained - 1) for each in stopped
+        each.spend.seconds * ((each.planned_epochs or each.trained_epochs) / each.trained_epochs - 1) for each in stopped
     )
     count = f"{len(stopped)} trial{'s' if len(stopped) > 1 else ''}"
     return f"{count} stopped early by the verdict: about {clock(seconds)} of training saved"

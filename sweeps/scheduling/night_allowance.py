@@ -25,7 +25,7 @@ class Allowance:
     def limited(self, plan: SweepPlan) -> SweepPlan:
         """Return the plan with the limit that holds tonight."""
         budget = plan.spec.budget.model_copy(update={"usd": self.money.limit})
-        return replace(plan, spec=replace(plan.spec, budget=budget))
+        return replace(plan, spec=plan.spec.with_sections(budget=budget))
 
     def refusal(self, plan: SweepPlan, before: Night | None = None) -> str | None:
         """Say why nothing can be begun tonight; None where something can. `before` is the night that it goes on from.
@@ -72,7 +72,7 @@ def closed(money: Money, sweep: str, environment: Environment) -> Money:
         return money
     if money.study not in ("", stored.sweep_id):  # begun anew by hand meanwhile: what became of it nobody can tell
         return money
-    return replace(money, study=stored.sweep_id, at_most=stored.ledger.at_most.usd)
+    return replace(money, study=stored.sweep_id, at_most=stored.ledger.worst_case.usd)
 
 
 def told(night: Night, environment: Environment) -> Night:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -23,12 +21,3 @@ class ChampionDecision:
     difference_high: float | None
     model: str | None
     version: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; `from_json` inverts it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Rebuild a decision from `to_json`'s value."""
-        return cls(**value)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,17 +77,6 @@ class FinalsResult:
             if each.values is not None and each.repeat_of is not None:
                 values.setdefault(each.repeat_of, []).append(each.values[0])
         return values == {each.number: list(each.values) for each in self.standings}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; `from_json` inverts it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Rebuild a result from `to_json`'s value."""
-        standings = tuple(CandidateScore(**{**each, "values": tuple(each["values"])}) for each in value["standings"])
-        test = tuple(value["test"]) if value["test"] is not None else None
-        return cls(**{**value, "standings": standings, "test": test})
 
 
 def winning_trial(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from backends import codec
 from sweeps.errors import Problem, UserInputError, suggestion
 from sweeps.spec.objective import Objective
 from sweeps.study.champion_decision import ChampionDecision
@@ -79,12 +80,12 @@ class SweepState:
             "objective": {"metric": self.objective.metric, "direction": self.objective.direction},
             "running": self.is_running,
             "states": dict(self.counts),
-            "best": self.best.to_json() if self.best else None,
-            "trials": [each.to_json() for each in self.trials],
-            "repeats": [each.to_json() for each in self.repeats],
-            "changes": [each.to_json() for each in self.changes],
-            "finals": self.finals.to_json() if self.finals else None,
-            "champion": self.champion.to_json() if self.champion else None,
+            "best": codec.to_json(self.best) if self.best else None,
+            "trials": [codec.to_json(each) for each in self.trials],
+            "repeats": [codec.to_json(each) for each in self.repeats],
+            "changes": [codec.to_json(each) for each in self.changes],
+            "finals": codec.to_json(self.finals) if self.finals else None,
+            "champion": codec.to_json(self.champion) if self.champion else None,
             "spent": asdict(self.ledger.spent),
             "committed": asdict(self.ledger.reserved),
         }
@@ -110,8 +111,8 @@ def read(workspace: Workspace, name: str, storage: str | None) -> SweepState:
         trials=tuple(each for each in stored.trials if each.repeat_of is None),
         repeats=tuple(each for each in stored.trials if each.repeat_of is not None),
         changes=stored.changes,
-        finals=FinalsResult.from_json(stored.finals) if stored.finals is not None else None,
-        champion=ChampionDecision.from_json(stored.champion) if stored.champion is not None else None,
+        finals=stored.finals,
+        champion=stored.champion,
         ledger=stored.ledger,
         is_running=workspace.is_claimed(name),
     )

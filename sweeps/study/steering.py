@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 from optuna.distributions import FloatDistribution, IntDistribution
 
@@ -55,15 +55,6 @@ class Change:
         """The change in words: "n_epochs 2 .. 4 -> 2 .. 6: ..."."""
         was, now = (f"{low:.4g} .. {high:.4g}" for low, high in (self.was, (self.low, self.high)))
         return f"{self.parameter} {was} -> {now}: {self.reason}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; `from_json` inverts it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Rebuild a change from `to_json`'s value."""
-        return cls(**{**value, "was": tuple(value["was"]), "trials": tuple(value["trials"])})
 
 
 def changes(

@@ -19,11 +19,14 @@ import optuna
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState as OptunaState
 
+from backends import codec
 from backends.contract import Scalar
 from search_spaces.space import ResolvedSpace
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.spec.objective import Objective
-from sweeps.spec.sweep_spec import SearchSpec
+from sweeps.spec.sweep_file import SearchSpec
+from sweeps.study.champion_decision import ChampionDecision
+from sweeps.study.finals import FinalsResult
 from sweeps.study.steered_sampler import Proposer
 from sweeps.study.steering import Change
 from sweeps.trials.budget import Ledger, ledger
@@ -165,7 +168,7 @@ class Study:
         return [self._records[number] for number in sorted(self._records)]
 
     @property
-    def trained(self) -> list[Trial]:
+    def search_trials(self) -> list[Trial]:
         """The trials of the search that were or are trained: no duplicates, and of a retried one the last attempt."""
         return [each for each in self._attempts if each.repeat_of is None]
 
@@ -228,7 +231,7 @@ class Study:
     @property
     def steering(self) -> list[Change]:
         """The changes of the space that were made so far, in their order."""
-        return [Change.from_json(each) for each in self._study.user_attrs.get(_STEERING, [])]
+        return [codec.from_json(Change, each) for each in self._study.user_attrs.get(_STEERING, [])]
 
     def steer(self, changes: Sequence[Change], space: ResolvedSpace, search: SearchSpec) -> None:
         """Store changes of the space, and propose from `space`, which is what they make of it, from now on.
@@ -238,7 +241,7 @@ class Study:
         """
         if changes:
             made = [*self.steering, *changes]
-            self._study.set_user_attr(_STEERING, [each.to_json() for each in made])
+            self._study.set_user_attr(_STEERING, [codec.to_json(each) for each in made])
         self._space = space
         past = self._study.get_trials(deepcopy=False)
         self._study.sampler = optuna.samplers.RandomSampler(seed=search.seed)  # it only hands out what is queued
@@ -251,7 +254,7 @@ class Study:
     def record(self, trial: Trial) -> None:
         """Store what is known of a trial that the sampler has not been told of."""
         self._remember(trial)
-        self._asked[trial.number].set_user_attr(_RECORD, json.dumps(trial.to_json()))
+        self._asked[trial.number].set_user_attr(_RECORD, json.dumps(codec.to_json(trial)))
 
     def report(self, trial: Trial, evaluation: int, value: float) -> None:
         """Store the objective after the evaluation of this index, counted from 1; once an index is stored it stays.
@@ -321,18 +324,18 @@ class Study:
                     self._study.enqueue_trial(dict(trial.hyperparameters), user_attrs=attributes)
 
     @property
-    def finals(self) -> dict[str, Any] | None:
-        """The result of the finals, as it was stored; None before."""
-        stored: dict[str, Any] | None = self._study.user_attrs.get(_FINALS)
-        return stored
+    def finals(self) -> FinalsResult | None:
+        """The stored result of the finals; None before they are decided."""
+        stored = self._study.user_attrs.get(_FINALS)
+        return None if stored is None else codec.from_json(FinalsResult, stored)
 
-    def store_finals(self, result: Mapping[str, Any]) -> None:
+    def store_finals(self, result: FinalsResult) -> None:
         """Store the result of the finals, plain JSON values."""
-        self._study.set_user_attr(_FINALS, dict(result))
+        self._study.set_user_attr(_FINALS, codec.to_json(result))
 
-    def store_champion(self, decision: Mapping[str, Any]) -> None:
+    def store_champion(self, decision: ChampionDecision) -> None:
         """Store what became of the challenge, plain JSON values; a later challenge of the sweep replaces it."""
-        self._study.set_user_attr(_CHAMPION, dict(decision))
+        self._study.set_user_attr(_CHAMPION, codec.to_json(decision))
 
     @property
     def is_finished(self) -> bool:
@@ -398,8 +401,8 @@ class StoredStudy:
     ledger: Ledger
     trials: tuple[Trial, ...]
     changes: tuple[Change, ...]
-    finals: Mapping[str, Any] | None
-    champion: Mapping[str, Any] | None
+    finals: FinalsResult | None
+    champion: ChampionDecision | None
 
 
 def stored_fingerprint(storage: str | Path, name: str) -> str | None:
@@ -436,16 +439,18 @@ def read_study(storage: str | Path, name: str) -> StoredStudy:
         sweep_id=str(study.user_attrs[_SWEEP_ID]),
         ledger=ledger(trials),
         trials=tuple(each for each in trials if each.duplicate_of is None and each.number not in retried),
-        changes=tuple(Change.from_json(each) for each in study.user_attrs.get(_STEERING, [])),
-        finals=study.user_attrs.get(_FINALS),
-        champion=study.user_attrs.get(_CHAMPION),
+        changes=tuple(codec.from_json(Change, each) for each in study.user_attrs.get(_STEERING, [])),
+        finals=None if (finals := study.user_attrs.get(_FINALS)) is None else codec.from_json(FinalsResult, finals),
+        champion=None
+        if (champion := study.user_attrs.get(_CHAMPION)) is None
+        else codec.from_json(ChampionDecision, champion),
     )
 
 
 def _stored(
     frozen: optuna.trial.FrozenTrial, settled: Mapping[str, Mapping[str, Any]], models_gone: Collection[int]
 ) -> Trial:
-    trial = Trial.from_json(json.loads(frozen.user_attrs[_RECORD]))
+    trial = codec.from_json(Trial, json.loads(frozen.user_attrs[_RECORD]))
     if trial.number in models_gone:
         trial = replace(trial, model=None)
     if (spend := settled.get(str(trial.number))) is not None:

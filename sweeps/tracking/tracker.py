@@ -285,7 +285,7 @@ class Tracker:
 
     def observed_before(self, trial: Trial) -> None:
         """Show what the record has of an ended trial's events; points that are there are not doubled."""
-        measured = sorted((*trial.curve, *trial.running), key=lambda each: each.step)
+        measured = sorted((*trial.curve, *trial.loop_reports), key=lambda each: each.step)
         self.observed(trial.key, self._runs[trial.key].seen, measured)
 
     def trial_ended(

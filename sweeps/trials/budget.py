@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from backends.contract import Estimate
-from sweeps.spec.sweep_spec import BudgetSpec
+from sweeps.spec.sweep_file import BudgetSpec
 from sweeps.trials.trial import CostBound, Trial
 
 
@@ -31,13 +31,13 @@ class Ledger:
     reserved: Amount
 
     @property
-    def at_most(self) -> Amount:
+    def worst_case(self) -> Amount:
         """What the sweep has cost in the end if everything that is open takes the most it can."""
         return total((self.spent, self.reserved))
 
     def left(self, limit: BudgetSpec) -> float | None:
         """Return the dollars that may still be committed; None without such a limit."""
-        return None if limit.usd is None else max(0.0, limit.usd - self.at_most.usd)
+        return None if limit.usd is None else max(0.0, limit.usd - self.worst_case.usd)
 
 
 def total(amounts: Iterable[Amount]) -> Amount:
@@ -46,7 +46,7 @@ def total(amounts: Iterable[Amount]) -> Amount:
     return Amount(math.fsum(each.usd for each in every), sum(each.tokens for each in every))
 
 
-def at_most(estimate: Estimate) -> CostBound:
+def cost_bound(estimate: Estimate) -> CostBound:
     """Return what a run may take, from its estimate; the upper bound where the estimate has one."""
     tokens = estimate.tokens if estimate.max_tokens is None else estimate.max_tokens
     return CostBound(tokens, estimate.usd if estimate.max_usd is None else estimate.max_usd)
@@ -54,7 +54,7 @@ def at_most(estimate: Estimate) -> CostBound:
 
 def outstanding_bounds(trials: Iterable[Trial]) -> list[CostBound]:
     """Return the bounds of the trials that may take more than what is known."""
-    return [each.at_most for each in trials if each.at_most and not each.settled and each.duplicate_of is None]
+    return [each.cost_bound for each in trials if each.cost_bound and not each.settled and each.duplicate_of is None]
 
 
 def reservation(trial: Trial) -> Amount:
@@ -82,9 +82,11 @@ def fits(trial: Trial, others: Sequence[Trial], kept_back: Amount, limit: Budget
     """
     if limit.usd is None and limit.tokens is None:
         return True
-    if trial.at_most is None or not all(covers(limit, each) for each in (trial.at_most, *outstanding_bounds(others))):
+    if trial.cost_bound is None or not all(
+        covers(limit, each) for each in (trial.cost_bound, *outstanding_bounds(others))
+    ):
         return False
-    return within(total((ledger(others).at_most, known_part(trial.at_most), kept_back)), limit)
+    return within(total((ledger(others).worst_case, known_part(trial.cost_bound), kept_back)), limit)
 
 
 def covers(limit: BudgetSpec, bound: CostBound) -> bool:
@@ -107,7 +109,7 @@ def finals_reservation(trials: Iterable[Trial], asked: Trial, candidates: int, s
 
     `asked` stands for those that are still to come where there are fewer trials than candidates.
     """
-    most = [known_part(each.at_most or CostBound()) for each in (*trials, *[asked] * candidates)]
+    most = [known_part(each.cost_bound or CostBound()) for each in (*trials, *[asked] * candidates)]
     usd = sorted((each.usd for each in most), reverse=True)[:candidates]
     tokens = sorted((each.tokens for each in most), reverse=True)[:candidates]
     return Amount(seeds * math.fsum(usd), seeds * sum(tokens))

@@ -58,7 +58,7 @@ def curve_of(
     share = max(counts.values()) / sum(counts.values()) if any(counts.values()) else None
     labelled = metric is not None and metric.endswith(("accuracy", "macro_f1")) and "token" not in metric
     return LearningCurve.from_measurements(
-        (*trial.curve, *trial.running),
+        (*trial.curve, *trial.loop_reports),
         metric=metric,
         train_examples=min(Evaluation().train_examples, data.dataset.train.examples),
         valid_examples=data.dataset.valid.examples,

@@ -58,7 +58,7 @@ def after(trial: Trial, event: Event, objectives: Sequence[Objective]) -> Trial:
 
 def _measured(trial: Trial, event: Measured, objectives: Sequence[Objective]) -> Trial:
     if event.scope == "step":
-        return replace(trial, running=thinned((*trial.running, event)))
+        return replace(trial, loop_reports=thinned((*trial.loop_reports, event)))
     trial = replace(trial, curve=(*trial.curve, event))
     if event.step == 0:
         return trial

@@ -1,20 +1,21 @@
-"""What is known of a trial and of a sweep: plain values that the study stores and everything else reads."""
+"""The record of one trial: plain values that the study stores and every other part of a sweep reads."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated
+
+from pydantic import Field, SerializerFunctionWrapHandler, WrapSerializer
 
 from backends.contract import Handle, Measured, Scalar
 from sweeps.spec.objective import Objective
-from sweeps.verdicts.verdict import FitVerdict, VerdictKind
+from sweeps.verdicts.verdict import FitVerdict
 
 
 class TrialState(StrEnum):
-    """Where a trial stands. A failed trial is never `stopped`, and a stopped one is no failure."""
+    """The state of a trial. A failure ends as `failed` and never as `stopped`; a deliberate stop is no failure."""
 
     RUNNING = "running"
     COMPLETE = "complete"
@@ -23,7 +24,7 @@ class TrialState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """True for every state that is final."""
+        """True for every final state."""
         return self is not TrialState.RUNNING
 
 
@@ -38,7 +39,7 @@ class StoppedBy(StrEnum):
 
 @dataclass(frozen=True)
 class Spend:
-    """What was used so far. `usd` is None where nobody knows the price."""
+    """What a trial has used so far. `usd` is None where the price is unknown."""
 
     seconds: float = 0.0
     tokens: int = 0
@@ -47,21 +48,39 @@ class Spend:
 
 @dataclass(frozen=True)
 class CostBound:
-    """The most that a run may take. None is unknown, which no limit covers."""
+    """The most that one run can cost. None means unknown, and no limit covers an unknown cost."""
 
     tokens: int | None = None
     usd: float | None = None
 
 
+def _without_kind(
+    measured: Measured, serialize: SerializerFunctionWrapHandler
+) -> dict[str, int | float | str | dict[str, float]]:
+    """Leave out the event's tag: every entry is a measurement, and stored records never had the tag."""
+    fields: dict[str, int | float | str | dict[str, float]] = serialize(measured)
+    fields.pop("kind", None)
+    return fields
+
+
+Measurement = Annotated[Measured, WrapSerializer(_without_kind)]
+"""A `Measured` event as the record of a trial stores it."""
+
+
 @dataclass(frozen=True)
 class Trial:
-    """One trial, as far as it is known. `curve` holds its evaluations in order, the base model's own score first, and
-    `running` some of what its training loop reported between them.
+    """Everything known about one trial.
 
-    `hyperparameters` is the point that was asked for, `resolved` what the backend made of it; `values` are the
-    objective values of the kept epoch, in the objectives' order; times are seconds since the Unix epoch. `repeat_of`
-    is the trial whose point is trained once more with another seed, in the finals. `at_most` is what the run may take,
-    recorded before it is submitted where the sweep keeps books; `settled`: nothing will be added to `spend` any more.
+    `curve` holds its evaluations in order, starting with the base model's own score. `loop_reports` is a bounded
+    selection of the reports of the training loop between them.
+
+    `hyperparameters` is the requested point, and `resolved` the values that the backend uses for it. `values` are the
+    objective values of the kept epoch, in the order of the objectives. Times are seconds since the Unix epoch.
+    `duplicate_of` is an earlier trial with the same point, whose result this one takes over. `repeat_of` is the trial
+    whose point the finals train again with another seed. `cost_bound` is the most that the run can cost; where the
+    sweep keeps a budget it is recorded before submission. `settled`: `spend` is final.
+
+    The stored names of `loop_reports` and `cost_bound` are those of version 0.1.
     """
 
     number: int
@@ -73,8 +92,8 @@ class Trial:
     reason: str = ""
     handle: Handle | None = None
     resolved: Mapping[str, Scalar] = field(default_factory=dict)
-    curve: tuple[Measured, ...] = ()
-    running: tuple[Measured, ...] = ()
+    curve: tuple[Measurement, ...] = ()
+    loop_reports: Annotated[tuple[Measurement, ...], Field(alias="running")] = ()
     values: tuple[float, ...] | None = None
     best_epoch: float | None = None
     model: str | None = None
@@ -85,48 +104,23 @@ class Trial:
     duplicate_of: int | None = None
     repeat_of: int | None = None
     stopped_by: StoppedBy | None = None
-    at_most: CostBound | None = None
+    cost_bound: Annotated[CostBound | None, Field(alias="at_most")] = None
     settled: bool = False
 
     @property
-    def epochs(self) -> float | None:
-        """How many epochs it trains if nothing stops it; None where nobody knows."""
-        asked = self.hyperparameters.get("n_epochs", self.resolved.get("n_epochs"))
-        return float(asked) if isinstance(asked, int | float) else None
+    def planned_epochs(self) -> float | None:
+        """The epochs that the trial trains if nothing stops it; None where that is unknown."""
+        n_epochs = self.hyperparameters.get("n_epochs", self.resolved.get("n_epochs"))
+        return float(n_epochs) if isinstance(n_epochs, int | float) else None
 
     @property
-    def epochs_trained(self) -> float:
-        """How many epochs it had trained at its last evaluation."""
+    def trained_epochs(self) -> float:
+        """The epochs that the trial had trained at its last evaluation."""
         return self.curve[-1].epoch if self.curve else 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; `from_json` inverts it."""
-        return dataclasses.asdict(
-            dataclasses.replace(self, hyperparameters=dict(self.hyperparameters), resolved=dict(self.resolved))
-        )
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Rebuild a trial from `to_json`'s value."""
-        verdict, handle = value["verdict"], value["handle"]
-        return cls(
-            **{
-                **value,
-                "state": TrialState(value["state"]),
-                "handle": Handle(**handle) if handle else None,
-                "curve": tuple(Measured(**each) for each in value["curve"]),
-                "running": tuple(Measured(**each) for each in value.get("running", ())),
-                "values": tuple(value["values"]) if value["values"] is not None else None,
-                "spend": Spend(**value["spend"]),
-                "at_most": CostBound(most["tokens"], most["usd"]) if (most := value.get("at_most")) else None,
-                "verdict": FitVerdict(**{**verdict, "kind": VerdictKind(verdict["kind"])}) if verdict else None,
-                "stopped_by": StoppedBy(value["stopped_by"]) if value.get("stopped_by") else None,
-            }
-        )
 
 
 def leaderboard(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
-    """Return the trials that have a value and are no duplicates, best first; the earlier trial first on a tie."""
-    scored = [each for each in trials if each.values is not None and each.duplicate_of is None]
+    """Return the trials with a value, without duplicates, best first; on a tie the earlier trial comes first."""
+    scored = [trial for trial in trials if trial.values is not None and trial.duplicate_of is None]
     sign = -1.0 if objective.direction == "maximize" else 1.0
-    return sorted(scored, key=lambda each: (sign * (each.values or (0.0,))[0], each.number))
+    return sorted(scored, key=lambda trial: (sign * (trial.values or (0.0,))[0], trial.number))

@@ -17,7 +17,7 @@ from backends.waiting import Waiting
 from sweeps.execution import engine
 from sweeps.execution.session import End, Session
 from sweeps.planning.plan import SweepPlan, make_plan
-from sweeps.spec.sweep_spec import from_document
+from sweeps.spec.loading import from_document
 from sweeps.spec.yaml_source import parse, with_overrides
 from sweeps.study.steering import Change
 from sweeps.study.study import Study
@@ -114,12 +114,12 @@ def fault(kind: str, **more: object) -> str:
 @pytest.mark.parametrize("scheduler", ["{type: asha, reduction_factor: 3}", "{type: median, min_trials: 2}"])
 def test_a_scheduler_stops_the_bad_trials_and_only_those(tmp_path: Path, scheduler: str) -> None:
     """The same points with and without a scheduler: what it stops would have ended in the worse half."""
-    complete = {each.number: each for each in run(planned(tmp_path / "none")).study.trained}
+    complete = {each.number: each for each in run(planned(tmp_path / "none")).study.search_trials}
     assert {each.state for each in complete.values()} == {TrialState.COMPLETE}
     assert {len(each.curve) for each in complete.values()} == {5}
 
     session = run(planned(tmp_path / "stops", f"search.scheduler={scheduler}"))
-    stopped = [each for each in session.study.trained if each.state is TrialState.STOPPED]
+    stopped = [each for each in session.study.search_trials if each.state is TrialState.STOPPED]
     assert stopped
     for trial in stopped:
         assert trial.hyperparameters == complete[trial.number].hyperparameters
@@ -137,18 +137,18 @@ def test_a_resumed_sweep_stops_as_strictly_as_an_uninterrupted_one(tmp_path: Pat
     worse = planned(tmp_path, "search.scheduler=asha", "search.trials=5", "space.learning_rate_multiplier=[0.1, 0.11]")
     bad = replace(worse, space=planned(tmp_path, "space.learning_rate_multiplier=0.0001").space)
     session = run(bad)
-    last = session.study.trained[-1]
+    last = session.study.search_trials[-1]
     assert last.hyperparameters["learning_rate_multiplier"] == 0.0001
     assert last.state is TrialState.STOPPED
 
 
 def test_a_failed_trial_is_failed_and_the_sweep_goes_on(tmp_path: Path) -> None:
     session = run(planned(tmp_path, fault("out_of_memory"), "search.scheduler=asha", "search.trials=4"))
-    states = [each.state for each in session.study.trained]
+    states = [each.state for each in session.study.search_trials]
     assert states[0] is TrialState.FAILED
     assert TrialState.FAILED not in states[1:]
     assert session.end is End.TRIALS
-    assert session.study.trained[0].values is not None, "what it had reached before is kept"
+    assert session.study.search_trials[0].values is not None, "what it had reached before is kept"
 
 
 def test_a_run_that_cannot_be_followed_stays_open_and_is_adopted(tmp_path: Path) -> None:
@@ -170,8 +170,8 @@ def test_a_run_that_cannot_be_followed_stays_open_and_is_adopted(tmp_path: Path)
 def test_the_target_ends_the_sweep_early(tmp_path: Path) -> None:
     session = run(planned(tmp_path, "objective={maximize: valid_accuracy, target: 0.6}", "search.trials=50"))
     assert session.end is End.TARGET
-    assert len(session.study.trained) < 50
-    assert any(each.values and each.values[0] >= 0.6 for each in session.study.trained)
+    assert len(session.study.search_trials) < 50
+    assert any(each.values and each.values[0] >= 0.6 for each in session.study.search_trials)
 
 
 def test_the_time_limit_holds(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_the_time_limit_holds(tmp_path: Path) -> None:
     leap = LeapAfterAnEpoch(of_trial=1)
     session = run(plan, leap, clock=leap)
     assert session.end is End.TIME
-    first, second, *staged = session.study.trained
+    first, second, *staged = session.study.search_trials
     assert not any(each.state.ended for each in staged), "they wait for the next run of the sweep"
     assert first.state is TrialState.COMPLETE
     assert second.state is TrialState.STOPPED
@@ -192,7 +192,7 @@ def test_concurrency_is_used_and_held(tmp_path: Path) -> None:
     plan = planned(tmp_path, "backend={type: fake, seconds_per_epoch: 0.6}", "search.concurrency=2", "search.trials=6")
     session = run(plan, counter)
     assert counter.most == 2
-    assert len(session.study.trained) == 6
+    assert len(session.study.search_trials) == 6
 
 
 def test_one_worker_takes_one_trial_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,5 +214,5 @@ def test_a_duplicate_is_not_trained_twice(tmp_path: Path) -> None:
         planned(tmp_path, "space={n_epochs: [1, 2], batch_size: 4, learning_rate_multiplier: 0.1}", "search.trials=9")
     )
     assert session.end is End.EXHAUSTED
-    assert sorted(each.hyperparameters["n_epochs"] for each in session.study.trained) == [1, 2]
+    assert sorted(each.hyperparameters["n_epochs"] for each in session.study.search_trials) == [1, 2]
     assert all(each.values is not None for each in session.study.trials)

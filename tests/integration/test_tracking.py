@@ -271,7 +271,7 @@ def test_a_killed_process_leaves_what_another_can_take_up(uri: str, tmp_path: Pa
 
 def test_an_end_that_was_never_shown_is_caught_up_from_the_record(uri: str, tmp_path: Path) -> None:
     record = dataclasses.replace(
-        ended(new_trial(0)), running=tuple(each for each in events() if isinstance(each, Measured))[1:8]
+        ended(new_trial(0)), loop_reports=tuple(each for each in events() if isinstance(each, Measured))[1:8]
     )
     first = Tracker.connect(uri, "snli", tmp_path / "artifacts")
     begin(first)

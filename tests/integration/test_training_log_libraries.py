@@ -14,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from transformers import TrainerState
 
+from backends import codec
 from backends.contract import Measured
 from backends.training_logs import Context, read
 from sweeps.errors import SweepError, UserInputError
@@ -127,7 +128,7 @@ def test_our_own_run_gives_the_curve_of_its_trial(root: Path) -> None:
     assert experiment is not None
     [child] = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
     found = run_curves.read(child.info.run_id, default_uri(root), Context())
-    [direct] = read(json.dumps([done.to_json()]).encode())
+    [direct] = read(json.dumps([codec.to_json(done)]).encode())
     assert found.curve == direct.curve
     with pytest.raises(UserInputError):
         run_curves.read(parent, default_uri(root), Context())

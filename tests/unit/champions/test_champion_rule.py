@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from backends import codec
 from sweeps.champions.comparison import Comparison, broken_guards, compare, recalls
 from sweeps.champions.decision import decide, undecided
-from sweeps.spec.champion import ChampionSpec
+from sweeps.spec.sweep_file import ChampionSpec
 from sweeps.study.champion_decision import ChampionDecision
 
 pytestmark = pytest.mark.unit
@@ -121,7 +122,7 @@ def test_the_same_arguments_give_the_same_decision_and_it_survives_json(
     challenger, champion = columns(both)
     decision = decided(compare(challenger, champion, seed))
     assert decision == decided(compare(challenger, champion, seed))
-    assert ChampionDecision.from_json(decision.to_json()) == decision
+    assert codec.from_json(ChampionDecision, codec.to_json(decision)) == decision
 
 
 def test_the_reason_says_the_numbers() -> None:

@@ -58,7 +58,7 @@ def session_of(running: list[Trial], ended: list[Trial]) -> Session:
         Session,
         SimpleNamespace(
             running=running,
-            study=SimpleNamespace(trained=[*running, *ended], repeats=[]),
+            study=SimpleNamespace(search_trials=[*running, *ended], repeats=[]),
             plan=SimpleNamespace(spec=spec, concurrency=2, final_trials=0),
             objective=Objective("valid_accuracy", "maximize"),
             seconds=100.0,
@@ -69,7 +69,7 @@ def session_of(running: list[Trial], ended: list[Trial]) -> Session:
 def under_way(number: int, epoch: float) -> Trial:
     """A trial of four epochs that was begun 100 seconds before 1,000 and has come so far."""
     reported = Measured(10, epoch, {"batch_loss": 0.5}, "step")
-    return replace(trial(number), hyperparameters={"n_epochs": 4}, started_at=900.0, running=(reported,))
+    return replace(trial(number), hyperparameters={"n_epochs": 4}, started_at=900.0, loop_reports=(reported,))
 
 
 def test_the_time_left_is_foreseen_before_the_first_trial_ends() -> None:
@@ -89,7 +89,7 @@ def test_a_long_epoch_is_heard_of_between_its_ends(monkeypatch: pytest.MonkeyPat
     progress.begin(session_of([running], []))
     for at in (30.0, 59.0, 61.0, 90.0, 122.0):
         now[0] = at
-        progress.observed(running, 0, running.running)
+        progress.observed(running, 0, running.loop_reports)
     first, summary, second, _ = written.getvalue().splitlines()
     assert first == second == "trial 0 epoch 1.4/4  batch_loss 0.5"
     assert summary.startswith("  0 of 6 trials · 1:40 spent · about ")

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from backends import codec
 from sweeps.spec.objective import Objective
 from sweeps.study.finals import FinalsResult, Repeated, interval, rank, share_right, winning_trial
 from sweeps.trials.trial import Trial, TrialState
@@ -54,7 +55,7 @@ def test_without_examples_the_seeds_alone_decide() -> None:
 def test_a_lone_candidate_wins_and_travels_as_json() -> None:
     result = rank([candidate(3, [0.7, 0.8], 1.0)], ACCURACY, {3: 0.9}, seed=1)
     assert result.winner == 3
-    assert FinalsResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+    assert codec.from_json(FinalsResult, json.loads(json.dumps(codec.to_json(result)))) == result
 
 
 def run_of(number: int, value: float | None, repeat_of: int | None = None, model: str | None = "m") -> Trial:
@@ -66,7 +67,7 @@ def test_a_result_is_of_the_repetitions_it_was_decided_by() -> None:
     result = rank([Repeated(0, (0.7, 0.8), 1.0), Repeated(1, (0.6, 0.5), 1.0)], ACCURACY, {0: 0.9, 1: 0.8}, seed=1)
     repeats = [run_of(2, 0.7, 0), run_of(3, 0.6, 1), run_of(4, 0.8, 0), run_of(5, 0.5, 1), run_of(6, None, 1)]
     assert result.is_of(repeats)
-    assert FinalsResult.from_json(json.loads(json.dumps(result.to_json()))).is_of(repeats)
+    assert codec.from_json(FinalsResult, json.loads(json.dumps(codec.to_json(result)))).is_of(repeats)
     assert not result.is_of([*repeats, run_of(7, 0.4, 2)])
     assert not result.is_of(repeats[:-2])
 

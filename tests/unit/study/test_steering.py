@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backends import codec
 from backends.contract import Scalar
 from search_spaces.space import Limit, ResolvedSpace, SearchSpace
 from sweeps.spec.objective import Objective
-from sweeps.spec.sweep_spec import SearchSpec
+from sweeps.spec.sweep_file import SearchSpec
 from sweeps.study.steering import MOST_CHANGES, Change, changes
 from sweeps.study.study import Study
 from sweeps.trials.trial import Trial, TrialState
@@ -155,7 +156,7 @@ def test_ranges_stay_inside_the_room_and_are_never_empty(
             made.append(change)
     for name in ("n_epochs", RATE):
         assert sum(each.parameter == name for each in made) <= MOST_CHANGES
-    assert all(Change.from_json(each.to_json()) == each for each in made)
+    assert all(codec.from_json(Change, codec.to_json(each)) == each for each in made)
 
 
 # ------------------------------------------------------------------------------------------------------------ the study

@@ -15,7 +15,7 @@ from optuna.trial import TrialState as OptunaState
 from search_spaces.space import Limit, ResolvedSpace, SearchSpace
 from sweeps.errors import SweepError, UserInputError
 from sweeps.spec.objective import Objective
-from sweeps.spec.sweep_spec import SearchSpec
+from sweeps.spec.sweep_file import SearchSpec
 from sweeps.study.study import NoTrial, Study, read_study
 from sweeps.trials.trial import Trial, TrialState
 
@@ -122,7 +122,7 @@ def test_no_order_of_crashes_loses_or_doubles_a_trial(tmp_path_factory: pytest.T
     path = tmp_path_factory.mktemp("study") / "j"
     chance = random.Random(seed)
     opened, running, points = study(path, sampler="tpe"), {}, {}
-    while len([each for each in opened.trained if each.state.ended]) < 8:
+    while len([each for each in opened.search_trials if each.state.ended]) < 8:
         if chance.random() < 0.2:  # kill -9
             opened, running = study(path, sampler="tpe"), {}
         elif running and chance.random() < 0.5:
@@ -133,7 +133,7 @@ def test_no_order_of_crashes_loses_or_doubles_a_trial(tmp_path_factory: pytest.T
             assert trial.number not in running
             assert points.setdefault(trial.number, trial.hyperparameters) == trial.hyperparameters
             running[trial.number] = trial
-    assert len({str(each.hyperparameters) for each in opened.trained}) == len(opened.trained)
+    assert len({str(each.hyperparameters) for each in opened.search_trials}) == len(opened.search_trials)
     assert [each.state for each in in_optuna(path)].count(OptunaState.COMPLETE) == len(
         [each for each in opened.trials if each.state.ended]
     )
@@ -148,7 +148,7 @@ def test_a_point_is_trained_once_and_its_double_takes_over_the_result(tmp_path: 
     values = {each.hyperparameters["n_epochs"]: each.values for each in trials}
     for double in opened.trials:
         assert double.values == values[double.hyperparameters["n_epochs"]]
-    assert len(opened.trained) == 3
+    assert len(opened.search_trials) == 3
 
 
 def test_the_double_of_a_running_trial_waits_for_it(tmp_path: Path) -> None:
@@ -173,8 +173,8 @@ def test_a_retry_runs_the_same_point_again_and_counts_once(tmp_path: Path) -> No
     assert retried.hyperparameters == trial.hyperparameters
     assert retried.key != trial.key
     assert opened.attempts(retried) == 2
-    assert trial.number not in [each.number for each in opened.trained]
-    assert trial.number not in [each.number for each in study(tmp_path / "j").trained]
+    assert trial.number not in [each.number for each in opened.search_trials]
+    assert trial.number not in [each.number for each in study(tmp_path / "j").search_trials]
 
 
 def test_another_space_under_the_same_name_is_a_mistake_of_the_user(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_seconds_add_up_over_runs_and_trials_can_be_read_from_outside(tmp_path: 
     again = study(tmp_path / "j")
     again.add_seconds(1.0)
     assert again.seconds_used == 3.5
-    assert list(read_study(tmp_path / "j", "s").trials) == again.trained
+    assert list(read_study(tmp_path / "j", "s").trials) == again.search_trials
     with pytest.raises(SweepError, match="no study"):
         read_study(tmp_path / "absent", "s")
 
@@ -220,5 +220,5 @@ def test_a_model_that_was_deleted_is_remembered_as_gone(tmp_path: Path) -> None:
     kept, deleted = finish(opened, asked(opened)), finish(opened, asked(opened))
     opened.forget_models([deleted])
     expected = {kept.number: "m", deleted.number: None}
-    for trials in (opened.trained, study(tmp_path / "j").trained, read_study(tmp_path / "j", "s").trials):
+    for trials in (opened.search_trials, study(tmp_path / "j").search_trials, read_study(tmp_path / "j", "s").trials):
         assert {each.number: each.model for each in trials} == expected

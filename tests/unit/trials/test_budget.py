@@ -36,10 +36,11 @@ from backends.fake import FakeBackend
 from sweeps.errors import UserInputError
 from sweeps.execution.session import End, Session, TrialEnd
 from sweeps.planning.plan import SweepPlan, make_plan
-from sweeps.spec.sweep_spec import BudgetSpec, from_document
+from sweeps.spec.loading import from_document
+from sweeps.spec.sweep_file import BudgetSpec
 from sweeps.spec.yaml_source import parse, with_overrides
 from sweeps.study.study import Study
-from sweeps.trials.budget import Amount, at_most, fits, ledger
+from sweeps.trials.budget import Amount, cost_bound, fits, ledger
 from sweeps.trials.trial import CostBound, Spend, Trial, TrialState
 from sweeps.workspace import Workspace
 
@@ -64,7 +65,7 @@ def planned(root: Path, *overrides: str) -> SweepPlan:
 
 def trial(number: int, *, most: float, spent: float = 0.0, settled: bool = False, **more: Any) -> Trial:
     return Trial(
-        number, f"k-{number}", "m", {}, 1, spend=Spend(tokens=10, usd=spent), at_most=CostBound(tokens=100, usd=most),
+        number, f"k-{number}", "m", {}, 1, spend=Spend(tokens=10, usd=spent), cost_bound=CostBound(tokens=100, usd=most),
         settled=settled, **more,
     )  # fmt: skip
 
@@ -85,23 +86,23 @@ def test_a_trial_fits_up_to_the_limit_itself(limit: float, expected: bool) -> No
 
 
 def test_a_trial_without_a_price_fits_no_limit_of_money_but_one_of_tokens() -> None:
-    unpriced = replace(trial(0, most=0.0), at_most=CostBound(tokens=5))
+    unpriced = replace(trial(0, most=0.0), cost_bound=CostBound(tokens=5))
     assert not fits(unpriced, [], Amount(), BudgetSpec(usd=100.0))
     assert fits(unpriced, [], Amount(), BudgetSpec(tokens=5))
     assert not fits(unpriced, [], Amount(), BudgetSpec(tokens=4))
 
 
 def test_a_trial_whose_tokens_nobody_knows_fits_no_limit_of_tokens_but_one_of_money() -> None:
-    uncounted = replace(trial(0, most=0.0), at_most=CostBound(usd=5.0))
+    uncounted = replace(trial(0, most=0.0), cost_bound=CostBound(usd=5.0))
     assert not fits(uncounted, [], Amount(), BudgetSpec(tokens=10**9))
     assert fits(uncounted, [], Amount(), BudgetSpec(usd=5.0))
-    assert at_most(Estimate(None, None, 5.0, None, "x")) == CostBound(usd=5.0)
+    assert cost_bound(Estimate(None, None, 5.0, None, "x")) == CostBound(usd=5.0)
 
 
 def test_nothing_fits_while_an_open_trial_may_take_nobody_knows_how_much() -> None:
     """A limit that came later: what runs already was started without it."""
     uncounted, unpriced = (
-        replace(trial(0, most=0.0), at_most=each) for each in (CostBound(usd=1.0), CostBound(tokens=1))
+        replace(trial(0, most=0.0), cost_bound=each) for each in (CostBound(usd=1.0), CostBound(tokens=1))
     )
     assert not fits(trial(1, most=1.0), [uncounted], Amount(), BudgetSpec(tokens=10**9))
     assert not fits(trial(1, most=1.0), [unpriced], Amount(), BudgetSpec(usd=10**9))
@@ -110,8 +111,8 @@ def test_nothing_fits_while_an_open_trial_may_take_nobody_knows_how_much() -> No
 
 
 def test_the_bound_of_an_estimate_counts_not_the_expectation() -> None:
-    assert at_most(Estimate(10, None, 1.0, None, "x", max_tokens=40, max_usd=4.0)) == CostBound(tokens=40, usd=4.0)
-    assert at_most(Estimate(10, None, 1.0, None, "x")) == CostBound(tokens=10, usd=1.0)
+    assert cost_bound(Estimate(10, None, 1.0, None, "x", max_tokens=40, max_usd=4.0)) == CostBound(tokens=40, usd=4.0)
+    assert cost_bound(Estimate(10, None, 1.0, None, "x")) == CostBound(tokens=10, usd=1.0)
 
 
 def test_a_limit_of_money_is_refused_where_nobody_knows_the_price(tmp_path: Path) -> None:
@@ -246,7 +247,9 @@ class AnySchedule(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        centre = at_most(plan_with_limit(10_000.0, False).estimate or Estimate(None, None, None, None, "")).usd or 0.0
+        centre = (
+            cost_bound(plan_with_limit(10_000.0, False).estimate or Estimate(None, None, None, None, "")).usd or 0.0
+        )
         self.plan = plan_with_limit(round(centre * self.covers, 2), self.finals)
         self.limit = self.plan.spec.budget.usd or 0.0
         self.service = Service(self.plan)
@@ -287,8 +290,8 @@ class AnySchedule(RuleBasedStateMachine):
     def start_one(self) -> None:
         asked = self.session.next_trial()
         if isinstance(asked, Trial):
-            assert asked.at_most is not None
-            self.service.submit(asked.key, asked.at_most.usd or 0.0)
+            assert asked.cost_bound is not None
+            self.service.submit(asked.key, asked.cost_bound.usd or 0.0)
             self.session.started(asked.number)
             self.running[asked.number] = asked
 
@@ -347,7 +350,7 @@ class AnySchedule(RuleBasedStateMachine):
     @invariant()
     def nothing_known_is_left_out_of_the_books(self) -> None:
         found = self.session.budget_ledger.ledger
-        assert found.at_most.usd <= self.limit * (1 + 1e-9)
+        assert found.worst_case.usd <= self.limit * (1 + 1e-9)
         known = sum(each.spend.usd or 0.0 for each in self.session.study.trials if each.state is not TrialState.RUNNING)
         assert found.spent.usd >= known - 1e-9
 
@@ -380,14 +383,14 @@ def test_a_sweep_ends_where_no_trial_fits_any_more_and_goes_on_with_a_higher_lim
         session.finish()
         return session
 
-    one = at_most(planned(tmp_path, "budget.usd=1000").estimate or Estimate(None, None, None, None, "")).usd or 0.0
+    one = cost_bound(planned(tmp_path, "budget.usd=1000").estimate or Estimate(None, None, None, None, "")).usd or 0.0
     first = run(f"{2.5 * one:.4f}")
     spent = first.budget_ledger.ledger.spent.usd
     assert first.end is End.BUDGET
     assert 0 < spent <= 2.5 * one
-    done = sum(each.state.ended for each in first.study.trained)
+    done = sum(each.state.ended for each in first.study.search_trials)
     second = run(f"{1000 * one:.4f}")
     assert second.end is End.TRIALS
-    assert sum(each.state.ended for each in second.study.trained) == 12 > done
-    charged: Mapping[int, float | None] = {each.number: each.spend.usd for each in second.study.trained}
+    assert sum(each.state.ended for each in second.study.search_trials) == 12 > done
+    charged: Mapping[int, float | None] = {each.number: each.spend.usd for each in second.study.search_trials}
     assert math.isclose(second.budget_ledger.ledger.spent.usd, sum(each or 0.0 for each in charged.values()))

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from backends.contract import Charged, Failed, Failure, FailureKind, Finished, Measured, Queued, event_to_json
+from backends import codec
+from backends.contract import Charged, Failed, Failure, FailureKind, Finished, Measured, Queued
 from backends.training_logs import Context, NamedCurve, read
 from backends.training_logs.table import TrainingLogError
 from sweeps.trials.trial import Trial, TrialState
@@ -332,7 +333,7 @@ def test_our_own_trials_curves_and_events() -> None:
         curve=MEASURED,
         reason="the batch loss is not finite after step 3",
     )
-    listed = [each.to_json() for each in (TRIAL, failed)]
+    listed = [codec.to_json(each) for each in (TRIAL, failed)]
     status = {"name": "snli", "objective": {"metric": "valid_accuracy", "direction": "maximize"}, "trials": listed}
     for value in (status, {"best": listed[0], "trials": listed}, [status], listed):
         first, second = read(json.dumps(value).encode())
@@ -340,19 +341,19 @@ def test_our_own_trials_curves_and_events() -> None:
         assert first.curve.baseline is not None
         assert column(first, "valid_metric") == [(1.0, 0.3 + 1 / 6), (2.0, 0.3 + 2 / 6)]
         assert (first.curve.ended, second.curve.ended) == ("complete", "diverged")
-    bare = as_json([asdict(each) for each in MEASURED])
+    bare = as_json([{"step": m.step, "epoch": m.epoch, "values": m.values, "scope": m.scope} for m in MEASURED])
     assert bare.curve == first.curve
     journal = [Queued(), *MEASURED, Charged(None, 5)]
-    lines = [json.dumps(event_to_json(each)) for each in journal]
+    lines = [json.dumps(codec.to_json(each)) for each in journal]
     assert one("\n".join(lines)).curve.ended == "stopped"
-    done = one("\n".join([*lines, json.dumps(event_to_json(Finished("m")))]))
+    done = one("\n".join([*lines, json.dumps(codec.to_json(Finished("m")))]))
     assert done.curve == bare.curve
     blown = Failed(Failure(FailureKind.DIVERGED, "the batch loss is not finite"))
-    assert one("\n".join([*lines, json.dumps(event_to_json(blown))])).curve.ended == "diverged"
+    assert one("\n".join([*lines, json.dumps(codec.to_json(blown))])).curve.ended == "diverged"
 
 
 def test_a_broken_trial_is_an_error_and_no_crash() -> None:
-    value = TRIAL.to_json()
+    value = codec.to_json(TRIAL)
     del value["state"]
     with pytest.raises(TrainingLogError, match="none"):
         as_json([value])
