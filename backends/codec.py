@@ -1,16 +1,19 @@
-"""One typed codec for every value that crosses a process boundary or survives a restart.
+"""The one typed JSON codec: for every value that crosses a process boundary or outlives its process.
 
-`to_json` and `from_json` serve frozen dataclasses, pydantic models and unions of them. A field that a
-stored value lacks takes its default, and an unknown field is ignored, so that records of an earlier
-version still load.
+`to_json` and `from_json` work for frozen dataclasses, pydantic models, and unions and containers of them.
+A field that a stored value lacks takes its default, and an unknown field is ignored, so that a record
+from an earlier version still loads. A field with a pydantic alias is written and read under the alias.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 T = TypeVar("T")
 
@@ -18,18 +21,20 @@ T = TypeVar("T")
 def to_json(value: object, declared_type: Any = None) -> Any:
     """Return `value` as plain JSON values: dicts, lists, strings, numbers, booleans and None.
 
-    `declared_type` is needed only where `type(value)` does not say everything, as for a list of
-    dataclasses. Non-finite floats stay floats: write and read them with the defaults of `json`.
+    Pass `declared_type` only where `type(value)` does not say everything, as for a list of dataclasses.
+    Non-finite floats stay floats: write and read them with the defaults of `json`.
     """
-    return _adapter(declared_type or type(value)).dump_python(value, mode="json")
+    type_: Any = type(value) if declared_type is None else declared_type
+    return _adapter(type_).dump_python(value, mode="json", by_alias=True)
 
 
-def from_json(declared_type: type[T], value: Any) -> T:
-    """Rebuild a value of `declared_type`, which may be a union, from what `to_json` returned.
+def from_json(declared_type: TypeForm[T], value: Any) -> T:
+    """Rebuild a value of `declared_type`, which may be a union, from the result of `to_json`.
 
     Raises pydantic.ValidationError, a ValueError, for a value that does not fit the type.
     """
-    result: T = _adapter(declared_type).validate_python(value)
+    type_: Any = declared_type
+    result: T = _adapter(type_).validate_python(value)
     return result
 
 

@@ -5,14 +5,13 @@ Nothing here knows of Optuna, Ray or MLflow. Requests, handles and events are JS
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 Scalar: TypeAlias = bool | int | float | str
 """The type of one hyperparameter's value."""
@@ -72,23 +71,6 @@ class TrainingRequest:
     seed: int
     evaluation: Evaluation = field(default_factory=Evaluation)
     resume_from: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; `from_json` inverts it."""
-        return {**dataclasses.asdict(self), "hyperparameters": dict(self.hyperparameters)}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Rebuild a request from `to_json`'s value."""
-        data = value["dataset"]
-        dataset = Dataset(
-            train=DataFile(**data["train"]),
-            valid=DataFile(**data["valid"]),
-            layout=data["layout"],
-            labels=tuple(data["labels"]),
-            stop=data["stop"],
-        )
-        return cls(**{**value, "dataset": dataset, "evaluation": Evaluation(**value["evaluation"])})
 
 
 @dataclass(frozen=True)
@@ -150,7 +132,7 @@ class BackendError(Exception):
 class Queued:
     """The run waits for its turn."""
 
-    kind: ClassVar[str] = "queued"
+    kind: Literal["queued"] = field(default="queued", kw_only=True, repr=False)
 
 
 @dataclass(frozen=True)
@@ -158,7 +140,7 @@ class Started:
     """Training begins; there is exactly one. `resolved` holds the values that the run really uses: each requested
     hyperparameter, and defaults and conversions (learning rate, micro-batch, steps per epoch, device, dtype, ...)."""
 
-    kind: ClassVar[str] = "started"
+    kind: Literal["started"] = field(default="started", kw_only=True, repr=False)
     resolved: Mapping[str, Scalar]
 
 
@@ -173,7 +155,7 @@ class Measured:
     known is absent; a non-finite value is reported as it is.
     """
 
-    kind: ClassVar[str] = "measured"
+    kind: Literal["measured"] = field(default="measured", kw_only=True, repr=False)
     step: int
     epoch: float
     values: Mapping[str, float]
@@ -184,7 +166,7 @@ class Measured:
 class Checkpointed:
     """A usable model exists for this epoch; `model` is what `predict` accepts, a path or a remote name."""
 
-    kind: ClassVar[str] = "checkpointed"
+    kind: Literal["checkpointed"] = field(default="checkpointed", kw_only=True, repr=False)
     step: int
     epoch: float
     model: str
@@ -196,7 +178,7 @@ class Charged:
     evaluation that it led to, as a trial may be stopped there. `estimated`: the service did not say, so it was reckoned
     from the data and from how far the run got."""
 
-    kind: ClassVar[str] = "charged"
+    kind: Literal["charged"] = field(default="charged", kw_only=True, repr=False)
     usd: float | None
     tokens: int
     estimated: bool = False
@@ -206,7 +188,7 @@ class Charged:
 class Finished:
     """The run is complete; `model` is the kept state."""
 
-    kind: ClassVar[str] = "finished"
+    kind: Literal["finished"] = field(default="finished", kw_only=True, repr=False)
     model: str
 
 
@@ -214,7 +196,7 @@ class Finished:
 class Failed:
     """The run failed for good."""
 
-    kind: ClassVar[str] = "failed"
+    kind: Literal["failed"] = field(default="failed", kw_only=True, repr=False)
     failure: Failure
 
 
@@ -222,33 +204,17 @@ class Failed:
 class Stopped:
     """The run was stopped on request; `model` is the kept state where there is one."""
 
-    kind: ClassVar[str] = "stopped"
+    kind: Literal["stopped"] = field(default="stopped", kw_only=True, repr=False)
     model: str | None = None
 
 
-Event: TypeAlias = Queued | Started | Measured | Checkpointed | Charged | Finished | Failed | Stopped
+Event: TypeAlias = Annotated[
+    Queued | Started | Measured | Checkpointed | Charged | Finished | Failed | Stopped, Field(discriminator="kind")
+]
+"""Any of the events. `codec.to_json(event)` writes one, and `codec.from_json(Event, value)` reads it by its `kind`."""
 
 TERMINAL = (Finished, Failed, Stopped)
 """After one of these no further event comes."""
-
-_EVENTS: dict[str, type[Event]] = {
-    kind.kind: kind for kind in (Queued, Started, Measured, Checkpointed, Charged, Finished, Failed, Stopped)
-}
-
-
-def event_to_json(event: Event) -> dict[str, Any]:
-    """Return `{"kind": ..., **fields}`. Non-finite floats stay floats: read and write with Python's `json` defaults."""
-    return {"kind": event.kind, **dataclasses.asdict(event)}
-
-
-def event_from_json(value: Mapping[str, Any]) -> Event:
-    """Invert `event_to_json`. Raises KeyError for an unknown kind."""
-    fields = dict(value)
-    event_type = _EVENTS[fields.pop("kind")]
-    if event_type is Failed:
-        failure = fields["failure"]
-        return Failed(Failure(FailureKind(failure["kind"]), failure["message"], failure["detail"]))
-    return event_type(**fields)
 
 
 # -------------------------------------------------------------------------------------------------------- capabilities

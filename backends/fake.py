@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from backends import codec
 from backends.contract import (
     Backend,
     BackendError,
@@ -252,7 +253,7 @@ class FakeBackend:
         breakdown = fault and Breakdown(fault.failure_kind, fault.after_epoch)
         terms = json.dumps(
             {
-                "request": request.to_json(),
+                "request": codec.to_json(request),
                 "tokens_per_epoch": _tokens(request),
                 "usd_per_token": self._options.price_usd_per_token,
                 "breakdown": breakdown and dataclasses.asdict(breakdown),
@@ -353,7 +354,7 @@ def _course(text: str) -> _Agreed:
     value = json.loads(text)
     breakdown = value["breakdown"]
     terms = Terms(
-        request=TrainingRequest.from_json(value["request"]),
+        request=codec.from_json(TrainingRequest, value["request"]),
         tokens_per_epoch=value["tokens_per_epoch"],
         usd_per_token=value["usd_per_token"],
         breakdown=breakdown

@@ -20,14 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backends import codec
 from backends.contract import (
     BackendError,
     Event,
     Failure,
     FailureKind,
     TrainingRequest,
-    event_from_json,
-    event_to_json,
 )
 
 _SCHEMA = """
@@ -95,7 +94,7 @@ class HostedRun:
 
     def training_request(self) -> TrainingRequest:
         """Return what was asked for."""
-        return TrainingRequest.from_json(json.loads(self.request))
+        return codec.from_json(TrainingRequest, json.loads(self.request))
 
 
 class Journal:
@@ -140,7 +139,7 @@ class Journal:
     # ------------------------------------------------------------------------------------------------------------- runs
     def intend(self, id_: str, request: TrainingRequest, now: float, first: Event) -> None:
         """Write down that a run is to be, unless it is there."""
-        values = {"id": id_, "key": request.key, "request": json.dumps(request.to_json()), "now": now}
+        values = {"id": id_, "key": request.key, "request": json.dumps(codec.to_json(request)), "now": now}
         with self._transaction():
             self._execute(
                 "INSERT INTO runs (id, key, request, submitted_at) VALUES (:id, :key, :request, :now) "
@@ -149,7 +148,7 @@ class Journal:
             )
             self._execute(
                 "INSERT INTO events VALUES (:id, 0, :event) ON CONFLICT DO NOTHING",
-                {"id": id_, "event": json.dumps(event_to_json(first))},
+                {"id": id_, "event": json.dumps(codec.to_json(first))},
             )
 
     def run(self, id_: str) -> HostedRun | None:
@@ -188,7 +187,7 @@ class Journal:
             "SELECT event FROM events WHERE run = :run AND number >= :after ORDER BY number",
             {"run": run, "after": after},
         )
-        return [event_from_json(json.loads(text)) for (text,) in rows]
+        return [codec.from_json(Event, json.loads(text)) for (text,) in rows]
 
     def append(self, run: str, number: int, events: Sequence[Event]) -> None:
         """Give events their numbers for good, the first one `number`."""
@@ -196,7 +195,7 @@ class Journal:
             for n, event in enumerate(events, start=number):
                 self._execute(
                     "INSERT INTO events VALUES (:run, :number, :event)",
-                    {"run": run, "number": n, "event": json.dumps(event_to_json(event))},
+                    {"run": run, "number": n, "event": json.dumps(codec.to_json(event))},
                 )
 
     def hear(self, run: str, heard: Iterable[tuple[str, Mapping[str, Any]]], now: float) -> None:

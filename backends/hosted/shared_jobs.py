@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from backends import codec
 from backends.contract import (
     Charged,
     Checkpointed,
@@ -68,7 +70,7 @@ def is_part_of(request: TrainingRequest, longer: TrainingRequest) -> bool:
 
 
 def _but_for_epochs(request: TrainingRequest) -> dict[str, object]:
-    value = request.to_json()
+    value: dict[str, Any] = codec.to_json(request)
     value["hyperparameters"].pop("n_epochs")
     return {name: each for name, each in value.items() if name != "key"}
 

@@ -1,10 +1,11 @@
-"""A run on disk: its request, its events, its resume checkpoint, its kept model, and who is training it. No torch.
+"""One run on disk: its request, events, resume checkpoint, kept model and trainer lock. Loads no torch.
 
-jobs/<id>/request.json   written once, when the run is submitted
-jobs/<id>/events.jsonl   one event a line, appended and flushed
-jobs/<id>/resume.pt      trained weights, optimizer and position; gone when the run has ended
-jobs/<id>/model/         the kept state in the transformers (or peft) layout
-jobs/<id>/stop           somebody asked the run to stop
+jobs/<id>/request.json   the request, written once at submission
+jobs/<id>/events.jsonl   the events, one per line, appended and flushed
+jobs/<id>/resume.pt      trained weights, optimizer state and position; deleted when the run ends
+jobs/<id>/model/         the best state, in the transformers (or peft) layout
+jobs/<id>/stop           an empty file: somebody asked the run to stop
+jobs/<id>/lock           locked by the process that trains the run
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
+from backends import codec
 from backends.contract import (
     TERMINAL,
     BackendError,
@@ -26,20 +28,18 @@ from backends.contract import (
     Failure,
     FailureKind,
     TrainingRequest,
-    event_from_json,
-    event_to_json,
 )
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 def run_id(key: str) -> str:
-    """Return the directory name of a key: the key itself where it can be one, else its digest."""
+    """Return the directory name for `key`: the key if it is a safe file name, else its SHA-256 digest."""
     return key if _SAFE.fullmatch(key) else hashlib.sha256(key.encode()).hexdigest()
 
 
 class Journal:
-    """The directory of one run. Reading needs no lock; only its trainer writes events (see `claim`)."""
+    """The directory of one run. Reading needs no lock. Only the run's trainer writes events (see `claim`)."""
 
     def __init__(self, jobs: Path, run: str) -> None:
         self.run = run
@@ -55,69 +55,73 @@ class Journal:
     # ---------------------------------------------------------------------------------------------------------- request
     @property
     def exists(self) -> bool:
-        """Whether the run was submitted."""
+        """Whether the run has been submitted."""
         return (self.directory / "request.json").is_file()
 
     def create(self, request: TrainingRequest) -> None:
-        """Write the request down, unless the run is there already."""
+        """Write the request to disk. Do nothing if the run already exists."""
         if self.exists:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.directory / "request.json", json.dumps(request.to_json()).encode())
+        write_atomically(self.directory / "request.json", json.dumps(codec.to_json(request)).encode())
 
     def request(self) -> TrainingRequest:
-        """Return the request that the run was submitted with."""
-        return TrainingRequest.from_json(json.loads((self.directory / "request.json").read_text(encoding="utf-8")))
+        """Return the request with which the run was submitted."""
+        text = (self.directory / "request.json").read_text(encoding="utf-8")
+        return codec.from_json(TrainingRequest, json.loads(text))
 
     # ----------------------------------------------------------------------------------------------------------- events
     def events(self) -> Sequence[Event]:
-        """Return all events so far, those of another process included, but no line that is still being written."""
+        """Return all complete events so far, including those that another process has written.
+
+        A line that is still being written is left out.
+        """
         if not self._events_path.is_file():
             self._events, self._read_bytes = [], 0
             return self._events
         size = self._events_path.stat().st_size
-        if size < self._read_bytes:  # another process went back to a checkpoint
+        if size < self._read_bytes:  # another process resumed from an earlier checkpoint
             self._events, self._read_bytes = [], 0
         if size > self._read_bytes:
             with self._events_path.open("rb") as stream:
                 stream.seek(self._read_bytes)
-                new = stream.read()
-            complete = new[: new.rfind(b"\n") + 1]
-            self._events.extend(event_from_json(json.loads(line)) for line in complete.splitlines())
+                new_bytes = stream.read()
+            complete = new_bytes[: new_bytes.rfind(b"\n") + 1]
+            self._events.extend(codec.from_json(Event, json.loads(line)) for line in complete.splitlines())
             self._read_bytes += len(complete)
         return self._events
 
     @property
     def ended(self) -> bool:
-        """Whether the last event is terminal."""
+        """Whether the run's last event is terminal."""
         events = self.events()
         return bool(events) and isinstance(events[-1], TERMINAL)
 
     def append(self, events: Iterable[Event]) -> None:
-        """Write events, all in one piece, and hand them to the operating system."""
-        text = "".join(json.dumps(event_to_json(each)) + "\n" for each in events)
+        """Append `events` in one write and pass them to the operating system."""
+        text = "".join(json.dumps(codec.to_json(event)) + "\n" for event in events)
         with self._events_path.open("ab") as stream:
             stream.write(text.encode())
 
     def truncate(self, count: int) -> None:
-        """Forget the events from number `count` on, and a line that was cut short."""
-        kept = self._events_path.read_bytes().splitlines(keepends=True)[:count] if self._events_path.is_file() else []
-        write_atomically(self._events_path, b"".join(kept))
+        """Keep the first `count` events and delete the rest, including an incomplete last line."""
+        content = self._events_path.read_bytes() if self._events_path.is_file() else b""
+        write_atomically(self._events_path, b"".join(content.splitlines(keepends=True)[:count]))
         self._events, self._read_bytes = [], 0
 
     # ------------------------------------------------------------------------------------------------------------- stop
     @property
     def stop_requested(self) -> bool:
-        """Whether somebody asked the run to stop."""
+        """Whether somebody has asked the run to stop."""
         return self._stop_path.exists()
 
     def request_stop(self) -> None:
-        """Ask the trainer of the run, in whichever process it is, to stop."""
+        """Ask the run's trainer to stop. The trainer may be in another process."""
         self._stop_path.touch()
 
     # ------------------------------------------------------------------------------------------------------------ claim
     def claim(self) -> None:
-        """Become the run's only trainer. The operating system lets go when the process dies.
+        """Lock the run for this process, its only trainer. The lock ends with the process at the latest.
 
         Raises BackendError (transient) while another process trains the run.
         """
@@ -128,27 +132,29 @@ class Journal:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             stream.close()
-            message = f"run {self.run} is being trained by another process"
-            raise BackendError(Failure(FailureKind.TRANSIENT, message, "wait for it, or end that process")) from error
+            message = f"another process is training run {self.run}"
+            raise BackendError(
+                Failure(FailureKind.TRANSIENT, message, "wait until it ends, or end that process")
+            ) from error
         self._lock = stream
 
     def release(self) -> None:
-        """Let another process train the run. Idempotent."""
+        """Unlock the run, so that another process can train it. Idempotent."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     # ------------------------------------------------------------------------------------------------------------ files
-    def end(self) -> None:
-        """Delete what only an unfinished run needs."""
+    def delete_working_files(self) -> None:
+        """Delete the files that only an unfinished run needs: checkpoint, stop request, temporary files."""
         self.checkpoint_path.unlink(missing_ok=True)
         self._stop_path.unlink(missing_ok=True)
-        for each in self.directory.glob("*.tmp"):
-            shutil.rmtree(each) if each.is_dir() else each.unlink()
+        for path in self.directory.glob("*.tmp"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     @property
     def kept_model(self) -> str | None:
-        """The kept model where there is one."""
+        """The path of the kept model, or None if the run has kept none."""
         return str(self.model_directory) if self.model_directory.is_dir() else None
 
     def delete_model(self) -> None:
@@ -158,7 +164,7 @@ class Journal:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file such that a reader sees the old content or the new one, also after a crash."""
+    """Write `content` so that a reader sees the complete old or new content, even after a crash."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as stream:
         stream.write(content)

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from backends.contract import TERMINAL, Backend, DataFile, Event, Handle, Measured, TrainingRequest, event_to_json
+from backends import codec
+from backends.contract import TERMINAL, Backend, DataFile, Event, Handle, Measured, TrainingRequest
 
 _MIN_PAUSE_S = 0.005
 
@@ -62,7 +63,7 @@ def _poll(backend: Backend, handle: Handle, events: list[Event]) -> None:
 
 def written(events: Sequence[Event]) -> list[str]:
     """Return each event as JSON text: comparable even where a value is not a number."""
-    return [json.dumps(event_to_json(each), sort_keys=True) for each in events]
+    return [json.dumps(codec.to_json(each), sort_keys=True) for each in events]
 
 
 def write_jsonl(path: Path, lines: Sequence[Mapping[str, Any]]) -> DataFile:

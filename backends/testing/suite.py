@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from backends import codec
 from backends.contract import (
     TERMINAL,
     Backend,
@@ -36,8 +37,6 @@ from backends.contract import (
     Started,
     Stopped,
     TrainingRequest,
-    event_from_json,
-    event_to_json,
 )
 from backends.testing.declarations import assert_consistent, some_value, wrong_values
 from backends.testing.runs import CompleteRun, drain, ended, evaluations, read_until, written
@@ -194,10 +193,10 @@ class BackendContract(ContractSetting):
         """A key is a run: the same key gives the same handle, from another instance too; another key another run."""
         first, second = self.request_(self.key()), self.request_(self.key())
         handle = backend.submit(first)
-        assert backend.submit(TrainingRequest.from_json(json.loads(json.dumps(first.to_json())))) == handle
+        assert backend.submit(codec.from_json(TrainingRequest, json.loads(json.dumps(codec.to_json(first))))) == handle
         assert backend.submit(second) != handle
         assert handle.backend
-        assert Handle(**json.loads(json.dumps(dataclasses.asdict(handle)))) == handle
+        assert codec.from_json(Handle, json.loads(json.dumps(codec.to_json(handle)))) == handle
 
     def test_an_ended_run_is_adopted(self, reopened: Backend, complete: CompleteRun) -> None:
         """Submitting the key of an ended run starts nothing, after a restart either."""
@@ -242,7 +241,7 @@ class BackendContract(ContractSetting):
     def test_events_survive_json(self, complete: CompleteRun) -> None:
         """Every event can be written down and read again."""
         for event in complete.events:
-            copy = event_from_json(json.loads(json.dumps(event_to_json(event))))
+            copy = codec.from_json(Event, json.loads(json.dumps(codec.to_json(event))))
             # by their text: two values that are not a number are not equal, and 1 is no key for JSON, but "1" is
             assert repr(copy) == repr(event)
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from backends.contract import Event, Failed, FailureKind, Finished, Measured, event_from_json
+from backends import codec
+from backends.contract import Event, Failed, FailureKind, Finished, Measured
 from backends.training_logs import names
 from backends.training_logs.assembly import best_by, metric_name, with_baseline
 from backends.training_logs.learning_curve import Ended, LearningCurve
@@ -47,7 +48,7 @@ def _read(value: Any, name: str, context: Context) -> tuple[NamedCurve, ...] | N
     if all(map(_is_measured, value)) and not any("kind" in each for each in value):
         return (_bare(value, name, context),)
     if all(each.get("kind") in _EVENT_KINDS for each in value):
-        return (_events([event_from_json(each) for each in value], name, context),)
+        return (_events(codec.from_json(list[Event], value), name, context),)
     if all(map(_is_trial, value)):
         return _trials(value, name, None, context)
     if all("trials" in each for each in value):

@@ -20,12 +20,13 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
 
-from backends.contract import Failure, FailureKind, Handle, event_from_json
+from backends import codec
+from backends.contract import Event, Failure, Handle
 from backends.waiting import Waiting
 from sweeps.errors import SweepError
 from sweeps.execution.session import Session, TrialEnd
 from sweeps.execution.trainable import TrialRunner
-from sweeps.planning.plan import SweepPlan
+from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study.study import NoTrial
 from sweeps.trials.trial import Trial
 
@@ -160,7 +161,7 @@ class _SessionSearcher(_Unsaved, Searcher):
                 return Searcher.FINISHED
             case Trial() as trial:
                 self.numbers[trial_id] = trial.number
-                request = json.dumps(self._session.plan.request(trial).to_json())
+                request = json.dumps(codec.to_json(self._session.plan.request(trial)))
                 return {"request": request, "may_be_stopped": trial.repeat_of is None}
             case _ as unreachable:
                 assert_never(unreachable)
@@ -194,13 +195,13 @@ class _SessionCallback(_Unsaved, tune.Callback):
         self._session.started(self._searcher.numbers[trial.trial_id])
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        handle = Handle(**result["handle"]) if result["handle"] else None
-        events = [event_from_json(each) for each in json.loads(result.pop("events"))]
+        handle = codec.from_json(Handle, result["handle"]) if result["handle"] else None
+        events = codec.from_json(list[Event], json.loads(result.pop("events")))
         self._session.observe(self._searcher.numbers[trial.trial_id], handle, result["first"], events)
         if waiting := result.pop("waiting"):
-            self._session.waits(self._searcher.numbers[trial.trial_id], Waiting(**waiting))
+            self._session.waits(self._searcher.numbers[trial.trial_id], codec.from_json(Waiting, waiting))
         if unreachable := result.pop("unreachable"):
-            self._session.report_unreachable(Failure(**{**unreachable, "kind": FailureKind(unreachable["kind"])}))
+            self._session.report_unreachable(codec.from_json(Failure, unreachable))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._session.ended(self._searcher.numbers[trial.trial_id], TrialEnd.CRASH, _last_line(trial.get_error()))
@@ -234,7 +235,7 @@ def _scheduler_with_history(session: Session) -> Any:
     if session.plan.spec.search.scheduler.type == "none":
         return scheduler
     scheduler.set_search_properties("objective", "max" if objective.direction == "maximize" else "min")
-    for trial in session.study.trained:
+    for trial in session.study.search_trials:
         if not trial.state.ended:
             continue
         past = _PastTrial(f"past-{trial.number}")

@@ -6,14 +6,13 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
-from backends import credentials, registry
+from backends import codec, credentials, registry
 from backends.contract import (
     Backend,
     BackendError,
@@ -28,7 +27,6 @@ from backends.contract import (
     Started,
     Stopped,
     TrainingRequest,
-    event_to_json,
 )
 from backends.waiting import Waiter
 
@@ -68,7 +66,7 @@ class TrialRunner(tune.Trainable):
             self._backend = _backend(
                 config["backend"], config["options"], config["workspace"], config["cpus"], config["gpus"]
             )
-            self._handle = self._backend.submit(TrainingRequest.from_json(json.loads(config["request"])))
+            self._handle = self._backend.submit(codec.from_json(TrainingRequest, json.loads(config["request"])))
         except BackendError as error:
             self._early_failure = error
 
@@ -84,11 +82,11 @@ class TrialRunner(tune.Trainable):
         first, events = self._cursor, list(self._next_events())
         result: dict[str, Any] = {
             "first": first,
-            "events": json.dumps([event_to_json(each) for each in events]),
-            "handle": asdict(self._handle) if self._handle else None,
+            "events": json.dumps([codec.to_json(each) for each in events]),
+            "handle": codec.to_json(self._handle) if self._handle else None,
             "evaluations": self._evaluations,
             "ended": self._ended,
-            "unreachable": asdict(self._unreachable) if self._unreachable else None,
+            "unreachable": codec.to_json(self._unreachable) if self._unreachable else None,
             "waiting": self._waiting(),
             "done": self._ended,
         }
@@ -100,7 +98,7 @@ class TrialRunner(tune.Trainable):
         if self._handle is None or self._ended or not isinstance(self._backend, Waiter):
             return None
         found = self._backend.waiting(self._handle)
-        return None if found is None else asdict(found)
+        return None if found is None else codec.to_json(found)
 
     def _next_events(self) -> Iterator[Event]:
         """Yield events up to the end, or up to an evaluation that the scheduler should see, or until a result is due.

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from fastapi.responses import Response
 
+from backends import codec
 from backends.contract import BackendError, Handle
 from sweeps.server.errors import ApiError, not_found, of_failure
 from sweeps.server.job_updates import delete_copy
@@ -26,7 +27,7 @@ def router(service: Service) -> APIRouter:
     @routes.get("", response_model=ModelList)
     def list_models() -> Response:
         """List all models."""
-        bases = [_base(each) for each in service.settings.models]
+        bases = [_base(model) for model in service.settings.models]
         return answer(ModelList(data=[*bases, *(_tuned(service, each) for each in store.all(TunedModel))]))
 
     @routes.get("/{model}", response_model=ModelObject)
@@ -66,7 +67,7 @@ def _delete(service: Service, model: TunedModel) -> None:
         if job is not None and job.handle is not None:
             backend = service.trainer.open()
             try:
-                backend.discard(Handle(**job.handle))
+                backend.discard(codec.from_json(Handle, job.handle))
             except BackendError as error:
                 raise of_failure(error.failure) from error
             finally:

@@ -8,10 +8,11 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backends import codec
 from backends.contract import Backend, BackendError, Failure, FailureKind, Prediction, PredictOptions
 from sweeps.server.settings import Trainer
 from sweeps.server.worker_pool import WorkerProcess
@@ -152,18 +153,11 @@ class _Worker:
 
     def ask(self, model: str, prompts: list[Mapping[str, Any]], options: PredictOptions) -> list[Prediction]:
         """Ask, and wait. Raises StopIteration where the process has died."""
-        self.process.tell({"kind": "predict", "model": model, "prompts": prompts, "options": asdict(options)})
+        self.process.tell({"kind": "predict", "model": model, "prompts": prompts, "options": codec.to_json(options)})
         answer = next(self._answers)
         if "failure" in answer:
-            failure = answer["failure"]
-            raise BackendError(Failure(FailureKind(failure["kind"]), failure["message"], failure["detail"]))
-        return [prediction_from_json(each) for each in answer["predictions"]]
-
-
-def prediction_from_json(value: Mapping[str, Any]) -> Prediction:
-    """Rebuild a prediction that crossed a process boundary."""
-    scores = value["label_logprobs"]
-    return Prediction(value["text"], None if scores is None else tuple(scores), value["cut"])
+            raise BackendError(codec.from_json(Failure, answer["failure"]))
+        return codec.from_json(list[Prediction], answer["predictions"])
 
 
 def _kind(question: _Question) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import threading
 import time
@@ -12,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+from backends import codec
 from backends.contract import (
     TERMINAL,
     Backend,
@@ -21,7 +21,6 @@ from backends.contract import (
     Failure,
     FailureKind,
     TrainingRequest,
-    event_to_json,
 )
 
 PATIENCE_S = 900.0
@@ -78,10 +77,10 @@ def follow(
     """
     try:
         if not after and (failures := backend.check(request)):
-            report({"kind": "refused", "failures": [dataclasses.asdict(each) for each in failures]})
+            report({"kind": "refused", "failures": [codec.to_json(failure) for failure in failures]})
             return
         handle = _patient(control, lambda: backend.submit(request), waits_for_room=True)
-        report({"kind": "submitted", "handle": dataclasses.asdict(handle)})
+        report({"kind": "submitted", "handle": codec.to_json(handle)})
         stopped = False
         while not control.leave.is_set():
             if control.stop.is_set() and not stopped:
@@ -90,7 +89,7 @@ def follow(
             events = _patient(control, partial(backend.events, handle, after))
             if events:
                 copies = _copied(events, keep)
-                told = [event_to_json(each) for each in events]
+                told = [codec.to_json(event) for event in events]
                 report({"kind": "heard", "after": after, "events": told, "copies": copies})
                 after += len(events)
                 if isinstance(events[-1], TERMINAL):
@@ -101,10 +100,10 @@ def follow(
     except _Left:
         report({"kind": "left"})
     except BackendError as error:
-        report({"kind": "broken", "failure": dataclasses.asdict(error.failure)})
+        report({"kind": "broken", "failure": codec.to_json(error.failure)})
     except OSError as error:
         failure = Failure(FailureKind.TRANSIENT, f"the disk refuses: {error.strerror or error}")
-        report({"kind": "broken", "failure": dataclasses.asdict(failure)})
+        report({"kind": "broken", "failure": codec.to_json(failure)})
 
 
 def _patient(control: Control, operation: Callable[[], _Answer], *, waits_for_room: bool = False) -> _Answer:
@@ -131,7 +130,7 @@ def _copied(events: Sequence[Event], keep: Path) -> dict[str, str]:
 
     Of several checkpoints under one name only the last one is still what it was.
     """
-    last = {each.model: each for each in events if isinstance(each, Checkpointed)}
+    last = {event.model: event for event in events if isinstance(event, Checkpointed)}
     copies = {}
     for each in last.values():
         source = Path(each.model)

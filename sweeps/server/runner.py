@@ -12,17 +12,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from backends import codec
 from backends.contract import (
     TERMINAL,
     BackendError,
     DataFile,
     Dataset,
     Evaluation,
+    Event,
     Failure,
-    FailureKind,
     Handle,
     TrainingRequest,
-    event_from_json,
 )
 from sweeps.server import datasets
 from sweeps.server.faults import Faults
@@ -77,8 +77,8 @@ class Runner:
     # ------------------------------------------------------------------------------------------------------- begin, end
     def start(self) -> None:
         """Go on with all jobs that have not ended."""
-        for each in self._loops:
-            each.start()
+        for loop in self._loops:
+            loop.start()
 
     def close(self) -> None:
         """Leave all runs where they are. The next server goes on with them."""
@@ -138,7 +138,7 @@ class Runner:
             message = f"The file cannot be read: {error.strerror or error}"
             self._teller.fail(job, "invalid_training_file", message, "training_file")
             return
-        lines = [log(job.id, each, level="warn") for each in notes]
+        lines = [log(job.id, note, level="warn") for note in notes]
         if self.faults.concerns("moderation", job.id) is not None:
             checks = log(job.id, "Moderation checks passed", data={"blocked": False, "results": []})
             lines.append(dataclasses.replace(checks, type="moderation_checks"))
@@ -207,7 +207,7 @@ class Runner:
         try:
             if not self._take(job, control):
                 return
-            request, keep = _request(job).to_json(), str(self._copies(job))
+            request, keep = codec.to_json(_request(job)), str(self._copies(job))
             worker.tell({"kind": "train", "request": request, "after": after, "keep": keep})
             for told in worker.answers():
                 kind = told["kind"]
@@ -258,17 +258,16 @@ class Runner:
                 if job.resolved:
                     self._store.move(job_id, Status.RUNNING, [log(job_id, "Fine-tuning job resumed")])
             case "heard":
-                events = [event_from_json(each) for each in told["events"]]
+                events = codec.from_json(list[Event], told["events"])
                 for offset, event in enumerate(events):
                     self._teller.hear(job_id, told["after"] + offset, event, told["copies"])
                 return isinstance(events[-1], TERMINAL)
             case "refused":
-                failures = [Failure(FailureKind(e["kind"]), e["message"], e["detail"]) for e in told["failures"]]
+                failures = codec.from_json(list[Failure], told["failures"])
                 self._teller.refuse(job, failures)
                 return True
             case "broken":
-                failure = told["failure"]
-                self._teller.refuse(job, [Failure(FailureKind(failure["kind"]), failure["message"], failure["detail"])])
+                self._teller.refuse(job, [codec.from_json(Failure, told["failure"])])
                 return True
             case "left":
                 return True
@@ -319,7 +318,7 @@ class Runner:
 
     def _end_run(self, job: Job) -> None:
         assert job.handle is not None
-        handle, backend = Handle(**job.handle), self._trainer.open()
+        handle, backend = codec.from_json(Handle, job.handle), self._trainer.open()
         try:
             backend.stop(handle)
             if not backend.capabilities.in_process:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from backends.contract import Event, event_from_json, event_to_json
+from backends import codec
+from backends.contract import Event
 from sweeps.server.records import (
     COMES_FROM,
     Checkpoint,
@@ -176,8 +177,8 @@ class Store:
             self._insert(job)
             for name, value in (job.metadata or {}).items():
                 self._execute("INSERT INTO job_metadata VALUES (?, ?, ?)", (job.id, name, value))
-            for each in events:
-                self._insert(each)
+            for event in events:
+                self._insert(event)
 
     def move(self, id_: str, to: Status, events: Iterable[JobEvent] = (), **columns: Any) -> bool:
         """Bring a job into another state, and log it. Return False where it cannot go there from where it is."""
@@ -185,8 +186,8 @@ class Store:
         with self.transaction():
             if not self.change(Job, id_, condition=f"status IN ({sources})", status=to.value, **columns):
                 return False
-            for each in events:
-                self._insert(each)
+            for event in events:
+                self._insert(event)
             return True
 
     def counts(self) -> dict[str, int]:
@@ -198,18 +199,18 @@ class Store:
     def heard(self, job_id: str) -> list[Event]:
         """Return what the backend has said about a job so far."""
         rows = self._execute("SELECT event FROM run_events WHERE job_id = ? ORDER BY number", (job_id,))
-        return [event_from_json(json.loads(text)) for (text,) in rows]
+        return [codec.from_json(Event, json.loads(text)) for (text,) in rows]
 
     def hear(self, job_id: str, number: int, event: Event, rows: Iterable[JobEvent | Checkpoint | TunedModel]) -> bool:
         """Write down an event with all that follows from it, once: False where it was there already."""
         with self.transaction():
             taken = self._execute(
                 "INSERT INTO run_events VALUES (?, ?, ?) ON CONFLICT DO NOTHING RETURNING 1",
-                (job_id, number, json.dumps(event_to_json(event))),
+                (job_id, number, json.dumps(codec.to_json(event))),
             )
             if taken:
-                for each in rows:
-                    self._insert(each)
+                for row in rows:
+                    self._insert(row)
             return bool(taken)
 
     # ------------------------------------------------------------------------------------------------------- deliveries
@@ -241,15 +242,15 @@ class Store:
 
     def _insert(self, row: Any) -> None:
         values = {
-            each.name: _written(each.name, getattr(row, each.name)) for each in dataclasses.fields(row)
+            field.name: _written(field.name, getattr(row, field.name)) for field in dataclasses.fields(row)
         }  # not asdict: nested values are written as JSON
         places = ", ".join("?" * len(values))
         self._execute(f"INSERT INTO {_TABLES[type(row)]} ({', '.join(values)}) VALUES ({places})", [*values.values()])
 
     def _select(self, kind: type[_Row], clause: str, values: Sequence[Any]) -> list[_Row]:
-        names = [each.name for each in dataclasses.fields(kind)]
+        names = [field.name for field in dataclasses.fields(kind)]
         rows = self._execute(f"SELECT {', '.join(names)} FROM {_TABLES[kind]} {clause}", values)
-        return [_row(kind, dict(zip(names, each, strict=True))) for each in rows]
+        return [_row(kind, dict(zip(names, row, strict=True))) for row in rows]
 
 
 class _Transaction:

@@ -14,11 +14,10 @@ import queue
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from backends import registry
+from backends import codec, registry
 from backends.contract import Backend, BackendError, Placement, PredictOptions, TrainingRequest
 from sweeps.server.run_loop import Control, follow
 
@@ -31,7 +30,7 @@ def main() -> None:
     place = json.loads(sys.stdin.readline())
     type_ = registry.load(place["backend"])
     options = type_.options_model.model_validate(place["options"])
-    backend = type_.open(options, Path(place["workspace"]), Placement(**place["placement"]))
+    backend = type_.open(options, Path(place["workspace"]), codec.from_json(Placement, place["placement"]))
     inbox = _Inbox()
     threading.Thread(target=inbox.listen, args=(sys.stdin,), daemon=True).start()
     try:
@@ -62,8 +61,8 @@ class _Inbox:
                 self.orders.put(order)
         with self._lock:
             self._ended = True
-            for each in self._controls.values():
-                each.ask_leave()
+            for control in self._controls.values():
+                control.ask_leave()
         self.orders.put(None)
 
     def control_of(self, key: str) -> Control:
@@ -89,20 +88,19 @@ def _say(answers: IO[str], value: Mapping[str, Any]) -> None:
 
 
 def _train(backend: Backend, order: Order, inbox: _Inbox, answers: IO[str]) -> None:
-    request = TrainingRequest.from_json(order["request"])
+    request = codec.from_json(TrainingRequest, order["request"])
     control = inbox.control_of(request.key)
     follow(backend, request, order["after"], control, lambda value: _say(answers, value), Path(order["keep"]))
 
 
 def _answer(backend: Backend, order: Order, answers: IO[str]) -> None:
-    labels = order["options"]["labels"]
-    options = PredictOptions(**{**order["options"], "labels": None if labels is None else tuple(labels)})
+    options = codec.from_json(PredictOptions, order["options"])
     try:
         found = backend.predict(order["model"], order["prompts"], options)
     except BackendError as error:
-        _say(answers, {"failure": asdict(error.failure)})
+        _say(answers, {"failure": codec.to_json(error.failure)})
         return
-    _say(answers, {"predictions": [asdict(each) for each in found]})
+    _say(answers, {"predictions": [codec.to_json(each) for each in found]})
 
 
 if __name__ == "__main__":

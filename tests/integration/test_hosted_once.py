@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from scripted_host import KEY, Cut, InMemory, Killed, Manners, Said, ScriptedHost, listening, refused
 
+from backends import codec
 from backends.contract import TERMINAL, BackendError, Dataset, Finished, Handle, Measured, Stopped, TrainingRequest
 from backends.hosted import HostedBackend
 from backends.testing import write_jsonl
@@ -277,6 +278,7 @@ def test_a_job_of_another_workspace_is_adopted(tmp_path: Path, dataset: Dataset)
 CLIENT = """
     import json, sys
     from pathlib import Path
+    from backends import codec
     from backends.contract import TrainingRequest
     from backends.hosted import HostedBackend
 
@@ -284,7 +286,7 @@ CLIENT = """
     options = HostedBackend.options_model.model_validate(order["options"])
     backend = HostedBackend(options, Path(order["workspace"]), {"OPENAI_API_KEY": order["key"]})
     print("ready", flush=True)
-    backend.submit(TrainingRequest.from_json(order["request"]))
+    backend.submit(codec.from_json(TrainingRequest, order["request"]))
     print("submitted", flush=True)
 """
 
@@ -305,7 +307,7 @@ def test_a_really_killed_process(tmp_path: Path, dataset: Dataset, operation: st
     with listening(host) as address:
         options = {"base_url": address, "model": "base-chat", "create_grace_s": 0.3, "poll_s": 0.01}
         request = TrainingRequest("k", "base-chat", dataset, {"n_epochs": 2, "batch_size": 6}, seed=1)
-        order = {"options": options, "workspace": str(tmp_path), "key": KEY, "request": request.to_json()}
+        order = {"options": options, "workspace": str(tmp_path), "key": KEY, "request": codec.to_json(request)}
         child = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(CLIENT)],
             stdin=subprocess.PIPE,

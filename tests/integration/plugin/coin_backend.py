@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from backends import codec
 from backends.contract import (
     BackendError,
     Capabilities,
@@ -92,13 +93,13 @@ class CoinBackend:
             for failure in self.check(request):
                 raise BackendError(failure)
             directory.mkdir(parents=True)
-            (directory / "request.json").write_text(json.dumps(request.to_json()))
+            (directory / "request.json").write_text(json.dumps(codec.to_json(request)))
             (directory / "tosses").write_text("0")
         return handle
 
     def events(self, handle: Handle, after: int) -> Sequence[Event]:
         directory = self._directory(handle)
-        course = _course(TrainingRequest.from_json(json.loads((directory / "request.json").read_text())))
+        course = _course(codec.from_json(TrainingRequest, json.loads((directory / "request.json").read_text())))
         come = int((directory / "tosses").read_text())
         if (directory / "stopped").exists():
             return [*course[:come], Stopped()][after:]
@@ -108,7 +109,7 @@ class CoinBackend:
 
     def stop(self, handle: Handle) -> None:
         directory = self._directory(handle)
-        course = _course(TrainingRequest.from_json(json.loads((directory / "request.json").read_text())))
+        course = _course(codec.from_json(TrainingRequest, json.loads((directory / "request.json").read_text())))
         if int((directory / "tosses").read_text()) < len(course):
             (directory / "stopped").touch()
 

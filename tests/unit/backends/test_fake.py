@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from backends import codec
 from backends.contract import (
     BackendError,
     Charged,
@@ -33,7 +34,6 @@ from backends.contract import (
     Started,
     Stopped,
     TrainingRequest,
-    event_from_json,
 )
 from backends.fake import FakeBackend, FakeOptions
 from backends.fake_curve import Terms, course
@@ -284,11 +284,12 @@ import json, sys
 where = json.load(sys.stdin)
 sys.path[:] = where["path"]
 from pathlib import Path
-from backends.contract import Handle, Placement, event_to_json
+from backends import codec
+from backends.contract import Handle, Placement
 from backends.fake import FakeBackend, FakeOptions
 # other options than those it was submitted under: the terms belong to the run
 fake = FakeBackend.open(FakeOptions(price_usd_per_token=5.0), Path(where["workspace"]), Placement())
-print(json.dumps([event_to_json(each) for each in fake.events(Handle(**where["handle"]), 0)]))
+print(json.dumps([codec.to_json(each) for each in fake.events(Handle(**where["handle"]), 0)]))
 """
 
 
@@ -305,7 +306,7 @@ def test_another_process_sees_the_same_run(tmp_path: Path, request_: Any) -> Non
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert [event_from_json(each) for each in json.loads(done.stdout)] == list(fake.events(handle, 0))
+    assert [codec.from_json(Event, each) for each in json.loads(done.stdout)] == list(fake.events(handle, 0))
     fake.close()
 
 

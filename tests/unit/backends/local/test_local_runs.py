@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+from backends import codec
 from backends.contract import (
     BackendError,
     Charged,
@@ -181,13 +182,14 @@ def test_a_process_that_dies_goes_on_from_its_last_epoch(
     backend = open_backend(tmp_path / "whole", llama)
     whole = run(backend, asked)
     backend.close()
-    (tmp_path / "request.json").write_text(json.dumps(asked.to_json()), encoding="utf-8")
+    (tmp_path / "request.json").write_text(json.dumps(codec.to_json(asked)), encoding="utf-8")
     code = f"""
 import json, os
 from pathlib import Path
+from backends import codec
 from backends.contract import Measured, Placement, TrainingRequest
 from backends.local import LocalBackend, training
-request = TrainingRequest.from_json(json.loads(Path({str(tmp_path / "request.json")!r}).read_text()))
+request = codec.from_json(TrainingRequest, json.loads(Path({str(tmp_path / "request.json")!r}).read_text()))
 options = LocalBackend.options_model(model={str(llama)!r}, device="cpu")
 backend = LocalBackend.open(options, Path({str(tmp_path / "crashed")!r}), Placement())
 handle, count = backend.submit(request), 0
