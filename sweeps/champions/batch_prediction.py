@@ -19,7 +19,7 @@ from sweeps.data.findings import Finding, capped, error, nearest, problems
 from sweeps.data.formats import Record, endings, is_data_file, read
 from sweeps.data.templates import FieldError
 from sweeps.errors import Problem, SweepError, UserInputError
-from sweeps.spec.sweep_spec import load
+from sweeps.spec.loading import load
 from sweeps.study import state
 from sweeps.tracking import reachability
 from sweeps.tracking.registry import Registry
@@ -72,7 +72,7 @@ def answerer(
         else:
             found = next((each for each in versions if each.number == version), None)
             if found is None:
-                there = ", ".join(each.number for each in reversed(versions))
+                there = ", ".join(version.number for version in reversed(versions))
                 raise UserInputError([Problem(name, f"has no version {version}", f"there are {there}")])
         if found is not None:
             what = f"version {found.number} of {name}" + (", its champion" if version is None else "")
@@ -105,7 +105,7 @@ class _BestOfSweep:
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         options = PredictOptions(labels=self._labels or None, stop=self._stop)
         try:
-            answers = self._backend.predict(self._model, [self.card.line(each) for each in rows], options)
+            answers = self._backend.predict(self._model, [self.card.line(row) for row in rows], options)
         except BackendError as refused:
             raise SweepError(refused.failure.message, refused.failure.detail) from refused
         found = []
@@ -123,8 +123,8 @@ class _BestOfSweep:
 def _shares(logprobs: Sequence[float] | None, count: int) -> list[float | None]:
     if logprobs is None:
         return [None] * count
-    weights = [math.exp(each - max(logprobs)) for each in logprobs]
-    return [each / sum(weights) for each in weights]
+    weights = [math.exp(logprob - max(logprobs)) for logprob in logprobs]
+    return [weight / sum(weights) for weight in weights]
 
 
 @contextmanager
@@ -180,7 +180,7 @@ def table(path: Path, card: Card, encoding: str = "utf-8") -> Table:
             findings.append(error("missing-field", str(path), message, nearest(field, there)))
         else:
             findings += found
-    if taken := sorted({key for each in records for key in each if _is_ours(str(key), card)}):
+    if taken := sorted({key for record in records for key in record if _is_ours(str(key), card)}):
         message = f"the column {taken[0]!r} is there already"
         findings.append(error("taken", str(path), message, "rename it: the predictions are written there"))
     if mistakes := problems(capped(findings)):
@@ -191,7 +191,7 @@ def table(path: Path, card: Card, encoding: str = "utf-8") -> Table:
 
 
 def _is_ours(column: str, card: Card) -> bool:
-    return column in (ANSWER, "probability", *(f"probability.{each}" for each in card.names))
+    return column in (ANSWER, "probability", *(f"probability.{name}" for name in card.names))
 
 
 def answered(asked: Table, answering: Answerer, say: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -223,13 +223,13 @@ def text(rows: Sequence[Mapping[str, Any]], ending: str) -> str:
     if ending == ".json":
         return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
     if ending == ".jsonl":
-        return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in rows)
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     written = io.StringIO()
-    columns = list(dict.fromkeys(key for each in rows for key in each))
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = csv.DictWriter(written, columns, delimiter="\t" if ending == ".tsv" else ",", lineterminator="\n")
     cells.writeheader()
-    for each in rows:
-        cells.writerow({key: _cell(value) for key, value in each.items()})
+    for row in rows:
+        cells.writerow({key: _cell(value) for key, value in row.items()})
     return written.getvalue()
 
 

@@ -26,7 +26,7 @@ from sweeps.champions import history
 from sweeps.champions.comparison import broken_guards, compare, recalls
 from sweeps.champions.decision import decide, undecided
 from sweeps.errors import SweepError
-from sweeps.planning.plan import SweepPlan
+from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.tracking.registry import Registry, ServedVersion, Version
 from sweeps.tracking.served_card import Card
@@ -64,7 +64,7 @@ def hold(
     Raises SweepError where the model or the registry cannot be had; the same call goes on where it was.
     """
     model = plan.spec.registered_model
-    version = next((each for each in registry.versions(model) if each.tags.get(TRIAL) == winner.key), None)
+    version = next((version for version in registry.versions(model) if version.tags.get(TRIAL) == winner.key), None)
     if version is not None and (entry := history.decision_of(version)) is not None:
         if entry.decision is not None and entry.decision.promoted and history.APPLIED not in version.tags:
             _promote(registry, version)
@@ -152,7 +152,7 @@ def _baseline(plan: SweepPlan, winner: Trial, backend: Backend, examples: _Examp
     """Return what a first champion has to beat: the base model as it is, or always the most frequent label."""
     dataset, card = plan.data.dataset, _card(plan)
     counts = Counter(plan.data.label_counts["train"])
-    most = card.names[dataset.labels.index(max(counts, key=lambda each: counts[each]))]
+    most = card.names[dataset.labels.index(max(counts, key=lambda count: counts[count]))]
     majority = np.array([each == most for each in examples.truth], dtype=np.bool_)
     lines = _lines(plan.data.test.path if plan.data.test else "")
     try:
@@ -190,7 +190,7 @@ def _register(
             package = backend.package(winner.model, dataset, files)
         except BackendError as error:
             raise SweepError(error.failure.message, error.failure.detail) from error
-        example = [card.row(each) for each in _lines(dataset.valid.path)[:2]]
+        example = [card.row(line) for line in _lines(dataset.valid.path)[:2]]
         return registry.register(model, run_id, package, files, card, example, _tags(plan, sweep_id, winner))
 
 
@@ -225,12 +225,12 @@ def _test_examples(plan: SweepPlan) -> _Examples:
     lines = _lines(plan.data.test.path)
     chat = plan.data.dataset.layout == "chat"
     truth = [line["messages"][-1]["content"] if chat else line["completion"] for line in lines]
-    return _Examples([card.row(each) for each in lines], tuple(card.names[labels.index(each)] for each in truth))
+    return _Examples([card.row(line) for line in lines], tuple(card.names[labels.index(each)] for each in truth))
 
 
 def _right(served: ServedVersion, examples: _Examples) -> NDArray[np.bool_]:
     """Return which examples a version gets right. Raises SweepError where it asks for columns that they do not have."""
-    missing = [each for each in served.card.columns if each not in examples.rows[0]]
+    missing = [column for column in served.card.columns if column not in examples.rows[0]]
     if missing:
         raise SweepError(f"it asks for the column {missing[0]!r}, which today's test examples do not have")
     answers = served.predict(examples.rows)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.spec.champion import ChampionSpec
+from sweeps.spec.sweep_file import ChampionSpec
 
 LEVEL = 0.95
 """The share of chance that the interval of the difference covers."""

@@ -47,7 +47,9 @@ class Entry:
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Rebuild an entry from `to_json`'s value."""
         decision = value["decision"]
-        return cls(**{**value, "decision": codec.from_json(ChampionDecision, decision) if decision is not None else None})
+        return cls(
+            **{**value, "decision": codec.from_json(ChampionDecision, decision) if decision is not None else None}
+        )
 
 
 def decision_of(version: Version) -> Entry | None:
@@ -62,7 +64,7 @@ def read(registry: Registry, model: str) -> list[Entry]:
     if not versions and not notes:
         known = ", ".join(registry.models()) or "none yet"
         raise SweepError(f"there is no registered model `{model}`", f"registered by sweeps: {known}")
-    found = [entry for each in versions if (entry := decision_of(each)) is not None]
+    found = [entry for version in versions if (entry := decision_of(version)) is not None]
     found += [Entry.from_json(json.loads(text)) for name, text in notes.items() if name.startswith(_ROLLBACK)]
     return sorted(found, key=lambda each: (each.at, int(each.version)))
 
@@ -73,8 +75,8 @@ def previous(entries: Sequence[Entry], champion: str) -> str | None:
     Going back twice goes back two steps: what a rollback left is not returned to, unless it was left for a version that
     never won a challenge and that only somebody's hand made the champion.
     """
-    moves = [each for each in entries if each.version == champion and each.moved]
-    promoted = [each for each in moves if each.decision is not None]
+    moves = [entry for entry in entries if entry.version == champion and entry.moved]
+    promoted = [move for move in moves if move.decision is not None]
     return (promoted or moves)[-1].before if moves else None
 
 
@@ -89,9 +91,9 @@ def roll_back(registry: Registry, model: str, to: str | None, by: str, why: str,
     if target is None:
         reason = "there was none before it" if champion is not None else "there is no champion"
         raise SweepError(f"`{model}` cannot go back to an earlier champion: {reason}", "name a version by --to")
-    version = next((each for each in versions if each.number == target), None)
+    version = next((version for version in versions if version.number == target), None)
     if version is None:
-        there = ", ".join(each.number for each in reversed(versions))
+        there = ", ".join(version.number for version in reversed(versions))
         raise SweepError(f"`{model}` has no version {target}", f"there are {there}")
     if champion is not None and champion.number == target:
         raise SweepError(f"version {target} is the champion of `{model}` already", "name another version by --to")

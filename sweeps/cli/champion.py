@@ -52,7 +52,7 @@ def show_history(workspace: Workspace, name: str | None, as_json: bool) -> None:
     registry, model = _registered(workspace, name)
     entries = history.read(registry, model)
     if as_json:
-        print_json([each.to_json() for each in entries])
+        print_json([entry.to_json() for entry in entries])
     else:
         show(champion_tables.history(entries))
 
@@ -137,7 +137,7 @@ def predict(
         rows = batch_prediction.answered(asked, who, say)
     if out is not None:
         batch_prediction.write(rows, out)
-    counts = Counter(str(each[batch_prediction.ANSWER]) for each in rows)
+    counts = Counter(str(row[batch_prediction.ANSWER]) for row in rows)
     if out is None:
         click.echo(batch_prediction.text(rows, ".json" if as_json else ".csv"), nl=False)
     elif as_json:

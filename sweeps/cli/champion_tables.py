@@ -53,15 +53,15 @@ def history(entries: Sequence[Entry]) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("time", "version", "what", "score", "champion's", "difference (95 %)", "why"):
         table.add_column(column, overflow="fold", ratio=1 if column == "why" else None, no_wrap=column == "time")
-    for each in entries:
-        decision = each.decision
+    for entry in entries:
+        decision = entry.decision
         what = "rolled back to" if decision is None else "promoted" if decision.promoted else "not promoted"
         numbers = ("", "", "")
         if decision is not None:
             numbers = (_number(decision.challenger_score), _number(decision.champion_score), "")
             if decision.difference_low is not None and decision.difference_high is not None:
                 numbers = (*numbers[:2], f"{decision.difference_low:+.3g} .. {decision.difference_high:+.3g}")
-        table.add_row(each.at[:19], each.version, what, *numbers, Text(_why(each)))
+        table.add_row(entry.at[:19], entry.version, what, *numbers, Text(_why(entry)))
     return table
 
 
@@ -77,5 +77,5 @@ def _why(entry: Entry) -> str:
 
 
 def _since(champion: Version | None, entries: Sequence[Entry]) -> Entry | None:
-    moves = [each for each in entries if champion is not None and each.moved and each.version == champion.number]
+    moves = [entry for entry in entries if champion is not None and entry.moved and entry.version == champion.number]
     return moves[-1] if moves else None

@@ -43,7 +43,7 @@ def clean(workspace: Workspace, name: str, really: bool, everything: bool, as_js
         refused = left.remove(say) if really and left.can_clean else []
     freed = sum(each.remnant.size_bytes or 0 for each in left.going)
     if as_json:
-        items = [each.to_json() for each in left.items]
+        items = [item.to_json() for item in left.items]
         print_json({"name": name, "removed": really, "can_clean": left.can_clean, "bytes": freed, "items": items})
     elif left.items:
         show(_table(left.items, really))
@@ -78,13 +78,13 @@ def _table(items: list[Item], really: bool) -> Table:
         table.add_column(column, overflow="fold")
     table.add_column("size", justify="right")
     table.add_column("what becomes of it", overflow="fold")
-    for each in items:
-        size = each.remnant.size_bytes
-        fate = Text(f"stays: {each.kept}") if each.kept else Text("removed" if really else "goes", style="red")
+    for item in items:
+        size = item.remnant.size_bytes
+        fate = Text(f"stays: {item.kept}") if item.kept else Text("removed" if really else "goes", style="red")
         table.add_row(
-            each.remnant.kind,
-            Text(each.remnant.name),
-            "" if each.trial is None else str(each.trial),
+            item.remnant.kind,
+            Text(item.remnant.name),
+            "" if item.trial is None else str(item.trial),
             "" if size is None else in_bytes(size),
             fate,
         )

@@ -86,7 +86,7 @@ def _processors() -> Iterator[MachineCheck]:
 
 
 def _disk(workspace: Workspace) -> MachineCheck:
-    folder = next(each for each in (workspace.root, *workspace.root.parents) if each.exists())
+    folder = next(parent for parent in (workspace.root, *workspace.root.parents) if parent.exists())
     if not os.access(folder, os.W_OK):
         return MachineCheck("bad", f"{folder} cannot be written", "give another folder with --root")
     free = shutil.disk_usage(folder).free

@@ -51,10 +51,10 @@ def main() -> None:
 def _complain(error: SweepError) -> int:
     problems = error.problems if isinstance(error, UserInputError) else (Problem("", error.message, error.hint),)
     label = "[yellow]stopped:[/yellow]" if isinstance(error, SweepInterruptedError) else "[red]error:[/red]"
-    for each in problems:
-        err.print(f"{label} {plain(str(each))}", highlight=False, soft_wrap=True)
-        if each.hint:
-            err.print(f"  [dim]{plain(each.hint)}[/dim]", highlight=False, soft_wrap=True)
+    for problem in problems:
+        err.print(f"{label} {plain(str(problem))}", highlight=False, soft_wrap=True)
+        if problem.hint:
+            err.print(f"  [dim]{plain(problem.hint)}[/dim]", highlight=False, soft_wrap=True)
     if len(problems) > 1:
         err.print(f"{len(problems)} problems; nothing was started", highlight=False)
     return error.exit_code

@@ -70,15 +70,15 @@ class Progress(ProgressObserver):
         self._line(f"trial {trial.number} starts{again}: {in_words(trial.hyperparameters)}")
 
     def observed(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
-        for each in events:
-            if isinstance(each, Measured):
-                self._latest[trial.number] = f"epoch {each.epoch:.2g}" + _epochs_of(trial) + "  " + _numbers(each)
-                if each.scope == "evaluation":
-                    if each.step > 0:
-                        self._line(f"trial {trial.number} epoch {each.epoch:g}{_epochs_of(trial)}: {_numbers(each)}")
+        for event in events:
+            if isinstance(event, Measured):
+                self._latest[trial.number] = f"epoch {event.epoch:.2g}" + _epochs_of(trial) + "  " + _numbers(event)
+                if event.scope == "evaluation":
+                    if event.step > 0:
+                        self._line(f"trial {trial.number} epoch {event.epoch:g}{_epochs_of(trial)}: {_numbers(event)}")
                     elif not self._baseline_shown:
                         self._baseline_shown = True
-                        self._line(f"the base model before training: {_numbers(each)}")
+                        self._line(f"the base model before training: {_numbers(event)}")
         if trial.loop_reports and time.monotonic() - self._written_at >= QUIET_S:
             self._line(f"trial {trial.number} {self._latest[trial.number]}")
             self._line(f"  {self._summary()}")
@@ -108,7 +108,7 @@ class Progress(ProgressObserver):
     def _summary(self) -> str:
         assert self._session is not None
         session = self._session
-        ended = [each for each in session.study.search_trials if each.state.ended]
+        ended = [search_trial for search_trial in session.study.search_trials if search_trial.state.ended]
         best = next(iter(leaderboard(ended, session.objective)), None)
         parts = [f"{len(ended)} of {session.plan.spec.search.trials} trials"]
         if best is not None and best.values is not None:
@@ -118,7 +118,7 @@ class Progress(ProgressObserver):
         if session.study.repeats:
             repeats = session.study.repeats  # more than planned where the search has gone on after its finals
             wanted = max(session.plan.final_trials, len(repeats))
-            parts.append(f"finals: {sum(each.state.ended for each in repeats)} of {wanted}")
+            parts.append(f"finals: {sum(repeat.state.ended for repeat in repeats)} of {wanted}")
         parts += money(session)
         parts.append(f"{clock(session.seconds)} spent")
         left = seconds_left(session, time.time())
@@ -130,7 +130,7 @@ class Progress(ProgressObserver):
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
         for column in ("trial", "state", "hyperparameters"):
             table.add_column(column, overflow="fold")
-        ended = [each for each in self._session.study.search_trials if each.state.ended]
+        ended = [search_trial for search_trial in self._session.study.search_trials if search_trial.state.ended]
         for trial in sorted(ended, key=lambda each: each.ended_at or 0.0)[-RECENT_TRIALS:]:
             style = VERDICT_STYLE[trial.verdict.kind] if trial.verdict else "dim"
             table.add_row(str(trial.number), Text(_short_ending(trial), style=style), in_words(trial.hyperparameters))
@@ -146,7 +146,11 @@ def seconds_left(session: Session, now: float) -> float | None:
     how far the running ones are; None before that.
     """
     running = session.running
-    took = [each.spend.seconds for each in session.study.search_trials if each.state.ended and each.spend.seconds > 0]
+    took = [
+        search_trial.spend.seconds
+        for search_trial in session.study.search_trials
+        if search_trial.state.ended and search_trial.spend.seconds > 0
+    ]
     took = took or [
         (now - (each.started_at or now)) / share for each in running if (share := _share_done(each)) >= FORESEEN
     ]

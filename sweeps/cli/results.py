@@ -27,9 +27,9 @@ def status(workspace: Workspace, name: str | None, as_json: bool) -> None:
     from sweeps.study import state
 
     if name is None:
-        summaries = [state.read(workspace, each, os.environ.get("SWEEP_STORAGE")) for each in workspace.names()]
+        summaries = [state.read(workspace, name, os.environ.get("SWEEP_STORAGE")) for name in workspace.names()]
         if as_json:
-            print_json([each.to_json() for each in summaries])
+            print_json([summary.to_json() for summary in summaries])
         elif summaries:
             show(screen.listing(summaries))
         else:
@@ -122,7 +122,7 @@ def fit(
     from backends.training_logs import Context
     from sweeps.reports import judged_histories
 
-    sources = (*files, *(f"mlflow:{each}" for each in runs))
+    sources = (*files, *(f"mlflow:{run}" for run in runs))
     if not sources:
         raise click.UsageError("give a FILE, or --mlflow RUN_ID")
     uri = tracking_uri(workspace)

@@ -69,8 +69,8 @@ def check(
     from sweeps.cli import screen
 
     plan = _plan(workspace, file, located, model, overrides, estimate=False)
-    for each in screen.findings(plan.findings):
-        err.print(each, soft_wrap=True)
+    for finding in screen.findings(plan.findings):
+        err.print(finding, soft_wrap=True)
     say(f"{file}: fine. {screen.data_line(plan)}")
 
 
@@ -120,8 +120,8 @@ def run(
     from sweeps.cli.progress import Progress
 
     made = _plan(workspace, file, located, model, overrides, estimate=False)
-    for each in screen.findings(made.findings):
-        err.print(each, soft_wrap=True)
+    for finding in screen.findings(made.findings):
+        err.print(finding, soft_wrap=True)
     say(f"data: {screen.data_line(made)}")
 
     from sweeps.execution import run as running
@@ -162,10 +162,10 @@ def _outcome_json(outcome: Any) -> dict[str, Any]:
         "end": outcome.end.value,
         "seconds": outcome.seconds,
         "best": codec.to_json(outcome.best) if outcome.best else None,
-        "trials": [codec.to_json(each) for each in outcome.trials],
+        "trials": [codec.to_json(trial) for trial in outcome.trials],
         "finals": codec.to_json(outcome.finals) if outcome.finals else None,
-        "repeats": [codec.to_json(each) for each in outcome.repeats],
-        "changes": [codec.to_json(each) for each in outcome.changes],
+        "repeats": [codec.to_json(repeat) for repeat in outcome.repeats],
+        "changes": [codec.to_json(change) for change in outcome.changes],
         "champion": codec.to_json(outcome.champion) if outcome.champion else None,
         "mlflow": outcome.run_url,
         "report": str(outcome.report),

@@ -83,7 +83,7 @@ def add(
         until=until,
         data=str(located.absolute()) if located is not None else None,
         overrides=overrides,
-        notify=Notify(variables, tuple(str(each.absolute()) for each in files), when),
+        notify=Notify(variables, tuple(str(file.absolute()) for file in files), when),
         folder=str(Path.cwd()),
     )
     schedules = opened(workspace)
@@ -160,7 +160,7 @@ def history(workspace: Workspace, name: str, limit: int, as_json: bool) -> None:
     every = schedules.nights(name)
     nights = every[-limit:]
     if as_json:
-        print_json([each.to_json() for each in nights])
+        print_json([night.to_json() for night in nights])
     elif nights:
         show(schedule_tables.nights(kept, nights))
         if line := schedule_tables.ledger(kept, every, datetime.now(UTC)):
@@ -217,8 +217,8 @@ def _mistakes(name: str | None, variables: Sequence[str], located: Path | None) 
     """Tell what is wrong with these options of `add`."""
     if name is not None and not _NAME.match(name):
         yield Problem("--name", f"{name!r} cannot be used", "letters, digits, `.`, `_` and `-`, up to 100")
-    for each in variables:
-        if not _VARIABLE.match(each):  # it may be an address with a password: it is not repeated
+    for variable in variables:
+        if not _VARIABLE.match(variable):  # it may be an address with a password: it is not repeated
             hint = "an address stays in the environment: export TELL=..., and write --notify-env TELL"
             yield Problem("--notify-env", "wants the name of a variable, not an address", hint)
     if located is not None and not located.exists():

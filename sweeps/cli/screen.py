@@ -16,7 +16,7 @@ from search_spaces.library import LibrarySpace
 from sweeps.cli.progress import VERDICT_STYLE
 from sweeps.data.findings import Finding
 from sweeps.execution.session import Outcome
-from sweeps.planning.plan import KEPT_MODELS, SweepPlan
+from sweeps.planning.sweep_plan import KEPT_MODELS, SweepPlan
 from sweeps.reports.formatting import advice, clock, in_bytes, in_words, short
 from sweeps.spec.objective import Objective
 from sweeps.spec.sweep_file import BudgetSpec, ChampionSpec
@@ -38,7 +38,8 @@ def plan(plan: SweepPlan) -> RenderableType:
     facts.add_row("data", data_line(plan))
     facts.add_row("backend", f"{spec.backend_type}, model {plan.base_model}")
     facts.add_row(
-        "objective", ", ".join(f"{each.objective.direction} {each.objective.metric}" for each in spec.objectives)
+        "objective",
+        ", ".join(f"{objective.objective.direction} {objective.objective.metric}" for objective in spec.objectives),
     )
     size = plan.space.size()
     points = "" if size is None else f" (the space has {size:,} points)"
@@ -61,9 +62,10 @@ def plan(plan: SweepPlan) -> RenderableType:
             facts.add_row("tokens", f"about {estimate.tokens:,} a trial at the centre of the space")
         if estimate.usd is not None:
             facts.add_row("money", _money(plan, estimate.usd))
-        if estimate.seconds is not None and plan.seconds is not None:
+        if estimate.seconds is not None and plan.seconds_without_early_stopping is not None:
             facts.add_row(
-                "time", f"about {clock(estimate.seconds)} a trial, {clock(plan.seconds)} in all without early stopping"
+                "time",
+                f"about {clock(estimate.seconds)} a trial, {clock(plan.seconds_without_early_stopping)} in all without early stopping",
             )
         if plan.max_disk_bytes is not None:
             facts.add_row(
@@ -104,15 +106,15 @@ def parameters(plan: SweepPlan) -> RenderableType:
     for column in ("hyperparameter", "written", "resolved", "recommended", "notes"):
         table.add_column(column, overflow="fold")
     sources: dict[str, int] = {}
-    for each in plan.space.parameters:
-        notes = list(each.notes)
-        if each.condition_text:
-            notes.append(f"where {each.condition_text}")
+    for parameter in plan.space.parameters:
+        notes = list(parameter.notes)
+        if parameter.condition_text:
+            notes.append(f"where {parameter.condition_text}")
         recommended = ""
-        if each.recommendation is not None:
-            source = f"{each.recommendation.source} ({each.recommendation.as_of})"
-            recommended = f"{each.recommendation.text} [{sources.setdefault(source, len(sources) + 1)}]"
-        table.add_row(*map(Text, (each.name, each.written, each.text, recommended, "; ".join(notes))))
+        if parameter.recommendation is not None:
+            source = f"{parameter.recommendation.source} ({parameter.recommendation.as_of})"
+            recommended = f"{parameter.recommendation.text} [{sources.setdefault(source, len(sources) + 1)}]"
+        table.add_row(*map(Text, (parameter.name, parameter.written, parameter.text, recommended, "; ".join(notes))))
     return Group(table, Text(), *(Text(f"[{number}] {source}", style="dim") for source, number in sources.items()))
 
 
@@ -137,7 +139,7 @@ def findings(found: Sequence[Finding]) -> Iterable[RenderableType]:
 def outcome(outcome: Outcome) -> RenderableType:
     """Show the leaderboard, the best configuration, what to make of it, and what to do next."""
     plan, trials = outcome.plan, outcome.trials
-    ended = [each for each in trials if each.state.ended]
+    ended = [trial for trial in trials if trial.state.ended]
     states = Counter(each.state for each in ended)
     parts: list[RenderableType] = [Text(), table(trials, plan.spec.objective), Text()]
     counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
@@ -175,9 +177,9 @@ def outcome(outcome: Outcome) -> RenderableType:
         parts.append(Text(f"  model: {best.model}"))
     if saved := saved_by_verdicts(trials):
         parts.append(Text(saved))
-    parts += [Text(f"steering: {each.text}") for each in outcome.changes]
+    parts += [Text(f"steering: {change.text}") for change in outcome.changes]
     parts += [Text.assemble(("advice: ", "bold"), each) for each in advice(trials)]
-    parts += [Text(f"not recorded: {each}", style="yellow") for each in outcome.problems]
+    parts += [Text(f"not recorded: {problem}", style="yellow") for problem in outcome.problems]
     if outcome.run_url:
         parts.append(Text(f"MLflow: {outcome.run_url}"))
     if outcome.report.exists():
@@ -188,11 +190,11 @@ def outcome(outcome: Outcome) -> RenderableType:
 
 def _finals(finals: FinalsResult, best: Trial) -> Iterable[RenderableType]:
     yield Text(f"  finals: {finals.reason}")
-    for each in finals.standings:
+    for standing in finals.standings:
         yield Text(
-            f"    trial {each.number}: {finals.metric} {each.mean:.4g} ({each.low:.4g} .. {each.high:.4g}) over "
-            f"{len(each.values)} seeds"
-            + ("" if each.number != finals.winner else f"; in the search {finals.searched_value:.4g}")
+            f"    trial {standing.number}: {finals.metric} {standing.mean:.4g} ({standing.low:.4g} .. {standing.high:.4g}) over "
+            f"{len(standing.values)} seeds"
+            + ("" if standing.number != finals.winner else f"; in the search {finals.searched_value:.4g}")
         )
     if finals.test is not None:
         mean, low, high = finals.test
@@ -210,11 +212,12 @@ def told(decision: ChampionDecision) -> Iterable[str]:
 
 def saved_by_verdicts(trials: Sequence[Trial]) -> str:
     """Say how many trials their verdicts ended, and about how long those would have gone on; empty where none."""
-    stopped = [each for each in trials if each.stopped_by is StoppedBy.VERDICT and each.trained_epochs > 0]
+    stopped = [trial for trial in trials if trial.stopped_by is StoppedBy.VERDICT and trial.trained_epochs > 0]
     if not stopped:
         return ""
     seconds = sum(
-        each.spend.seconds * ((each.planned_epochs or each.trained_epochs) / each.trained_epochs - 1) for each in stopped
+        each.spend.seconds * ((each.planned_epochs or each.trained_epochs) / each.trained_epochs - 1)
+        for each in stopped
     )
     count = f"{len(stopped)} trial{'s' if len(stopped) > 1 else ''}"
     return f"{count} stopped early by the verdict: about {clock(seconds)} of training saved"
@@ -228,9 +231,9 @@ def table(
 ) -> RenderableType:
     """Show trials as a leaderboard: those with a value, best first, then failed and open ones, named as told."""
     ranked = leaderboard(trials, objective)
-    others = [each for each in trials if each not in ranked and each.duplicate_of is None]
-    names = list(dict.fromkeys(name for each in trials for name in each.hyperparameters))
-    varied = [name for name in names if len({each.hyperparameters.get(name) for each in trials}) > 1] or names
+    others = [trial for trial in trials if trial not in ranked and trial.duplicate_of is None]
+    names = list(dict.fromkeys(name for trial in trials for name in trial.hyperparameters))
+    varied = [name for name in names if len({trial.hyperparameters.get(name) for trial in trials}) > 1] or names
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     shown.add_column("trial", justify="right")
     shown.add_column(_heading(objective.metric), justify="right")
@@ -262,8 +265,8 @@ def table(
 def spaces(libraries: Sequence[LibrarySpace]) -> RenderableType:
     """List the named search spaces."""
     shown = _facts()
-    for each in libraries:
-        shown.add_row(each.name, each.description)
+    for library in libraries:
+        shown.add_row(library.name, library.description)
     return shown
 
 
@@ -294,18 +297,18 @@ def backend(capabilities: Capabilities) -> RenderableType:
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("hyperparameter", "accepts", "default", "what it is"):
         shown.add_column(column, overflow="fold")
-    for each in capabilities.hyperparameters:
-        if each.choices is not None:
-            accepts = " | ".join(str(choice) for choice in each.choices)
-        elif each.kind == "str":
+    for hyperparameter in capabilities.hyperparameters:
+        if hyperparameter.choices is not None:
+            accepts = " | ".join(str(choice) for choice in hyperparameter.choices)
+        elif hyperparameter.kind == "str":
             accepts = "any text"
         else:
-            low = "" if each.low is None else f"{each.low:g}"
-            high = "" if each.high is None else f"{each.high:g}"
-            accepts = f"{each.kind} {low} .. {high}"
-        default = each.default_rule if each.default is None else short(each.default)
-        shown.add_row(each.name, accepts, default, each.description)
-    metrics = ", ".join(each for each in capabilities.metrics if each not in capabilities.label_metrics)
+            low = "" if hyperparameter.low is None else f"{hyperparameter.low:g}"
+            high = "" if hyperparameter.high is None else f"{hyperparameter.high:g}"
+            accepts = f"{hyperparameter.kind} {low} .. {high}"
+        default = hyperparameter.default_rule if hyperparameter.default is None else short(hyperparameter.default)
+        shown.add_row(hyperparameter.name, accepts, default, hyperparameter.description)
+    metrics = ", ".join(metric for metric in capabilities.metrics if metric not in capabilities.label_metrics)
     labels = ", ".join(capabilities.label_metrics)
     return Group(
         shown, Text(), Text(f"measures: {metrics}" + (f"; with labels also {labels}" if labels else "")),

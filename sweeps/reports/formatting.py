@@ -39,9 +39,9 @@ NAMED_TRIALS = 4
 def advice(trials: Sequence[Trial]) -> list[str]:
     """Return the pieces of advice, the most frequent first, each with the trials that it is for."""
     given: dict[str, list[int]] = {}
-    for each in trials:
-        if each.verdict is not None and each.verdict.advice:
-            given.setdefault(f"{each.verdict.kind}: {each.verdict.advice}", []).append(each.number)
+    for trial in trials:
+        if trial.verdict is not None and trial.verdict.advice:
+            given.setdefault(f"{trial.verdict.kind}: {trial.verdict.advice}", []).append(trial.number)
     frequent = sorted(given.items(), key=lambda item: -len(item[1]))[:ADVICE_ROWS]
     return [f"{_of_trials(numbers)} {text}" for text, numbers in frequent]
 

@@ -57,30 +57,30 @@ def judged(sources: Iterable[str], tracking_uri: str, context: Context) -> list[
     """Read and judge files, and MLflow runs (`mlflow:RUN_ID`). Raises UserInputError with all that is wrong."""
     curves: list[NamedCurve] = []
     problems: list[Problem] = []
-    for each in sources:
+    for source in sources:
         try:
-            if each.startswith(run_curves.PREFIX):
-                curves.append(run_curves.read(each.removeprefix(run_curves.PREFIX), tracking_uri, context))
+            if source.startswith(run_curves.PREFIX):
+                curves.append(run_curves.read(source.removeprefix(run_curves.PREFIX), tracking_uri, context))
             else:
-                curves += read(Path(each), context)
+                curves += read(Path(source), context)
         except TrainingLogError as error:
             problems.append(Problem(error.place, error.message, error.hint))
         except UserInputError as error:
             problems += error.problems
     if problems:
         raise UserInputError(dict.fromkeys(problems))
-    return [Fitted(each, judge(each.curve, _advice(each))) for each in curves]
+    return [Fitted(curve, judge(curve.curve, _advice(curve))) for curve in curves]
 
 
 def _advice(history: NamedCurve) -> Advice:
     """Take the directions of the history's scope; of the values only the epochs are known, where they are the axis."""
     catalogue = Catalogue.load()
     names = COMMON if history.scope is None else (*COMMON, "learning_rate_multiplier")
-    found = (catalogue.get(each, history.scope or "local") for each in names)
+    found = (catalogue.get(name, history.scope or "local") for name in names)
     advice = Advice.of(each for each in found if each is not None)
     if history.axis != "epoch" or not history.curve.points:
         return advice
-    return advice.at({EPOCHS: math.ceil(max(each.epoch for each in history.curve.points))})
+    return advice.at({EPOCHS: math.ceil(max(point.epoch for point in history.curve.points))})
 
 
 def shown(fitted: Sequence[Fitted], *, verbose: bool) -> RenderableType:
@@ -100,8 +100,8 @@ def _one(fitted: Fitted, verbose: bool) -> RenderableType:
     facts.add_row("keep", _keep(fitted) or "nothing tells which is best")
     if verdict.advice:
         facts.add_row("advice", Text(verdict.advice))
-    for each in _remarks(history, verbose):
-        facts.add_row("note", Text(each))
+    for remark in _remarks(history, verbose):
+        facts.add_row("note", Text(remark))
     return facts
 
 
@@ -114,7 +114,7 @@ def _several(fitted: Sequence[Fitted], verbose: bool) -> RenderableType:
         cells = (_keep(each), Text(verdict.evidence), Text(verdict.advice))
         table.add_row(Text(each.history.name), _kind(verdict), f"{verdict.confidence:.0%}", *cells)
     notes = dict.fromkeys(f"{each.history.name}: {note}" for each in fitted for note in _remarks(each.history, verbose))
-    return Group(table, *(Text(each, style="dim") for each in notes))
+    return Group(table, *(Text(note, style="dim") for note in notes))
 
 
 def _kind(verdict: FitVerdict) -> Text:

@@ -35,7 +35,7 @@ def overview_svg(trials: Sequence[Trial], objective: Objective) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    scored = [each for each in trials if each.values is not None and math.isfinite(each.values[0])]
+    scored = [trial for trial in trials if trial.values is not None and math.isfinite(trial.values[0])]
     if not scored:
         return ""
     names = _varied(scored)[: MOST_PANELS - 2]
@@ -63,18 +63,18 @@ def overview_svg(trials: Sequence[Trial], objective: Objective) -> str:
 
 def costs(trials: Sequence[Trial]) -> tuple[list[float], str]:
     """Return what each trial cost, and the unit: dollars where all are known, else tokens, else seconds."""
-    usd = [each.spend.usd for each in trials if each.spend.usd is not None]
+    usd = [trial.spend.usd for trial in trials if trial.spend.usd is not None]
     if len(usd) == len(trials):
         return usd, "dollars"
-    if all(each.spend.tokens for each in trials):
-        return [float(each.spend.tokens) for each in trials], "tokens"
-    return [each.spend.seconds for each in trials], "seconds"
+    if all(trial.spend.tokens for trial in trials):
+        return [float(trial.spend.tokens) for trial in trials], "tokens"
+    return [trial.spend.seconds for trial in trials], "seconds"
 
 
 def front(trials: Sequence[Trial], objective: Objective) -> list[tuple[float, float]]:
     """Return cost and value of the trials that are better than all that cost no more, the cheapest first."""
     found: list[tuple[float, float]] = []
-    values = [_value(each) for each in trials]
+    values = [_value(trial) for trial in trials]
     by_cost = sorted(zip(costs(trials)[0], values, strict=True), key=lambda each: each[0])
     for _, same in itertools.groupby(by_cost, key=lambda each: each[0]):
         best = functools.reduce(lambda one, other: other if objective.better(other[1], one[1]) else one, same)
@@ -84,8 +84,8 @@ def front(trials: Sequence[Trial], objective: Objective) -> list[tuple[float, fl
 
 
 def _varied(trials: Sequence[Trial]) -> list[str]:
-    names = dict.fromkeys(name for each in trials for name in each.hyperparameters)
-    return [name for name in names if len({each.hyperparameters.get(name) for each in trials}) > 1]
+    names = dict.fromkeys(name for trial in trials for name in trial.hyperparameters)
+    return [name for name in names if len({trial.hyperparameters.get(name) for trial in trials}) > 1]
 
 
 def _value(trial: Trial) -> float:
@@ -128,7 +128,7 @@ def _points(panel: Axes, at: Sequence[Scalar], trials: Sequence[Trial]) -> None:
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         panel.xaxis.set_minor_formatter(NullFormatter())
     elif numeric:
-        panel.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=all(each.is_integer() for each in places)))
+        panel.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=all(place.is_integer() for place in places)))
     panel.spines[["top", "right"]].set_visible(False)
     panel.spines[["left", "bottom"]].set_color(PALE)
     panel.tick_params(colors=INK, labelsize=8, color=PALE)
@@ -146,7 +146,7 @@ def _categories(panel: Axes, at: Sequence[Scalar]) -> list[float]:
 def _legend(figure: Figure, trials: Sequence[Trial]) -> None:
     from matplotlib.lines import Line2D
 
-    kinds = [kind for kind in VerdictKind if any(each.verdict and each.verdict.kind is kind for each in trials)]
+    kinds = [kind for kind in VerdictKind if any(trial.verdict and trial.verdict.kind is kind for trial in trials)]
     handles = [
         Line2D([], [], marker="o", linestyle="", color=VERDICT_COLOURS[kind], label=kind.value) for kind in kinds
     ]

@@ -25,9 +25,9 @@ def page(state: SweepState, now: datetime) -> str:
     from jinja2 import Environment
 
     ranked = leaderboard(state.trials, state.objective)
-    others = [each for each in state.trials if each not in ranked]
-    names = list(dict.fromkeys(name for each in state.trials for name in each.hyperparameters))
-    varied = [name for name in names if len({each.hyperparameters.get(name) for each in state.trials}) > 1]
+    others = [trial for trial in state.trials if trial not in ranked]
+    names = list(dict.fromkeys(name for trial in state.trials for name in trial.hyperparameters))
+    varied = [name for name in names if len({trial.hyperparameters.get(name) for trial in state.trials}) > 1]
     template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     return (
         Environment(autoescape=True, trim_blocks=True)
@@ -46,7 +46,7 @@ def page(state: SweepState, now: datetime) -> str:
             overview=overview_svg(state.trials, state.objective),
             trials=[*ranked, *others],
             varied=varied or names,
-            priced=any(each.spend.usd is not None for each in state.trials),
+            priced=any(trial.spend.usd is not None for trial in state.trials),
             curves=[_curve(each) for each in _worth_a_curve(ranked)],
             ledger=state.ledger,
             dollars=lambda usd: f"${usd:,.2f}",
@@ -62,7 +62,7 @@ def page(state: SweepState, now: datetime) -> str:
 def _head(state: SweepState, now: datetime) -> Mapping[str, Any]:
     data = state.plan["data"]
     sizes = [f"{data[f'{part}_examples']:,} {part}" for part in ("training", "validation", "test")]
-    ended = sum(each.state.ended for each in state.trials)
+    ended = sum(trial.state.ended for trial in state.trials)
     return {
         "name": state.name,
         "data": f"{data['name']}: {', '.join(sizes)} examples",

@@ -45,7 +45,7 @@ class _Picture:
 def learning_curve_png(trial: Trial, title: str) -> bytes:
     """Draw the evaluations of a trial as a PNG image of 960 x 420 pixels; an empty curve says that it is empty."""
     evaluations = [each for each in trial.curve if each.scope == "evaluation"]
-    metric = next((m for m in METRICS if any(f"valid_{m}" in each.values for each in evaluations)), None)
+    metric = next((m for m in METRICS if any(f"valid_{m}" in evaluation.values for evaluation in evaluations)), None)
     curve = LearningCurve.from_measurements(evaluations, metric=metric)
     return _png(_Picture(curve, trial.verdict, trial.best_epoch, "epoch"), title)
 
@@ -136,7 +136,7 @@ def _mark(axis: Axes, picture: _Picture, name: str) -> None:
 
 
 def _last(picture: _Picture) -> float:
-    return max((each.epoch for each in picture.curve.points if math.isfinite(each.epoch)), default=0.0)
+    return max((point.epoch for point in picture.curve.points if math.isfinite(point.epoch)), default=0.0)
 
 
 def _frame(axis: Axes, picture: _Picture, drawn: list[float]) -> None:
@@ -172,9 +172,9 @@ def _within(value: float, drawn: list[float]) -> bool:
 def _series(picture: _Picture, name: str) -> tuple[list[float], list[float]]:
     """The epochs and values of a measure in the order of the epochs; what is not finite stays away."""
     known = sorted(
-        (each.epoch, value)
-        for each in picture.curve.points
-        if math.isfinite(each.epoch) and (value := _value(each, name)) is not None and math.isfinite(value)
+        (point.epoch, value)
+        for point in picture.curve.points
+        if math.isfinite(point.epoch) and (value := _value(point, name)) is not None and math.isfinite(value)
     )
     return [epoch for epoch, _ in known], [value for _, value in known]
 

@@ -96,9 +96,9 @@ def due(schedule: Schedule, nights: Sequence[Night], now: datetime) -> Due | Non
     window is still open is begun, once, and the others are missed. A night that was cut off is taken up again while its
     window is open and no newer one is due. While a night runs, nothing is begun.
     """
-    if schedule.paused or any(each.state is NightState.RUNNING for each in nights):
+    if schedule.paused or any(night.state is NightState.RUNNING for night in nights):
         return None
-    planned = [each for each in nights if not each.manual]
+    planned = [night for night in nights if not night.manual]
     newest = max(planned, key=lambda each: (each.planned_at, each.attempt), default=None)
     begin = max(newest.planned_at, schedule.created_at) if newest else schedule.created_at
     start = datetime.fromtimestamp(begin, UTC)

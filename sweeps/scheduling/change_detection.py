@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from backends.contract import Scalar
 from search_spaces.space import ResolvedSpace
-from sweeps.planning.plan import SweepPlan
+from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.scheduling.model_revisions import revision
 from sweeps.scheduling.schedule import Night, NightState
 from sweeps.spec.objective import Objective
@@ -74,13 +74,15 @@ def fingerprint(plan: SweepPlan) -> Fingerprint:
     spec = plan.spec
     options = spec.training_options
     model = plan.space.parameter("base_model")
-    named = [plan.base_model] if model is None else [str(each) for each in _choices(model)]
+    named = [plan.base_model] if model is None else [str(choice) for choice in _choices(model)]
     pinned = options.get("revision")
     kept = {name: value for name, value in options.items() if name not in ("model", "revision")}
     settings = {
         "backend": spec.backend_type,
         **{f"backend.{name}": _text(value) for name, value in kept.items()},
-        "objective": _text([(each.objective.direction, each.objective.metric) for each in spec.objectives]),
+        "objective": _text(
+            [(objective.objective.direction, objective.objective.metric) for objective in spec.objectives]
+        ),
         "evaluation": _text(spec.evaluation.model_dump()),
         "search.seed": str(spec.search.seed),
         "finals": _text(spec.finals.model_dump() if spec.finals is not None else None),
@@ -90,7 +92,7 @@ def fingerprint(plan: SweepPlan) -> Fingerprint:
         data_name=plan.data.name,
         examples=plan.data.dataset.train.examples,
         models={name: revision(name, pinned, spec.capabilities.in_process) for name in named},
-        space={each.name: each.written for each in plan.space.parameters},
+        space={parameter.name: parameter.written for parameter in plan.space.parameters},
         settings=settings,
         versions=_versions(),
     )
@@ -98,7 +100,7 @@ def fingerprint(plan: SweepPlan) -> Fingerprint:
 
 def worth(now: Fingerprint, nights: Sequence[Night]) -> tuple[Worth, Night | None]:
     """Compare with the newest night that ran; return what to do, and that night."""
-    ran = [each for each in nights if each.sweep and each.fingerprint and each.state is not NightState.UNCHANGED]
+    ran = [night for night in nights if night.sweep and night.fingerprint and night.state is not NightState.UNCHANGED]
     if not ran:
         return Worth("first", ("the first night",)), None
     earlier = ran[-1]
@@ -144,12 +146,12 @@ def first_points(
     Each once, and only points of `space`. `winner` is the number of the trial that won the finals.
     """
     ranked = leaderboard(trials, objective)
-    won = [each for each in trials if winner is not None and each.number == winner]
+    won = [trial for trial in trials if winner is not None and trial.number == winner]
     points = [champion or {}, *(each.hyperparameters for each in (*won, *ranked))]
     chosen: dict[str, dict[str, Scalar]] = {}
-    for each in points:
-        if each and not space.violations(dict(each)):
-            chosen.setdefault(json.dumps(dict(each), sort_keys=True), dict(each))
+    for point in points:
+        if point and not space.violations(dict(point)):
+            chosen.setdefault(json.dumps(dict(point), sort_keys=True), dict(point))
     return tuple(chosen.values())[: WARM_POINTS + (champion is not None)]
 
 

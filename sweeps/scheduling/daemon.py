@@ -177,7 +177,7 @@ class Daemon:
     def _stored(self, child: _Child) -> Night:
         named = (child.claim.night.planned_at, child.claim.night.attempt)
         nights = self._schedules.nights(child.schedule.name)
-        return next((each for each in nights if (each.planned_at, each.attempt) == named), child.claim.night)
+        return next((night for night in nights if (night.planned_at, night.attempt) == named), child.claim.night)
 
     def _close(self, schedule: Schedule, claim: Claim, night: Night) -> None:
         night = replace(night, ended_at=self._clock().timestamp())
@@ -220,7 +220,7 @@ def tell(schedules: Schedules, schedule: Schedule, nights: Sequence[Night], now:
     The steps grow with the time since the end. Raises StorageAwayError; then they may be told twice.
     """
     delivered = teller(schedule, together(nights))
-    since = now.timestamp() - min(each.ended_at or each.planned_at for each in nights)
+    since = now.timestamp() - min(night.ended_at or night.planned_at for night in nights)
     if delivered or since > GIVE_UP_S:
         schedules.told(nights)
     else:

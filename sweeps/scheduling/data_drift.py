@@ -91,10 +91,10 @@ def compare(before: Texts, now: Texts, seed: int = 0) -> Drift:
     """Compare two data sets; the same arguments give the same result. Raises ValueError where one has no example."""
     if not before.prompts or not now.prompts:
         raise ValueError("there is no example to compare")
-    counts = [Counter(each.strip() for each in texts.completions) for texts in (before, now)]
+    counts = [Counter(completion.strip() for completion in texts.completions) for texts in (before, now)]
     labels = sorted(set(counts[0]) | set(counts[1]))
     classified = len(labels) <= MOST_LABELS and len(labels) < len(before.completions) / 2
-    looks = [("length of the prompts in characters", [[len(each) for each in x.prompts] for x in (before, now)])]
+    looks = [("length of the prompts in characters", [[len(prompt) for prompt in x.prompts] for x in (before, now)])]
     if not classified:
         looks.append(
             ("length of the completions in characters", [[len(c) for c in x.completions] for x in (before, now)])
@@ -105,7 +105,7 @@ def compare(before: Texts, now: Texts, seed: int = 0) -> Drift:
         compared.append(_labels(labels, counts, level))
     vocabulary, fresh = _novel(before, now, seed)
     compared += [vocabulary, _repeated(before, now)]
-    shares = {name: tuple(each[name] / each.total() for each in counts) for name in labels} if classified else {}
+    shares = {name: tuple(count[name] / count.total() for count in counts) for name in labels} if classified else {}
     known = set(zip(before.prompts, before.completions, strict=True))
     kept = sum(each in known for each in zip(now.prompts, now.completions, strict=True)) / len(now.prompts)
     return Drift(
@@ -128,7 +128,7 @@ def markdown(drift: Drift, before: str, now: str) -> str:
         f"Trained on `{before}` ({drift.examples_before:,} training examples); now `{now}` ({drift.examples_now:,}). "
         f"{drift.kept_examples:.1%} of the examples of now were there before.",
         "",
-        *([f"- {each}" for each in drift.words] or ["No difference is both beyond chance and large enough to matter."]),
+        *([f"- {word}" for word in drift.words] or ["No difference is both beyond chance and large enough to matter."]),
         "",
         "| | before | now | distance | by chance | matters |",
         "|---|---:|---:|---:|---:|---|",
@@ -142,7 +142,7 @@ def markdown(drift: Drift, before: str, now: str) -> str:
         lines += ["| label | before | now |", "|---|---:|---:|"]
         lines += [f"| {_cell(name)} | {old:.1%} | {new:.1%} |" for name, (old, new) in drift.labels.items()]
     if drift.new_words:
-        lines += ["", f"The most frequent new words: {', '.join(_cell(each) for each in drift.new_words)}."]
+        lines += ["", f"The most frequent new words: {', '.join(_cell(new_word) for new_word in drift.new_words)}."]
     return "\n".join(lines) + "\n"
 
 
@@ -155,7 +155,7 @@ def _lengths(name: str, before: Sequence[int], now: Sequence[int], level: float)
 
 
 def _labels(labels: Sequence[str], counts: Sequence[Counter[str]], level: float) -> Compared:
-    table = np.array([[each[name] for name in labels] for each in counts])
+    table = np.array([[count[name] for name in labels] for count in counts])
     chance = float(chi2_contingency(table).pvalue) if len(labels) > 1 else 1.0
     shares = table / table.sum(axis=1, keepdims=True)
     distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
@@ -191,7 +191,7 @@ def _repeated(before: Texts, now: Texts) -> Compared:
 
 
 def _vocabulary(prompts: Any) -> Counter[str]:
-    return Counter(word for each in prompts for word in _WORD.findall(each.casefold()))
+    return Counter(word for prompt in prompts for word in _WORD.findall(prompt.casefold()))
 
 
 def _share_of_new(words: Counter[str], known: Mapping[str, int]) -> float:

@@ -88,7 +88,7 @@ def _cron(schedule: Schedule, place: Place) -> str:
 
 def systemd_units(schedule: Schedule, place: Place) -> dict[str, str]:
     """Return the service and the timer by their file names. Raises UserInputError; see `export`."""
-    command = " ".join(_systemd_word(each) for each in _arguments(schedule, place))
+    command = " ".join(_systemd_word(argument) for argument in _arguments(schedule, place))
     service = (
         f"[Unit]\nDescription=Night sweep {schedule.name}\nAfter=network-online.target\nWants=network-online.target\n\n"
         f"[Service]\nType=oneshot\nExecStart={command}\nTimeoutStopSec=200\nKillSignal=SIGINT\n"
@@ -118,8 +118,8 @@ def _calendar(schedule: Schedule) -> str:
         hint = "cron takes a day of the month or one of the week; systemd wants both: make two schedules"
         raise UserInputError([Problem(schedule.name, f"{schedule.cron!r} cannot be said to systemd", hint)])
     expanded = CronSim(schedule.cron, datetime(2027, 1, 1))
-    days = sorted({int(each) % 7 for each in expanded.weekdays if isinstance(each, int)})
-    names = "" if len(days) == 7 else ",".join(_DAYS[each] for each in days) + " "
+    days = sorted({int(weekday) % 7 for weekday in expanded.weekdays if isinstance(weekday, int)})
+    names = "" if len(days) == 7 else ",".join(_DAYS[day] for day in days) + " "
     fields = [
         _listed(expanded.months, 1, 12),
         _listed(expanded.days, 1, 31),
@@ -130,7 +130,7 @@ def _calendar(schedule: Schedule) -> str:
 
 
 def _listed(values: set[int], low: int, high: int) -> str:
-    return "*" if values >= set(range(low, high + 1)) else ",".join(f"{each:02}" for each in sorted(values))
+    return "*" if values >= set(range(low, high + 1)) else ",".join(f"{value:02}" for value in sorted(values))
 
 
 def _kubernetes(schedule: Schedule, place: Place) -> str:

@@ -25,7 +25,7 @@ def _limit(schedule: Schedule, nights: Sequence[Night]) -> float | None:
     try:
         budget = with_overrides(read(Path(schedule.file)), schedule.overrides).value.get("budget")
     except (UserInputError, OSError):
-        known = [money.monthly for each in nights if (money := Money.of(each)) is not None]
+        known = [money.monthly for night in nights if (money := Money.of(night)) is not None]
         return known[-1] if known else None
     limit = budget.get("monthly_usd") if isinstance(budget, dict) else None
     return float(limit) if isinstance(limit, int | float) and not isinstance(limit, bool) else None

@@ -17,7 +17,8 @@ from sweeps.errors import SweepError, SweepInterruptedError
 from sweeps.execution.run import Environment
 from sweeps.execution.run import run as run_sweep
 from sweeps.execution.session import End, Outcome, ProgressObserver
-from sweeps.planning.plan import SweepPlan, plan_file
+from sweeps.planning.plan import plan_file
+from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.scheduling import change_detection, data_drift
 from sweeps.scheduling.calendar import closing
 from sweeps.scheduling.heartbeat import Heartbeat
@@ -139,8 +140,8 @@ def _run(
     now = change_detection.fingerprint(plan)
     others = [each for each in schedules.nights(schedule.name) if each != night and each.state.ended]
     judged, before = change_detection.worth(now, others)
-    for each in judged.words:
-        say(each)
+    for word in judged.words:
+        say(word)
     night = replace(night, fingerprint=now.to_json(), reason="; ".join(judged.words), found={"worth": judged.kind})
     if judged.kind == "unchanged":
         kept = {"sweep": before.sweep, "champion": before.found.get("champion")} if before is not None else {}
@@ -186,7 +187,7 @@ def _closed(night: Night, schedule: Schedule, schedules: Schedules, environment:
     night = replace(night, found={**night.found, "money": money.to_json()})
     try:
         named = (night.planned_at, night.attempt)
-        others = [each for each in schedules.nights(night.schedule) if (each.planned_at, each.attempt) != named]
+        others = [night for night in schedules.nights(night.schedule) if (night.planned_at, night.attempt) != named]
     except StorageAwayError:
         return night
     ledger = month([*others, night], schedule.tz, money.monthly, night.ended_at or 0.0)
@@ -195,7 +196,7 @@ def _closed(night: Night, schedule: Schedule, schedules: Schedules, environment:
 
 def _all_told(nights: Sequence[Night], claim: Claim, schedules: Schedules, environment: Environment) -> list[Night]:
     """Return the nights; of those that ended without a word what they cost is asked of their studies, and stored."""
-    known = [told(each, environment) for each in nights]
+    known = [told(night, environment) for night in nights]
     if late := [after for before, after in zip(nights, known, strict=True) if before != after]:
         schedules.amend(claim, late)
     return known
@@ -203,7 +204,7 @@ def _all_told(nights: Sequence[Night], claim: Claim, schedules: Schedules, envir
 
 def _unpaid(night: Night, others: Sequence[Night], allowed: Allowance) -> dict[str, Any]:
     """Return what is told of a night without budget. The first of several in a row is news, the others are not."""
-    last = max((each for each in others if not each.manual), key=lambda each: each.planned_at, default=None)
+    last = max((other for other in others if not other.manual), key=lambda other: other.planned_at, default=None)
     news = last is None or last.state is not NightState.NO_BUDGET
     return {**night.found, "month": asdict(allowed.month), "news": news}
 
@@ -224,7 +225,7 @@ def _prepared(
         champion = _champion(plan, environment)
         if judged.same_space:
             points = _warm(plan, before.sweep, champion, environment, say)
-            found["first_points"] = [dict(each) for each in points]
+            found["first_points"] = [dict(point) for point in points]
         if judged.data_changed:
             trained_on = str((champion or {}).get("data") or before.fingerprint["data"])
             found |= _drift(workspace, schedule, night, trained_on, plan, say)
@@ -275,12 +276,12 @@ def _named(plan: SweepPlan, workspace: Workspace, name: str) -> SweepPlan:
     spec = plan.spec
     written = [f"name={json.dumps(name)}"]
     if spec.tracking.experiment is None:
-        spec = replace(spec, tracking=spec.tracking.model_copy(update={"experiment": base}))
+        spec = spec.with_sections(tracking=spec.tracking.model_copy(update={"experiment": base}))
         written.append(f"tracking.experiment={json.dumps(base)}")
     if spec.champion is not None and spec.champion.model is None:
-        spec = replace(spec, champion=spec.champion.model_copy(update={"model": base}))
+        spec = spec.with_sections(champion=spec.champion.model_copy(update={"model": base}))
         written.append(f"champion.model={json.dumps(base)}")
-    spec = replace(spec, name=name, document=with_overrides(spec.document, written))
+    spec = replace(spec.with_sections(name=name), document=with_overrides(spec.document, written))
     return replace(plan, spec=spec, folder=workspace.sweep(name))
 
 
@@ -328,8 +329,8 @@ def _drift(
     home.mkdir(parents=True, exist_ok=True)
     where.write_text(data_drift.markdown(found, trained_on, plan.data.fingerprint), encoding="utf-8")
     (home / f"{night.file_name}-drift.json").write_text(json.dumps(found.to_json(), indent=2), encoding="utf-8")
-    for each in found.words:
-        say(f"drift: {each}")
+    for word in found.words:
+        say(f"drift: {word}")
     return {"drift": {"report": str(where), "words": list(found.words)}}
 
 
@@ -353,7 +354,7 @@ def _numbers(outcome: Outcome, night: Night, before: tuple[float, int]) -> dict[
         "end": outcome.end.value,
         "data": outcome.plan.data.name,
         "trials": len(tonight),
-        "trials_of_the_sweep": sum(each.state.ended for each in outcome.trials),
+        "trials_of_the_sweep": sum(trial.state.ended for trial in outcome.trials),
         "wanted_trials": outcome.plan.spec.search.trials,
         "states": dict(Counter(each.state.value for each in tonight)),
         "verdicts": dict(Counter(each.verdict.kind.value for each in tonight if each.verdict is not None)),

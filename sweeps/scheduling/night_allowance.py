@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from sweeps.errors import SweepError
 from sweeps.execution.run import Environment
 from sweeps.execution.session import End
-from sweeps.planning.plan import SweepPlan
+from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.scheduling.monthly_budget import Money, Month, month, most
 from sweeps.scheduling.schedule import Night, Schedule
 from sweeps.study.study import StoredStudy, read_study
@@ -36,9 +36,9 @@ class Allowance:
         left = f"${self.month.left:,.2f} of ${self.month.limit:,.2f} are left of {self.month.name}"
         if self.money.limit <= self.money.before:
             return f"no budget: {left}"
-        if (not self.money.study or self._paid_out(before)) and plan.least.usd > self.month.left:
+        if (not self.money.study or self._paid_out(before)) and plan.required_budget.usd > self.month.left:
             what = "the first trial" + (" and the finals" if plan.spec.finals is not None else "")
-            return f"no budget: {left}, and {what} may take ${plan.least.usd:,.2f}"
+            return f"no budget: {left}, and {what} may take ${plan.required_budget.usd:,.2f}"
         return None
 
     def _paid_out(self, before: Night | None) -> bool:

@@ -32,14 +32,14 @@ def send(addresses: Sequence[Address], title: str, html: str, *, failure: bool) 
 
     logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its messages name hosts and users
     problems = []
-    for each in addresses:
+    for address in addresses:
         sender = Apprise()
-        if not sender.add(each.url):
-            problems.append(f"an address in {each.known_as} is none that Apprise understands")
+        if not sender.add(address.url):
+            problems.append(f"an address in {address.known_as} is none that Apprise understands")
             continue
         kind = NotifyType.FAILURE if failure else NotifyType.INFO
         if not sender.notify(title=title, body=html, body_format=NotifyFormat.HTML, notify_type=kind):
-            problems.append(f"the notice to an address in {each.known_as} was not delivered")
+            problems.append(f"the notice to an address in {address.known_as} was not delivered")
     return problems
 
 

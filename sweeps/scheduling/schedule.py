@@ -139,5 +139,5 @@ class Night:
 
 def last_that_ran(nights: Sequence[Night]) -> Night | None:
     """Return the newest night that has a sweep and a fingerprint; `nights` are in the order of their times."""
-    ran = [each for each in nights if each.sweep and each.fingerprint and each.state is not NightState.UNCHANGED]
+    ran = [night for night in nights if night.sweep and night.fingerprint and night.state is not NightState.UNCHANGED]
     return ran[-1] if ran else None

@@ -97,7 +97,9 @@ class Schedules:
         self._engine, self._where = engine, where
         with self._transaction() as connection:
             _TABLES.create_all(connection)
-            if "telling_until" not in {each["name"] for each in inspect(connection).get_columns(_NIGHTS.name)}:
+            if "telling_until" not in {
+                get_column["name"] for get_column in inspect(connection).get_columns(_NIGHTS.name)
+            }:
                 connection.execute(text(f"ALTER TABLE {_NIGHTS.name} ADD COLUMN telling_until FLOAT"))
 
     @classmethod
@@ -189,9 +191,9 @@ class Schedules:
             gone = connection.execute(delete(_SCHEDULES).where(_SCHEDULES.c.name == name, free))
             if gone.rowcount == 1:
                 recent = now.timestamp() - PAID_S
-                for each in _nights(connection, name):
-                    if each.found.get("money") is None or (each.started_at or 0.0) < recent:
-                        _delete(connection, each)
+                for night in _nights(connection, name):
+                    if night.found.get("money") is None or (night.started_at or 0.0) < recent:
+                        _delete(connection, night)
                 return
         raise SweepError(f"a night of `{name}` is running", "wait for it, or stop the scheduler, and remove it then")
 
@@ -233,7 +235,7 @@ class Schedules:
             waiting = update(_NIGHTS).where(_NIGHTS.c.schedule == name, _NIGHTS.c.telling_until < now.timestamp())
             taken = waiting.values(telling_until=now.timestamp() + LEASE_S).returning(_NIGHTS.c.content)
             nights = [Night.from_json(json.loads(each.content)) for each in connection.execute(taken)]
-            return sorted(nights, key=lambda each: (each.planned_at, each.attempt))
+            return sorted(nights, key=lambda night: (night.planned_at, night.attempt))
 
     def told(self, nights: Sequence[Night]) -> None:
         """Store that people know of these ends. A night that is stored with another end is still to be told."""
@@ -245,8 +247,8 @@ class Schedules:
 
     def _tell_at(self, nights: Sequence[Night], at: float | None) -> None:
         with self._transaction() as connection:
-            for each in nights:
-                same = _named(each) & (_NIGHTS.c.state == each.state.value)
+            for night in nights:
+                same = _named(night) & (_NIGHTS.c.state == night.state.value)
                 connection.execute(update(_NIGHTS).where(same).values(telling_until=at))
 
     def claim_due(self, name: str, holder: str, now: datetime) -> Claim | None:
@@ -271,7 +273,7 @@ class Schedules:
         with self._holding(name, holder, now) as (connection, schedule):
             if schedule is None:
                 return None
-            taken = {each.planned_at for each in _nights(connection, name)}
+            taken = {night.planned_at for night in _nights(connection, name)}
             moment = int(now.timestamp())
             while moment in taken:
                 moment += 1
@@ -285,7 +287,7 @@ class Schedules:
             mine = update(_SCHEDULES).where(_SCHEDULES.c.name == name, _SCHEDULES.c.held_by == holder)
             if connection.execute(mine.values(held_until=now.timestamp() + LEASE_S)).rowcount != 1:
                 return None
-            running = [each for each in _nights(connection, name) if each.state is NightState.RUNNING]
+            running = [night for night in _nights(connection, name) if night.state is NightState.RUNNING]
             return Claim(running[-1], holder) if running else None
 
     def renew(self, claim: Claim, now: datetime) -> bool:
@@ -321,8 +323,8 @@ class Schedules:
                 _SCHEDULES.c.name == claim.night.schedule, _SCHEDULES.c.held_by == claim.holder
             )
             if connection.execute(mine).first() is not None:
-                for each in nights:
-                    _change(connection, each)
+                for night in nights:
+                    _change(connection, night)
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -381,15 +383,15 @@ def _schedule(row) -> Schedule:  # type: ignore[no-untyped-def]
 def _nights(connection: Connection, name: str) -> list[Night]:
     chosen = select(_NIGHTS.c.content).where(_NIGHTS.c.schedule == name)
     rows = connection.execute(chosen.order_by(_NIGHTS.c.planned_at, _NIGHTS.c.attempt))
-    return [Night.from_json(json.loads(each.content)) for each in rows]
+    return [Night.from_json(json.loads(row.content)) for row in rows]
 
 
 def _mark_lost(connection: Connection, name: str, now: datetime) -> list[Night]:
     reason = "its process was not heard of any more"
     lost = [
-        replace(each, state=NightState.LOST, ended_at=now.timestamp(), reason=reason)
-        for each in _nights(connection, name)
-        if each.state is NightState.RUNNING
+        replace(night, state=NightState.LOST, ended_at=now.timestamp(), reason=reason)
+        for night in _nights(connection, name)
+        if night.state is NightState.RUNNING
     ]
     for each in lost:
         _change(connection, each)

@@ -17,7 +17,7 @@ class Keys:
     """The accepted keys. Without any, every request is let in."""
 
     def __init__(self, keys: Iterable[str]) -> None:
-        self._digests = tuple(_digest(each) for each in keys)
+        self._digests = tuple(_digest(key) for key in keys)
 
     def __bool__(self) -> bool:
         return bool(self._digests)
@@ -49,9 +49,9 @@ def admit_neighbour(headers: Mapping[str, str]) -> None:
     names = [urlsplit(f"//{headers.get('host', '')}").hostname]
     if "origin" in headers:
         names.append(urlsplit(headers["origin"]).hostname)
-    for each in names:
-        if each not in LOCAL:
-            message = f"Without API keys this server answers this machine alone, not {str(each)[:64]!r}."
+    for name in names:
+        if name not in LOCAL:
+            message = f"Without API keys this server answers this machine alone, not {str(name)[:64]!r}."
             raise ApiError(403, message, code="host_not_allowed")
 
 

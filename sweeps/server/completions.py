@@ -64,7 +64,7 @@ def router(service: Service) -> APIRouter:
 
     def answer_chat(order: CreateChatCompletion) -> Response:
         try:
-            messages = conversation([each.model_dump() for each in order.messages])
+            messages = conversation([message.model_dump() for message in order.messages])
         except ValueError as error:
             raise ApiError(400, str(error), param="messages") from error
         if order.top_logprobs is not None and not order.logprobs:
@@ -83,7 +83,7 @@ def router(service: Service) -> APIRouter:
     def answer_texts(order: CreateCompletion) -> Response:
         prompts = [order.prompt] if isinstance(order.prompt, str) else order.prompt
         asked = _Asked(service, order.model, order.labels)
-        lines = [{"prompt": each, "segments": [each]} for each in prompts]
+        lines = [{"prompt": prompt, "segments": [prompt]} for prompt in prompts]
         wanted = order.logprobs is not None
         answers = asked.ask(lines, order.max_tokens or DEFAULT_TEXT_TOKENS, order.stop, wanted)
         choices = [
@@ -128,7 +128,7 @@ class _Asked:
             message = "logprobs are known for labels only: ask a model that was trained with labels, or send `labels`."
             raise ApiError(400, message, code="unsupported_parameter", param="logprobs")
         stops = [stop] if isinstance(stop, str) else list(stop or ())
-        stops = [each for each in stops if each]
+        stops = [stop for stop in stops if stop]
         options = (
             PredictOptions(labels=self.labels)
             if self.labels
@@ -158,8 +158,8 @@ def _labels_of(service: Service, job_id: str) -> tuple[str, ...]:
 
 def _stopped(found: Prediction, stops: Sequence[str]) -> Prediction:
     text = found.text
-    for each in stops:
-        text = text.split(each, maxsplit=1)[0]
+    for stop in stops:
+        text = text.split(stop, maxsplit=1)[0]
     return Prediction(text, found.label_logprobs, found.cut and text == found.text)
 
 

@@ -149,7 +149,7 @@ def _problem(line: Mapping[str, Any]) -> str | None:
     if not line["completion"]:
         return "`completion` is empty"
     segments = line.get("segments", [])
-    if not isinstance(segments, list) or not all(isinstance(each, str) for each in segments):
+    if not isinstance(segments, list) or not all(isinstance(segment, str) for segment in segments):
         return "`segments` is not a list of strings"
     return None
 
@@ -157,14 +157,14 @@ def _problem(line: Mapping[str, Any]) -> str | None:
 def _chat_problem(messages: Any) -> str | None:
     if not isinstance(messages, list) or not messages:
         return "`messages` is not a list, or empty"
-    for each in messages:
-        if not isinstance(each, dict) or "role" not in each:
+    for message in messages:
+        if not isinstance(message, dict) or "role" not in message:
             return "a message is no object with a `role`"
-        if each["role"] not in _ROLES:
-            return f"the role {str(each['role'])[:30]!r} is not supported"
-        if each.get("tool_calls") or each.get("function_call"):
+        if message["role"] not in _ROLES:
+            return f"the role {str(message['role'])[:30]!r} is not supported"
+        if message.get("tool_calls") or message.get("function_call"):
             return "tool calls are not supported"
-        if _text(each.get("content")) is None:
+        if _text(message.get("content")) is None:
             return "the `content` of a message is missing or not text"
     last = messages[-1]
     if last["role"] != "assistant":
@@ -182,25 +182,25 @@ def _text(content: Any) -> str | None:
         texts = [
             each.get("text") if isinstance(each, dict) and each.get("type") == "text" else None for each in content
         ]
-        if all(isinstance(each, str) for each in texts):
-            return "".join(str(each) for each in texts)
+        if all(isinstance(text, str) for text in texts):
+            return "".join(str(text) for text in texts)
     return None
 
 
 def conversation(messages: list[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Return messages with plain texts. Raises ValueError where one is no text message."""
     plain = []
-    for each in messages:
-        text = _text(each.get("content"))
-        if text is None or each.get("role") not in _ROLES:
+    for message in messages:
+        text = _text(message.get("content"))
+        if text is None or message.get("role") not in _ROLES:
             raise ValueError("only text messages of the roles system, developer, user and assistant are supported")
-        plain.append({"role": str(each["role"]), "content": text})
+        plain.append({"role": str(message["role"]), "content": text})
     return plain
 
 
 def _plain(line: dict[str, Any]) -> dict[str, Any]:
     """Return a line as the trainers read it: the very same object where it is so already."""
-    if "messages" in line and not all(isinstance(each["content"], str) for each in line["messages"]):
+    if "messages" in line and not all(isinstance(message["content"], str) for message in line["messages"]):
         return {"messages": conversation(line["messages"])}
     return line
 

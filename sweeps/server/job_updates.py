@@ -163,7 +163,7 @@ class Teller:
     def refuse(self, job: Job, failures: Sequence[Failure]) -> None:
         """Fail a job for what the backend says."""
         first = failures[0]
-        text = "; ".join(failure_text(each) for each in failures[:3])
+        text = "; ".join(failure_text(failure) for failure in failures[:3])
         parameter = "training_file" if first.kind is FailureKind.USER and "data file" in first.message else None
         self.fail(job, JOB_CODES[first.kind], text, parameter)
 

@@ -48,7 +48,7 @@ def listing(
         rows, more = read()
     except KeyError as error:
         raise ApiError(400, f"There is no object {error.args[0]!r} to go on after.", param="after") from error
-    data = [shown(each) for each in rows]
+    data = [shown(row) for row in rows]
     page: dict[str, Any] = {"object": "list", "data": data, "has_more": more}
     if ends:
         page |= {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}

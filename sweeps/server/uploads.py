@@ -125,16 +125,16 @@ def _add(service: Service, part: Part) -> None:
 
 def _complete(service: Service, upload: Upload, order: CompleteUpload) -> Upload:
     parts = {each.id: each for each in service.store.all(Part, "upload_id = ?", upload.id)}
-    if unknown := [each for each in order.part_ids if each not in parts]:
+    if unknown := [part_id for part_id in order.part_ids if part_id not in parts]:
         raise ApiError(400, f"The upload has no part {unknown[0][:64]!r}.", param="part_ids")
     if len(set(order.part_ids)) < len(order.part_ids):
         raise ApiError(400, "A part is named twice.", param="part_ids")
-    total = sum(parts[each].bytes for each in order.part_ids)
+    total = sum(parts[part_id].bytes for part_id in order.part_ids)
     if total != upload.bytes:
         raise ApiError(400, f"The parts have {total} bytes, {upload.bytes} were announced.", code="bytes_mismatch")
     now = int(time.time())
     path = service.incoming(new_id("body_"))
-    sha256, md5 = _join([service.incoming(each) for each in order.part_ids], path)
+    sha256, md5 = _join([service.incoming(part_id) for part_id in order.part_ids], path)
     expiry = upload.file_expires_after_s
     file = StoredFile(
         id=new_id("file-"),

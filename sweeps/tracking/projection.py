@@ -194,7 +194,7 @@ def run_table_view(hyperparameters: Iterable[str]) -> str:
         "attributes.`Run Name`": 170,
         "metrics.`objective`": 90,
         "tags.`verdict`": 90,
-        **{f"params.`{_key(each)}`": 70 + 5 * len(each) for each in hyperparameters},
+        **{f"params.`{_key(hyperparameter)}`": 70 + 5 * len(hyperparameter) for hyperparameter in hyperparameters},
         "metrics.`best_epoch`": 90,
         "metrics.`seconds`": 80,
         "tags.`state`": 90,
@@ -225,7 +225,7 @@ def _points(event: Measured, now_ms: int) -> list[Point]:
             points += [Point(_key(key), value, event.step, now_ms) for key, value in known.items()]
         points.append(Point("epoch", event.epoch, event.step, now_ms))
     # A chart with an infinite value shows nothing else. "Not a number" leaves a gap, and the verdict says why.
-    return [each if math.isfinite(each.value) else Point(each.key, math.nan, each.step, now_ms) for each in points]
+    return [point if math.isfinite(point.value) else Point(point.key, math.nan, point.step, now_ms) for point in points]
 
 
 def _key(name: str) -> str:

@@ -29,7 +29,7 @@ _SCHEMES = (*_PORTS, "sqlite", "file", "databricks", "databricks-uc", "uc")
 def check_scheme(uri: str) -> None:
     """Raise UserInputError where MLflow has no store for such a URI; nothing is asked or loaded."""
     scheme = urlsplit(uri).scheme.partition("+")[0]
-    plugins = tuple(each.name for each in metadata.entry_points(group="mlflow.tracking_store"))
+    plugins = tuple(entry_point.name for entry_point in metadata.entry_points(group="mlflow.tracking_store"))
     if scheme and scheme not in (*_SCHEMES, *plugins):
         hint = f"give a folder, or a place that begins with one of {', '.join((*_SCHEMES, *plugins))}"
         raise UserInputError([Problem("MLFLOW_TRACKING_URI", f"MLflow keeps nothing at {scheme}://", hint)])

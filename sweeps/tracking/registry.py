@@ -274,8 +274,8 @@ def _signature(card: Card) -> Any:
         message = Object([Property("role", DataType.string), Property("content", DataType.string)])
         asked: list[Any] = [ColSpec(Array(message), "messages")]
     else:
-        asked = [ColSpec(DataType.string, each) for each in card.columns]
-    shares = [ColSpec(DataType.double, f"probability.{each}", required=False) for each in card.names]
+        asked = [ColSpec(DataType.string, column) for column in card.columns]
+    shares = [ColSpec(DataType.double, f"probability.{name}", required=False) for name in card.names]
     answer: list[Any] = [
         ColSpec(DataType.string, "label"),
         ColSpec(DataType.double, "probability", required=False),

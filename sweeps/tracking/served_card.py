@@ -30,7 +30,7 @@ class Card:
     @classmethod
     def of_labels(cls, labels: tuple[str, ...], stop: str, prompt: str | None, separator: str) -> Card:
         """Return the card of a model that chooses among these labels, as they stand in its training data."""
-        names = tuple(name(each, stop) for each in labels)
+        names = tuple(name(label, stop) for label in labels)
         if len(set(names)) < len(names):  # they differ in white space only
             names = labels
         if prompt is None:
@@ -70,7 +70,7 @@ class Card:
         """
         if self.prompt is None:
             return {"messages": row["messages"]}
-        values = [str(row[each]) for each in self.fields]
+        values = [str(row[field]) for field in self.fields]
         prompt = self.prompt.format(*values)
         if not prompt.endswith(self.separator):
             prompt += self.separator
@@ -89,7 +89,7 @@ def _conversation(record: Mapping[str, Any]) -> list[dict[str, str]]:
         if not isinstance(each, dict) or not all(isinstance(each.get(key), str) for key in ("role", "content")):
             hint = 'write {"role": ..., "content": ...}'
             raise FieldError("messages", f"messages.{number} lacks a role or a content that is a text", hint)
-    kept = [{"role": each["role"], "content": each["content"]} for each in messages]
+    kept = [{"role": message["role"], "content": message["content"]} for message in messages]
     return kept[:-1] if kept[-1]["role"] == "assistant" and len(kept) > 1 else kept
 
 

@@ -38,7 +38,7 @@ class ServedModel(PythonModel):
         """Answer the rows in their order. A probability is null where the place that answers does not tell it."""
         rows: list[Any] = model_input.to_dict("records")
         labels, names = self.card["facts"]["labels"], self.card["names"]
-        answers = self.model.answer([self._line(each) for each in rows])
+        answers = self.model.answer([self._line(row) for row in rows])
         found = []
         for text, logprobs in answers:
             shares = [None] * len(labels) if logprobs is None else _normalised(logprobs)
@@ -50,14 +50,14 @@ class ServedModel(PythonModel):
                     **{f"probability.{name}": share for name, share in zip(names, shares, strict=True)},
                 }
             )
-        return pd.DataFrame(found, columns=["label", "probability", *(f"probability.{each}" for each in names)])
+        return pd.DataFrame(found, columns=["label", "probability", *(f"probability.{name}" for name in names)])
 
     def _line(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return what the model was trained to see, as one line of its training data without the completion."""
         card = self.card
         if card["prompt"] is None:
-            return {"messages": [dict(each) for each in row["messages"]]}
-        values = [str(row[each]) for each in card["fields"]]
+            return {"messages": [dict(message) for message in row["messages"]]}
+        values = [str(row[field]) for field in card["fields"]]
         prompt = card["prompt"].format(*values)
         separator = card["separator"]
         if not prompt.endswith(separator):
@@ -70,8 +70,8 @@ class ServedModel(PythonModel):
 def _normalised(logprobs: Sequence[float]) -> list[float]:
     """Return the labels' probabilities among themselves."""
     highest = max(logprobs)
-    weights = [math.exp(each - highest) for each in logprobs]
-    return [each / sum(weights) for each in weights]
+    weights = [math.exp(logprob - highest) for logprob in logprobs]
+    return [weight / sum(weights) for weight in weights]
 
 
 mlflow.models.set_model(ServedModel())

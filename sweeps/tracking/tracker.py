@@ -261,7 +261,9 @@ class Tracker:
         run.running, run.hyperparameters = True, trial.hyperparameters
         backend = trial.handle.backend if trial.handle else self._runs[_PARENT].tags.get("backend", "")
         self._outbox.put(trial.key, project.of_start(trial, backend))
-        added = [each for each in trial.hyperparameters if each not in self._hyperparameters]
+        added = [
+            hyperparameter for hyperparameter in trial.hyperparameters if hyperparameter not in self._hyperparameters
+        ]
         if added:
             self._hyperparameters += added
             self._outbox.put(_PARENT, Projection())
@@ -408,8 +410,8 @@ class Tracker:
     def _log(self, run: _Run, run_id: str, projection: Projection) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        points = [each for each in projection.points if each.once or not self._present(run, run_id, each)]
-        metrics = [Metric(each.key, each.value, each.timestamp_ms, each.step) for each in points]
+        points = [point for point in projection.points if point.once or not self._present(run, run_id, point)]
+        metrics = [Metric(point.key, point.value, point.timestamp_ms, point.step) for point in points]
         params = [
             Param(key, _cut(value, PARAM_CHARS)) for key, value in projection.params.items() if key not in run.params
         ]
@@ -479,7 +481,7 @@ def load() -> None:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
-    before = [(each.handlers[:], each.propagate, each.level) for each in loggers]
+    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
     import mlflow  # noqa: F401 - it takes seconds, and hangs its own handlers on its loggers
 
     for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):

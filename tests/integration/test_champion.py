@@ -27,8 +27,9 @@ from backends.testing import drain
 from sweeps.champions import challenge as contest
 from sweeps.champions import history
 from sweeps.errors import SweepError, UserInputError
-from sweeps.planning.plan import SweepPlan, make_plan
-from sweeps.spec.sweep_spec import load
+from sweeps.planning.plan import make_plan
+from sweeps.planning.sweep_plan import SweepPlan
+from sweeps.spec.loading import load
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.tracking import TrackedDataset, Tracker, default_uri
 from sweeps.tracking.registry import ALIAS, Registry
@@ -180,7 +181,7 @@ def test_nights_of_challenges(nights: Nights) -> None:
     assert worse.champion_score == first.challenger_score, "the champion was asked anew, and the examples are the same"
 
     assert nights.again(trial) == first, "a trial is decided once"
-    assert [each.number for each in nights.registry.versions("answers")] == ["5", "4", "3", "2", "1"]
+    assert [version.number for version in nights.registry.versions("answers")] == ["5", "4", "3", "2", "1"]
 
 
 def test_what_is_recorded_of_a_version(nights: Nights) -> None:
@@ -202,15 +203,15 @@ def test_what_is_recorded_of_a_version(nights: Nights) -> None:
     import mlflow
 
     info = mlflow.models.get_model_info(folder_of(nights, "3"))
-    assert [each.name for each in info.signature.inputs] == ["first", "second"]
-    assert [each.name for each in info.signature.outputs][:2] == ["label", "probability"]
+    assert [input.name for input in info.signature.inputs] == ["first", "second"]
+    assert [output.name for output in info.signature.outputs][:2] == ["label", "probability"]
     assert info.saved_input_example_info is not None
     assert info.metadata["finesweep.data"] == plan.data.fingerprint
 
 
 def test_history_and_rollback(nights: Nights) -> None:
     registry = nights.registry
-    better = next(each for each in registry.versions("answers") if each.number == "4")
+    better = next(version for version in registry.versions("answers") if version.number == "4")
     before = [each.to_json() for each in history.read(registry, "answers")]
     assert [(each["version"], each["decision"]["promoted"]) for each in before] == [
         ("1", False), ("2", False), ("3", True), ("4", False), ("5", False),
@@ -289,7 +290,7 @@ def test_a_registered_model_answers_in_a_fresh_process_without_this_product(nigh
     card, data = Card.of(plan.data.dataset, plan.data.prompt, plan.data.separator), plan.data.dataset
     model = next(iter((plan.folder / "jobs").glob("key-3*/model")))
     options = PredictOptions(labels=data.labels, stop=data.stop)
-    expected = backend.predict(str(model), [card.line(each) for each in rows], options)
+    expected = backend.predict(str(model), [card.line(row) for row in rows], options)
     backend.close()
     for answer, each in zip(answers, expected, strict=True):
         assert each.label_logprobs is not None
@@ -322,9 +323,9 @@ def test_what_keeps_a_champion_from_being_challenged_is_told_by_the_plan(
     file.write_text(text.replace(change.strip(), changed))
     with pytest.raises(UserInputError) as caught:
         make_plan(load(file), Workspace(tmp_path / "root"), estimate=False)
-    assert any(message in f"{each.message} {each.hint}" for each in caught.value.problems), caught.value.problems
+    assert any(message in f"{problem.message} {problem.hint}" for problem in caught.value.problems), caught.value.problems
     if "modell" in changed:
-        assert any("did you mean `model`?" in each.hint for each in caught.value.problems)
+        assert any("did you mean `model`?" in problem.hint for problem in caught.value.problems)
 
 
 def test_an_empty_section_is_all_defaults_and_none_registers_nothing(nights: Nights, tmp_path: Path) -> None:
@@ -414,7 +415,7 @@ def test_a_registered_model_needs_only_what_it_declares(nights: Nights, tmp_path
     command = [python, "-I", "-W", "ignore", "-c", HIDDEN, str(where), json.dumps(rows)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
-    champion = next(each for each in nights.registry.versions("answers") if each.number == "3")
+    champion = next(version for version in nights.registry.versions("answers") if version.number == "3")
     expected = nights.registry.load(champion).predict(rows)
     for found, each in zip(json.loads(done.stdout), expected, strict=True):
         assert found["label"] == each["label"]
@@ -430,7 +431,7 @@ class Racing(Registry):
         found = super().champion(model)
         if Racing.races:
             Racing.races -= 1
-            self.promote(next(each for each in self.versions(model) if found is None or each.number != found.number))
+            self.promote(next(version for version in self.versions(model) if found is None or version.number != found.number))
         return found
 
 
@@ -455,5 +456,5 @@ def test_a_champion_that_changes_meanwhile_is_compared_with_anew(nights: Nights,
     finally:
         Racing.races = 0
         backend.close()
-        found = next(each for each in nights.registry.versions("answers") if each.number == "3")
+        found = next(version for version in nights.registry.versions("answers") if version.number == "3")
         nights.registry.promote(found)

@@ -79,7 +79,7 @@ def test_a_sweep_registers_its_winner_and_the_commands_ask_it(
 
     code, out, err = sweep("champion", "history", "--json")
     assert code == 0, err
-    assert [each["decision"] for each in json.loads(out)] == [decision]
+    assert [load["decision"] for load in json.loads(out)] == [decision]
 
     if not decision["promoted"]:  # so small a run may or may not have learnt anything
         code, _, err = sweep("champion", "show", "pairs")

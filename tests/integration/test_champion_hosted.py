@@ -123,7 +123,7 @@ def model(registered: tuple[Registry, Version, Path], monkeypatch: pytest.Monkey
 
 def test_a_hosted_entry_asks_the_host(model: ServedVersion) -> None:
     answers = model.predict([{"word": "entailment"}, {"word": "neutral"}, {"word": "contradiction"}])
-    assert [each["label"] for each in answers] == ["entailment", "neutral", "contradiction"]
+    assert [answer["label"] for answer in answers] == ["entailment", "neutral", "contradiction"]
     assert answers[0]["probability"] == pytest.approx(0.7)
     assert answers[0]["probability.neutral"] == pytest.approx(0.2)
     assert answers[0]["probability.contradiction"] == pytest.approx(0.1)

@@ -64,10 +64,10 @@ def folder(tmp_path: Path) -> Path:
 def started() -> Iterator[list[subprocess.Popen[str]]]:
     processes: list[subprocess.Popen[str]] = []
     yield processes
-    for each in processes:
-        if each.poll() is None:
-            each.kill()
-        each.communicate()
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -190,8 +190,8 @@ def test_the_daemon_stops_in_order_and_goes_on_and_a_second_one_waits(
     assert rival.wait(120) == 0
     assert [(each["state"], each["attempt"]) for each in history(folder)] == [("stopped", 1)]
     logs = [(folder / f"scheduler-{each}.log").read_text() for each in (0, 1)]
-    assert sum("begins as process" in each for each in logs) == 1
-    assert any("asked to stop, so that it can go on" in each for each in logs)
+    assert sum("begins as process" in log for log in logs) == 1
+    assert any("asked to stop, so that it can go on" in log for log in logs)
 
     again = scheduler(folder, started)
     wait_until(lambda: [each["state"] for each in history(folder)] == ["stopped", "done"])
@@ -202,7 +202,7 @@ def test_the_daemon_stops_in_order_and_goes_on_and_a_second_one_waits(
     assert (nights[1]["sweep"], nights[1]["attempt"]) == ("pairs", 2)
     assert nights[1]["reason"].startswith("goes on where")
     trials = json.loads(sweep(folder, "status", "pairs", "--json")[1])["trials"]
-    assert [each["state"] for each in trials] == ["complete"] * 4
+    assert [trial["state"] for trial in trials] == ["complete"] * 4
 
 
 @pytest.mark.slow
@@ -331,7 +331,7 @@ def test_a_sweep_with_a_deadline_ends_in_time_and_goes_on(folder: Path) -> None:
     assert end == "WINDOW"
     assert 0 <= first < 6
     assert late < 15, "what follows the last trial takes some seconds"
-    keys = {each["key"] for each in json.loads(sweep(folder, "status", "pairs", "--json")[1])["trials"]}
+    keys = {trial["key"] for trial in json.loads(sweep(folder, "status", "pairs", "--json")[1])["trials"]}
     end, second, _ = run(600.0)
     assert (end, second) == ("TRIALS", 6)
     after = json.loads(sweep(folder, "status", "pairs", "--json")[1])["trials"]
@@ -375,7 +375,7 @@ def test_schedules_and_studies_in_one_postgresql_that_goes_away_meanwhile(
         assert night["sweep"].startswith("pairs-2")
         assert Path(night["found"]["drift"]["report"]).is_file()
         nights = json.loads(sweep(folder, "schedule", "history", "pairs", "--json", **there)[1])
-        assert [each["state"] for each in nights] == ["done", "unchanged", "done"]
+        assert [night["state"] for night in nights] == ["done", "unchanged", "done"]
         code, _, err = sweep(
             folder, "schedule", "list", SWEEP_STORAGE="postgresql+psycopg://u:hidden-word@127.0.0.1:9/x"
         )

@@ -147,14 +147,14 @@ def test_a_night_of_a_daemon_that_is_gone_is_told_as_lost_and_taken_up(kept: Sch
     taken = kept.claim_due("snli", "b", NIGHT + timedelta(seconds=60 + LEASE_S + 1))
     assert taken is not None
     assert (taken.night.planned_at, taken.night.attempt) == (dead.night.planned_at, 2)
-    assert [each.state for each in kept.nights("snli")] == [NightState.LOST, NightState.RUNNING]
+    assert [night.state for night in kept.nights("snli")] == [NightState.LOST, NightState.RUNNING]
     # The one that was taken for dead comes back: it may neither go on nor write over what the other one does.
     assert not kept.renew(dead, NIGHT + timedelta(minutes=9))
     assert not kept.finish(dead, replace(dead.night, state=NightState.DONE))
     with pytest.raises(SweepError, match="taken over"):
         kept.note(dead, dead.night)
     assert kept.renew(taken, NIGHT + timedelta(minutes=9))
-    assert [each.state for each in kept.nights("snli")] == [NightState.LOST, NightState.RUNNING]
+    assert [night.state for night in kept.nights("snli")] == [NightState.LOST, NightState.RUNNING]
 
 
 def test_a_lost_night_is_told_to_one_caller_only(kept: Schedules) -> None:
@@ -181,12 +181,12 @@ def test_missed_nights_are_written_down(kept: Schedules) -> None:
     kept.add(schedule())
     claim = kept.claim_due("snli", "a", NIGHT + timedelta(days=3))
     assert claim is not None
-    states = [each.state for each in kept.nights("snli")]
+    states = [night.state for night in kept.nights("snli")]
     assert states == [NightState.MISSED] * 3 + [NightState.RUNNING]
     late = replace(claim.night, state=NightState.DONE)
     kept.finish(claim, late)
     assert kept.claim_due("snli", "a", NIGHT + timedelta(days=4, hours=8)) is None, "its window has closed"
-    assert [each.state for each in kept.nights("snli")][-1] is NightState.MISSED
+    assert [night.state for night in kept.nights("snli")][-1] is NightState.MISSED
 
 
 def test_an_end_is_to_be_told_until_somebody_has(kept: Schedules) -> None:
@@ -226,7 +226,7 @@ def test_a_scheduler_that_dies_before_it_has_told_leaves_it_to_the_next(kept: Sc
     now = NIGHT + timedelta(days=2, hours=8)  # after the last night's window
     with pytest.raises(KeyboardInterrupt):
         daemon(now, dies).tick()
-    assert {each.state for each in kept.nights("snli")} == {NightState.MISSED}
+    assert {night.state for night in kept.nights("snli")} == {NightState.MISSED}
     for seconds in (1, LEASE_S + 1, 3 * LEASE_S):
         daemon(now + timedelta(seconds=seconds), tells).tick()
     [notice] = told
@@ -291,15 +291,15 @@ def test_processes_that_race_for_each_night_begin_it_once(kept: Schedules, stora
         context.Process(target=_contend, args=(storage, str(tmp_path), barrier, nights, won, f"daemon-{each}"))
         for each in range(racers)
     ]
-    for each in processes:
-        each.start()
+    for process in processes:
+        process.start()
     claims = [won.get(timeout=60) for _ in range(nights)]
     for each in processes:
         each.join(60)
         assert each.exitcode == 0
     assert won.empty()
     assert len({planned for _, planned in claims}) == nights
-    assert [each.state for each in kept.nights("snli")] == [NightState.DONE] * nights
+    assert [night.state for night in kept.nights("snli")] == [NightState.DONE] * nights
 
 
 def test_threads_that_race_for_a_new_database_make_its_tables_once(storage: str | None, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def ended(trial: Trial, state: TrialState = TrialState.COMPLETE) -> Trial:
         trial,
         state=state,
         reason="trained to the end",
-        curve=tuple(each for each in events() if isinstance(each, Measured) and each.scope == "evaluation"),
+        curve=tuple(event for event in events() if isinstance(event, Measured) and event.scope == "evaluation"),
         values=(0.9,),
         best_epoch=3.0,
         verdict=FitVerdict(VerdictKind.OVERFIT, "validation loss rose", "lower n_epochs", onset_epoch=2.0),
@@ -152,8 +152,8 @@ def test_a_sweep_and_its_trials_are_all_there(uri: str, tmp_path: Path) -> None:
     assert sweep.info.status == "FINISHED"
     assert sweep.data.params == {"sampler": "tpe"}
     assert sweep.data.metrics == {"valid_accuracy": 0.9}
-    assert {"sweep.yaml", "report.txt", "best_model"} == {each.path for each in client.list_artifacts(parent)}
-    assert [each.path for each in client.list_artifacts(parent, "best_model")] == ["best_model/adapter.json"]
+    assert {"sweep.yaml", "report.txt", "best_model"} == {list_artifact.path for list_artifact in client.list_artifacts(parent)}
+    assert [list_artifact.path for list_artifact in client.list_artifacts(parent, "best_model")] == ["best_model/adapter.json"]
 
     runs = children(uri, parent)
     assert {name: run.info.status for name, run in runs.items()} == {
@@ -179,7 +179,7 @@ def test_a_sweep_and_its_trials_are_all_there(uri: str, tmp_path: Path) -> None:
     assert steps_of(uri, run, "batch_loss") == list(range(1, STEPS + 1))
     assert steps_of(uri, run, "valid_loss") == [0, 10, 20, 30]
     assert (run.info.start_time, run.info.end_time) == (1_700_000_000_000, 1_700_000_100_000)
-    assert [each.path for each in client.list_artifacts(run.info.run_id)] == ["learning_curve.png"]
+    assert [list_artifact.path for list_artifact in client.list_artifacts(run.info.run_id)] == ["learning_curve.png"]
     for each in (sweep, run):
         assert each.inputs is not None
         contexts = {dataset.tags[0].value: dataset.dataset for dataset in each.inputs.dataset_inputs}
@@ -271,7 +271,7 @@ def test_a_killed_process_leaves_what_another_can_take_up(uri: str, tmp_path: Pa
 
 def test_an_end_that_was_never_shown_is_caught_up_from_the_record(uri: str, tmp_path: Path) -> None:
     record = dataclasses.replace(
-        ended(new_trial(0)), loop_reports=tuple(each for each in events() if isinstance(each, Measured))[1:8]
+        ended(new_trial(0)), loop_reports=tuple(event for event in events() if isinstance(event, Measured))[1:8]
     )
     first = Tracker.connect(uri, "snli", tmp_path / "artifacts")
     begin(first)
@@ -311,7 +311,7 @@ def test_values_that_are_not_finite_long_texts_and_odd_names_are_taken(uri: str,
     assert len(history) == 1502
     assert [math.isnan(each.value) for each in sorted(history, key=lambda each: each.step)[:2]] == [True, False]
     norms = MlflowClient(uri).get_metric_history(run.info.run_id, "grad_norm")
-    assert [math.isnan(each.value) for each in norms] == [True, True]
+    assert [math.isnan(norm.value) for norm in norms] == [True, True]
     assert len(run.data.params) == 251
     assert len(run.data.params["targets_all_"]) == 6000
     assert run.data.tags["verdict.reason"].endswith("x…")
@@ -333,8 +333,8 @@ def test_what_cannot_be_written_is_a_problem_and_the_rest_is_written(uri: str, t
     tracker.trial_ended(ended(other), tmp_path / "no-such-file.png")
     finish(tracker)
     assert len(tracker.problems) == 2
-    assert any("no ink" in each for each in tracker.problems)
-    assert any("no-such-file" in each for each in tracker.problems)
+    assert any("no ink" in problem for problem in tracker.problems)
+    assert any("no-such-file" in problem for problem in tracker.problems)
     assert {run.info.status for run in children(uri, parent).values()} == {"FINISHED"}
 
 

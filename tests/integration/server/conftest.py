@@ -34,7 +34,7 @@ def examples(count: int, chat: bool = False) -> bytes:
         prompt = f"{words[n % 3]} {words[(n + 1) % 3]} ->"
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": label.strip()}]
         lines.append({"messages": messages} if chat else {"prompt": prompt, "completion": label})
-    return "".join(json.dumps(each) + "\n" for each in lines).encode()
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
 @dataclass
@@ -54,8 +54,8 @@ class Server:
         return client
 
     def stop(self, number: int = signal.SIGINT) -> int:
-        for each in self.clients:
-            each.close()
+        for client in self.clients:
+            client.close()
         if self.process.poll() is None:
             os.kill(self.process.pid, number)
         code = self.process.wait(60)
@@ -91,7 +91,7 @@ class Client:
 
     def messages(self, job_id: str) -> list[str]:
         """Return the log, the oldest line first, paged."""
-        return [each.message for each in self.api.fine_tuning.jobs.list_events(job_id, limit=3)][::-1]
+        return [list_event.message for list_event in self.api.fine_tuning.jobs.list_events(job_id, limit=3)][::-1]
 
 
 Serve = Callable[..., Server]

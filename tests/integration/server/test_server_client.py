@@ -96,19 +96,19 @@ def test_a_job_from_file_to_model(shared: Any) -> None:
     assert sum(each.startswith("Checkpoint created at step") for each in log) == 5
 
     events = list(shared.api.fine_tuning.jobs.list_events(job.id))[::-1]
-    assert len(events) == len(log) == len({each.id for each in events})
-    measured = [each.data for each in events if each.type == "metrics"]
+    assert len(events) == len(log) == len({event.id for event in events})
+    measured = [event.data for event in events if event.type == "metrics"]
     assert [each["step"] for each in measured if "full_valid_loss" in each] == [0, 4, 8, 12, 16, 20]
     assert all(each["total_steps"] == 20 for each in measured)
     assert all("train_loss" in each for each in measured if each["step"])
 
     checkpoints = list(shared.api.fine_tuning.jobs.checkpoints.list(job.id, limit=1))
-    assert [each.step_number for each in checkpoints] == [20, 16, 12], "the last three, the newest first"
+    assert [checkpoint.step_number for checkpoint in checkpoints] == [20, 16, 12], "the last three, the newest first"
     assert checkpoints[0].metrics.full_valid_loss == measured[-1]["full_valid_loss"]
 
     (result,) = job.result_files
     rows = list(csv.DictReader(io.StringIO(shared.api.files.content(result).text)))
-    assert [int(each["step"]) for each in rows] == [0, 4, 8, 12, 16, 20]
+    assert [int(row["step"]) for row in rows] == [0, 4, 8, 12, 16, 20]
     assert float(rows[-1]["full_valid_loss"]) == measured[-1]["full_valid_loss"]
     assert rows[0]["train_loss"] == ""
     assert shared.api.files.retrieve(result).purpose == "fine-tune-results"
@@ -185,14 +185,14 @@ def test_what_is_wrong_with_files_shows_on_the_job(
     job = shared.wait(shared.create(training, valid).id, "failed")
     assert (job.error.code, job.error.param) == (code, param)
     assert says in job.error.message
-    assert any(job.error.message in each for each in shared.messages(job.id))
+    assert any(job.error.message in message for message in shared.messages(job.id))
 
 
 def test_without_a_validation_file_nothing_is_invented(shared: Any) -> None:
     job = shared.wait(shared.create(valid=None).id)
     assert job.status == "succeeded"
     events = shared.api.fine_tuning.jobs.list_events(job.id)
-    names = {name for each in events if each.type == "metrics" for name in each.data}
+    names = {name for event in events if event.type == "metrics" for name in event.data}
     assert "full_train_loss" in names
     assert not any("valid" in name for name in names)
 
@@ -250,12 +250,12 @@ def test_models_and_answers(client: Any) -> None:
 
     prompts = ["apple ->", "sea ->"]
     answer = api.completions.create(model=name, prompt=prompts, logprobs=5, max_tokens=1, temperature=0)
-    assert [each.index for each in answer.choices] == [0, 1]
-    for each in answer.choices:
-        (top,) = each.logprobs.top_logprobs
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    for choice in answer.choices:
+        (top,) = choice.logprobs.top_logprobs
         assert set(top) == set(LABELS)
-        assert each.text == max(top, key=top.__getitem__) == each.logprobs.tokens[0]
-        assert each.logprobs.token_logprobs == [max(top.values())]
+        assert choice.text == max(top, key=top.__getitem__) == choice.logprobs.tokens[0]
+        assert choice.logprobs.token_logprobs == [max(top.values())]
     again = api.completions.create(model=name, prompt=prompts[1], logprobs=1)
     assert again.choices[0].text == answer.choices[1].text
     assert len(again.choices[0].logprobs.top_logprobs[0]) == 1
@@ -264,7 +264,7 @@ def test_models_and_answers(client: Any) -> None:
     chat = api.chat.completions.create(model=first, messages=messages, logprobs=True, top_logprobs=2)
     (token,) = chat.choices[0].logprobs.content
     assert token.token == chat.choices[0].message.content
-    assert [each.logprob for each in token.top_logprobs] == sorted(
+    assert [top_logprob.logprob for top_logprob in token.top_logprobs] == sorted(
         (e.logprob for e in token.top_logprobs), reverse=True
     )
     other = api.chat.completions.create(model="fake-small", messages=messages, extra_body={"labels": ["yes", "no"]})

@@ -116,7 +116,7 @@ def test_objects_look_odd(serve: Any, make_client: Any, make_examples: Any) -> N
     while jobs.retrieve(job.id).fine_tuned_model is None or len(client.messages(job.id)) < 12:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    types = {each.type for each in jobs.list_events(job.id)}
+    types = {list_event.type for list_event in jobs.list_events(job.id)}
     assert types == {"message", "metrics", "moderation_checks"}
     (result,) = jobs.retrieve(job.id).result_files
     assert base64.b64decode(api.files.content(result).read()).startswith(b"step,train_loss,")

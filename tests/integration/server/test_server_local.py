@@ -53,7 +53,7 @@ def local(local_server: Any, make_client: Any) -> Any:
 def evaluations(client: Any, job_id: str) -> list[Mapping[str, Any]]:
     """Return what the evaluations of the whole files have measured, the first one first."""
     events = list(client.api.fine_tuning.jobs.list_events(job_id))[::-1]
-    return [each.data for each in events if each.type == "metrics" and "full_train_loss" in each.data]
+    return [event.data for event in events if event.type == "metrics" and "full_train_loss" in event.data]
 
 
 def assert_alike(found: list[Mapping[str, Any]], expected: list[Mapping[str, Any]]) -> None:
@@ -109,27 +109,29 @@ def test_the_numbers_are_those_of_the_trainer(
     assert job.status == "succeeded", job.error
     backend, events = trained_directly(tmp_path, training, validation, written if used is None else used)
     try:
-        measured = [each for each in events if isinstance(each, Measured) and each.scope == "evaluation"]
+        measured = [event for event in events if isinstance(event, Measured) and event.scope == "evaluation"]
         expected = [{"step": each.step, "epoch": each.epoch, **each.values} for each in measured]
         assert len(expected) > 2
         assert all(math.isfinite(value) for each in expected for value in each.values())
         found = [
-            {NAMES.get(name, name): value for name, value in each.items() if name in {*NAMES, "step", "epoch"}}
-            for each in evaluations(local, job.id)
+            {NAMES.get(name, name): value for name, value in evaluation.items() if name in {*NAMES, "step", "epoch"}}
+            for evaluation in evaluations(local, job.id)
         ]
         assert_alike(found, expected)
 
-        (start,) = (each for each in events if isinstance(each, Started))
+        (start,) = (event for event in events if isinstance(event, Started))
         shown = job.hyperparameters.to_dict()
         assert shown.keys() >= {"n_epochs", "batch_size"}, "auto is resolved"
         assert {name: shown[name] for name in shown} == {name: start.resolved.get(name) for name in shown}
-        assert job.trained_tokens == sum(each.tokens for each in events if isinstance(each, Charged))
+        assert job.trained_tokens == sum(event.tokens for event in events if isinstance(event, Charged))
 
         prompts = [json.loads(line)["prompt"] for line in validation.splitlines()]
         end = events[-1]
         assert isinstance(end, Finished)
         expected_answers = backend.predict(
-            end.model, [{"prompt": each, "segments": [each]} for each in prompts], PredictOptions(labels=tuple(LABELS))
+            end.model,
+            [{"prompt": prompt, "segments": [prompt]} for prompt in prompts],
+            PredictOptions(labels=tuple(LABELS)),
         )
     finally:
         backend.close()
@@ -154,10 +156,10 @@ def test_a_chat_file_makes_a_model_that_answers(local: Any, make_examples: Any) 
             model=job.fine_tuned_model, messages=[question], logprobs=True, top_logprobs=3, max_tokens=1, temperature=0
         )
         (token,) = chat.choices[0].logprobs.content
-        assert {each.token for each in token.top_logprobs} == {"red", "green", "blue"}
+        assert {top_logprob.token for top_logprob in token.top_logprobs} == {"red", "green", "blue"}
         assert chat.choices[0].message.content == token.token == token.top_logprobs[0].token
         right += token.token == answer["content"]
-    best = max(each["full_valid_accuracy"] for each in evaluations(local, job.id))
+    best = max(evaluation["full_valid_accuracy"] for evaluation in evaluations(local, job.id))
     assert right / len(lines) == pytest.approx(best)
     assert best > 0.9, "the task is learnt"
     free = api.chat.completions.create(
@@ -181,7 +183,7 @@ def test_training_goes_on_from_a_fine_tuned_model(local: Any, make_examples: Any
     )
     second = local.wait(second.id)
     assert second.status == "succeeded", second.error
-    best = min(evaluations(local, first.id), key=lambda each: each["full_valid_loss"])
+    best = min(evaluations(local, first.id), key=lambda evaluation: evaluation["full_valid_loss"])
     begin = evaluations(local, second.id)[0]
     assert begin["step"] == 0
     assert begin["full_valid_loss"] == pytest.approx(best["full_valid_loss"], rel=1e-4)
@@ -194,9 +196,9 @@ def test_a_model_that_is_deleted_leaves_the_disk(local: Any, make_examples: Any,
     assert len(names) == 2, "the model, and its one checkpoint"
     weights = [each for each in module_root.rglob("*.safetensors") if job.id in str(each)]
     assert weights
-    for each in names:
-        assert local.api.models.delete(each).deleted
-    assert not [each for each in weights if each.exists()]
+    for name in names:
+        assert local.api.models.delete(name).deleted
+    assert not [weight for weight in weights if weight.exists()]
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +212,7 @@ def uninterrupted(local: Any, make_examples: Any) -> list[Mapping[str, Any]]:
 def past(client: Any, job_id: str, step: int) -> None:
     """Wait until a job has been evaluated at a step."""
     deadline = time.monotonic() + 60
-    while not any(each["step"] >= step for each in evaluations(client, job_id)):
+    while not any(evaluation["step"] >= step for evaluation in evaluations(client, job_id)):
         assert time.monotonic() < deadline
         assert client.api.fine_tuning.jobs.retrieve(job_id).status not in ("succeeded", "failed"), "too late"
         time.sleep(0.02)
@@ -242,8 +244,8 @@ def kill_workers(server: Any) -> int:
         check=False,
     )
     numbers = [int(each) for each in listed.stdout.split()]
-    for each in numbers:
-        os.kill(each, signal.SIGKILL)
+    for number in numbers:
+        os.kill(number, signal.SIGKILL)
     return len(numbers)
 
 
@@ -301,7 +303,7 @@ def test_a_run_outlives_its_server(
     client = make_client(serve(*LOCAL).client(timeout=120), "tiny-lm")
     assert client.wait(job.id).status == "succeeded"
     assert_alike(evaluations(client, job.id), uninterrupted)
-    steps = [each for each in client.messages(job.id) if each.startswith("Step ")]
+    steps = [message for message in client.messages(job.id) if message.startswith("Step ")]
     assert len(steps) == len(set(steps)), "nothing is told twice"
 
 
@@ -314,8 +316,8 @@ def test_waiting_for_answers_keeps_nobody_else_waiting(serve: Any, make_client: 
         answered.append(client.api.completions.create(model="tiny-lm", prompt=f"a {number}", max_tokens=2))
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(60)]
-    for each in threads:
-        each.start()
+    for thread in threads:
+        thread.start()
     assert not list(client.api.fine_tuning.jobs.list())
     meanwhile = len(answered)
     for each in threads:

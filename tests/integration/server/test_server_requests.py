@@ -219,8 +219,8 @@ def test_ten_clients_at_once_lose_no_job(serve: Any, make_client: Any) -> None:
         list(pool.map(work, range(10)))
     api = server.client()
     jobs = list(api.fine_tuning.jobs.list(limit=7))
-    assert sorted(each.id for each in jobs) == sorted(accepted)
-    assert len({each.fine_tuned_model for each in jobs}) == 50
+    assert sorted(job.id for job in jobs) == sorted(accepted)
+    assert len({job.fine_tuned_model for job in jobs}) == 50
     _, text, _ = ask(server.url, "GET", "/metrics")
     assert b'sweep_jobs{status="succeeded"} 50.0' in text
     assert re.search(

@@ -128,14 +128,14 @@ def test_a_sweep_that_was_killed_adopts_its_jobs(tmp_path: Path, serve: Any, mak
         time.sleep(0.1)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
-    begun = {each.id: each.status for each in jobs()}
+    begun = {job.id: job.status for job in jobs()}
     assert set(begun.values()) & {"validating_files", "queued", "running"}, "there is nothing to adopt"
 
     done = outcome(start(tmp_path / "sweep", text))
-    assert [each["state"] for each in done["trials"]] == ["complete"] * 4
+    assert [trial["state"] for trial in done["trials"]] == ["complete"] * 4
     after = jobs()
     assert set(begun) <= {each.id for each in after}
     trials = Counter(each.metadata["sweep_key"] for each in after if each.metadata)
-    assert sorted(trials) == sorted(each["key"] for each in done["trials"])
+    assert sorted(trials) == sorted(trial["key"] for trial in done["trials"])
     assert set(trials.values()) == {1}, "a trial has more than one job"
     assert {each.status for each in after} == {"succeeded"}

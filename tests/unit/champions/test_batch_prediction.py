@@ -29,13 +29,13 @@ class Echo:
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         self.asked += 1
         shares = {"probability": 0.75, "probability.yes": None, "probability.no": 0.25}
-        return [{"label": "yes" if "y" in each["premise"] else "no", **shares} for each in rows]
+        return [{"label": "yes" if "y" in row["premise"] else "no", **shares} for row in rows]
 
 
 def problems(path: Path, card: Card = CARD) -> list[str]:
     with pytest.raises(UserInputError) as caught:
         batch_prediction.table(path, card)
-    return [f"{each} ({each.hint})" for each in caught.value.problems]
+    return [f"{problem} ({problem.hint})" for problem in caught.value.problems]
 
 
 def written(folder: Path, name: str, text: str) -> Path:
@@ -70,7 +70,7 @@ def test_an_example_that_lacks_a_field_is_told_with_its_line(tmp_path: Path) -> 
     ],
 )
 def test_what_cannot_be_answered_is_said(name: str, text: str, message: str, tmp_path: Path) -> None:
-    assert any(message in each for each in problems(written(tmp_path, name, text)))
+    assert any(message in problem for problem in problems(written(tmp_path, name, text)))
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
@@ -83,8 +83,8 @@ def test_predictions_stand_behind_the_columns_in_the_files_order(tmp_path: Path)
     asked = batch_prediction.table(written(tmp_path, "a.csv", f"id,premise,hypothesis\n{lines}"), CARD)
     rows = batch_prediction.answered(asked, echo := Echo(), lambda _: None)
     assert echo.asked == 3
-    assert [each["id"] for each in rows] == [str(n) for n in range(count)]
-    assert [each["prediction"] for each in rows[:4]] == ["no", "yes", "no", "yes"]
+    assert [row["id"] for row in rows] == [str(n) for n in range(count)]
+    assert [row["prediction"] for row in rows[:4]] == ["no", "yes", "no", "yes"]
     assert list(rows[0]) == [
         "id",
         "premise",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.cli import main
-from sweeps.spec.sweep_spec import load
+from sweeps.spec.loading import load
 
 pytestmark = pytest.mark.unit
 
@@ -60,7 +60,7 @@ def test_plan_as_json_goes_to_stdout_and_talk_to_stderr(file: Path, capsys: pyte
     assert code == 0
     assert plan["data"]["training_examples"] == 120
     assert plan["estimate"]["tokens_per_trial"] > 0
-    batch = next(each for each in plan["space"]["parameters"] if each["name"] == "batch_size")
+    batch = next(parameter for parameter in plan["space"]["parameters"] if parameter["name"] == "batch_size")
     assert (batch["written"], batch["distribution"]["attributes"]["low"]) == ("recommended", 1)
     assert batch["recommendation"]["source"]
     assert not list(file.parent.glob(".sweep/**/study.journal")), "a plan starts nothing"

@@ -39,7 +39,11 @@ def test_a_limit_that_holds_several_trials_back_is_said_once() -> None:
     assert written.getvalue() == f"trial 3 waits until {moment(now + 3600, now)}: {LIMIT}\n"
     progress.waits(trial(3), Waiting(LIMIT, now + 7200))
     progress.waits(trial(4), Waiting("the host cannot be reached", now + 60))
-    assert [each.split(" waits ")[0] for each in written.getvalue().splitlines()] == ["trial 3", "trial 3", "trial 4"]
+    assert [splitline.split(" waits ")[0] for splitline in written.getvalue().splitlines()] == [
+        "trial 3",
+        "trial 3",
+        "trial 4",
+    ]
 
 
 def test_a_moment_has_its_day_where_it_is_another() -> None:

@@ -87,8 +87,8 @@ def test_a_signature_is_that_of_the_standard() -> None:
 
 def test_every_option_is_in_the_guide() -> None:
     guide = (Path(__file__).parents[3] / "docs" / "guide" / "serve.md").read_text(encoding="utf-8")
-    options = [each for each in serve.serve.params if isinstance(each, click.Option)]
-    names = [name for each in options for name in each.opts if name.startswith("--")]
+    options = [param for param in serve.serve.params if isinstance(param, click.Option)]
+    names = [name for option in options for name in option.opts if name.startswith("--")]
     assert len(names) > 9
     assert [name for name in names if f"`{name}" not in guide] == []
 

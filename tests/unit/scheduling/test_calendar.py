@@ -56,11 +56,11 @@ def nights_between(
 @pytest.mark.parametrize("cron", TIMES)
 def test_over_a_year_there_is_exactly_one_night_a_local_day(zone: str, cron: str) -> None:
     nights = nights_of_a_year(schedule(cron, zone), timedelta(minutes=173))
-    days = Counter(datetime.fromtimestamp(each.planned_at, ZoneInfo(zone)).date() for each in nights)
+    days = Counter(datetime.fromtimestamp(night.planned_at, ZoneInfo(zone)).date() for night in nights)
     assert set(days.values()) == {1}
     assert len(days) in (365, 366)
     assert len(days) == (max(days) - min(days)).days + 1, "no day is left out"
-    assert {each.state for each in nights} == {NightState.DONE}
+    assert {night.state for night in nights} == {NightState.DONE}
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_around_daylight_saving_a_daemon_that_looks_every_minute_begins_one_nigh
 ) -> None:
     planned = replace(schedule(cron, zone), created_at=at(start).timestamp())
     nights = nights_between(start, end, planned, timedelta(minutes=1))
-    days = [datetime.fromtimestamp(each.planned_at, ZoneInfo(zone)).date() for each in nights]
+    days = [datetime.fromtimestamp(night.planned_at, ZoneInfo(zone)).date() for night in nights]
     assert len(days) == len(set(days)) == 2
 
 
@@ -112,10 +112,10 @@ def test_two_skipped_times_are_one_moment() -> None:
 
 def test_missed_nights_are_caught_up_exactly_once() -> None:
     nights = nights_of_a_year(schedule(), timedelta(minutes=50), ("2027-05-01T00:00Z", "2027-05-04T09:00Z"))
-    states = {datetime.fromtimestamp(each.planned_at, UTC).date().isoformat(): each.state for each in nights}
+    states = {datetime.fromtimestamp(night.planned_at, UTC).date().isoformat(): night.state for night in nights}
     assert len(nights) == 365
     assert [states[f"2027-05-0{day}"] for day in (1, 2, 3, 4, 5)] == [NightState.MISSED] * 3 + [NightState.DONE] * 2
-    assert Counter(each.state for each in nights) == {NightState.DONE: 362, NightState.MISSED: 3}
+    assert Counter(night.state for night in nights) == {NightState.DONE: 362, NightState.MISSED: 3}
 
 
 def test_a_night_whose_window_has_closed_is_missed_and_not_begun_by_day() -> None:
@@ -205,8 +205,8 @@ def test_moments_rise_and_come_once_a_local_day_or_shift_within_it(
 
 def test_mistakes_are_told_together_with_their_remedies() -> None:
     assert list(problems("0 2 * * *", "Europe/Berlin", "06:00")) == []
-    assert [each[0] for each in problems("0 25 * * *", "Mars/Olympus", "6")] == ["--tz", "--cron", "--until"]
+    assert [problem[0] for problem in problems("0 25 * * *", "Mars/Olympus", "6")] == ["--tz", "--cron", "--until"]
     [(place, what, remedy)] = problems("0 0 2 * * *", "UTC", None)
     assert (place, what) == ("--cron", "'0 0 2 * * *' is no cron expression")
     assert "0 2 * * *" in remedy
-    assert [each[0] for each in problems("0 2 31 2 *", "UTC", None)] == ["--cron"]
+    assert [problem[0] for problem in problems("0 2 31 2 *", "UTC", None)] == ["--cron"]

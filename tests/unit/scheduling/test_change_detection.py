@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from sweeps.execution.deadline import expected_seconds
-from sweeps.planning.plan import SweepPlan, make_plan
+
+from sweeps.planning.plan import make_plan
+from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.scheduling.change_detection import (
     DISTRIBUTIONS,
     Fingerprint,
@@ -20,8 +21,8 @@ from sweeps.scheduling.change_detection import (
 )
 from sweeps.scheduling.model_revisions import UNKNOWN, revision
 from sweeps.scheduling.schedule import Night, NightState
+from sweeps.spec.loading import from_document
 from sweeps.spec.objective import Objective
-from sweeps.spec.sweep_spec import from_document
 from sweeps.spec.yaml_source import parse, with_overrides
 from sweeps.trials.trial import Spend, Trial, TrialState
 from sweeps.workspace import Workspace
@@ -94,7 +95,7 @@ def test_what_changed_is_said_in_words(tmp_path: Path, override: str, words: str
     before, now = fingerprint(planned(tmp_path)), fingerprint(planned(tmp_path, override))
     judged, _ = worth(now, [night(before)])
     assert judged.kind == "changed"
-    assert any(words in each for each in judged.words), judged.words
+    assert any(words in word for word in judged.words), judged.words
     assert judged.same_space is same_space
     assert judged.data_changed is ("data." in override)
 
@@ -140,7 +141,7 @@ def test_new_data_begin_with_the_champion_then_the_winner_then_the_best(tmp_path
     trials += [trial(8, 0.99, batch_size=90), trial(9, None, learning_rate_multiplier=0.3)]
     champion = dict(trials[2].hyperparameters)
     points = first_points(champion, trials, 3, objective, space)
-    rates = [each["learning_rate_multiplier"] for each in points]
+    rates = [point["learning_rate_multiplier"] for point in points]
     assert rates == pytest.approx([0.06, 0.08, 0.16, 0.14, 0.12]), "the champion, the winner, then the best, each once"
     assert first_points(None, trials, None, objective, space)[0] == dict(trials[7].hyperparameters)
     assert first_points({"gone": 1.0}, [], None, objective, space) == ()

@@ -80,14 +80,14 @@ def test_texts_that_are_no_labels_are_compared_by_their_lengths() -> None:
     found = compare(many, longer)
     assert found.labels == {}
     assert found.psi is None
-    assert [each for each in found.words if "completions" in each]
+    assert [word for word in found.words if "completions" in word]
 
 
 def test_both_layouts_are_read(tmp_path: Path) -> None:
     file = tmp_path / "train.jsonl"
     chat = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
     rows = [{"prompt": "p", "completion": " c", "segments": []}, {"messages": chat}]
-    file.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert read(file) == Texts(("p", "s\nu"), (" c", "a"))
     with pytest.raises(ValueError, match="no example"):
         compare(read(file), Texts((), ()))

@@ -38,7 +38,9 @@ def schedule(cron: str = "0 2 * * *", tz: str = "Europe/Berlin") -> Schedule:
 
 @pytest.mark.parametrize("cron", CRONS)
 def test_cron(cron: str) -> None:
-    lines = [each for each in export(schedule(cron), "cron", PLACE).splitlines() if not each.startswith("#")]
+    lines = [
+        splitline for splitline in export(schedule(cron), "cron", PLACE).splitlines() if not splitline.startswith("#")
+    ]
     assert lines[0] == "CRON_TZ=Europe/Berlin"
     fields = lines[1].split(None, 5)
     assert CronSim(" ".join(fields[:5]), datetime(2027, 1, 1)).parts == CronSim(cron, datetime(2027, 1, 1)).parts
@@ -72,7 +74,7 @@ def test_systemd(cron: str, tmp_path: Path) -> None:
         files.append(tmp_path / name)
         files[-1].write_text(unit)
         assert unit in text
-    assert [each.suffix for each in files] == [".service", ".timer"]
+    assert [file.suffix for file in files] == [".service", ".timer"]
     done = subprocess.run(
         ["systemd-analyze", "verify", *map(str, files)], capture_output=True, text=True, check=False, timeout=60
     )
@@ -93,7 +95,7 @@ def test_systemd(cron: str, tmp_path: Path) -> None:
         if "UTC" in line and ("Next elapse" in line or "in UTC" in line or "Iter" in line)
     ]
     ours = list(islice(moments(cron, "Europe/Berlin", datetime(2027, 1, 1, 12, tzinfo=UTC)), 8))
-    assert sorted(set(theirs))[:8] == [each.replace(tzinfo=None) for each in ours], shown.stdout
+    assert sorted(set(theirs))[:8] == [our.replace(tzinfo=None) for our in ours], shown.stdout
 
 
 @pytest.mark.parametrize("cron", CRONS)
@@ -131,7 +133,7 @@ def test_github_actions(tz: str, tmp_path: Path) -> None:
     for day in range(0, 365, 7):
         start = datetime(2027, 1, 1, tzinfo=UTC) + timedelta(days=day)
         local = next(moments("0 2 * * *", tz, start)).astimezone(ZoneInfo(tz))
-        assert local.astimezone(UTC) in [next(moments(each, "UTC", start)) for each in crons]
+        assert local.astimezone(UTC) in [next(moments(cron, "UTC", start)) for cron in crons]
 
 
 def test_github_cannot_follow_every_plan() -> None:
@@ -149,8 +151,8 @@ def test_airflow(cron: str) -> None:
     calls = {
         each.func.id: each for each in ast.walk(tree) if isinstance(each, ast.Call) and isinstance(each.func, ast.Name)
     }
-    dag = {each.arg: each.value for each in calls["DAG"].keywords}
-    task: dict[Any, Any] = {each.arg: each.value for each in calls["BashOperator"].keywords}
+    dag = {keyword.arg: keyword.value for keyword in calls["DAG"].keywords}
+    task: dict[Any, Any] = {keyword.arg: keyword.value for keyword in calls["BashOperator"].keywords}
     assert ast.literal_eval(dag["schedule"]) == cron
     assert ast.literal_eval(dag["catchup"]) is False
     assert ast.literal_eval(dag["max_active_runs"]) == 1

@@ -49,7 +49,7 @@ def test_a_night_that_somebody_else_has_taken_is_ended(kept: Schedules) -> None:
     with Heartbeat(kept, claim, beat_s=0.02, end=ended.set) as heartbeat:
         assert ended.wait(5)
     assert "took the night over" in heartbeat.lost
-    assert [each.state for each in kept.nights("s")] == [NightState.LOST, NightState.RUNNING]
+    assert [night.state for night in kept.nights("s")] == [NightState.LOST, NightState.RUNNING]
     kept.close()
 
 
@@ -74,5 +74,5 @@ def test_what_was_lost_is_not_written_over(kept: Schedules) -> None:
     assert other is not None
     assert kept.finish(other, replace(other.night, state=NightState.DONE))
     assert not kept.finish(claim, replace(claim.night, state=NightState.DONE))
-    assert [each.state for each in kept.nights("s")] == [NightState.LOST, NightState.DONE]
+    assert [night.state for night in kept.nights("s")] == [NightState.LOST, NightState.DONE]
     kept.close()

@@ -19,7 +19,8 @@ from sweeps.scheduling import summary
 from sweeps.scheduling.monthly_budget import Money, month, most, name_of
 from sweeps.scheduling.monthly_limit import shown
 from sweeps.scheduling.schedule import Night, NightState, Notify, Schedule
-from sweeps.spec.sweep_spec import BudgetSpec, from_document
+from sweeps.spec.loading import from_document
+from sweeps.spec.sweep_file import BudgetSpec
 from sweeps.spec.yaml_source import parse, with_overrides
 from sweeps.workspace import Workspace
 
@@ -150,7 +151,7 @@ def test_no_schedule_of_nights_exceeds_a_month(
 def test_bad_limits_are_told_with_their_place(overrides: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserInputError) as caught:
         make_plan(from_document(with_overrides(parse(FILE, "f.yaml"), overrides)), Workspace(tmp_path), estimate=False)
-    told = " ".join(f"{each.place} {each.message} {each.hint}" for each in caught.value.problems)
+    told = " ".join(f"{problem.place} {problem.message} {problem.hint}" for problem in caught.value.problems)
     assert message in told
     assert "budget.monthly_" in told
 

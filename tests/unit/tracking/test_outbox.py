@@ -53,7 +53,7 @@ def test_what_came_before_the_start_is_written_in_one_go(receiver: Receiver) -> 
         box.put("a", point(step))
     box.start()
     assert box.close(5, 5)
-    assert [each.step for each in receiver.written["a"].points] == list(range(100))
+    assert [point.step for point in receiver.written["a"].points] == list(range(100))
     assert receiver.written["a"].tags == {"cursor": "99"}
     assert receiver.writes == 1
 
@@ -72,8 +72,8 @@ def test_a_receiver_that_was_away_gets_everything_in_order(receiver: Receiver) -
     receiver.away.clear()
     assert box.close(5, 5)
     assert box.problems == ()
-    assert [each.step for each in receiver.written["a"].points] == list(range(0, 50, 2))
-    assert [each.step for each in receiver.written["b"].points] == list(range(1, 50, 2))
+    assert [point.step for point in receiver.written["a"].points] == list(range(0, 50, 2))
+    assert [point.step for point in receiver.written["b"].points] == list(range(1, 50, 2))
 
 
 @pytest.mark.parametrize(("tag", "problem"), [("forbidden", "no"), ("broken", "ZeroDivisionError: a mistake")])
@@ -108,7 +108,7 @@ def test_too_much_that_waits_is_shed_and_said(receiver: Receiver, monkeypatch: p
         box.put("a", point(step))
     box.start()
     assert box.close(5, 5)
-    kept = [each.step for each in receiver.written["a"].points]
+    kept = [point.step for point in receiver.written["a"].points]
     assert len(kept) <= 100
     assert kept == list(range(1000 - len(kept), 1000))
     assert "dropped" in box.problems[0]
