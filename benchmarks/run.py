@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import measure, noop, peers, report
 from benchmarks.workloads import TRAIN_SAMPLE, Job, Workload, embedded, encoder
 from sweeps.data import prepare
-from sweeps.spec.sweep_spec import load
+from sweeps.spec.loading import load
 
 OURS = "sweep"
 WAYS = (OURS, *peers.WAYS)

@@ -18,12 +18,13 @@ import yaml
 from backends.contract import Backend, Placement
 from sweeps.execution import finals_scoring
 from sweeps.execution.session import Session, TrialEnd
-from sweeps.planning.plan import SweepPlan, make_plan
+from sweeps.planning.plan import make_plan
+from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.loading import from_document
 from sweeps.spec.yaml_source import parse
 from sweeps.study.finals import FinalsResult
 from sweeps.study.steering import Change
-from sweeps.study.study import Study
+from sweeps.study.study import Study, StudyDefinition
 from sweeps.trials.trial import Trial, leaderboard
 from sweeps.workspace import Workspace
 
@@ -99,12 +100,12 @@ def driven(folder: Path, seed: int, space: Mapping[str, Any], **more: Any) -> It
     objectives = [each.objective for each in plan.spec.objectives]
     study = Study.open(
         plan.folder / "study.journal",
-        "s",
+        StudyDefinition("s",
         plan.fingerprint,
         plan.space,
         objectives,
         plan.spec.search,
-        plan.base_model,
+        plan.base_model),
     )
     session = Session(plan, study, [])
     backend = plan.spec.backend_class.open(plan.spec.backend_options, plan.folder, Placement(1.0, 0.0))

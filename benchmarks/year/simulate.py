@@ -25,7 +25,7 @@ from sweeps.errors import SweepInterruptedError
 from sweeps.execution.budget_ledger import SETTLEMENT_TIMEOUT_S
 from sweeps.execution.run import Environment, challenged, decided, open_study, outcome_of
 from sweeps.execution.session import End, Outcome, ProgressObserver, Session, TrialEnd
-from sweeps.planning.plan import SweepPlan
+from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.scheduling.calendar import moments
 from sweeps.scheduling.daemon import Daemon
 from sweeps.scheduling.monthly_budget import name_of

@@ -129,7 +129,7 @@ def _shares(logprobs: Sequence[float] | None, count: int) -> list[float | None]:
 
 @contextmanager
 def _best_of_sweep(name: str, workspace: Workspace, storage: str | None) -> Iterator[tuple[Answerer, str]]:
-    found = state.read(workspace, name, storage)
+    found = state.read_state(workspace, name, storage)
     best, data = found.best, found.plan["data"]
     if best is None or best.model is None:
         raise SweepError(f"sweep `{name}` has no model yet", f"`sweep status {name}` says how far it is")
@@ -146,7 +146,7 @@ def _best_of_sweep(name: str, workspace: Workspace, storage: str | None) -> Iter
     try:
         yield (
             _BestOfSweep(card, backend, best.model, data["labels"], data["stop"]),
-            f"{state.best_name(best)} of sweep {name}",
+            f"{state.describe_best(best)} of sweep {name}",
         )
     finally:
         backend.close()

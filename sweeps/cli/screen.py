@@ -22,7 +22,7 @@ from sweeps.spec.objective import Objective
 from sweeps.spec.sweep_file import BudgetSpec, ChampionSpec
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.finals import FinalsResult
-from sweeps.study.state import SweepState, best_name
+from sweeps.study.state import SweepState, describe_best
 from sweeps.trials.budget import cost_bound
 from sweeps.trials.trial import StoppedBy, Trial, TrialState, leaderboard
 
@@ -345,7 +345,7 @@ def listing(states: Sequence[SweepState]) -> RenderableType:
         value = (
             ""
             if best is None or best.values is None
-            else f"{each.objective.metric} {best.values[0]:.4g} ({best_name(best)})"
+            else f"{each.objective.metric} {best.values[0]:.4g} ({describe_best(best)})"
         )
-        table.add_row(each.name, each.data, f"{ended} of {each.wanted_trials}", counted, value)
+        table.add_row(each.name, each.data, f"{ended} of {each.planned_trials}", counted, value)
     return table

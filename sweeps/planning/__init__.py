@@ -1,1 +1,4 @@
-"""Spec x data x space x capabilities -> SweepPlan: resolved, checked and estimated before anything is spent."""
+"""Planning: check and estimate everything about a sweep before anything is spent.
+
+`gathering` reads the data and asks the backend, `decisions` turns the facts into a SweepPlan or problems.
+"""

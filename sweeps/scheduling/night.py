@@ -304,7 +304,7 @@ def _warm(
     say: Callable[[str], None],
 ) -> tuple[dict[str, Scalar], ...]:
     try:
-        earlier = state.read(environment.workspace, sweep, environment.storage)
+        earlier = state.read_state(environment.workspace, sweep, environment.storage)
     except SweepError as error:
         say(f"no points are taken over from `{sweep}`: {error.message}")
         return ()
@@ -337,7 +337,7 @@ def _drift(
 def _spent(plan: SweepPlan, environment: Environment) -> tuple[float, int]:
     """Return what the sweep has cost before tonight: dollars and tokens."""
     try:
-        spent = state.read(environment.workspace, plan.spec.name, environment.storage).ledger.spent
+        spent = state.read_state(environment.workspace, plan.spec.name, environment.storage).ledger.spent
     except SweepError:
         return 0.0, 0
     return spent.usd, spent.tokens

@@ -1,4 +1,4 @@
-"""What is wrong in a sweep file, in words that help to mend it: the place, the written key, the nearest valid name."""
+"""pydantic's validation errors as problems of the sweep file: the line, the key as written, the nearest valid name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from sweeps.errors import Problem, suggestion
 from sweeps.spec.yaml_source import Document, KeyPath
 
-_TYPES = {
+_TYPE_NAMES = {
     "int": "a whole number",
     "float": "a number",
     "string": "text",
@@ -27,48 +27,52 @@ _BOUNDS = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", 
 _BOUND_WORDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}
 
 
-def explained(
+def validation_problems(
     error: ValidationError, document: Document, model: type[BaseModel], prefix: KeyPath = ()
 ) -> Iterable[Problem]:
-    """Return what pydantic found, each mistake once: it tells for each type of a key that the value is not of it.
+    """Yield one problem per mistake. For a key of several types pydantic reports each type; they become one problem.
 
-    `model` is what the document was read as, or, where `prefix` says so, what a section of it was read as.
+    `model` is the model that pydantic applied to the document, or to the section at `prefix`.
     """
-    found: dict[KeyPath, list[ErrorDetails]] = {}
-    for each in error.errors(include_url=False):
-        found.setdefault(_written_path(document.value, prefix, tuple(each["loc"])), []).append(each)
-    for location, errors in found.items():
+    errors_at: dict[KeyPath, list[ErrorDetails]] = {}
+    for details in error.errors(include_url=False):
+        errors_at.setdefault(_written_path(document.value, prefix, tuple(details["loc"])), []).append(details)
+    for location, errors in errors_at.items():
         yield _problem(location, errors, document, model)
 
 
 def _problem(location: KeyPath, errors: Sequence[ErrorDetails], document: Document, model: type[BaseModel]) -> Problem:
-    each, key = errors[0], str(location[-1]) if location else ""
+    first, key = errors[0], str(location[-1]) if location else ""
     place, dotted = document.place(location), ".".join(str(part) for part in location)
-    if each["type"] == "extra_forbidden":
-        return Problem(place, f"unknown key `{dotted}`", suggestion(key, _fields_at(model, tuple(each["loc"])[:-1])))
-    if each["type"] == "missing":
+    if first["type"] == "extra_forbidden":
+        return Problem(place, f"unknown key `{dotted}`", suggestion(key, _fields_at(model, tuple(first["loc"])[:-1])))
+    if first["type"] == "missing":
         return Problem(place, f"`{dotted}` is missing", f"add `{key}:`; `sweep init` writes an example")
-    if each["type"] == "literal_error":
-        options = [str(each).strip("'") for each in re.findall(r"'[^']*'", each.get("ctx", {}).get("expected", ""))]
-        return Problem(place, f"`{dotted}` cannot be {each['input']!r}", suggestion(str(each["input"]), options))
-    if wanted := list(dict.fromkeys(filter(None, map(_wanted, errors)))):
-        return Problem(place, f"`{dotted}` cannot be {each['input']!r}", f"write {' or '.join(wanted)}")
-    message = each["msg"].removeprefix("Value error, ")
-    return Problem(place, f"`{dotted}`: {message[:1].lower()}{message[1:]}", f"it is {each['input']!r}")
+    if first["type"] == "literal_error":
+        expected = first.get("ctx", {}).get("expected", "")
+        options = [quoted.strip("'") for quoted in re.findall(r"'[^']*'", expected)]
+        return Problem(place, f"`{dotted}` cannot be {first['input']!r}", suggestion(str(first["input"]), options))
+    if expected_values := list(dict.fromkeys(filter(None, map(_expected_value, errors)))):
+        return Problem(place, f"`{dotted}` cannot be {first['input']!r}", f"write {' or '.join(expected_values)}")
+    message = first["msg"].removeprefix("Value error, ")
+    return Problem(place, f"`{dotted}`: {message[:1].lower()}{message[1:]}", f"the file has {first['input']!r}")
 
 
-def _wanted(error: ErrorDetails) -> str:
-    """Say in a few words what pydantic wanted to find; empty where its own message must do."""
+def _expected_value(error: ErrorDetails) -> str:
+    """Describe in a few words the value that pydantic expected; empty where its own message is better."""
     kind = error["type"]
     if name := _BOUNDS.get(kind):
         return f"a number {_BOUND_WORDS[name]} {error['ctx'][name]:g}"
     if kind == "too_short":
         return f"at least {error['ctx']['min_length']} of them"
-    return _TYPES.get(kind.split("_")[0], "") if kind not in ("value_error", "assertion_error") else ""
+    return _TYPE_NAMES.get(kind.split("_")[0], "") if kind not in ("value_error", "assertion_error") else ""
 
 
 def _written_path(value: Any, prefix: KeyPath, location: KeyPath) -> KeyPath:
-    """Keep of pydantic's location what the file has: a lone objective has no index, a type is no key."""
+    """Return the part of pydantic's location that the file has.
+
+    pydantic also puts an index for a single objective and the names of types into its location.
+    """
     path: list[str | int] = list(prefix)
     for part in prefix:
         value = value.get(part) if isinstance(value, dict) else None
@@ -103,11 +107,11 @@ def _fields_at(model: type[BaseModel], location: KeyPath) -> list[str]:
 def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    for each in get_args(annotation):
-        yield from _models_in(each)
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
 
 
-def by_line(problem: Problem) -> tuple[str, int]:
-    """Return what sorts problems in the order of the file."""
+def file_order(problem: Problem) -> tuple[str, int]:
+    """Return the sort key that puts problems in the order of the file."""
     name, _, line = problem.place.rpartition(":")
     return (name, int(line)) if line.isdigit() else (problem.place, 0)

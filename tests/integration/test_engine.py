@@ -16,11 +16,12 @@ from backends.contract import Event, Measured
 from backends.waiting import Waiting
 from sweeps.execution import engine
 from sweeps.execution.session import End, Session
-from sweeps.planning.plan import SweepPlan, make_plan
+from sweeps.planning.plan import make_plan
+from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.loading import from_document
 from sweeps.spec.yaml_source import parse, with_overrides
 from sweeps.study.steering import Change
-from sweeps.study.study import Study
+from sweeps.study.study import Study, StudyDefinition
 from sweeps.trials.trial import Trial, TrialState
 from sweeps.workspace import Workspace
 
@@ -94,12 +95,12 @@ def run(plan: SweepPlan, counter: Counter | None = None, clock: Callable[[], flo
     plan.folder.mkdir(parents=True, exist_ok=True)
     study = Study.open(
         plan.folder / "study.journal",
-        plan.spec.name,
+        StudyDefinition(plan.spec.name,
         plan.fingerprint,
         plan.space,
         [each.objective for each in plan.spec.objectives],
         plan.spec.search,
-        plan.base_model,
+        plan.base_model),
     )
     session = Session(plan, study, [counter] if counter else [], clock)
     engine.run(session)

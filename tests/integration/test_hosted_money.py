@@ -15,9 +15,9 @@ from backends.contract import TERMINAL, Handle
 from sweeps.execution.budget_ledger import BudgetLedger
 from sweeps.execution.session import End, Session, TrialEnd
 from sweeps.planning.plan import make_plan
-from sweeps.spec.sweep_spec import from_document
+from sweeps.spec.loading import from_document
 from sweeps.spec.yaml_source import parse, with_overrides
-from sweeps.study.study import NoTrial, Study
+from sweeps.study.study import NoTrial, Study, StudyDefinition
 from sweeps.trials.trial import Trial
 from sweeps.workspace import Workspace
 
@@ -51,12 +51,12 @@ class Sweep:
         objectives = [each.objective for each in self.plan.spec.objectives]
         study = Study.open(
             folder / "journal",
-            "pairs",
+            StudyDefinition("pairs",
             self.plan.fingerprint,
             self.plan.space,
             objectives,
             self.plan.spec.search,
-            self.plan.base_model,
+            self.plan.base_model),
         )
         self.backend = self.plan.open_backend()
         self.session = Session(self.plan, study, [], backend=self.backend)
@@ -164,7 +164,7 @@ def test_a_job_that_ends_dearer_than_its_worst_case_ends_the_sweep(
     assert sweep.session.next_trial() is NoTrial.EXHAUSTED
     assert sweep.session.finish() is End.BUDGET
     assert len(host.jobs) == 1
-    assert sweep.session.budget_ledger.ledger.left(sweep.plan.spec.budget) == 0.0
+    assert sweep.session.budget_ledger.ledger.usd_left(sweep.plan.spec.budget) == 0.0
 
 
 @pytest.mark.parametrize("counts", [True, False], ids=["it counts", "it says nothing"])

@@ -160,7 +160,7 @@ def test_mistakes_of_form_names_and_data_are_told_together(file: Path, capsys: p
         "pairs.yaml:2: no record of own.csv has the field 'hypothesis'",
         "pairs.yaml:5: this backend has no hyperparameter n_epoch",
         "pairs.yaml:6: `search.trials` cannot be 'many'",
-        "pairs.yaml:7: metric `valid_acuracy` is not measured",
+        "pairs.yaml:7: backend `fake` does not measure metric `valid_acuracy`",
         "--set finals.candidates: `finals.candidates` cannot be 0",
     ):
         assert mistake in err

@@ -144,7 +144,7 @@ def test_no_schedule_of_nights_exceeds_a_month(
         (["budget.monthly_usd=0"], "write a number above 0"),
         (["budget.monthly_usd=much"], "cannot be 'much'"),
         (["budget.monthly_usd=0.01"], "the limit does not cover one trial"),
-        (["budget.monthly_usd=9", "backend.price_usd_per_token=null"], "nobody knows what a trial costs"),
+        (["budget.monthly_usd=9", "backend.price_usd_per_token=null"], "the price of a trial is unknown"),
         (["budget.monthly_euro=9"], "monthly_usd"),
     ],
 )

@@ -8,8 +8,8 @@ import pytest
 
 from sweeps.errors import UserInputError
 from sweeps.planning.plan import plan_file
+from sweeps.spec.loading import from_document, load
 from sweeps.spec.objective import Objective
-from sweeps.spec.sweep_spec import from_document, load
 from sweeps.spec.yaml_source import parse, with_overrides
 from sweeps.workspace import Workspace
 

@@ -14,7 +14,7 @@ from search_spaces.space import Limit, ResolvedSpace, SearchSpace
 from sweeps.spec.objective import Objective
 from sweeps.spec.sweep_file import SearchSpec
 from sweeps.study.steering import MOST_CHANGES, Change, changes
-from sweeps.study.study import Study
+from sweeps.study.study import Study, StudyDefinition
 from sweeps.trials.trial import Trial, TrialState
 from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
@@ -163,7 +163,7 @@ def test_ranges_stay_inside_the_room_and_are_never_empty(
 def opened(path: Path, sampler: str, directions: int = 1) -> tuple[Study, SearchSpec]:
     search = SearchSpec.model_validate({"sampler": sampler, "trials": 30, "startup_trials": 3})
     objectives = [Objective("valid_accuracy", "maximize"), Objective("valid_loss", "minimize")][:directions]
-    return Study.open(path, "s", "f", resolved(), objectives, search, "m"), search
+    return Study.open(path, StudyDefinition("s", "f", resolved(), objectives, search, "m")), search
 
 
 def ended(study: Study, values: tuple[float, ...]) -> Trial:
@@ -206,7 +206,7 @@ def test_a_probe_comes_before_what_the_sampler_proposes(tmp_path: Path) -> None:
     for _ in range(3):
         ended(study, (0.5,))
     study.steer([MOVED], resolved({"n_epochs": (5, 9)}), search)
-    study.probe({"n_epochs": 9, RATE: 0.1, "batch_size": 4})
+    study.queue_probe({"n_epochs": 9, RATE: 0.1, "batch_size": 4})
     asked = study.ask()
     assert isinstance(asked, Trial)
     assert dict(asked.hyperparameters) == {"n_epochs": 9, RATE: 0.1, "batch_size": 4}

@@ -16,7 +16,7 @@ from search_spaces.space import Limit, ResolvedSpace, SearchSpace
 from sweeps.errors import SweepError, UserInputError
 from sweeps.spec.objective import Objective
 from sweeps.spec.sweep_file import SearchSpec
-from sweeps.study.study import NoTrial, Study, read_study
+from sweeps.study.study import NoTrial, Study, StudyDefinition, read_study
 from sweeps.trials.trial import Trial, TrialState
 
 pytestmark = pytest.mark.unit
@@ -35,7 +35,7 @@ def space(written: dict[str, object]) -> ResolvedSpace:
 
 def study(path: Path, written: dict[str, object] | None = None, **search: object) -> Study:
     spec = SearchSpec.model_validate({"sampler": "random", "trials": 8, **search})
-    return Study.open(path, "s", "print", space(written or WIDE), [Objective("acc", "maximize")], spec, "base")
+    return Study.open(path, StudyDefinition("s", "print", space(written or WIDE), [Objective("acc", "maximize")], spec, "base"))
 
 
 def asked(opened: Study) -> Trial:
@@ -181,14 +181,14 @@ def test_another_space_under_the_same_name_is_a_mistake_of_the_user(tmp_path: Pa
     study(tmp_path / "j")
     spec = SearchSpec.model_validate({"trials": 8})
     with pytest.raises(UserInputError, match="another space"):
-        Study.open(tmp_path / "j", "s", "other", space(WIDE), [Objective("acc", "maximize")], spec, "base")
+        Study.open(tmp_path / "j", StudyDefinition("s", "other", space(WIDE), [Objective("acc", "maximize")], spec, "base"))
 
 
 def test_an_unreachable_database_is_an_error_without_its_password(tmp_path: Path) -> None:
     spec = SearchSpec.model_validate({"trials": 8})
     url = "postgresql+nodriver://user:secret@127.0.0.1:1/none"
     with pytest.raises(SweepError) as caught:
-        Study.open(url, "s", "print", space(WIDE), [Objective("acc", "maximize")], spec, "base")
+        Study.open(url, StudyDefinition("s", "print", space(WIDE), [Objective("acc", "maximize")], spec, "base"))
     assert "secret" not in caught.value.message + caught.value.hint
 
 
@@ -218,7 +218,7 @@ def test_a_study_is_finished_until_another_trial_ends(tmp_path: Path) -> None:
 def test_a_model_that_was_deleted_is_remembered_as_gone(tmp_path: Path) -> None:
     opened = study(tmp_path / "j")
     kept, deleted = finish(opened, asked(opened)), finish(opened, asked(opened))
-    opened.forget_models([deleted])
+    opened.mark_models_deleted([deleted])
     expected = {kept.number: "m", deleted.number: None}
     for trials in (opened.search_trials, study(tmp_path / "j").search_trials, read_study(tmp_path / "j", "s").trials):
         assert {each.number: each.model for each in trials} == expected

@@ -35,11 +35,12 @@ from backends.contract import (
 from backends.fake import FakeBackend
 from sweeps.errors import UserInputError
 from sweeps.execution.session import End, Session, TrialEnd
-from sweeps.planning.plan import SweepPlan, make_plan
+from sweeps.planning.plan import make_plan
+from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.loading import from_document
 from sweeps.spec.sweep_file import BudgetSpec
 from sweeps.spec.yaml_source import parse, with_overrides
-from sweeps.study.study import Study
+from sweeps.study.study import Study, StudyDefinition
 from sweeps.trials.budget import Amount, cost_bound, fits, ledger
 from sweeps.trials.trial import CostBound, Spend, Trial, TrialState
 from sweeps.workspace import Workspace
@@ -75,8 +76,8 @@ def test_what_runs_is_booked_at_its_most_and_what_is_settled_at_its_cost() -> No
     found = ledger([running, settled, trial(2, most=9.0, duplicate_of=1)])
     assert found.spent == Amount(3.0, 20)
     assert found.reserved == Amount(2.0, 90)
-    assert found.left(BudgetSpec(usd=6.0)) == 1.0
-    assert found.left(BudgetSpec()) is None
+    assert found.usd_left(BudgetSpec(usd=6.0)) == 1.0
+    assert found.usd_left(BudgetSpec()) is None
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(5.0, True), (4.99, False)])
@@ -119,7 +120,7 @@ def test_a_limit_of_money_is_refused_where_nobody_knows_the_price(tmp_path: Path
     with pytest.raises(UserInputError) as caught:
         planned(tmp_path, "budget.usd=5", "backend.price_usd_per_token=null")
     [problem] = caught.value.problems
-    assert "nobody knows what a trial costs" in problem.message
+    assert "the price of a trial is unknown" in problem.message
     assert "limit tokens or hours" in problem.hint
 
 
@@ -145,7 +146,7 @@ def test_a_limit_of_tokens_is_refused_where_nobody_counts_them(tmp_path: Path, m
             planned(tmp_path, *limits)
         [problem] = caught.value.problems
         assert problem.place == "--set budget.tokens"
-        assert "nobody knows how many tokens a trial trains on" in problem.message
+        assert "the number of tokens that a trial trains on is unknown" in problem.message
         assert problem.hint == hint
 
 
@@ -154,7 +155,7 @@ def test_a_trial_that_cannot_be_counted_is_never_started(tmp_path: Path, monkeyp
     plan = planned(tmp_path, "budget.tokens=1000000000")
     objectives = [each.objective for each in plan.spec.objectives]
     study = Study.open(
-        tmp_path / "j", "pairs", plan.fingerprint, plan.space, objectives, plan.spec.search, plan.base_model
+        tmp_path / "j", StudyDefinition("pairs", plan.fingerprint, plan.space, objectives, plan.spec.search, plan.base_model)
     )
     uncounted(monkeypatch)
     session = Session(plan, study, [], lambda: 1.0, plan.open_backend())
@@ -175,7 +176,7 @@ def test_what_a_trial_took_can_be_a_second_objective_but_not_the_first(tmp_path:
     assert planned(tmp_path, *front).spec.objectives[1].objective.metric == "usd"
     with pytest.raises(UserInputError, match="cannot be the first objective"):
         planned(tmp_path, "objective={minimize: usd}")
-    with pytest.raises(UserInputError, match="nobody knows what a trial costs"):
+    with pytest.raises(UserInputError, match="the price of a trial is unknown"):
         planned(tmp_path, *front, "backend.price_usd_per_token=null")
 
 
@@ -260,7 +261,7 @@ class AnySchedule(RuleBasedStateMachine):
     def open(self) -> None:
         objectives = [each.objective for each in self.plan.spec.objectives]
         study = Study.open(
-            self.folder / "j", "pairs", self.plan.fingerprint, self.plan.space, objectives, self.plan.spec.search, "m"
+            self.folder / "j", StudyDefinition("pairs", self.plan.fingerprint, self.plan.space, objectives, self.plan.spec.search, "m")
         )
         backend: Any = self.service
         self.session = Session(self.plan, study, [], lambda: 1.0, backend)
@@ -372,7 +373,7 @@ def test_a_sweep_ends_where_no_trial_fits_any_more_and_goes_on_with_a_higher_lim
         plan = planned(tmp_path, f"budget.usd={limit}", "search.concurrency=1")
         objectives = [each.objective for each in plan.spec.objectives]
         study = Study.open(
-            tmp_path / "j", "pairs", plan.fingerprint, plan.space, objectives, plan.spec.search, plan.base_model
+            tmp_path / "j", StudyDefinition("pairs", plan.fingerprint, plan.space, objectives, plan.spec.search, plan.base_model)
         )
         backend = plan.open_backend()
         session = Session(plan, study, [], lambda: 1.0, backend)

@@ -15,7 +15,7 @@ from backends.hosted.options import HostedOptions
 from backends.hosted.profile import JobStatus, Profile, Sourced
 from backends.local import hyperparameters as local
 from sweeps.errors import UserInputError
-from sweeps.spec.sweep_spec import from_document
+from sweeps.spec.loading import from_document
 from sweeps.spec.yaml_source import read
 
 pytestmark = pytest.mark.unit

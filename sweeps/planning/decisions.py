@@ -1,0 +1,159 @@
+"""The pure part of planning: spec, data and the backend's answers in; a SweepPlan or all problems out.
+
+Nothing here reads a file, opens a backend or looks at the machine: `sweeps.planning.gathering` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from backends.contract import Estimate, Evaluation, Failure, TrainingRequest
+from search_spaces.space import ResolvedSpace, SpaceError
+from sweeps.data import Finding, PreparedData
+from sweeps.data.findings import warning
+from sweeps.errors import Problem, UserInputError
+from sweeps.planning.budget_checks import budget_problems
+from sweeps.planning.champion_checks import champion_problems
+from sweeps.planning.placement import place
+from sweeps.planning.sweep_plan import SweepPlan, extreme_values, resolve_space
+from sweeps.spec.space import space_problems
+from sweeps.spec.sweep_spec import SweepSpec
+from sweeps.trials.budget import cost_bound, is_bounded
+from sweeps.trials.trial import Trial
+
+
+@dataclass(frozen=True)
+class ProbeRequests:
+    """The requests that a plan asks the backend about.
+
+    `central` has one request per base model, at the centre of the space; `longest` the same with the most epochs.
+    """
+
+    central: tuple[TrainingRequest, ...]
+    longest: tuple[TrainingRequest, ...]
+
+
+@dataclass(frozen=True)
+class BackendAnswers:
+    """What the backend says about the probe requests.
+
+    `failures` are its objections to the central requests. `central` is its estimate for the first central request,
+    `longest` those for all of the longest ones; both are missing where nobody asked for estimates.
+    """
+
+    failures: tuple[Failure, ...] = ()
+    central: Estimate | None = None
+    longest: tuple[Estimate, ...] = ()
+
+
+def resolve_plan(spec: SweepSpec, data: PreparedData, available_cpus: int, folder: Path) -> SweepPlan:
+    """Return the plan before the backend was asked about it. Raises UserInputError with all problems."""
+    problems: list[Problem] = []
+    space = None
+    try:
+        space = resolve_space(spec, data)
+        if spec.search.sampler == "grid":
+            space.grid()  # raises SpaceError if the space has no grid
+    except SpaceError as error:
+        problems += space_problems(error, spec.document)
+    problems += _objective_problems(spec, data)
+    problems += champion_problems(spec, data)
+    if problems or space is None:
+        raise UserInputError(problems)
+    concurrency, placement = place(spec, available_cpus)
+    return SweepPlan(
+        spec=spec,
+        data=data,
+        space=space,
+        base_model=str(spec.backend_options.model_dump().get("model", "")),
+        evaluation=Evaluation(
+            per_epoch=spec.evaluation.per_epoch,
+            train_examples=spec.evaluation.train_examples,
+            keep_metric=spec.objective.metric,
+            keep_maximum=spec.objective.direction == "maximize",
+        ),
+        concurrency=concurrency,
+        placement=placement,
+        folder=folder,
+        estimate=None,
+        findings=(*data.findings, *_left_out_findings(spec, space)),
+        fingerprint=_fingerprint(spec, data, space),
+    )
+
+
+def probe_requests(plan: SweepPlan) -> ProbeRequests:
+    """Return requests that cover every base model that the sweep can ask for."""
+    centre = plan.space.seed_points[0]
+    parameter = plan.space.parameter("base_model")
+    models = (plan.base_model,) if parameter is None else extreme_values(parameter)
+    central = []
+    for model in models:
+        point = centre if parameter is None else {**centre, "base_model": str(model)}
+        central.append(plan.request(Trial(0, "plan", str(model), point, plan.spec.search.seed)))
+    most_epochs = {"n_epochs": int(plan.max_epochs)} if plan.space.parameter("n_epochs") is not None else {}
+    longest = [replace(request, hyperparameters={**request.hyperparameters, **most_epochs}) for request in central]
+    return ProbeRequests(tuple(central), tuple(longest))
+
+
+def complete_plan(plan: SweepPlan, answers: BackendAnswers) -> SweepPlan:
+    """Return the plan with the backend's estimates.
+
+    Raises UserInputError if the backend rejects a request, or if the budget does not fit the estimates.
+    """
+    if answers.failures:
+        place = plan.spec.document.place(("backend",))
+        problems = [Problem(place, failure.message, failure.detail) for failure in answers.failures]
+        raise UserInputError(dict.fromkeys(problems))
+    if answers.central is None:
+        return plan
+    plan = replace(plan, estimate=answers.central, most_expensive=_most_expensive(plan, answers.longest))
+    if over_budget := list(budget_problems(plan)):
+        raise UserInputError(over_budget)
+    return plan
+
+
+def _most_expensive(plan: SweepPlan, estimates: Iterable[Estimate]) -> Estimate:
+    """Return the estimate with the highest cost bound.
+
+    An estimate that leaves a limited quantity unknown comes first, then one without a price.
+    """
+
+    def cost(estimate: Estimate) -> tuple[bool, bool, float, int]:
+        bound = cost_bound(estimate)
+        return not is_bounded(bound, plan.spec.budget), bound.usd is None, bound.usd or 0.0, bound.tokens or 0
+
+    return max(estimates, key=cost)
+
+
+def _objective_problems(spec: SweepSpec, data: PreparedData) -> Iterable[Problem]:
+    for written in spec.objectives:
+        metric = written.objective.metric
+        if metric in spec.capabilities.label_metrics and not data.dataset.labels:
+            yield Problem(
+                spec.document.place(("objective",)),
+                f"`{metric}` needs labels, but this data set has none",
+                "minimize valid_loss, or name the labels: `data: {task: classification}`",
+            )
+
+
+def _left_out_findings(spec: SweepSpec, space: ResolvedSpace) -> Iterable[Finding]:
+    for name in space.left_out:
+        place = spec.document.place(("space", name))
+        yield warning("optional-left-out", place, f"{name} is left out: this backend and model do not have it")
+
+
+def _fingerprint(spec: SweepSpec, data: PreparedData, space: ResolvedSpace) -> str:
+    """Return a digest of what identifies a sweep. Limits such as trials, hours or concurrency may change on resume."""
+    identity = {
+        "data": data.fingerprint,
+        "space": space.fingerprint,
+        "backend": [spec.backend_type, spec.training_options],
+        "objectives": [(written.objective.metric, written.objective.direction) for written in spec.objectives],
+        "evaluation": spec.evaluation.model_dump(),
+        "seed": spec.search.seed,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

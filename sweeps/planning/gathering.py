@@ -1,0 +1,80 @@
+"""The part of planning that touches the world: read the data, count the CPUs, ask the backend. Decides nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from backends.contract import Backend, BackendError, Estimate, TrainingRequest
+from sweeps.data import PreparedData, prepare
+from sweeps.data.spec import DataSpec
+from sweeps.errors import Problem, SweepError, UserInputError
+from sweeps.planning.decisions import BackendAnswers, probe_requests
+from sweeps.planning.sweep_plan import SweepPlan
+from sweeps.spec.loading import section
+from sweeps.spec.yaml_source import Document
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def read_data(spec: DataSpec, document: Document, root: Path, data_path: Path | None) -> PreparedData:
+    """Prepare the data below `root`. Problems and findings about the `data:` section get its lines.
+
+    Raises UserInputError.
+    """
+    try:
+        data = prepare(spec, root, data_path)
+    except UserInputError as error:
+        placed = [replace(problem, place=_line_in_file(problem.place, document)) for problem in error.problems]
+        raise UserInputError(placed) from None
+    findings = [replace(finding, place=_line_in_file(finding.place, document)) for finding in data.findings]
+    return replace(data, findings=tuple(findings))
+
+
+def data_problems(document: Document, root: Path, data_path: Path | None) -> Sequence[Problem]:
+    """Return the problems of the data for a file that is wrong elsewhere, without asking the Hugging Face hub."""
+    spec: DataSpec | None = section(document, "data")
+    if spec is None or (data_path is None and (spec.source == "snli" or spec.source.startswith("hf:"))):
+        return ()
+    try:
+        read_data(spec, document, root, data_path)
+    except UserInputError as error:
+        return error.problems
+    return ()
+
+
+def ask_backend(plan: SweepPlan, *, estimate: bool) -> BackendAnswers:
+    """Ask the backend whether it would accept the trials and, with `estimate`, what they take.
+
+    It is not asked for estimates if it rejects a request. Raises SweepError if the backend is out of reach.
+    """
+    requests = probe_requests(plan)
+    try:
+        backend = plan.open_backend()
+    except BackendError as error:
+        raise SweepError(error.failure.message, error.failure.detail) from error
+    with closing(backend):
+        failures = tuple(failure for request in requests.central for failure in backend.check(request))
+        if failures or not estimate:
+            return BackendAnswers(failures)
+        return BackendAnswers(
+            central=_estimate(backend, requests.central[0]),
+            longest=tuple(_estimate(backend, request) for request in requests.longest),
+        )
+
+
+def _estimate(backend: Backend, request: TrainingRequest) -> Estimate:
+    try:
+        return backend.estimate(request)
+    except BackendError as error:
+        raise SweepError(error.failure.message, error.failure.detail) from error
+
+
+def _line_in_file(place: str, document: Document) -> str:
+    return document.place(tuple(place.split("."))) if place.startswith("data.") else place

@@ -1,0 +1,219 @@
+"""SweepPlan: a sweep that could start now, with every choice resolved and its cost estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from backends.contract import Backend, Estimate, Evaluation, Placement, TrainingRequest
+from search_spaces.space import ResolvedParameter, ResolvedSpace
+from sweeps.data import Finding, PreparedData
+from sweeps.spec.space import space_limits
+from sweeps.spec.sweep_spec import SweepSpec
+from sweeps.study.steering import Change
+from sweeps.trials.budget import Amount, cost_bound, finals_reservation, known_amount, total
+from sweeps.trials.trial import Trial
+
+KEPT_MODELS = 3
+"""Trials whose models stay on disk: the best one, and the runners-up that the finals may promote."""
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A sweep that could start now.
+
+    `estimate` is for one trial at the centre of the space, `most_expensive` for the most expensive trial at the centre:
+    the most epochs and the most expensive base model. Both are None where nobody asked the backend for them.
+    """
+
+    spec: SweepSpec
+    data: PreparedData
+    space: ResolvedSpace
+    base_model: str
+    evaluation: Evaluation
+    concurrency: int
+    placement: Placement
+    folder: Path
+    estimate: Estimate | None
+    findings: tuple[Finding, ...]
+    fingerprint: str
+    most_expensive: Estimate | None = None
+
+    @property
+    def max_epochs(self) -> float:
+        """The most epochs that a trial can train."""
+        epochs = self.space.parameter("n_epochs")
+        if epochs is None:
+            declared = self.spec.capabilities.hyperparameter("n_epochs")
+            return float(declared.default) if declared and isinstance(declared.default, int) else 1.0
+        return float(max(extreme_values(epochs)))
+
+    @property
+    def max_disk_bytes(self) -> int | None:
+        """An upper bound on the disk space that the models take while the sweep runs."""
+        if self.estimate is None or self.estimate.disk_bytes is None:
+            return None
+        return self.estimate.disk_bytes * (KEPT_MODELS + self.final_trials + 2 * self.concurrency)
+
+    @property
+    def max_usd(self) -> float | None:
+        """The cost if every trial is as expensive as the most expensive one, but no more than the budget.
+
+        None where the cost of a trial is unknown.
+        """
+        trial_usd = None if self.most_expensive is None else cost_bound(self.most_expensive).usd
+        if trial_usd is None:
+            return None
+        sweep_usd = trial_usd * (self.spec.search.trials + self.final_trials)
+        return sweep_usd if self.spec.budget.usd is None else min(sweep_usd, self.spec.budget.usd)
+
+    @property
+    def required_budget(self) -> Amount:
+        """The cost bound of the first trial plus the reservation for the finals; zero where the cost is unknown.
+
+        With a smaller budget the sweep could not start.
+        """
+        if self.estimate is None:
+            return Amount()
+        finals, bound = self.spec.finals, cost_bound(self.estimate)
+        first_trial = replace(Trial(0, "plan", self.base_model, {}, 0), cost_bound=bound)
+        reserved = Amount() if finals is None else finals_reservation((), first_trial, finals.candidates, finals.seeds)
+        return total((known_amount(bound), reserved))
+
+    @property
+    def seconds_without_early_stopping(self) -> float | None:
+        """The expected wall time if no trial stops early and every trial takes as long as the one at the centre."""
+        if self.estimate is None or self.estimate.seconds is None:
+            return None
+        rounds = -(-self.spec.search.trials // self.concurrency) + -(-self.final_trials // self.concurrency)
+        return rounds * self.estimate.seconds
+
+    @property
+    def final_trials(self) -> int:
+        """The number of trials in the finals, which come after those of the search."""
+        finals = self.spec.finals
+        return 0 if finals is None else min(finals.candidates, self.spec.search.trials) * finals.seeds
+
+    def steered_space(self, changes: Sequence[Change]) -> ResolvedSpace:
+        """Return the space with its ranges moved. Where two changes concern one range, the later one counts."""
+        ends = {change.parameter: (change.low, change.high) for change in changes}
+        return resolve_space(self.spec, self.data, ends)
+
+    @property
+    def steering_bounds(self) -> dict[str, tuple[float | None, float | None]]:
+        """How far steering may move each range: what the backend accepts, within the file's `bounds`."""
+        bounds = {}
+        for hyperparameter in self.spec.capabilities.hyperparameters:
+            low, high = self.spec.bounds.get(hyperparameter.name, (None, None))
+            lows = [end for end in (hyperparameter.low, low) if end is not None]
+            highs = [end for end in (hyperparameter.high, high) if end is not None]
+            bounds[hyperparameter.name] = (max(lows, default=None), min(highs, default=None))
+        return bounds
+
+    def request(self, trial: Trial) -> TrainingRequest:
+        """Return the request that asks the backend to train this trial."""
+        return TrainingRequest(
+            key=trial.key,
+            base_model=trial.base_model,
+            dataset=self.data.dataset,
+            hyperparameters=trial.hyperparameters,
+            seed=trial.seed,
+            evaluation=self.evaluation,
+        )
+
+    def open_backend(self) -> Backend:
+        """Connect to the backend, as a trial does."""
+        return self.spec.backend_class.open(self.spec.backend_options, self.folder, self.placement)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain JSON values, for people and programs. It contains no secret."""
+        champion = self.spec.champion
+        return {
+            "name": self.spec.name,
+            "fingerprint": self.fingerprint,
+            "backend": {"type": self.spec.backend_type, **self.spec.backend_options.model_dump(mode="json")},
+            "base_model": self.base_model,
+            "data": _data_json(self.data),
+            "space": self.space.to_json(),
+            "objectives": [objective.model_dump(exclude_none=True) for objective in self.spec.objectives],
+            "search": self.spec.search.model_dump(),
+            "finals": None if self.spec.finals is None else self.spec.finals.model_dump(),
+            "champion": None if champion is None else {**champion.model_dump(), "model": self.spec.registered_model},
+            "concurrency": self.concurrency,
+            "placement": {"cpus": self.placement.cpus, "gpus": self.placement.gpus},
+            "evaluation": {"per_epoch": self.evaluation.per_epoch, "train_examples": self.evaluation.train_examples},
+            "steering": self.spec.steering,
+            "bounds": {name: list(ends) for name, ends in self.spec.bounds.items()},
+            "budget": self.spec.budget.model_dump(),
+            "estimate": None if self.estimate is None else self._estimate_json(self.estimate),
+            "findings": [
+                {
+                    "severity": finding.severity,
+                    "place": finding.place,
+                    "message": finding.message,
+                    "hint": finding.hint,
+                }
+                for finding in self.findings
+            ],
+        }
+
+    def _estimate_json(self, estimate: Estimate) -> dict[str, Any]:
+        return {
+            "tokens_per_trial": estimate.tokens,
+            "seconds_per_trial": estimate.seconds,
+            "usd_per_trial": estimate.usd,
+            "usd_per_trial_at_most": None if self.most_expensive is None else cost_bound(self.most_expensive).usd,
+            "usd_at_most": self.max_usd,
+            "disk_bytes_at_most": self.max_disk_bytes,
+            "seconds_without_early_stopping": self.seconds_without_early_stopping,
+            "basis": estimate.basis,
+        }
+
+
+def resolve_space(
+    spec: SweepSpec, data: PreparedData, ends: Mapping[str, tuple[float, float]] | None = None
+) -> ResolvedSpace:
+    """Resolve the space for this training set and backend. `ends` replaces the written ends of ranges.
+
+    Raises SpaceError.
+    """
+    capabilities = spec.capabilities
+    examples, scope = data.dataset.train.examples, capabilities.recommendation_scope
+    return spec.space.resolve(examples, space_limits(capabilities), scope, ends or {})
+
+
+def extreme_values(parameter: ResolvedParameter) -> tuple[Any, ...]:
+    """Return both ends of a range, or all choices, or the fixed value."""
+    match parameter.distribution:
+        case None:
+            return (parameter.fixed,)
+        case CategoricalDistribution(choices=choices):
+            return tuple(choices)
+        case IntDistribution(low=low, high=high) | FloatDistribution(low=low, high=high):
+            return (low, high)
+        case other:
+            raise TypeError(f"unknown distribution {other!r}")
+
+
+def _data_json(data: PreparedData) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "source": data.source,
+        "fallback_from": data.fallback_from,
+        "origins": dict(data.origins),
+        "task": data.task,
+        "labels": list(data.dataset.labels),
+        "label_counts": {part: dict(counts) for part, counts in data.label_counts.items()},
+        "separator": data.separator,
+        "stop": data.dataset.stop,
+        "prompt": data.prompt,
+        "digests": dict(data.digests),
+        "fingerprint": data.fingerprint,
+        "training_examples": data.dataset.train.examples,
+        "validation_examples": data.dataset.valid.examples,
+        "test_examples": data.test.examples if data.test is not None else 0,
+    }

@@ -1,0 +1,105 @@
+"""Checks of a sweep file that reach across sections: objectives, steering, and the space against the backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from backends.contract import Capabilities
+from search_spaces.space import SearchSpace, SpaceError
+from sweeps.errors import Problem, suggestion
+from sweeps.spec.objective import SPEND_METRICS, Objective
+from sweeps.spec.space import space_limits, space_problems
+from sweeps.spec.sweep_file import ObjectiveSpec, SearchSpec
+from sweeps.spec.yaml_source import Document, KeyPath
+
+EXTREME_SIZES = (10, 10_000_000)
+"""A very small and a very large training set. A space that is wrong for both is wrong for every size."""
+
+NO_PRICE = "the price of a trial is unknown for this backend and model"
+NO_TOKEN_COUNT = "the number of tokens that a trial trains on is unknown for this backend and model"
+
+
+def space_resolution_problems(space: SearchSpace, capabilities: Capabilities, document: Document) -> Sequence[Problem]:
+    """Return what is wrong with the space for a training set of any size.
+
+    Problems that depend on the size are left to the plan, which knows it.
+    """
+    problems_by_size: list[dict[Problem, None]] = []
+    for examples in EXTREME_SIZES:
+        try:
+            space.resolve(examples, space_limits(capabilities), capabilities.recommendation_scope)
+        except SpaceError as error:
+            problems_by_size.append(dict.fromkeys(space_problems(error, document)))
+    if len(problems_by_size) < len(EXTREME_SIZES):
+        return ()
+    first, *others = problems_by_size
+    return [problem for problem in first if all(problem in problems for problems in others)]
+
+
+def objective_problems(
+    objectives: Sequence[ObjectiveSpec], search: SearchSpec | None, capabilities: Capabilities, document: Document
+) -> Iterable[Problem]:
+    """Yield metrics that the backend does not measure, and search methods that cannot handle several objectives.
+
+    `search` is None where that section is wrong.
+    """
+    known = tuple(dict.fromkeys((*capabilities.metrics, *capabilities.label_metrics)))
+    is_list = isinstance(document.value.get("objective"), list)
+    for index, written in enumerate(objectives):
+        objective = written.objective
+        path: KeyPath = ("objective", index) if is_list else ("objective",)
+        path = (*path, objective.direction)
+        if objective.metric in SPEND_METRICS:
+            yield from _spend_metric_problems(objective, index, capabilities, document, path)
+        elif objective.metric not in known:
+            yield Problem(
+                document.place(path),
+                f"backend `{document.value['backend']['type']}` does not measure metric `{objective.metric}`",
+                suggestion(objective.metric, known),
+            )
+    if search is None or len(objectives) < 2:
+        return
+    if search.scheduler.type != "none":
+        yield Problem(
+            document.place(("search", "scheduler")),
+            "a sweep with several objectives cannot stop trials early",
+            "write `scheduler: none`",
+        )
+    if search.sampler in ("gp", "cmaes"):
+        yield Problem(
+            document.place(("search", "sampler")),
+            f"sampler `{search.sampler}` handles one objective only",
+            "use nsga2, tpe, random, qmc or grid",
+        )
+
+
+def _spend_metric_problems(
+    objective: Objective, index: int, capabilities: Capabilities, document: Document, path: KeyPath
+) -> Iterable[Problem]:
+    if index == 0:
+        yield Problem(
+            document.place(path),
+            f"`{objective.metric}` cannot be the first objective, which ranks the trials and selects the epoch to keep",
+            f"put a measured metric first: "
+            f"`objective: [{{maximize: valid_accuracy}}, {{minimize: {objective.metric}}}]`",
+        )
+    if objective.metric == "usd" and not capabilities.priced:
+        yield Problem(document.place(path), NO_PRICE, "use tokens or seconds instead")
+
+
+def steering_problems(document: Document) -> Iterable[Problem]:
+    """Yield a grid that `steering: act` could not move, and `bounds` that name no range or have their ends swapped."""
+    written, space = document.value, document.value.get("space")
+    search, bounds = written.get("search"), written.get("bounds")
+    if written.get("steering") == "act" and isinstance(search, dict) and search.get("sampler") == "grid":
+        yield Problem(
+            document.place(("steering",)),
+            "`steering: act` moves the ranges of the space, but a grid is fixed",
+            "write `steering: advise`, or choose another sampler",
+        )
+    for name, ends in bounds.items() if isinstance(bounds, dict) else ():
+        place = document.place(("bounds", name))
+        if isinstance(space, dict) and name not in space and "use" not in space:
+            yield Problem(place, f"`bounds.{name}`: the space has no {name}", suggestion(name, space))
+        elif isinstance(ends, list) and all(isinstance(end, int | float) for end in ends) and ends != sorted(ends):
+            yield Problem(place, f"`bounds.{name}`: {ends[0]:g} is above {ends[-1]:g}", "write the lower end first")

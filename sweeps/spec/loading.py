@@ -1,0 +1,100 @@
+"""YAML -> SweepSpec. All mistakes of a file are reported together, each with its line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from backends import registry
+from backends.contract import Backend, Capabilities
+from search_spaces.space import SearchSpace, SpaceError
+from sweeps.errors import Problem, UserInputError
+from sweeps.spec.checks import objective_problems, space_resolution_problems, steering_problems
+from sweeps.spec.problems import file_order, validation_problems
+from sweeps.spec.space import space_problems
+from sweeps.spec.sweep_file import SweepFile
+from sweeps.spec.sweep_spec import SweepSpec
+from sweeps.spec.yaml_source import Document, read, with_overrides
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
+    """Read a sweep file. Raises UserInputError with all mistakes that can be found without reading the data."""
+    return from_document(with_overrides(read(path), overrides))
+
+
+def from_document(document: Document) -> SweepSpec:
+    """Check a parsed document; see `load`."""
+    problems: list[Problem] = []
+    file: SweepFile | None = None
+    try:
+        file = SweepFile.model_validate(document.value)
+    except ValidationError as error:
+        problems += validation_problems(error, document, SweepFile)
+    problems += steering_problems(document)
+    backend = _backend(document, problems)
+    space = _space(document, problems)
+    if backend is not None:
+        search, objectives = section(document, "search"), section(document, "objective")
+        problems += objective_problems(objectives or (), search, backend.capabilities, document)
+        if space is not None:
+            problems += space_resolution_problems(space, backend.capabilities, document)
+    if problems or file is None or backend is None or space is None:
+        raise UserInputError(sorted(problems, key=file_order))
+    return SweepSpec(file, document, backend.backend_class, backend.options, backend.capabilities, space)
+
+
+def section(document: Document, name: str) -> Any:
+    """Return one section as `SweepFile` reads it, or its default. Other sections may be wrong.
+
+    None where the section itself is wrong, or required and missing.
+    """
+    field = SweepFile.model_fields[name]
+    annotation: Any = Annotated[field.annotation, Field(), *field.metadata]
+    if name not in document.value:
+        return None if field.is_required() else field.get_default()
+    try:
+        return TypeAdapter(annotation).validate_python(document.value[name])
+    except ValidationError:
+        return None
+
+
+@dataclass(frozen=True)
+class _ChosenBackend:
+    backend_class: type[Backend]
+    options: BaseModel
+    capabilities: Capabilities
+
+
+def _backend(document: Document, problems: list[Problem]) -> _ChosenBackend | None:
+    """Load the backend and read its options. None, with the reason in `problems`, where that fails."""
+    written = document.value.get("backend")
+    if not isinstance(written, dict) or not isinstance(written.get("type"), str):
+        return None  # the model of the whole file reports it
+    try:
+        backend_class = registry.load(written["type"])
+    except registry.RegistryError as error:
+        problems.append(Problem(document.place(("backend", "type")), error.message, error.hint))
+        return None
+    try:
+        options = backend_class.options_model.model_validate(
+            {key: value for key, value in written.items() if key != "type"}
+        )
+    except ValidationError as error:
+        problems += validation_problems(error, document, backend_class.options_model, ("backend",))
+        return None
+    return _ChosenBackend(backend_class, options, backend_class.describe(options))
+
+
+def _space(document: Document, problems: list[Problem]) -> SearchSpace | None:
+    written = document.value.get("space")
+    if not isinstance(written, dict):
+        return None  # the model of the whole file reports it
+    try:
+        return SearchSpace.parse(written)
+    except SpaceError as error:
+        problems += space_problems(error, document)
+        return None
