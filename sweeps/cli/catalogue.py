@@ -28,15 +28,17 @@ def spaces(name: str | None, scope: str | None, as_json: bool) -> None:
                 [Problem("--scope", f"there is no scope `{scope}`", f"one of: {', '.join(catalogue.scopes())}")]
             )
         if as_json:
-            print_json({each: found.to_json() for each, found in catalogue.for_scope(scope).items()})
+            print_json({name: found.to_json() for name, found in catalogue.for_scope(scope).items()})
         else:
             show(screen.recommendations(catalogue, scope))
         return
     if name is not None and name not in library.names():
         raise UserInputError([Problem(name, "is not a named space", f"one of: {', '.join(library.names())}")])
-    chosen = [library.load(each) for each in ([name] if name else library.names())]
+    chosen = [library.load(library_name) for library_name in ([name] if name else library.names())]
     if as_json:
-        print_json([{"name": each.name, "description": each.description, "space": dict(each.space)} for each in chosen])
+        print_json(
+            [{"name": space.name, "description": space.description, "space": dict(space.space)} for space in chosen]
+        )
     elif name:
         show(screen.space(chosen[0]))
     else:
@@ -54,12 +56,12 @@ def backends(name: str | None, model: str | None, as_json: bool) -> None:
     from sweeps.cli import screen
 
     if name is None:
-        listed = registry.describe_all()
+        listed = registry.registrations()
         if as_json:
-            print_json([asdict(each) for each in listed])
+            print_json([asdict(backend) for backend in listed])
         else:
-            for each in listed:
-                click.echo(f"{each.name:12} {each.distribution} {each.version}")
+            for backend in listed:
+                click.echo(f"{backend.name:12} {backend.distribution} {backend.version}")
             say("sweep backends NAME --model MODEL   shows what it accepts")
         return
     try:

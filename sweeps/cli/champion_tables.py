@@ -41,9 +41,9 @@ def shown(champion: Version, entries: Sequence[Entry]) -> RenderableType:
     if since is not None:
         facts.add_row("since", since.at)
         facts.add_row("because", Text(_why(since)))
-    for each in (*_MEASURED, *_FACTS):
-        if value := champion.tags.get(f"finesweep.{each}"):
-            facts.add_row(each.replace("_", " "), Text(value))
+    for fact in (*_MEASURED, *_FACTS):
+        if value := champion.tags.get(f"finesweep.{fact}"):
+            facts.add_row(fact.replace("_", " "), Text(value))
     asked = f'mlflow.pyfunc.load_model("models:/{champion.model}@champion")'
     return Group(facts, Text(f"in Python: {asked}", style="dim"))
 

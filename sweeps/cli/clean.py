@@ -37,11 +37,11 @@ def clean(workspace: Workspace, name: str, really: bool, everything: bool, as_js
     """
     from sweeps.execution import cleanup
 
-    claim = workspace.claimed(name) if really and workspace.sweep(name).exists() else contextlib.nullcontext()
+    claim = workspace.lock(name) if really and workspace.sweep_folder(name).exists() else contextlib.nullcontext()
     uri, storage = tracking_uri(workspace), os.environ.get("SWEEP_STORAGE")
     with claim, cleanup.clean_up(name, workspace, uri, storage, everything=everything) as left:
         refused = left.remove(say) if really and left.can_clean else []
-    freed = sum(each.remnant.size_bytes or 0 for each in left.going)
+    freed = sum(item.leftover.size_bytes or 0 for item in left.going)
     if as_json:
         items = [item.to_json() for item in left.items]
         print_json({"name": name, "removed": really, "can_clean": left.can_clean, "bytes": freed, "items": items})
@@ -54,7 +54,7 @@ def clean(workspace: Workspace, name: str, really: bool, everything: bool, as_js
     else:
         _conclude(name, left.going, freed, really)
     if refused:
-        reasons = dict.fromkeys(each.kept for each in refused)
+        reasons = dict.fromkeys(item.kept for item in refused)
         raise SweepError(f"{len(refused)} could not be removed: {'; '.join(reasons)}", "see the table")
 
 
@@ -79,11 +79,11 @@ def _table(items: list[Item], really: bool) -> Table:
     table.add_column("size", justify="right")
     table.add_column("what becomes of it", overflow="fold")
     for item in items:
-        size = item.remnant.size_bytes
+        size = item.leftover.size_bytes
         fate = Text(f"stays: {item.kept}") if item.kept else Text("removed" if really else "goes", style="red")
         table.add_row(
-            item.remnant.kind,
-            Text(item.remnant.name),
+            item.leftover.kind,
+            Text(item.leftover.name),
             "" if item.trial is None else str(item.trial),
             "" if size is None else in_bytes(size),
             fate,

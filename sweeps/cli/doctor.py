@@ -18,12 +18,12 @@ def doctor(workspace: Workspace, as_json: bool) -> None:
 
     found = machine_checks.examine(workspace, environment(workspace, None).tracking_uri)
     if as_json:
-        print_json([each.to_json() for each in found])
+        print_json([check.to_json() for check in found])
     else:
-        for each in found:
-            style = {"ok": "green", "note": "yellow", "bad": "red"}[each.state]
-            out.print(f"[{style}]{each.state:4}[/{style}] {plain(each.what)}", highlight=False, soft_wrap=True)
-            if each.remedy:
-                out.print(f"     [dim]{plain(each.remedy)}[/dim]", highlight=False, soft_wrap=True)
-    if any(each.state == "bad" for each in found):
+        for check in found:
+            style = {"ok": "green", "note": "yellow", "bad": "red"}[check.state]
+            out.print(f"[{style}]{check.state:4}[/{style}] {plain(check.what)}", highlight=False, soft_wrap=True)
+            if check.remedy:
+                out.print(f"     [dim]{plain(check.remedy)}[/dim]", highlight=False, soft_wrap=True)
+    if any(check.state == "bad" for check in found):
         raise SweepError("something here needs your attention", "see the lines marked `bad`")

@@ -48,13 +48,13 @@ def _packages() -> Iterator[MachineCheck]:
         where = Path(found.origin).resolve().parent.parent if found is not None and found.origin else None
         if where == ours:
             continue
-        owners = [each for each in metadata.packages_distributions().get(name, []) if each != "finesweep"]
+        owners = [owner for owner in metadata.packages_distributions().get(name, []) if owner != "finesweep"]
         culprit = f"distribution {', '.join(owners)}" if owners else f"a folder in {where}"
         yield MachineCheck("bad", f"`import {name}` gets {culprit}", "uninstall it, or use an environment without it")
     others = {
         name: owners
         for name in OUR_PACKAGES
-        if (owners := [each for each in metadata.packages_distributions().get(name, []) if each != "finesweep"])
+        if (owners := [owner for owner in metadata.packages_distributions().get(name, []) if owner != "finesweep"])
     }
     for name, owners in others.items():
         yield MachineCheck(

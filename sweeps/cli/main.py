@@ -76,7 +76,7 @@ def cli(context: click.Context, root: Path) -> None:
 
     Exit codes: 0 done, 1 something failed, 2 what you wrote is wrong, 130 stopped with Ctrl-C.
     """
-    credentials.hand_in(os.environ)
+    credentials.use_secrets_from(os.environ)
     context.obj = Workspace(root.absolute())
 
 

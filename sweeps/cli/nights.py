@@ -125,7 +125,7 @@ def _claimed(
 def _night(workspace: Workspace, kept: Schedule, claim: Claim, schedules: Schedules) -> Night:
     """Run the night, in the folder where its schedule was added, and tell people of it."""
     from sweeps.cli.progress import Progress
-    from sweeps.execution.run import Environment
+    from sweeps.execution.environment import Environment
     from sweeps.scheduling.daemon import tell
     from sweeps.scheduling.night import run_night
     from sweeps.scheduling.store import StorageAwayError
@@ -177,11 +177,11 @@ def _tell(workspace: Workspace, kept: Schedule, night: Night) -> bool:
         missing += undelivered
     except SweepError as error:
         missing.append(f"{error.message}; {error.hint}")
-    for each in missing:
-        say(f"warning: {each}")
+    for recipient in missing:
+        say(f"warning: {recipient}")
     if missing and file.exists():
         with file.open("a", encoding="utf-8") as written:
-            written.writelines(f"- **not told**: {each}\n" for each in missing)
+            written.writelines(f"- **not told**: {recipient}\n" for recipient in missing)
     return not undelivered or len(undelivered) < len(addresses)
 
 

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from backends.contract import Event, Measured
 from backends.waiting import Waiting
-from sweeps.execution.session import ProgressObserver, Session
+from sweeps.execution.observers import ProgressObserver
+from sweeps.execution.session import Session
 from sweeps.reports.formatting import clock, in_words, moment
 from sweeps.study.steering import Change
 from sweeps.trials.trial import Trial, TrialState, leaderboard
@@ -21,13 +22,13 @@ from sweeps.verdicts.verdict import VerdictKind
 
 RECENT_TRIALS = 6
 QUIET_S = 60.0
-"""Where lines are written, a running trial is heard of at least so often, if there is news of it."""
+"""Without a terminal, a running trial with news gets a line at least this often."""
 
-FORESEEN = 0.05
-"""A trial that has done a twentieth of its epochs tells how long it will take."""
+MIN_SHARE_FOR_ESTIMATE = 0.05
+"""The share of its epochs after which a running trial predicts its own duration."""
 
-TELL_AGAIN_S = 900.0
-"""What is waited for is said anew where it has become so much later."""
+REPEAT_WAIT_S = 900.0
+"""A waiting message is repeated once the end of the wait has moved by this much."""
 
 VERDICT_STYLE = {
     VerdictKind.HEALTHY: "green",
@@ -39,7 +40,10 @@ VERDICT_STYLE = {
 
 
 class Progress(ProgressObserver):
-    """Shows what runs, the best so far, the verdicts, and the time spent and left. Writes to the given console only."""
+    """Shows the running trials, the best trial, the verdicts, and the time spent and left.
+
+    Writes only to the given console.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -48,18 +52,18 @@ class Progress(ProgressObserver):
         self._latest: dict[int, str] = {}
         self._baseline_shown = False
         self._steering = ""
-        self._told: dict[str, float] = {}
+        self._announced_waits: dict[str, float] = {}
         self._written_at = time.monotonic()
 
     def begin(self, session: Session) -> None:
-        """Start to show; from here on lines that others print to the console stand above the live table."""
+        """Start the display. Lines that others print to the console appear above the live table."""
         self._session = session
         if self._console.is_terminal:
             self._live = Live(get_renderable=self._screen, console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
 
     def end(self) -> None:
-        """Stop to show."""
+        """Stop the display."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -86,9 +90,11 @@ class Progress(ProgressObserver):
     def waits(self, trial: Trial, waiting: Waiting) -> None:
         until = f"until {moment(waiting.until, time.time())}"
         self._latest[trial.number] = f"waits {until}: {waiting.reason}"
-        # one limit holds many trials back, and a host that is out of reach is given ever longer pauses
-        if waiting.reason not in self._told or waiting.until >= self._told[waiting.reason] + TELL_AGAIN_S:
-            self._told[waiting.reason] = waiting.until
+        # One limit can hold many trials back, and retries of an unreachable host come ever later:
+        # say each reason once, and again only when the wait has become much longer.
+        announced = self._announced_waits.get(waiting.reason)
+        if announced is None or waiting.until >= announced + REPEAT_WAIT_S:
+            self._announced_waits[waiting.reason] = waiting.until
             self._line(f"trial {trial.number} waits {until}: {waiting.reason}")
 
     def trial_ended(self, trial: Trial) -> None:
@@ -108,21 +114,21 @@ class Progress(ProgressObserver):
     def _summary(self) -> str:
         assert self._session is not None
         session = self._session
-        ended = [search_trial for search_trial in session.study.search_trials if search_trial.state.ended]
+        ended = [trial for trial in session.study.search_trials if trial.state.ended]
         best = next(iter(leaderboard(ended, session.objective)), None)
         parts = [f"{len(ended)} of {session.plan.spec.search.trials} trials"]
         if best is not None and best.values is not None:
             parts.append(f"best {session.objective.metric} {best.values[0]:.4g} (trial {best.number})")
-        counts = Counter(each.verdict.kind for each in ended if each.verdict is not None)
+        counts = Counter(trial.verdict.kind for trial in ended if trial.verdict is not None)
         parts += [", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))] if counts else []
         if session.study.repeats:
-            repeats = session.study.repeats  # more than planned where the search has gone on after its finals
+            repeats = session.study.repeats  # more than planned if the search continued after its finals
             wanted = max(session.plan.final_trials, len(repeats))
             parts.append(f"finals: {sum(repeat.state.ended for repeat in repeats)} of {wanted}")
         parts += money(session)
         parts.append(f"{clock(session.seconds)} spent")
         left = seconds_left(session, time.time())
-        parts.append("time left unknown yet" if left is None else f"about {clock(left)} left")
+        parts.append("time left: not known yet" if left is None else f"about {clock(left)} left")
         return " · ".join(parts)
 
     def _screen(self) -> RenderableType:
@@ -130,8 +136,8 @@ class Progress(ProgressObserver):
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
         for column in ("trial", "state", "hyperparameters"):
             table.add_column(column, overflow="fold")
-        ended = [search_trial for search_trial in self._session.study.search_trials if search_trial.state.ended]
-        for trial in sorted(ended, key=lambda each: each.ended_at or 0.0)[-RECENT_TRIALS:]:
+        ended = [trial for trial in self._session.study.search_trials if trial.state.ended]
+        for trial in sorted(ended, key=lambda ended_trial: ended_trial.ended_at or 0.0)[-RECENT_TRIALS:]:
             style = VERDICT_STYLE[trial.verdict.kind] if trial.verdict else "dim"
             table.add_row(str(trial.number), Text(_short_ending(trial), style=style), in_words(trial.hyperparameters))
         for trial in self._session.running:
@@ -142,43 +148,49 @@ class Progress(ProgressObserver):
 
 
 def seconds_left(session: Session, now: float) -> float | None:
-    """Estimate the wall seconds until all trials are done, from those that have ended, or before the first one from
-    how far the running ones are; None before that.
+    """Estimate the wall seconds until all trials are done; None while there is nothing to go by.
+
+    The estimate uses the trials that have ended. Before the first one ends, it uses the progress of
+    the running trials.
     """
     running = session.running
     took = [
-        search_trial.spend.seconds
-        for search_trial in session.study.search_trials
-        if search_trial.state.ended and search_trial.spend.seconds > 0
+        trial.spend.seconds for trial in session.study.search_trials if trial.state.ended and trial.spend.seconds > 0
     ]
     took = took or [
-        (now - (each.started_at or now)) / share for each in running if (share := _share_done(each)) >= FORESEEN
+        (now - (trial.started_at or now)) / share
+        for trial in running
+        if (share := _share_done(trial)) >= MIN_SHARE_FOR_ESTIMATE
     ]
     if not took:
         return None
-    each_takes = sum(took) / len(took)
+    trial_seconds = sum(took) / len(took)
     waiting = max(0, session.plan.spec.search.trials - len(session.study.search_trials))
     waiting += max(0, session.plan.final_trials - len(session.study.repeats))
-    begun = sum(max(0.0, each_takes - (now - (each.started_at or now))) for each in running)
-    left = (waiting * each_takes + begun) / session.plan.concurrency
+    begun = sum(max(0.0, trial_seconds - (now - (trial.started_at or now))) for trial in running)
+    left = (waiting * trial_seconds + begun) / session.plan.concurrency
     hours = session.plan.spec.budget.hours
     return left if hours is None else max(0.0, min(left, hours * 3600 - session.seconds))
 
 
 def _share_done(trial: Trial) -> float:
     heard = (*trial.curve, *trial.loop_reports)
-    return max(each.epoch for each in heard) / trial.planned_epochs if heard and trial.planned_epochs else 0.0
+    return (
+        max(measurement.epoch for measurement in heard) / trial.planned_epochs
+        if heard and trial.planned_epochs
+        else 0.0
+    )
 
 
 def money(session: Session) -> list[str]:
-    """Say what is spent, what running trials may still take, and what is left of the limit; empty without prices."""
+    """Say what is spent, what is reserved for running trials, and what is left. Empty without prices."""
     if not session.plan.spec.capabilities.priced:
         return []
     ledger = session.budget_ledger.ledger
     parts = [f"${ledger.spent.usd:,.2f} spent"]
     if ledger.reserved.usd:
-        parts[0] += f", ${ledger.reserved.usd:,.2f} committed"
-    left = ledger.left(session.plan.spec.budget)
+        parts[0] += f", ${ledger.reserved.usd:,.2f} reserved"
+    left = ledger.usd_left(session.plan.spec.budget)
     return parts if left is None else [f"{parts[0]}, ${left:,.2f} left"]
 
 

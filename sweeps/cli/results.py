@@ -27,7 +27,9 @@ def status(workspace: Workspace, name: str | None, as_json: bool) -> None:
     from sweeps.study import state
 
     if name is None:
-        summaries = [state.read(workspace, name, os.environ.get("SWEEP_STORAGE")) for name in workspace.names()]
+        summaries = [
+            state.read_state(workspace, name, os.environ.get("SWEEP_STORAGE")) for name in workspace.sweep_names()
+        ]
         if as_json:
             print_json([summary.to_json() for summary in summaries])
         elif summaries:
@@ -35,15 +37,15 @@ def status(workspace: Workspace, name: str | None, as_json: bool) -> None:
         else:
             say(f"there is no sweep in {relative(workspace.root)}; sweep run FILE starts one")
         return
-    summary = state.read(workspace, name, os.environ.get("SWEEP_STORAGE"))
+    summary = state.read_state(workspace, name, os.environ.get("SWEEP_STORAGE"))
     if as_json:
         print_json(summary.to_json())
     else:
         show(screen.listing([summary]))
-        show(screen.table(summary.trials, summary.objective, ALL_ROWS, summary.name_of))
+        show(screen.table(summary.trials, summary.objective, ALL_ROWS, summary.state_name))
         if summary.repeats:
             say("finals: the best, trained again with other seeds")
-            show(screen.table(summary.repeats, summary.objective, ALL_ROWS, summary.name_of))
+            show(screen.table(summary.repeats, summary.objective, ALL_ROWS, summary.state_name))
 
 
 @click.command()
@@ -55,11 +57,11 @@ def report(workspace: Workspace, name: str | None, out: Path | None) -> None:
     from sweeps.reports import page
     from sweeps.study import state
 
-    name = name or next(iter(workspace.names()), None)
+    name = name or next(iter(workspace.sweep_names()), None)
     if name is None:
         raise SweepError(f"there is no sweep in {relative(workspace.root)}", "sweep run FILE starts one")
-    written = out or workspace.report(name)
-    text = page.page(state.read(workspace, name, os.environ.get("SWEEP_STORAGE")), datetime.now())
+    written = out or workspace.report_file(name)
+    text = page.page(state.read_state(workspace, name, os.environ.get("SWEEP_STORAGE")), datetime.now())
     written.parent.mkdir(parents=True, exist_ok=True)
     written.write_text(text, encoding="utf-8")
     click.echo(relative(written))
@@ -74,12 +76,12 @@ def ui(workspace: Workspace, name: str | None, port: int) -> None:
     from sweeps import tracking
     from sweeps.study import state
 
-    name = name or next(iter(workspace.names()), None)
+    name = name or next(iter(workspace.sweep_names()), None)
     if name is None:
         raise SweepError(f"there is no sweep in {relative(workspace.root)}", "sweep run FILE starts one")
-    if not workspace.run_table(name).exists():
-        raise state.unknown(workspace, name)
-    table = workspace.run_table(name).read_text(encoding="utf-8")
+    if not workspace.run_table_file(name).exists():
+        raise state.unknown_sweep(workspace, name)
+    table = workspace.run_table_file(name).read_text(encoding="utf-8")
     uri = environment(workspace, None).tracking_uri
     if uri.startswith("http"):
         say(f"the trials of `{name}`: {uri.rstrip('/')}/{table.lstrip('/')}")
@@ -119,18 +121,18 @@ def fit(
     **context: Any,
 ) -> None:
     """Judge training histories, whoever trained: CSV or JSON files, MLflow runs (mlflow:RUN_ID)."""
-    from backends.training_logs import Context
+    from backends.training_logs import RunDetails
     from sweeps.reports import judged_histories
 
     sources = (*files, *(f"mlflow:{run}" for run in runs))
     if not sources:
         raise click.UsageError("give a FILE, or --mlflow RUN_ID")
     uri = tracking_uri(workspace)
-    found = judged_histories.judged(sources, uri, Context(**context))
+    found = judged_histories.judged(sources, uri, RunDetails(**context))
     drawn = judged_histories.draw(found, plot) if plot is not None else ()
     if as_json:
-        print_json([each.to_json() for each in found])
+        print_json([history.to_json() for history in found])
     else:
         show(judged_histories.shown(found, verbose=verbose))
-    for each in drawn:
-        say(f"drawn: {each}")
+    for picture in drawn:
+        say(f"drawn: {picture}")

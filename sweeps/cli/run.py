@@ -130,7 +130,7 @@ def run(
     name = made.spec.name
     if fresh and (aside := workspace.set_aside(name)):
         say(f"the earlier sweep is kept in {relative(aside)}")
-    with workspace.claimed(name):
+    with workspace.lock(name):
         outcome = running.run(made, where, Progress(err), say, fresh=fresh)
     if as_json:
         print_json(_outcome_json(outcome))

@@ -106,9 +106,9 @@ def list_schedules(workspace: Workspace, as_json: bool) -> None:
     from sweeps.cli import schedule_tables
 
     schedules = opened(workspace)
-    found = [(each, schedules.nights(each.name)) for each in schedules.all()]
+    found = [(schedule, schedules.nights(schedule.name)) for schedule in schedules.all()]
     if as_json:
-        print_json([_shown(each, nights) for each, nights in found])
+        print_json([_shown(schedule, nights) for schedule, nights in found])
     elif found:
         show(schedule_tables.schedules(found, datetime.now(UTC)))
     else:

@@ -16,36 +16,38 @@ from sweeps.scheduling.schedule import Night, Schedule
 
 def schedules(found: Sequence[tuple[Schedule, Sequence[Night]]], now: datetime) -> RenderableType:
     """Show schedules, one row each, with their next and their last night."""
-    months = {each.name: shown(each, nights, now) for each, nights in found}
+    months = {schedule.name: shown(schedule, nights, now) for schedule, nights in found}
     columns = ["schedule", "file", "cron", "zone", "until", "next night", "last night"]
     table = _table(*columns, *(["this month"] if any(months.values()) else []))
-    for each, nights in found:
-        moment = next_moment(each, now)
-        coming = "paused" if each.paused else clock(each, moment) if moment is not None else "never"
-        last = f"{_when(each, nights[-1])} {nights[-1].state.value}" if nights else ""
-        known = months[each.name]
+    for schedule, nights in found:
+        moment = next_moment(schedule, now)
+        coming = "paused" if schedule.paused else clock(schedule, moment) if moment is not None else "never"
+        last = f"{_when(schedule, nights[-1])} {nights[-1].state.value}" if nights else ""
+        known = months[schedule.name]
         last_column = [known.text if known else ""] if any(months.values()) else []
-        table.add_row(each.name, each.file, each.cron, each.tz, each.until or "", coming, last, *last_column)
+        table.add_row(
+            schedule.name, schedule.file, schedule.cron, schedule.tz, schedule.until or "", coming, last, *last_column
+        )
     return table
 
 
 def nights(schedule: Schedule, found: Sequence[Night]) -> RenderableType:
     """Show nights, the newest last."""
     table = _table("night", "state", "sweep", "trials", "spent", "best", "champion", "why")
-    for each in found:
-        got, best = each.found, each.found.get("best")
-        again = f" #{each.attempt}" if each.attempt > 1 else " by hand" if each.manual else ""
+    for night in found:
+        got, best = night.found, night.found.get("best")
+        again = f" #{night.attempt}" if night.attempt > 1 else " by hand" if night.manual else ""
         spent = f"${got['usd']:,.2f}" if got.get("priced") else f"{got['tokens']:,} tokens" if "tokens" in got else ""
         champion = got.get("champion") or {}
         table.add_row(
-            _when(schedule, each) + again,
-            each.state.value,
-            each.sweep or "",
+            _when(schedule, night) + again,
+            night.state.value,
+            night.sweep or "",
             str(got.get("trials", "")),
             spent,
             f"{got['metric']} {best['value']:.4g}" if best else "",
-            "" if not champion or each.state.value == "unchanged" else "new" if champion["promoted"] else "kept",
-            each.reason,
+            "" if not champion or night.state.value == "unchanged" else "new" if champion["promoted"] else "kept",
+            night.reason,
         )
     return table
 

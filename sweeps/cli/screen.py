@@ -15,7 +15,7 @@ from search_spaces.catalogue import Catalogue
 from search_spaces.library import LibrarySpace
 from sweeps.cli.progress import VERDICT_STYLE
 from sweeps.data.findings import Finding
-from sweeps.execution.session import Outcome
+from sweeps.execution.outcome import Outcome
 from sweeps.planning.sweep_plan import KEPT_MODELS, SweepPlan
 from sweeps.reports.formatting import advice, clock, in_bytes, in_words, short
 from sweeps.spec.objective import Objective
@@ -129,18 +129,18 @@ def data_line(plan: SweepPlan) -> str:
 
 def findings(found: Sequence[Finding]) -> Iterable[RenderableType]:
     """Show what the checks found, one line each with the remedy."""
-    for each in found:
-        style = "red" if each.severity == "error" else "yellow"
-        place = f"{each.place}: " if each.place else ""
-        hint = f" ({each.hint})" if each.hint else ""
-        yield Text.assemble((f"{each.severity}: ", style), f"{place}{each.message}{hint}")
+    for finding in found:
+        style = "red" if finding.severity == "error" else "yellow"
+        place = f"{finding.place}: " if finding.place else ""
+        hint = f" ({finding.hint})" if finding.hint else ""
+        yield Text.assemble((f"{finding.severity}: ", style), f"{place}{finding.message}{hint}")
 
 
 def outcome(outcome: Outcome) -> RenderableType:
     """Show the leaderboard, the best configuration, what to make of it, and what to do next."""
     plan, trials = outcome.plan, outcome.trials
     ended = [trial for trial in trials if trial.state.ended]
-    states = Counter(each.state for each in ended)
+    states = Counter(trial.state for trial in ended)
     parts: list[RenderableType] = [Text(), table(trials, plan.spec.objective), Text()]
     counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     spent = f", ${outcome.ledger.spent.usd:,.2f} spent" if plan.spec.capabilities.priced else ""
@@ -155,8 +155,8 @@ def outcome(outcome: Outcome) -> RenderableType:
         parts.append(Text("no trial produced a model; the reasons are in the table above", style="yellow"))
     else:
         values = ", ".join(
-            f"{each.objective.metric} {value:.4g}"
-            for each, value in zip(plan.spec.objectives, best.values, strict=True)
+            f"{objective.objective.metric} {value:.4g}"
+            for objective, value in zip(plan.spec.objectives, best.values, strict=True)
         )
         base = best.curve[0].values.get(plan.spec.objective.metric) if best.curve and best.curve[0].step == 0 else None
         before = f" (the base model: {base:.4g})" if base is not None else ""
@@ -167,7 +167,7 @@ def outcome(outcome: Outcome) -> RenderableType:
         if outcome.finals is not None:
             parts += _finals(outcome.finals, best)
         if outcome.champion is not None:
-            parts += [Text(f"  {each}") for each in told(outcome.champion)]
+            parts += [Text(f"  {line}") for line in told(outcome.champion)]
         if best.verdict is not None:
             parts.append(
                 Text.assemble(
@@ -178,7 +178,7 @@ def outcome(outcome: Outcome) -> RenderableType:
     if saved := saved_by_verdicts(trials):
         parts.append(Text(saved))
     parts += [Text(f"steering: {change.text}") for change in outcome.changes]
-    parts += [Text.assemble(("advice: ", "bold"), each) for each in advice(trials)]
+    parts += [Text.assemble(("advice: ", "bold"), line) for line in advice(trials)]
     parts += [Text(f"not recorded: {problem}", style="yellow") for problem in outcome.problems]
     if outcome.run_url:
         parts.append(Text(f"MLflow: {outcome.run_url}"))
@@ -216,8 +216,8 @@ def saved_by_verdicts(trials: Sequence[Trial]) -> str:
     if not stopped:
         return ""
     seconds = sum(
-        each.spend.seconds * ((each.planned_epochs or each.trained_epochs) / each.trained_epochs - 1)
-        for each in stopped
+        trial.spend.seconds * ((trial.planned_epochs or trial.trained_epochs) / trial.trained_epochs - 1)
+        for trial in stopped
     )
     count = f"{len(stopped)} trial{'s' if len(stopped) > 1 else ''}"
     return f"{count} stopped early by the verdict: about {clock(seconds)} of training saved"
@@ -243,18 +243,18 @@ def table(
     shown.add_column("epoch", justify="right")
     shown.add_column("time", justify="right")
     shown.add_column("state", overflow="fold", ratio=1)
-    for each in [*ranked, *others][:rows]:
-        verdict = Text("" if each.verdict is None else each.verdict.kind.value)
-        if each.verdict is not None:
-            verdict.stylize(VERDICT_STYLE[each.verdict.kind])
+    for trial in [*ranked, *others][:rows]:
+        verdict = Text("" if trial.verdict is None else trial.verdict.kind.value)
+        if trial.verdict is not None:
+            verdict.stylize(VERDICT_STYLE[trial.verdict.kind])
         shown.add_row(
-            str(each.number),
-            "" if each.values is None else f"{each.values[0]:.4f}",
+            str(trial.number),
+            "" if trial.values is None else f"{trial.values[0]:.4f}",
             verdict,
-            *(short(each.hyperparameters[name]) if name in each.hyperparameters else "" for name in varied),
-            "" if each.best_epoch is None else f"{each.best_epoch:g}",
-            clock(each.spend.seconds) if each.state.ended else "",
-            each.reason if each.state.ended and each.state is not TrialState.COMPLETE else state_name(each),
+            *(short(trial.hyperparameters[name]) if name in trial.hyperparameters else "" for name in varied),
+            "" if trial.best_epoch is None else f"{trial.best_epoch:g}",
+            clock(trial.spend.seconds) if trial.state.ended else "",
+            trial.reason if trial.state.ended and trial.state is not TrialState.COMPLETE else state_name(trial),
         )
     hidden = len(ranked) + len(others) - rows
     if hidden > 0:
@@ -284,10 +284,15 @@ def recommendations(catalogue: Catalogue, scope: str) -> RenderableType:
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("hyperparameter", "recommended", "default", "when under-fitting", "when over-fitting", "source"):
         shown.add_column(column, overflow="fold")
-    for name, each in catalogue.for_scope(scope).items():
-        default = "" if each.default is None else short(each.default)
+    for name, recommendation in catalogue.for_scope(scope).items():
+        default = "" if recommendation.default is None else short(recommendation.default)
         shown.add_row(
-            name, each.text, default, each.when_underfitting, each.when_overfitting, f"{each.source} ({each.as_of})"
+            name,
+            recommendation.text,
+            default,
+            recommendation.when_underfitting,
+            recommendation.when_overfitting,
+            f"{recommendation.source} ({recommendation.as_of})",
         )
     return shown
 
@@ -338,14 +343,14 @@ def listing(states: Sequence[SweepState]) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("sweep", "data", "trials", "states", "best"):
         table.add_column(column, overflow="fold")
-    for each in states:
-        ended = sum(trial.state.ended for trial in each.trials)
-        counted = ", ".join(f"{count} {state}" for state, count in sorted(each.counts.items()))
-        best = each.best
+    for state in states:
+        ended = sum(trial.state.ended for trial in state.trials)
+        counted = ", ".join(f"{count} {word}" for word, count in sorted(state.counts.items()))
+        best = state.best
         value = (
             ""
             if best is None or best.values is None
-            else f"{each.objective.metric} {best.values[0]:.4g} ({describe_best(best)})"
+            else f"{state.objective.metric} {best.values[0]:.4g} ({describe_best(best)})"
         )
-        table.add_row(each.name, each.data, f"{ended} of {each.planned_trials}", counted, value)
+        table.add_row(state.name, state.data, f"{ended} of {state.planned_trials}", counted, value)
     return table

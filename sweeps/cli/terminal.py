@@ -58,6 +58,6 @@ def relative(path: Path) -> str:
 
 def environment(workspace: Workspace, address: str | None) -> Any:
     """Return where sweeps are kept, recorded and run, as the options and the environment say."""
-    from sweeps.execution.run import Environment
+    from sweeps.execution.environment import Environment
 
     return Environment(workspace, tracking_uri(workspace), os.environ.get("SWEEP_STORAGE"), address)

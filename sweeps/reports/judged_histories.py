@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from backends.training_logs import Context, NamedCurve, read
+from backends.training_logs import RunDetails, ImportedCurve, read
 from backends.training_logs.table import TrainingLogError
 from search_spaces.catalogue import Catalogue
 from sweeps.errors import Problem, UserInputError
@@ -30,7 +30,7 @@ COMMON = ("n_epochs", "learning_rate", "weight_decay")
 class Fitted:
     """A history with its verdict."""
 
-    history: NamedCurve
+    history: ImportedCurve
     verdict: FitVerdict
 
     def to_json(self) -> dict[str, Any]:
@@ -53,9 +53,9 @@ class Fitted:
         }
 
 
-def judged(sources: Iterable[str], tracking_uri: str, context: Context) -> list[Fitted]:
+def judged(sources: Iterable[str], tracking_uri: str, context: RunDetails) -> list[Fitted]:
     """Read and judge files, and MLflow runs (`mlflow:RUN_ID`). Raises UserInputError with all that is wrong."""
-    curves: list[NamedCurve] = []
+    curves: list[ImportedCurve] = []
     problems: list[Problem] = []
     for source in sources:
         try:
@@ -72,15 +72,15 @@ def judged(sources: Iterable[str], tracking_uri: str, context: Context) -> list[
     return [Fitted(curve, judge(curve.curve, _advice(curve))) for curve in curves]
 
 
-def _advice(history: NamedCurve) -> Advice:
+def _advice(history: ImportedCurve) -> Advice:
     """Take the directions of the history's scope; of the values only the epochs are known, where they are the axis."""
     catalogue = Catalogue.load()
     names = COMMON if history.scope is None else (*COMMON, "learning_rate_multiplier")
     found = (catalogue.get(name, history.scope or "local") for name in names)
-    advice = Advice.of(each for each in found if each is not None)
+    advice = Advice.from_recommendations(recommendation for recommendation in found if recommendation is not None)
     if history.axis != "epoch" or not history.curve.points:
         return advice
-    return advice.at({EPOCHS: math.ceil(max(point.epoch for point in history.curve.points))})
+    return advice.for_run({EPOCHS: math.ceil(max(point.epoch for point in history.curve.points))})
 
 
 def shown(fitted: Sequence[Fitted], *, verbose: bool) -> RenderableType:
@@ -109,11 +109,15 @@ def _several(fitted: Sequence[Fitted], verbose: bool) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("history", "verdict", "confidence", "keep", "evidence", "advice"):
         table.add_column(column, overflow="fold")
-    for each in fitted:
-        verdict = each.verdict
-        cells = (_keep(each), Text(verdict.evidence), Text(verdict.advice))
-        table.add_row(Text(each.history.name), _kind(verdict), f"{verdict.confidence:.0%}", *cells)
-    notes = dict.fromkeys(f"{each.history.name}: {note}" for each in fitted for note in _remarks(each.history, verbose))
+    for judged_history in fitted:
+        verdict = judged_history.verdict
+        cells = (_keep(judged_history), Text(verdict.evidence), Text(verdict.advice))
+        table.add_row(Text(judged_history.history.name), _kind(verdict), f"{verdict.confidence:.0%}", *cells)
+    notes = dict.fromkeys(
+        f"{judged_history.history.name}: {note}"
+        for judged_history in fitted
+        for note in _remarks(judged_history.history, verbose)
+    )
     return Group(table, *(Text(note, style="dim") for note in notes))
 
 
@@ -126,7 +130,7 @@ def _keep(fitted: Fitted) -> str:
     return "" if keep is None else f"{fitted.history.axis} {keep:.6g}"
 
 
-def _remarks(history: NamedCurve, verbose: bool) -> list[str]:
+def _remarks(history: ImportedCurve, verbose: bool) -> list[str]:
     ignored = [f"ignored columns: {', '.join(history.ignored)}"] if verbose and history.ignored else []
     return [*history.notes, *ignored]
 
@@ -139,7 +143,7 @@ def draw(fitted: Sequence[Fitted], path: Path) -> list[Path]:
     if len(fitted) > 1:
         paths = [path.with_name(f"{path.stem}-{n}{path.suffix}") for n in range(1, len(fitted) + 1)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    for each, place in zip(fitted, paths, strict=True):
-        title = Path(each.history.name).name
-        place.write_bytes(curve_png(each.history.curve, each.verdict, title, each.history.axis))
+    for judged, place in zip(fitted, paths, strict=True):
+        title = Path(judged.history.name).name
+        place.write_bytes(curve_png(judged.history.curve, judged.verdict, title, judged.history.axis))
     return paths

@@ -46,8 +46,8 @@ def overview_svg(trials: Sequence[Trial], objective: Objective) -> str:
     _by_number(panels[0], scored, objective)
     _by_cost(panels[1], scored, objective)
     for panel, name in zip(panels[2:], names, strict=False):
-        known = [each for each in scored if name in each.hyperparameters]
-        _points(panel, [each.hyperparameters[name] for each in known], known)
+        known = [trial for trial in scored if name in trial.hyperparameters]
+        _points(panel, [trial.hyperparameters[name] for trial in known], known)
         panel.set_xlabel(name, fontsize=9, color=INK)
     for panel in panels[2 + len(names) :]:
         panel.set_visible(False)
@@ -75,8 +75,8 @@ def front(trials: Sequence[Trial], objective: Objective) -> list[tuple[float, fl
     """Return cost and value of the trials that are better than all that cost no more, the cheapest first."""
     found: list[tuple[float, float]] = []
     values = [_value(trial) for trial in trials]
-    by_cost = sorted(zip(costs(trials)[0], values, strict=True), key=lambda each: each[0])
-    for _, same in itertools.groupby(by_cost, key=lambda each: each[0]):
+    by_cost = sorted(zip(costs(trials)[0], values, strict=True), key=lambda pair: pair[0])
+    for _, same in itertools.groupby(by_cost, key=lambda pair: pair[0]):
         best = functools.reduce(lambda one, other: other if objective.better(other[1], one[1]) else one, same)
         if not found or objective.better(best[1], found[-1][1]):
             found.append(best)
@@ -95,9 +95,9 @@ def _value(trial: Trial) -> float:
 
 def _by_number(panel: Axes, trials: Sequence[Trial], objective: Objective) -> None:
     best: list[float] = []
-    for each in (ordered := sorted(trials, key=lambda trial: trial.number)):
-        best.append(_value(each) if not best or objective.better(_value(each), best[-1]) else best[-1])
-    numbers = [each.number for each in ordered]
+    for trial in (ordered := sorted(trials, key=lambda trial: trial.number)):
+        best.append(_value(trial) if not best or objective.better(_value(trial), best[-1]) else best[-1])
+    numbers = [trial.number for trial in ordered]
     panel.step(numbers, best, where="post", color=PALE, linewidth=1.4, zorder=1)
     _points(panel, numbers, ordered)
     panel.set_xlabel("trial (line: best so far)", fontsize=9, color=INK)
@@ -113,10 +113,12 @@ def _by_cost(panel: Axes, trials: Sequence[Trial], objective: Objective) -> None
 def _points(panel: Axes, at: Sequence[Scalar], trials: Sequence[Trial]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    numeric = all(isinstance(each, int | float) and not isinstance(each, bool) for each in at)
-    places = [float(each) for each in at] if numeric else _categories(panel, at)
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in at)
+    places = [float(value) for value in at] if numeric else _categories(panel, at)
     for kind in (*VerdictKind, None):
-        chosen = [index for index, each in enumerate(trials) if (each.verdict.kind if each.verdict else None) is kind]
+        chosen = [
+            index for index, trial in enumerate(trials) if (trial.verdict.kind if trial.verdict else None) is kind
+        ]
         colour = VERDICT_COLOURS[kind] if kind else PALE
         panel.scatter(
             [places[index] for index in chosen], [_value(trials[index]) for index in chosen], s=26, color=colour,
@@ -137,10 +139,10 @@ def _points(panel: Axes, at: Sequence[Scalar], trials: Sequence[Trial]) -> None:
 
 
 def _categories(panel: Axes, at: Sequence[Scalar]) -> list[float]:
-    names = sorted({str(each) for each in at})
+    names = sorted({str(value) for value in at})
     panel.set_xticks(range(len(names)), names)
     panel.set_xlim(-0.5, len(names) - 0.5)
-    return [float(names.index(str(each))) for each in at]
+    return [float(names.index(str(value))) for value in at]
 
 
 def _legend(figure: Figure, trials: Sequence[Trial]) -> None:

@@ -12,7 +12,7 @@ from sweeps.reports.formatting import advice, clock, short
 from sweeps.reports.overview import overview_svg
 from sweeps.reports.plots import VERDICT_COLOURS, learning_curve_png
 from sweeps.study.champion_decision import ChampionDecision
-from sweeps.study.state import SweepState, best_name
+from sweeps.study.state import SweepState, describe_best
 from sweeps.trials.trial import Trial, leaderboard
 from sweeps.verdicts.verdict import VerdictKind
 
@@ -35,19 +35,19 @@ def page(state: SweepState, now: datetime) -> str:
         .render(
             **_head(state, now),
             best=state.best,
-            best_name=best_name(state.best) if state.best is not None else "",
+            best_name=describe_best(state.best) if state.best is not None else "",
             baseline=_baseline(ranked, state.objective.metric),
             advice=advice(state.trials),
             finals=state.finals,
             champion=state.champion,
             difference=_difference(state.champion),
             changes=state.changes,
-            state_name=state.name_of,
+            state_name=state.state_name,
             overview=overview_svg(state.trials, state.objective),
             trials=[*ranked, *others],
             varied=varied or names,
             priced=any(trial.spend.usd is not None for trial in state.trials),
-            curves=[_curve(each) for each in _worth_a_curve(ranked)],
+            curves=[_curve(trial) for trial in _worth_a_curve(ranked)],
             ledger=state.ledger,
             dollars=lambda usd: f"${usd:,.2f}",
             plan=state.plan,
@@ -72,7 +72,7 @@ def _head(state: SweepState, now: datetime) -> Mapping[str, Any]:
         "backend": state.plan["backend"]["type"],
         "objective": f"{state.objective.direction} {state.objective.metric}",
         "metric": state.objective.metric,
-        "progress": f"{ended} of {state.wanted_trials} trials",
+        "progress": f"{ended} of {state.planned_trials} trials",
         "written": f"{now:%Y-%m-%d %H:%M}",
     }
 
@@ -94,11 +94,11 @@ def _baseline(ranked: Sequence[Trial], metric: str) -> str:
 
 
 def _worth_a_curve(ranked: Sequence[Trial]) -> list[Trial]:
-    drawn = [each for each in ranked if len(each.curve) > 1]
+    drawn = [trial for trial in ranked if len(trial.curve) > 1]
     chosen = drawn[:BEST_CURVES]
     for kind in VerdictKind:
-        first = next((each for each in drawn if each.verdict is not None and each.verdict.kind is kind), None)
-        if first is not None and all(each.verdict is None or each.verdict.kind is not kind for each in chosen):
+        first = next((trial for trial in drawn if trial.verdict is not None and trial.verdict.kind is kind), None)
+        if first is not None and all(trial.verdict is None or trial.verdict.kind is not kind for trial in chosen):
             chosen.append(first)
     return chosen
 

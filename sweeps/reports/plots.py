@@ -44,7 +44,7 @@ class _Picture:
 
 def learning_curve_png(trial: Trial, title: str) -> bytes:
     """Draw the evaluations of a trial as a PNG image of 960 x 420 pixels; an empty curve says that it is empty."""
-    evaluations = [each for each in trial.curve if each.scope == "evaluation"]
+    evaluations = [measurement for measurement in trial.curve if measurement.scope == "evaluation"]
     metric = next((m for m in METRICS if any(f"valid_{m}" in evaluation.values for evaluation in evaluations)), None)
     curve = LearningCurve.from_measurements(evaluations, metric=metric)
     return _png(_Picture(curve, trial.verdict, trial.best_epoch, "epoch"), title)
@@ -151,7 +151,7 @@ def _frame(axis: Axes, picture: _Picture, drawn: list[float]) -> None:
     last = _last(picture)
     axis.set_xlim(0, max(last, 1.0) * 1.04)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=last >= 2))
-    within = [each for each in drawn if _within(each, drawn)]
+    within = [value for value in drawn if _within(value, drawn)]
     if len(within) < len(drawn):
         room = max(0.08 * (max(within) - min(within)), 1e-9)
         axis.set_ylim(min(within) - room, max(within) + room)
