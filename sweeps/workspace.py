@@ -1,4 +1,4 @@
-"""Where things lie on disk: everything that a sweep writes is below one folder, `.sweep/` by default."""
+"""The workspace: the folder that holds every file of every sweep, `.sweep/` by default, and where each file is."""
 
 from __future__ import annotations
 
@@ -14,71 +14,74 @@ from sweeps.errors import SweepError
 
 @dataclass(frozen=True)
 class Workspace:
-    """The root folder and what is where below it.
+    """A root folder with this content:
 
-    `data/` prepared data sets · `mlflow.db` and `mlartifacts/` · `sweeps/<name>/` one sweep: `study.journal`, `jobs/`
-    (the backend's runs), `sweep.yaml` and `plan.json` as they were run, `report.html`, `log.txt` (the chatter of
-    the libraries).
+    - `data/`: prepared data sets
+    - `mlflow.db` and `mlartifacts/`: MLflow
+    - `sweeps/<name>/`: one sweep, with `study.journal`, `jobs/` (the runs of the backend), `sweep.yaml` and `plan.json`
+      of its last run, `report.html`, and `log.txt` (log messages of libraries)
     """
 
     root: Path
 
-    def sweep(self, name: str) -> Path:
-        """The folder of the sweep of this name."""
+    def sweep_folder(self, name: str) -> Path:
+        """The folder of a sweep."""
         return self.root / "sweeps" / name
 
-    def study(self, name: str) -> Path:
+    def study_file(self, name: str) -> Path:
         """The journal file of a sweep's study."""
-        return self.sweep(name) / "study.journal"
+        return self.sweep_folder(name) / "study.journal"
 
     def study_name(self, name: str) -> str:
-        """The name of the sweep's study in its storage: the sweep's own, but for a sweep that was begun anew."""
-        file = self.sweep(name) / "study-name"
+        """The name of a sweep's study in its storage: the sweep's own name, unless `set_study_name` chose another."""
+        file = self.sweep_folder(name) / "study-name"
         return file.read_text(encoding="utf-8").strip() if file.exists() else name
 
-    def rename_study(self, name: str, study_name: str) -> None:
-        """Make `study_name` the name of the sweep's study from now on."""
-        (self.sweep(name) / "study-name").write_text(study_name, encoding="utf-8")
+    def set_study_name(self, name: str, study_name: str) -> None:
+        """Use `study_name` for the study of the sweep `name` from now on."""
+        (self.sweep_folder(name) / "study-name").write_text(study_name, encoding="utf-8")
 
-    def run_table(self, name: str) -> Path:
-        """The file with the path, at a server of the MLflow UI, of the sweep's table of runs."""
-        return self.sweep(name) / "mlflow-table"
+    def run_table_file(self, name: str) -> Path:
+        """The file that stores the URL path of a sweep's table of runs in the MLflow UI."""
+        return self.sweep_folder(name) / "mlflow-table"
 
-    def report(self, name: str) -> Path:
-        """The HTML report of the sweep."""
-        return self.sweep(name) / "report.html"
+    def report_file(self, name: str) -> Path:
+        """The HTML report of a sweep."""
+        return self.sweep_folder(name) / "report.html"
 
-    def log(self, name: str) -> Path:
-        """The file that the libraries' own messages go to."""
-        return self.sweep(name) / "log.txt"
+    def log_file(self, name: str) -> Path:
+        """The file with the log messages of libraries."""
+        return self.sweep_folder(name) / "log.txt"
 
     @property
     def artifacts(self) -> Path:
-        """Where MLflow keeps its artifacts."""
+        """The folder of MLflow's artifacts."""
         return self.root / "mlartifacts"
 
-    def names(self) -> list[str]:
-        """The names of all sweeps that have begun here, the newest first."""
-        folders = [each.parent for each in (self.root / "sweeps").glob("*/plan.json")]
-        return [each.name for each in sorted(folders, key=lambda each: each.stat().st_mtime, reverse=True)]
+    def sweep_names(self) -> list[str]:
+        """The names of all sweeps that have started in this workspace, newest first."""
+        folders = [file.parent for file in (self.root / "sweeps").glob("*/plan.json")]
+        return [folder.name for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)]
 
     def set_aside(self, name: str) -> Path | None:
-        """Move an earlier sweep of this name out of the way. Returns where it is now, or None where there is none."""
-        folder = self.sweep(name)
+        """Rename the folder of a sweep so that its name is free. Returns the new folder, or None if there was none.
+
+        The sweep keeps the name of its study, so that `sweep status` and `sweep clean` still find the study.
+        """
+        folder = self.sweep_folder(name)
         if not folder.exists():
             return None
-        # its study keeps its name, by which `sweep status` and `sweep clean` find it
-        self.rename_study(name, self.study_name(name))
+        self.set_study_name(name, self.study_name(name))
         number = 1
         while (aside := folder.with_name(f"{name}.{number}")).exists():
             number += 1
         return folder.rename(aside)
 
-    def is_claimed(self, name: str) -> bool:
-        """Return whether a process of this machine runs the sweep now."""
+    def is_locked(self, name: str) -> bool:
+        """Return whether a process on this machine is running the sweep."""
         try:
-            with (self.sweep(name) / "lock").open("r") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            with (self.sweep_folder(name) / "lock").open("r") as lock_file:
+                fcntl.flock(lock_file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False
         except OSError:
@@ -86,24 +89,27 @@ class Workspace:
         return False
 
     @contextlib.contextmanager
-    def claimed(self, name: str) -> Iterator[None]:
-        """Hold the sweep for this process. Raises SweepError where another process holds it, or the disk refuses."""
-        folder = self.sweep(name)
+    def lock(self, name: str) -> Iterator[None]:
+        """Reserve the sweep for this process, and create its folder.
+
+        Raises SweepError if another process holds the lock or the folder is not writable.
+        """
+        folder = self.sweep_folder(name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = (folder / "lock").open("a+")
+            lock_file = (folder / "lock").open("a+")
         except OSError as error:
-            hint = "free some disk space, or give another folder with --root"
-            raise SweepError(f"{folder} cannot be written: {error.strerror}", hint) from error
-        with lock:
+            hint = "free some disk space, or choose another folder with --root"
+            raise SweepError(f"cannot write to {folder}: {error.strerror}", hint) from error
+        with lock_file:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                lock.seek(0)
-                holder = lock.read().strip() or "another process"
+                lock_file.seek(0)
+                holder = lock_file.read().strip() or "unknown"
                 hint = "wait for it, stop it, or give this sweep another `name:`"
-                raise SweepError(f"sweep `{name}` is being run by process {holder}", hint) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+                raise SweepError(f"sweep `{name}` is already running in process {holder}", hint) from None
+            lock_file.truncate(0)
+            lock_file.write(str(os.getpid()))
+            lock_file.flush()
             yield

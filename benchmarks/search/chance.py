@@ -25,7 +25,7 @@ from benchmarks.search.drive import DATA, driven
 from benchmarks.search.run import BATCH, FINALS, SPACES, interval
 from sweeps.execution import finals_scoring
 from sweeps.spec.objective import Objective
-from sweeps.study.finals import Repeated, rank
+from sweeps.study.finals import FinalsCandidate, rank
 
 HERE = Path(__file__).resolve().parent
 CONFIGURATIONS, SEEDS, SAMPLE = 20, 5, 3000
@@ -85,7 +85,7 @@ def trained(data_seed: int) -> Pool:
             runs = [trial, *(each for each in study.repeats if each.repeat_of == trial.number)]
             models = [each.model for each in runs if each.model]
             if len(models) == 1 + SEEDS:  # a run that diverged has no model to be scored: its configuration is left out
-                rows.append(finals_scoring.right(ended.backend, models, data.test, data.dataset))
+                rows.append(finals_scoring.correct_answers(ended.backend, models, data.test, data.dataset))
                 cost.append(float(trial.spend.tokens))
     return Pool(data_seed, tuple(cost), np.stack(rows))
 
@@ -104,7 +104,7 @@ def replayed(pool: Pool, trials: int, validation: int, draws: int) -> Iterator[R
         best = sorted(searched, key=lambda c: (-searched[c], c))[: FINALS["candidates"]]
         repeats = {c: run_of[c][1 : 1 + FINALS["seeds"]] for c in best}
         candidates = [
-            Repeated(c, tuple(map(float, shown[c, repeats[c]].mean(axis=1))), pool.cost[c], shown[c, repeats[c]])
+            FinalsCandidate(c, tuple(map(float, shown[c, repeats[c]].mean(axis=1))), pool.cost[c], shown[c, repeats[c]])
             for c in best
         ]
         result = rank(candidates, ACCURACY, searched, draw)

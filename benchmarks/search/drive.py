@@ -17,7 +17,8 @@ import yaml
 
 from backends.contract import Backend, Placement
 from sweeps.execution import finals_scoring
-from sweeps.execution.session import Session, TrialEnd
+from sweeps.execution.running_trial import TrialEnd
+from sweeps.execution.session import Session
 from sweeps.planning.plan import make_plan
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.loading import from_document
@@ -75,11 +76,11 @@ def sweep(folder: Path, seed: int, space: Mapping[str, Any], *, score: bool = Fa
     """
     with driven(folder, seed, space, **more) as ended:
         plan, study, backend = ended.plan, ended.study, ended.backend
-        finals = finals_scoring.decide(plan, study.search_trials, study.repeats, backend) if plan.spec.finals else None
+        finals = finals_scoring.score_finals(plan, study.search_trials, study.repeats, backend) if plan.spec.finals else None
         best = next(iter(leaderboard(study.search_trials, ended.session.objective)), None)
         test = None
         if score and best is not None and best.model is not None and plan.data.test is not None:
-            test = float(np.mean(finals_scoring.right(backend, [best.model], plan.data.test, plan.data.dataset)))
+            test = float(np.mean(finals_scoring.correct_answers(backend, [best.model], plan.data.test, plan.data.dataset)))
         return Done(tuple(study.search_trials), ended.session.changes, finals, test)
 
 
@@ -118,15 +119,15 @@ def driven(folder: Path, seed: int, space: Mapping[str, Any], **more: Any) -> It
 
 def _train(session: Session, plan: SweepPlan, backend: Backend, trial: Trial) -> None:
     handle, seen = backend.submit(plan.request(trial)), 0
-    session.started(trial.number)
+    session.trial_started(trial.number)
     while True:
         events = backend.events(handle, seen)
         session.observe(trial.number, handle, seen, events)
         seen += len(events)
         if session.is_stopped_by_verdict(trial.number):
             backend.stop(handle)
-            session.ended(trial.number, TrialEnd.VERDICT)
+            session.trial_ended(trial.number, TrialEnd.VERDICT)
             return
         if events[-1].kind in ("finished", "failed", "stopped"):
-            session.ended(trial.number, TrialEnd.ITSELF)
+            session.trial_ended(trial.number, TrialEnd.ITSELF)
             return

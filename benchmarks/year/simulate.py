@@ -23,8 +23,14 @@ from benchmarks.year.service import YearBackend, charges
 from benchmarks.year.world import Quality, Team, World, events, local_day, outages
 from sweeps.errors import SweepInterruptedError
 from sweeps.execution.budget_ledger import SETTLEMENT_TIMEOUT_S
-from sweeps.execution.run import Environment, challenged, decided, open_study, outcome_of
-from sweeps.execution.session import End, Outcome, ProgressObserver, Session, TrialEnd
+from sweeps.execution.champion_challenge import challenge_champion
+from sweeps.execution.environment import Environment, open_study
+from sweeps.execution.finals_decision import decide_finals
+from sweeps.execution.outcome import outcome_of
+from sweeps.execution.observers import ProgressObserver
+from sweeps.execution.outcome import Outcome, SweepEnd
+from sweeps.execution.running_trial import TrialEnd
+from sweeps.execution.session import Session
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.scheduling.calendar import moments
 from sweeps.scheduling.daemon import Daemon
@@ -122,17 +128,6 @@ class _Ended:
 
     def kill(self) -> None:
         pass
-
-
-class _Silent:
-    """Nobody watches."""
-
-    def begin(self, session: Session) -> None: ...
-    def end(self) -> None: ...
-    def trial_started(self, trial: Trial) -> None: ...
-    def observed(self, trial: Trial, first: int, events: Sequence[Event]) -> None: ...
-    def trial_ended(self, trial: Trial) -> None: ...
-    def steered(self, change: object, *, made: bool) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -255,7 +250,7 @@ class Simulation:
         try:
             kept = self.schedules.get(name)
             night = run_night(
-                kept, claim, schedules, self.environment, cast(ProgressObserver, _Silent()),
+                kept, claim, schedules, self.environment, ProgressObserver(),
                 lambda _: None, search=self._search, clock=self.world.clock,
             )  # fmt: skip
         except _Killed:
@@ -289,14 +284,14 @@ class Simulation:
                 drive(session, backend, self.world)
             finally:
                 end = session.finish()
-            decided(plan, study, backend, end, say)
+            decide_finals(plan, study, backend, end, say)
             session.budget_ledger.settle(SETTLEMENT_TIMEOUT_S)
-            decision = challenged(plan, study, backend, end, environment, say)
+            decision = challenge_champion(plan, study, backend, end, environment, say)
             if session.error is not None:
                 raise session.error
             if decision is not None and decision.version is not None:
                 self._compare(plan, study.search_trials, backend, decision.version, promoted=decision.promoted)
-        if end is End.INTERRUPTED:
+        if end is SweepEnd.INTERRUPTED:
             raise SweepInterruptedError("stopped", "")
         return outcome_of(plan, study, end, environment, None, (), decision)
 
@@ -361,10 +356,10 @@ def drive(session: Session, backend: Backend, world: World) -> None:
         while isinstance(asked := session.next_trial(), Trial):
             try:
                 active[asked.number] = (backend.submit(session.plan.request(asked)), 0)
-                session.started(asked.number)
+                session.trial_started(asked.number)
             except BackendError as error:
                 session.observe(asked.number, None, 0, [Failed(error.failure)])
-                session.ended(asked.number, TrialEnd.ITSELF)
+                session.trial_ended(asked.number, TrialEnd.ITSELF)
         if not active:
             return
         world.now += STEP_S
@@ -378,11 +373,11 @@ def drive(session: Session, backend: Backend, world: World) -> None:
             session.observe(number, handle, cursor, told)
             active[number] = (handle, cursor + len(told))
             if told and isinstance(told[-1], TERMINAL):
-                session.ended(number, TrialEnd.ITSELF)
+                session.trial_ended(number, TrialEnd.ITSELF)
                 del active[number]
         if session.should_end():
             for number in active:
-                session.ended(number, TrialEnd.SWEEP)
+                session.trial_ended(number, TrialEnd.SWEEP)
             return
 
 

@@ -80,7 +80,7 @@ def answerer(
             return
     if version is not None:
         raise UserInputError([Problem(name, "is no registered model", "--version is for registered models")])
-    if name not in workspace.names():
+    if name not in workspace.sweep_names():
         raise _nobody(name, workspace, registry, bool(versions))
     with _best_of_sweep(name, workspace, storage) as (answering, what):
         none = f"; {name} has no champion yet" if versions else ""
@@ -91,7 +91,7 @@ def _nobody(name: str, workspace: Workspace, registry: Registry | None, register
     if registered:
         hint = f"`sweep champion history {name}` says why; --version asks one of its versions"
         return UserInputError([Problem(name, "this registered model has no champion yet", hint)])
-    known = [*(registry.models() if registry is not None else ()), *workspace.names()]
+    known = [*(registry.models() if registry is not None else ()), *workspace.sweep_names()]
     return UserInputError([Problem(name, "is neither a registered model nor a sweep here", nearest(name, known))])
 
 
@@ -135,12 +135,12 @@ def _best_of_sweep(name: str, workspace: Workspace, storage: str | None) -> Iter
         raise SweepError(f"sweep `{name}` has no model yet", f"`sweep status {name}` says how far it is")
     if "prompt" not in data:
         raise SweepError(f"sweep `{name}` was run by an earlier version", "run it again: `sweep run FILE --fresh`")
-    spec = load(workspace.sweep(name) / "sweep.yaml")
+    spec = load(workspace.sweep_folder(name) / "sweep.yaml")
     if not spec.capabilities.can_predict:
         raise SweepError(f"models of backend `{spec.backend_type}` do not answer here", "ask them where they are")
     card = Card.of_labels(tuple(data["labels"]), data["stop"], data["prompt"], data["separator"])
     try:
-        backend = spec.backend_class.open(spec.backend_options, workspace.sweep(name), Placement(os.cpu_count() or 1))
+        backend = spec.backend_class.open(spec.backend_options, workspace.sweep_folder(name), Placement(os.cpu_count() or 1))
     except BackendError as refused:
         raise SweepError(refused.failure.message, refused.failure.detail) from refused
     try:

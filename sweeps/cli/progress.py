@@ -55,14 +55,14 @@ class Progress(ProgressObserver):
         self._announced_waits: dict[str, float] = {}
         self._written_at = time.monotonic()
 
-    def begin(self, session: Session) -> None:
+    def sweep_started(self, session: Session) -> None:
         """Start the display. Lines that others print to the console appear above the live table."""
         self._session = session
         if self._console.is_terminal:
             self._live = Live(get_renderable=self._screen, console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
 
-    def end(self) -> None:
+    def sweep_ended(self) -> None:
         """Stop the display."""
         if self._live is not None:
             self._live.stop()
@@ -73,7 +73,7 @@ class Progress(ProgressObserver):
         again = f" (trial {trial.repeat_of} again, seed {trial.seed})" if trial.repeat_of is not None else ""
         self._line(f"trial {trial.number} starts{again}: {in_words(trial.hyperparameters)}")
 
-    def observed(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
+    def events_received(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
         for event in events:
             if isinstance(event, Measured):
                 self._latest[trial.number] = f"epoch {event.epoch:.2g}" + _epochs_of(trial) + "  " + _numbers(event)
@@ -87,7 +87,7 @@ class Progress(ProgressObserver):
             self._line(f"trial {trial.number} {self._latest[trial.number]}")
             self._line(f"  {self._summary()}")
 
-    def waits(self, trial: Trial, waiting: Waiting) -> None:
+    def trial_waiting(self, trial: Trial, waiting: Waiting) -> None:
         until = f"until {moment(waiting.until, time.time())}"
         self._latest[trial.number] = f"waits {until}: {waiting.reason}"
         # One limit can hold many trials back, and retries of an unreachable host come ever later:
@@ -102,8 +102,8 @@ class Progress(ProgressObserver):
         self._line(f"trial {trial.number} {ending(trial)}")
         self._line(f"  {self._summary()}")
 
-    def steered(self, change: Change, *, made: bool) -> None:
-        self._steering = f"steering: {change.text}" if made else f"steering would move {change.text} (steering: act)"
+    def space_steered(self, change: Change, *, applied: bool) -> None:
+        self._steering = f"steering: {change.text}" if applied else f"steering would move {change.text} (steering: act)"
         self._line(self._steering)
 
     def _line(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The commands that look at sweeps and training histories: `sweep status`, `report`, `ui` and `fit`."""
+"""The commands that show results: `sweep status`, `report`, `ui` and `fit`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALL_ROWS = 100_000
 @json_option
 @click.pass_obj
 def status(workspace: Workspace, name: str | None, as_json: bool) -> None:
-    """List the sweeps here, or show one of them, while it runs or afterwards."""
+    """List the sweeps, or show one of them, while it runs or afterwards."""
     from sweeps.cli import screen
     from sweeps.study import state
 
@@ -35,7 +35,7 @@ def status(workspace: Workspace, name: str | None, as_json: bool) -> None:
         elif summaries:
             show(screen.listing(summaries))
         else:
-            say(f"there is no sweep in {relative(workspace.root)}; sweep run FILE starts one")
+            say(f"there is no sweep in {relative(workspace.root)}. sweep run FILE starts one.")
         return
     summary = state.read_state(workspace, name, os.environ.get("SWEEP_STORAGE"))
     if as_json:
@@ -44,22 +44,22 @@ def status(workspace: Workspace, name: str | None, as_json: bool) -> None:
         show(screen.listing([summary]))
         show(screen.table(summary.trials, summary.objective, ALL_ROWS, summary.state_name))
         if summary.repeats:
-            say("finals: the best, trained again with other seeds")
+            say("finals: the best configurations, trained again with new seeds")
             show(screen.table(summary.repeats, summary.objective, ALL_ROWS, summary.state_name))
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Where to write it.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The output file.")
 @click.pass_obj
 def report(workspace: Workspace, name: str | None, out: Path | None) -> None:
-    """Write the HTML report of the sweep NAME (default: the latest one), while it runs or afterwards."""
+    """Write the HTML report of the sweep NAME (default: the latest), while it runs or afterwards."""
     from sweeps.reports import page
     from sweeps.study import state
 
     name = name or next(iter(workspace.sweep_names()), None)
     if name is None:
-        raise SweepError(f"there is no sweep in {relative(workspace.root)}", "sweep run FILE starts one")
+        raise SweepError(f"there is no sweep in {relative(workspace.root)}", "Start one: sweep run FILE")
     written = out or workspace.report_file(name)
     text = page.page(state.read_state(workspace, name, os.environ.get("SWEEP_STORAGE")), datetime.now())
     written.parent.mkdir(parents=True, exist_ok=True)
@@ -72,13 +72,13 @@ def report(workspace: Workspace, name: str | None, out: Path | None) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @click.pass_obj
 def ui(workspace: Workspace, name: str | None, port: int) -> None:
-    """Serve the MLflow UI, and say where the trials of the sweep NAME (default: the latest one) are compared."""
+    """Serve the MLflow UI, and print the address that compares the trials of NAME (default: the latest)."""
     from sweeps import tracking
     from sweeps.study import state
 
     name = name or next(iter(workspace.sweep_names()), None)
     if name is None:
-        raise SweepError(f"there is no sweep in {relative(workspace.root)}", "sweep run FILE starts one")
+        raise SweepError(f"there is no sweep in {relative(workspace.root)}", "Start one: sweep run FILE")
     if not workspace.run_table_file(name).exists():
         raise state.unknown_sweep(workspace, name)
     table = workspace.run_table_file(name).read_text(encoding="utf-8")
@@ -91,23 +91,23 @@ def ui(workspace: Workspace, name: str | None, port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise SweepError(f"port {port} is taken", f"try --port {port + 1}") from error
-    say(f"the trials of `{name}`: http://127.0.0.1:{port}/{table.lstrip('/')}   (Ctrl-C ends the server)")
+            raise SweepError(f"port {port} is in use", f"Try --port {port + 1}.") from error
+    say(f"the trials of `{name}`: http://127.0.0.1:{port}/{table.lstrip('/')}   (Ctrl-C stops the server)")
     server = tracking.serve_ui(uri, port)
-    os.execv(server[0], server)  # in place of this process, so that whatever ends the command ends the server
+    os.execv(server[0], server)  # replace this process, so that a signal to the command reaches the server
 
 
 @click.command()
 @click.argument("files", nargs=-1, metavar="FILE...")
 @click.option("--mlflow", "runs", multiple=True, metavar="RUN_ID", help="An MLflow run; the same as mlflow:RUN_ID.")
-@click.option("--metric", metavar="NAME", help="Judge by this metric, a share that is better the higher.")
+@click.option("--metric", metavar="NAME", help="Judge by this metric: a value from 0 to 1, higher is better.")
 @click.option("--valid-examples", type=click.IntRange(1), help="The size of the validation set.")
 @click.option("--train-examples", type=click.IntRange(1), help="The size of the training set.")
 @click.option("--classes", type=click.IntRange(2), help="The number of labels.")
 @click.option("--baseline-loss", type=float, help="The validation loss before training.")
 @click.option("--baseline-metric", type=float, help="The validation metric before training.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="OUT.png", help="Draw the curve.")
-@click.option("--verbose", is_flag=True, help="Say which columns are ignored.")
+@click.option("--verbose", is_flag=True, help="List the ignored columns.")
 @json_option
 @click.pass_obj
 def fit(
@@ -120,7 +120,7 @@ def fit(
     as_json: bool,
     **context: Any,
 ) -> None:
-    """Judge training histories, whoever trained: CSV or JSON files, MLflow runs (mlflow:RUN_ID)."""
+    """Judge training histories of any trainer: CSV or JSON files, MLflow runs (mlflow:RUN_ID)."""
     from backends.training_logs import RunDetails
     from sweeps.reports import judged_histories
 

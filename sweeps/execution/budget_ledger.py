@@ -1,4 +1,7 @@
-"""Keeps a sweep within its limits of money and tokens: weighs trials before they start, settles them afterwards."""
+"""The budget ledger: keeps a sweep within its limits of money and tokens.
+
+It records a cost bound for each trial before the trial starts, and settles the final cost after the trial has ended.
+"""
 
 from __future__ import annotations
 
@@ -8,96 +11,104 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from backends.contract import TERMINAL, Backend, BackendError, Charged, Failed, FailureKind
-from sweeps.planning.plan import SweepPlan
+from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study.study import Study
-from sweeps.trials.budget import Amount, Ledger, at_most, covers, finals_reservation, fits, ledger, within
+from sweeps.trials.budget import Amount, Ledger, cost_bound, finals_reservation, fits, is_bounded, is_within, ledger
 from sweeps.trials.trial import Spend, Trial
 
 SETTLEMENT_TIMEOUT_S = 60.0
-"""A service gets so long to say what its stopped runs have cost before the most they can cost is taken for it."""
+"""How long to wait for a service to report the final cost of stopped runs. After that their cost bounds count."""
 
 _POLL_S = 0.5
 
+_LOG = logging.getLogger("sweeps")
+
 
 class BudgetLedger:
-    """The books of a sweep over its study; the only one that decides whether a trial can be paid."""
+    """The ledger of one sweep over its study. Nothing else decides whether the budget covers a trial."""
 
     def __init__(
         self, plan: SweepPlan, study: Study, backend: Backend | None, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        """`backend` prices trials; None will do where the sweep has no limit of money or tokens, else ValueError."""
+        """`backend` prices trials. Raises ValueError if it is None although the sweep limits money or tokens."""
         if backend is None and plan.spec.budget.limits_spend:
-            raise ValueError("a limit of money or tokens needs a backend that says what trials take")
+            raise ValueError("a limit on money or tokens needs a backend that estimates the cost of trials")
         self._plan, self._study, self._backend, self._sleep = plan, study, backend, sleep
-        self._weighs = plan.spec.budget.limits_spend or plan.spec.capabilities.priced
+        self._needs_cost_bounds = plan.spec.budget.limits_spend or plan.spec.capabilities.priced
 
     @property
     def ledger(self) -> Ledger:
-        """What is spent and what is committed, over all trials and all runs of this sweep."""
+        """The amounts spent and reserved, over all trials and all runs of this sweep."""
         return ledger(self._study.trials)
 
     @property
-    def overdrawn(self) -> bool:
-        """True where more was spent than the limit, because a run took more than its estimate's bound."""
-        return not within(self.ledger.spent, self._plan.spec.budget)
+    def over_budget(self) -> bool:
+        """Whether the sweep has spent more than its limit, because a run exceeded its cost bound."""
+        return not is_within(self.ledger.spent, self._plan.spec.budget)
 
-    def with_cost_bound(self, trial: Trial, *, anew: bool = False) -> Trial:
-        """Return the trial with the most that it can take, which is to be recorded before it starts.
+    def with_cost_bound(self, trial: Trial, *, refresh: bool = False) -> Trial:
+        """Return the trial with its cost bound. Record the bound before the trial starts.
 
-        What it was weighed at before stays, unless a limit does not cover that, or a trial that has not run is weighed
-        `anew`: what others took may have taught the backend a closer bound. Raises BackendError where the backend
-        cannot say.
+        An earlier bound stays, with two exceptions: a limit concerns an amount that the bound does not know, or
+        `refresh` is set and the trial has not run. The charges of other trials may have taught the backend a closer
+        bound. Raises BackendError if the backend cannot estimate the cost.
         """
-        if anew and trial.handle is None:
-            trial = replace(trial, at_most=None)
-        known = trial.at_most is not None and covers(self._plan.spec.budget, trial.at_most)
-        if known or not self._weighs or self._backend is None:
+        if refresh and trial.handle is None:
+            trial = replace(trial, cost_bound=None)
+        known = trial.cost_bound is not None and is_bounded(trial.cost_bound, self._plan.spec.budget)
+        if known or not self._needs_cost_bounds or self._backend is None:
             return trial
-        return replace(trial, at_most=at_most(self._backend.estimate(self._plan.request(trial))))
+        return replace(trial, cost_bound=cost_bound(self._backend.estimate(self._plan.request(trial))))
 
-    def allow(self, trial: Trial) -> bool:
-        """Return whether a weighed trial fits into what is left. A trial of the search leaves what the finals need."""
-        finals, kept_back = self._plan.spec.finals, Amount()
+    def can_afford(self, trial: Trial) -> bool:
+        """Return whether the rest of the budget covers a trial with its cost bound.
+
+        A trial of the search must also leave the amount that the finals reserve.
+        """
+        finals, reserved_for_finals = self._plan.spec.finals, Amount()
         if finals is not None and trial.repeat_of is None:
-            kept_back = finals_reservation(self._study.trained, trial, finals.candidates, finals.seeds)
-        others = [each for each in self._study.trials if each.number != trial.number]
-        return fits(trial, others, kept_back, self._plan.spec.budget)
+            reserved_for_finals = finals_reservation(self._study.search_trials, trial, finals.candidates, finals.seeds)
+        others = [other for other in self._study.trials if other.number != trial.number]
+        return fits(trial, others, reserved_for_finals, self._plan.spec.budget)
 
     def settle(self, wait_s: float = 0.0) -> bool:
-        """Ask the service what ended runs have cost in the end. Returns whether none is open; waits up to `wait_s`.
+        """Ask the service for the final cost of ended runs. Waits up to `wait_s`. Returns whether all are settled.
 
-        A run that is lost stays open, but is not waited for: nobody will say what it has cost.
+        A lost run stays unsettled, but the method does not wait for it: no service will ever report its cost.
         """
-        waited = 0.0
+        waited_s = 0.0
         while True:
-            answers = [self._settled(each) for each in self._unsettled()]
-            if None not in answers or waited >= wait_s:
+            answers = [self._settle_trial(trial) for trial in self._unsettled_trials()]
+            if None not in answers or waited_s >= wait_s:
                 return all(answers)
             self._sleep(_POLL_S)
-            waited += _POLL_S
+            waited_s += _POLL_S
 
-    def _unsettled(self) -> list[Trial]:
+    def _unsettled_trials(self) -> list[Trial]:
         if self._backend is None or self._backend.capabilities.in_process:
             return []
-        return [each for each in self._study.trials if each.state.ended and not each.settled and each.handle]
+        return [trial for trial in self._study.trials if trial.state.ended and not trial.settled and trial.handle]
 
-    def _settled(self, trial: Trial) -> bool | None:
-        """Settle a trial if the service says what it has cost. Returns whether that is done, None where it may yet."""
+    def _settle_trial(self, trial: Trial) -> bool | None:
+        """Settle a trial if the service reports its final cost.
+
+        Returns True if it does, False if it never will because the run is lost, and None if it may still do so.
+        """
         assert self._backend is not None
         assert trial.handle is not None
         try:
             self._backend.stop(trial.handle)
             events = self._backend.events(trial.handle, 0)
         except BackendError as error:
-            logging.getLogger("sweeps").warning("the cost of trial %d is not known yet: %s", trial.number, error)
+            _LOG.warning("the final cost of trial %d is still unknown: %s", trial.number, error)
             return None
         last = events[-1] if events else None
         if not isinstance(last, TERMINAL):
             return None
         if isinstance(last, Failed) and last.failure.kind is FailureKind.LOST:
             return False
-        charges = [each for each in events if isinstance(each, Charged)]
-        usd = [each.usd for each in charges if each.usd is not None]
-        spend = Spend(trial.spend.seconds, sum(each.tokens for each in charges), sum(usd) if usd else None)
-        self._study.settle(trial.number, spend)
+        charges = [event for event in events if isinstance(event, Charged)]
+        known_usd = [charge.usd for charge in charges if charge.usd is not None]
+        tokens = sum(charge.tokens for charge in charges)
+        self._study.settle(trial.number, Spend(trial.spend.seconds, tokens, sum(known_usd) if known_usd else None))
         return True

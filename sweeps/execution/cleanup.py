@@ -1,7 +1,7 @@
-"""What a sweep has left behind, which of it may go, and removing that: files, checkpoints, models, deployments, jobs.
+"""Cleans up after a sweep: lists its leftovers, decides which of them may go, and removes those.
 
-What stays is decided from the record of the trials and from the registry of models, never from what the place that
-trained says of itself; that adds who else needs a thing. Removing can be broken off at any moment and done again.
+Leftovers are files, checkpoints, models, deployments and jobs. The record of the trials and the model registry decide
+what stays; the backend only adds which other sweeps need a thing. An interrupted clean-up can be run again.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backends.cleanup import Cleaner, Remnant
+from backends.cleanup import Leftover, SupportsCleanup
 from backends.contract import Backend, BackendError, Placement
 from sweeps.errors import SweepError
-from sweeps.spec.sweep_spec import load
+from sweeps.spec.loading import load
+from sweeps.spec.sweep_spec import SweepSpec
 from sweeps.study import state
 from sweeps.study.state import SweepState
 from sweeps.tracking import reachability
@@ -23,183 +24,197 @@ from sweeps.trials.trial import Trial
 from sweeps.workspace import Workspace
 
 DEPLOYMENT = "deployment"
-"""The kind of remnant that only a champion keeps: any other model is deployed again when it is asked."""
+"""The kind of leftover that only a champion keeps: a request deploys any other model again."""
 
-TELL_S = 5.0
+PROGRESS_INTERVAL_S = 5.0
+"""Time between two messages about the progress of removing."""
 
 
 @dataclass(frozen=True)
-class Item:
-    """Something that is left. `trial` is the number of its trial where it belongs to one that is known; `kept` says why
-    it stays, and is empty where it goes, or is gone."""
+class CleanupItem:
+    """One leftover and its fate.
 
-    remnant: Remnant
+    `trial` is the number of its trial, or None if it belongs to several or the study does not know the trial.
+    `kept_because` is the reason why it stays; it is empty if it may go, or is gone.
+    """
+
+    leftover: Leftover
     trial: int | None
-    kept: str
+    kept_because: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        each = self.remnant
+        """Return plain JSON values, as `sweep clean --json` prints them."""
         return {
-            "kind": each.kind,
-            "name": each.name,
+            "kind": self.leftover.kind,
+            "name": self.leftover.name,
             "trial": self.trial,
-            "bytes": each.size_bytes,
-            "goes": not self.kept,
-            "kept_because": self.kept or None,
+            "bytes": self.leftover.size_bytes,
+            "goes": not self.kept_because,
+            "kept_because": self.kept_because or None,
         }
 
 
 @dataclass(frozen=True)
-class Versions:
-    """The registered versions that trials have become, by the trials' keys, in words: the champions that stand, and
-    those that once stood, to which one can go back."""
+class ChampionVersions:
+    """The trials that became champions: the trial's key maps to the registered version, in words.
+
+    `champions` are the champions now. `former` are earlier champions, which a rollback can restore.
+    """
 
     champions: Mapping[str, str]
-    earlier: Mapping[str, str]
+    former: Mapping[str, str]
 
 
-def registered(uri: str) -> Versions:
-    """Look up the champions of all registered models. Raises SweepError where the registry cannot be asked: without
-    knowing the champions nothing is removed."""
+def champion_versions(tracking_uri: str) -> ChampionVersions:
+    """Look up the current and former champions of all registered models.
+
+    Raises SweepError if the registry cannot be reached: nothing is removed without knowing the champions.
+    """
     from sweeps.champions import history
     from sweeps.champions.challenge import TRIAL
     from sweeps.tracking.registry import Registry
 
-    file = reachability.sqlite_path(uri)
-    if file is not None and not file.exists():
-        return Versions({}, {})
-    registry, champions, earlier = Registry(uri), {}, {}
+    database = reachability.sqlite_path(tracking_uri)
+    if database is not None and not database.exists():
+        return ChampionVersions({}, {})
+    registry, champions, former = Registry(tracking_uri), {}, {}
     for model in registry.models():
-        standing = registry.champion(model)
-        if standing is not None and (key := standing.tags.get(TRIAL)):
-            champions[key] = f"the champion, version {standing.number} of {model}"
-        once = {each.version for each in history.read(registry, model) if each.moved}
+        champion = registry.champion(model)
+        if champion is not None and (key := champion.tags.get(TRIAL)):
+            champions[key] = f"the champion, version {champion.number} of {model}"
+        promoted = {entry.version for entry in history.read(registry, model) if entry.moved}
         for version in registry.versions(model):
-            if version.number in once and (key := version.tags.get(TRIAL)):
-                earlier[key] = f"a champion before, version {version.number} of {model}"
-    return Versions(champions, earlier)
+            if version.number in promoted and (key := version.tags.get(TRIAL)):
+                former[key] = f"a former champion, version {version.number} of {model}"
+    return ChampionVersions(champions, former)
 
 
-def decide(found: Sequence[Remnant], sweep: SweepState, versions: Versions, *, everything: bool) -> list[Item]:
-    """Say of everything that is left whether it may go. Pure.
+def decide(
+    leftovers: Sequence[Leftover], sweep: SweepState, versions: ChampionVersions, *, everything: bool
+) -> list[CleanupItem]:
+    """Decide for each leftover whether it may go. Pure.
 
-    The models of champions stay, with what makes them answer. Unless `everything` is to go, so do those of champions
-    before, the best model of the sweep, those that finals have yet to compare, and all that a trial needs that goes on
-    with the next `sweep run`.
+    The models of champions stay, with the deployments that serve them. Unless `everything` may go, these also stay:
+    the models of former champions, the best model of the sweep, the models that undecided finals will compare, and
+    everything that an open trial needs to resume.
     """
-    trials = {each.key: each for each in (*sweep.trials, *sweep.repeats)}
-    models = {} if everything else _wanted_models(sweep, versions)
-    stay = {model: why for key, why in models.items() for model in _models_of(key, found, trials)}
-    champions = {model: why for key, why in versions.champions.items() for model in _models_of(key, found, trials)}
-    going_on = {} if everything else {key: _goes_on(each) for key, each in trials.items() if not each.state.ended}
-    waiting = next((going_on[each.key] for each in found if each.key is not None and each.key in going_on), "")
+    trials = {trial.key: trial for trial in (*sweep.trials, *sweep.repeats)}
+    champion_models = _reasons_by_model(versions.champions, leftovers, trials)
+    wanted_models = {} if everything else _reasons_by_model(_wanted_trials(sweep, versions), leftovers, trials)
+    open_trials = {} if everything else {key: trial for key, trial in trials.items() if not trial.state.ended}
+    resumes = {key: f"the next `sweep run` resumes trial {trial.number}" for key, trial in open_trials.items()}
+    keys = [leftover.key for leftover in leftovers if leftover.key is not None]
+    shared_reason = next((resumes[key] for key in keys if key in resumes), "")
     items = []
-    for each in found:
-        trial = trials.get(each.key) if each.key is not None else None
-        why = champions.get(each.model or "", "")
-        if not why and each.kind != DEPLOYMENT:
-            why = stay.get(each.model or "", "")
-        why = why or (waiting if each.key is None and each.model is None else going_on.get(each.key or "", ""))
-        items.append(Item(each, trial.number if trial is not None else None, why or each.needed))
+    for leftover in leftovers:
+        reason = champion_models.get(leftover.model or "", "")
+        if not reason and leftover.kind != DEPLOYMENT:
+            reason = wanted_models.get(leftover.model or "", "")
+        if not reason:
+            is_shared = leftover.key is None and leftover.model is None
+            reason = shared_reason if is_shared else resumes.get(leftover.key or "", "")
+        trial = trials.get(leftover.key) if leftover.key is not None else None
+        items.append(CleanupItem(leftover, trial.number if trial is not None else None, reason or leftover.needed))
     return items
 
 
-def _wanted_models(sweep: SweepState, versions: Versions) -> dict[str, str]:
-    """Say why the models of which trials are wanted, the best reason of each."""
+def _wanted_trials(sweep: SweepState, versions: ChampionVersions) -> dict[str, str]:
+    """Return the keys of the trials whose models are still wanted, each with its most important reason."""
     wanted: dict[str, str] = {}
     if sweep.plan.get("finals") is not None and sweep.finals is None:
-        wanted |= {each.key: "the finals have yet to compare it" for each in sweep.repeats if each.model}
-    wanted |= versions.earlier
+        wanted |= {repeat.key: "the finals have yet to compare it" for repeat in sweep.repeats if repeat.model}
+    wanted |= versions.former
     if sweep.best is not None:
         wanted[sweep.best.key] = "the best model of the sweep"
     return wanted
 
 
-def _goes_on(trial: Trial) -> str:
-    return f"trial {trial.number} goes on with the next `sweep run`"
+def _reasons_by_model(
+    reasons_by_key: Mapping[str, str], leftovers: Sequence[Leftover], trials: Mapping[str, Trial]
+) -> dict[str, str]:
+    return {
+        model: reason for key, reason in reasons_by_key.items() for model in _models_of_trial(key, leftovers, trials)
+    }
 
 
-def _models_of(key: str, found: Sequence[Remnant], trials: Mapping[str, Trial]) -> set[str]:
-    """Return the models that a trial's entry needs: its kept one, or all that it has where that is not among them."""
-    models = {each.model for each in found if each.model is not None}
+def _models_of_trial(key: str, leftovers: Sequence[Leftover], trials: Mapping[str, Trial]) -> set[str]:
+    """Return the trial's kept model if it is among the leftovers, else all models left over from its run."""
     kept = trials[key].model if key in trials else None
-    return (
-        {kept}
-        if kept in models and kept is not None
-        else {each.model for each in found if each.key == key and each.model}
-    )
+    if kept is not None and any(leftover.model == kept for leftover in leftovers):
+        return {kept}
+    return {leftover.model for leftover in leftovers if leftover.key == key and leftover.model}
 
 
-class CleanUp:
-    """The clean-up of one sweep: what is left, and removing what may go."""
+class Cleanup:
+    """The clean-up of one sweep: its leftovers, and their removal. Not possible unless `can_clean`."""
 
-    def __init__(self, cleaner: Cleaner | None, backend_type: str, items: Sequence[Item]) -> None:
+    def __init__(self, cleaner: SupportsCleanup | None, backend_type: str, items: Sequence[CleanupItem]) -> None:
         self.can_clean = cleaner is not None
         self.backend_type = backend_type
         self.items = list(items)
         self._cleaner = cleaner
 
     @property
-    def going(self) -> list[Item]:
-        """What may go, or after `remove` what is gone."""
-        return [each for each in self.items if not each.kept]
+    def removable(self) -> list[CleanupItem]:
+        """The items that may go, or that are gone after `remove`."""
+        return [item for item in self.items if not item.kept_because]
 
-    def remove(self, say: Callable[[str], None]) -> list[Item]:
-        """Remove what may go. Returns what is still there of it, with the reason.
+    def remove(self, say: Callable[[str], None]) -> list[CleanupItem]:
+        """Remove the removable items. Returns those that the backend refused to remove, with its reason.
 
-        Raises SweepError where the place cannot be reached; what was removed until then is gone, and the same call
+        Raises SweepError if the backend cannot be reached. Items removed before that stay removed, and another call
         removes the rest.
         """
         assert self._cleaner is not None
-        # what others need is asked for, too: that this sweep lets go of it, so that their clean-up finds it theirs
-        wanted = [n for n, each in enumerate(self.items) if each.kept in ("", each.remnant.needed)]
-        refused, told = [], time.monotonic()
-        for done, n in enumerate(wanted):
-            item = self.items[n]
+        # Items that other sweeps need are included: this sweep gives up its claim, so that those can remove them later.
+        wanted = [index for index, item in enumerate(self.items) if item.kept_because in ("", item.leftover.needed)]
+        refused, reported_at = [], time.monotonic()
+        for removed, index in enumerate(wanted):
+            item = self.items[index]
             try:
-                reason = self._cleaner.remove(item.remnant)
+                reason = self._cleaner.remove(item.leftover)
             except BackendError as error:
-                again = "what is gone stays gone: run the same command again for the rest"
-                hint = f"{error.failure.detail}; {again}" if error.failure.detail else again
-                raise SweepError(f"{done} of {len(wanted)} removed, then: {error.failure.message}", hint) from error
-            if reason and not item.kept:
-                refused.append(replace(item, kept=reason))
-            self.items[n] = replace(item, kept=reason)
-            if time.monotonic() - told >= TELL_S:
-                told = time.monotonic()
-                say(f"{done + 1} of {len(wanted)} removed")
+                retry = "run the same command again to remove the rest"
+                hint = f"{error.failure.detail}; {retry}" if error.failure.detail else retry
+                message = f"removed {removed} of {len(wanted)}, then failed: {error.failure.message}"
+                raise SweepError(message, hint) from error
+            if reason and not item.kept_because:
+                refused.append(replace(item, kept_because=reason))
+            self.items[index] = replace(item, kept_because=reason)
+            if time.monotonic() - reported_at >= PROGRESS_INTERVAL_S:
+                reported_at = time.monotonic()
+                say(f"removed {removed + 1} of {len(wanted)}")
         return refused
 
 
 @contextmanager
-def clean_up(
-    name: str, workspace: Workspace, uri: str, storage: str | None, *, everything: bool = False
-) -> Iterator[CleanUp]:
-    """Give the clean-up of a sweep, with what is left of it now. Nothing is changed.
+def open_cleanup(
+    name: str, workspace: Workspace, tracking_uri: str, storage: str | None, *, everything: bool = False
+) -> Iterator[Cleanup]:
+    """Open the clean-up of a sweep with its current leftovers. Changes nothing.
 
-    Raises UserInputError where there is no sweep of this name, SweepError where its record, the registry or the place
-    that trained cannot be asked.
+    Raises UserInputError if there is no sweep of this name, and SweepError if its record, the registry or the backend
+    cannot be reached.
     """
-    sweep = state.read(workspace, name, storage)
-    versions = registered(uri)
-    spec = load(workspace.sweep(name) / "sweep.yaml")
-    others = [workspace.sweep(each) for each in workspace.names() if each != name]
-    with _opened(spec, workspace, name) as backend:
-        if not isinstance(backend, Cleaner):
-            yield CleanUp(None, spec.backend_type, ())
+    sweep = state.read_state(workspace, name, storage)
+    versions = champion_versions(tracking_uri)
+    spec = load(workspace.sweep_folder(name) / "sweep.yaml")
+    other_folders = [workspace.sweep_folder(other) for other in workspace.sweep_names() if other != name]
+    with _open_backend(spec, workspace, name) as backend:
+        if not isinstance(backend, SupportsCleanup):
+            yield Cleanup(None, spec.backend_type, ())
             return
         try:
-            found = backend.remnants(others)
+            leftovers = backend.leftovers(other_folders)
         except BackendError as error:
             raise SweepError(error.failure.message, error.failure.detail) from error
-        yield CleanUp(backend, spec.backend_type, decide(found, sweep, versions, everything=everything))
+        yield Cleanup(backend, spec.backend_type, decide(leftovers, sweep, versions, everything=everything))
 
 
 @contextmanager
-def _opened(spec: Any, workspace: Workspace, name: str) -> Iterator[Backend]:
+def _open_backend(spec: SweepSpec, workspace: Workspace, name: str) -> Iterator[Backend]:
     try:
-        backend = spec.backend_class.open(spec.backend_options, workspace.sweep(name), Placement())
+        backend = spec.backend_class.open(spec.backend_options, workspace.sweep_folder(name), Placement())
     except BackendError as error:
         raise SweepError(error.failure.message, error.failure.detail) from error
     try:

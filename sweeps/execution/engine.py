@@ -1,4 +1,4 @@
-"""Ray Tune runs the trials: a searcher shim over the session, Tune's own schedulers, concurrency and placement."""
+"""The engine: connects to Ray and lets Ray Tune run the trials of a session, with Tune's own schedulers."""
 
 from __future__ import annotations
 
@@ -21,22 +21,21 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 from ray.tune.search import Searcher
 
 from backends import codec
-from backends.contract import Event, Failure, Handle
-from backends.waiting import Waiting
 from sweeps.errors import SweepError
-from sweeps.execution.session import Session, TrialEnd
-from sweeps.execution.trainable import TrialRunner
+from sweeps.execution.running_trial import TrialEnd
+from sweeps.execution.session import Session
+from sweeps.execution.trainable import TrialRunner, WorkerReport
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study.study import NoTrial
 from sweeps.trials.trial import Trial
 
 SERVICE_TRIAL_CPUS = 0.01
-"""What a trial takes that only waits for a service: Ray places nothing that takes no CPU at all."""
+"""The CPU share of a trial that only waits for a service. Ray cannot place a task that needs no CPU at all."""
 
 OBJECT_STORE_BYTES = 200 * 2**20
-"""Nothing large travels between the processes: models and data are read from disk."""
+"""A small object store is enough: workers read models and data from disk, so nothing large passes between processes."""
 
-# Ray reads these when it is imported or starts; the user's own values win.
+# Ray reads these variables when it is imported or starts. Values that the user has set win.
 _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -46,45 +45,47 @@ _RAY_ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_FORCE_TRIAL_CLEANUP_S": "20",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # the session says how many wait; with Tune's 1 workers start in turn
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # the session limits the waiting trials; with 1, workers start in turn
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "30",
 }
 
+TRIAL_SLOT = "sweep_trial"
+"""A custom resource of a Ray started here. Each trial takes a share of it, which limits how many run at once."""
 
-SLOT = "sweep_trial"
-"""A resource of a Ray started here, of which each trial takes its share: so many run at once and no more."""
 
+def connect(address: str | None, log_handler: logging.Handler) -> None:
+    """Start Ray on this machine, or join the cluster at `address`. Idempotent. Raises SweepError on failure.
 
-def connect(address: str | None, log: logging.Handler) -> None:
-    """Start Ray on this machine, or join the cluster at `address`. Idempotent. Raises SweepError where that fails."""
+    Ray's log messages go to `log_handler`.
+    """
     if ray.is_initialized():
         return
     for name, value in _RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    ray_log = logging.getLogger("ray")
-    ray_log.handlers[:], ray_log.propagate = [log], False
-    local: dict[str, Any] = {
+    ray_logger = logging.getLogger("ray")
+    ray_logger.handlers[:], ray_logger.propagate = [log_handler], False
+    local_settings: dict[str, Any] = {
         "include_dashboard": False,
         "object_store_memory": OBJECT_STORE_BYTES,
-        "resources": {SLOT: 1.0},
+        "resources": {TRIAL_SLOT: 1.0},
     }
     try:
         ray.init(
             address=address,
             logging_level=logging.WARNING,
             log_to_driver=False,
-            **(local if address is None else {}),
+            **(local_settings if address is None else {}),
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         raise SweepError(
-            f"{where} cannot be reached: {error}", "check `ray status`, memory and /tmp; see the log"
+            f"cannot connect to {where}: {error}", "check `ray status`, free memory and /tmp, and read the sweep's log"
         ) from error
 
 
 def gpus() -> float:
-    """Return how many GPUs the connected Ray has."""
+    """Return the number of GPUs that the connected Ray has."""
     return _cluster().get("GPU", 0.0)
 
 
@@ -94,19 +95,20 @@ def _cluster() -> dict[str, float]:
 
 
 def disconnect() -> None:
-    """Leave Ray; a Ray that was started here ends."""
+    """Disconnect from Ray. A Ray that was started here ends."""
     ray.shutdown()
 
 
 def run(session: Session) -> None:
-    """Run trials until the session has had enough. Ray must be connected; Ctrl-C ends the sweep, a second one at once.
+    """Run trials until the session ends the sweep. Ray must be connected.
 
-    Raises SweepError where Tune itself fails. The session's `finish` is left to the caller.
+    The first Ctrl-C ends the sweep cleanly, a second one at once. Raises SweepError if Tune itself fails. The caller
+    must then call `finish` of the session.
     """
     plan = session.plan
-    slots = _cluster().get(SLOT, 0.0) == 1.0
-    # Tune keeps the worker of a trial that has ended only where another one waits for it: else it ends the process, and
-    # the next trial loads everything anew. Where the slots hold the concurrency, one trial can safely wait.
+    slots = _cluster().get(TRIAL_SLOT, 0.0) == 1.0
+    # Tune keeps the worker of an ended trial only if another trial waits for it. Otherwise it ends the process, and the
+    # next trial loads everything again. One trial can safely wait if the slots limit the concurrency.
     session.staged_trials = 1 if slots else 0
     searcher = _SessionSearcher(session)
     scratch = Path(tempfile.mkdtemp(prefix="sweep-tune-"))
@@ -131,27 +133,26 @@ def run(session: Session) -> None:
             )
     except tune.TuneError as error:
         raise SweepError(
-            f"Ray Tune gave up: {error}", "the sweep's log has the details; `sweep run` goes on"
+            f"Ray Tune failed: {error}", "read the sweep's log for details, then resume with `sweep run`"
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-class _Unsaved:
-    """Tune pickles what it runs with, for a restore that we never do: the study is the record."""
+class _NotPickled:
+    """Pickles as nothing. Tune saves its searcher and callbacks to restore an experiment; our record is the study."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class _SessionSearcher(_Unsaved, Searcher):
-    """Hands the session's trials to Tune and tells it how they ended."""
+class _SessionSearcher(_NotPickled, Searcher):
+    """Hands the trials of the session to Tune, and tells the session how they ended."""
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self._session = session
         self.numbers: dict[str, int] = {}
-        self.errors: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
         match self._session.next_trial():
@@ -167,15 +168,18 @@ class _SessionSearcher(_Unsaved, Searcher):
                 assert_never(unreachable)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        number = self.numbers[trial_id]
         if error:
-            by = TrialEnd.CRASH
+            ended_by = TrialEnd.CRASH
         elif result and result.get("ended"):
-            by = TrialEnd.ITSELF
+            ended_by = TrialEnd.ITSELF
         elif self._session.should_end():
-            by = TrialEnd.SWEEP
+            ended_by = TrialEnd.SWEEP
+        elif self._session.is_stopped_by_verdict(number):
+            ended_by = TrialEnd.VERDICT
         else:
-            by = TrialEnd.VERDICT if self._session.is_stopped_by_verdict(self.numbers[trial_id]) else TrialEnd.SCHEDULER
-        self._session.ended(self.numbers[trial_id], by, self.errors.get(trial_id, ""))
+            ended_by = TrialEnd.SCHEDULER
+        self._session.trial_ended(number, ended_by)
 
     def save(self, checkpoint_path: str) -> None:
         pass
@@ -184,31 +188,32 @@ class _SessionSearcher(_Unsaved, Searcher):
         pass
 
 
-class _SessionCallback(_Unsaved, tune.Callback):
-    """Passes a trial's events on before Tune acts on them."""
+class _SessionCallback(_NotPickled, tune.Callback):
+    """Passes the events of a trial to the session before Tune acts on the result."""
 
     def __init__(self, session: Session, searcher: _SessionSearcher) -> None:
         self._session = session
         self._searcher = searcher
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._session.started(self._searcher.numbers[trial.trial_id])
+        self._session.trial_started(self._searcher.numbers[trial.trial_id])
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        handle = codec.from_json(Handle, result["handle"]) if result["handle"] else None
-        events = codec.from_json(list[Event], json.loads(result.pop("events")))
-        self._session.observe(self._searcher.numbers[trial.trial_id], handle, result["first"], events)
-        if waiting := result.pop("waiting"):
-            self._session.waits(self._searcher.numbers[trial.trial_id], codec.from_json(Waiting, waiting))
-        if unreachable := result.pop("unreachable"):
-            self._session.report_unreachable(codec.from_json(Failure, unreachable))
+        number = self._searcher.numbers[trial.trial_id]
+        report = codec.from_json(WorkerReport, json.loads(result.pop("report")))
+        self._session.observe(number, report.handle, report.first, report.events)
+        if report.waiting is not None:
+            self._session.trial_waiting(number, report.waiting)
+        if report.unreachable is not None:
+            self._session.report_unreachable(report.unreachable)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._session.ended(self._searcher.numbers[trial.trial_id], TrialEnd.CRASH, _last_line(trial.get_error()))
+        number = self._searcher.numbers[trial.trial_id]
+        self._session.trial_ended(number, TrialEnd.CRASH, _last_line(trial.get_error()))
 
 
-class _SessionStopper(_Unsaved, tune.Stopper):
-    """Stops a trial whose verdict is sure, and everything once the session has had enough."""
+class _SessionStopper(_NotPickled, tune.Stopper):
+    """Stops a trial whose verdict is certain, and every trial once the session ends the sweep."""
 
     def __init__(self, session: Session, searcher: _SessionSearcher) -> None:
         self._session = session
@@ -223,15 +228,15 @@ class _SessionStopper(_Unsaved, tune.Stopper):
 
 @dataclass(frozen=True)
 class _PastTrial:
-    """What a scheduler needs of a trial of an earlier run."""
+    """A trial of an earlier run, as far as a scheduler needs it."""
 
     trial_id: str
 
 
 def _scheduler_with_history(session: Session) -> Any:
-    """Return Tune's scheduler, told of the trials of earlier runs, so that a resumed sweep stops as strictly."""
+    """Return Tune's scheduler with the results of earlier runs, so that a resumed sweep stops trials as strictly."""
     objective = session.objective
-    scheduler: Any = _scheduler(session.plan)  # untyped below: it is told of trials that Tune does not know
+    scheduler: Any = _scheduler(session.plan)  # Any: it receives past trials, which are no Tune trials
     if session.plan.spec.search.scheduler.type == "none":
         return scheduler
     scheduler.set_search_properties("objective", "max" if objective.direction == "maximize" else "min")
@@ -254,7 +259,7 @@ def _scheduler(plan: SweepPlan) -> TrialScheduler:
         case "none":
             return FIFOScheduler()  # type: ignore[no-untyped-call]
         case "asha":
-            # One more than the longest trial has, so that its own last evaluation ends it and not the scheduler.
+            # One more than the longest trial has, so that its last evaluation ends it and not the scheduler.
             longest = max(grace, round(plan.max_epochs * per_epoch)) + 1
             return ASHAScheduler(
                 time_attr="evaluations", max_t=longest, grace_period=grace, reduction_factor=spec.reduction_factor
@@ -264,7 +269,7 @@ def _scheduler(plan: SweepPlan) -> TrialScheduler:
                 time_attr="evaluations",
                 grace_period=grace,
                 min_samples_required=spec.min_trials,
-                min_time_slice=float("inf"),  # type: ignore[arg-type]  # never pause: our trials have nothing to restore
+                min_time_slice=float("inf"),  # type: ignore[arg-type]  # never pause: a paused trial could not be restored
                 hard_stop=True,
             )
         case _ as unreachable:
@@ -274,12 +279,12 @@ def _scheduler(plan: SweepPlan) -> TrialScheduler:
 def _resources(plan: SweepPlan, slots: bool) -> tune.PlacementGroupFactory:
     bundle = {"CPU": plan.placement.cpus or SERVICE_TRIAL_CPUS, "GPU": plan.placement.gpus}
     if slots:
-        bundle[SLOT] = int(10_000 / plan.concurrency) / 10_000  # Ray counts in ten thousandths
+        bundle[TRIAL_SLOT] = int(10_000 / plan.concurrency) / 10_000  # Ray counts in steps of 1/10,000
     return tune.PlacementGroupFactory([bundle])
 
 
 def _shared_config(plan: SweepPlan) -> dict[str, Any]:
-    """What is the same in the configuration of every trial; `request` and `may_be_stopped` are added for each."""
+    """Return the configuration that all trials share. The searcher adds `request` and `may_be_stopped` to each."""
     return {
         "backend": plan.spec.backend_type,
         "options": plan.spec.backend_options.model_dump_json(),
@@ -292,17 +297,17 @@ def _shared_config(plan: SweepPlan) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _interruptible(session: Session) -> Iterator[None]:
-    """Let the first Ctrl-C (or SIGTERM) end the sweep in order, and a second one break off."""
+    """Let the first Ctrl-C or SIGTERM end the sweep cleanly. A second Ctrl-C raises KeyboardInterrupt."""
 
-    def ask_to_end(number: int, frame: FrameType | None) -> None:
+    def request_end(number: int, frame: FrameType | None) -> None:
         session.interrupt()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {each: signal.signal(each, ask_to_end) for each in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, request_end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 

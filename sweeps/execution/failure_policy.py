@@ -1,4 +1,4 @@
-"""When failing trials end a sweep: at once where no trial could do better, else when several in a row fail alike."""
+"""The failure policy: several similar failures in a row end a sweep."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 
 from backends.contract import Failure
 
-ALIKE_FAILURES = 3
-"""So many trials that fail alike, with no success between them, end the sweep: the next would fail, too."""
+MAX_SIMILAR_FAILURES = 3
+"""This many similar failures with no success between them end the sweep, because the next trial would fail too."""
 
-_PARTICULAR = re.compile(r"\S*\d\S*")
-"""A word with a digit: the name of a job or a file, a number of steps or hours. It tells like failures apart."""
-
-
-def trips(failures: Sequence[Failure]) -> bool:
-    """Return whether the last failures are alike and many enough."""
-    last = failures[-ALIKE_FAILURES:]
-    return len(last) == ALIKE_FAILURES and len({likeness(each) for each in last}) == 1
+_SPECIFIC_WORD = re.compile(r"\S*\d\S*")
+"""A word with a digit: the name of a job or file, a count of steps or hours. Similar failures differ only in these."""
 
 
-def likeness(failure: Failure) -> tuple[str, str]:
-    """Return what like failures have in common: the kind, and the message but for what is particular to a trial."""
-    return failure.kind.value, _PARTICULAR.sub("#", failure.message)
+def ends_sweep(failures: Sequence[Failure]) -> bool:
+    """Return whether the last `MAX_SIMILAR_FAILURES` failures are similar. `failures` are in order, oldest first."""
+    last = failures[-MAX_SIMILAR_FAILURES:]
+    return len(last) == MAX_SIMILAR_FAILURES and len({signature(failure) for failure in last}) == 1
+
+
+def signature(failure: Failure) -> tuple[str, str]:
+    """Return what similar failures share: the kind, and the message without the words specific to one trial."""
+    return failure.kind.value, _SPECIFIC_WORD.sub("#", failure.message)

@@ -1,4 +1,4 @@
-"""Scoring kept models on held-out examples: who is right where, on the validation set, and once on the test split."""
+"""Scores kept models on held-out examples: on the validation set, and the winner's once on the test split."""
 
 from __future__ import annotations
 
@@ -12,90 +12,102 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.contract import Backend, DataFile, Dataset, PredictOptions
-from sweeps.planning.plan import SweepPlan
-from sweeps.study.finals import FinalsResult, Repeated, rank, share_right
+from sweeps.planning.sweep_plan import SweepPlan
+from sweeps.study.finals import FinalsCandidate, FinalsResult, accuracy_interval, rank
 from sweeps.trials.trial import Trial
 
 ACCURACY = "valid_accuracy"
-"""The objective whose value is a mean over examples: its bootstrap can draw examples as well as seeds."""
+"""The objective that is a mean over examples. Its bootstrap can resample examples as well as seeds."""
 
-AGREEMENT = 0.01
-"""So much may differ what models get right from what was measured of them in training: rounding turns few answers."""
+ACCURACY_TOLERANCE = 0.01
+"""How far a model's accuracy may differ from the value measured during training: rounding changes a few answers."""
 
 
-def decide(
+def score_finals(
     plan: SweepPlan, searched: Sequence[Trial], repeats: Sequence[Trial], backend: Backend
 ) -> FinalsResult | None:
-    """Rank the candidates by their repetitions and score the winner's models on the test split.
+    """Rank the candidates by their repetitions, and score the models of the winner on the test split.
 
-    Repetitions without a value do not count; None where none has one. Nothing before this has read the test split.
-    Who was right where is kept in the sweep's folder: a model is asked once, and need not be there when finals are
-    decided anew. Raises BackendError where the backend cannot predict although it says that it can.
+    `searched` are the trials of the search, `repeats` those of the finals. Repetitions without a value do not count;
+    returns None if no repetition has one. Nothing reads the test split before this function.
+
+    The folder of the sweep keeps which examples each model got right. So a model answers only once, and the finals can
+    be decided again after it is deleted. Raises BackendError if a backend that can predict fails to.
     """
     data, objective, seed = plan.data, plan.spec.objective, plan.spec.search.seed
-    scored = [each for each in repeats if each.values is not None]
+    scored = [repeat for repeat in repeats if repeat.values is not None]
     predicts = plan.spec.capabilities.can_predict and bool(data.dataset.labels)
     candidates = []
     for original in searched:
-        runs = [each for each in scored if each.repeat_of == original.number]
-        if not runs:
+        repetitions = [repeat for repeat in scored if repeat.repeat_of == original.number]
+        if not repetitions:
             continue
-        paid = [each.spend.usd for each in runs if each.spend.usd is not None]
-        known = None
+        values = tuple(repeat.values[0] for repeat in repetitions if repeat.values is not None)
+        correct = None
         if predicts and objective.metric == ACCURACY:
-            rows = [_kept(plan, each, "valid", data.dataset.valid, backend) for each in runs]
-            known = np.stack(found) if len(found := [each for each in rows if each is not None]) == len(runs) else None
-        values = tuple(each.values[0] for each in runs if each.values is not None)
-        if known is not None and not np.allclose(known.mean(axis=1), values, rtol=0.0, atol=AGREEMENT):
-            known = (
-                None  # a service whose models answer otherwise than it measured: an interval over seeds alone is left
-            )
-        candidates.append(
-            Repeated(
-                number=original.number,
-                values=values,
-                cost=sum(paid) / len(runs) if len(paid) == len(runs) else sum(r.spend.tokens for r in runs) / len(runs),
-                right=known,
-            )
-        )
+            correct = _correct_by_seed(plan, repetitions, backend)
+        if correct is not None and not np.allclose(correct.mean(axis=1), values, rtol=0.0, atol=ACCURACY_TOLERANCE):
+            correct = None  # the service's models answer differently from its measurements: resample the seeds alone
+        candidates.append(FinalsCandidate(original.number, values, _cost(repetitions), correct))
     if not candidates:
         return None
-    in_the_search = {each.number: each.values[0] for each in searched if each.values is not None}
-    result = rank(candidates, objective, in_the_search, seed)
+    search_values = {trial.number: trial.values[0] for trial in searched if trial.values is not None}
+    result = rank(candidates, objective, search_values, seed)
     if data.test is None or not predicts:
-        why = "there is no test split" if data.test is None else "this backend and data allow no scoring of labels"
+        why = "there is no test split" if data.test is None else "this backend or this data does not score labels"
         return replace(result, untested=why)
-    winners = [_kept(plan, each, "test", data.test, backend) for each in scored if each.repeat_of == result.winner]
-    tested = [each for each in winners if each is not None]
-    if not tested:
+    winners = [repeat for repeat in scored if repeat.repeat_of == result.winner]
+    tested = [_stored_or_scored(plan, repeat, "test", data.test, backend) for repeat in winners]
+    known = [row for row in tested if row is not None]
+    if not known:
         return replace(result, untested="no model of the winner was kept")
-    return replace(result, test=share_right(np.stack(tested), seed))
+    return replace(result, test=accuracy_interval(np.stack(known), seed))
 
 
-def _kept(plan: SweepPlan, trial: Trial, part: str, file: DataFile, backend: Backend) -> NDArray[np.bool_] | None:
-    """Return which examples the trial's model got right, from an earlier time where it was asked; None without both."""
-    kept = plan.folder / "finals" / f"{trial.key}-{part}.npy"
-    if not kept.exists():
-        if not trial.model:
-            return None
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(".tmp")
-        with partial.open("wb") as opened:
-            np.save(opened, right(backend, [trial.model], file, plan.data.dataset)[0])
-        partial.replace(kept)
-    found: NDArray[np.bool_] = np.load(kept)
-    return found
-
-
-def right(backend: Backend, models: Sequence[str], file: DataFile, dataset: Dataset) -> NDArray[np.bool_]:
-    """Return (models, examples): whether the most probable label is the right one."""
+def correct_answers(backend: Backend, models: Sequence[str], file: DataFile, dataset: Dataset) -> NDArray[np.bool_]:
+    """Return an array (models, examples): whether a model's most probable label is the right one."""
     lines: list[dict[str, Any]] = [
         json.loads(line) for line in Path(file.path).read_text(encoding="utf-8").splitlines()
     ]
     truth = [line["messages"][-1]["content"] if dataset.layout == "chat" else line["completion"] for line in lines]
     options = PredictOptions(labels=dataset.labels, stop=dataset.stop)
-    rows = [
-        [answer.text == wanted for answer, wanted in zip(backend.predict(model, lines, options), truth, strict=True)]
-        for model in models
-    ]
+    rows = []
+    for model in models:
+        answers = backend.predict(model, lines, options)
+        rows.append([answer.text == label for answer, label in zip(answers, truth, strict=True)])
     return np.array(rows, dtype=np.bool_)
+
+
+def _correct_by_seed(plan: SweepPlan, repetitions: Sequence[Trial], backend: Backend) -> NDArray[np.bool_] | None:
+    """Return an array (seeds, validation examples) of correct answers, or None unless all repetitions have them."""
+    rows = [_stored_or_scored(plan, repeat, "valid", plan.data.dataset.valid, backend) for repeat in repetitions]
+    known = [row for row in rows if row is not None]
+    return np.stack(known) if len(known) == len(rows) else None
+
+
+def _cost(repetitions: Sequence[Trial]) -> float:
+    """Return the mean cost of the repetitions: in dollars if all prices are known, else in tokens."""
+    usd = [repeat.spend.usd for repeat in repetitions if repeat.spend.usd is not None]
+    if len(usd) == len(repetitions):
+        return sum(usd) / len(repetitions)
+    return sum(repeat.spend.tokens for repeat in repetitions) / len(repetitions)
+
+
+def _stored_or_scored(
+    plan: SweepPlan, trial: Trial, part: str, file: DataFile, backend: Backend
+) -> NDArray[np.bool_] | None:
+    """Return which examples of `file` the trial's model gets right, and store it in the sweep's folder.
+
+    A stored answer is used instead of the model. Returns None if there is neither a stored answer nor a model.
+    """
+    stored_file = plan.folder / "finals" / f"{trial.key}-{part}.npy"
+    if not stored_file.exists():
+        if not trial.model:
+            return None
+        stored_file.parent.mkdir(parents=True, exist_ok=True)
+        partial = stored_file.with_suffix(".tmp")
+        with partial.open("wb") as stream:
+            np.save(stream, correct_answers(backend, [trial.model], file, plan.data.dataset)[0])
+        partial.replace(stored_file)
+    correct: NDArray[np.bool_] = np.load(stored_file)
+    return correct

@@ -1,4 +1,4 @@
-"""The Tune Trainable: drives a backend through one trial after another, one result an evaluation."""
+"""The Tune Trainable: drives a backend through one trial after another, with one result per evaluation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,89 +29,102 @@ from backends.contract import (
     Stopped,
     TrainingRequest,
 )
-from backends.waiting import Waiter
+from backends.waiting import SupportsWaiting, Waiting
 
-REPORT_EVERY_S = 2.0
-"""A result is due at least this often, so that progress is seen and a stop is heeded in the middle of an epoch."""
+REPORT_INTERVAL_S = 2.0
+"""The longest time between two results, so that progress shows and a stop takes effect in the middle of an epoch."""
+
+
+@dataclass(frozen=True)
+class WorkerReport:
+    """What a worker tells the driver with one result.
+
+    `events` are numbered from `first`. `unreachable` is why the worker cannot follow a run that continues at its
+    service. `waiting` is set while the run pauses.
+    """
+
+    first: int
+    events: tuple[Event, ...]
+    handle: Handle | None = None
+    unreachable: Failure | None = None
+    waiting: Waiting | None = None
 
 
 @cache
 def _backend(backend_type: str, options: str, workspace: str, cpus: float, gpus: float) -> Backend:
-    """Open the backend once a worker process: what it has loaded stays warm from trial to trial."""
-    credentials.hand_in(os.environ)  # a worker's own, so that no secret travels through Ray
+    """Open the backend once per worker process, so that what it has loaded serves all its trials."""
+    credentials.use_secrets_from(os.environ)  # the worker's own environment, so that no secret travels through Ray
     backend = registry.load(backend_type)
     return backend.open(backend.options_model.model_validate_json(options), Path(workspace), Placement(cpus, gpus))
 
 
 class TrialRunner(tune.Trainable):
-    """Runs the trial that `config` describes (see `engine.trial_config`); reused for the next one by `reset_config`.
+    """Runs the trial that `config` describes. Tune reuses the process for the next trial through `reset_config`.
 
-    A result carries `events` (JSON, numbered from `first`), the `handle`, how many `evaluations` there were, whether
-    the run has `ended`, why it cannot be followed although it goes on (`unreachable`), what it waits for (`waiting`),
-    and after an evaluation the first objective's value as `objective`, by which schedulers stop trials; one that
-    nothing may stop early leaves it out.
+    `config` is the result of `_shared_config` in the engine, with two more entries for each trial: `request`, the
+    training request as JSON text, and `may_be_stopped`, whether a scheduler may stop the trial early.
+
+    A result holds `report` (a `WorkerReport` as JSON text), the number of `evaluations` so far, and `ended`, whether
+    the run has ended. After an evaluation it also holds `objective`, the value of the first objective, by which
+    schedulers stop trials. A trial that no scheduler may stop never has it.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Submit the run, or adopt it where the backend knows its key."""
+        """Submit the run, or adopt it if the backend already knows its key."""
         self._metric = str(config["metric"])
         self._may_be_stopped = bool(config["may_be_stopped"])
-        self._cursor = self._evaluations = 0
+        self._next_event = self._evaluations = 0
         self._objective = float("nan")
         self._epochs = float("inf")
         self._handle: Handle | None = None
         self._ended = False
         self._unreachable: Failure | None = None
-        self._early_failure: BackendError | None = None
+        self._submit_error: BackendError | None = None
         try:
             self._backend = _backend(
                 config["backend"], config["options"], config["workspace"], config["cpus"], config["gpus"]
             )
             self._handle = self._backend.submit(codec.from_json(TrainingRequest, json.loads(config["request"])))
         except BackendError as error:
-            self._early_failure = error
+            self._submit_error = error
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Stop what still runs, as its scheduler decided, and take up the next trial in the same process."""
+        """Stop the run if it still goes on, as the scheduler decided, and start the next trial in this process."""
         if self._handle is not None and not self._ended:
             self._backend.stop(self._handle)
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Return at the next evaluation, at the end, or when a sign of life is due."""
-        first, events = self._cursor, list(self._next_events())
+        """Return a result at the next evaluation, at the end of the run, or after `REPORT_INTERVAL_S`."""
+        first, events = self._next_event, tuple(self._new_events())
+        report = WorkerReport(first, events, self._handle, self._unreachable, self._waiting())
         result: dict[str, Any] = {
-            "first": first,
-            "events": json.dumps([codec.to_json(each) for each in events]),
-            "handle": codec.to_json(self._handle) if self._handle else None,
+            "report": json.dumps(codec.to_json(report)),
             "evaluations": self._evaluations,
             "ended": self._ended,
-            "unreachable": codec.to_json(self._unreachable) if self._unreachable else None,
-            "waiting": self._waiting(),
             "done": self._ended,
         }
         if self._may_be_stopped and (self._ended or self._evaluated):
             result["objective"] = self._objective
         return result
 
-    def _waiting(self) -> dict[str, Any] | None:
-        if self._handle is None or self._ended or not isinstance(self._backend, Waiter):
+    def _waiting(self) -> Waiting | None:
+        if self._handle is None or self._ended or not isinstance(self._backend, SupportsWaiting):
             return None
-        found = self._backend.waiting(self._handle)
-        return None if found is None else codec.to_json(found)
+        return self._backend.waiting(self._handle)
 
-    def _next_events(self) -> Iterator[Event]:
-        """Yield events up to the end, or up to an evaluation that the scheduler should see, or until a result is due.
+    def _new_events(self) -> Iterator[Event]:
+        """Yield new events until an evaluation that the scheduler must see, the end, or the time of the next result.
 
-        It sees each one by itself, even where a service is further on already; but not the last: a trial that has come
-        to its end is not stopped early.
+        The scheduler sees every evaluation separately, even if the service is already further. It does not see the
+        last one before the end, because a trial that is complete must not be stopped early.
         """
         self._evaluated = False
-        due = time.monotonic() + REPORT_EVERY_S
+        due = time.monotonic() + REPORT_INTERVAL_S
         while time.monotonic() < due and self._unreachable is None:
-            for event in self._fresh_events():
-                self._cursor += 1
+            for event in self._poll():
+                self._next_event += 1
                 yield event
                 match event:
                     case Finished() | Failed() | Stopped():
@@ -121,27 +135,27 @@ class TrialRunner(tune.Trainable):
                     case Measured(scope="evaluation", step=step, epoch=epoch, values=values) if step > 0:
                         self._evaluations += 1
                         self._objective = values.get(self._metric, float("nan"))
-                        # what is not measured at every epoch says nothing to a scheduler before the end
+                        # a metric that is missing here is not measured at every epoch: a scheduler cannot use it
                         if epoch < self._epochs and self._metric in values:
                             self._evaluated = True
                             return
             if not self._backend.capabilities.in_process:
                 time.sleep(min(self._backend.capabilities.poll_s, max(0.0, due - time.monotonic())))
 
-    def _fresh_events(self) -> Sequence[Event]:
+    def _poll(self) -> Sequence[Event]:
         if self._handle is None:
-            assert self._early_failure is not None
-            return [Failed(self._early_failure.failure)]
+            assert self._submit_error is not None
+            return [Failed(self._submit_error.failure)]
         try:
-            return self._backend.events(self._handle, self._cursor)
+            return self._backend.events(self._handle, self._next_event)
         except BackendError as error:
             if error.failure.kind is FailureKind.USER and not self._backend.capabilities.in_process:
-                self._unreachable = error.failure  # a key that has expired, say: the service goes on with the run
+                self._unreachable = error.failure  # an expired key, for example: the service continues the run
                 return []
             return [Failed(error.failure)]
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Keep nothing: the backend keeps its runs, and the study is the record."""
+        """Save nothing: the backend keeps its runs, and the study is the record."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Do nothing; see `save_checkpoint`."""

@@ -14,9 +14,10 @@ from zoneinfo import ZoneInfo
 
 from backends.contract import Scalar
 from sweeps.errors import SweepError, SweepInterruptedError
-from sweeps.execution.run import Environment
+from sweeps.execution.environment import Environment
 from sweeps.execution.run import run as run_sweep
-from sweeps.execution.session import End, Outcome, ProgressObserver
+from sweeps.execution.observers import ProgressObserver
+from sweeps.execution.outcome import Outcome, SweepEnd
 from sweeps.planning.plan import plan_file
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.scheduling import change_detection, data_drift
@@ -37,7 +38,7 @@ ENDING_S = 60.0
 STORING = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0)
 """Seconds between the attempts to store how a night ended, where the database is away."""
 
-FINISHED = (End.TRIALS, End.EXHAUSTED, End.TARGET, End.BUDGET, End.TIME)
+FINISHED = (SweepEnd.TRIALS, SweepEnd.EXHAUSTED, SweepEnd.TARGET, SweepEnd.BUDGET, SweepEnd.TIME)
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _run(
     night = replace(night, sweep=tonight.plan.spec.name, found={**night.found, **tonight.found})
     schedules.note(claim, night)  # with what it may spend, before it spends anything
     spent_before = _spent(tonight.plan, environment)
-    with workspace.claimed(tonight.plan.spec.name):
+    with workspace.lock(tonight.plan.spec.name):
         end = closing(schedule, night.planned_at)
         outcome = search(
             tonight.plan,
@@ -170,7 +171,7 @@ def _run(
             deadline=end.timestamp() - ENDING_S if end is not None else None,
             first_points=tonight.points,
         )
-    cut_short = outcome.end is End.BUDGET and allowed is not None and allowed.binds
+    cut_short = outcome.end is SweepEnd.BUDGET and allowed is not None and allowed.binds
     done = NightState.DONE if outcome.end in FINISHED and not cut_short else NightState.PARTIAL
     night = replace(night, state=done, found={**night.found, **_numbers(outcome, night, spent_before)})
     if cut_short:
@@ -261,7 +262,7 @@ def _free_name(environment: Environment, base: str, fingerprint: str, schedule: 
 
 def _taken(environment: Environment, name: str, fingerprint: str) -> bool:
     """Return whether another sweep has the name: in this folder, or in the database, where another machine began it."""
-    if change_detection.taken(environment.workspace.sweep(name), fingerprint):
+    if change_detection.taken(environment.workspace.sweep_folder(name), fingerprint):
         return True
     if environment.storage is None:
         return False
@@ -282,7 +283,7 @@ def _named(plan: SweepPlan, workspace: Workspace, name: str) -> SweepPlan:
         spec = spec.with_sections(champion=spec.champion.model_copy(update={"model": base}))
         written.append(f"champion.model={json.dumps(base)}")
     spec = replace(spec.with_sections(name=name), document=with_overrides(spec.document, written))
-    return replace(plan, spec=spec, folder=workspace.sweep(name))
+    return replace(plan, spec=spec, folder=workspace.sweep_folder(name))
 
 
 def _champion(plan: SweepPlan, environment: Environment) -> dict[str, Any] | None:

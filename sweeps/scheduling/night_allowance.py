@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sweeps.errors import SweepError
-from sweeps.execution.run import Environment
-from sweeps.execution.session import End
+from sweeps.execution.environment import Environment
+from sweeps.execution.outcome import SweepEnd
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.scheduling.monthly_budget import Money, Month, month, most
 from sweeps.scheduling.schedule import Night, Schedule
@@ -42,7 +42,7 @@ class Allowance:
         return None
 
     def _paid_out(self, before: Night | None) -> bool:
-        if before is None or before.found.get("end") != End.BUDGET.value:
+        if before is None or before.found.get("end") != SweepEnd.BUDGET.value:
             return False
         return bool((before.found.get("month") or {}).get("name") == self.month.name)
 
@@ -86,6 +86,6 @@ def told(night: Night, environment: Environment) -> Night:
 def _study(sweep: str, environment: Environment) -> StoredStudy | None:
     workspace = environment.workspace
     try:
-        return read_study(environment.storage or workspace.study(sweep), workspace.study_name(sweep))
+        return read_study(environment.storage or workspace.study_file(sweep), workspace.study_name(sweep))
     except SweepError:
         return None

@@ -76,7 +76,7 @@ class SweepState:
         return {
             "name": self.name,
             "data": self.data,
-            "wanted_trials": self.wanted_trials,
+            "wanted_trials": self.planned_trials,
             "objective": {"metric": self.objective.metric, "direction": self.objective.direction},
             "running": self.is_running,
             "states": dict(self.counts),
@@ -94,7 +94,7 @@ class SweepState:
 def read(workspace: Workspace, name: str, storage: str | None) -> SweepState:
     """Read a sweep's state. Raises UserInputError where there is none of this name."""
     try:
-        plan = json.loads((workspace.sweep(name) / "plan.json").read_text(encoding="utf-8"))
+        plan = json.loads((workspace.sweep_folder(name) / "plan.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise unknown(workspace, name) from None
     [(direction, metric), *_] = [
@@ -103,7 +103,7 @@ def read(workspace: Workspace, name: str, storage: str | None) -> SweepState:
         for direction, metric in each.items()
         if direction in ("maximize", "minimize")
     ]
-    stored = read_study(storage or workspace.study(name), workspace.study_name(name))
+    stored = read_study(storage or workspace.study_file(name), workspace.study_name(name))
     return SweepState(
         name=name,
         plan=plan,
@@ -114,7 +114,7 @@ def read(workspace: Workspace, name: str, storage: str | None) -> SweepState:
         finals=stored.finals,
         champion=stored.champion,
         ledger=stored.ledger,
-        is_running=workspace.is_claimed(name),
+        is_running=workspace.is_locked(name),
     )
 
 
@@ -126,5 +126,5 @@ def best_name(best: Trial) -> str:
 
 def unknown(workspace: Workspace, name: str) -> UserInputError:
     """Return the error of asking for a sweep that has not run here."""
-    hint = suggestion(name, workspace.names()) or "`sweep run FILE` starts one"
+    hint = suggestion(name, workspace.sweep_names()) or "`sweep run FILE` starts one"
     return UserInputError([Problem(name, f"there is no such sweep in {workspace.root}", hint)])

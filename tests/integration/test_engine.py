@@ -15,7 +15,8 @@ import pytest
 from backends.contract import Event, Measured
 from backends.waiting import Waiting
 from sweeps.execution import engine
-from sweeps.execution.session import End, Session
+from sweeps.execution.outcome import SweepEnd
+from sweeps.execution.session import Session
 from sweeps.planning.plan import make_plan
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.loading import from_document
@@ -128,7 +129,7 @@ def test_a_scheduler_stops_the_bad_trials_and_only_those(tmp_path: Path, schedul
         assert trial.reason.startswith(f"stopped early by {session.plan.spec.search.scheduler.type}")
     best = max(complete.values(), key=lambda each: each.values or (0.0,))
     assert best.number not in [each.number for each in stopped]
-    assert session.end is End.TRIALS
+    assert session.end is SweepEnd.TRIALS
 
 
 def test_a_resumed_sweep_stops_as_strictly_as_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_a_failed_trial_is_failed_and_the_sweep_goes_on(tmp_path: Path) -> None:
     states = [each.state for each in session.study.search_trials]
     assert states[0] is TrialState.FAILED
     assert TrialState.FAILED not in states[1:]
-    assert session.end is End.TRIALS
+    assert session.end is SweepEnd.TRIALS
     assert session.study.search_trials[0].values is not None, "what it had reached before is kept"
 
 
@@ -157,20 +158,20 @@ def test_a_run_that_cannot_be_followed_stays_open_and_is_adopted(tmp_path: Path)
     faults = "backend.faults=" + json.dumps([{"on": "events", "kind": "user", "times": 1}])
     plan = planned(tmp_path, faults, "search.trials=2", "search.concurrency=1")
     session = run(plan)
-    assert session.end is End.FAILED
+    assert session.end is SweepEnd.FAILED
     assert session.error is not None
     assert "injected fault" in session.error.message
     before = session.study.trials
     assert {each.state for each in before} == {TrialState.RUNNING}
     again = run(plan)
-    assert again.end is End.TRIALS
+    assert again.end is SweepEnd.TRIALS
     assert [each.state for each in again.study.trials] == [TrialState.COMPLETE] * 2
     assert again.study.trials[0].key == before[0].key
 
 
 def test_the_target_ends_the_sweep_early(tmp_path: Path) -> None:
     session = run(planned(tmp_path, "objective={maximize: valid_accuracy, target: 0.6}", "search.trials=50"))
-    assert session.end is End.TARGET
+    assert session.end is SweepEnd.TARGET
     assert len(session.study.search_trials) < 50
     assert any(each.values and each.values[0] >= 0.6 for each in session.study.search_trials)
 
@@ -179,7 +180,7 @@ def test_the_time_limit_holds(tmp_path: Path) -> None:
     plan = planned(tmp_path, "backend={type: fake, seconds_per_epoch: 0.5}", "search.trials=500", "budget.hours=1")
     leap = LeapAfterAnEpoch(of_trial=1)
     session = run(plan, leap, clock=leap)
-    assert session.end is End.TIME
+    assert session.end is SweepEnd.TIME
     first, second, *staged = session.study.search_trials
     assert not any(each.state.ended for each in staged), "they wait for the next run of the sweep"
     assert first.state is TrialState.COMPLETE
@@ -214,6 +215,6 @@ def test_a_duplicate_is_not_trained_twice(tmp_path: Path) -> None:
     session = run(
         planned(tmp_path, "space={n_epochs: [1, 2], batch_size: 4, learning_rate_multiplier: 0.1}", "search.trials=9")
     )
-    assert session.end is End.EXHAUSTED
+    assert session.end is SweepEnd.EXHAUSTED
     assert sorted(each.hyperparameters["n_epochs"] for each in session.study.search_trials) == [1, 2]
     assert all(each.values is not None for each in session.study.trials)

@@ -13,7 +13,9 @@ from scripted_host import KEY, Cut, Job, ScriptedHost, listening, with_manners
 from backends import credentials
 from backends.contract import TERMINAL, Handle
 from sweeps.execution.budget_ledger import BudgetLedger
-from sweeps.execution.session import End, Session, TrialEnd
+from sweeps.execution.outcome import SweepEnd
+from sweeps.execution.running_trial import TrialEnd
+from sweeps.execution.session import Session
 from sweeps.planning.plan import make_plan
 from sweeps.spec.loading import from_document
 from sweeps.spec.yaml_source import parse, with_overrides
@@ -87,7 +89,7 @@ class Sweep:
         self.session.observe(trial.number, handle, 0, events)
         if not (events and isinstance(events[-1], TERMINAL)):
             return False
-        self.session.ended(trial.number, TrialEnd.ITSELF)
+        self.session.trial_ended(trial.number, TrialEnd.ITSELF)
         return True
 
     def complete(self, trial: Trial) -> None:
@@ -98,11 +100,11 @@ class Sweep:
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedHost]:
-    credentials.hand_in({"SWEEP_SERVER_KEY": KEY})
+    credentials.use_secrets_from({"SWEEP_SERVER_KEY": KEY})
     monkeypatch.setattr("backends.hosted.rate_limiter.FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr("backends.hosted.job_creation.LOOK_AGAIN_S", 0.01)
     yield ScriptedHost()
-    credentials.hand_in({})
+    credentials.use_secrets_from({})
 
 
 @pytest.fixture
@@ -140,7 +142,7 @@ def test_the_worst_case_of_what_runs_keeps_the_next_from_starting(
         sweep.complete(each)
     assert sweep.usd == pytest.approx(told(host)) == pytest.approx(3 * TRUE_USD)
     assert sweep.session.next_trial() is NoTrial.EXHAUSTED
-    assert sweep.session.finish() is End.TRIALS
+    assert sweep.session.finish() is SweepEnd.TRIALS
 
 
 def test_a_trial_that_had_to_wait_is_weighed_anew_by_what_the_host_has_counted(begin: Callable[..., Sweep]) -> None:
@@ -150,7 +152,7 @@ def test_a_trial_that_had_to_wait_is_weighed_anew_by_what_the_host_has_counted(b
     sweep.complete(first)
     for _ in range(2):
         sweep.complete(sweep.start())
-    assert sweep.session.finish() is End.TRIALS
+    assert sweep.session.finish() is SweepEnd.TRIALS
 
 
 def test_a_job_that_ends_dearer_than_its_worst_case_ends_the_sweep(
@@ -162,7 +164,7 @@ def test_a_job_that_ends_dearer_than_its_worst_case_ends_the_sweep(
     sweep.complete(sweep.start())
     assert sweep.usd == pytest.approx(30 * TRUE_USD) == pytest.approx(told(host)), "the truth, though past the limit"
     assert sweep.session.next_trial() is NoTrial.EXHAUSTED
-    assert sweep.session.finish() is End.BUDGET
+    assert sweep.session.finish() is SweepEnd.BUDGET
     assert len(host.jobs) == 1
     assert sweep.session.budget_ledger.ledger.usd_left(sweep.plan.spec.budget) == 0.0
 
@@ -175,7 +177,7 @@ def test_what_was_spent_until_a_stop_is_charged(host: ScriptedHost, begin: Calla
     (job,) = host.jobs.values()
     while not any(measured.epoch >= 1 for each in sweep.session.running for measured in each.curve):
         sweep.look(trial)
-    sweep.session.ended(trial.number, TrialEnd.SCHEDULER)
+    sweep.session.trial_ended(trial.number, TrialEnd.SCHEDULER)
     assert sweep.reserved > 0, "nobody knows yet"
     assert sweep.session.budget_ledger.settle(5.0)
     assert job.status == "cancelled"
@@ -239,7 +241,7 @@ def test_accounts_wait_for_what_may_yet_be_said(host: ScriptedHost, begin: Calla
     sweep = begin(WORST_USD * 1.5)
     trial = sweep.start()
     sweep.look(trial)
-    sweep.session.ended(trial.number, TrialEnd.SCHEDULER)
+    sweep.session.trial_ended(trial.number, TrialEnd.SCHEDULER)
     slept: list[float] = []
 
     def away(operation: str, moment: str) -> None:

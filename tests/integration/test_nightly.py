@@ -299,7 +299,8 @@ from sweeps import tracking
 from sweeps.workspace import Workspace
 from sweeps.planning.plan import plan_file
 from sweeps.cli.progress import Progress
-from sweeps.execution.run import Environment, run
+from sweeps.execution.environment import Environment
+from sweeps.execution.run import run
 
 workspace = Workspace(Path(".sweep").absolute())
 plan = plan_file(Path("pairs.yaml"), ("backend.seconds_per_epoch=5.0", "space.n_epochs=2", "search.trials=6"), workspace)

@@ -33,12 +33,12 @@ def trial(number: int) -> Trial:
 def test_a_limit_that_holds_several_trials_back_is_said_once() -> None:
     written, now = io.StringIO(), time.time()
     progress = Progress(Console(file=written, width=40))
-    progress.waits(trial(3), Waiting(LIMIT, now + 3600))
-    progress.waits(trial(4), Waiting(LIMIT, now + 3600.5))
-    progress.waits(trial(3), Waiting(LIMIT, now + 3700))
+    progress.trial_waiting(trial(3), Waiting(LIMIT, now + 3600))
+    progress.trial_waiting(trial(4), Waiting(LIMIT, now + 3600.5))
+    progress.trial_waiting(trial(3), Waiting(LIMIT, now + 3700))
     assert written.getvalue() == f"trial 3 waits until {moment(now + 3600, now)}: {LIMIT}\n"
-    progress.waits(trial(3), Waiting(LIMIT, now + 7200))
-    progress.waits(trial(4), Waiting("the host cannot be reached", now + 60))
+    progress.trial_waiting(trial(3), Waiting(LIMIT, now + 7200))
+    progress.trial_waiting(trial(4), Waiting("the host cannot be reached", now + 60))
     assert [splitline.split(" waits ")[0] for splitline in written.getvalue().splitlines()] == [
         "trial 3",
         "trial 3",
@@ -90,10 +90,10 @@ def test_a_long_epoch_is_heard_of_between_its_ends(monkeypatch: pytest.MonkeyPat
     written = io.StringIO()
     progress = Progress(Console(file=written, width=200))
     running = under_way(0, 1.4)
-    progress.begin(session_of([running], []))
+    progress.sweep_started(session_of([running], []))
     for at in (30.0, 59.0, 61.0, 90.0, 122.0):
         now[0] = at
-        progress.observed(running, 0, running.loop_reports)
+        progress.events_received(running, 0, running.loop_reports)
     first, summary, second, _ = written.getvalue().splitlines()
     assert first == second == "trial 0 epoch 1.4/4  batch_loss 0.5"
     assert summary.startswith("  0 of 6 trials · 1:40 spent · about ")

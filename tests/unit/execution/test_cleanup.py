@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backends.cleanup import Remnant
+from backends.cleanup import Leftover
 from backends.contract import BackendError, DataFile, Dataset, Failure, FailureKind, TrainingRequest
 from backends.local import cleanup as local
 from backends.local.journal import Journal
@@ -42,22 +42,22 @@ def sweep(*trials: Trial, repeats: tuple[Trial, ...] = (), finals: bool = False)
     return SweepState("pairs", plan, Objective("valid_accuracy", "maximize"), trials, repeats)
 
 
-def left(*numbers: int) -> list[Remnant]:
+def left(*numbers: int) -> list[Leftover]:
     """What trials leave at a host: their model, a checkpoint's, a deployment of the model, a result file."""
     every = []
     for n in numbers:
         every += [
-            Remnant("deployment", f"m{n}", f"k{n}", f"m{n}"),
-            Remnant("model", f"m{n}", f"k{n}", f"m{n}"),
-            Remnant("model", f"m{n}:1", f"k{n}", f"m{n}:1"),
-            Remnant("result file", f"r{n}", f"k{n}", None, 10),
+            Leftover("deployment", f"m{n}", f"k{n}", f"m{n}"),
+            Leftover("model", f"m{n}", f"k{n}", f"m{n}"),
+            Leftover("model", f"m{n}:1", f"k{n}", f"m{n}:1"),
+            Leftover("result file", f"r{n}", f"k{n}", None, 10),
         ]
-    return [*every, Remnant("data file", "file-1", None, None, 100)]
+    return [*every, Leftover("data file", "file-1", None, None, 100)]
 
 
-def kept(found: list[Remnant], state: SweepState, versions: Versions = NO_VERSIONS, **how: Any) -> dict[str, str]:
+def kept(found: list[Leftover], state: SweepState, versions: Versions = NO_VERSIONS, **how: Any) -> dict[str, str]:
     items = decide(found, state, versions, everything=how.get("everything", False))
-    return {f"{each.remnant.kind} {each.remnant.name}": each.kept for each in items if each.kept}
+    return {f"{each.leftover.kind} {each.leftover.name}": each.kept for each in items if each.kept}
 
 
 def test_the_best_model_stays_and_nothing_else_of_a_sweep_that_is_over() -> None:
@@ -95,7 +95,7 @@ def test_a_champion_before_stays_unless_everything_is_to_go() -> None:
 
 
 def test_what_goes_on_keeps_what_it_needs() -> None:
-    found = [Remnant("job", "j1", "k1"), *left(0, 1)]
+    found = [Leftover("job", "j1", "k1"), *left(0, 1)]
     state = sweep(trial(0, 0.6), trial(1, None))
     goes_on = "trial 1 goes on with the next `sweep run`"
     names = ("job j1", "deployment m1", "model m1", "model m1:1", "result file r1", "data file file-1")
@@ -122,23 +122,23 @@ class Place:
         self.refused, self.breaks_after = refused, breaks_after
         self.asked: list[str] = []
 
-    def remnants(self, others: object) -> list[Remnant]:
+    def leftovers(self, others: object) -> list[Leftover]:
         return left(0)
 
-    def remove(self, remnant: Remnant) -> str:
+    def remove(self, leftover: Leftover) -> str:
         if len(self.asked) == self.breaks_after:
             raise BackendError(Failure(FailureKind.TRANSIENT, "the host cannot be reached"))
-        self.asked.append(remnant.name)
-        return remnant.needed or ("the host says no" if remnant.name in self.refused else "")
+        self.asked.append(leftover.name)
+        return leftover.needed or ("the host says no" if leftover.name in self.refused else "")
 
 
 def test_removing_says_what_the_place_refuses_and_lets_go_of_what_others_need() -> None:
     place, state = Place("m0:1"), sweep(trial(0, 0.6))
     found = [replace(each, needed="sweep b uses it") if each.kind == "data file" else each for each in left(0)]
     cleaning = CleanUp(place, "hosted", decide(found, state, NO_VERSIONS, everything=False))
-    assert [(each.remnant.name, each.kept) for each in cleaning.remove(print)] == [("m0:1", "the host says no")]
+    assert [(each.leftover.name, each.kept) for each in cleaning.remove(print)] == [("m0:1", "the host says no")]
     assert place.asked == ["m0", "m0:1", "r0", "file-1"]
-    assert [each.remnant.kind for each in cleaning.going] == ["deployment", "result file"]
+    assert [each.leftover.kind for each in cleaning.going] == ["deployment", "result file"]
 
 
 def test_removing_that_breaks_off_says_how_far_it_came() -> None:
@@ -169,12 +169,12 @@ def test_the_local_trainer_lists_and_deletes_models_and_checkpoints(tmp_path: Pa
     run(tmp_path, "b")
     (tmp_path / "jobs" / "somebody-elses").mkdir()
     (tmp_path / "jobs" / "somebody-elses" / "resume.pt").write_bytes(b"x")
-    found = local.remnants(tmp_path, ())
+    found = local.leftovers(tmp_path, ())
     assert [(each.kind, each.key, each.size_bytes) for each in found] == [("model", "a", 1000), ("checkpoint", "a", 10)]
     assert found[0].model == journal.kept_model
     for each in (*found, *found):
         assert local.remove(tmp_path, each) == "", "what is gone is no error"
-    assert local.remnants(tmp_path, ()) == []
+    assert local.leftovers(tmp_path, ()) == []
     assert journal.exists, "the record of the run stays"
     assert (tmp_path / "jobs" / "somebody-elses" / "resume.pt").exists()
 
@@ -183,12 +183,12 @@ def test_a_model_that_another_sweep_trained_from_stays(tmp_path: Path) -> None:
     model = with_model(tmp_path / "one", "a").kept_model
     assert model is not None
     run(tmp_path / "two", "b", base_model=model)
-    (found,) = local.remnants(tmp_path / "one", [tmp_path / "two", tmp_path / "without-runs"])
+    (found,) = local.leftovers(tmp_path / "one", [tmp_path / "two", tmp_path / "without-runs"])
     assert found.needed == "sweep two has trained from it"
 
 
 def test_nothing_outside_the_sweeps_folder_is_deleted(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("precious")
-    assert local.remove(tmp_path / "sweep", Remnant("model", str(outside), "a"))
+    assert local.remove(tmp_path / "sweep", Leftover("model", str(outside), "a"))
     assert outside.exists()

@@ -15,15 +15,20 @@ from backends.contract import Backend, Checkpointed, Event, Failure, FailureKind
 from backends.waiting import Waiting
 from sweeps.errors import SweepError
 from sweeps.execution import finals_scoring
-from sweeps.execution.run import Environment, _Housekeeper, decided, open_study
-from sweeps.execution.session import End, Session, TrialEnd
-from sweeps.planning.plan import SweepPlan, make_plan
-from sweeps.spec.sweep_spec import from_document
+from sweeps.execution.environment import Environment, open_study
+from sweeps.execution.finals_decision import decide_finals
+from sweeps.execution.model_retention import ModelRetention
+from sweeps.execution.outcome import SweepEnd
+from sweeps.execution.running_trial import TrialEnd
+from sweeps.execution.session import Session
+from sweeps.planning.plan import make_plan
+from sweeps.planning.sweep_plan import SweepPlan
+from sweeps.spec.loading import from_document
 from sweeps.spec.yaml_source import parse, with_overrides
 from sweeps.study import state
 from sweeps.study.finals import FinalsResult
 from sweeps.study.steering import Change
-from sweeps.study.study import NoTrial, Study
+from sweeps.study.study import NoTrial, Study, StudyDefinition
 from sweeps.trials.trial import StoppedBy, Trial, TrialState, leaderboard
 from sweeps.verdicts.verdict import VerdictKind
 from sweeps.workspace import Workspace
@@ -84,7 +89,7 @@ def session(
     plan = planned(tmp_path, *overrides)
     objectives = [each.objective for each in plan.spec.objectives]
     study = Study.open(
-        tmp_path / "j", "pairs", plan.fingerprint, plan.space, objectives, plan.spec.search, plan.base_model
+        tmp_path / "j", StudyDefinition("pairs", plan.fingerprint, plan.space, objectives, plan.spec.search, plan.base_model)
     )
     return Session(plan, study, [observer] if observer else [], clock)
 
@@ -100,15 +105,15 @@ def drive(session: Session, until: Callable[[], bool] = lambda: False) -> None:
             if until():
                 return
             session.observe(trial.number, handle, 0, events)  # the first half once more: known events are skipped
-            session.ended(trial.number, TrialEnd.ITSELF)
+            session.trial_ended(trial.number, TrialEnd.ITSELF)
 
 
 def test_trials_run_to_their_number_and_each_gets_a_verdict(tmp_path: Path) -> None:
     recorder = Recorder()
     running = session(tmp_path, observer=recorder)
     drive(running)
-    assert running.finish() is End.TRIALS
-    assert len(recorder.ended) == len(running.study.trained) == 5
+    assert running.finish() is SweepEnd.TRIALS
+    assert len(recorder.ended) == len(running.study.search_trials) == 5
     for trial in recorder.ended:
         assert trial.state is TrialState.COMPLETE
         assert trial.verdict is not None
@@ -135,25 +140,25 @@ def test_an_interrupted_trial_is_taken_up_by_the_next_session_under_its_key(tmp_
     drive(running, until=lambda: len(first.started) == 2)
     running.interrupt()
     assert running.next_trial() is NoTrial.EXHAUSTED
-    assert running.finish() is End.INTERRUPTED
+    assert running.finish() is SweepEnd.INTERRUPTED
     left = [each for each in running.study.trials if not each.state.ended]
     assert [each.number for each in left] == [1]
 
     second = Recorder()
     again = session(tmp_path, observer=second)
     drive(again)
-    assert again.finish() is End.TRIALS
+    assert again.finish() is SweepEnd.TRIALS
     assert second.started[0] == 1
     assert next(each for each in second.ended if each.number == 1).key == left[0].key
-    assert len(again.study.trained) == 5
-    assert all(each.state is TrialState.COMPLETE for each in again.study.trained)
+    assert len(again.study.search_trials) == 5
+    assert all(each.state is TrialState.COMPLETE for each in again.study.search_trials)
 
 
 def test_the_target_ends_the_sweep(tmp_path: Path) -> None:
     running = session(tmp_path, "objective={maximize: valid_accuracy, target: 0.5}")
     drive(running)
-    assert running.finish() is End.TARGET
-    assert len(running.study.trained) < 5
+    assert running.finish() is SweepEnd.TARGET
+    assert len(running.study.search_trials) < 5
 
 
 def test_the_time_limit_ends_the_sweep_and_counts_earlier_runs(tmp_path: Path) -> None:
@@ -170,8 +175,8 @@ def test_the_time_limit_ends_the_sweep_and_counts_earlier_runs(tmp_path: Path) -
     again.observe(taken_up.number, None, 0, [])  # a sign of life: it has begun
     now[0] += 601
     assert again.next_trial() is NoTrial.EXHAUSTED
-    assert again.finish() is End.TIME
-    [trial] = again.study.trained
+    assert again.finish() is SweepEnd.TIME
+    [trial] = again.study.search_trials
     assert trial.state is TrialState.STOPPED
     assert "time limit" in trial.reason
 
@@ -186,7 +191,7 @@ def test_what_the_scheduler_stops_is_stopped_and_not_failed(tmp_path: Path) -> N
         events = backend.events(handle, 0)
         second = [n for n, each in enumerate(events) if isinstance(each, Measured) and each.scope == "evaluation"][1]
         running.observe(trial.number, handle, 0, events[: second + 1])
-        running.ended(trial.number, TrialEnd.SCHEDULER)
+        running.trial_ended(trial.number, TrialEnd.SCHEDULER)
     [ended] = recorder.ended
     assert ended.state is TrialState.STOPPED
     assert ended.reason == "stopped early by asha after epoch 1"
@@ -200,7 +205,7 @@ def fault(kind: str, times: int = 100, on: str = "train") -> str:
 def test_a_diverged_trial_is_stopped_with_that_verdict(tmp_path: Path) -> None:
     running = session(tmp_path, fault("diverged", times=1))
     drive(running)
-    first = running.study.trained[0]
+    first = running.study.search_trials[0]
     assert first.state is TrialState.STOPPED
     assert first.verdict is not None
     assert first.verdict.kind is VerdictKind.DIVERGED
@@ -209,31 +214,31 @@ def test_a_diverged_trial_is_stopped_with_that_verdict(tmp_path: Path) -> None:
 def test_a_transient_failure_is_tried_again_and_counts_once(tmp_path: Path) -> None:
     running = session(tmp_path, fault("transient", times=1))
     drive(running)
-    assert running.finish() is End.TRIALS
+    assert running.finish() is SweepEnd.TRIALS
     assert len(running.study.trials) == 6
-    assert len(running.study.trained) == 5
-    assert {each.state for each in running.study.trained} == {TrialState.COMPLETE}
+    assert len(running.study.search_trials) == 5
+    assert {each.state for each in running.study.search_trials} == {TrialState.COMPLETE}
     assert running.study.trials[0].state is TrialState.FAILED
 
 
 def test_failures_that_are_all_alike_end_the_sweep(tmp_path: Path) -> None:
     running = session(tmp_path, fault("out_of_memory"), "search.trials=20")
     drive(running)
-    assert running.finish() is End.FAILED
+    assert running.finish() is SweepEnd.FAILED
     assert running.error is not None
     assert "3 trials in a row failed alike" in running.error.message
-    assert len(running.study.trained) == 3
+    assert len(running.study.search_trials) == 3
 
 
 def test_a_run_that_cannot_be_followed_ends_the_sweep_and_stays_open(tmp_path: Path) -> None:
     running = session(tmp_path)
     trial = running.next_trial()
     assert isinstance(trial, Trial)
-    running.started(trial.number)
+    running.trial_started(trial.number)
     running.report_unreachable(Failure(FailureKind.USER, "the key has expired", "set another"))
     assert running.should_end()
-    running.ended(trial.number, TrialEnd.SWEEP)
-    assert running.finish() is End.FAILED
+    running.trial_ended(trial.number, TrialEnd.SWEEP)
+    assert running.finish() is SweepEnd.FAILED
     assert running.error is not None
     assert running.error.message == "the key has expired"
     again = session(tmp_path).next_trial()
@@ -245,11 +250,11 @@ def test_a_lost_worker_fails_the_trial_and_it_is_tried_again(tmp_path: Path) -> 
     running = session(tmp_path)
     trial = running.next_trial()
     assert isinstance(trial, Trial)
-    running.ended(trial.number, TrialEnd.CRASH, "the worker died")
+    running.trial_ended(trial.number, TrialEnd.CRASH, "the worker died")
     assert running.study.trials[0].state is TrialState.FAILED
     drive(running)
-    assert len(running.study.trained) == 5
-    points = [json.dumps(dict(each.hyperparameters)) for each in running.study.trained]
+    assert len(running.study.search_trials) == 5
+    points = [json.dumps(dict(each.hyperparameters)) for each in running.study.search_trials]
     assert json.dumps(dict(trial.hyperparameters)) in points
 
 
@@ -258,8 +263,8 @@ def test_a_finite_space_ends_when_it_is_tried(tmp_path: Path) -> None:
         tmp_path, "space={n_epochs: [2, 3], batch_size: 4, learning_rate_multiplier: 0.1}", "search.trials=9"
     )
     drive(running)
-    assert running.finish() is End.EXHAUSTED
-    assert len(running.study.trained) == 2
+    assert running.finish() is SweepEnd.EXHAUSTED
+    assert len(running.study.search_trials) == 2
 
 
 def test_several_objectives_are_recorded_in_their_order(tmp_path: Path) -> None:
@@ -269,7 +274,7 @@ def test_several_objectives_are_recorded_in_their_order(tmp_path: Path) -> None:
         "search={sampler: nsga2, scheduler: none, trials: 4}",
     )
     drive(running)
-    for trial in running.study.trained:
+    for trial in running.study.search_trials:
         kept = next(each for each in trial.curve[1:] if each.epoch == trial.best_epoch)
         assert trial.values == (kept.values["valid_accuracy"], kept.values["valid_loss"])
 
@@ -279,8 +284,8 @@ def test_the_finals_train_the_best_again_with_other_seeds(tmp_path: Path) -> Non
     recorder = Recorder()
     running = session(tmp_path, "finals={candidates: 2, seeds: 3}", observer=recorder)
     drive(running)
-    assert running.finish() is End.TRIALS
-    searched, repeats = running.study.trained, running.study.repeats
+    assert running.finish() is SweepEnd.TRIALS
+    searched, repeats = running.study.search_trials, running.study.repeats
     assert len(searched) == 5
     best = [each.number for each in leaderboard(searched, running.objective)[:2]]
     assert sorted((each.repeat_of, each.seed) for each in repeats) == sorted(
@@ -300,11 +305,11 @@ def test_finals_go_on_where_they_were_interrupted(tmp_path: Path) -> None:
     running = session(tmp_path, "finals={candidates: 2, seeds: 2}", observer=first)
     drive(running, until=lambda: len(first.started) == 7)
     running.interrupt()
-    assert running.finish() is End.INTERRUPTED
+    assert running.finish() is SweepEnd.INTERRUPTED
     again = session(tmp_path, "finals={candidates: 2, seeds: 2}")
     drive(again)
-    assert again.finish() is End.TRIALS
-    assert len(again.study.trained) == 5
+    assert again.finish() is SweepEnd.TRIALS
+    assert len(again.study.search_trials) == 5
     assert len(again.study.repeats) == 4
     assert len({(each.repeat_of, each.seed) for each in again.study.repeats}) == 4
 
@@ -320,17 +325,17 @@ def test_finals_wait_for_the_trials_that_run(tmp_path: Path) -> None:
 
 def test_a_failed_repetition_is_retried_with_its_seed(tmp_path: Path) -> None:
     running = session(tmp_path, "finals={candidates: 1, seeds: 2}", "search.trials=1")
-    drive(running, until=lambda: bool(running.study.trained and running.study.trained[0].state.ended))
+    drive(running, until=lambda: bool(running.study.search_trials and running.study.search_trials[0].state.ended))
     with closing(running.plan.open_backend()) as backend:
         trial = running.next_trial()
         assert isinstance(trial, Trial)
         while trial.repeat_of is None:
             handle = backend.submit(running.plan.request(trial))
             running.observe(trial.number, handle, 0, backend.events(handle, 0))
-            running.ended(trial.number, TrialEnd.ITSELF)
+            running.trial_ended(trial.number, TrialEnd.ITSELF)
             trial = running.next_trial()
             assert isinstance(trial, Trial)
-    running.ended(trial.number, TrialEnd.CRASH, "gone")
+    running.trial_ended(trial.number, TrialEnd.CRASH, "gone")
     drive(running)
     seeds = sorted(each.seed for each in running.study.repeats)
     assert seeds == [8, 9]
@@ -364,8 +369,8 @@ def test_a_sure_verdict_stops_a_trial_and_is_no_failure(
     assert not running.is_stopped_by_verdict(trial.number)
     running.observe(trial.number, None, 3, events[3:])
     assert running.is_stopped_by_verdict(trial.number)
-    running.ended(trial.number, TrialEnd.VERDICT)
-    [ended] = running.study.trained
+    running.trial_ended(trial.number, TrialEnd.VERDICT)
+    [ended] = running.study.search_trials
     assert ended.state is TrialState.STOPPED
     assert ended.stopped_by is StoppedBy.VERDICT
     assert ended.verdict is not None
@@ -402,7 +407,7 @@ def under_fitted(running: Session, trials: int) -> None:
         trial = running.next_trial()
         assert isinstance(trial, Trial)
         running.observe(trial.number, None, 0, still_improving(int(trial.hyperparameters["n_epochs"])))
-        running.ended(trial.number, TrialEnd.ITSELF)
+        running.trial_ended(trial.number, TrialEnd.ITSELF)
 
 
 STEERED = ("space.n_epochs={low: 3, high: 4}", "search.trials=12", "search.concurrency=1")
@@ -417,7 +422,7 @@ def test_steering_moves_the_edge_tells_everybody_and_goes_on_after_a_resume(tmp_
     assert change.parameter == "n_epochs"
     assert (change.was, change.high) == ((3, 4), 6)
     assert running.study.steering[0] == change
-    beyond = [each for each in running.study.trained if float(each.hyperparameters["n_epochs"]) > 4]
+    beyond = [each for each in running.study.search_trials if float(each.hyperparameters["n_epochs"]) > 4]
     assert beyond, "a later trial uses the room"
     running.interrupt()
     running.finish()
@@ -425,8 +430,8 @@ def test_steering_moves_the_edge_tells_everybody_and_goes_on_after_a_resume(tmp_
     again = session(tmp_path, *STEERED, "steering=act", "bounds={n_epochs: [1, 7]}")
     assert again.changes == running.changes
     under_fitted(again, 6)
-    assert all(float(each.hyperparameters["n_epochs"]) <= 7 for each in again.study.trained)
-    assert max(float(each.hyperparameters["n_epochs"]) for each in again.study.trained) > 4
+    assert all(float(each.hyperparameters["n_epochs"]) <= 7 for each in again.study.search_trials)
+    assert max(float(each.hyperparameters["n_epochs"]) for each in again.study.search_trials) > 4
 
 
 def test_steering_only_advises_where_it_is_told_to(tmp_path: Path) -> None:
@@ -436,7 +441,7 @@ def test_steering_only_advises_where_it_is_told_to(tmp_path: Path) -> None:
     assert recorder.steered_to
     assert not any(made for _, made in recorder.steered_to)
     assert not running.study.steering
-    assert all(float(each.hyperparameters["n_epochs"]) <= 4 for each in running.study.trained)
+    assert all(float(each.hyperparameters["n_epochs"]) <= 4 for each in running.study.search_trials)
 
 
 def test_steering_is_silent_where_it_is_off(tmp_path: Path) -> None:
@@ -451,18 +456,18 @@ def test_the_finals_are_decided_on_validation_and_the_winner_alone_meets_the_tes
     drive(running)
     running.finish()
     with closing(running.plan.open_backend()) as backend:
-        result = finals_scoring.decide(running.plan, running.study.trained, running.study.repeats, backend)
+        result = finals_scoring.score_finals(running.plan, running.study.search_trials, running.study.repeats, backend)
         for each in running.study.repeats:
             assert each.handle is not None
             backend.discard(each.handle)
-        running.study.forget_models(running.study.repeats)
-        again = finals_scoring.decide(running.plan, running.study.trained, running.study.repeats, backend)
+        running.study.mark_models_deleted(running.study.repeats)
+        again = finals_scoring.score_finals(running.plan, running.study.search_trials, running.study.repeats, backend)
     assert result is not None
     assert result == again, "what the models got right is known, though they are gone"
-    best = [each.number for each in leaderboard(running.study.trained, running.objective)[:2]]
+    best = [each.number for each in leaderboard(running.study.search_trials, running.objective)[:2]]
     assert {each.number for each in result.standings} == set(best)
     assert result.winner in best
-    by_number = {each.number: each for each in running.study.trained}
+    by_number = {each.number: each for each in running.study.search_trials}
     assert by_number[result.winner].values == (result.searched_value,)
     for each in result.standings:
         values = [r.values[0] for r in running.study.repeats if r.repeat_of == each.number and r.values]
@@ -470,19 +475,19 @@ def test_the_finals_are_decided_on_validation_and_the_winner_alone_meets_the_tes
         assert each.low <= each.mean <= each.high
     assert result.test is not None
     assert result.test[1] <= result.test[0] <= result.test[2]
-    running.study.store_finals(result.to_json())
+    running.study.store_finals(result)
     stored = session(tmp_path, "finals={candidates: 2, seeds: 2}").study.finals
     assert stored is not None
-    assert FinalsResult.from_json(stored) == result
+    assert stored == result
 
 
 def test_where_models_are_gone_before_they_were_asked_the_seeds_alone_decide(tmp_path: Path) -> None:
     running = session(tmp_path, "finals={candidates: 2, seeds: 2}")
     drive(running)
     running.finish()
-    running.study.forget_models(running.study.repeats)
+    running.study.mark_models_deleted(running.study.repeats)
     with closing(running.plan.open_backend()) as backend:
-        result = finals_scoring.decide(running.plan, running.study.trained, running.study.repeats, backend)
+        result = finals_scoring.score_finals(running.plan, running.study.search_trials, running.study.repeats, backend)
     assert result is not None
     assert (result.test, result.untested) == (None, "no model of the winner was kept")
 
@@ -491,7 +496,7 @@ def test_without_repetitions_nothing_is_decided(tmp_path: Path) -> None:
     running = session(tmp_path, "search.trials=1")
     drive(running)
     with closing(running.plan.open_backend()) as backend:
-        assert finals_scoring.decide(running.plan, running.study.trained, running.study.repeats, backend) is None
+        assert finals_scoring.score_finals(running.plan, running.study.search_trials, running.study.repeats, backend) is None
 
 
 def test_bounds_keep_steering_inside_what_the_backend_accepts(tmp_path: Path) -> None:
@@ -514,7 +519,7 @@ def test_a_backend_that_cannot_predict_is_an_error_with_a_remedy(tmp_path: Path)
             assert each.handle is not None
             backend.discard(each.handle)
         with pytest.raises(SweepError, match="the finalists cannot be compared") as caught:
-            decided(running.plan, running.study, backend, end, lambda line: None)
+            decide_finals(running.plan, running.study, backend, end, lambda line: None)
     assert caught.value.hint
     assert running.study.finals is None
 
@@ -526,20 +531,20 @@ def test_what_a_trial_waits_for_is_told_once(tmp_path: Path) -> None:
     assert isinstance(first, Trial)
     limit = Waiting("the daily limit of jobs is reached", 5000.0)
     for _ in range(3):
-        running.waits(first.number, limit)
-    running.waits(first.number, Waiting("the daily limit of jobs is reached", 9000.0))
-    running.waits(99, limit)
+        running.trial_waiting(first.number, limit)
+    running.trial_waiting(first.number, Waiting("the daily limit of jobs is reached", 9000.0))
+    running.trial_waiting(99, limit)
     assert [each for each, _ in recorder.waited] == [first.number] * 2
     assert recorder.started == [first.number], "it has a worker, and waits there"
-    running.ended(first.number, TrialEnd.ITSELF)
-    running.waits(first.number, limit)
+    running.trial_ended(first.number, TrialEnd.ITSELF)
+    running.trial_waiting(first.number, limit)
     assert len(recorder.waited) == 2
 
 
 def test_a_trial_that_became_a_champion_keeps_its_model_when_the_sweep_goes_on(tmp_path: Path) -> None:
     running = session(tmp_path, "search.trials=6")
     drive(running)
-    worst = leaderboard(running.study.trained, running.objective)[-1]
+    worst = leaderboard(running.study.search_trials, running.objective)[-1]
     discarded: list[str] = []
 
     class Watched:
@@ -565,10 +570,10 @@ def test_a_sweep_that_was_set_aside_can_still_be_read(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     plan = planned(tmp_path)
     study = open_study(plan, Environment(workspace, "sqlite://"))
-    workspace.sweep("pairs").mkdir(exist_ok=True)
-    (workspace.sweep("pairs") / "plan.json").write_text(json.dumps(plan.to_json(), default=str))
+    workspace.sweep_folder("pairs").mkdir(exist_ok=True)
+    (workspace.sweep_folder("pairs") / "plan.json").write_text(json.dumps(plan.to_json(), default=str))
     aside = workspace.set_aside("pairs")
     assert aside is not None
-    assert state.read(workspace, aside.name, None).name == aside.name
+    assert state.read_state(workspace, aside.name, None).name == aside.name
     assert workspace.study_name("pairs") == "pairs", "what is begun anew has its own"
     assert study.trials == []

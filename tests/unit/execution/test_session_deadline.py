@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from backends.contract import Measured
-from sweeps.execution.run import open_study
-from sweeps.execution.session import End, Session, TrialEnd
+from sweeps.execution.environment import open_study
+from sweeps.execution.outcome import SweepEnd
+from sweeps.execution.running_trial import TrialEnd
+from sweeps.execution.session import Session
 from sweeps.study.study import NoTrial
 from sweeps.trials.trial import TrialState
 
@@ -32,7 +34,7 @@ class Clock:
 
 
 def opened(tmp_path: Path, clock: Clock, deadline: float | None, *overrides: str) -> tuple[Session, Any]:
-    from sweeps.execution.run import Environment
+    from sweeps.execution.environment import Environment
     from sweeps.workspace import Workspace
 
     plan = driven.planned(tmp_path, *overrides)
@@ -46,15 +48,15 @@ def trained(session: Session, clock: Clock, seconds_an_epoch: float) -> bool:
     if isinstance(trial, NoTrial):
         assert trial is NoTrial.EXHAUSTED
         return False
-    session.started(trial.number)
-    clock.now += seconds_an_epoch * (trial.epochs or 0)
+    session.trial_started(trial.number)
+    clock.now += seconds_an_epoch * (trial.planned_epochs or 0)
     measured = Measured(
-        step=1, epoch=trial.epochs or 0.0, values={"valid_accuracy": 0.5, "valid_loss": 1.0}, scope="evaluation"
+        step=1, epoch=trial.planned_epochs or 0.0, values={"valid_accuracy": 0.5, "valid_loss": 1.0}, scope="evaluation"
     )
     session.observe(
         trial.number, None, 0, [Measured(step=0, epoch=0.0, values=measured.values, scope="evaluation"), measured]
     )
-    session.ended(trial.number, TrialEnd.SCHEDULER)
+    session.trial_ended(trial.number, TrialEnd.SCHEDULER)
     return True
 
 
@@ -68,16 +70,16 @@ def test_no_trial_is_started_that_would_not_end_in_time_and_the_next_night_goes_
     assert done == 3
     assert clock.now < 1100
     assert session.end is None, "what runs would go on to its end"
-    assert session.finish() is End.WINDOW
-    [asked] = [each for each in study.trained if not each.state.ended]
+    assert session.finish() is SweepEnd.DEADLINE
+    [asked] = [each for each in study.search_trials if not each.state.ended]
 
     night, again = opened(tmp_path, clock, clock.now + 100, *fixed)
     assert again.has_interrupted
     assert trained(night, clock, 10.0)
     assert not trained(night, clock, 10.0)
-    assert night.finish() is End.TRIALS
-    assert [each.number for each in again.trained] == [0, 1, 2, asked.number]
-    assert all(each.state is TrialState.STOPPED for each in again.trained)
+    assert night.finish() is SweepEnd.TRIALS
+    assert [each.number for each in again.search_trials] == [0, 1, 2, asked.number]
+    assert all(each.state is TrialState.STOPPED for each in again.search_trials)
 
 
 def test_what_still_runs_at_the_deadline_is_cut_off_and_stays_open(tmp_path: Path) -> None:
@@ -85,13 +87,13 @@ def test_what_still_runs_at_the_deadline_is_cut_off_and_stays_open(tmp_path: Pat
     session, study = opened(tmp_path, clock, 1050)
     trial = session.next_trial()
     assert not isinstance(trial, NoTrial), "nothing is known of how long trials take"
-    session.started(trial.number)
+    session.trial_started(trial.number)
     assert not session.should_end()
     clock.now = 1050
     assert session.should_end()
-    session.ended(trial.number, TrialEnd.SWEEP)
-    assert session.finish() is End.WINDOW
-    assert [each.state for each in study.trained] == [TrialState.RUNNING]
+    session.trial_ended(trial.number, TrialEnd.SWEEP)
+    assert session.finish() is SweepEnd.DEADLINE
+    assert [each.state for each in study.search_trials] == [TrialState.RUNNING]
 
 
 def test_without_a_deadline_nothing_changes(tmp_path: Path) -> None:
@@ -99,11 +101,11 @@ def test_without_a_deadline_nothing_changes(tmp_path: Path) -> None:
     session, _ = opened(tmp_path, clock, None, "search.trials=3")
     while trained(session, clock, 1e6):
         pass
-    assert session.finish() is End.TRIALS
+    assert session.finish() is SweepEnd.TRIALS
 
 
 def test_a_new_study_tries_the_first_points_first_and_an_old_one_does_not(tmp_path: Path) -> None:
-    from sweeps.execution.run import Environment
+    from sweeps.execution.environment import Environment
     from sweeps.workspace import Workspace
 
     plan, environment = driven.planned(tmp_path), Environment(Workspace(tmp_path), "unused")

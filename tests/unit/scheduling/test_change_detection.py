@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sweeps.execution.deadline import expected_seconds
+from sweeps.execution.trial_duration import expected_seconds
 
 from sweeps.planning.plan import make_plan
 from sweeps.planning.sweep_plan import SweepPlan

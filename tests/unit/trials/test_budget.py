@@ -34,7 +34,9 @@ from backends.contract import (
 )
 from backends.fake import FakeBackend
 from sweeps.errors import UserInputError
-from sweeps.execution.session import End, Session, TrialEnd
+from sweeps.execution.outcome import SweepEnd
+from sweeps.execution.running_trial import TrialEnd
+from sweeps.execution.session import Session
 from sweeps.planning.plan import make_plan
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.loading import from_document
@@ -161,7 +163,7 @@ def test_a_trial_that_cannot_be_counted_is_never_started(tmp_path: Path, monkeyp
     session = Session(plan, study, [], lambda: 1.0, plan.open_backend())
     assert not isinstance(session.next_trial(), Trial)
     session.finish()
-    assert session.end is End.BUDGET
+    assert session.end is SweepEnd.BUDGET
 
 
 def test_a_limit_that_covers_no_trial_is_refused_before_anything_starts(tmp_path: Path) -> None:
@@ -293,7 +295,7 @@ class AnySchedule(RuleBasedStateMachine):
         if isinstance(asked, Trial):
             assert asked.cost_bound is not None
             self.service.submit(asked.key, asked.cost_bound.usd or 0.0)
-            self.session.started(asked.number)
+            self.session.trial_started(asked.number)
             self.running[asked.number] = asked
 
     @precondition(lambda self: self.running)
@@ -319,7 +321,7 @@ class AnySchedule(RuleBasedStateMachine):
         else:
             self.service.end(trial.key, event)
             self.tell(trial)
-        self.session.ended(trial.number, TrialEnd.ITSELF)
+        self.session.trial_ended(trial.number, TrialEnd.ITSELF)
         del self.running[trial.number]
 
     @precondition(lambda self: self.running)
@@ -329,7 +331,7 @@ class AnySchedule(RuleBasedStateMachine):
         self.tell(trial)
         if not self.service.jobs[trial.key].ended and by is not TrialEnd.CRASH:
             self.service.stop(Handle("service", trial.key))
-        self.session.ended(trial.number, by)
+        self.session.trial_ended(trial.number, by)
         del self.running[trial.number]
 
     @rule(share=st.floats(0, 1))
@@ -380,18 +382,18 @@ def test_a_sweep_ends_where_no_trial_fits_any_more_and_goes_on_with_a_higher_lim
         while isinstance(asked := session.next_trial(), Trial):
             handle = backend.submit(plan.request(asked))
             session.observe(asked.number, handle, 0, backend.events(handle, 0))
-            session.ended(asked.number, TrialEnd.ITSELF)
+            session.trial_ended(asked.number, TrialEnd.ITSELF)
         session.finish()
         return session
 
     one = cost_bound(planned(tmp_path, "budget.usd=1000").estimate or Estimate(None, None, None, None, "")).usd or 0.0
     first = run(f"{2.5 * one:.4f}")
     spent = first.budget_ledger.ledger.spent.usd
-    assert first.end is End.BUDGET
+    assert first.end is SweepEnd.BUDGET
     assert 0 < spent <= 2.5 * one
     done = sum(each.state.ended for each in first.study.search_trials)
     second = run(f"{1000 * one:.4f}")
-    assert second.end is End.TRIALS
+    assert second.end is SweepEnd.TRIALS
     assert sum(each.state.ended for each in second.study.search_trials) == 12 > done
     charged: Mapping[int, float | None] = {each.number: each.spend.usd for each in second.study.search_trials}
     assert math.isclose(second.budget_ledger.ledger.spent.usd, sum(each or 0.0 for each in charged.values()))

@@ -1,0 +1,55 @@
+"""The surroundings of a run: where it keeps its files, its study and its MLflow data, and which Ray it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from backends.contract import Scalar
+from sweeps.planning.sweep_plan import SweepPlan
+from sweeps.study.study import Study, StudyDefinition
+from sweeps.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sweeps.tracking.registry import Registry
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The settings that the command line reads from its options and from environment variables.
+
+    `storage` is the database URL of the study, or None for the journal file. `ray_address` is the address of a Ray
+    cluster, or None to start Ray on this machine.
+    """
+
+    workspace: Workspace
+    tracking_uri: str
+    storage: str | None = None
+    ray_address: str | None = None
+
+    def registry(self) -> Registry:
+        """Connect to the model registry. Raises SweepError if it cannot be reached."""
+        from sweeps.tracking.registry import Registry
+
+        return Registry(self.tracking_uri)
+
+
+def open_study(plan: SweepPlan, environment: Environment, first_points: Sequence[Mapping[str, Scalar]] = ()) -> Study:
+    """Open the study of the planned sweep, or create it with `first_points` as its first trials.
+
+    Raises the errors of `Study.open`.
+    """
+    workspace = environment.workspace
+    return Study.open(
+        environment.storage or workspace.study_file(plan.spec.name),
+        StudyDefinition(
+            workspace.study_name(plan.spec.name),
+            plan.fingerprint,
+            plan.space,
+            [spec.objective for spec in plan.spec.objectives],
+            plan.spec.search,
+            plan.base_model,
+            first_points,
+        ),
+    )

@@ -1,0 +1,29 @@
+"""Keeps the log messages of libraries off the screen: they go to the log file of the sweep."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+REDIRECTED_LOGGERS = (
+    "mlflow",
+    "alembic",
+    "optuna",
+    "transformers",
+    "peft",
+    "datasets",
+    "huggingface_hub",
+    "py.warnings",
+    "sweeps",
+)
+
+
+def redirect_library_logs(file: Path) -> logging.Handler:
+    """Send the messages and warnings of libraries, and our own, to `file`. Returns the handler of the file."""
+    handler = logging.FileHandler(file, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.captureWarnings(True)
+    for name in REDIRECTED_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers[:], logger.propagate = [handler], False
+    return handler

@@ -1,0 +1,81 @@
+"""Model retention: deletes the models of trials that can no longer win, so that disk use stays bounded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable
+
+from backends.contract import Backend, BackendError
+from sweeps.errors import SweepError
+from sweeps.execution.cleanup import champion_versions
+from sweeps.execution.observers import Observer
+from sweeps.planning.sweep_plan import KEPT_MODELS, SweepPlan
+from sweeps.study.study import Study
+from sweeps.trials.trial import Trial, TrialState, leaderboard
+
+_LOG = logging.getLogger("sweeps")
+
+
+class ModelRetention(Observer):
+    """Keeps the models of the best `KEPT_MODELS` trials of the search and deletes those of the other ended trials."""
+
+    def __init__(self, plan: SweepPlan, study: Study, backend: Backend, protected_keys: Collection[str]) -> None:
+        """The models of the trials with `protected_keys` always stay."""
+        self._objective = plan.spec.objective
+        self._study = study
+        self._backend = backend
+        self._protected_keys = protected_keys
+        self._discarded: set[int] = set()
+
+    def trial_started(self, trial: Trial) -> None:
+        """Delete now and not at the end of a trial, when its worker may still be writing."""
+        self._delete(self._losing_trials())
+
+    def finish(self, keep: Trial | None) -> None:
+        """Stop the runs of stopped trials and delete every model that is not among the best. All workers are idle.
+
+        Once the finals are decided, only the model of the repetition `keep` stays of the finals.
+        """
+        self._discarded.clear()
+        for trial in (*self._study.search_trials, *self._study.repeats):
+            if trial.state is TrialState.STOPPED and trial.handle is not None:
+                self._backend.stop(trial.handle)
+        losing = self._losing_trials()
+        if self._study.finals is not None:
+            losing += [repeat for repeat in self._study.repeats if keep is None or repeat.number != keep.number]
+        self._delete(losing)
+        self._study.mark_models_deleted(
+            trial for trial in losing if trial.state.ended and trial.key not in self._protected_keys
+        )
+
+    def _losing_trials(self) -> list[Trial]:
+        """Return the trials of the search that are not among the best. `_delete` skips those that have not ended."""
+        trained = self._study.search_trials
+        ranked = [trial.number for trial in leaderboard(trained, self._objective) if trial.model]
+        return [trial for trial in trained if trial.number not in ranked[:KEPT_MODELS]]
+
+    def _delete(self, trials: Iterable[Trial]) -> None:
+        for trial in trials:
+            if trial.key in self._protected_keys or trial.number in self._discarded:
+                continue
+            if trial.state.ended and trial.handle is not None:
+                try:
+                    self._backend.discard(trial.handle)
+                except BackendError as error:
+                    _LOG.warning("the model of trial %d was not deleted: %s", trial.number, error)
+                self._discarded.add(trial.number)
+
+
+def protected_trial_keys(plan: SweepPlan, tracking_uri: str) -> Collection[str]:
+    """Return the keys of the trials that became champions: an earlier winner of a resumed sweep may be one.
+
+    Raises SweepError if the registry cannot be reached and the sweep file asks for a champion.
+    """
+    try:
+        versions = champion_versions(tracking_uri)
+    except SweepError as error:
+        if plan.spec.champion is not None:
+            raise
+        _LOG.warning("models of champions are not protected, because the registry gave no answer: %s", error.message)
+        return ()
+    return {*versions.champions, *versions.former}

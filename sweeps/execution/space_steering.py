@@ -1,0 +1,58 @@
+"""Steers the search space during a sweep: moves its edges where the verdicts call for it, or only advises to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sweeps.planning.sweep_plan import SweepPlan
+from sweeps.study import steering
+from sweeps.study.steering import Change
+from sweeps.study.study import Study
+from sweeps.trials.trial import leaderboard
+
+
+class SpaceSteering:
+    """The current space of a sweep and the changes that led to it.
+
+    `changes` holds every change that the verdicts called for. With `applies` (mode `act`) the sweep also makes them.
+    """
+
+    def __init__(self, plan: SweepPlan, study: Study) -> None:
+        """Restore the space that earlier runs of the sweep had reached."""
+        self.applies = plan.spec.steering == "act"
+        self.changes = study.steering
+        self._plan, self._study = plan, study
+        self._space = plan.space
+        if self.changes:
+            self._space = plan.steered_space(self.changes)
+            study.steer((), self._space, plan.spec.search)
+
+    def step(self) -> Sequence[Change]:
+        """Return the changes that the verdicts newly call for, after making them where `applies`.
+
+        The finals repeat fixed points, so there is no change once they have begun.
+        """
+        if self._plan.spec.steering == "off" or self._study.repeats:
+            return ()
+        ended = [trial for trial in self._study.search_trials if trial.state.ended]
+        ended.sort(key=lambda trial: trial.ended_at or 0.0)
+        new_changes = steering.propose_changes(ended, self._space, self._plan.steering_bounds, self.changes)
+        if not new_changes:
+            return ()
+        self.changes += new_changes
+        if self.applies:
+            self._space = self._plan.steered_space(self.changes)
+            self._study.steer(new_changes, self._space, self._plan.spec.search)
+            for change in new_changes:
+                self._queue_probe(change)
+        return new_changes
+
+    def _queue_probe(self, change: Change) -> None:
+        """Queue the best point with the changed hyperparameter at the change's probe value, if the space allows it."""
+        best = next(iter(leaderboard(self._study.search_trials, self._plan.spec.objective)), None)
+        if change.probe is None or best is None:
+            return
+        value = int(change.probe) if change.parameter == "n_epochs" else change.probe
+        point = {**best.hyperparameters, change.parameter: value}
+        if not self._space.violations(point):
+            self._study.queue_probe(point)
