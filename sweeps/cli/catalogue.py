@@ -1,4 +1,4 @@
-"""The commands that show what can be used: `sweep spaces` and `sweep backends`."""
+"""The commands that list what a sweep file can use: `sweep spaces` and `sweep backends`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sweeps.errors import Problem, UserInputError
 @click.option("--scope", help="Show the recommendations of this scope.")
 @json_option
 def spaces(name: str | None, scope: str | None, as_json: bool) -> None:
-    """List the named search spaces, show one, or show the recommendations of a scope."""
+    """List the named search spaces, show one of them, or show a scope's recommendations."""
     from search_spaces import library
     from search_spaces.catalogue import Catalogue
     from sweeps.cli import screen
@@ -25,7 +25,7 @@ def spaces(name: str | None, scope: str | None, as_json: bool) -> None:
     if scope is not None:
         if scope not in catalogue.scopes():
             raise UserInputError(
-                [Problem("--scope", f"there is no scope `{scope}`", f"one of: {', '.join(catalogue.scopes())}")]
+                [Problem("--scope", f"unknown scope `{scope}`", f"one of: {', '.join(catalogue.scopes())}")]
             )
         if as_json:
             print_json({name: found.to_json() for name, found in catalogue.for_scope(scope).items()})
@@ -33,7 +33,7 @@ def spaces(name: str | None, scope: str | None, as_json: bool) -> None:
             show(screen.recommendations(catalogue, scope))
         return
     if name is not None and name not in library.names():
-        raise UserInputError([Problem(name, "is not a named space", f"one of: {', '.join(library.names())}")])
+        raise UserInputError([Problem(name, "unknown search space", f"one of: {', '.join(library.names())}")])
     chosen = [library.load(library_name) for library_name in ([name] if name else library.names())]
     if as_json:
         print_json(
@@ -51,7 +51,7 @@ def spaces(name: str | None, scope: str | None, as_json: bool) -> None:
 @click.option("--model", help="Describe the backend for this model.")
 @json_option
 def backends(name: str | None, model: str | None, as_json: bool) -> None:
-    """List the installed backends, or show what one accepts."""
+    """List the installed backends, or show the hyperparameters that one accepts."""
     from backends import registry
     from sweeps.cli import screen
 
@@ -62,7 +62,7 @@ def backends(name: str | None, model: str | None, as_json: bool) -> None:
         else:
             for backend in listed:
                 click.echo(f"{backend.name:12} {backend.distribution} {backend.version}")
-            say("sweep backends NAME --model MODEL   shows what it accepts")
+            say("next: sweep backends NAME --model MODEL   shows the hyperparameters that a backend accepts")
         return
     try:
         backend = registry.load(name)
@@ -71,8 +71,8 @@ def backends(name: str | None, model: str | None, as_json: bool) -> None:
     try:
         capabilities = backend.describe(backend.options_model.model_validate({"model": model} if model else {}))
     except ValidationError as error:
-        hint = f"its options: {', '.join(backend.options_model.model_fields)}"
-        raise UserInputError([Problem(name, "cannot be described without a model", hint)]) from error
+        hint = f"Give --model. The backend's options: {', '.join(backend.options_model.model_fields)}"
+        raise UserInputError([Problem(name, "this backend cannot be described without a model", hint)]) from error
     if as_json:
         print_json(asdict(capabilities))
     else:

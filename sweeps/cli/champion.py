@@ -18,7 +18,7 @@ from sweeps.workspace import Workspace
 
 @click.group()
 def champion() -> None:
-    """Show which version of a registered model is its champion, what was decided, and go back to an earlier one."""
+    """Show a registered model's champion and its history, or go back to an earlier champion."""
 
 
 @champion.command("show")
@@ -35,7 +35,7 @@ def show_champion(workspace: Workspace, name: str | None, as_json: bool) -> None
     if as_json:
         print_json(champion_tables.to_json(model, standing, entries))
     elif standing is None:
-        say(f"{model} has no champion; sweep champion history {model}   says why")
+        say(f"{model} has no champion. sweep champion history {model} shows why.")
     else:
         show(champion_tables.shown(standing, entries))
 
@@ -45,7 +45,7 @@ def show_champion(workspace: Workspace, name: str | None, as_json: bool) -> None
 @json_option
 @click.pass_obj
 def show_history(workspace: Workspace, name: str | None, as_json: bool) -> None:
-    """Show every challenge and every rollback of the registered model NAME, with its numbers."""
+    """Show every challenge and every rollback of the registered model NAME, with the numbers."""
     from sweeps.champions import history
     from sweeps.cli import champion_tables
 
@@ -61,11 +61,14 @@ def show_history(workspace: Workspace, name: str | None, as_json: bool) -> None:
 @click.argument("name", required=False)
 @click.option("--to", metavar="VERSION", help="The version to go to.  [default: the champion before this one]")
 @click.option("--why", default="", metavar="TEXT", help="The reason, for the history.")
-@click.option("--by", metavar="WHO", help="Who does it, for the history.  [default: the user of this machine]")
+@click.option("--by", metavar="WHO", help="Your name, for the history.  [default: your user name on this machine]")
 @json_option
 @click.pass_obj
 def roll_back(workspace: Workspace, name: str | None, to: str | None, why: str, by: str | None, as_json: bool) -> None:
-    """Make an earlier version the champion of the registered model NAME again; it is recorded who did it, and why."""
+    """Make an earlier version of the registered model NAME its champion again.
+
+    The history records who did it, and why.
+    """
     from sweeps.champions import history
 
     registry, model = _registered(workspace, name)
@@ -80,47 +83,51 @@ def roll_back(workspace: Workspace, name: str | None, to: str | None, why: str, 
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # a container may know no name for its user
+    except (OSError, KeyError):  # a container's user may have no name
         return f"user {os.getuid()}"
 
 
 def _registered(workspace: Workspace, name: str | None) -> tuple[Any, str]:
-    """Return the registry and the name of the model that is meant."""
+    """Return the registry and the model's name: the given one, or the only one there is."""
     from sweeps.tracking import reachability
     from sweeps.tracking.registry import Registry
 
     uri = tracking_uri(workspace)
     file = reachability.sqlite_path(uri)
     if file is not None and not file.exists():
-        hint = "a sweep whose file has a `champion:` section registers its winner"
-        raise SweepError("nothing has been registered here", hint)
+        hint = "Add a `champion:` section to a sweep file: the sweep then registers its winner."
+        raise SweepError("no model is registered here", hint)
     registry = Registry(uri)
     if name is not None:
         return registry, name
     models = registry.models()
     if not models:
-        hint = "a sweep whose file has a `champion:` section registers its winner"
-        raise SweepError("nothing has been registered here", hint)
+        hint = "Add a `champion:` section to a sweep file: the sweep then registers its winner."
+        raise SweepError("no model is registered here", hint)
     if len(models) > 1:
-        raise UserInputError([Problem("NAME", "several models are registered", f"one of: {', '.join(models)}")])
+        raise UserInputError(
+            [Problem("NAME", "several models are registered; name one", f"one of: {', '.join(models)}")]
+        )
     return registry, models[0]
 
 
 @click.command()
 @click.argument("name")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write here: .csv, .tsv, .jsonl or .json.")
-@click.option("--version", metavar="VERSION", help="Ask this version of a registered model instead of its champion.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="The output file: .csv, .tsv, .jsonl or .json."
+)
+@click.option("--version", metavar="VERSION", help="Use this version of a registered model instead of its champion.")
 @click.option("--encoding", default="utf-8", show_default=True, help="The encoding of FILE.")
 @json_option
 @click.pass_obj
 def predict(
     workspace: Workspace, name: str, file: Path, out: Path | None, version: str | None, encoding: str, as_json: bool
 ) -> None:
-    """Answer the examples of FILE, which has the columns of the training data: CSV, TSV, JSON or JSON lines.
+    """Predict the examples of FILE: CSV, TSV, JSON or JSON lines with the columns of the training data.
 
-    NAME is a registered model, whose champion answers, or a sweep, whose best model does. Without --out the answers
-    are printed: as CSV, or as JSON with --json.
+    NAME is a registered model or a sweep. For a registered model, its champion predicts; for a
+    sweep, its best model. Without --out the predictions are printed as CSV, or as JSON with --json.
     """
     from sweeps.champions import batch_prediction
 
@@ -133,7 +140,7 @@ def predict(
         what,
     ):
         asked = batch_prediction.table(file, who.card, encoding)
-        say(f"{what} answers {len(asked.rows):,} examples")
+        say(f"{what} predicts {len(asked.rows):,} examples")
         rows = batch_prediction.answered(asked, who, say)
     if out is not None:
         batch_prediction.write(rows, out)

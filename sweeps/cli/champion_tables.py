@@ -1,4 +1,4 @@
-"""The champion of a registered model and its history, for the screen and as JSON values."""
+"""A registered model's champion and its history, as tables and as JSON values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MEASURED = ("test_accuracy", "recall", "latency_ms")
 
 
 def to_json(model: str, champion: Version | None, entries: Sequence[Entry]) -> dict[str, Any]:
-    """Return the champion as plain JSON values; its fields are None where there is none."""
+    """Return the champion as plain JSON values. Its fields are None if there is no champion."""
     since = _since(champion, entries)
     return {
         "model": model,
@@ -32,7 +32,7 @@ def to_json(model: str, champion: Version | None, entries: Sequence[Entry]) -> d
 
 
 def shown(champion: Version, entries: Sequence[Entry]) -> RenderableType:
-    """Show who the champion is, since when and why, and what it is made of."""
+    """Show the champion: since when, why, and how it was trained."""
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     facts.add_column(style="bold")
     facts.add_column(overflow="fold")
@@ -49,7 +49,7 @@ def shown(champion: Version, entries: Sequence[Entry]) -> RenderableType:
 
 
 def history(entries: Sequence[Entry]) -> RenderableType:
-    """Show everything that was decided, the newest last."""
+    """Show every decision, the newest last."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("time", "version", "what", "score", "champion's", "difference (95 %)", "why"):
         table.add_column(column, overflow="fold", ratio=1 if column == "why" else None, no_wrap=column == "time")

@@ -80,7 +80,11 @@ def _table(items: list[CleanupItem], really: bool) -> Table:
     table.add_column("what happens to it", overflow="fold")
     for item in items:
         size = item.leftover.size_bytes
-        fate = Text(f"stays: {item.kept_because}") if item.kept_because else Text("removed" if really else "goes", style="red")
+        fate = (
+            Text(f"stays: {item.kept_because}")
+            if item.kept_because
+            else Text("removed" if really else "goes", style="red")
+        )
         table.add_row(
             item.leftover.kind,
             Text(item.leftover.name),

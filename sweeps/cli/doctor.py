@@ -1,4 +1,4 @@
-"""The command `sweep doctor`: look for what would keep sweeps from running on this machine."""
+"""The command `sweep doctor`: find what would keep sweeps from running on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sweeps.workspace import Workspace
 @json_option
 @click.pass_obj
 def doctor(workspace: Workspace, as_json: bool) -> None:
-    """Look for what would keep sweeps from running on this machine."""
+    """Find what would keep sweeps from running on this machine."""
     from sweeps.cli import machine_checks
 
     found = machine_checks.examine(workspace, environment(workspace, None).tracking_uri)
@@ -26,4 +26,4 @@ def doctor(workspace: Workspace, as_json: bool) -> None:
             if check.remedy:
                 out.print(f"     [dim]{plain(check.remedy)}[/dim]", highlight=False, soft_wrap=True)
     if any(check.state == "bad" for check in found):
-        raise SweepError("something here needs your attention", "see the lines marked `bad`")
+        raise SweepError("this machine needs your attention", "Follow the lines marked `bad`.")

@@ -1,4 +1,4 @@
-"""`sweep doctor`: what on this machine would keep sweeps from running, found out without running one."""
+"""The checks of `sweep doctor`: find what would keep sweeps from running, without running one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROBE_TIMEOUT_S = 3.0
 
 @dataclass(frozen=True)
 class MachineCheck:
-    """One thing that was looked at. `bad` keeps sweeps from running, a `note` may surprise."""
+    """The result of one check. `bad` keeps sweeps from running; a `note` may surprise."""
 
     state: Literal["ok", "note", "bad"]
     what: str
@@ -36,12 +36,12 @@ class MachineCheck:
 
 
 def examine(workspace: Workspace, tracking_uri: str) -> list[MachineCheck]:
-    """Look at the packages, the processors, the disk and the tracking server."""
+    """Check the packages, the processors, the disk and the tracking server."""
     return [*_packages(), *_libraries(), *_processors(), _disk(workspace), _tracking(tracking_uri)]
 
 
 def _packages() -> Iterator[MachineCheck]:
-    """Our import packages have names that others use, too: see that each is ours."""
+    """Check that `sweeps`, `backends` and `search_spaces` are ours: others use these names too."""
     ours = Path(__file__).resolve().parent.parent
     for name in OUR_PACKAGES:
         found = importlib.util.find_spec(name)
@@ -50,7 +50,11 @@ def _packages() -> Iterator[MachineCheck]:
             continue
         owners = [owner for owner in metadata.packages_distributions().get(name, []) if owner != "finesweep"]
         culprit = f"distribution {', '.join(owners)}" if owners else f"a folder in {where}"
-        yield MachineCheck("bad", f"`import {name}` gets {culprit}", "uninstall it, or use an environment without it")
+        yield MachineCheck(
+            "bad",
+            f"`import {name}` imports {culprit}, not finesweep",
+            "Uninstall it, or use an environment without it.",
+        )
     others = {
         name: owners
         for name in OUR_PACKAGES
@@ -58,7 +62,7 @@ def _packages() -> Iterator[MachineCheck]:
     }
     for name, owners in others.items():
         yield MachineCheck(
-            "bad", f"{', '.join(owners)} installs a package `{name}` as well", f"pip uninstall {' '.join(owners)}"
+            "bad", f"{', '.join(owners)} also installs a package `{name}`", f"pip uninstall {' '.join(owners)}"
         )
     if not others:
         yield MachineCheck(
@@ -88,11 +92,11 @@ def _processors() -> Iterator[MachineCheck]:
 def _disk(workspace: Workspace) -> MachineCheck:
     folder = next(parent for parent in (workspace.root, *workspace.root.parents) if parent.exists())
     if not os.access(folder, os.W_OK):
-        return MachineCheck("bad", f"{folder} cannot be written", "give another folder with --root")
+        return MachineCheck("bad", f"cannot write to {folder}", "Give another folder with --root.")
     free = shutil.disk_usage(folder).free
-    what = f"{free / 1e9:.1f} GB free where sweeps are kept ({workspace.root})"
+    what = f"{free / 1e9:.1f} GB free in the sweep folder ({workspace.root})"
     if free < LOW_DISK_BYTES:
-        return MachineCheck("bad", what, "free some disk space, or give another folder with --root")
+        return MachineCheck("bad", what, "Free some disk space, or give another folder with --root.")
     return MachineCheck("ok", what)
 
 
@@ -107,7 +111,7 @@ def _tracking(uri: str) -> MachineCheck:
         ).close()
     except OSError as error:
         return MachineCheck(
-            "bad", f"the MLflow server at {where} does not answer: {error}", "start it, or unset MLFLOW_TRACKING_URI"
+            "bad", f"the MLflow server at {where} does not answer: {error}", "Start it, or unset MLFLOW_TRACKING_URI."
         )
     return MachineCheck("ok", f"the MLflow server at {where} answers")
 

@@ -27,23 +27,21 @@ if TYPE_CHECKING:
     from sweeps.scheduling.store import Claim, Schedules
 
 SOON_S = 90.0
-"""A planned night that is so close is waited for: the clocks of two machines are never quite the same."""
+"""`run-now --planned` waits for a night that is this close: clocks of two machines differ a little."""
 
 
 @click.command("run-now")
 @click.argument("name")
-@click.option("--planned", is_flag=True, help="Only where a night is due, as other schedulers want it.")
-@click.option(
-    "--file", type=click.Path(path_type=Path), help="The sweep file, where it lies elsewhere on this machine."
-)
+@click.option("--planned", is_flag=True, help="Run only if a night is due. Other schedulers call it this way.")
+@click.option("--file", type=click.Path(path_type=Path), help="The sweep file, if it has another path on this machine.")
 @click.option("--claim", "holder", hidden=True, help="The claim that the scheduler made for this process.")
 @json_option
 @click.pass_obj
 def run_now(
     workspace: Workspace, name: str, planned: bool, file: Path | None, holder: str | None, as_json: bool
 ) -> None:
-    """Run a night of NAME here and now, with all that belongs to it: worth, window, summary, history."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have let them be ignored
+    """Run a night of NAME now, like the scheduler: change detection, time window, summary, history."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have set them to be ignored
         signal.signal(number, signal.default_int_handler)
     schedules = opened(workspace)
     kept = schedules.get(name)
@@ -54,7 +52,7 @@ def run_now(
         if planned:
             say(f"{name}: no night is due, or another process runs it")
             return
-        raise SweepError(f"a night of `{name}` is running", "sweep schedule history shows it; wait for it")
+        raise SweepError(f"a night of `{name}` is running", "Wait for it; sweep schedule history shows it.")
     night = _night(workspace, kept, claim, schedules)
     if as_json:
         print_json(night.to_json())
@@ -66,18 +64,20 @@ def run_now(
 
 
 @click.command()
-@click.option("--at-once", type=click.IntRange(1), default=1, show_default=True, help="So many nights side by side.")
+@click.option(
+    "--at-once", type=click.IntRange(1), default=1, show_default=True, help="How many nights may run at the same time."
+)
 @click.pass_obj
 def scheduler(workspace: Workspace, at_once: int) -> None:
-    """Run the nights of all schedules as they come due, until Ctrl-C or SIGTERM.
+    """Run the nights of all schedules when they are due, until Ctrl-C or SIGTERM.
 
-    It can end and start again at any time: what was missed is caught up once, what was cut off goes on, and of several
-    schedulers on one database only one runs each night.
+    You can stop and restart it at any time. It runs a missed night once and continues an interrupted
+    one. If several schedulers share a database, each night runs on one of them.
     """
     from sweeps.scheduling.daemon import Daemon
     from sweeps.scheduling.night import folder
 
-    tracking_uri(workspace)  # a mistake there is told now and not at night
+    tracking_uri(workspace)  # report a bad tracking URI now, not at night
     schedules = opened(workspace)
 
     def command(claim: Claim) -> Sequence[str]:
@@ -94,7 +94,7 @@ def scheduler(workspace: Workspace, at_once: int) -> None:
 
 
 def opened(workspace: Workspace) -> Schedules:
-    """Open the schedules of the storage that the environment names. Raises SweepError."""
+    """Open the schedules in the storage that SWEEP_STORAGE names, else in the workspace. Raises SweepError."""
     from sweeps.scheduling.store import Schedules
 
     return Schedules.open(workspace, os.environ.get("SWEEP_STORAGE"))
@@ -123,7 +123,7 @@ def _claimed(
 
 
 def _night(workspace: Workspace, kept: Schedule, claim: Claim, schedules: Schedules) -> Night:
-    """Run the night, in the folder where its schedule was added, and tell people of it."""
+    """Run the night in the folder where its schedule was added, then send its summary."""
     from sweeps.cli.progress import Progress
     from sweeps.execution.environment import Environment
     from sweeps.scheduling.daemon import tell
@@ -133,7 +133,7 @@ def _night(workspace: Workspace, kept: Schedule, claim: Claim, schedules: Schedu
     try:
         workspace = Workspace(workspace.root.absolute())
         uri = tracking_uri(workspace)
-        if kept.folder is not None and Path(kept.folder).is_dir():  # cron and systemd begin elsewhere
+        if kept.folder is not None and Path(kept.folder).is_dir():  # cron and systemd start in another folder
             os.chdir(kept.folder)
         environment = Environment(workspace, uri, os.environ.get("SWEEP_STORAGE"), os.environ.get("RAY_ADDRESS"))
         night = run_night(kept, claim, schedules, environment, Progress(err), say)
@@ -147,14 +147,14 @@ def _night(workspace: Workspace, kept: Schedule, claim: Claim, schedules: Schedu
     try:
         tell(schedules, kept, [night], datetime.now(UTC), partial(_tell, workspace))
     except StorageAwayError as away:
-        say(f"warning: {away.message}; this night may be told again")
+        say(f"warning: {away.message}; this night's summary may be sent twice")
     return night
 
 
 def _tell(workspace: Workspace, kept: Schedule, night: Night) -> bool:
-    """Write the summary of a night to files and, where people want to hear of it, send it.
+    """Write a night's summary to files and send it to the addresses that want it.
 
-    False where it was sent and reached no address.
+    Returns False if it was sent and reached no address.
     """
     from sweeps.scheduling import notifications, summary
     from sweeps.scheduling.night import folder
@@ -165,8 +165,8 @@ def _tell(workspace: Workspace, kept: Schedule, night: Night) -> bool:
         file.write_text(summary.markdown(kept, night), encoding="utf-8")
         file.with_suffix(".html").write_text(page, encoding="utf-8")
         say(f"summary: {file}")
-    except OSError as error:  # people are told all the same, and the scheduler goes on
-        say(f"warning: {file} cannot be written: {error.strerror}")
+    except OSError as error:  # send the summary all the same, and keep the scheduler running
+        say(f"warning: cannot write {file}: {error.strerror}")
     if not kept.notify.anyone or not summary.is_telling(kept, night):
         return True
     addresses, missing = _addresses(kept)
@@ -181,7 +181,7 @@ def _tell(workspace: Workspace, kept: Schedule, night: Night) -> bool:
         say(f"warning: {recipient}")
     if missing and file.exists():
         with file.open("a", encoding="utf-8") as written:
-            written.writelines(f"- **not told**: {recipient}\n" for recipient in missing)
+            written.writelines(f"- **not delivered**: {recipient}\n" for recipient in missing)
     return not undelivered or len(undelivered) < len(addresses)
 
 
@@ -194,27 +194,27 @@ def _addresses(kept: Schedule) -> tuple[list[Address], list[str]]:
         text = os.environ.get(variable, "")
         found += notifications.addresses(text, variable)
         if not text.strip():
-            missing.append(f"{variable} is not set here: nobody was told through it")
+            missing.append(f"{variable} is not set here, so nothing was sent to its addresses")
     for file in kept.notify.files:
         try:
             found += notifications.addresses(Path(file).read_text(encoding="utf-8"), file)
         except (OSError, UnicodeDecodeError) as error:
-            missing.append(f"{file} cannot be read ({type(error).__name__}): nobody was told through it")
+            missing.append(f"cannot read {file} ({type(error).__name__}), so nothing was sent to its addresses")
     return found, missing
 
 
 def _leave(night: Night) -> None:
-    """End the command with the code that says how the night went."""
+    """Exit with the code that tells how the night ended."""
     from sweeps.scheduling.schedule import NightState
 
     if night.state is NightState.STOPPED:
-        raise SweepInterruptedError("the night was stopped; nothing is lost", "the next night goes on where it was")
+        raise SweepInterruptedError("the night was stopped; nothing is lost", "The next night continues from there.")
     if night.state.bad:
-        raise SweepError("the night failed", "sweep schedule history has the reason; the next night tries again")
+        raise SweepError("the night failed", "sweep schedule history shows the reason. The next night tries again.")
 
 
 def sweep_command() -> list[str]:
-    """Return how this command is run again: the script beside this interpreter, else the module."""
+    """Return the command line of `sweep`: the script beside this interpreter, else the module."""
     beside = Path(sys.executable).with_name("sweep")
     if beside.exists() and os.access(beside, os.X_OK) and "PYTHONPATH" not in os.environ:
         return [str(beside)]

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import click
 
 from backends import codec
-
 from sweeps.cli.terminal import environment, err, json_option, print_json, relative, say, show, tracking_uri
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.workspace import Workspace
@@ -19,7 +18,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def sweep_file_options(command: _Command) -> _Command:
-    """Add the argument and options of every command that reads a sweep file."""
+    """Add the argument and the options that every command with a sweep file has."""
     for option in (
         click.option(
             "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, e.g. search.trials=8."
@@ -30,7 +29,7 @@ def sweep_file_options(command: _Command) -> _Command:
             "located",
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="Where the data is on this machine.",
+            help="The folder or file of the data on this machine.",
         ),
         click.argument("file", type=click.Path(path_type=Path)),
     ):
@@ -40,22 +39,22 @@ def sweep_file_options(command: _Command) -> _Command:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), default=Path("sweep.yaml"))
-@click.option("--data", "data_file", type=click.Path(path_type=Path), help="Look into this data file for its columns.")
+@click.option(
+    "--data", "data_file", type=click.Path(path_type=Path), help="Fit the sweep file to the columns of this data file."
+)
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
 def init(file: Path, data_file: Path | None, force: bool) -> None:
     """Write a first sweep file, with a comment on every key."""
     from sweeps.spec.starter import starter
 
     if file.exists() and not force:
-        raise UserInputError([Problem(str(file), "exists already", "give another name, or --force")])
+        raise UserInputError([Problem(str(file), "exists already", "Give another name, or --force to overwrite it.")])
     text = starter(file.stem, data_file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise SweepError(
-            f"{file} cannot be written: {error.strerror}", "choose a folder that you may write to"
-        ) from error
+        raise SweepError(f"cannot write {file}: {error.strerror}", "Choose a folder that you may write to.") from error
     say(f"wrote {file}; next: sweep plan {file}")
 
 
@@ -65,19 +64,19 @@ def init(file: Path, data_file: Path | None, force: bool) -> None:
 def check(
     workspace: Workspace, file: Path, located: Path | None, model: str | None, overrides: tuple[str, ...]
 ) -> None:
-    """Check a sweep file, its data and its model; start nothing."""
+    """Check a sweep file, its data and its model. Starts nothing."""
     from sweeps.cli import screen
 
     plan = _plan(workspace, file, located, model, overrides, estimate=False)
     for finding in screen.findings(plan.findings):
         err.print(finding, soft_wrap=True)
-    say(f"{file}: fine. {screen.data_line(plan)}")
+    say(f"{file}: ok. {screen.data_line(plan)}")
 
 
 @click.command()
 @sweep_file_options
 @json_option
-@click.option("--no-estimate", is_flag=True, help="Leave out time and disk, which take some seconds to measure.")
+@click.option("--no-estimate", is_flag=True, help="Skip the estimates of time and disk, which take some seconds.")
 @click.pass_obj
 def plan(
     workspace: Workspace,
@@ -88,7 +87,7 @@ def plan(
     as_json: bool,
     no_estimate: bool,
 ) -> None:
-    """Show what a sweep would do and take: every parameter as written and as resolved. Starts nothing."""
+    """Show what a sweep would do and cost: every hyperparameter as written and as resolved. Starts nothing."""
     from sweeps.cli import screen
 
     made = _plan(workspace, file, located, model, overrides, estimate=not no_estimate)
@@ -101,7 +100,7 @@ def plan(
 
 @click.command()
 @sweep_file_options
-@click.option("--fresh", is_flag=True, help="Start anew; the earlier sweep of this name is set aside, not deleted.")
+@click.option("--fresh", is_flag=True, help="Start over. The earlier sweep of this name is kept under another name.")
 @click.option("--address", metavar="HOST:PORT", envvar="RAY_ADDRESS", help="Run on this Ray cluster.")
 @json_option
 @click.pass_obj
@@ -115,7 +114,7 @@ def run(
     address: str | None,
     as_json: bool,
 ) -> None:
-    """Run a sweep, or go on with one that was stopped."""
+    """Run a sweep, or continue one that was stopped."""
     from sweeps.cli import screen
     from sweeps.cli.progress import Progress
 
@@ -129,7 +128,7 @@ def run(
     where = environment(workspace, address)
     name = made.spec.name
     if fresh and (aside := workspace.set_aside(name)):
-        say(f"the earlier sweep is kept in {relative(aside)}")
+        say(f"kept the earlier sweep in {relative(aside)}")
     with workspace.lock(name):
         outcome = running.run(made, where, Progress(err), say, fresh=fresh)
     if as_json:
@@ -149,7 +148,7 @@ def _plan(
 ) -> Any:
     from sweeps.planning.plan import plan_file
 
-    tracking_uri(workspace)  # a mistake there is the user's, too, and told before anything is read
+    tracking_uri(workspace)  # report a bad tracking URI before anything is read
     if model is not None:
         overrides = (*overrides, f"backend.model={json.dumps(model)}")
     return plan_file(file, overrides, workspace, located, estimate=estimate)

@@ -1,4 +1,4 @@
-"""The commands that plan nights and look at them: `sweep schedule ...`; `cli_nights` has those that run them."""
+"""The commands `sweep schedule ...` that manage schedules. The module `nights` has those that run them."""
 
 from __future__ import annotations
 
@@ -27,35 +27,60 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 @click.group()
 def schedule() -> None:
-    """Run a sweep file every night: plan it, look what became of the nights, hand it to another scheduler."""
+    """Run a sweep file every night: add a schedule, list its nights, export it to another scheduler."""
 
 
 @schedule.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--cron", required=True, metavar='"0 2 * * *"', help="When: minute, hour, day, month, weekday.")
-@click.option("--tz", default="UTC", show_default=True, metavar="ZONE", help="The zone of the times: Europe/Berlin.")
-@click.option("--until", metavar="HH:MM", help="Start no trial that would not end by then; the next night goes on.")
-@click.option("--name", metavar="NAME", help="What to call the schedule.  [default: the sweep's name]")
+@click.option("--cron", required=True, metavar='"0 2 * * *"', help="The times: minute, hour, day, month, weekday.")
+@click.option("--tz", default="UTC", show_default=True, metavar="ZONE", help="The time zone, e.g. Europe/Berlin.")
+@click.option("--until", metavar="HH:MM", help="Start no trial that would end later. The next night continues.")
+@click.option("--name", metavar="NAME", help="The schedule's name.  [default: the sweep's name]")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, e.g. search.trials=8.")
-@click.option("--data", "located", type=click.Path(path_type=Path), metavar="PATH", help="Where the data is.")
-@click.option("--notify-env", "variables", multiple=True, metavar="VAR", help="Tell the Apprise addresses in VAR.")
-@click.option("--notify-file", "files", multiple=True, type=click.Path(path_type=Path), help="Tell those in a file.")
+@click.option(
+    "--data", "located", type=click.Path(path_type=Path), metavar="PATH", help="The folder or file of the data."
+)
+@click.option(
+    "--notify-env",
+    "variables",
+    multiple=True,
+    metavar="VAR",
+    help="Notify the Apprise addresses in this environment variable.",
+)
+@click.option(
+    "--notify-file",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Notify the Apprise addresses in this file.",
+)
 @click.option(
     "--notify-when",
     "when",
     type=click.Choice(["always", "changes", "failures"]),
     default="always",
     show_default=True,
-    help="Of which nights; failures are told in any case.",
+    help="Which nights to report. Failures are always reported.",
 )
-@click.option("--replace", "again", is_flag=True, help="Change the schedule of this name and keep its nights.")
+@click.option("--replace", "again", is_flag=True, help="Change the schedule of this name and keep its history.")
 @json_option
 @click.pass_obj
 def add(
-    workspace: Workspace, file: Path, cron: str, tz: str, until: str | None, name: str | None, overrides: tuple[str, ...],
-    located: Path | None, variables: tuple[str, ...], files: tuple[Path, ...], when: Any, again: bool, as_json: bool,
-) -> None:  # fmt: skip
-    """Plan the sweep file FILE to run regularly. Nothing runs before `sweep scheduler`, or another scheduler, does."""
+    workspace: Workspace,
+    file: Path,
+    cron: str,
+    tz: str,
+    until: str | None,
+    name: str | None,
+    overrides: tuple[str, ...],
+    located: Path | None,
+    variables: tuple[str, ...],
+    files: tuple[Path, ...],
+    when: Any,
+    again: bool,
+    as_json: bool,
+) -> None:
+    """Add a schedule for the sweep file FILE. Nothing runs until you start `sweep scheduler` or another scheduler."""
     from sweeps.scheduling import calendar, notifications
     from sweeps.scheduling.schedule import Notify, Schedule
     from sweeps.spec import sweep_spec
@@ -73,7 +98,7 @@ def add(
         notifications.check_installed()
     for variable in variables:
         if variable not in os.environ:
-            say(f"note: {variable} is not set here; it must be where the scheduler runs")
+            say(f"note: {variable} is not set here. Set it where the scheduler runs.")
     made = Schedule(
         name=name or checked.name,
         file=str(file.absolute()),
@@ -95,14 +120,14 @@ def add(
         monthly = checked.budget.monthly_usd
         limited = f"; its nights may cost ${monthly:,.2f} in a month" if monthly is not None else ""
         click.echo(f"{made.name}: {_moment(made, moment)}{limited}")
-        say("next: sweep scheduler   runs the nights; sweep schedule export hands them to cron and others")
+        say("next: sweep scheduler   runs the nights; sweep schedule export   writes them for cron and others")
 
 
 @schedule.command("list")
 @json_option
 @click.pass_obj
 def list_schedules(workspace: Workspace, as_json: bool) -> None:
-    """List the schedules: when they run next, and what became of the last night."""
+    """List the schedules with their next night and the outcome of the last one."""
     from sweeps.cli import schedule_tables
 
     schedules = opened(workspace)
@@ -112,7 +137,7 @@ def list_schedules(workspace: Workspace, as_json: bool) -> None:
     elif found:
         show(schedule_tables.schedules(found, datetime.now(UTC)))
     else:
-        say('there is no schedule; sweep schedule add FILE --cron "0 2 * * *" --tz Europe/Berlin   makes one')
+        say('there is no schedule. Add one: sweep schedule add FILE --cron "0 2 * * *" --tz Europe/Berlin')
 
 
 @schedule.command()
@@ -120,7 +145,7 @@ def list_schedules(workspace: Workspace, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def pause(workspace: Workspace, name: str, as_json: bool) -> None:
-    """Plan no more nights of NAME until `resume`. A night that runs goes on."""
+    """Start no more nights of NAME until `resume`. A running night continues."""
     _paused(workspace, name, True, as_json)
 
 
@@ -129,7 +154,7 @@ def pause(workspace: Workspace, name: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def resume(workspace: Workspace, name: str, as_json: bool) -> None:
-    """Plan the nights of NAME again; those that fell into the pause are not made up for."""
+    """Start nights of NAME again. Nights that fell into the pause are not made up for."""
     _paused(workspace, name, False, as_json)
 
 
@@ -148,11 +173,13 @@ def remove(workspace: Workspace, name: str, as_json: bool) -> None:
 
 @schedule.command()
 @click.argument("name")
-@click.option("--limit", type=click.IntRange(1), default=30, show_default=True, help="So many of the newest nights.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=30, show_default=True, help="Show only this many of the newest nights."
+)
 @json_option
 @click.pass_obj
 def history(workspace: Workspace, name: str, limit: int, as_json: bool) -> None:
-    """Show the nights of NAME: what ran, what was skipped and why, what it cost, what came of it."""
+    """Show the nights of NAME: which ran, which were skipped and why, their cost and their outcome."""
     from sweeps.cli import schedule_tables
 
     schedules = opened(workspace)
@@ -176,12 +203,18 @@ def history(workspace: Workspace, name: str, limit: int, as_json: bool) -> None:
     "form",
     required=True,
     type=click.Choice(["cron", "systemd", "kubernetes", "github-actions", "airflow"]),
-    help="For which scheduler.",
+    help="The scheduler to write for.",
 )
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write here; for systemd a folder.")
-@click.option("--command", metavar="PATH", help="Where `sweep` is over there.  [default: where it is here]")
-@click.option("--at", "root", metavar="DIR", help="The folder of the sweeps over there.  [default: the one here]")
-@click.option("--file", metavar="PATH", help="Where the sweep file is over there.  [default: where it is here]")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="The output file; for systemd, a folder.")
+@click.option(
+    "--command", metavar="PATH", help="The path of `sweep` on the scheduler's machine.  [default: its path here]"
+)
+@click.option(
+    "--at", "root", metavar="DIR", help="The sweep folder on the scheduler's machine.  [default: its path here]"
+)
+@click.option(
+    "--file", metavar="PATH", help="The path of the sweep file on the scheduler's machine.  [default: its path here]"
+)
 @click.option("--image", metavar="IMAGE", help="The container image, for Kubernetes.")
 @json_option
 @click.pass_obj
@@ -189,13 +222,13 @@ def export(
     workspace: Workspace, name: str, form: Any, out: Path | None, command: str | None, root: str | None,
     file: str | None, image: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Write the schedule NAME for cron, systemd, Kubernetes, GitHub Actions or Airflow, to run it there."""
+    """Write the schedule NAME as a file for cron, systemd, Kubernetes, GitHub Actions or Airflow."""
     from sweeps.scheduling import exports
 
     kept = opened(workspace).get(name)
     here = "sweep" if form == "kubernetes" else sweep_command()[-1] if len(sweep_command()) == 1 else "sweep"
     place = exports.Place(command or here, root or str(workspace.root), image, file)
-    if form == "github-actions" and file is None:  # the checkout has it at its path in the repository
+    if form == "github-actions" and file is None:  # in a checkout the file has its path in the repository
         below = Path(kept.file).is_relative_to(Path.cwd())
         place = replace(place, file=str(Path(kept.file).relative_to(Path.cwd())) if below else Path(kept.file).name)
     text = exports.export(kept, form, place)
@@ -214,15 +247,17 @@ def export(
 
 
 def _mistakes(name: str | None, variables: Sequence[str], located: Path | None) -> Iterable[Problem]:
-    """Tell what is wrong with these options of `add`."""
+    """Yield every mistake in the options of `add`."""
     if name is not None and not _NAME.match(name):
-        yield Problem("--name", f"{name!r} cannot be used", "letters, digits, `.`, `_` and `-`, up to 100")
+        yield Problem(
+            "--name", f"{name!r} is not a valid name", "Use letters, digits, `.`, `_` and `-`, up to 100 characters."
+        )
     for variable in variables:
-        if not _VARIABLE.match(variable):  # it may be an address with a password: it is not repeated
-            hint = "an address stays in the environment: export TELL=..., and write --notify-env TELL"
-            yield Problem("--notify-env", "wants the name of a variable, not an address", hint)
+        if not _VARIABLE.match(variable):  # it may be an address with a password, so the message does not repeat it
+            hint = "Keep the address in the environment: export TELL=..., then --notify-env TELL."
+            yield Problem("--notify-env", "expected the name of an environment variable, not an address", hint)
     if located is not None and not located.exists():
-        yield Problem("--data", f"{located} does not exist", "give the folder or file of the data")
+        yield Problem("--data", f"{located} does not exist", "Give the folder or file of the data.")
 
 
 def _paused(workspace: Workspace, name: str, paused: bool, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from sweeps.scheduling.schedule import Night, Schedule
 
 
 def schedules(found: Sequence[tuple[Schedule, Sequence[Night]]], now: datetime) -> RenderableType:
-    """Show schedules, one row each, with their next and their last night."""
+    """Show one row per schedule, with its next and its last night."""
     months = {schedule.name: shown(schedule, nights, now) for schedule, nights in found}
     columns = ["schedule", "file", "cron", "zone", "until", "next night", "last night"]
     table = _table(*columns, *(["this month"] if any(months.values()) else []))
@@ -32,7 +32,7 @@ def schedules(found: Sequence[tuple[Schedule, Sequence[Night]]], now: datetime) 
 
 
 def nights(schedule: Schedule, found: Sequence[Night]) -> RenderableType:
-    """Show nights, the newest last."""
+    """Show one row per night, the newest last."""
     table = _table("night", "state", "sweep", "trials", "spent", "best", "champion", "why")
     for night in found:
         got, best = night.found, night.found.get("best")
@@ -53,13 +53,13 @@ def nights(schedule: Schedule, found: Sequence[Night]) -> RenderableType:
 
 
 def ledger(schedule: Schedule, found: Sequence[Night], now: datetime) -> str:
-    """Say what the nights of this month have cost of its limit; empty where there is none."""
+    """Say what this month's nights may have cost and what is left. Empty without a monthly limit."""
     known = shown(schedule, found, now)
     return f"{known.name}: {known.text} may be spent, ${known.left:,.2f} are left" if known else ""
 
 
 def clock(schedule: Schedule, moment: datetime) -> str:
-    """Return a moment as people of the schedule's zone read it."""
+    """Return a moment as local time in the schedule's zone."""
     return f"{moment.astimezone(ZoneInfo(schedule.tz)):%Y-%m-%d %H:%M %Z}"
 
 

@@ -1,4 +1,4 @@
-"""What the commands show on a screen: plans, leaderboards and listings as rich renderables. Nothing is printed here."""
+"""Plans, leaderboards, outcomes and listings as rich renderables. Prints nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HEADING_CHARS = 12
 
 
 def plan(plan: SweepPlan) -> RenderableType:
-    """Show every parameter as written and as resolved, the data, the search, and what it is expected to take."""
+    """Show the data, the search, every hyperparameter as written and as resolved, and the expected cost."""
     spec = plan.spec
     facts = _facts()
     facts.add_row("sweep", spec.name)
@@ -51,9 +51,12 @@ def plan(plan: SweepPlan) -> RenderableType:
     if spec.finals is not None:
         facts.add_row("finals", f"the best {spec.finals.candidates} trained again with {spec.finals.seeds} seeds each")
     if spec.champion is not None:
-        facts.add_row("champion", f"the winner challenges that of `{spec.registered_model}`{_guards(spec.champion)}")
+        facts.add_row(
+            "champion", f"the winner challenges the champion of `{spec.registered_model}`{_guards(spec.champion)}"
+        )
     facts.add_row(
-        "each trial", f"{plan.placement.cpus:g} CPU, {plan.placement.gpus:g} GPU; up to {plan.max_epochs:g} epochs"
+        "resources",
+        f"{plan.placement.cpus:g} CPU and {plan.placement.gpus:g} GPU per trial; up to {plan.max_epochs:g} epochs",
     )
     facts.add_row("limits", limits(spec.budget))
     if plan.estimate is not None:
@@ -65,24 +68,25 @@ def plan(plan: SweepPlan) -> RenderableType:
         if estimate.seconds is not None and plan.seconds_without_early_stopping is not None:
             facts.add_row(
                 "time",
-                f"about {clock(estimate.seconds)} a trial, {clock(plan.seconds_without_early_stopping)} in all without early stopping",
+                f"about {clock(estimate.seconds)} a trial, {clock(plan.seconds_without_early_stopping)} in all "
+                "without early stopping",
             )
         if plan.max_disk_bytes is not None:
             facts.add_row(
                 "disk",
-                f"at most {in_bytes(plan.max_disk_bytes)} (the {KEPT_MODELS} best models are kept, and what runs)",
+                f"at most {in_bytes(plan.max_disk_bytes)} (the {KEPT_MODELS} best models and the running trials)",
             )
         facts.add_row("basis", estimate.basis)
     return Group(facts, Text(), parameters(plan), *findings(plan.findings))
 
 
 def limits(budget: BudgetSpec) -> str:
-    """Say what the sweep may use."""
+    """Return the limits of a sweep in words."""
     parts = [f"${budget.usd:,.2f}"] if budget.usd is not None else []
     parts += [f"{budget.tokens:,} tokens"] if budget.tokens is not None else []
     parts += [f"{budget.hours:g} hours"] if budget.hours is not None else []
     if budget.monthly_usd is not None:
-        parts.append(f"${budget.monthly_usd:,.2f} a month over the nights of a schedule")
+        parts.append(f"${budget.monthly_usd:,.2f} per month for the nights of a schedule")
     return ", ".join(parts) or "none"
 
 
@@ -101,7 +105,7 @@ def _money(plan: SweepPlan, usd: float) -> str:
 
 
 def parameters(plan: SweepPlan) -> RenderableType:
-    """Show each hyperparameter: written, resolved, and where the recommendation comes from."""
+    """Show each hyperparameter as written, as resolved, and with the source of its recommendation."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("hyperparameter", "written", "resolved", "recommended", "notes"):
         table.add_column(column, overflow="fold")
@@ -119,7 +123,7 @@ def parameters(plan: SweepPlan) -> RenderableType:
 
 
 def data_line(plan: SweepPlan) -> str:
-    """Say in one line what the sweep really runs on."""
+    """Describe in one line the data that the sweep uses."""
     data, dataset = plan.data, plan.data.dataset
     test = f", {data.test.examples:,} test" if data.test is not None else ""
     labels = f", {len(dataset.labels)} labels" if dataset.labels else ""
@@ -128,7 +132,7 @@ def data_line(plan: SweepPlan) -> str:
 
 
 def findings(found: Sequence[Finding]) -> Iterable[RenderableType]:
-    """Show what the checks found, one line each with the remedy."""
+    """Show one line per finding, with its remedy."""
     for finding in found:
         style = "red" if finding.severity == "error" else "yellow"
         place = f"{finding.place}: " if finding.place else ""
@@ -137,7 +141,7 @@ def findings(found: Sequence[Finding]) -> Iterable[RenderableType]:
 
 
 def outcome(outcome: Outcome) -> RenderableType:
-    """Show the leaderboard, the best configuration, what to make of it, and what to do next."""
+    """Show the leaderboard, the best configuration with its evidence, and what to do next."""
     plan, trials = outcome.plan, outcome.trials
     ended = [trial for trial in trials if trial.state.ended]
     states = Counter(trial.state for trial in ended)
@@ -148,18 +152,21 @@ def outcome(outcome: Outcome) -> RenderableType:
     parts.append(Text(f"{outcome.end}: {took}; data: {plan.data.name}"))
     if outcome.ledger.reserved.usd:
         parts.append(
-            Text(f"the service has not said what stopped runs cost: up to ${outcome.ledger.reserved.usd:,.2f} more")
+            Text(
+                "the service has not reported the cost of stopped runs yet: "
+                f"up to ${outcome.ledger.reserved.usd:,.2f} more"
+            )
         )
     best = outcome.best
     if best is None or best.values is None:
-        parts.append(Text("no trial produced a model; the reasons are in the table above", style="yellow"))
+        parts.append(Text("no trial produced a model; the table above shows why", style="yellow"))
     else:
         values = ", ".join(
             f"{objective.objective.metric} {value:.4g}"
             for objective, value in zip(plan.spec.objectives, best.values, strict=True)
         )
         base = best.curve[0].values.get(plan.spec.objective.metric) if best.curve and best.curve[0].step == 0 else None
-        before = f" (the base model: {base:.4g})" if base is not None else ""
+        before = f" (base model: {base:.4g})" if base is not None else ""
         parts.append(
             Text.assemble(("best: ", "bold"), f"trial {best.number}, {values} at epoch {best.best_epoch:g}{before}")
         )
@@ -167,7 +174,7 @@ def outcome(outcome: Outcome) -> RenderableType:
         if outcome.finals is not None:
             parts += _finals(outcome.finals, best)
         if outcome.champion is not None:
-            parts += [Text(f"  {line}") for line in told(outcome.champion)]
+            parts += [Text(f"  {line}") for line in challenge_lines(outcome.champion)]
         if best.verdict is not None:
             parts.append(
                 Text.assemble(
@@ -192,9 +199,9 @@ def _finals(finals: FinalsResult, best: Trial) -> Iterable[RenderableType]:
     yield Text(f"  finals: {finals.reason}")
     for standing in finals.standings:
         yield Text(
-            f"    trial {standing.number}: {finals.metric} {standing.mean:.4g} ({standing.low:.4g} .. {standing.high:.4g}) over "
-            f"{len(standing.values)} seeds"
-            + ("" if standing.number != finals.winner else f"; in the search {finals.searched_value:.4g}")
+            f"    trial {standing.number}: {finals.metric} {standing.mean:.4g} "
+            f"({standing.low:.4g} .. {standing.high:.4g}) over {len(standing.values)} seeds"
+            + ("" if standing.number != finals.winner else f"; {finals.searched_value:.4g} in the search")
         )
     if finals.test is not None:
         mean, low, high = finals.test
@@ -203,15 +210,15 @@ def _finals(finals: FinalsResult, best: Trial) -> Iterable[RenderableType]:
         yield Text(f"  not scored on a test split: {finals.untested}")
 
 
-def told(decision: ChampionDecision) -> Iterable[str]:
-    """Say what became of a challenge, and why."""
-    what = "promoted to champion" if decision.promoted else "registered, and not promoted"
+def challenge_lines(decision: ChampionDecision) -> Iterable[str]:
+    """Say how a challenge ended, and why."""
+    what = "promoted to champion" if decision.promoted else "registered but not promoted"
     yield f"champion: version {decision.version} of {decision.model} is {what}"
     yield f"  {decision.reason}"
 
 
 def saved_by_verdicts(trials: Sequence[Trial]) -> str:
-    """Say how many trials their verdicts ended, and about how long those would have gone on; empty where none."""
+    """Say how many trials their verdicts stopped and how much time that saved. Empty if there are none."""
     stopped = [trial for trial in trials if trial.stopped_by is StoppedBy.VERDICT and trial.trained_epochs > 0]
     if not stopped:
         return ""
@@ -220,7 +227,7 @@ def saved_by_verdicts(trials: Sequence[Trial]) -> str:
         for trial in stopped
     )
     count = f"{len(stopped)} trial{'s' if len(stopped) > 1 else ''}"
-    return f"{count} stopped early by the verdict: about {clock(seconds)} of training saved"
+    return f"verdicts stopped {count} early: about {clock(seconds)} of training saved"
 
 
 def table(
@@ -229,7 +236,7 @@ def table(
     rows: int = LEADERBOARD_ROWS,
     state_name: Callable[[Trial], str] = lambda trial: trial.state.value,
 ) -> RenderableType:
-    """Show trials as a leaderboard: those with a value, best first, then failed and open ones, named as told."""
+    """Show a leaderboard: trials with a value, best first, then the others. `state_name` names a trial's state."""
     ranked = leaderboard(trials, objective)
     others = [trial for trial in trials if trial not in ranked and trial.duplicate_of is None]
     names = list(dict.fromkeys(name for trial in trials for name in trial.hyperparameters))
@@ -271,8 +278,8 @@ def spaces(libraries: Sequence[LibrarySpace]) -> RenderableType:
 
 
 def space(library: LibrarySpace) -> RenderableType:
-    """Show a named space with what the catalogue says of its parameters."""
-    text = Text(f"{library.name}: {library.description}\n\nspace: {{use: {library.name}}}   is short for\n\n")
+    """Show a named space and the hyperparameters that it stands for."""
+    text = Text(f"{library.name}: {library.description}\n\nspace: {{use: {library.name}}}   stands for\n\n")
     for name, written in library.space.items():
         value = json.dumps(written) if isinstance(written, dict | list) else written
         text.append(f"  {name}: {value}\n")
@@ -282,7 +289,7 @@ def space(library: LibrarySpace) -> RenderableType:
 def recommendations(catalogue: Catalogue, scope: str) -> RenderableType:
     """Show the recommendations of one scope with their sources."""
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("hyperparameter", "recommended", "default", "when under-fitting", "when over-fitting", "source"):
+    for column in ("hyperparameter", "recommended", "default", "if underfit", "if overfit", "source"):
         shown.add_column(column, overflow="fold")
     for name, recommendation in catalogue.for_scope(scope).items():
         default = "" if recommendation.default is None else short(recommendation.default)
@@ -298,7 +305,7 @@ def recommendations(catalogue: Catalogue, scope: str) -> RenderableType:
 
 
 def backend(capabilities: Capabilities) -> RenderableType:
-    """Show what a backend accepts and can do."""
+    """Show the hyperparameters, metrics and recommendations of a backend."""
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("hyperparameter", "accepts", "default", "what it is"):
         shown.add_column(column, overflow="fold")
@@ -322,7 +329,7 @@ def backend(capabilities: Capabilities) -> RenderableType:
 
 
 def _heading(name: str) -> str:
-    """Break a long name at its underscores, so that a column is not wider than its numbers need."""
+    """Break a long name at its underscores, so that the heading does not widen its column."""
     lines = [""]
     for part in name.replace("_", "_ ").split():
         if lines[-1] and len(lines[-1] + part) > HEADING_CHARS:
@@ -339,7 +346,7 @@ def _facts() -> Table:
 
 
 def listing(states: Sequence[SweepState]) -> RenderableType:
-    """Show sweeps, one row each."""
+    """Show one row per sweep."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("sweep", "data", "trials", "states", "best"):
         table.add_column(column, overflow="fold")

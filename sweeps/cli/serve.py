@@ -18,31 +18,43 @@ WEBHOOK_SECRET = "SWEEP_WEBHOOK_SECRET"
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 picks a free port.")
 @click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
     help="The folder of files, jobs and models.  [default: server/ in the root folder]",
 )
-@click.option("--backend", default="local", show_default=True, help="What trains: local, fake, or an installed one.")
 @click.option(
-    "--model", "models", multiple=True, metavar="NAME=DIR", help="A base model that clients may name. May be repeated."
+    "--backend",
+    default="local",
+    show_default=True,
+    help="The backend that trains: local, fake, or an installed plugin.",
 )
 @click.option(
-    "--set", "options", multiple=True, metavar="KEY=VALUE", help="An option of the backend, e.g. device=cuda."
+    "--model", "models", multiple=True, metavar="NAME=DIR", help="A base model that clients may use. Repeatable."
 )
-@click.option("--max-jobs", type=click.IntRange(1), help="Jobs that run at once.  [default: 1 for local]")
+@click.option("--set", "options", multiple=True, metavar="KEY=VALUE", help="A backend option, e.g. device=cuda.")
+@click.option(
+    "--max-jobs", type=click.IntRange(1), help="The most jobs to run at the same time.  [default: 1 for local]"
+)
 @click.option(
     "--api-key-env",
     "key_variables",
     multiple=True,
     metavar="VARIABLE",
-    help="The environment variable with the API keys that are let in, or VARIABLE_FILE with a file of them.  "
+    help="The environment variable with the accepted API keys, or VARIABLE_FILE with a file of them.  "
     f"[default: {API_KEYS}]",
 )
-@click.option("--webhook", metavar="URL", help=f"Tell this URL when a job has ended; {WEBHOOK_SECRET} signs it.")
-@click.option("--max-file-mb", type=click.IntRange(1), default=512, show_default=True, help="Size of an upload.")
-@click.option("--faults", default="", metavar="SPEC", help="Misbehave as the real services do: see the guide.")
+@click.option("--webhook", metavar="URL", help=f"Notify this URL when a job ends; {WEBHOOK_SECRET} signs the request.")
+@click.option(
+    "--max-file-mb", type=click.IntRange(1), default=512, show_default=True, help="The largest accepted upload."
+)
+@click.option(
+    "--faults",
+    default="",
+    metavar="SPEC",
+    help="Inject the faults of real services, for testing clients; see the guide.",
+)
 @click.pass_obj
 def serve(
     workspace: Workspace,
@@ -54,7 +66,7 @@ def serve(
     webhook: str | None,
     **written: Any,
 ) -> None:
-    """Serve the OpenAI fine-tuning protocol: train and ask models with any OpenAI client, on this machine."""
+    """Serve the OpenAI fine-tuning protocol, so that any OpenAI client can train and use models here."""
     require_extra("server", "`sweep serve`")
     from sweeps.cli import serve_settings
     from sweeps.server import serving
@@ -70,7 +82,7 @@ def serve(
 
 
 def _secrets(variables: tuple[str, ...], *, required: bool) -> tuple[str, ...]:
-    """Return the secrets in environment variables, or in the files that `VARIABLE_FILE` names."""
+    """Return the secrets in these environment variables, or in the files that `VARIABLE_FILE` names."""
     found: list[str] = []
     for variable in variables:
         text = os.environ.get(variable, "")
@@ -79,9 +91,9 @@ def _secrets(variables: tuple[str, ...], *, required: bool) -> tuple[str, ...]:
                 text += "\n" + Path(file).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-                raise UserInputError([Problem(f"{variable}_FILE", f"{file} cannot be read: {reason}")]) from error
+                raise UserInputError([Problem(f"{variable}_FILE", f"cannot read {file}: {reason}")]) from error
         secrets = text.replace(",", " ").split()
         if not secrets and required:
-            raise UserInputError([Problem(variable, "is not set", f"set it, or {variable}_FILE")])
+            raise UserInputError([Problem(variable, "is not set", f"Set it, or {variable}_FILE.")])
         found += secrets
     return tuple(found)

@@ -1,4 +1,4 @@
-"""What is written on the command line -> the settings of a server; every mistake at once."""
+"""The options of `sweep serve` -> ServerSettings, with every mistake reported at once."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def settings(
     max_file_mb: int,
     faults: str,
 ) -> ServerSettings:
-    """Return the settings. Raises UserInputError."""
+    """Return the settings. Raises UserInputError with every mistake in the options."""
     problems: list[Problem] = []
     offered = _pairs("--model", models, problems) or dict(DEFAULT_MODELS.get(backend, {}))
     for name in offered:
         if _NAME.fullmatch(name) is None:
-            hint = "letters, digits, dots, _ and - make a name: --model my-llama=/path/to/it"
-            problems.append(Problem("--model", f"{name!r} is no name for a model", hint))
+            hint = "Use letters, digits, `.`, `_` and `-`: --model my-llama=/path/to/it"
+            problems.append(Problem("--model", f"{name!r} is not a valid model name", hint))
     try:
         registry.load(backend)
     except registry.RegistryError as error:
         problems.append(Problem("--backend", error.message, error.hint))
     else:
         if not offered:
-            problems.append(Problem("--model", f"no base model is named for the backend {backend}", "--model NAME=DIR"))
+            problems.append(Problem("--model", f"the backend {backend} needs a base model", "--model NAME=DIR"))
     if webhook is not None and not webhook.startswith(("http://", "https://")):
-        problems.append(Problem("--webhook", f"{webhook!r} is no http address"))
+        problems.append(Problem("--webhook", f"{webhook!r} is not an http or https URL"))
     secret = next(iter(webhook_secrets), None)
     if secret is not None and not webhooks.usable(secret):
-        hint = "whsec_ and base64, or any other text"
-        problems.append(Problem("the webhook secret", "begins with whsec_, and what follows is not base64", hint))
+        hint = "Give whsec_ followed by base64, or text that does not begin with whsec_."
+        problems.append(Problem("the webhook secret", "the text after whsec_ is not base64", hint))
     values: dict[str, Any] = {}
     try:
         values = with_overrides(Document("--set", {}, {}), options).value

@@ -1,1 +1,1 @@
-"""What people look at: progress on the screen, pictures, tables and reports."""
+"""Reports: the HTML page of a sweep, its plots, judged training histories, and how numbers are written."""

@@ -1,4 +1,4 @@
-"""Numbers, times and sizes in words, the same on the screen and in the reports."""
+"""How numbers, durations, sizes and advice are written, on the screen and in the reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sweeps.trials.trial import Trial
 
 
 def in_words(hyperparameters: Mapping[str, Scalar]) -> str:
-    """Write a point on one line, numbers rounded for the eye."""
+    """Write a point on one line, with rounded numbers."""
     return ", ".join(f"{name} {short(value)}" for name, value in hyperparameters.items())
 
 
@@ -27,7 +27,7 @@ def clock(seconds: float) -> str:
 
 
 def moment(at: float, now: float) -> str:
-    """Write a time of this machine's clock, with the day where it is not today's."""
+    """Write a time as local time, with the date unless it is today."""
     then, today = datetime.fromtimestamp(at), datetime.fromtimestamp(now)
     return f"{then:%H:%M}" if then.date() == today.date() else f"{then:%Y-%m-%d %H:%M}"
 
@@ -37,7 +37,7 @@ NAMED_TRIALS = 4
 
 
 def advice(trials: Sequence[Trial]) -> list[str]:
-    """Return the pieces of advice, the most frequent first, each with the trials that it is for."""
+    """Return the most frequent advice first, each piece with the trials that it is about."""
     given: dict[str, list[int]] = {}
     for trial in trials:
         if trial.verdict is not None and trial.verdict.advice:

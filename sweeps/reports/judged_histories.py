@@ -1,4 +1,4 @@
-"""What `sweep fit` says of histories: their verdicts as text, as a table, as JSON and as pictures. Prints nothing."""
+"""`sweep fit`: the verdicts on training histories as text, table, JSON and plots. Prints nothing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from backends.training_logs import RunDetails, ImportedCurve, read
-from backends.training_logs.table import TrainingLogError
+from backends.training_logs import ImportedCurve, RunDetails, read
+from backends.training_logs.log_table import TrainingLogError
 from search_spaces.catalogue import Catalogue
 from sweeps.errors import Problem, UserInputError
 from sweeps.reports.plots import VERDICT_COLOURS, curve_png
@@ -23,7 +23,7 @@ from sweeps.verdicts.judge import judge
 from sweeps.verdicts.verdict import FitVerdict
 
 COMMON = ("n_epochs", "learning_rate", "weight_decay")
-"""What every training run has, by the names of the recommendation catalogue."""
+"""Hyperparameters that every training run has, as the recommendation catalogue names them."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Fitted:
     verdict: FitVerdict
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; there is no number in it that is not finite."""
+        """Return plain JSON values. Every number in it is finite."""
         history, verdict = self.history, self.verdict
         return {
             "name": history.name,
@@ -54,7 +54,7 @@ class Fitted:
 
 
 def judged(sources: Iterable[str], tracking_uri: str, context: RunDetails) -> list[Fitted]:
-    """Read and judge files, and MLflow runs (`mlflow:RUN_ID`). Raises UserInputError with all that is wrong."""
+    """Read and judge files and MLflow runs (`mlflow:RUN_ID`). Raises UserInputError with every problem."""
     curves: list[ImportedCurve] = []
     problems: list[Problem] = []
     for source in sources:
@@ -73,7 +73,7 @@ def judged(sources: Iterable[str], tracking_uri: str, context: RunDetails) -> li
 
 
 def _advice(history: ImportedCurve) -> Advice:
-    """Take the directions of the history's scope; of the values only the epochs are known, where they are the axis."""
+    """Return the advice of the history's scope. Only the number of epochs is known, if epochs are the axis."""
     catalogue = Catalogue.load()
     names = COMMON if history.scope is None else (*COMMON, "learning_rate_multiplier")
     found = (catalogue.get(name, history.scope or "local") for name in names)
@@ -97,7 +97,7 @@ def _one(fitted: Fitted, verbose: bool) -> RenderableType:
     facts.add_row("verdict", _kind(verdict))
     facts.add_row("confidence", f"{verdict.confidence:.0%}")
     facts.add_row("evidence", Text(verdict.evidence))
-    facts.add_row("keep", _keep(fitted) or "nothing tells which is best")
+    facts.add_row("keep", _keep(fitted) or "cannot tell which is best")
     if verdict.advice:
         facts.add_row("advice", Text(verdict.advice))
     for remark in _remarks(history, verbose):
@@ -136,9 +136,9 @@ def _remarks(history: ImportedCurve, verbose: bool) -> list[str]:
 
 
 def draw(fitted: Sequence[Fitted], path: Path) -> list[Path]:
-    """Write the picture of each history: one goes to `path`, several to `NAME-1.png`, `NAME-2.png`, ... beside it."""
+    """Write each history's plot: a single one to `path`, several to `NAME-1.png`, `NAME-2.png`, ..."""
     if path.suffix.lower() != ".png":
-        raise UserInputError([Problem("--plot", f"`{path}` is no PNG file", "give a name that ends in .png")])
+        raise UserInputError([Problem("--plot", f"`{path}` is not a PNG file name", "Give a name that ends in .png.")])
     paths = [path]
     if len(fitted) > 1:
         paths = [path.with_name(f"{path.stem}-{n}{path.suffix}") for n in range(1, len(fitted) + 1)]

@@ -1,4 +1,4 @@
-"""The pictures of a whole sweep: how the search went, what it cost, and the objective against each hyperparameter."""
+"""The plots of a whole sweep: the search over time, its cost, and the objective by hyperparameter."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ if TYPE_CHECKING:
 COLUMNS = 3
 PANEL_INCHES = (3.6, 2.5)
 MOST_PANELS = 9
-"""More hyperparameters than fill these panels are not drawn; all of them are in the table of trials."""
+"""The most panels drawn. Hyperparameters beyond them appear only in the table of trials."""
 
 LOG_FROM = 5.0
-"""An axis whose highest value is so many times its lowest is drawn on a log scale."""
+"""An axis is logarithmic if its highest value is at least this many times its lowest."""
 
 
 def overview_svg(trials: Sequence[Trial], objective: Objective) -> str:
-    """Draw the trials that have a value as an SVG element: by number with the best so far, by what they cost with the
-    front of those that nothing cheaper beats, and by each hyperparameter that varies. Empty where there is none."""
+    """Draw the trials that have a value as an SVG element; empty if there are none.
+
+    The panels show the value by trial number with the best so far, by cost with the Pareto front, and
+    by each hyperparameter that varies.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -62,7 +65,7 @@ def overview_svg(trials: Sequence[Trial], objective: Objective) -> str:
 
 
 def costs(trials: Sequence[Trial]) -> tuple[list[float], str]:
-    """Return what each trial cost, and the unit: dollars where all are known, else tokens, else seconds."""
+    """Return each trial's cost and the unit: dollars if all are known, else tokens, else seconds."""
     usd = [trial.spend.usd for trial in trials if trial.spend.usd is not None]
     if len(usd) == len(trials):
         return usd, "dollars"
@@ -72,7 +75,7 @@ def costs(trials: Sequence[Trial]) -> tuple[list[float], str]:
 
 
 def front(trials: Sequence[Trial], objective: Objective) -> list[tuple[float, float]]:
-    """Return cost and value of the trials that are better than all that cost no more, the cheapest first."""
+    """Return cost and value of the trials on the Pareto front, the cheapest first."""
     found: list[tuple[float, float]] = []
     values = [_value(trial) for trial in trials]
     by_cost = sorted(zip(costs(trials)[0], values, strict=True), key=lambda pair: pair[0])
@@ -107,7 +110,7 @@ def _by_cost(panel: Axes, trials: Sequence[Trial], objective: Objective) -> None
     at, unit = costs(trials)
     panel.plot(*zip(*front(trials, objective), strict=True), color=PALE, linewidth=1.4, zorder=1)
     _points(panel, at, trials)
-    panel.set_xlabel(f"{unit} (line: nothing cheaper is better)", fontsize=9, color=INK)
+    panel.set_xlabel(f"{unit} (line: best for its cost)", fontsize=9, color=INK)
 
 
 def _points(panel: Axes, at: Sequence[Scalar], trials: Sequence[Trial]) -> None:

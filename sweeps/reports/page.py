@@ -1,4 +1,4 @@
-"""The report of a sweep: one HTML page that needs nothing beside it, of a running sweep or of one that has ended."""
+"""The report of a sweep as one self-contained HTML page, while it runs or afterwards."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from sweeps.trials.trial import Trial, leaderboard
 from sweeps.verdicts.verdict import VerdictKind
 
 BEST_CURVES = 3
-"""So many of the best trials are shown with their learning curves, and one of each verdict that is not among them."""
+"""How many of the best trials get a learning curve; one trial of every other verdict gets one too."""
 
 
 def page(state: SweepState, now: datetime) -> str:
-    """Return the report as HTML. What people wrote (names, data, reasons) is escaped."""
+    """Return the report as HTML. Names, data and reasons are escaped."""
     from jinja2 import Environment
 
     ranked = leaderboard(state.trials, state.objective)
@@ -78,7 +78,7 @@ def _head(state: SweepState, now: datetime) -> Mapping[str, Any]:
 
 
 def _difference(champion: ChampionDecision | None) -> str:
-    """Return how far the challenger was ahead, with its interval; empty where nothing was compared."""
+    """Return the challenger's lead with its interval; empty if nothing was compared."""
     if champion is None or champion.challenger_score is None or champion.champion_score is None:
         return ""
     ahead = f"{champion.challenger_score - champion.champion_score:+.3g}"

@@ -1,4 +1,4 @@
-"""The picture of a learning curve: losses and metric by epoch, the base model, onset and kept epoch, the verdict."""
+"""The plot of a learning curve: losses and metric by epoch, base model, onset, kept epoch, verdict."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ VERDICT_COLOURS = {
 TRAIN, VALID, INK, PALE = "#7f8fa6", "#1f5fbf", "#222222", "#9a9a9a"
 
 METRICS = ("accuracy", "macro_f1", "token_accuracy")
-"""The metric of a trial that is drawn is the first of these that was measured."""
+"""The plot shows the first of these metrics that the trial measured."""
 
 CLIPPED_ABOVE = 6.0
-"""A loss so many times the median of the curve's losses leaves the picture: else nothing but it would be seen."""
+"""Losses above this many times the curve's median are cut off, or they would flatten the rest."""
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """What is drawn. `kept` is the epoch whose weights are kept, `axis` what the epochs count."""
+    """The content of a plot. `kept` is the epoch whose weights are kept; `axis` is the unit of the epochs."""
 
     curve: LearningCurve
     verdict: FitVerdict | None
@@ -43,7 +43,7 @@ class _Picture:
 
 
 def learning_curve_png(trial: Trial, title: str) -> bytes:
-    """Draw the evaluations of a trial as a PNG image of 960 x 420 pixels; an empty curve says that it is empty."""
+    """Draw a trial's evaluations as a PNG image of 960 x 420 pixels. An empty curve says so."""
     evaluations = [measurement for measurement in trial.curve if measurement.scope == "evaluation"]
     metric = next((m for m in METRICS if any(f"valid_{m}" in evaluation.values for evaluation in evaluations)), None)
     curve = LearningCurve.from_measurements(evaluations, metric=metric)
@@ -51,12 +51,12 @@ def learning_curve_png(trial: Trial, title: str) -> bytes:
 
 
 def curve_png(curve: LearningCurve, verdict: FitVerdict, title: str, axis: Literal["epoch", "step"] = "epoch") -> bytes:
-    """Draw a judged curve as `learning_curve_png` draws a trial; the epoch to keep is the verdict's."""
+    """Draw a judged curve like `learning_curve_png`. The epoch to keep comes from the verdict."""
     return _png(_Picture(curve, verdict, verdict.keep_epoch, axis), title)
 
 
 def _png(picture: _Picture, title: str) -> bytes:
-    # The object interface only: pyplot keeps figures in a global state, which is neither thread-safe nor freed.
+    # Not pyplot: it keeps figures in a global state that is neither thread-safe nor freed.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -100,7 +100,7 @@ def _head(figure: Figure, verdict: FitVerdict | None, title: str) -> None:
 
 def _draw(axis: Axes, picture: _Picture, name: str) -> None:
     heading = "loss" if name == "loss" else (picture.curve.metric or "metric").replace("_", " ")
-    axis.set_title(heading, loc="left", y=1.02, fontsize=10, color=INK)  # a fixed place costs no layout
+    axis.set_title(heading, loc="left", y=1.02, fontsize=10, color=INK)  # a fixed position needs no layout pass
     axis.set_xlabel(picture.axis, fontsize=9, color=INK)
     drawn = []
     for side, colour, style in (("train", TRAIN, "--"), ("valid", VALID, "-")):
@@ -119,7 +119,7 @@ def _draw(axis: Axes, picture: _Picture, name: str) -> None:
 
 
 def _mark(axis: Axes, picture: _Picture, name: str) -> None:
-    """Mark where over-fitting or divergence begins, what comes after it, and the kept evaluation."""
+    """Mark the onset of overfitting or divergence, the time after it, and the kept evaluation."""
     verdict, last = picture.verdict, _last(picture)
     if verdict is not None and verdict.onset_epoch is not None:
         onset, colour = verdict.onset_epoch, VERDICT_COLOURS[verdict.kind]
@@ -162,7 +162,7 @@ def _frame(axis: Axes, picture: _Picture, drawn: list[float]) -> None:
 
 
 def _within(value: float, drawn: list[float]) -> bool:
-    """Whether a value fits into a picture of `drawn`."""
+    """Return whether a value fits into a plot of `drawn`."""
     if not drawn:
         return True
     middle = sorted(drawn)[len(drawn) // 2]
@@ -170,7 +170,7 @@ def _within(value: float, drawn: list[float]) -> bool:
 
 
 def _series(picture: _Picture, name: str) -> tuple[list[float], list[float]]:
-    """The epochs and values of a measure in the order of the epochs; what is not finite stays away."""
+    """Return a measure's epochs and finite values, in the order of the epochs."""
     known = sorted(
         (point.epoch, value)
         for point in picture.curve.points

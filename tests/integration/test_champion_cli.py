@@ -62,7 +62,7 @@ def test_a_sweep_registers_its_winner_and_the_commands_ask_it(
 
     code, _, err = sweep("champion", "show")
     assert code == 1
-    assert "nothing has been registered here" in err
+    assert "no model is registered here" in err
     assert not (tmp_path / ".sweep").exists(), "looking makes nothing"
 
     (tmp_path / "pairs.yaml").write_text(FILE)

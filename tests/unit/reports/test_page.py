@@ -98,17 +98,17 @@ class Parsed(HTMLParser):
 
 def test_the_best_its_verdict_and_what_to_try_stand_on_the_page() -> None:
     text = Parsed(page(state(), NOW)).text
-    assert "Trial 1: valid_accuracy 0.8 at epoch 1, the base model has 0.33 healthy" in text
+    assert "Trial 1: valid_accuracy 0.8 at epoch 1; base model: 0.33 healthy" in text
     assert "validation accuracy went from 0.33 to 0.8" in text
     assert "trials 0 and 2 are underfit: raise n_epochs from 2 to 3" in text
     assert "failed: no memory" in text
-    assert "no number here is a result on snli" in text
+    assert "The results are not snli results" in text
     assert "3 of 3 trials" in text
 
 
 def test_changes_and_finals_are_shown_where_there_are_any() -> None:
     bare = page(state(), NOW)
-    assert "changed by itself" not in bare
+    assert "How steering changed" not in bare
     assert "Finals" not in bare
     change = Change("n_epochs", (2.0, 4.0), 2.0, 6.0, "two trials under-fitted at 4", (0, 2), 3)
     standing = CandidateScore(1, 0.79, 0.77, 0.81, 0.0, 0.0, 1000.0, (0.78, 0.8))

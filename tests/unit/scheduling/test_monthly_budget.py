@@ -157,7 +157,7 @@ def test_bad_limits_are_told_with_their_place(overrides: list[str], message: str
 
 
 def test_the_limit_is_shown_in_plan_list_history_and_summary(tmp_path: Path) -> None:
-    assert "$40.00 a month over the nights of a schedule" in limits(BudgetSpec(monthly_usd=40.0))
+    assert "$40.00 per month for the nights of a schedule" in limits(BudgetSpec(monthly_usd=40.0))
     file = tmp_path / "pairs.yaml"
     file.write_text(FILE + "budget: {monthly_usd: 40}\n")
     kept = Schedule("n", str(file), "0 2 * * *", BERLIN, 0.0)
