@@ -1,1 +1,4 @@
-"""The command `sweep`, one module per group of commands. Only this package prints, reads the environment and exits."""
+"""The command `sweep`, one module per group of commands.
+
+Only this package prints, reads the environment and exits.
+"""

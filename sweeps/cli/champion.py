@@ -1,4 +1,6 @@
-"""The commands of registered models: `sweep champion show | history | rollback` and `sweep predict`."""
+"""The commands of registered models: `sweep champion show | history | rollback` and `sweep
+predict`.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +126,8 @@ def _registered(workspace: Workspace, name: str | None) -> tuple[Any, str]:
 def predict(
     workspace: Workspace, name: str, file: Path, out: Path | None, version: str | None, encoding: str, as_json: bool
 ) -> None:
-    """Predict the examples of FILE: CSV, TSV, JSON or JSON lines with the columns of the training data.
+    """Predict the examples of FILE: CSV, TSV, JSON or JSON lines with the columns of the training
+    data.
 
     NAME is a registered model or a sweep. For a registered model, its champion predicts; for a
     sweep, its best model. Without --out the predictions are printed as CSV, or as JSON with --json.

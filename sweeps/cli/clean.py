@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 def clean(workspace: Workspace, name: str, really: bool, everything: bool, as_json: bool) -> None:
     """List what the sweep NAME left behind where it trained, and delete it with --yes.
 
-    That is files, checkpoints, models, deployments and jobs. A champion's model is never deleted, nor is
-    anything that another sweep uses. If you interrupt the command, run it again.
+    That is files, checkpoints, models, deployments and jobs. A champion's model is never deleted,
+    nor is anything that another sweep uses. If you interrupt the command, run it again.
     """
     from sweeps.execution import cleanup
 

@@ -1,7 +1,8 @@
 """The command `sweep`: its options, its error messages and its exit codes.
 
-Data goes to stdout, talk to stderr. Exit codes: 0 done, 1 something failed, 2 the user's input is wrong, 130 stopped
-with Ctrl-C. The command modules load heavy libraries only inside the commands that need them.
+Data goes to stdout, talk to stderr. Exit codes: 0 done, 1 something failed, 2 the user's input is
+wrong, 130 stopped with Ctrl-C. The command modules load heavy libraries only inside the commands
+that need them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def main() -> None:
     ) as error:  # a full disk, a folder that cannot be written: wherever it shows, it is the user's to mend
         hint = "check the folder, its permissions and the free space; --root names another folder"
         code = _complain(SweepError(f"{error.filename or 'the disk'}: {error.strerror or error}", hint))
-    gc.freeze()  # else the interpreter looks once more through all that torch, Ray and MLflow hold: 1 to 2 s
+    # else the interpreter looks once more through all that torch, Ray and MLflow hold: 1 to 2 s
+    gc.freeze()
     sys.exit(code)
 
 

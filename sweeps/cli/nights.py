@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from sweeps.scheduling.store import Claim, Schedules
 
 SOON_S = 90.0
-"""`run-now --planned` waits for a night that is this close: clocks of two machines differ a little."""
+"""`run-now --planned` waits for a night that is this close: clocks of two machines differ a little.
+"""
 
 
 @click.command("run-now")
@@ -40,7 +41,9 @@ SOON_S = 90.0
 def run_now(
     workspace: Workspace, name: str, planned: bool, file: Path | None, holder: str | None, as_json: bool
 ) -> None:
-    """Run a night of NAME now, like the scheduler: change detection, time window, summary, history."""
+    """Run a night of NAME now, like the scheduler: change detection, time window, summary,
+    history.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have set them to be ignored
         signal.signal(number, signal.default_int_handler)
     schedules = opened(workspace)
@@ -71,8 +74,8 @@ def run_now(
 def scheduler(workspace: Workspace, at_once: int) -> None:
     """Run the nights of all schedules when they are due, until Ctrl-C or SIGTERM.
 
-    You can stop and restart it at any time. It runs a missed night once and continues an interrupted
-    one. If several schedulers share a database, each night runs on one of them.
+    You can stop and restart it at any time. It runs a missed night once and continues an
+    interrupted one. If several schedulers share a database, each night runs on one of them.
     """
     from sweeps.scheduling.daemon import Daemon
     from sweeps.scheduling.night import folder
@@ -94,7 +97,10 @@ def scheduler(workspace: Workspace, at_once: int) -> None:
 
 
 def opened(workspace: Workspace) -> Schedules:
-    """Open the schedules in the storage that SWEEP_STORAGE names, else in the workspace. Raises SweepError."""
+    """Open the schedules in the storage that SWEEP_STORAGE names, else in the workspace.
+
+    Raises SweepError.
+    """
     from sweeps.scheduling.store import Schedules
 
     return Schedules.open(workspace, os.environ.get("SWEEP_STORAGE"))
@@ -133,7 +139,8 @@ def _night(workspace: Workspace, kept: Schedule, claim: Claim, schedules: Schedu
     try:
         workspace = Workspace(workspace.root.absolute())
         uri = tracking_uri(workspace)
-        if kept.folder is not None and Path(kept.folder).is_dir():  # cron and systemd start in another folder
+        # cron and systemd start in another folder
+        if kept.folder is not None and Path(kept.folder).is_dir():
             os.chdir(kept.folder)
         environment = Environment(workspace, uri, os.environ.get("SWEEP_STORAGE"), os.environ.get("RAY_ADDRESS"))
         night = run_night(kept, claim, schedules, environment, Progress(err), say)

@@ -122,7 +122,8 @@ class Progress(ProgressObserver):
         counts = Counter(trial.verdict.kind for trial in ended if trial.verdict is not None)
         parts += [", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))] if counts else []
         if session.study.repeats:
-            repeats = session.study.repeats  # more than planned if the search continued after its finals
+            # more than planned if the search continued after its finals
+            repeats = session.study.repeats
             wanted = max(session.plan.final_trials, len(repeats))
             parts.append(f"finals: {sum(repeat.state.ended for repeat in repeats)} of {wanted}")
         parts += money(session)
@@ -183,7 +184,10 @@ def _share_done(trial: Trial) -> float:
 
 
 def money(session: Session) -> list[str]:
-    """Say what is spent, what is reserved for running trials, and what is left. Empty without prices."""
+    """Say what is spent, what is reserved for running trials, and what is left.
+
+    Empty without prices.
+    """
     if not session.plan.spec.capabilities.priced:
         return []
     ledger = session.budget_ledger.ledger

@@ -53,7 +53,9 @@ def status(workspace: Workspace, name: str | None, as_json: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The output file.")
 @click.pass_obj
 def report(workspace: Workspace, name: str | None, out: Path | None) -> None:
-    """Write the HTML report of the sweep NAME (default: the latest), while it runs or afterwards."""
+    """Write the HTML report of the sweep NAME (default: the latest), while it runs or
+    afterwards.
+    """
     from sweeps.reports import page
     from sweeps.study import state
 
@@ -72,7 +74,9 @@ def report(workspace: Workspace, name: str | None, out: Path | None) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @click.pass_obj
 def ui(workspace: Workspace, name: str | None, port: int) -> None:
-    """Serve the MLflow UI, and print the address that compares the trials of NAME (default: the latest)."""
+    """Serve the MLflow UI, and print the address that compares the trials of NAME (default: the
+    latest).
+    """
     from sweeps import tracking
     from sweeps.study import state
 
@@ -94,7 +98,8 @@ def ui(workspace: Workspace, name: str | None, port: int) -> None:
             raise SweepError(f"port {port} is in use", f"Try --port {port + 1}.") from error
     say(f"the trials of `{name}`: http://127.0.0.1:{port}/{table.lstrip('/')}   (Ctrl-C stops the server)")
     server = tracking.serve_ui(uri, port)
-    os.execv(server[0], server)  # replace this process, so that a signal to the command reaches the server
+    # replace this process, so that a signal to the command reaches the server
+    os.execv(server[0], server)
 
 
 @click.command()

@@ -87,7 +87,10 @@ def plan(
     as_json: bool,
     no_estimate: bool,
 ) -> None:
-    """Show what a sweep would do and cost: every hyperparameter as written and as resolved. Starts nothing."""
+    """Show what a sweep would do and cost: every hyperparameter as written and as resolved.
+
+    Starts nothing.
+    """
     from sweeps.cli import screen
 
     made = _plan(workspace, file, located, model, overrides, estimate=not no_estimate)

@@ -1,4 +1,7 @@
-"""The commands `sweep schedule ...` that manage schedules. The module `nights` has those that run them."""
+"""The commands `sweep schedule ...` that manage schedules.
+
+The module `nights` has those that run them.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 @click.group()
 def schedule() -> None:
-    """Run a sweep file every night: add a schedule, list its nights, export it to another scheduler."""
+    """Run a sweep file every night: add a schedule, list its nights, export it to another
+    scheduler.
+    """
 
 
 @schedule.command()
@@ -80,7 +85,10 @@ def add(
     again: bool,
     as_json: bool,
 ) -> None:
-    """Add a schedule for the sweep file FILE. Nothing runs until you start `sweep scheduler` or another scheduler."""
+    """Add a schedule for the sweep file FILE.
+
+    Nothing runs until you start `sweep scheduler` or another scheduler.
+    """
     from sweeps.scheduling import calendar, notifications
     from sweeps.scheduling.schedule import Notify, Schedule
     from sweeps.spec import sweep_spec
@@ -179,7 +187,9 @@ def remove(workspace: Workspace, name: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def history(workspace: Workspace, name: str, limit: int, as_json: bool) -> None:
-    """Show the nights of NAME: which ran, which were skipped and why, their cost and their outcome."""
+    """Show the nights of NAME: which ran, which were skipped and why, their cost and their
+    outcome.
+    """
     from sweeps.cli import schedule_tables
 
     schedules = opened(workspace)
@@ -222,13 +232,16 @@ def export(
     workspace: Workspace, name: str, form: Any, out: Path | None, command: str | None, root: str | None,
     file: str | None, image: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Write the schedule NAME as a file for cron, systemd, Kubernetes, GitHub Actions or Airflow."""
+    """Write the schedule NAME as a file for cron, systemd, Kubernetes, GitHub Actions or
+    Airflow.
+    """
     from sweeps.scheduling import exports
 
     kept = opened(workspace).get(name)
     here = "sweep" if form == "kubernetes" else sweep_command()[-1] if len(sweep_command()) == 1 else "sweep"
     place = exports.Place(command or here, root or str(workspace.root), image, file)
-    if form == "github-actions" and file is None:  # in a checkout the file has its path in the repository
+    # in a checkout the file has its path in the repository
+    if form == "github-actions" and file is None:
         below = Path(kept.file).is_relative_to(Path.cwd())
         place = replace(place, file=str(Path(kept.file).relative_to(Path.cwd())) if below else Path(kept.file).name)
     text = exports.export(kept, form, place)
@@ -253,7 +266,8 @@ def _mistakes(name: str | None, variables: Sequence[str], located: Path | None) 
             "--name", f"{name!r} is not a valid name", "Use letters, digits, `.`, `_` and `-`, up to 100 characters."
         )
     for variable in variables:
-        if not _VARIABLE.match(variable):  # it may be an address with a password, so the message does not repeat it
+        # it may be an address with a password, so the message does not repeat it
+        if not _VARIABLE.match(variable):
             hint = "Keep the address in the environment: export TELL=..., then --notify-env TELL."
             yield Problem("--notify-env", "expected the name of an environment variable, not an address", hint)
     if located is not None and not located.exists():

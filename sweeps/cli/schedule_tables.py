@@ -53,7 +53,10 @@ def nights(schedule: Schedule, found: Sequence[Night]) -> RenderableType:
 
 
 def ledger(schedule: Schedule, found: Sequence[Night], now: datetime) -> str:
-    """Say what this month's nights may have cost and what is left. Empty without a monthly limit."""
+    """Say what this month's nights may have cost and what is left.
+
+    Empty without a monthly limit.
+    """
     known = shown(schedule, found, now)
     return f"{known.name}: {known.text} may be spent, ${known.left:,.2f} are left" if known else ""
 

@@ -31,7 +31,9 @@ HEADING_CHARS = 12
 
 
 def plan(plan: SweepPlan) -> RenderableType:
-    """Show the data, the search, every hyperparameter as written and as resolved, and the expected cost."""
+    """Show the data, the search, every hyperparameter as written and as resolved, and the expected
+    cost.
+    """
     spec = plan.spec
     facts = _facts()
     facts.add_row("sweep", spec.name)
@@ -105,7 +107,9 @@ def _money(plan: SweepPlan, usd: float) -> str:
 
 
 def parameters(plan: SweepPlan) -> RenderableType:
-    """Show each hyperparameter as written, as resolved, and with the source of its recommendation."""
+    """Show each hyperparameter as written, as resolved, and with the source of its
+    recommendation.
+    """
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("hyperparameter", "written", "resolved", "recommended", "notes"):
         table.add_column(column, overflow="fold")
@@ -218,7 +222,10 @@ def challenge_lines(decision: ChampionDecision) -> Iterable[str]:
 
 
 def saved_by_verdicts(trials: Sequence[Trial]) -> str:
-    """Say how many trials their verdicts stopped and how much time that saved. Empty if there are none."""
+    """Say how many trials their verdicts stopped and how much time that saved.
+
+    Empty if there are none.
+    """
     stopped = [trial for trial in trials if trial.stopped_by is StoppedBy.VERDICT and trial.trained_epochs > 0]
     if not stopped:
         return ""
@@ -236,7 +243,10 @@ def table(
     rows: int = LEADERBOARD_ROWS,
     state_name: Callable[[Trial], str] = lambda trial: trial.state.value,
 ) -> RenderableType:
-    """Show a leaderboard: trials with a value, best first, then the others. `state_name` names a trial's state."""
+    """Show a leaderboard: trials with a value, best first, then the others.
+
+    `state_name` names a trial's state.
+    """
     ranked = leaderboard(trials, objective)
     others = [trial for trial in trials if trial not in ranked and trial.duplicate_of is None]
     names = list(dict.fromkeys(name for trial in trials for name in trial.hyperparameters))

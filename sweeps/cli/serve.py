@@ -66,7 +66,9 @@ def serve(
     webhook: str | None,
     **written: Any,
 ) -> None:
-    """Serve the OpenAI fine-tuning protocol, so that any OpenAI client can train and use models here."""
+    """Serve the OpenAI fine-tuning protocol, so that any OpenAI client can train and use models
+    here.
+    """
     require_extra("server", "`sweep serve`")
     from sweeps.cli import serve_settings
     from sweeps.server import serving
@@ -82,7 +84,9 @@ def serve(
 
 
 def _secrets(variables: tuple[str, ...], *, required: bool) -> tuple[str, ...]:
-    """Return the secrets in these environment variables, or in the files that `VARIABLE_FILE` names."""
+    """Return the secrets in these environment variables, or in the files that `VARIABLE_FILE`
+    names.
+    """
     found: list[str] = []
     for variable in variables:
         text = os.environ.get(variable, "")

@@ -57,7 +57,9 @@ def relative(path: Path) -> str:
 
 
 def environment(workspace: Workspace, address: str | None) -> Any:
-    """Return where sweeps are stored, tracked and run, from the options and environment variables."""
+    """Return where sweeps are stored, tracked and run, from the options and environment
+    variables.
+    """
     from sweeps.execution.environment import Environment
 
     return Environment(workspace, tracking_uri(workspace), os.environ.get("SWEEP_STORAGE"), address)

@@ -1,4 +1,7 @@
-"""`sweep fit`: the verdicts on training histories as text, table, JSON and plots. Prints nothing."""
+"""`sweep fit`: the verdicts on training histories as text, table, JSON and plots.
+
+Prints nothing.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,10 @@ class Fitted:
 
 
 def judged(sources: Iterable[str], tracking_uri: str, context: RunDetails) -> list[Fitted]:
-    """Read and judge files and MLflow runs (`mlflow:RUN_ID`). Raises UserInputError with every problem."""
+    """Read and judge files and MLflow runs (`mlflow:RUN_ID`).
+
+    Raises UserInputError with every problem.
+    """
     curves: list[ImportedCurve] = []
     problems: list[Problem] = []
     for source in sources:
@@ -73,7 +79,10 @@ def judged(sources: Iterable[str], tracking_uri: str, context: RunDetails) -> li
 
 
 def _advice(history: ImportedCurve) -> Advice:
-    """Return the advice of the history's scope. Only the number of epochs is known, if epochs are the axis."""
+    """Return the advice of the history's scope.
+
+    Only the number of epochs is known, if epochs are the axis.
+    """
     catalogue = Catalogue.load()
     names = COMMON if history.scope is None else (*COMMON, "learning_rate_multiplier")
     found = (catalogue.get(name, history.scope or "local") for name in names)
@@ -136,7 +145,9 @@ def _remarks(history: ImportedCurve, verbose: bool) -> list[str]:
 
 
 def draw(fitted: Sequence[Fitted], path: Path) -> list[Path]:
-    """Write each history's plot: a single one to `path`, several to `NAME-1.png`, `NAME-2.png`, ..."""
+    """Write each history's plot: a single one to `path`, several to `NAME-1.png`,
+    `NAME-2.png`, ...
+    """
     if path.suffix.lower() != ".png":
         raise UserInputError([Problem("--plot", f"`{path}` is not a PNG file name", "Give a name that ends in .png.")])
     paths = [path]

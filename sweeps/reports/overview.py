@@ -1,4 +1,6 @@
-"""The plots of a whole sweep: the search over time, its cost, and the objective by hyperparameter."""
+"""The plots of a whole sweep: the search over time, its cost, and the objective by
+hyperparameter.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,8 @@ LOG_FROM = 5.0
 def overview_svg(trials: Sequence[Trial], objective: Objective) -> str:
     """Draw the trials that have a value as an SVG element; empty if there are none.
 
-    The panels show the value by trial number with the best so far, by cost with the Pareto front, and
-    by each hyperparameter that varies.
+    The panels show the value by trial number with the best so far, by cost with the Pareto front,
+    and by each hyperparameter that varies.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -58,14 +60,17 @@ def overview_svg(trials: Sequence[Trial], objective: Objective) -> str:
         panels[row * COLUMNS].set_ylabel(objective.metric, fontsize=9, color=INK)
     _legend(figure, scored)
     image = io.StringIO()
-    with rc_context({"svg.hashsalt": "sweep", "svg.fonttype": "none"}):  # the same trials give the same bytes
+    # the same trials give the same bytes
+    with rc_context({"svg.hashsalt": "sweep", "svg.fonttype": "none"}):
         figure.savefig(image, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
     drawn = image.getvalue()
     return drawn[drawn.index("<svg") :]
 
 
 def costs(trials: Sequence[Trial]) -> tuple[list[float], str]:
-    """Return each trial's cost and the unit: dollars if all are known, else tokens, else seconds."""
+    """Return each trial's cost and the unit: dollars if all are known, else tokens, else
+    seconds.
+    """
     usd = [trial.spend.usd for trial in trials if trial.spend.usd is not None]
     if len(usd) == len(trials):
         return usd, "dollars"

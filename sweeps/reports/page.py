@@ -17,7 +17,8 @@ from sweeps.trials.trial import Trial, leaderboard
 from sweeps.verdicts.verdict import VerdictKind
 
 BEST_CURVES = 3
-"""How many of the best trials get a learning curve; one trial of every other verdict gets one too."""
+"""How many of the best trials get a learning curve; one trial of every other verdict gets one too.
+"""
 
 
 def page(state: SweepState, now: datetime) -> str:

@@ -1,4 +1,6 @@
-"""The plot of a learning curve: losses and metric by epoch, base model, onset, kept epoch, verdict."""
+"""The plot of a learning curve: losses and metric by epoch, base model, onset, kept epoch,
+verdict.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ CLIPPED_ABOVE = 6.0
 
 @dataclass(frozen=True)
 class _Picture:
-    """The content of a plot. `kept` is the epoch whose weights are kept; `axis` is the unit of the epochs."""
+    """The content of a plot.
+
+    `kept` is the epoch whose weights are kept; `axis` is the unit of the epochs.
+    """
 
     curve: LearningCurve
     verdict: FitVerdict | None
@@ -100,7 +105,8 @@ def _head(figure: Figure, verdict: FitVerdict | None, title: str) -> None:
 
 def _draw(axis: Axes, picture: _Picture, name: str) -> None:
     heading = "loss" if name == "loss" else (picture.curve.metric or "metric").replace("_", " ")
-    axis.set_title(heading, loc="left", y=1.02, fontsize=10, color=INK)  # a fixed position needs no layout pass
+    # a fixed position needs no layout pass
+    axis.set_title(heading, loc="left", y=1.02, fontsize=10, color=INK)
     axis.set_xlabel(picture.axis, fontsize=9, color=INK)
     drawn = []
     for side, colour, style in (("train", TRAIN, "--"), ("valid", VALID, "-")):
