@@ -1,4 +1,4 @@
-"""The errors that a user can fix. Raised anywhere in the package, printed only by the command line."""
+"""Errors that a user can fix. Any module of `sweeps` raises them; only the command line prints them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backends.extras import install_command, missing_libraries
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: where it is (`file:line`, or a name), what is wrong, and what to do about it."""
+    """One mistake: its place (`file:line`, or a name), what is wrong (`message`), and the remedy (`hint`)."""
 
     place: str
     message: str
@@ -23,7 +23,7 @@ class Problem:
 
 
 class SweepError(Exception):
-    """Something failed that the user can act on: a message, a hint with the remedy, and the exit code."""
+    """A failure that the user can act on: a message, a hint with the remedy, and the exit code of the command."""
 
     exit_code: ClassVar[int] = 1
 
@@ -34,30 +34,30 @@ class SweepError(Exception):
 
 
 class UserInputError(SweepError):
-    """What the user wrote is wrong; `problems` holds all of it, found before anything was spent."""
+    """The user's input is wrong. `problems` holds every mistake; all were found before anything was spent."""
 
     exit_code = 2
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(str(each) for each in self.problems))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
 class SweepInterruptedError(SweepError):
-    """The user stopped the sweep; it can be continued. Exit code as shells use for Ctrl-C."""
+    """The user stopped the sweep, which can resume. The exit code is the one that shells use after Ctrl-C."""
 
     exit_code = 130
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return a hint: the name that was probably meant, else all that there are."""
+    """Return a hint for an unknown name: the most similar known name, else the list of all; empty if there is none."""
     names = list(known)
     nearest = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return f"did you mean `{nearest[0]}`?" if nearest else f"one of: {', '.join(names)}" if names else ""
 
 
 def require_extra(extra: str, purpose: str) -> None:
-    """Raise SweepError with the command to type where a library of `extra` is not installed.
+    """Raise SweepError with the install command if a library of `extra` is not installed.
 
     `purpose` starts the message, as in "The local backend". Imports none of the libraries.
     """

@@ -345,7 +345,7 @@ def test_clean_takes_away_what_is_left_but_for_the_champion(ran: Ran, sweep: Swe
     code, out, err = sweep("clean", "troubled")
     assert code == 0, err
     assert "stays: the champion, version 1 of answers" in " ".join(out.split())
-    assert "nothing was changed" in err
+    assert "Nothing was deleted" in err
 
     code, out, err = sweep("clean", "troubled", "--all", "--yes", "--json")
     assert code == 0, err
@@ -366,7 +366,7 @@ def test_clean_of_a_sweep_that_goes_on_takes_nothing_that_it_needs(ran: Ran, swe
     assert "cancelled" not in {each.status for each in ran.host.jobs.values()}
     assert not any(each["goes"] for each in items(out).values())
     reasons = {each["kept_because"] for name, each in items(out).items() if name.startswith("job")}
-    assert all(re.fullmatch(r"trial \d goes on with the next `sweep run`", each) for each in reasons), reasons
+    assert all(re.fullmatch(r"the next `sweep run` resumes trial \d", each) for each in reasons), reasons
     code, out, err = sweep("clean", "killed", "--all", "--yes", "--json")
     assert code == 0, err
     assert all(each.ended for each in ran.host.jobs.values())
