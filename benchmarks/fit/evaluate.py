@@ -36,7 +36,7 @@ RIGHT_WAY = {
 }
 """Which way the rate is to be moved, by how the runs were built."""
 
-ADVICE = Advice.of(each for name in ("n_epochs", RATE) if (each := Catalogue.load().get(name, "local")) is not None)
+ADVICE = Advice.from_recommendations(each for name in ("n_epochs", RATE) if (each := Catalogue.load().get(name, "local")) is not None)
 
 Classify = Callable[[LearningCurve], str]
 MEASURES = {"macro_f1": metrics.macro_f1, "accuracy": metrics.accuracy} | {

@@ -20,7 +20,7 @@ import numpy as np
 from backends.contract import DataFile, Dataset, Evaluation, Failed, Measured, Placement, TrainingRequest
 from backends.local import model_evaluation, run_setup, training
 from backends.local.encoding import CausalData
-from backends.local.model_cache import BENCH
+from backends.local.model_cache import MODEL_CACHE
 from backends.local.options import LocalOptions
 from backends.local.request_resolution import resolve
 from backends.training_logs.learning_curve import LearningCurve
@@ -28,7 +28,7 @@ from benchmarks.fit.records import APART, Record
 from benchmarks.fit.showing import shown
 from benchmarks.fit.tracing import Scores, State, Trace, oracle_of
 from sweeps.data.nli import LABELS, generate
-from sweeps.trials.curve import thinned
+from sweeps.trials.curve import thin_loop_reports
 
 ORACLE = 600
 """Pairs of the oracle: scoring one takes a millisecond, and every evaluation of every run does it."""
@@ -165,13 +165,13 @@ def recipes(share: float = 1.0, generation: int = 1) -> Iterator[LocalRecipe]:
 
 def all_runs(share: float, generation: int, work: Path, known: Set[str]) -> Iterator[Record]:
     """Train every recipe of a generation but those that are known. Data files are written into `work`."""
-    BENCH.enter()
+    MODEL_CACHE.add_backend()
     try:
         for recipe in recipes(share, generation):
             if recipe.id not in known:
                 yield run(recipe, work)
     finally:
-        BENCH.leave()
+        MODEL_CACHE.remove_backend()
 
 
 def run(recipe: LocalRecipe, work: Path) -> Record:
@@ -194,7 +194,7 @@ def run(recipe: LocalRecipe, work: Path) -> Record:
 def _as_recorded(measured: Sequence[Measured]) -> tuple[Measured, ...]:
     """Return what a trial's record keeps of its measurements."""
     evaluations = [each for each in measured if each.scope == "evaluation"]
-    return (*evaluations, *thinned([each for each in measured if each.scope == "step"]))
+    return (*evaluations, *thin_loop_reports([each for each in measured if each.scope == "step"]))
 
 
 def _followed(recipe: LocalRecipe, work: Path) -> tuple[list[Measured], Trace, float]:
@@ -215,21 +215,21 @@ def _followed(recipe: LocalRecipe, work: Path) -> tuple[list[Measured], Trace, f
     )  # fmt: skip
     options = LocalOptions(device="cpu")
     resolved = resolve(request, options)
-    plan, trainee = run_setup.assemble(request, resolved, options, Placement())
-    data = BENCH.data(resolved.base, resolved.task, replace(dataset, valid=oracle), "valid", resolved.max_length)
+    plan, trainable = run_setup.set_up_run(request, resolved, options, Placement())
+    data = MODEL_CACHE.encoded_data(resolved.base, resolved.task, replace(dataset, valid=oracle), "valid", resolved.max_length)
     assert isinstance(data, CausalData)
-    loop = training.Training(plan, trainee, recipe.id, lambda: None)
+    loop = training.TrainingLoop(plan, trainable, recipe.id, lambda: None)
     try:
         measured, states, later, broke_down = _courses(recipe, plan, loop, data)
     finally:
-        trainee.release()
+        trainable.release()
     counts = Counter(each["label"] for each in parts[1])
     trace = Trace(states[0], tuple(states[1:]), tuple(later), _prior_loss(data, parts[2]), broke_down)
     return measured, trace, max(counts.values()) / len(parts[1])
 
 
 def _courses(
-    recipe: LocalRecipe, plan: training.Plan, loop: training.Training, oracle: CausalData
+    recipe: LocalRecipe, plan: training.TrainingPlan, loop: training.TrainingLoop, oracle: CausalData
 ) -> tuple[list[Measured], list[State], list[State], bool]:
     measured = [loop.evaluate()]
     states: list[State] = [_state(measured[0], loop, oracle)]
@@ -250,10 +250,10 @@ def _courses(
         elif event.scope == "evaluation" and event.step % plan.steps_per_epoch == 0:
             later.append(_state(event, loop, oracle))
     if recipe.schedule != "constant" and recipe.later:
-        rate = LATER_RATE * plan.peak_rate
+        rate = LATER_RATE * plan.peak_learning_rate
         settings = replace(plan.settings, n_epochs=recipe.later, schedule="constant", warmup_ratio=0.0)
-        more = training.Training(
-            replace(plan, settings=settings, peak_rate=rate, seed=plan.seed + 1), loop.trainee, recipe.id, lambda: None
+        more = training.TrainingLoop(
+            replace(plan, settings=settings, peak_learning_rate=rate, seed=plan.seed + 1), loop.trainable, recipe.id, lambda: None
         )
         for event in (each for events in more.events() for each in events):
             if isinstance(event, Measured) and event.scope == "evaluation" and event.step % plan.steps_per_epoch == 0:
@@ -261,17 +261,17 @@ def _courses(
     return measured, states, later, False
 
 
-def _state(event: Measured, loop: training.Training, oracle: CausalData) -> State:
+def _state(event: Measured, loop: training.TrainingLoop, oracle: CausalData) -> State:
     """Return a state: example by example for the oracle, and the trainer's own means for the rest."""
     values = event.values
     train, valid = (
         Scores(np.full(size, values[f"{side}_loss"]), np.full(size, values[f"{side}_accuracy"]))
-        for side, size in (("train", len(loop.plan.sample.ids)), ("valid", len(loop.plan.valid.ids)))
+        for side, size in (("train", len(loop.plan.train_sample.ids)), ("valid", len(loop.plan.valid.ids)))
     )
     return State(event.epoch, event.step, train, valid, _scores(loop, oracle))
 
 
-def _broken(before: State, event: Failed, loop: training.Training) -> State:
+def _broken(before: State, event: Failed, loop: training.TrainingLoop) -> State:
     parts = (
         Scores(np.full(len(each.loss), np.nan), np.zeros(len(each.loss)))
         for each in (before.train, before.valid, before.oracle)
@@ -279,18 +279,18 @@ def _broken(before: State, event: Failed, loop: training.Training) -> State:
     return State(loop.progress.step / loop.plan.steps_per_epoch, loop.progress.step, *parts)
 
 
-def _scores(loop: training.Training, data: CausalData) -> Scores:
+def _scores(loop: training.TrainingLoop, data: CausalData) -> Scores:
     assert data.labels is not None
     assert data.label_ids is not None
-    prompts = [ids[:start] for ids, start in zip(data.ids, data.starts, strict=True)]
-    found = model_evaluation.score(loop.trainee.model, prompts, [data.label_ids] * len(prompts))
+    prompts = [ids[:start] for ids, start in zip(data.ids, data.completion_starts, strict=True)]
+    found = model_evaluation.score_continuations(loop.trainable.model, prompts, [data.label_ids] * len(prompts))
     right = found.logprobs[np.arange(len(prompts)), data.labels]
     return Scores(-right / _tokens(data), (found.logprobs.argmax(1) == data.labels).astype(np.float64))
 
 
 def _tokens(data: CausalData) -> float:
     """Return tokens of a completion, on average."""
-    return float(sum(len(ids) for ids in data.ids) - data.starts.sum()) / len(data.ids)
+    return float(sum(len(ids) for ids in data.ids) - data.completion_starts.sum()) / len(data.ids)
 
 
 def _prior_loss(data: CausalData, rows: Sequence[dict[str, str]]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from backends.served import Packager
+from backends.model_packages import SupportsPackaging
 from sweeps.data import PreparedData
 from sweeps.errors import Problem
 from sweeps.spec.checks import NO_PRICE
@@ -28,7 +28,7 @@ def champion_problems(spec: SweepSpec, data: PreparedData) -> Iterable[Problem]:
             "a challenge is decided on a test split, but this data set has none",
             "add one: `data: {test: 0.1}`, or a file",
         )
-    if not issubclass(spec.backend_class, Packager):
+    if not issubclass(spec.backend_class, SupportsPackaging):
         yield Problem(
             place,
             f"models of backend `{spec.backend_type}` cannot be registered: they cannot answer outside the backend",

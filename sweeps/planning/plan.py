@@ -37,5 +37,5 @@ def make_plan(
     problem found, and SweepError if something is out of reach.
     """
     data = read_data(spec.data, spec.document, workspace.root, data_path)
-    plan = resolve_plan(spec, data, available_cpus(), workspace.sweep(spec.name))
+    plan = resolve_plan(spec, data, available_cpus(), workspace.sweep_folder(spec.name))
     return complete_plan(plan, ask_backend(plan, estimate=estimate or spec.budget.limits_spend))

@@ -15,8 +15,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from backends.training_logs import ImportedCurve, RunDetails, read
-from backends.training_logs.log_table import TrainingLogError
+from backends.training_logs import ImportedCurve, RunDetails, TrainingLogError, read
 from search_spaces.catalogue import Catalogue
 from sweeps.errors import Problem, UserInputError
 from sweeps.reports.plots import VERDICT_COLOURS, curve_png

@@ -29,7 +29,7 @@ from sweeps.scheduling.schedule import Night, NightState, Schedule
 from sweeps.scheduling.store import Claim, Schedules, StorageAwayError
 from sweeps.spec.yaml_source import with_overrides
 from sweeps.study import state
-from sweeps.study.study import stored_fingerprint
+from sweeps.study.stored_study import stored_fingerprint
 from sweeps.workspace import Workspace
 
 ENDING_S = 60.0

@@ -11,7 +11,7 @@ from sweeps.execution.outcome import SweepEnd
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.scheduling.monthly_budget import Money, Month, month, most
 from sweeps.scheduling.schedule import Night, Schedule
-from sweeps.study.study import StoredStudy, read_study
+from sweeps.study.stored_study import StoredStudy, read_study
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Repeated:
+class FinalsCandidate:
     """A configuration's repetitions: the objective's value by seed, and what one of them costs.
 
     `number` is the trial of the search. `right` (seeds, examples) says which validation examples each repetition got
@@ -70,7 +70,7 @@ class FinalsResult:
     test: tuple[float, float, float] | None = None
     untested: str = ""
 
-    def is_of(self, repeats: Sequence[Trial]) -> bool:
+    def was_decided_by(self, repeats: Sequence[Trial]) -> bool:
         """Whether these are the repetitions that the result was decided by."""
         values: dict[int, list[float]] = {}
         for each in repeats:
@@ -94,7 +94,7 @@ def winning_trial(
 
 
 def rank(
-    candidates: Sequence[Repeated], objective: Objective, searched: Mapping[int, float], seed: int
+    candidates: Sequence[FinalsCandidate], objective: Objective, searched: Mapping[int, float], seed: int
 ) -> FinalsResult:
     """Rank candidates by their means; of those whose distance to the best lies inside the noise the cheapest wins.
 
@@ -134,13 +134,13 @@ def interval(draws: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def share_right(right: NDArray[np.bool_], seed: int) -> tuple[float, float, float]:
+def accuracy_interval(right: NDArray[np.bool_], seed: int) -> tuple[float, float, float]:
     """Return the mean accuracy of repetitions (seeds, examples), with its interval over seeds and examples."""
-    draws = _resampled(Repeated(0, (0.0,) * len(right), 0.0, right), seed)
+    draws = _resampled(FinalsCandidate(0, (0.0,) * len(right), 0.0, right), seed)
     return float(right.mean()), *interval(draws)
 
 
-def _resampled(candidate: Repeated, seed: int) -> NDArray[np.float64]:
+def _resampled(candidate: FinalsCandidate, seed: int) -> NDArray[np.float64]:
     """Return bootstrap draws of the mean over seeds, and over examples where their results are known.
 
     All candidates are resampled with the same examples, which makes their differences paired. A mean of k values that

@@ -14,7 +14,7 @@ from sweeps.spec.objective import Objective
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.finals import FinalsResult, winning_trial
 from sweeps.study.steering import Change
-from sweeps.study.study import read_study
+from sweeps.study.stored_study import read_study
 from sweeps.trials.budget import Ledger, ledger
 from sweeps.trials.trial import Trial, leaderboard
 from sweeps.workspace import Workspace
@@ -46,7 +46,7 @@ class SweepState:
         return str(self.plan["data"]["name"])
 
     @property
-    def wanted_trials(self) -> int:
+    def planned_trials(self) -> int:
         """How many trials the search is to have."""
         return int(self.plan["search"]["trials"])
 
@@ -57,7 +57,7 @@ class SweepState:
         won = winning_trial(self.trials if winner is not None else (), self.repeats, winner, self.objective)
         return won or next(iter(leaderboard(self.trials, self.objective)), None)
 
-    def name_of(self, trial: Trial) -> str:
+    def state_name(self, trial: Trial) -> str:
         """Return what the state of a trial is called: one that has not ended may not have begun either, or not run now.
 
         A trial is asked for before a worker is free for it.
@@ -69,7 +69,7 @@ class SweepState:
     @property
     def counts(self) -> Counter[str]:
         """How many trials are in each state."""
-        return Counter(map(self.name_of, self.trials))
+        return Counter(map(self.state_name, self.trials))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -91,12 +91,12 @@ class SweepState:
         }
 
 
-def read(workspace: Workspace, name: str, storage: str | None) -> SweepState:
+def read_state(workspace: Workspace, name: str, storage: str | None) -> SweepState:
     """Read a sweep's state. Raises UserInputError where there is none of this name."""
     try:
         plan = json.loads((workspace.sweep_folder(name) / "plan.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise unknown(workspace, name) from None
+        raise unknown_sweep(workspace, name) from None
     [(direction, metric), *_] = [
         (direction, metric)
         for each in plan["objectives"]
@@ -118,13 +118,13 @@ def read(workspace: Workspace, name: str, storage: str | None) -> SweepState:
     )
 
 
-def best_name(best: Trial) -> str:
+def describe_best(best: Trial) -> str:
     """Name the best trial, and of a repetition what it repeats."""
     again = "" if best.repeat_of is None else f", trial {best.repeat_of} again in the finals"
     return f"trial {best.number}{again}"
 
 
-def unknown(workspace: Workspace, name: str) -> UserInputError:
+def unknown_sweep(workspace: Workspace, name: str) -> UserInputError:
     """Return the error of asking for a sweep that has not run here."""
     hint = suggestion(name, workspace.sweep_names()) or "`sweep run FILE` starts one"
     return UserInputError([Problem(name, f"there is no such sweep in {workspace.root}", hint)])

@@ -1,7 +1,7 @@
-"""Verdicts -> a moved edge of the search space, with its reason. Pure: trials and a space in, changes out.
+"""Steering: verdicts -> a moved edge of the search space, with its reason. Pure: trials and a space in, changes out.
 
-An edge is only moved on repeated evidence from trials that stand near it, and what was seen before the edge was last
-moved counts no more. Within `steering_bounds` a range may grow beyond what was written; a list has no edges and stays.
+An edge moves only on repeated evidence from trials near it, and evidence from before its last move no longer counts.
+Within the steering bounds a range may grow beyond the range in the sweep file. A list of values has no edges and stays.
 """
 
 from __future__ import annotations
@@ -9,155 +9,173 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, NamedTuple
 
 from optuna.distributions import FloatDistribution, IntDistribution
+from pydantic import Field
 
 from search_spaces.space import ResolvedSpace
 from sweeps.trials.trial import Trial
-from sweeps.verdicts.advice import RATES
-from sweeps.verdicts.verdict import VerdictKind
+from sweeps.verdicts.advice import EPOCHS, LEARNING_RATES
+from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
-NEEDED = 2
-"""Trials near the edge that must show the same before it is moved: one alone may be chance."""
+MIN_TRIALS = 2
+"""How many trials near an edge must show the same before it moves: one alone may be chance."""
 
-NEAR = 2 / 3
+NEAR_TOP = 2 / 3
 """The upper third of a range, on its own scale, is near its upper edge."""
 
 EPOCHS_FACTOR, RATE_FACTOR = 1.5, 4.0
-"""How far an upper edge goes up: half as many epochs again; about half of a power of ten of the learning rate."""
+"""How far an upper edge goes up: half as many epochs again; about half a power of ten of learning rate."""
 
-MOST_CHANGES = 3
-"""An edge is moved so often at most: a space that is still wrong after that wants a person."""
+MAX_CHANGES = 3
+"""How often an edge may move: if the space is still wrong after that, a person should look at it."""
 
-Range = IntDistribution | FloatDistribution
+NumericRange = IntDistribution | FloatDistribution
+SteeringBounds = tuple[float | None, float | None]
+"""The lowest and the highest value that a range may reach. None: no bound."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A range that moves: from `was` to `low .. high`, both ends inclusive. `trials` are the evidence.
+    """A moved range of one hyperparameter, from `previous_range` to `low .. high`, both ends inclusive.
 
-    `after` is how many trials had ended then; only later ones count for the next change. `probe` is the value of this
-    hyperparameter to try first, with the best point's others; None where none is more telling than the sampler's.
+    `trials` are the evidence. `ended_trials` is how many trials had ended by then; only later ones count for the next
+    change. `probe` is a value of this hyperparameter to try first, combined with the best point's other values; None if
+    the sampler's own choice is as good. Two fields are stored under their names of version 0.1.
     """
 
     parameter: str
-    was: tuple[float, float]
+    previous_range: Annotated[tuple[float, float], Field(alias="was")]
     low: float
     high: float
     reason: str
     trials: tuple[int, ...]
-    after: int
+    ended_trials: Annotated[int, Field(alias="after")]
     probe: float | None = None
 
     @property
     def text(self) -> str:
         """The change in words: "n_epochs 2 .. 4 -> 2 .. 6: ..."."""
-        was, now = (f"{low:.4g} .. {high:.4g}" for low, high in (self.was, (self.low, self.high)))
-        return f"{self.parameter} {was} -> {now}: {self.reason}"
+        before, now = (f"{low:.4g} .. {high:.4g}" for low, high in (self.previous_range, (self.low, self.high)))
+        return f"{self.parameter} {before} -> {now}: {self.reason}"
 
 
-def changes(
+def propose_changes(
     ended: Sequence[Trial],
     space: ResolvedSpace,
-    steering_bounds: Mapping[str, tuple[float | None, float | None]],
-    before: Sequence[Change],
+    bounds: Mapping[str, SteeringBounds],
+    earlier_changes: Sequence[Change],
 ) -> tuple[Change, ...]:
-    """Return the edges that the verdicts of the ended trials want moved now, at most one change a hyperparameter.
+    """Return the changes that the verdicts of the ended trials call for now, at most one for each hyperparameter.
 
-    `ended` is in the order in which the trials ended, `steering_bounds` says how far each range may reach (None: without end), and
-    `before` are the changes made so far. Every new end lies inside the room; a range never becomes empty.
+    `ended` is in the order in which the trials ended, and `earlier_changes` are the changes made so far. Every new end
+    lies inside `bounds` (without an entry there is no bound), and a range never becomes empty.
     """
-    found = []
-    for each in space:
-        if each.name not in ("n_epochs", *RATES) or not isinstance(each.distribution, Range):
+    changes = []
+    for parameter in space:
+        if parameter.name not in (EPOCHS, *LEARNING_RATES) or not isinstance(parameter.distribution, NumericRange):
             continue
-        earlier = [change for change in before if change.parameter == each.name]
-        since = earlier[-1].after if earlier else 0
-        view = _View(
-            each.name, each.distribution, ended[since:], len(ended), steering_bounds.get(each.name, (None, None))
-        )
-        if len(earlier) < MOST_CHANGES:
-            found.append(next(view.epochs() if each.name == "n_epochs" else view.rate(), None))
-    return tuple(each for each in found if each is not None)
+        earlier = [change for change in earlier_changes if change.parameter == parameter.name]
+        if len(earlier) >= MAX_CHANGES:
+            continue
+        recent = ended[earlier[-1].ended_trials if earlier else 0 :]
+        parameter_bounds = bounds.get(parameter.name, (None, None))
+        edges = _Edges(parameter.name, parameter.distribution, recent, len(ended), parameter_bounds)
+        candidates = edges.epochs_changes() if parameter.name == EPOCHS else edges.rate_changes()
+        changes.append(next(candidates, None))
+    return tuple(change for change in changes if change is not None)
 
 
-class _View:
-    """One range, and the trials that speak about it."""
+class _JudgedTrial(NamedTuple):
+    """A trial with a settled verdict, and its value of the range's hyperparameter."""
+
+    value: float
+    trial: Trial
+    verdict: FitVerdict
+
+
+class _Edges:
+    """One range, and the judged trials inside it."""
 
     def __init__(
-        self,
-        name: str,
-        domain: Range,
-        trials: Sequence[Trial],
-        after: int,
-        steering_bounds: tuple[float | None, float | None],
+        self, name: str, domain: NumericRange, recent: Sequence[Trial], ended_trials: int, bounds: SteeringBounds
     ) -> None:
-        self._name, self._domain, self._after = name, domain, after
-        self._lowest = -math.inf if steering_bounds[0] is None else steering_bounds[0]
-        self._highest = math.inf if steering_bounds[1] is None else steering_bounds[1]
+        self._name, self._domain, self._ended_trials = name, domain, ended_trials
+        self._lowest = -math.inf if bounds[0] is None else bounds[0]
+        self._highest = math.inf if bounds[1] is None else bounds[1]
         self._judged = [
-            (float(each.hyperparameters[name]), each, each.verdict)
-            for each in trials
-            if each.verdict is not None
-            and each.verdict.kind is not VerdictKind.UNSETTLED
-            and domain.low <= float(each.hyperparameters.get(name, math.nan)) <= domain.high
+            _JudgedTrial(float(trial.hyperparameters[name]), trial, trial.verdict)
+            for trial in recent
+            if trial.verdict is not None
+            and trial.verdict.kind is not VerdictKind.UNSETTLED
+            and domain.low <= float(trial.hyperparameters.get(name, math.nan)) <= domain.high
         ]
 
-    def epochs(self) -> Iterator[Change]:
-        """Under-fitted at the top and still improving: more. Over-fitted at the top: no more than was of use."""
+    def epochs_changes(self) -> Iterator[Change]:
+        """Raise the top if runs there were still improving; lower it to the useful epochs if they over-fitted."""
         low, high = self._domain.low, self._domain.high
         near = self._near_the_top()
-        improving = [each for _, each, verdict in near if verdict.kind is VerdictKind.UNDERFIT and verdict.improving]
-        if _most(improving, near):
-            more = min(self._highest, max(high + 1, math.ceil(high * EPOCHS_FACTOR)))
-            if more > high:
-                yield self._change(low, more, "were still improving when training ended", improving, probe=more)
-        over = [(each, verdict) for _, each, verdict in near if verdict.kind is VerdictKind.OVERFIT]
-        useful = max((math.ceil(verdict.keep_epoch or 1) for _, verdict in over), default=high)
-        if _most([each for each, _ in over], near) and len(over) > NEEDED and max(low, useful) < high:
-            yield self._change(
-                low, max(low, useful), f"over-fitted, none with use of more than {useful} epochs", [e for e, _ in over]
-            )
-
-    def rate(self) -> Iterator[Change]:
-        """Diverged or collapsed: cut. Under-fitted at the top: raise. Over-fitted at the top and not below: lower."""
-        low, high = self._domain.low, self._domain.high
-        diverged = [
-            (value, each)
-            for value, each, verdict in self._judged
-            if verdict.kind is VerdictKind.DIVERGED or verdict.collapsed
+        improving = [
+            judged.trial for judged in near if judged.verdict.kind is VerdictKind.UNDERFIT and judged.verdict.improving
         ]
-        if diverged:
-            lowest = min(value for value, _ in diverged)
-            above = [value for value, _, _ in self._judged if value >= lowest]
-            calm = [value for value, _, verdict in self._judged if value < lowest]
-            if len(diverged) >= NEEDED and 2 * len(diverged) >= len(above):
-                top = math.sqrt(max(calm) * lowest) if calm else lowest / RATE_FACTOR
+        if _is_majority(improving, near):
+            raised = min(self._highest, max(high + 1, math.ceil(high * EPOCHS_FACTOR)))
+            if raised > high:
+                yield self._change(low, raised, "were still improving when training ended", improving, probe=raised)
+        overfitted = [judged for judged in near if judged.verdict.kind is VerdictKind.OVERFIT]
+        overfitted_trials = [judged.trial for judged in overfitted]
+        useful = max((math.ceil(judged.verdict.keep_epoch or 1) for judged in overfitted), default=high)
+        if _is_majority(overfitted_trials, near) and len(overfitted_trials) > MIN_TRIALS and max(low, useful) < high:
+            reason = f"over-fitted, and none improved after {useful} epochs"
+            yield self._change(low, max(low, useful), reason, overfitted_trials)
+
+    def rate_changes(self) -> Iterator[Change]:
+        """Cut the range if runs diverged or collapsed; raise the top if runs there under-fitted; lower it if runs there
+        over-fitted and the ones below did not."""
+        low, high = self._domain.low, self._domain.high
+        failed = [
+            judged for judged in self._judged if judged.verdict.kind is VerdictKind.DIVERGED or judged.verdict.collapsed
+        ]
+        if failed:
+            lowest_failed = min(judged.value for judged in failed)
+            at_or_above = [judged.value for judged in self._judged if judged.value >= lowest_failed]
+            below = [judged.value for judged in self._judged if judged.value < lowest_failed]
+            if len(failed) >= MIN_TRIALS and 2 * len(failed) >= len(at_or_above):
+                top = math.sqrt(max(below) * lowest_failed) if below else lowest_failed / RATE_FACTOR
                 top = max(top, self._lowest)
                 bottom = low if low < top else max(self._lowest, top / RATE_FACTOR**2)
                 if bottom < top < high:
-                    collapsed = any(verdict.collapsed for *_, verdict in self._judged)
-                    what = "diverged or collapsed" if collapsed else "diverged"
-                    yield self._change(bottom, top, what, [each for _, each in diverged])
+                    collapsed = any(judged.verdict.collapsed for judged in self._judged)
+                    reason = "diverged or collapsed" if collapsed else "diverged"
+                    yield self._change(bottom, top, reason, [judged.trial for judged in failed])
         near = self._near_the_top()
-        slow = [entry for entry in near if entry[2].kind is VerdictKind.UNDERFIT and not entry[2].collapsed]
-        under = [each for _, each, _ in slow]
-        more = min(self._highest, high * RATE_FACTOR)
-        if _most(under, near) and more > high:
-            probe = math.sqrt(high * more)
-            yield self._change(low, more, "under-fitted near the upper edge", under, probe=probe)
-        over = [each for _, each, verdict in near if verdict.kind is VerdictKind.OVERFIT]
-        below = [verdict.kind for value, _, verdict in self._judged if self._place(value) < NEAR]
-        less = self._at(NEAR)
-        overfit_below = sum(kind is VerdictKind.OVERFIT for kind in below)
-        if _most(over, near) and len(over) > NEEDED and len(below) >= NEEDED and 3 * overfit_below < len(below):
-            yield self._change(low, less, "over-fitted near the upper edge, and few below it", over)
+        underfitted = [
+            judged.trial
+            for judged in near
+            if judged.verdict.kind is VerdictKind.UNDERFIT and not judged.verdict.collapsed
+        ]
+        raised = min(self._highest, high * RATE_FACTOR)
+        if _is_majority(underfitted, near) and raised > high:
+            probe = math.sqrt(high * raised)
+            yield self._change(low, raised, "under-fitted near the upper edge", underfitted, probe=probe)
+        overfitted = [judged.trial for judged in near if judged.verdict.kind is VerdictKind.OVERFIT]
+        kinds_below = [judged.verdict.kind for judged in self._judged if self._position(judged.value) < NEAR_TOP]
+        overfitted_below = sum(kind is VerdictKind.OVERFIT for kind in kinds_below)
+        if (
+            _is_majority(overfitted, near)
+            and len(overfitted) > MIN_TRIALS
+            and len(kinds_below) >= MIN_TRIALS
+            and 3 * overfitted_below < len(kinds_below)
+        ):
+            reason = "over-fitted near the upper edge, and few below it"
+            yield self._change(low, self._value_at(NEAR_TOP), reason, overfitted)
 
-    def _near_the_top(self) -> list[Any]:
-        return [entry for entry in self._judged if self._place(entry[0]) >= NEAR]
+    def _near_the_top(self) -> list[_JudgedTrial]:
+        return [judged for judged in self._judged if self._position(judged.value) >= NEAR_TOP]
 
-    def _place(self, value: float) -> float:
+    def _position(self, value: float) -> float:
+        """Return where a value lies in the range, from 0 (low) to 1 (high), on the range's own scale."""
         low, high = self._domain.low, self._domain.high
         if low == high:
             return 1.0
@@ -165,18 +183,18 @@ class _View:
             return math.log(value / low) / math.log(high / low)
         return (value - low) / (high - low)
 
-    def _at(self, place: float) -> float:
+    def _value_at(self, position: float) -> float:
         low, high = self._domain.low, self._domain.high
-        return float(low * (high / low) ** place if self._domain.log else low + place * (high - low))
+        return float(low * (high / low) ** position if self._domain.log else low + position * (high - low))
 
     def _change(
-        self, low: float, high: float, what: str, trials: Sequence[Trial], probe: float | None = None
+        self, low: float, high: float, finding: str, trials: Sequence[Trial], probe: float | None = None
     ) -> Change:
-        numbers = tuple(each.number for each in trials)
-        reason = f"trials {', '.join(map(str, numbers))} {what}"
-        was = (float(self._domain.low), float(self._domain.high))
-        return Change(self._name, was, float(low), float(high), reason, numbers, self._after, probe)
+        numbers = tuple(trial.number for trial in trials)
+        reason = f"trials {', '.join(map(str, numbers))} {finding}"
+        previous = (float(self._domain.low), float(self._domain.high))
+        return Change(self._name, previous, float(low), float(high), reason, numbers, self._ended_trials, probe)
 
 
-def _most(some: Sequence[Trial], of: Sequence[Any]) -> bool:
-    return len(some) >= NEEDED and 2 * len(some) > len(of)
+def _is_majority(some: Sequence[Trial], near: Sequence[_JudgedTrial]) -> bool:
+    return len(some) >= MIN_TRIALS and 2 * len(some) > len(near)

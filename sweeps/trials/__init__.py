@@ -1,1 +1,1 @@
-"""The record of a trial: its state, its curve, what it spent, and what a backend event changes in it."""
+"""The record of a trial: its state, its learning curve, its spend, and how backend events change it."""

@@ -1,7 +1,7 @@
-"""Money and tokens: what is spent, what running trials may still take, and whether one more trial fits.
+"""Budget arithmetic: the spend of a sweep, the reservations of its running trials, and whether one more trial fits.
 
-Pure functions of what is recorded of the trials, so that the sums are right after a crash as well: a trial's record
-holds what it takes at most before anything is asked of a backend.
+Everything here is a pure function of the recorded trials, so that the sums are also right after a crash: a trial's
+record holds its cost bound before the sweep asks a backend for anything.
 """
 
 from __future__ import annotations
@@ -25,91 +25,95 @@ class Amount:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The sums of a sweep. `spent` is known; `reserved` is what trials that are not settled may take beyond it."""
+    """The sums of a sweep: `spent` is charged, `reserved` is what unsettled trials may cost on top of it."""
 
     spent: Amount
     reserved: Amount
 
     @property
     def worst_case(self) -> Amount:
-        """What the sweep has cost in the end if everything that is open takes the most it can."""
+        """The final cost of the sweep's trials if every unsettled one reaches its cost bound."""
         return total((self.spent, self.reserved))
 
-    def left(self, limit: BudgetSpec) -> float | None:
-        """Return the dollars that may still be committed; None without such a limit."""
+    def usd_left(self, limit: BudgetSpec) -> float | None:
+        """Return the dollars that the sweep may still commit; None if `limit` does not limit money."""
         return None if limit.usd is None else max(0.0, limit.usd - self.worst_case.usd)
 
 
 def total(amounts: Iterable[Amount]) -> Amount:
-    """Add up amounts, the money without an error of rounding on the way."""
-    every = list(amounts)
-    return Amount(math.fsum(each.usd for each in every), sum(each.tokens for each in every))
+    """Return the sum of the amounts. The dollars are rounded once, at the end."""
+    addends = list(amounts)
+    return Amount(math.fsum(amount.usd for amount in addends), sum(amount.tokens for amount in addends))
 
 
 def cost_bound(estimate: Estimate) -> CostBound:
-    """Return what a run may take, from its estimate; the upper bound where the estimate has one."""
+    """Return the most that a run with this estimate can cost: its maxima, or where it has none, its expectations."""
     tokens = estimate.tokens if estimate.max_tokens is None else estimate.max_tokens
     return CostBound(tokens, estimate.usd if estimate.max_usd is None else estimate.max_usd)
 
 
 def outstanding_bounds(trials: Iterable[Trial]) -> list[CostBound]:
-    """Return the bounds of the trials that may take more than what is known."""
-    return [each.cost_bound for each in trials if each.cost_bound and not each.settled and each.duplicate_of is None]
+    """Return the cost bounds of the trials whose spend may still grow."""
+    return [
+        trial.cost_bound for trial in trials if trial.cost_bound and not trial.settled and trial.duplicate_of is None
+    ]
 
 
 def reservation(trial: Trial) -> Amount:
-    """Return what this trial may take beyond what is known: nothing once it is settled."""
+    """Return what this trial may cost on top of its known spend; nothing after it is settled."""
     if not (bounds := outstanding_bounds([trial])):
         return Amount()
-    most = known_part(bounds[0])
-    return Amount(max(0.0, most.usd - (trial.spend.usd or 0.0)), max(0, most.tokens - trial.spend.tokens))
+    bound = known_amount(bounds[0])
+    return Amount(max(0.0, bound.usd - (trial.spend.usd or 0.0)), max(0, bound.tokens - trial.spend.tokens))
 
 
 def ledger(trials: Iterable[Trial]) -> Ledger:
-    """Add up all trials of a sweep: those of the finals, failed ones and retried ones too."""
-    every = [each for each in trials if each.duplicate_of is None]
+    """Add up all trials of a sweep, including the trials of the finals, failed trials and retried ones."""
+    charged = [trial for trial in trials if trial.duplicate_of is None]
     return Ledger(
-        spent=total(Amount(each.spend.usd or 0.0, each.spend.tokens) for each in every),
-        reserved=total(reservation(each) for each in every),
+        spent=total(Amount(trial.spend.usd or 0.0, trial.spend.tokens) for trial in charged),
+        reserved=total(reservation(trial) for trial in charged),
     )
 
 
-def fits(trial: Trial, others: Sequence[Trial], kept_back: Amount, limit: BudgetSpec) -> bool:
-    """Return whether the limit holds even if this trial and all open ones take the most they can.
+def fits(trial: Trial, others: Sequence[Trial], reserved_for_later: Amount, limit: BudgetSpec) -> bool:
+    """Return whether the limit holds even if this trial and every unsettled one reach their cost bounds.
 
-    `kept_back` stays untouched for what comes later. A trial whose price is unknown does not fit a limit of money, and
-    one whose tokens are unknown no limit of tokens; nor does any trial as long as such a one is open.
+    `reserved_for_later` stays untouched for later trials. A trial with an unknown price fits no limit on money, and a
+    trial with an unknown number of tokens fits no limit on tokens. While a trial like that is unsettled, no other trial
+    fits the limit either.
     """
     if limit.usd is None and limit.tokens is None:
         return True
-    if trial.cost_bound is None or not all(
-        covers(limit, each) for each in (trial.cost_bound, *outstanding_bounds(others))
-    ):
+    if trial.cost_bound is None:
         return False
-    return within(total((ledger(others).worst_case, known_part(trial.cost_bound), kept_back)), limit)
+    if not all(is_bounded(bound, limit) for bound in (trial.cost_bound, *outstanding_bounds(others))):
+        return False
+    return is_within(total((ledger(others).worst_case, known_amount(trial.cost_bound), reserved_for_later)), limit)
 
 
-def covers(limit: BudgetSpec, bound: CostBound) -> bool:
-    """Return whether all is known of a bound that is limited."""
+def is_bounded(bound: CostBound, limit: BudgetSpec) -> bool:
+    """Return whether the bound is known for every quantity that `limit` limits."""
     return (limit.usd is None or bound.usd is not None) and (limit.tokens is None or bound.tokens is not None)
 
 
-def known_part(bound: CostBound) -> Amount:
-    """Return the known part of a bound."""
+def known_amount(bound: CostBound) -> Amount:
+    """Return the bound as an amount, with 0 for unknown quantities."""
     return Amount(bound.usd or 0.0, bound.tokens or 0)
 
 
-def within(amount: Amount, limit: BudgetSpec) -> bool:
-    """Return whether an amount does not exceed the limit."""
+def is_within(amount: Amount, limit: BudgetSpec) -> bool:
+    """Return whether the amount does not exceed the limit."""
     return (limit.usd is None or amount.usd <= limit.usd) and (limit.tokens is None or amount.tokens <= limit.tokens)
 
 
-def finals_reservation(trials: Iterable[Trial], asked: Trial, candidates: int, seeds: int) -> Amount:
-    """Return what the finals would take at most: any trial may win, so the dearest ones are taken.
+def finals_reservation(trials: Iterable[Trial], next_trial: Trial, candidates: int, seeds: int) -> Amount:
+    """Return the most that the finals can cost.
 
-    `asked` stands for those that are still to come where there are fewer trials than candidates.
+    Any trial may become a candidate, so the most expensive ones count. Where there are fewer trials than candidates,
+    `next_trial` stands for the missing ones.
     """
-    most = [known_part(each.cost_bound or CostBound()) for each in (*trials, *[asked] * candidates)]
-    usd = sorted((each.usd for each in most), reverse=True)[:candidates]
-    tokens = sorted((each.tokens for each in most), reverse=True)[:candidates]
+    bounds = [known_amount(trial.cost_bound or CostBound()) for trial in (*trials, *[next_trial] * candidates)]
+    usd = sorted((bound.usd for bound in bounds), reverse=True)[:candidates]
+    tokens = sorted((bound.tokens for bound in bounds), reverse=True)[:candidates]
     return Amount(seeds * math.fsum(usd), seeds * sum(tokens))

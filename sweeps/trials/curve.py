@@ -1,18 +1,17 @@
-"""The learning curve of a trial, and which reports of its training loop the record keeps."""
+"""The learning curve of a trial, and the selection of training-loop reports that its record keeps."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from backends.contract import Evaluation, Measured
-from backends.training_logs.learning_curve import Ended, LearningCurve
+from backends.training_logs.learning_curve import LearningCurve, RunEnd
 from sweeps.data.prepare import PreparedData
 from sweeps.spec.objective import Objective
 from sweeps.trials.trial import Trial, TrialState
 
-_ENDED: Mapping[TrialState, Ended] = {
+_ENDED: Mapping[TrialState, RunEnd] = {
     TrialState.RUNNING: "stopped",
     TrialState.COMPLETE: "complete",
     TrialState.STOPPED: "stopped",
@@ -20,50 +19,44 @@ _ENDED: Mapping[TrialState, Ended] = {
 }
 
 
-FIRST, LAST = 10, 10
-"""Of a long run so many reports of its beginning and its end are kept."""
+FIRST_REPORTS, LAST_REPORTS = 10, 10
+"""How many reports from the beginning and from the end of a long run the record keeps."""
 
 
-def thinned(reports: Sequence[Measured]) -> tuple[Measured, ...]:
-    """Return the first and the last reports of a training loop, and the one with the highest loss.
+def thin_loop_reports(reports: Sequence[Measured]) -> tuple[Measured, ...]:
+    """Return the first and the last reports of a training loop, and the report with the highest loss.
 
-    What is kept of `(*thinned(reports), next)` is what is kept of all of them: it can be done report by report.
+    Reports without a finite `batch_loss` are dropped. Thinning `(*thin_loop_reports(reports), next_report)` gives the
+    same result as thinning all reports at once, so a caller can thin after each report.
     """
-    known = [each for each in reports if math.isfinite(each.values.get("batch_loss", math.nan))]
-    if len(known) <= FIRST + LAST + 1:
-        return tuple(known)
-    middle = known[FIRST:-LAST]
-    return (*known[:FIRST], max(middle, key=lambda each: each.values["batch_loss"]), *known[-LAST:])
+    finite = [report for report in reports if math.isfinite(report.values.get("batch_loss", math.nan))]
+    if len(finite) <= FIRST_REPORTS + LAST_REPORTS + 1:
+        return tuple(finite)
+    middle = finite[FIRST_REPORTS:-LAST_REPORTS]
+    highest = max(middle, key=lambda report: report.values["batch_loss"])
+    return (*finite[:FIRST_REPORTS], highest, *finite[-LAST_REPORTS:])
 
 
-class ScoredObjective(Protocol):
-    """One objective of a sweep, as its specification has it."""
-
-    @property
-    def objective(self) -> Objective:
-        """The metric and its direction."""
-        ...
-
-
-def curve_of(
-    trial: Trial, data: PreparedData, objectives: Sequence[ScoredObjective], *, diverged: bool = False
+def learning_curve_of(
+    trial: Trial, data: PreparedData, objectives: Sequence[Objective], *, diverged: bool = False
 ) -> LearningCurve:
-    """Build the curve of a trial that has ended; `diverged` where the run itself found its loss not finite.
+    """Build the learning curve of a trial so far. Set `diverged` if the run itself reported a non-finite loss.
 
-    It is judged by the first objective that is no loss, else by the accuracy where the data have labels.
+    The curve's metric is the first objective that is not a loss; where all are losses, the accuracy if the data have
+    labels.
     """
-    metrics = [each.objective.metric for each in objectives]
+    metrics = [objective.metric for objective in objectives]
     counts = data.label_counts.get("valid", {}) if data.task == "classification" else {}
-    metric = next((each for each in metrics if not each.endswith("loss")), "accuracy" if counts else None)
-    share = max(counts.values()) / sum(counts.values()) if any(counts.values()) else None
-    labelled = metric is not None and metric.endswith(("accuracy", "macro_f1")) and "token" not in metric
+    metric = next((name for name in metrics if not name.endswith("loss")), "accuracy" if counts else None)
+    majority_share = max(counts.values()) / sum(counts.values()) if any(counts.values()) else None
+    about_labels = metric is not None and metric.endswith(("accuracy", "macro_f1")) and "token" not in metric
     return LearningCurve.from_measurements(
         (*trial.curve, *trial.loop_reports),
         metric=metric,
         train_examples=min(Evaluation().train_examples, data.dataset.train.examples),
         valid_examples=data.dataset.valid.examples,
-        classes=len(counts) if labelled and counts else None,
-        chance=share if labelled and metric != "valid_macro_f1" else None,
+        classes=len(counts) if about_labels and counts else None,
+        chance=majority_share if about_labels and metric != "valid_macro_f1" else None,
         best_by="loss" if metrics and metrics[0].endswith("loss") else "metric",
         ended="diverged" if diverged else _ENDED[trial.state],
     )

@@ -1,4 +1,4 @@
-"""What an event makes of a trial's record. Pure."""
+"""How one backend event changes the record of a trial. Pure functions."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from backends.contract import (
     Stopped,
 )
 from sweeps.spec.objective import Objective
-from sweeps.trials.curve import thinned
+from sweeps.trials.curve import thin_loop_reports
 from sweeps.trials.trial import StoppedBy, Trial, TrialState
 
 
-def after(trial: Trial, event: Event, objectives: Sequence[Objective]) -> Trial:
-    """Return the record with one more event; the first objective decides which evaluation's values it keeps."""
+def apply_event(trial: Trial, event: Event, objectives: Sequence[Objective]) -> Trial:
+    """Return the record after one more event. The first objective decides which evaluation's values it keeps."""
     match event:
         case Queued():
             return trial
         case Started():
             return replace(trial, resolved=dict(event.resolved))
         case Measured():
-            return _measured(trial, event, objectives)
+            return _add_measurement(trial, event, objectives)
         case Checkpointed():
             return replace(trial, model=event.model)
         case Charged():
@@ -56,22 +56,25 @@ def after(trial: Trial, event: Event, objectives: Sequence[Objective]) -> Trial:
             assert_never(unreachable)
 
 
-def _measured(trial: Trial, event: Measured, objectives: Sequence[Objective]) -> Trial:
-    if event.scope == "step":
-        return replace(trial, loop_reports=thinned((*trial.loop_reports, event)))
-    trial = replace(trial, curve=(*trial.curve, event))
-    if event.step == 0:
+def objective_values(trial: Trial, measured: Mapping[str, float], objectives: Sequence[Objective]) -> tuple[float, ...]:
+    """Return the values of the objectives, nan where one is unknown.
+
+    Objectives about cost (`usd`, `tokens`, `seconds`) come from the trial's spend so far, the others from `measured`.
+    """
+    spend = {"usd": trial.spend.usd, "tokens": float(trial.spend.tokens), "seconds": trial.spend.seconds}
+    known = {**measured, **{name: value for name, value in spend.items() if value is not None}}
+    return tuple(known.get(objective.metric, math.nan) for objective in objectives)
+
+
+def _add_measurement(trial: Trial, measured: Measured, objectives: Sequence[Objective]) -> Trial:
+    if measured.scope == "step":
+        return replace(trial, loop_reports=thin_loop_reports((*trial.loop_reports, measured)))
+    trial = replace(trial, curve=(*trial.curve, measured))
+    if measured.step == 0:  # the base model's own score
         return trial
-    found = values(trial, event.values, objectives)
-    if not all(math.isfinite(each) for each in found):
+    values = objective_values(trial, measured.values, objectives)
+    if not all(map(math.isfinite, values)):
         return trial
-    if trial.values is None or objectives[0].better(found[0], trial.values[0]):
-        trial = replace(trial, values=found, best_epoch=event.epoch)
+    if trial.values is None or objectives[0].better(values[0], trial.values[0]):
+        trial = replace(trial, values=values, best_epoch=measured.epoch)
     return trial
-
-
-def values(trial: Trial, measured: Mapping[str, float], objectives: Sequence[Objective]) -> tuple[float, ...]:
-    """Return the objectives' values: of an evaluation, or of what the trial has taken so far; nan for unknown ones."""
-    took = {"usd": trial.spend.usd, "tokens": float(trial.spend.tokens), "seconds": trial.spend.seconds}
-    known = {**measured, **{name: value for name, value in took.items() if value is not None}}
-    return tuple(known.get(each.metric, math.nan) for each in objectives)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from search_spaces.catalogue import Catalogue
     from search_spaces.resolved import ResolvedSpace
 
-RATES = ("learning_rate_multiplier", "learning_rate")
+LEARNING_RATES = ("learning_rate_multiplier", "learning_rate")
 """The hyperparameters that set the learning rate."""
 
 EPOCHS = "n_epochs"
@@ -81,7 +81,7 @@ class Lever:
             return None
         if self.value is None:
             return f"{direction} {self.parameter}"
-        steps = (_LOST_RATE_STEP if far else _RATE_STEP) if self.parameter in RATES else _STEP
+        steps = (_LOST_RATE_STEP if far else _RATE_STEP) if self.parameter in LEARNING_RATES else _STEP
         target = self.value * steps[direction]
         if self.parameter == EPOCHS and symptom == "overfitting" and useful_epochs is not None:
             target = min(target, useful_epochs) if useful_epochs >= 1 else 1.0
@@ -102,7 +102,7 @@ class Advice:
     levers: tuple[Lever, ...] = ()
 
     @classmethod
-    def of(cls, recommendations: Iterable[Recommended]) -> Self:
+    def from_recommendations(cls, recommendations: Iterable[Recommended]) -> Self:
         """Take the directions of catalogue entries; major ones come first, otherwise in the given order."""
         ordered = sorted(recommendations, key=lambda each: each.weight != "major")
         return cls(
@@ -112,7 +112,7 @@ class Advice:
                     {
                         "underfitting": each.when_underfitting,
                         "overfitting": each.when_overfitting,
-                        "divergence": "lower" if each.parameter in RATES else "",
+                        "divergence": "lower" if each.parameter in LEARNING_RATES else "",
                     },
                     whole=each.parameter == EPOCHS,
                 )
@@ -120,7 +120,7 @@ class Advice:
             )
         )
 
-    def at(
+    def for_run(
         self, values: Mapping[str, object], room: Mapping[str, tuple[float | None, float | None]] | None = None
     ) -> Self:
         """Return the advice for a run with these values; `room` is what the backend accepts by hyperparameter."""
@@ -131,7 +131,7 @@ class Advice:
             levers.append(replace(each, value=number, low=low, high=high))
         return replace(self, levers=tuple(levers))
 
-    def against(self, kind: VerdictKind, *, lost: Lost | None = None, useful_epochs: float | None = None) -> str:
+    def for_verdict(self, kind: VerdictKind, *, lost: Lost | None = None, useful_epochs: float | None = None) -> str:
         """Return the two weightiest pieces of advice; "" where the verdict needs none.
 
         A run that learns nothing (`lost`) is helped by its rate first, and where the curve does not tell which way, by
@@ -145,7 +145,7 @@ class Advice:
             case VerdictKind.UNDERFIT if lost == "unclear":
                 return self._trial_epoch()
             case VerdictKind.UNDERFIT:
-                levers = sorted(self.levers, key=lambda each: lost is not None and each.parameter not in RATES)
+                levers = sorted(self.levers, key=lambda each: lost is not None and each.parameter not in LEARNING_RATES)
                 moves = [each.move("underfitting", far=lost is not None) for each in levers]
             case VerdictKind.OVERFIT:
                 moves = [each.move("overfitting", useful_epochs=useful_epochs) for each in self.levers]
@@ -167,13 +167,13 @@ class Advice:
         return "; ".join(steps)
 
     def _rates(self, symptom: Symptom) -> list[str]:
-        moves = (each.move(symptom, far=True) for each in self.levers if each.parameter in RATES)
+        moves = (each.move(symptom, far=True) for each in self.levers if each.parameter in LEARNING_RATES)
         return [*filter(None, moves)]
 
 
-def advice_from(catalogue: Catalogue, scope: str, space: ResolvedSpace) -> Advice:
+def advice_for_space(catalogue: Catalogue, scope: str, space: ResolvedSpace) -> Advice:
     """Take the scope's advice on the hyperparameters of a space, and on the epochs, which every run has."""
     names = dict.fromkeys([EPOCHS, *(each.name for each in space.parameters)])
     resolved = {each.name: each.recommendation for each in space.parameters}
     found = (resolved.get(name) or catalogue.get(name, scope) for name in names)
-    return Advice.of(each for each in found if each is not None)
+    return Advice.from_recommendations(each for each in found if each is not None)

@@ -283,9 +283,9 @@ class Evidence:
         if base is None or base <= 0:
             return None
         found = []
-        losses = [each.loss for each in self.curve.running if math.isfinite(each.loss)]
+        losses = [each.loss for each in self.curve.loop_reports if math.isfinite(each.loss)]
         if losses:
-            peak = max(self.curve.running, key=lambda each: each.loss)
+            peak = max(self.curve.loop_reports, key=lambda each: each.loss)
             if peak.loss > SPIKE * max(base, median(losses[-REPORTS:])):
                 found.append(Spike("the loss of the batches", peak.loss, peak.epoch, base))
         loss = self.train_loss
@@ -296,7 +296,7 @@ class Evidence:
     @property
     def faded_gradient(self) -> tuple[float, float] | None:
         """The gradient's norm at first and at last, where it shrank; None where it did not, or nobody knows."""
-        norms = [each.grad_norm for each in self.curve.running if each.grad_norm is not None]
+        norms = [each.grad_norm for each in self.curve.loop_reports if each.grad_norm is not None]
         if len(norms) < 2 * REPORTS:
             return None
         first, last = median(norms[:REPORTS]), median(norms[-REPORTS:])
@@ -305,7 +305,7 @@ class Evidence:
     @property
     def rate_came_down(self) -> bool:
         """Whether the learning rate had come to its end: what the loss fell last is then the work of that, and ends."""
-        rates = [each.rate for each in self.curve.running if each.rate is not None and math.isfinite(each.rate)]
+        rates = [each.learning_rate for each in self.curve.loop_reports if each.learning_rate is not None and math.isfinite(each.learning_rate)]
         return bool(rates) and self.curve.ended == "complete" and rates[-1] <= CAME_DOWN * max(rates)
 
     @property

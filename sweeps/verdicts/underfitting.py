@@ -131,10 +131,10 @@ def _underfit(evidence: str, seen: Evidence, advice: Advice, by: float) -> FitVe
     if seen.curve.ended == "stopped":
         return unsettled(f"it was stopped after epoch {number(seen.last_epoch)}; by then {evidence}", by=1.0)
     if going is not None:
-        said = advice.against(VerdictKind.UNDERFIT)
+        said = advice.for_verdict(VerdictKind.UNDERFIT)
         return worded(VerdictKind.UNDERFIT, f"{evidence}; {going[0]} when training ended", said, by=by, improving=True)
     lost, why = _lost(seen)
-    said = advice.against(VerdictKind.UNDERFIT, lost=lost)
+    said = advice.for_verdict(VerdictKind.UNDERFIT, lost=lost)
     return worded(VerdictKind.UNDERFIT, f"{evidence}: {why}", said, by=by, collapsed=lost == "collapsed")
 
 
@@ -160,7 +160,7 @@ def still_improving(seen: Evidence, advice: Advice) -> FitVerdict | None:
     going = _improvement(seen)
     if going is None:
         return None
-    said = advice.against(VerdictKind.UNDERFIT)
+    said = advice.for_verdict(VerdictKind.UNDERFIT)
     return worded(VerdictKind.UNDERFIT, f"{going[0]} when training ended", said, by=going[1], improving=True)
 
 

@@ -33,12 +33,12 @@ def unsettled(evidence: str, by: float = math.inf) -> FitVerdict:
 
 def diverged(evidence: str, advice: Advice, onset: float | None, by: float = math.inf) -> FitVerdict:
     """Return that training went wrong, at `onset`, and that the rate is to be lowered."""
-    return worded(VerdictKind.DIVERGED, evidence, advice.against(VerdictKind.DIVERGED), onset=onset, by=by)
+    return worded(VerdictKind.DIVERGED, evidence, advice.for_verdict(VerdictKind.DIVERGED), onset=onset, by=by)
 
 
 def overfit(evidence: str, seen: Evidence, advice: Advice, onset: float, by: float) -> FitVerdict:
     """Return that validation turned at `onset`, and what to change; of use were the epochs up to the one to keep."""
-    said = advice.against(VerdictKind.OVERFIT, useful_epochs=seen.keep_epoch)
+    said = advice.for_verdict(VerdictKind.OVERFIT, useful_epochs=seen.keep_epoch)
     return worded(VerdictKind.OVERFIT, evidence, said, onset=onset, by=by)
 
 

@@ -42,43 +42,34 @@ objective: {maximize: valid_accuracy}
 """
 
 
-class Counter:
+class RunningCounter(Observer):
     """Counts how many trials run at once."""
 
     def __init__(self) -> None:
-        self.running = self.most = 0
+        self.running = self.most_at_once = 0
 
     def trial_started(self, trial: Trial) -> None:
         self.running += 1
-        self.most = max(self.most, self.running)
-
-    def observed(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
-        pass
+        self.most_at_once = max(self.most_at_once, self.running)
 
     def trial_ended(self, trial: Trial) -> None:
         self.running -= 1
 
-    def waits(self, trial: Trial, waiting: Waiting) -> None:
-        pass
 
-    def steered(self, change: Change, *, made: bool) -> None:
-        pass
+class LeapingClock(Observer):
+    """A clock that leaps by an hour once a certain trial has trained for an epoch."""
 
+    def __init__(self, trial_number: int) -> None:
+        self._trial_number = trial_number
+        self._leap_s = 0.0
 
-class LeapAfterAnEpoch(Counter):
-    """A clock that leaps by an hour when a trial has trained for an epoch."""
-
-    def __init__(self, of_trial: int) -> None:
-        super().__init__()
-        self._of_trial = of_trial
-        self._leapt = 0.0
-
-    def observed(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
-        if trial.number == self._of_trial and any(isinstance(each, Measured) and each.epoch >= 1 for each in events):
-            self._leapt = 3600.0
+    def events_received(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
+        if trial.number == self._trial_number:
+            if any(isinstance(event, Measured) and event.epoch >= 1 for event in events):
+                self._leap_s = 3600.0
 
     def __call__(self) -> float:
-        return time.time() + self._leapt
+        return time.time() + self._leap_s
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from backends import codec
 from sweeps.spec.objective import Objective
-from sweeps.study.finals import FinalsResult, Repeated, interval, rank, share_right, winning_trial
+from sweeps.study.finals import FinalsResult, FinalsCandidate, interval, rank, accuracy_interval, winning_trial
 from sweeps.trials.trial import Trial, TrialState
 
 pytestmark = pytest.mark.unit
@@ -24,9 +24,9 @@ def right(shares: list[float], examples: int, seed: int) -> NDArray[np.bool_]:
     return np.random.default_rng(seed).random((len(shares), examples)) < np.array(shares)[:, None]
 
 
-def candidate(number: int, shares: list[float], cost: float, examples: int = 500) -> Repeated:
+def candidate(number: int, shares: list[float], cost: float, examples: int = 500) -> FinalsCandidate:
     known = right(shares, examples, number)
-    return Repeated(number, tuple(float(each) for each in known.mean(axis=1)), cost, known)
+    return FinalsCandidate(number, tuple(float(each) for each in known.mean(axis=1)), cost, known)
 
 
 def test_a_clear_lead_wins_whatever_it_costs() -> None:
@@ -46,9 +46,9 @@ def test_a_difference_inside_the_noise_goes_to_the_cheaper_one_and_says_so() -> 
 
 
 def test_without_examples_the_seeds_alone_decide() -> None:
-    apart = [Repeated(1, (0.30, 0.31, 0.32), 1.0), Repeated(2, (0.50, 0.51, 0.52), 0.5)]
+    apart = [FinalsCandidate(1, (0.30, 0.31, 0.32), 1.0), FinalsCandidate(2, (0.50, 0.51, 0.52), 0.5)]
     assert rank(apart, LOSS, {1: 0.3, 2: 0.5}, seed=0).winner == 1
-    mixed = [Repeated(1, (0.30, 0.50, 0.40), 1.0), Repeated(2, (0.35, 0.45, 0.52), 0.5)]
+    mixed = [FinalsCandidate(1, (0.30, 0.50, 0.40), 1.0), FinalsCandidate(2, (0.35, 0.45, 0.52), 0.5)]
     assert rank(mixed, LOSS, {1: 0.3, 2: 0.5}, seed=0).winner == 2
 
 
@@ -64,12 +64,14 @@ def run_of(number: int, value: float | None, repeat_of: int | None = None, model
 
 
 def test_a_result_is_of_the_repetitions_it_was_decided_by() -> None:
-    result = rank([Repeated(0, (0.7, 0.8), 1.0), Repeated(1, (0.6, 0.5), 1.0)], ACCURACY, {0: 0.9, 1: 0.8}, seed=1)
+    result = rank(
+        [FinalsCandidate(0, (0.7, 0.8), 1.0), FinalsCandidate(1, (0.6, 0.5), 1.0)], ACCURACY, {0: 0.9, 1: 0.8}, seed=1
+    )
     repeats = [run_of(2, 0.7, 0), run_of(3, 0.6, 1), run_of(4, 0.8, 0), run_of(5, 0.5, 1), run_of(6, None, 1)]
-    assert result.is_of(repeats)
-    assert codec.from_json(FinalsResult, json.loads(json.dumps(codec.to_json(result)))).is_of(repeats)
-    assert not result.is_of([*repeats, run_of(7, 0.4, 2)])
-    assert not result.is_of(repeats[:-2])
+    assert result.was_decided_by(repeats)
+    assert codec.from_json(FinalsResult, json.loads(json.dumps(codec.to_json(result)))).was_decided_by(repeats)
+    assert not result.was_decided_by([*repeats, run_of(7, 0.4, 2)])
+    assert not result.was_decided_by(repeats[:-2])
 
 
 def test_the_winners_run_in_the_search_is_handed_over_where_its_repetitions_are_gone() -> None:
@@ -106,7 +108,7 @@ def test_the_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
     covered = 0
     for trial in range(200):
         shares = np.clip(random.normal(0.7, 0.02, 3), 0, 1)
-        _, low, high = share_right(right([float(each) for each in shares], 300, trial), seed=trial)
+        _, low, high = accuracy_interval(right([float(each) for each in shares], 300, trial), seed=trial)
         covered += low <= 0.7 <= high
     assert 0.85 <= covered / 200 <= 1.0
 

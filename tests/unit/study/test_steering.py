@@ -13,7 +13,7 @@ from backends.contract import Scalar
 from search_spaces.space import Limit, ResolvedSpace, SearchSpace
 from sweeps.spec.objective import Objective
 from sweeps.spec.sweep_file import SearchSpec
-from sweeps.study.steering import MOST_CHANGES, Change, changes
+from sweeps.study.steering import MAX_CHANGES, Change, propose_changes
 from sweeps.study.study import Study, StudyDefinition
 from sweeps.trials.trial import Trial, TrialState
 from sweeps.verdicts.verdict import FitVerdict, VerdictKind
@@ -57,12 +57,12 @@ UNDER, OVER, DIVERGED, HEALTHY = (
 def found(*trials: Trial, before: tuple[Change, ...] = (), steering_bounds: object = None) -> dict[str, Change]:
     given_room = ROOM if steering_bounds is None else steering_bounds
     bounds = {each.parameter: (each.low, each.high) for each in before}
-    return {each.parameter: each for each in changes(trials, resolved(bounds), given_room, before)}  # type: ignore[arg-type]
+    return {each.parameter: each for each in propose_changes(trials, resolved(bounds), given_room, before)}  # type: ignore[arg-type]
 
 
 def test_runs_that_still_improve_at_the_top_of_the_epochs_raise_it() -> None:
     change = found(trial(0, UNDER, 4, improving=True), trial(1, UNDER, 4, improving=True))["n_epochs"]
-    assert (change.was, change.low, change.high) == ((2, 4), 2, 6)
+    assert (change.previous_range, change.low, change.high) == ((2, 4), 2, 6)
     assert change.trials == (0, 1)
     assert change.probe == 6
     assert "0, 1" in change.text
@@ -146,16 +146,16 @@ def test_ranges_stay_inside_the_room_and_are_never_empty(
     for number, (kind, epochs, rate, keep, improving) in enumerate(verdicts):
         ended.append(trial(number, kind, epochs, rate, keep, improving=improving))
         space = resolved({each.parameter: (each.low, each.high) for each in made})
-        for change in changes(ended, space, limits, made):
+        for change in propose_changes(ended, space, limits, made):
             low, high = limits[change.parameter]
             assert low is not None
             assert high is not None
             assert low <= change.low <= change.high <= high
-            assert (change.low, change.high) != change.was
+            assert (change.low, change.high) != change.previous_range
             assert change.probe is None or change.low <= change.probe <= change.high
             made.append(change)
     for name in ("n_epochs", RATE):
-        assert sum(each.parameter == name for each in made) <= MOST_CHANGES
+        assert sum(each.parameter == name for each in made) <= MAX_CHANGES
     assert all(codec.from_json(Change, codec.to_json(each)) == each for each in made)
 
 

@@ -16,7 +16,8 @@ from search_spaces.space import Limit, ResolvedSpace, SearchSpace
 from sweeps.errors import SweepError, UserInputError
 from sweeps.spec.objective import Objective
 from sweeps.spec.sweep_file import SearchSpec
-from sweeps.study.study import NoTrial, Study, StudyDefinition, read_study
+from sweeps.study.stored_study import read_study
+from sweeps.study.study import NoTrial, Study, StudyDefinition
 from sweeps.trials.trial import Trial, TrialState
 
 pytestmark = pytest.mark.unit
@@ -35,7 +36,9 @@ def space(written: dict[str, object]) -> ResolvedSpace:
 
 def study(path: Path, written: dict[str, object] | None = None, **search: object) -> Study:
     spec = SearchSpec.model_validate({"sampler": "random", "trials": 8, **search})
-    return Study.open(path, StudyDefinition("s", "print", space(written or WIDE), [Objective("acc", "maximize")], spec, "base"))
+    return Study.open(
+        path, StudyDefinition("s", "print", space(written or WIDE), [Objective("acc", "maximize")], spec, "base")
+    )
 
 
 def asked(opened: Study) -> Trial:
@@ -181,7 +184,9 @@ def test_another_space_under_the_same_name_is_a_mistake_of_the_user(tmp_path: Pa
     study(tmp_path / "j")
     spec = SearchSpec.model_validate({"trials": 8})
     with pytest.raises(UserInputError, match="another space"):
-        Study.open(tmp_path / "j", StudyDefinition("s", "other", space(WIDE), [Objective("acc", "maximize")], spec, "base"))
+        Study.open(
+            tmp_path / "j", StudyDefinition("s", "other", space(WIDE), [Objective("acc", "maximize")], spec, "base")
+        )
 
 
 def test_an_unreachable_database_is_an_error_without_its_password(tmp_path: Path) -> None:

@@ -15,53 +15,53 @@ from sweeps.verdicts.verdict import VerdictKind
 pytestmark = pytest.mark.unit
 
 NAMES = ("learning_rate_multiplier", "n_epochs", "lora_rank", "lora_dropout", "weight_decay")
-ADVICE = Advice.of(found for name in NAMES if (found := Catalogue.load().get(name, "local")) is not None)
+ADVICE = Advice.from_recommendations(found for name in NAMES if (found := Catalogue.load().get(name, "local")) is not None)
 RATE = "learning_rate_multiplier"
 
 
 def test_what_weighs_more_comes_first() -> None:
-    assert ADVICE.against(VerdictKind.OVERFIT) == "lower n_epochs; lower learning_rate_multiplier"
-    assert ADVICE.against(VerdictKind.DIVERGED) == "lower learning_rate_multiplier"
+    assert ADVICE.for_verdict(VerdictKind.OVERFIT) == "lower n_epochs; lower learning_rate_multiplier"
+    assert ADVICE.for_verdict(VerdictKind.DIVERGED) == "lower learning_rate_multiplier"
 
 
 @pytest.mark.parametrize("kind", [VerdictKind.HEALTHY, VerdictKind.UNSETTLED])
 def test_there_is_no_advice_where_none_is_needed(kind: VerdictKind) -> None:
-    assert ADVICE.at({"n_epochs": 3}).against(kind) == ""
+    assert ADVICE.for_run({"n_epochs": 3}).for_verdict(kind) == ""
 
 
 def test_a_known_value_gets_a_next_one() -> None:
-    advice = ADVICE.at({"n_epochs": 3, RATE: 0.06})
-    assert advice.against(VerdictKind.UNDERFIT) == (
+    advice = ADVICE.for_run({"n_epochs": 3, RATE: 0.06})
+    assert advice.for_verdict(VerdictKind.UNDERFIT) == (
         "raise n_epochs from 3 to 5; raise learning_rate_multiplier from 0.06 to 0.12"
     )
-    assert advice.against(VerdictKind.UNDERFIT, lost="slow") == (
+    assert advice.for_verdict(VerdictKind.UNDERFIT, lost="slow") == (
         "raise learning_rate_multiplier from 0.06 to 0.24; raise n_epochs from 3 to 5"
     )
-    assert advice.against(VerdictKind.UNDERFIT, lost="collapsed") == "lower learning_rate_multiplier from 0.06 to 0.012"
-    assert advice.against(VerdictKind.UNDERFIT, lost="unclear") == (
+    assert advice.for_verdict(VerdictKind.UNDERFIT, lost="collapsed") == "lower learning_rate_multiplier from 0.06 to 0.012"
+    assert advice.for_verdict(VerdictKind.UNDERFIT, lost="unclear") == (
         "raise learning_rate_multiplier from 0.06 to 0.24 for one epoch; "
         "where the losses still do not move, lower learning_rate_multiplier from 0.06 to 0.012"
     )
-    assert advice.against(VerdictKind.DIVERGED) == "lower learning_rate_multiplier from 0.06 to 0.012"
+    assert advice.for_verdict(VerdictKind.DIVERGED) == "lower learning_rate_multiplier from 0.06 to 0.012"
 
 
 def test_over_fitting_keeps_the_epochs_that_were_of_use() -> None:
-    advice = ADVICE.at({"n_epochs": 10})
-    assert advice.against(VerdictKind.OVERFIT, useful_epochs=2).startswith("lower n_epochs from 10 to 2")
-    assert advice.against(VerdictKind.OVERFIT, useful_epochs=9).startswith("lower n_epochs from 10 to 6")
+    advice = ADVICE.for_run({"n_epochs": 10})
+    assert advice.for_verdict(VerdictKind.OVERFIT, useful_epochs=2).startswith("lower n_epochs from 10 to 2")
+    assert advice.for_verdict(VerdictKind.OVERFIT, useful_epochs=9).startswith("lower n_epochs from 10 to 6")
 
 
 def test_what_has_no_room_is_left_out_and_data_are_the_last_resort() -> None:
-    advice = Advice.of(found for found in [Catalogue.load().get("n_epochs", "local")] if found is not None)
-    at_the_top = advice.at({"n_epochs": 50}, {"n_epochs": (1, 50)})
-    assert at_the_top.against(VerdictKind.UNDERFIT) == ""
+    advice = Advice.from_recommendations(found for found in [Catalogue.load().get("n_epochs", "local")] if found is not None)
+    at_the_top = advice.for_run({"n_epochs": 50}, {"n_epochs": (1, 50)})
+    assert at_the_top.for_verdict(VerdictKind.UNDERFIT) == ""
     assert (
-        advice.at({"n_epochs": 1}, {"n_epochs": (1, 50)}).against(VerdictKind.OVERFIT) == "give more training examples"
+        advice.for_run({"n_epochs": 1}, {"n_epochs": (1, 50)}).for_verdict(VerdictKind.OVERFIT) == "give more training examples"
     )
 
 
 def test_without_levers_a_diverged_run_is_still_helped() -> None:
-    assert Advice().against(VerdictKind.DIVERGED) == "lower the learning rate"
+    assert Advice().for_verdict(VerdictKind.DIVERGED) == "lower the learning rate"
 
 
 @given(
@@ -84,8 +84,8 @@ def test_every_value_is_inside_what_the_backend_accepts(
     useful: float | None,
 ) -> None:
     limits = {"n_epochs": room, RATE: rate_room}
-    advice = ADVICE.at({"n_epochs": epochs, RATE: rate}, limits)
-    said = advice.against(kind, lost=lost, useful_epochs=useful)
+    advice = ADVICE.for_run({"n_epochs": epochs, RATE: rate}, limits)
+    said = advice.for_verdict(kind, lost=lost, useful_epochs=useful)
     for name, was, to in re.findall(r"(\w+) from (\S+) to ([^;\s]+)", said):
         low, high = limits[name]
         assert low * 0.995 <= float(to) <= high * 1.005  # written with three digits

@@ -17,8 +17,8 @@ from backends.contract import DataFile, Dataset, Measured
 from backends.training_logs.learning_curve import CurvePoint, LearningCurve, LoopReport
 from search_spaces.catalogue import Catalogue
 from sweeps.data.prepare import PreparedData
-from sweeps.spec.sweep_spec import ObjectiveSpec
-from sweeps.trials.curve import curve_of, thinned
+from sweeps.spec.sweep_file import ObjectiveSpec
+from sweeps.trials.curve import learning_curve_of, thin_loop_reports
 from sweeps.trials.trial import Trial, TrialState
 from sweeps.verdicts.advice import Advice
 from sweeps.verdicts.judge import judge
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.unit
 
 CATALOGUE = Catalogue.load()
 LEVERS = ("n_epochs", "learning_rate_multiplier", "lora_rank", "lora_dropout")
-ADVICE = Advice.of(found for name in LEVERS if (found := CATALOGUE.get(name, "local")) is not None)
+ADVICE = Advice.from_recommendations(found for name in LEVERS if (found := CATALOGUE.get(name, "local")) is not None)
 UNTRAINED = CurvePoint(0.0, 0, train_loss=3.0, valid_loss=3.0, train_metric=0.33, valid_metric=0.33)
 
 
@@ -150,18 +150,18 @@ def test_a_run_that_learnt_and_lost_it_again_has_diverged() -> None:
 
 def test_a_spike_of_the_batches_in_a_run_that_learnt_nothing_is_divergence() -> None:
     spiked = reported([3.0, 9.0, 4.0, *[1.1] * 7])
-    verdict = judge(dataclasses.replace(NOTHING_LEARNT, running=spiked), ADVICE)
+    verdict = judge(dataclasses.replace(NOTHING_LEARNT, loop_reports=spiked), ADVICE)
     assert verdict.kind is VerdictKind.DIVERGED
     assert "the loss of the batches rose to 9 (epoch 0.2), the base model has 3" in verdict.evidence
-    assert judge(dataclasses.replace(HEALTHY, running=spiked), ADVICE).kind is VerdictKind.HEALTHY
+    assert judge(dataclasses.replace(HEALTHY, loop_reports=spiked), ADVICE).kind is VerdictKind.HEALTHY
 
 
 def test_a_gradient_that_fades_though_nothing_is_learnt_is_a_collapse() -> None:
     flat = curve([2.99, 3.01, 3.0], [3.0, 3.0, 3.0], [0.34, 0.33, 0.34], [0.33, 0.34, 0.33])
     faded = reported([3.0] * 12, [4.0] * 6 + [0.5] * 6)
-    assert judge(dataclasses.replace(flat, running=faded), ADVICE).advice == "lower learning_rate_multiplier"
+    assert judge(dataclasses.replace(flat, loop_reports=faded), ADVICE).advice == "lower learning_rate_multiplier"
     lively = reported([3.0] * 12, [4.0] * 12)
-    unclear = judge(dataclasses.replace(flat, running=lively), ADVICE)
+    unclear = judge(dataclasses.replace(flat, loop_reports=lively), ADVICE)
     assert unclear.advice.startswith("raise learning_rate_multiplier for one epoch; where the losses still do not move")
 
 
@@ -169,9 +169,9 @@ def test_a_fall_that_a_rate_brought_down_made_is_no_reason_to_go_on() -> None:
     columns = [0.32, 0.16, 0.13], [0.35, 0.25, 0.21], [0.7, 0.85, 0.87], [0.69, 0.79, 0.8]
     down = reported([0.3] * 10, rates=[1.0 - n / 10 for n in range(10)])
     constant = reported([0.3] * 10, rates=[1.0] * 10)
-    assert judge(dataclasses.replace(curve(*columns), running=constant), ADVICE).kind is VerdictKind.UNDERFIT
-    assert judge(dataclasses.replace(curve(*columns), running=down), ADVICE).kind is VerdictKind.HEALTHY
-    rising = dataclasses.replace(CUT_SHORT, running=down)
+    assert judge(dataclasses.replace(curve(*columns), loop_reports=constant), ADVICE).kind is VerdictKind.UNDERFIT
+    assert judge(dataclasses.replace(curve(*columns), loop_reports=down), ADVICE).kind is VerdictKind.HEALTHY
+    rising = dataclasses.replace(CUT_SHORT, loop_reports=down)
     assert judge(rising, ADVICE).improving
 
 
@@ -180,8 +180,8 @@ def test_reports_may_be_thinned_one_by_one(losses: list[float]) -> None:
     every = [Measured(n, n / 10, {"batch_loss": each}, "step") for n, each in enumerate(losses)]
     kept: tuple[Measured, ...] = ()
     for each in every:
-        kept = thinned((*kept, each))
-    assert kept == thinned(every)
+        kept = thin_loop_reports((*kept, each))
+    assert kept == thin_loop_reports(every)
     assert len(kept) <= 21
     if losses:
         assert max(each.values["batch_loss"] for each in kept) == max(losses)
@@ -291,11 +291,11 @@ def test_a_trial_is_judged_by_its_objective_and_its_data(
     objectives = [ObjectiveSpec(minimize=metric) if metric.endswith("loss") else ObjectiveSpec(maximize=metric)]
     measured = Measured(10, 1.0, {f"valid_{judged_by}": 0.7, "valid_loss": 1.0}, "evaluation")
     trial = Trial(1, "k", "m", {}, 1, state=TrialState.STOPPED, curve=(measured,))
-    built = curve_of(trial, data, objectives)
+    built = learning_curve_of(trial, data, [spec.objective for spec in objectives])
     assert built.points == (CurvePoint(1.0, 10, valid_loss=1.0, valid_metric=0.7),)
     assert (built.metric, built.chance, built.classes, built.best_by) == (judged_by, chance, classes, best_by)
     assert (built.train_examples, built.valid_examples, built.ended) == (256, 100, "stopped")
-    assert curve_of(trial, data, objectives, diverged=True).ended == "diverged"
+    assert learning_curve_of(trial, data, [spec.objective for spec in objectives], diverged=True).ended == "diverged"
 
 
 # -------------------------------------------------------------------------------------------------------------- laws
@@ -326,7 +326,7 @@ def curves(losses: st.SearchStrategy[float | None], metrics: st.SearchStrategy[f
         chance=st.none() | shares,
         best_by=st.sampled_from(["metric", "loss"]),
         ended=st.sampled_from(["complete", "stopped", "failed"]),
-        running=st.lists(
+        loop_reports=st.lists(
             st.builds(LoopReport, st.floats(0, 400), losses.filter(lambda each: each is not None), losses), max_size=20
         ).map(lambda found: tuple(sorted(found, key=lambda each: each.epoch))),
     )
@@ -357,7 +357,7 @@ def test_the_scale_of_a_loss_does_not_matter(seen: LearningCurve, power: int) ->
         seen,
         points=tuple(map(scaled, seen.points)),
         baseline=seen.baseline and scaled(seen.baseline),
-        running=tuple(dataclasses.replace(each, loss=each.loss * 2.0**power) for each in seen.running),
+        loop_reports=tuple(dataclasses.replace(each, loss=each.loss * 2.0**power) for each in seen.loop_reports),
     )
     assert judge(other, ADVICE).kind is judge(seen, ADVICE).kind
 
@@ -442,5 +442,5 @@ def test_the_more_noise_the_less_confident_is_a_verdict_of_over_fitting() -> Non
 
 
 def test_every_advice_in_a_sweep_is_inside_the_limits_of_its_backend() -> None:
-    advice = ADVICE.at({"n_epochs": 4, "learning_rate_multiplier": 0.2}, {"n_epochs": (1, 5)})
+    advice = ADVICE.for_run({"n_epochs": 4, "learning_rate_multiplier": 0.2}, {"n_epochs": (1, 5)})
     assert "from 4 to 5" in judge(CUT_SHORT, advice).advice

@@ -1,0 +1,78 @@
+"""Reading a stored study without changing it, while its sweep runs or afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+
+from backends import codec
+from sweeps.errors import SweepError
+from sweeps.study import attributes, records
+from sweeps.study.champion_decision import ChampionDecision
+from sweeps.study.finals import FinalsResult
+from sweeps.study.steering import Change
+from sweeps.study.storage import open_storage
+from sweeps.trials.budget import Ledger, ledger
+from sweeps.trials.trial import Trial
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """The stored state of a sweep.
+
+    `sweep_id` identifies the study; a sweep that starts afresh under the same name gets another. `trials` are the
+    trained trials, including those of the finals: no duplicates, and of a retried trial the last attempt. `ledger`
+    covers all of them, retried attempts too. `changes` are the changes of the space.
+    """
+
+    sweep_id: str
+    ledger: Ledger
+    trials: tuple[Trial, ...]
+    changes: tuple[Change, ...]
+    finals: FinalsResult | None
+    champion: ChampionDecision | None
+
+
+def stored_fingerprint(location: str | Path, name: str) -> str | None:
+    """Return the fingerprint of the study of this name, or None if there is no study. Raises SweepError."""
+    study = _load(location, name)
+    return None if study is None else str(study.user_attrs.get(attributes.FINGERPRINT))
+
+
+def read_study(location: str | Path, name: str) -> StoredStudy:
+    """Read a stored study. Raises SweepError where there is no study of this name."""
+    study = None if isinstance(location, Path) and not location.exists() else _load(location, name)
+    if study is None:
+        raise SweepError(f"sweep `{name}` has no study", "run `sweep status` to list the sweeps in this workspace")
+    frozen_trials = study.get_trials(deepcopy=False)
+    retried = {
+        frozen.user_attrs[attributes.RETRY_OF] for frozen in frozen_trials if attributes.RETRY_OF in frozen.user_attrs
+    }
+    settled, deleted_models = (
+        study.user_attrs.get(attributes.SETTLED, {}),
+        set(study.user_attrs.get(attributes.DELETED_MODELS, ())),
+    )
+    recorded = [
+        (frozen, records.read_record(frozen, settled, deleted_models))
+        for frozen in frozen_trials
+        if attributes.RECORD in frozen.user_attrs
+    ]
+    trials = [trial for frozen, trial in recorded if not records.was_set_aside(frozen, trial)]
+    return StoredStudy(
+        sweep_id=str(study.user_attrs[attributes.SWEEP_ID]),
+        ledger=ledger(trials),
+        trials=tuple(trial for trial in trials if trial.duplicate_of is None and trial.number not in retried),
+        changes=tuple(codec.from_json(Change, change) for change in study.user_attrs.get(attributes.STEERING, [])),
+        finals=codec.from_json(FinalsResult | None, study.user_attrs.get(attributes.FINALS)),
+        champion=codec.from_json(ChampionDecision | None, study.user_attrs.get(attributes.CHAMPION)),
+    )
+
+
+def _load(location: str | Path, name: str) -> optuna.Study | None:
+    storage = open_storage(location)
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        return None
