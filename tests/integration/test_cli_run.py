@@ -1,4 +1,4 @@
-"""`sweep run` as a user has it: a process of its own, real Ray, real MLflow, interrupted and killed and resumed."""
+"""`sweep run` in a process of its own, with real Ray and real MLflow: interrupted, killed and resumed."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def sweep(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, 
 def trials(folder: Path) -> list[dict[str, object]]:
     code, out, err = sweep(folder, "status", "pairs", "--json")
     assert code == 0, err
-    found: list[dict[str, object]] = json.loads(out)["trials"]
-    return found
+    listed: list[dict[str, object]] = json.loads(out)["trials"]
+    return listed
 
 
 def mlflow_of(folder: Path) -> MlflowClient:
@@ -77,17 +77,17 @@ def mlflow_of(folder: Path) -> MlflowClient:
 
 
 def tracked(folder: Path) -> tuple[Run, list[Run]]:
-    """The sweep's run in MLflow, and those of its trials."""
+    """Return the MLflow run of the sweep, and the runs of its trials."""
     client = mlflow_of(folder)
-    runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
-    [parent] = [each for each in runs if "mlflow.parentRunId" not in each.data.tags]
-    return parent, [each for each in runs if "mlflow.parentRunId" in each.data.tags]
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    [parent] = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    return parent, [run for run in runs if "mlflow.parentRunId" in run.data.tags]
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, f"the condition did not hold within {timeout_s} s"
         time.sleep(0.1)
 
 
@@ -97,26 +97,26 @@ def test_a_sweep_from_file_to_mlflow(folder: Path) -> None:
     outcome = json.loads(out)
     assert outcome["end"] == "all trials are done"
     assert len(outcome["trials"]) == 6
-    assert outcome["best"]["values"][0] == max(each["values"][0] for each in outcome["trials"])
-    assert re.search(r"6 of 6 trials · best valid_accuracy", err), "plain lines where there is no terminal"
+    assert outcome["best"]["values"][0] == max(trial["values"][0] for trial in outcome["trials"])
+    assert re.search(r"6 of 6 trials · best valid_accuracy", err), "plain lines if there is no terminal"
     for chatter in ("Traceback", "WARNING", "Trial status", "alembic", "[I "):
         assert chatter not in err
 
     client = mlflow_of(folder)
     parent, children = tracked(folder)
-    assert {each.data.tags["mlflow.parentRunId"] for each in children} == {parent.info.run_id}
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
     assert len(children) == 6
-    assert {each.info.status for each in children} == {"FINISHED"}
-    by_key = {each["key"]: each for each in outcome["trials"]}
+    assert {child.info.status for child in children} == {"FINISHED"}
+    by_key = {trial["key"]: trial for trial in outcome["trials"]}
     for child in children:
         trial = by_key[child.data.tags["finesweep.trial_key"]]
         assert child.data.tags["verdict"] == trial["verdict"]["kind"]
         assert child.data.params["batch_size"] == str(trial["hyperparameters"]["batch_size"])
         assert child.data.metrics["objective"] == pytest.approx(trial["values"][0])
         history = client.get_metric_history(child.info.run_id, "valid_accuracy")
-        assert len(history) == trial["hyperparameters"]["n_epochs"] + 1  # and the base model at step 0
-        assert "learning_curve.png" in [each.path for each in client.list_artifacts(child.info.run_id)]
-    assert {"sweep.yaml", "plan.json"} <= {each.path for each in client.list_artifacts(parent.info.run_id)}
+        assert len(history) == trial["hyperparameters"]["n_epochs"] + 1  # one more for the base model at step 0
+        assert "learning_curve.png" in [artifact.path for artifact in client.list_artifacts(child.info.run_id)]
+    assert {"sweep.yaml", "plan.json"} <= {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
     assert parent.inputs.dataset_inputs
 
     code, _, err = sweep(folder, "run", "pairs.yaml")
@@ -127,46 +127,47 @@ def test_a_sweep_from_file_to_mlflow(folder: Path) -> None:
     assert "--fresh" in err
 
 
-def test_ctrl_c_leaves_a_sweep_that_the_same_command_goes_on_with(folder: Path) -> None:
+def test_the_same_command_resumes_a_sweep_after_ctrl_c(folder: Path) -> None:
     process = start(folder, "run", "pairs.yaml", "--set", "backend.seconds_per_epoch=1.5")
-    wait_until(lambda: (folder / ".sweep/sweeps/pairs/plan.json").exists() and bool(ended(folder)))
+    wait_until(lambda: (folder / ".sweep/sweeps/pairs/plan.json").exists() and bool(completed_trials(folder)))
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
     assert code == 130, err
-    assert "the same command goes on where it stopped" in err
-    before = {each["number"]: each["key"] for each in trials(folder)}
-    assert any(each["state"] == "running" for each in trials(folder))
-    shown = json.loads(sweep(folder, "status", "pairs", "--json")[1])
-    assert not shown["running"]
-    assert shown["states"]["interrupted"] >= 1
+    assert "run the same command again: running trials resume where they stopped" in err
+    before = {trial["number"]: trial["key"] for trial in trials(folder)}
+    assert any(trial["state"] == "running" for trial in trials(folder))
+    status = json.loads(sweep(folder, "status", "pairs", "--json")[1])
+    assert not status["running"]
+    assert status["states"]["interrupted"] >= 1
 
     code, _, err = sweep(folder, "run", "pairs.yaml", "--set", "backend.seconds_per_epoch=1.5")
     assert code == 0, err
-    after = {each["number"]: each["key"] for each in trials(folder)}
+    after = {trial["number"]: trial["key"] for trial in trials(folder)}
     assert before.items() <= after.items()
-    assert [each["state"] for each in trials(folder)] == ["complete"] * 6
+    assert [trial["state"] for trial in trials(folder)] == ["complete"] * 6
 
 
-def test_a_killed_sweep_is_resumed_without_a_trial_lost_or_doubled(folder: Path) -> None:
+def test_a_killed_sweep_resumes_and_no_trial_is_lost_or_repeated(folder: Path) -> None:
     process = start(folder, "run", "pairs.yaml")
-    wait_until(lambda: (folder / ".sweep/sweeps/pairs/plan.json").exists() and len(ended(folder)) >= 2)
+    wait_until(lambda: (folder / ".sweep/sweeps/pairs/plan.json").exists() and len(completed_trials(folder)) >= 2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    before = {each["number"]: each for each in trials(folder)}
+    before = {trial["number"]: trial for trial in trials(folder)}
 
     code, _, err = sweep(folder, "run", "pairs.yaml")
     assert code == 0, err
-    after = {each["number"]: each for each in trials(folder)}
+    after = {trial["number"]: trial for trial in trials(folder)}
     assert len(after) == 6
-    assert {each["state"] for each in after.values()} == {"complete"}
+    assert {trial["state"] for trial in after.values()} == {"complete"}
     for number, trial in before.items():
         assert after[number]["key"] == trial["key"]
         if trial["state"] == "complete":
             assert after[number] == {**trial, "model": after[number]["model"]}
-    assert sum(each["model"] is not None for each in after.values()) == 3, "the best models are kept, the rest deleted"
+    kept_models = sum(trial["model"] is not None for trial in after.values())
+    assert kept_models == 3, "the sweep keeps the three best models and deletes the others"
 
 
-def test_a_sweep_that_is_killed_after_its_trials_is_wound_up_and_can_go_on(folder: Path) -> None:
+def test_a_sweep_killed_during_its_finals_is_finished_by_the_next_run_and_can_take_more_trials(folder: Path) -> None:
     options = ("--set", "finals={candidates: 2, seeds: 2}", "--set", "backend.seconds_per_epoch=0")
     process = start(folder, "run", "pairs.yaml", *options)
     assert process.stderr is not None
@@ -179,8 +180,8 @@ def test_a_sweep_that_is_killed_after_its_trials_is_wound_up_and_can_go_on(folde
     parent, children = tracked(folder)
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["finals.mean"] > 0
-    assert [each.info.status for each in children] == ["FINISHED"] * (6 + 4)
-    assert all("verdict" in each.data.tags for each in children)
+    assert [child.info.status for child in children] == ["FINISHED"] * (6 + 4)
+    assert all("verdict" in child.data.tags for child in children)
     assert (folder / ".sweep/sweeps/pairs/report.html").exists()
     code, _, err = sweep(folder, "run", "pairs.yaml", *options)
     assert code == 0
@@ -195,7 +196,7 @@ def test_a_sweep_that_is_killed_after_its_trials_is_wound_up_and_can_go_on(folde
     assert parent.data.metrics["trials"] == 12
 
 
-def test_an_unreachable_tracking_server_is_known_before_anything_starts(folder: Path) -> None:
+def test_an_unreachable_tracking_server_is_an_error_before_any_trial_starts(folder: Path) -> None:
     code, _, err = sweep(folder, "run", "pairs.yaml", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert code == 1
     assert "127.0.0.1:9" in err
@@ -203,14 +204,14 @@ def test_an_unreachable_tracking_server_is_known_before_anything_starts(folder: 
     assert "starts:" not in err
 
 
-def test_a_folder_that_cannot_be_written_is_known_before_anything_starts(folder: Path) -> None:
+def test_an_unwritable_folder_is_an_error_without_a_traceback(folder: Path) -> None:
     (folder / "file").write_text("")
     code, _, err = sweep(folder, "--root", "file/below", "run", "pairs.yaml")
     assert code == 1
     assert "Traceback" not in err
 
 
-def test_an_installed_plugin_is_swept(folder: Path, tmp_path: Path) -> None:
+def test_a_sweep_runs_on_an_installed_plugin_backend(folder: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     info = site / "coin_backend-0.3.dist-info"
     info.mkdir(parents=True)
@@ -223,12 +224,12 @@ def test_an_installed_plugin_is_swept(folder: Path, tmp_path: Path) -> None:
     (folder / "pairs.yaml").write_text(file.replace("concurrency: 2", "concurrency: 1"))
     code, out, err = sweep(folder, "run", "pairs.yaml", "--json", PYTHONPATH=str(site))
     assert code == 0, err
-    found = json.loads(out)["trials"]
-    assert len(found) == 6
-    assert {each["state"] for each in found} == {"complete"}
+    plugin_trials = json.loads(out)["trials"]
+    assert len(plugin_trials) == 6
+    assert {trial["state"] for trial in plugin_trials} == {"complete"}
 
 
-def ended(folder: Path) -> list[str]:
-    """The trials that the journal knows as ended, read as text: quick, and without disturbing anyone."""
+def completed_trials(folder: Path) -> list[str]:
+    """Return one entry per completed trial in the journal. Reading it as text is fast and takes no lock."""
     journal = (folder / ".sweep/sweeps/pairs/study.journal").read_text()
     return re.findall(r'\\"state\\": \\"complete\\"', journal)

@@ -1,4 +1,4 @@
-"""Trials through real Ray Tune, over the fake service: what is stopped, what fails, what is limited, what is reused."""
+"""The engine with real Ray Tune and the fake service: early stopping, failures, limits, and reuse of workers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from typing import Any
 import pytest
 
 from backends.contract import Event, Measured
-from backends.waiting import Waiting
 from sweeps.execution import engine
+from sweeps.execution.environment import Environment, open_study
+from sweeps.execution.observers import Observer
 from sweeps.execution.outcome import SweepEnd
 from sweeps.execution.session import Session
 from sweeps.planning.plan import make_plan
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.loading import from_document
 from sweeps.spec.yaml_source import parse, with_overrides
-from sweeps.study.steering import Change
-from sweeps.study.study import Study, StudyDefinition
 from sweeps.trials.trial import Trial, TrialState
 from sweeps.workspace import Workspace
 
@@ -64,9 +63,9 @@ class LeapingClock(Observer):
         self._leap_s = 0.0
 
     def events_received(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
-        if trial.number == self._trial_number:
-            if any(isinstance(event, Measured) and event.epoch >= 1 for event in events):
-                self._leap_s = 3600.0
+        trained_an_epoch = any(isinstance(event, Measured) and event.epoch >= 1 for event in events)
+        if trial.number == self._trial_number and trained_an_epoch:
+            self._leap_s = 3600.0
 
     def __call__(self) -> float:
         return time.time() + self._leap_s
@@ -83,69 +82,64 @@ def planned(root: Path, *overrides: str) -> SweepPlan:
     return make_plan(from_document(with_overrides(parse(FILE, "f.yaml"), overrides)), Workspace(root), estimate=False)
 
 
-def run(plan: SweepPlan, counter: Counter | None = None, clock: Callable[[], float] = time.time) -> Session:
+def run(plan: SweepPlan, observer: Observer | None = None, clock: Callable[[], float] = time.time) -> Session:
+    """Run the sweep, or resume it in the folder of the plan. Returns the finished session."""
     plan.folder.mkdir(parents=True, exist_ok=True)
-    study = Study.open(
-        plan.folder / "study.journal",
-        StudyDefinition(plan.spec.name,
-        plan.fingerprint,
-        plan.space,
-        [each.objective for each in plan.spec.objectives],
-        plan.spec.search,
-        plan.base_model),
-    )
-    session = Session(plan, study, [counter] if counter else [], clock)
+    workspace = Workspace(plan.folder.parent.parent)
+    assert workspace.sweep_folder(plan.spec.name) == plan.folder
+    session = Session(plan, open_study(plan, Environment(workspace, "unused")), [observer] if observer else [], clock)
     engine.run(session)
     session.finish()
     return session
 
 
 def fault(kind: str, **more: object) -> str:
+    """Return the override that makes one trial fail after its first epoch."""
     return "backend.faults=" + json.dumps([{"on": "train", "kind": kind, "times": 1, "after_epoch": 1, **more}])
 
 
 @pytest.mark.parametrize("scheduler", ["{type: asha, reduction_factor: 3}", "{type: median, min_trials: 2}"])
-def test_a_scheduler_stops_the_bad_trials_and_only_those(tmp_path: Path, scheduler: str) -> None:
-    """The same points with and without a scheduler: what it stops would have ended in the worse half."""
-    complete = {each.number: each for each in run(planned(tmp_path / "none")).study.search_trials}
-    assert {each.state for each in complete.values()} == {TrialState.COMPLETE}
-    assert {len(each.curve) for each in complete.values()} == {5}
+def test_a_scheduler_stops_bad_trials_and_never_the_best(tmp_path: Path, scheduler: str) -> None:
+    """Two sweeps of the same points, with and without a scheduler: the scheduler must not stop the best point."""
+    complete = {trial.number: trial for trial in run(planned(tmp_path / "none")).study.search_trials}
+    assert {trial.state for trial in complete.values()} == {TrialState.COMPLETE}
+    assert {len(trial.curve) for trial in complete.values()} == {5}
 
     session = run(planned(tmp_path / "stops", f"search.scheduler={scheduler}"))
-    stopped = [each for each in session.study.search_trials if each.state is TrialState.STOPPED]
+    stopped = [trial for trial in session.study.search_trials if trial.state is TrialState.STOPPED]
     assert stopped
     for trial in stopped:
         assert trial.hyperparameters == complete[trial.number].hyperparameters
-        assert len(trial.curve) < 5, "it was stopped before its last epoch"
+        assert len(trial.curve) < 5, "the scheduler stopped it before its last epoch"
         assert trial.reason.startswith(f"stopped early by {session.plan.spec.search.scheduler.type}")
-    best = max(complete.values(), key=lambda each: each.values or (0.0,))
-    assert best.number not in [each.number for each in stopped]
+    best = max(complete.values(), key=lambda trial: trial.values or (0.0,))
+    assert best.number not in [trial.number for trial in stopped]
     assert session.end is SweepEnd.TRIALS
 
 
 def test_a_resumed_sweep_stops_as_strictly_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    """The scheduler's memory is rebuilt from the study: a bad trial after the resumption meets the old rungs."""
+    """The engine rebuilds the scheduler's memory from the study, so a bad trial after a resume meets the old rungs."""
     plan = planned(tmp_path, "search.scheduler=asha", "search.trials=4", "space.learning_rate_multiplier=[0.1, 0.11]")
     run(plan)
-    worse = planned(tmp_path, "search.scheduler=asha", "search.trials=5", "space.learning_rate_multiplier=[0.1, 0.11]")
-    bad = replace(worse, space=planned(tmp_path, "space.learning_rate_multiplier=0.0001").space)
+    longer = planned(tmp_path, "search.scheduler=asha", "search.trials=5", "space.learning_rate_multiplier=[0.1, 0.11]")
+    bad = replace(longer, space=planned(tmp_path, "space.learning_rate_multiplier=0.0001").space)
     session = run(bad)
     last = session.study.search_trials[-1]
     assert last.hyperparameters["learning_rate_multiplier"] == 0.0001
     assert last.state is TrialState.STOPPED
 
 
-def test_a_failed_trial_is_failed_and_the_sweep_goes_on(tmp_path: Path) -> None:
+def test_the_sweep_continues_after_a_failed_trial(tmp_path: Path) -> None:
     session = run(planned(tmp_path, fault("out_of_memory"), "search.scheduler=asha", "search.trials=4"))
-    states = [each.state for each in session.study.search_trials]
+    states = [trial.state for trial in session.study.search_trials]
     assert states[0] is TrialState.FAILED
     assert TrialState.FAILED not in states[1:]
     assert session.end is SweepEnd.TRIALS
-    assert session.study.search_trials[0].values is not None, "what it had reached before is kept"
+    assert session.study.search_trials[0].values is not None, "the values measured before the failure are kept"
 
 
-def test_a_run_that_cannot_be_followed_stays_open_and_is_adopted(tmp_path: Path) -> None:
-    """A key expires while a service trains: the trial did not fail, and the next run of the sweep follows it."""
+def test_an_unreachable_run_stays_open_and_the_next_run_of_the_sweep_adopts_it(tmp_path: Path) -> None:
+    """A key expires while a service trains: the trial has not failed, and the next run of the sweep follows it."""
     faults = "backend.faults=" + json.dumps([{"on": "events", "kind": "user", "times": 1}])
     plan = planned(tmp_path, faults, "search.trials=2", "search.concurrency=1")
     session = run(plan)
@@ -153,53 +147,53 @@ def test_a_run_that_cannot_be_followed_stays_open_and_is_adopted(tmp_path: Path)
     assert session.error is not None
     assert "injected fault" in session.error.message
     before = session.study.trials
-    assert {each.state for each in before} == {TrialState.RUNNING}
-    again = run(plan)
-    assert again.end is SweepEnd.TRIALS
-    assert [each.state for each in again.study.trials] == [TrialState.COMPLETE] * 2
-    assert again.study.trials[0].key == before[0].key
+    assert {trial.state for trial in before} == {TrialState.RUNNING}
+    resumed = run(plan)
+    assert resumed.end is SweepEnd.TRIALS
+    assert [trial.state for trial in resumed.study.trials] == [TrialState.COMPLETE] * 2
+    assert resumed.study.trials[0].key == before[0].key
 
 
 def test_the_target_ends_the_sweep_early(tmp_path: Path) -> None:
     session = run(planned(tmp_path, "objective={maximize: valid_accuracy, target: 0.6}", "search.trials=50"))
     assert session.end is SweepEnd.TARGET
     assert len(session.study.search_trials) < 50
-    assert any(each.values and each.values[0] >= 0.6 for each in session.study.search_trials)
+    assert any(trial.values and trial.values[0] >= 0.6 for trial in session.study.search_trials)
 
 
-def test_the_time_limit_holds(tmp_path: Path) -> None:
+def test_the_time_limit_stops_the_running_trial_and_starts_no_other(tmp_path: Path) -> None:
     plan = planned(tmp_path, "backend={type: fake, seconds_per_epoch: 0.5}", "search.trials=500", "budget.hours=1")
-    leap = LeapAfterAnEpoch(of_trial=1)
-    session = run(plan, leap, clock=leap)
+    clock = LeapingClock(trial_number=1)
+    session = run(plan, clock, clock=clock)
     assert session.end is SweepEnd.TIME
     first, second, *staged = session.study.search_trials
-    assert not any(each.state.ended for each in staged), "they wait for the next run of the sweep"
+    assert not any(trial.state.ended for trial in staged), "staged trials wait for the next run of the sweep"
     assert first.state is TrialState.COMPLETE
     assert second.state is TrialState.STOPPED
     assert "time limit" in second.reason
-    assert len(second.curve) < 5, "it was stopped before its last epoch"
+    assert len(second.curve) < 5, "the time limit stopped it before its last epoch"
 
 
-def test_concurrency_is_used_and_held(tmp_path: Path) -> None:
-    counter = Counter()
+def test_as_many_trials_run_at_once_as_the_concurrency_allows(tmp_path: Path) -> None:
+    counter = RunningCounter()
     plan = planned(tmp_path, "backend={type: fake, seconds_per_epoch: 0.6}", "search.concurrency=2", "search.trials=6")
     session = run(plan, counter)
-    assert counter.most == 2
+    assert counter.most_at_once == 2
     assert len(session.study.search_trials) == 6
 
 
-def test_one_worker_takes_one_trial_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    processes: list[int] = []
-    heard = engine._SessionCallback.on_trial_result
+def test_one_worker_process_runs_all_trials_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process_ids: list[int] = []
+    on_trial_result = engine._SessionCallback.on_trial_result
 
-    def listen(self: engine._SessionCallback, **info: Any) -> None:
-        processes.append(info["result"]["pid"])
-        heard(self, **info)
+    def record_process_id(self: engine._SessionCallback, **info: Any) -> None:
+        process_ids.append(info["result"]["pid"])
+        on_trial_result(self, **info)
 
-    monkeypatch.setattr(engine._SessionCallback, "on_trial_result", listen)
+    monkeypatch.setattr(engine._SessionCallback, "on_trial_result", record_process_id)
     run(planned(tmp_path, "search.trials=5"))
-    assert len(processes) >= 5 * 4
-    assert len(set(processes)) == 1
+    assert len(process_ids) >= 5 * 4
+    assert len(set(process_ids)) == 1
 
 
 def test_a_duplicate_is_not_trained_twice(tmp_path: Path) -> None:
@@ -207,5 +201,5 @@ def test_a_duplicate_is_not_trained_twice(tmp_path: Path) -> None:
         planned(tmp_path, "space={n_epochs: [1, 2], batch_size: 4, learning_rate_multiplier: 0.1}", "search.trials=9")
     )
     assert session.end is SweepEnd.EXHAUSTED
-    assert sorted(each.hyperparameters["n_epochs"] for each in session.study.search_trials) == [1, 2]
-    assert all(each.values is not None for each in session.study.trials)
+    assert sorted(trial.hyperparameters["n_epochs"] for trial in session.study.search_trials) == [1, 2]
+    assert all(trial.values is not None for trial in session.study.trials)
