@@ -1,4 +1,4 @@
-"""What runs have left behind, and removing it: something that a backend may offer beside the contract."""
+"""The optional protocol of backends whose runs leave things behind: list the leftovers and remove them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
-class Remnant:
-    """Something that the runs of a workspace have left.
+class Leftover:
+    """A thing that the runs of a workspace have left behind.
 
-    `kind` says in a word or two what it is (job, deployment, model, data file, ...) and `name` what it is called where
-    it is. `key` is that of the run that it belongs to, None where it belongs to several. `model` is the model that it
-    is or serves, as events name it; None where it has to do with none. `size_bytes` is None where nobody says.
-    `needed` says who else needs it, or why it cannot be removed; it is empty where nothing speaks against that.
+    `kind` says in a word or two what it is (job, deployment, model, data file, ...). `name` is its name at the host, or
+    its path. `key` is the key of its run; None where it belongs to several runs. `model` is the model that it is or
+    serves, by the name that events use; None where it has nothing to do with a model. `size_bytes` is None where it is
+    unknown. `needed` says who else needs it or why it cannot be removed; it is empty where it can go.
     """
 
     kind: str
@@ -27,23 +27,24 @@ class Remnant:
 
 
 @runtime_checkable
-class Cleaner(Protocol):
-    """A backend whose runs leave things behind that can be listed and removed one by one. Not every backend is one.
+class SupportsCleanup(Protocol):
+    """A backend that can list the leftovers of its runs and remove them one by one.
 
-    Only what the workspace's own runs have made is ever listed. Both methods raise BackendError where the place cannot
-    be reached; calling them again then goes on.
+    A backend lists only things that the runs of its own workspace have made. Both methods raise BackendError where the
+    host or the disk cannot be reached; a later call continues.
     """
 
-    def remnants(self, others: Sequence[Path]) -> Sequence[Remnant]:
-        """Return what is left, in an order in which it can be removed. Changes nothing.
+    def leftovers(self, others: Sequence[Path]) -> Sequence[Leftover]:
+        """Return the leftovers in an order in which they can be removed. Changes nothing.
 
-        `others` are the workspaces of other sweeps, which may use the same things: what they do use is `needed`.
+        `others` are the workspaces of other sweeps, which may use the same things: these are marked as `needed`.
         """
         ...
 
-    def remove(self, remnant: Remnant) -> str:
-        """Remove it. Returns why it is still there, the empty string where it is gone. Idempotent.
+    def remove(self, leftover: Leftover) -> str:
+        """Remove it. Return the reason why it still exists, or the empty string once it is gone. Idempotent.
 
-        What is `needed` stays; but where other workspaces need it, this one lets go of it, so that it is theirs alone.
+        A leftover that is `needed` stays. If other workspaces need it, this workspace gives it up, so that only theirs
+        use it from now on.
         """
         ...

@@ -1,7 +1,7 @@
-"""Secrets, by name: handed in once a process by whoever may read the environment, asked for by a backend that opens.
+"""Secrets by name. The process passes in its environment once, and a backend asks for a secret when it opens.
 
-A secret is never an option, so it is in no plan, no record and no fingerprint; options name the variable that holds it.
-`NAME_FILE` names a file with the value, as container platforms mount secrets; the variable itself wins.
+Options name the variable that holds a secret and never the secret itself, so no plan, record or fingerprint contains
+one. `NAME_FILE` names a file with the value, as container platforms mount secrets. If both are set, NAME wins.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from backends.contract import BackendError, Failure, FailureKind
 _source: Mapping[str, str] = {}
 
 
-def hand_in(source: Mapping[str, str]) -> None:
-    """Make a mapping (the environment, as a rule) what `secret` looks into from now on. It is not copied."""
+def use_secrets_from(source: Mapping[str, str]) -> None:
+    """Make `source`, usually the environment, the mapping in which `secret` looks. It is not copied."""
     global _source  # noqa: PLW0603  one process has one environment
     _source = source
 
@@ -23,7 +23,8 @@ def hand_in(source: Mapping[str, str]) -> None:
 def secret(name: str, source: Mapping[str, str] | None = None) -> str | None:
     """Return the secret of this name, or None where neither NAME nor NAME_FILE is set.
 
-    Looks into `source`, else into what was handed in. Raises BackendError where the file cannot be read.
+    Looks in `source` if given, otherwise in the mapping of `use_secrets_from`. Raises BackendError where the file
+    cannot be read.
     """
     source = _source if source is None else source
     if value := source.get(name, "").strip():
@@ -33,6 +34,6 @@ def secret(name: str, source: Mapping[str, str] | None = None) -> str | None:
     try:
         return Path(path).read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
         message = f"the file that {name}_FILE names cannot be read: {reason}"
-        raise BackendError(Failure(FailureKind.USER, message, f"set {name}, or repair {name}_FILE")) from error
+        raise BackendError(Failure(FailureKind.USER, message, f"Set {name}, or correct {name}_FILE.")) from error

@@ -41,7 +41,7 @@ from backends.contract import (
 )
 from backends.fake_curve import DEFAULTS, MODELS, PRETRAINING_RATE, Breakdown, Moment, Terms, course, kept_model
 from backends.fake_service import FakeRun, FakeService
-from backends.hyperparameter_checks import contradictions
+from backends.hyperparameter_checks import check_hyperparameters
 
 NAME = "fake"
 BYTES_PER_TOKEN = 4
@@ -200,7 +200,7 @@ class FakeBackend:
             nearest = difflib.get_close_matches(request.base_model, MODELS, n=1) or sorted(MODELS)
             hint = f"Did you mean {' or '.join(nearest)}?"
             yield Failure(FailureKind.USER, f"the fake service has no model {request.base_model!r}", hint)
-        yield from contradictions(request.hyperparameters, self.capabilities)
+        yield from check_hyperparameters(request.hyperparameters, self.capabilities)
         for file in (request.dataset.train, request.dataset.valid):
             if not Path(file.path).is_file():
                 yield Failure(FailureKind.USER, f"the data file {file.path} does not exist")
@@ -216,7 +216,7 @@ class FakeBackend:
 
     def estimate(self, request: TrainingRequest) -> Estimate:
         """Return what the complete run uses: exactly what it will be charged, and no disk. Raises on a bad request."""
-        for failure in contradictions(request.hyperparameters, self.capabilities):
+        for failure in check_hyperparameters(request.hyperparameters, self.capabilities):
             raise BackendError(failure)
         n_epochs = int(request.hyperparameters.get("n_epochs", DEFAULTS["n_epochs"]))
         tokens = _tokens(request) * n_epochs

@@ -1,4 +1,4 @@
-"""Whether hyperparameters agree with what a backend declares: the check that every backend owes its callers."""
+"""Checks hyperparameters against the declarations of a backend. Every backend owes this check to its callers."""
 
 from __future__ import annotations
 
@@ -9,52 +9,52 @@ from collections.abc import Mapping
 from backends.contract import Capabilities, Failure, FailureKind, Hyperparameter, Scalar
 
 
-def contradictions(hyperparameters: Mapping[str, Scalar], capabilities: Capabilities) -> list[Failure]:
-    """Return one USER failure for each name that is not declared and each value that is not accepted.
+def check_hyperparameters(hyperparameters: Mapping[str, Scalar], capabilities: Capabilities) -> list[Failure]:
+    """Return one USER failure for each undeclared name, unaccepted value, and excluded combination.
 
-    Every message names the hyperparameter, the detail says what is accepted. A hyperparameter whose `requires` is not
-    met is accepted, as it has no effect.
+    Every message names the hyperparameter, and the detail says what the backend accepts. A hyperparameter is accepted
+    even if its `requires` is not met, because it then has no effect.
     """
-    found: list[Failure] = []
+    failures: list[Failure] = []
     for name, value in hyperparameters.items():
         declared = capabilities.hyperparameter(name)
         if declared is None:
-            found.append(_unknown(name, [each.name for each in capabilities.hyperparameters]))
+            failures.append(_undeclared(name, [known.name for known in capabilities.hyperparameters]))
             continue
-        if (wrong := _wrong(declared, value)) is not None:
-            found.append(Failure(FailureKind.USER, f"{name}: {value!r} {wrong}", _accepted(declared)))
-        # of two names that exclude each other, the first one in the alphabet reports it
-        found += [
+        if (problem := _problem_with(declared, value)) is not None:
+            failures.append(Failure(FailureKind.USER, f"{name}: {value!r} {problem}", _accepted(declared)))
+        # of two names that exclude each other, the alphabetically first one reports it
+        failures += [
             Failure(FailureKind.USER, f"{name} and {other} cannot be given together", "Leave one of them out.")
             for other in sorted(_exclusions(declared, capabilities))
             if other in hyperparameters and name < other
         ]
-    return found
+    return failures
 
 
 def _exclusions(declared: Hyperparameter, capabilities: Capabilities) -> set[str]:
-    reverse = (each.name for each in capabilities.hyperparameters if declared.name in each.excludes)
-    return {*declared.excludes, *reverse}
+    excluding = (other.name for other in capabilities.hyperparameters if declared.name in other.excludes)
+    return {*declared.excludes, *excluding}
 
 
-def _unknown(name: str, known: list[str]) -> Failure:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean {nearest[0]}?" if nearest else f"It accepts {', '.join(sorted(known))}."
+def _undeclared(name: str, known_names: list[str]) -> Failure:
+    nearest = difflib.get_close_matches(name, known_names, n=1)
+    hint = f"Did you mean {nearest[0]}?" if nearest else f"The backend accepts {', '.join(sorted(known_names))}."
     return Failure(FailureKind.USER, f"{name} is not a hyperparameter of this backend", hint)
 
 
-def _wrong(declared: Hyperparameter, value: Scalar) -> str | None:
-    """Return what is wrong with a value, or None."""
+def _problem_with(declared: Hyperparameter, value: Scalar) -> str | None:
+    """Return the problem with a value, in words, or None."""
     match declared.kind:
         case "int":
-            fits = isinstance(value, int) and not isinstance(value, bool)
+            has_kind = isinstance(value, int) and not isinstance(value, bool)
         case "float":
-            fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            has_kind = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         case "str":
-            fits = isinstance(value, str)
+            has_kind = isinstance(value, str)
         case "bool":
-            fits = isinstance(value, bool)
-    if not fits:
+            has_kind = isinstance(value, bool)
+    if not has_kind:
         return f"is not {_KINDS[declared.kind]}"
     if declared.choices is not None:
         return None if value in declared.choices else "is not one of the choices"
@@ -71,7 +71,7 @@ _KINDS = {"int": "a whole number", "float": "a finite number", "str": "a text", 
 
 def _accepted(declared: Hyperparameter) -> str:
     if declared.choices is not None:
-        return f"Accepted: {', '.join(str(each) for each in declared.choices)}."
+        return f"Accepted: {', '.join(str(choice) for choice in declared.choices)}."
     bounds = [f"at least {declared.low:g}"] if declared.low is not None else []
     bounds += [f"at most {declared.high:g}"] if declared.high is not None else []
     return f"Accepted: {' and '.join([_KINDS[declared.kind], *bounds])}."

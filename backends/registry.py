@@ -1,6 +1,6 @@
-"""Which backends are installed: the entry points of the group `finesweep.backends`. Built-in ones use the same door.
+"""The installed backends: the entry points of the group `finesweep.backends`. Built-in backends register there, too.
 
-Listing reads the metadata of installed distributions and imports none of them; loading imports the one asked for.
+A listing reads the metadata of installed distributions and imports no backend. `load` imports only the one it returns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GROUP = "finesweep.backends"
 
 @dataclass(frozen=True)
 class Registration:
-    """An installed backend: its name in YAML, where its class is, and the distribution that brought it."""
+    """A registered backend: its name in YAML, the import path of its class, and the distribution that provides it."""
 
     name: str
     target: str
@@ -30,7 +30,7 @@ class Registration:
 
 
 class RegistryError(Exception):
-    """A backend cannot be had: what is wrong (`message`), and the remedy (`hint`). The text is both."""
+    """A backend cannot be loaded: the problem (`message`) and the remedy (`hint`). The text contains both."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message, hint)
@@ -41,56 +41,58 @@ class RegistryError(Exception):
         return f"{self.message}. {self.hint}"
 
 
-class UnknownBackend(RegistryError):  # noqa: N818  the name says what is the case, as the command line reports it
-    """No distribution brings a backend of this name."""
+class UnknownBackendError(RegistryError):
+    """No distribution provides a backend of this name."""
 
 
-class AmbiguousBackend(RegistryError):  # noqa: N818
-    """Two distributions bring a backend of this name."""
+class AmbiguousBackendError(RegistryError):
+    """Two distributions provide a backend of this name."""
 
 
-class BrokenBackend(RegistryError):  # noqa: N818
-    """The backend is installed, but cannot be imported or is no backend."""
+class BrokenBackendError(RegistryError):
+    """The backend is installed, but it cannot be imported or is not a backend class."""
 
 
-def describe_all() -> list[Registration]:
-    """Return every registration, by name; a name that two distributions claim is there twice. Imports nothing."""
-    found = [_registration(each) for each in entry_points(group=GROUP)]
-    return sorted(found, key=lambda each: (each.name, each.distribution, each.target))
+def registrations() -> list[Registration]:
+    """Return every registration, sorted by name. If two distributions claim a name, it is listed twice."""
+    found = [_registration(entry_point) for entry_point in entry_points(group=GROUP)]
+    return sorted(found, key=lambda registration: (registration.name, registration.distribution, registration.target))
 
 
 def names() -> list[str]:
-    """Return the names that `load` knows, sorted. Imports nothing."""
-    return sorted({each.name for each in entry_points(group=GROUP)})
+    """Return the names that `load` knows, sorted. Imports no backend."""
+    return sorted({entry_point.name for entry_point in entry_points(group=GROUP)})
 
 
 def load(name: str) -> type[Backend]:
-    """Import and return a backend's class.
+    """Import and return the class of a backend.
 
-    Raises UnknownBackend, AmbiguousBackend, or BrokenBackend, which names the distribution and the error.
+    Raises UnknownBackendError, AmbiguousBackendError, or BrokenBackendError, which names the distribution and the
+    error.
     """
     found = list(entry_points(group=GROUP, name=name))
     if not found:
         raise _unknown(name)
-    claims = [_registration(each) for each in found]
+    claims = [_registration(entry_point) for entry_point in found]
     if len(claims) > 1:
-        brought = " and ".join(sorted(f"{each.distribution} {each.version} ({each.target})" for each in claims))
-        raise AmbiguousBackend(
-            f"the backend {name!r} is brought by {brought}", "Uninstall one of them, or give one another name."
+        providers = " and ".join(sorted(f"{claim.distribution} {claim.version} ({claim.target})" for claim in claims))
+        raise AmbiguousBackendError(
+            f"two distributions provide the backend {name!r}: {providers}",
+            "Uninstall one of them, or give one another name.",
         )
-    loaded = _import(found[0], claims[0])
-    if missing := missing_members(loaded):
-        raise BrokenBackend(
-            f"{_of(claims[0])} is no backend: it lacks {', '.join(missing)}",
-            "backends.contract.Backend says what each member does, backends.testing.BackendContract tests it.",
+    backend_class = _import(found[0], claims[0])
+    if missing := missing_members(backend_class):
+        raise BrokenBackendError(
+            f"{_described(claims[0])} is not a backend: it lacks {', '.join(missing)}",
+            "backends.contract.Backend describes each member, and backends.testing.BackendContract tests it.",
         )
-    return cast(type[Backend], loaded)
+    return cast(type[Backend], backend_class)
 
 
 def missing_members(candidate: object) -> list[str]:
-    """Return what a candidate lacks to be a backend class, in the protocol's order; empty where nothing is missing.
+    """Return the members that a candidate lacks to be a backend class, in the order of the protocol.
 
-    `capabilities` belongs to instances and is not asked for.
+    `capabilities` belongs to instances and is not required.
     """
     if not inspect.isclass(candidate):
         return ["options_model", *_METHODS]
@@ -109,18 +111,18 @@ _METHODS = tuple(
 def _import(entry_point: EntryPoint, registration: Registration) -> object:
     try:
         return entry_point.load()
-    except Exception as error:  # anything may go wrong in a stranger's import, and must be told as theirs
-        raise BrokenBackend(
-            f"{_of(registration)} cannot be imported: {type(error).__name__}: {error}",
+    except Exception as error:  # the import of a plugin can raise anything, and the message must name the plugin
+        raise BrokenBackendError(
+            f"{_described(registration)} cannot be imported: {type(error).__name__}: {error}",
             f"Repair or uninstall {registration.distribution}; no other backend is affected.",
         ) from error
 
 
-def _unknown(name: str) -> UnknownBackend:
+def _unknown(name: str) -> UnknownBackendError:
     installed = names()
     nearest = difflib.get_close_matches(name, installed, n=1)
     guess = f"Did you mean {nearest[0]!r}? " if nearest else ""
-    return UnknownBackend(f"there is no backend {name!r}", f"{guess}Installed: {', '.join(installed) or 'none'}.")
+    return UnknownBackendError(f"there is no backend {name!r}", f"{guess}Installed: {', '.join(installed) or 'none'}.")
 
 
 def _registration(entry_point: EntryPoint) -> Registration:
@@ -130,6 +132,6 @@ def _registration(entry_point: EntryPoint) -> Registration:
     return Registration(entry_point.name, entry_point.value, distribution.name, distribution.version)
 
 
-def _of(registration: Registration) -> str:
+def _described(registration: Registration) -> str:
     origin = f"{registration.distribution} {registration.version}"
     return f"the backend {registration.name!r} of {origin} ({registration.target})"

@@ -1,4 +1,4 @@
-"""What a run is waiting for: something that a backend may offer beside the contract."""
+"""The optional protocol of backends whose runs may have to wait for a long time."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from backends.contract import Handle
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run goes no further before `until` (seconds since the Unix epoch), for a reason in words."""
+    """A run makes no progress before `until` (seconds since the Unix epoch). `reason` says why, in words."""
 
     reason: str
     until: float
 
 
 @runtime_checkable
-class Waiter(Protocol):
-    """A backend whose runs may have to wait for long: for a limit of an account, for a host that is out of reach."""
+class SupportsWaiting(Protocol):
+    """A backend that knows when a run has to wait: for a limit of the account, or for a host that is unreachable."""
 
     def waiting(self, handle: Handle) -> Waiting | None:
-        """Return what a run waits for now, None where it does not, or not for long. Asks nobody."""
+        """Return why a run waits now, or None where it does not wait, or only briefly. Sends no request."""
         ...

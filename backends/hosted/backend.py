@@ -1,4 +1,4 @@
-"""`HostedBackend`: the contract over the jobs of a host. Loads the `openai` package when it is opened."""
+"""`HostedBackend`: the backend contract over the jobs of a host."""
 
 from __future__ import annotations
 
@@ -28,31 +28,33 @@ from backends.contract import (
     PredictOptions,
     TrainingRequest,
 )
-from backends.hosted import declaration
+from backends.hosted.capabilities import capabilities_of
 from backends.hosted.options import HostedOptions
-from backends.hyperparameter_checks import contradictions
+from backends.hyperparameter_checks import check_hyperparameters
 
 if TYPE_CHECKING:
     import httpx2
 
-    from backends.cleanup import Remnant
-    from backends.hosted.cleanup import Cleaning
-    from backends.served.package import Package
+    from backends.cleanup import Leftover
+    from backends.hosted.cleanup import HostCleanup
+    from backends.hosted.deployments import Deployments
+    from backends.hosted.host_connection import HostConnection
+    from backends.model_packages.package import ModelPackage
     from backends.waiting import Waiting
 
 NAME = "hosted"
 
-_NO_KEY = "no-key"
-"""What the package is given for a host that asks for none; it does not do without."""
+_PLACEHOLDER_KEY = "no-key"
+"""The key for a host that needs none: the `openai` package insists on one."""
 
 _log = logging.getLogger(__name__)
 
 
 class HostedBackend:
-    """Trains at a host that speaks the OpenAI fine-tuning protocol.
+    """Trains at a host with the OpenAI fine-tuning protocol.
 
-    A run is pursued by whoever asks for its events, as `runs` says: a creation that has to wait (for a file that is
-    checked, for a daily limit, for certainty about an answer that was lost) waits there, without blocking anybody.
+    Reading a run's events also advances the run; see `run_lifecycle`. A job creation that has to wait (for a
+    file check, for a daily limit, for certainty after a lost answer) waits there and blocks nobody.
     """
 
     options_model: ClassVar[type[BaseModel]] = HostedOptions
@@ -67,217 +69,241 @@ class HostedBackend:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        from backends.hosted.cleanup import Cleaning
-        from backends.hosted.cost_estimation import Counting
-        from backends.hosted.deployments import AzureDeployments, Deployments, NoDeployments
-        from backends.hosted.job_creation import Creation
+        from backends.hosted.cleanup import JOURNAL_FOLDER, HostCleanup
+        from backends.hosted.cost_estimation import CostEstimator
+        from backends.hosted.host_client import HostClient
+        from backends.hosted.host_connection import HostConnection
+        from backends.hosted.job_creation import JobCreator
         from backends.hosted.journal import Journal
-        from backends.hosted.model_evaluation import Examination
+        from backends.hosted.model_evaluation import ModelEvaluator
         from backends.hosted.prediction import Predictor
-        from backends.hosted.rate_limiter import Pace
-        from backends.hosted.runs import Runs
-        from backends.hosted.service import Service
-        from backends.hosted.uploads import Uploads
+        from backends.hosted.rate_limiter import RateLimiter
+        from backends.hosted.run_lifecycle import RunLifecycle
+        from backends.hosted.uploads import DataFileUploads
 
         self.capabilities = self.describe(options)
-        self._options, self._host, self._clock, self._sleep = options, options.profile, clock, sleep
-        key = _secret(options.key_name, secrets, needed=self._host.needs_api_key) or _NO_KEY
-        self._service = Service(options, key, transport)
-        self._journal = journal = Journal(workspace / "hosted")
-        self._pace = Pace(options.patience_s, options.requests_per_minute, clock, sleep)
-        uploads = Uploads(self._service, journal, options.account, self._host.files, sleep)
-        self._creation = Creation(options, self._service, journal, uploads, clock)
-        self._counting = Counting(options, journal)
-        self._deployments: Deployments = NoDeployments()
-        if options.deployment is not None and (name := self._host.deployment_token) is not None:
-            token = _secret(name, secrets, needed=True) or ""
-            patience = Pace(options.patience_s, None, clock, sleep)
-            self._deployments = AzureDeployments(options.deployment, token, journal, patience, clock, sleep, transport)
-        predictors = [
-            Predictor(options, self._service, journal, self._deployments, carry)
-            for carry in (self._pace.patiently, self._pace.once)
-        ]
-        self._predictor = predictors[0]
-        examination = Examination(predictors[1], self._deployments)
-        self._runs = Runs(options, self._service, journal, self._creation, self._counting, examination, clock, sleep)
-        self._cleaning = Cleaning(options, self._service, journal, self._creation, self._deployments, clock, sleep)
+        self._options, self._host_profile = options, options.profile
+        key = _secret(options.key_name, secrets, required=self._host_profile.needs_api_key) or _PLACEHOLDER_KEY
+        self._client = HostClient(options, key, transport)
+        self._journal = Journal(workspace / JOURNAL_FOLDER)
+        host = HostConnection(options, self._client, self._journal, clock, sleep)
+        self._clock = clock
+        self._rate_limiter = RateLimiter(options.patience_s, options.requests_per_minute, clock, sleep)
+        self._deployments: Deployments = _deployments(host, secrets, transport)
+        self._estimator = CostEstimator(options, self._journal)
+        creator = JobCreator(host, DataFileUploads(host))
+        self._predictor = Predictor(host, self._deployments, self._rate_limiter.with_retries)
+        # The evaluator runs inside `events`, which must not block: `RunLifecycle` repeats its calls.
+        evaluator = ModelEvaluator(Predictor(host, self._deployments, self._rate_limiter.once), self._deployments)
+        self._runs = RunLifecycle(host, creator, self._estimator, evaluator)
+        self._cleanup = HostCleanup(host, creator, self._deployments)
 
     @classmethod
     def describe(cls, options: BaseModel) -> Capabilities:
         """Return the capabilities of the host under these options."""
-        return declaration.capabilities(HostedOptions.model_validate(options))
+        return capabilities_of(HostedOptions.model_validate(options))
 
     @classmethod
     def open(cls, options: BaseModel, workspace: Path, placement: Placement) -> Self:
-        """Connect, with the secrets that were handed in to `backends.credentials`. Nothing is sent yet."""
+        """Connect, with the secrets from `backends.credentials`. Sends no request."""
         return cls(HostedOptions.model_validate(options), workspace)
 
     def close(self) -> None:
-        """End the deployments that were made here and the connections. Jobs go on."""
+        """Delete the deployments that this instance created, and close the connections. Jobs go on."""
         try:
             self._deployments.remove_own()
         except BackendError as error:
-            _log.warning("a deployment may still be there: %s", error)
+            _log.warning("a deployment may still exist: %s", error)
         self._deployments.close()
-        self._service.close()
+        self._client.close()
         self._journal.close()
 
-    # ----------------------------------------------------------------------------------------------- check and estimate
+    # -------------------------------------------------------------------------- check and estimate
     def check(self, request: TrainingRequest) -> Sequence[Failure]:
-        """Return what would make the request fail; asks the host whether it has the model, where it lists models."""
-        return list(self._problems(request)) or list(self._remote_problems(request))
+        """Return what would make the request fail. If the host lists models, also asks it for the base model."""
+        return list(self._local_problems(request)) or list(self._remote_problems(request))
 
-    def _problems(self, request: TrainingRequest) -> Iterator[Failure]:
-        """Yield what can be found without asking anybody."""
-        from backends.hosted.job_creation import base_model
+    def _local_problems(self, request: TrainingRequest) -> Iterator[Failure]:
+        """Yield the problems that are visible without the host."""
+        yield from check_hyperparameters(request.hyperparameters, self.capabilities)
+        yield from self._data_problems(request)
+        yield from self._epochs_problems(request)
+        yield from self._evaluation_problems(request)
+        if request.resume_from is not None:
+            message = "resume_from: this backend cannot continue from a model"
+            yield Failure(FailureKind.USER, message, "Remove resume_from.")
 
-        yield from contradictions(request.hyperparameters, self.capabilities)
-        files, rules = (request.dataset.train, request.dataset.valid), self._host.files
-        for file in files:
+    def _data_problems(self, request: TrainingRequest) -> Iterator[Failure]:
+        from backends.hosted.example_format import base_model_of
+
+        rules, dataset = self._host_profile.files, request.dataset
+        for file in (dataset.train, dataset.valid):
             path = Path(file.path)
             if not path.is_file():
-                yield Failure(FailureKind.USER, f"the data file {path} is gone", "prepare the data again")
-            elif rules.max_bytes is not None and path.stat().st_size > rules.max_bytes:
-                size = f"{path.stat().st_size} bytes, and this host takes {rules.max_bytes}"
-                yield Failure(FailureKind.USER, f"the data file {path} has {size}", "give fewer examples")
-        if request.dataset.train.examples < rules.min_examples:
-            message = f"this host takes no fewer than {rules.min_examples} training examples"
-            yield Failure(FailureKind.USER, message, f"there are {request.dataset.train.examples}")
-        if request.dataset.layout == "chat" and not self._options.is_chat(base_model(request)):
-            message = f"{base_model(request)} is a completion model, and the data are messages"
-            yield Failure(FailureKind.USER, message, "use a chat model, or data of prompt and completion")
-        yield from self._unbounded(request)
-        metric = request.evaluation.keep_metric
-        unlabelled = metric in self.capabilities.label_metrics and not request.dataset.labels
-        if metric not in self.capabilities.metrics or unlabelled:
-            nearest = difflib.get_close_matches(metric, self.capabilities.metrics, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"measured are {', '.join(self.capabilities.metrics)}"
-            yield Failure(FailureKind.USER, f"keep_metric: {metric} is not measured on this data set", hint)
-        if request.evaluation.per_epoch != 1 and not self.capabilities.evaluations_within_epoch:
-            yield Failure(FailureKind.USER, "per_epoch: this host evaluates once, at the end of each epoch")
-        if request.resume_from is not None:
-            yield Failure(FailureKind.USER, "resume_from: this backend cannot go on from a model")
+                yield Failure(FailureKind.USER, f"the data file {path} does not exist", "Prepare the data again.")
+            elif rules.max_bytes is not None and (size := path.stat().st_size) > rules.max_bytes:
+                message = f"the data file {path} has {size} bytes, and this host accepts at most {rules.max_bytes}"
+                yield Failure(FailureKind.USER, message, "Use fewer examples.")
+        if dataset.train.examples < rules.min_examples:
+            message = (
+                f"this host needs at least {rules.min_examples} training examples, and there are only "
+                f"{dataset.train.examples}"
+            )
+            yield Failure(FailureKind.USER, message, "Use more examples.")
+        base_model = base_model_of(request)
+        if dataset.layout == "chat" and not self._options.is_chat(base_model):
+            message = f"{base_model} is a completion model, but the data are chat messages"
+            yield Failure(FailureKind.USER, message, "Use a chat model, or data with prompt and completion.")
 
-    def _unbounded(self, request: TrainingRequest) -> Iterator[Failure]:
-        """Yield why nobody can say how long the run would be at most."""
-        from backends.hosted.cost_estimation import epochs
+    def _epochs_problems(self, request: TrainingRequest) -> Iterator[Failure]:
+        """Yield why the length of the run has no upper bound."""
+        from backends.hosted.cost_estimation import planned_epochs
 
         if "n_epochs" in request.hyperparameters:
             return
         try:
-            epochs(request, self._host)
+            planned_epochs(request, self._host_profile)
         except BackendError as error:
             yield error.failure
+
+    def _evaluation_problems(self, request: TrainingRequest) -> Iterator[Failure]:
+        metric, metrics = request.evaluation.keep_metric, self.capabilities.metrics
+        lacks_labels = metric in self.capabilities.label_metrics and not request.dataset.labels
+        if metric not in metrics or lacks_labels:
+            nearest = difflib.get_close_matches(metric, metrics, n=1)
+            hint = f"Did you mean {nearest[0]}?" if nearest else f"Use one of: {', '.join(metrics)}."
+            yield Failure(FailureKind.USER, f"keep_metric: {metric} is not measured on this data set", hint)
+        if request.evaluation.per_epoch != 1 and not self.capabilities.evaluations_within_epoch:
+            message = "per_epoch: this host evaluates once, at the end of each epoch"
+            yield Failure(FailureKind.USER, message, "Set per_epoch to 1.")
 
     def _remote_problems(self, request: TrainingRequest) -> Iterator[Failure]:
-        from backends.hosted.job_creation import base_model
+        from backends.hosted.example_format import base_model_of
 
-        if not self._host.inference.models_listed:
+        if not self._host_profile.inference.models_listed:
             return
-        model = base_model(request)
+        model = base_model_of(request)
         try:
-            known = self._pace.patiently(lambda: self._service.has_model(model))
+            exists = self._rate_limiter.with_retries(lambda: self._client.has_model(model))
         except BackendError as error:
             yield error.failure
             return
-        if not known:
-            yield Failure(FailureKind.USER, f"the host has no model {model!r}, or this account may not use it")
+        if not exists:
+            message = f"the host has no model {model!r}, or this account may not use it"
+            yield Failure(FailureKind.USER, message, "Check the model's name.")
 
     def estimate(self, request: TrainingRequest) -> Estimate:
-        """Return tokens and money of the complete run, with where the numbers come from."""
-        for failure in contradictions(request.hyperparameters, self.capabilities):
+        """Return tokens and cost of the complete run, and the source of these numbers."""
+        for failure in check_hyperparameters(request.hyperparameters, self.capabilities):
             raise BackendError(failure)
-        return self._counting.estimate(request)
+        return self._estimator.estimate(request)
 
-    # ----------------------------------------------------------------------------------------------------------- a run
+    # ---------------------------------------------------------------------------------------- runs
     def submit(self, request: TrainingRequest) -> Handle:
-        """Write the run down and try to create its job; what has to wait is pursued by `events`.
+        """Record the run and try to create its job; `events` continues whatever has to wait.
 
-        Raises BackendError where the host refuses for good; then there is no job.
+        Raises BackendError if the host rejects the request for good. Then there is no job.
         """
-        from backends.hosted.job_creation import run_id
+        from backends.hosted.journal import run_id
 
-        if self._journal.run(run_id(request.key)) is None:
-            for failure in self._problems(request):
+        if self._journal.runs.get(run_id(request.key)) is None:
+            for failure in self._local_problems(request):
                 raise BackendError(failure)
         return Handle(NAME, self._runs.begin(request))
 
     def events(self, handle: Handle, after: int) -> Sequence[Event]:
-        """Return the events from number `after` on, after having asked the host for news where it is time to."""
+        """Return the events from number `after` on. Polls the host first, unless the run has to wait."""
         self._runs.advance(handle.id)
-        return self._journal.events(handle.id, after)
+        return self._journal.runs.events(handle.id, after)
 
     def waiting(self, handle: Handle) -> Waiting | None:
-        """Return what a run waits for: a limit of the account, or a host out of reach; see `waiting.Waiter`."""
-        from backends.waiting import Waiting
-
-        found = self._journal.wait_of(handle.id, self._clock())
-        return None if found is None else Waiting(*found)
+        """Return why a run waits (a limit of the account, an unreachable host); see `waiting.SupportsWaiting`."""
+        return self._journal.accounts.wait(handle.id, self._clock())
 
     def stop(self, handle: Handle) -> None:
-        """End the run: its job is cancelled, or paused where that keeps a checkpoint."""
+        """End the run: cancel its job, or pause it if that keeps a checkpoint."""
         self._runs.stop(handle.id)
 
     def discard(self, handle: Handle) -> None:
-        """Delete the run's models, deployments and result files at the host; its events stay."""
-        run = self._runs.known(handle.id)
+        """Delete the run's models, deployments and result files at the host. Its events stay."""
+        run = self._runs.get(handle.id)
         if run.discarded:
             return
         self._runs.stop(run.id)
-        self._pace.patiently(lambda: self._cleaning.discard(self._runs.known(run.id)))
-        self._journal.note(run.id, discarded=1)
+        self._rate_limiter.with_retries(lambda: self._cleanup.discard(self._runs.get(run.id)))
+        self._journal.runs.update(run.id, discarded=1)
 
-    # ---------------------------------------------------------------------------------------------------------- predict
+    # --------------------------------------------------------------------------------- predictions
     def predict(
         self, model: str, prompts: Sequence[Mapping[str, Any]], options: PredictOptions
     ) -> Sequence[Prediction]:
-        """Answer prompts with a model of the host; see `prediction` and `scoring` for how labels are scored."""
+        """Answer prompts with a model of the host; see `prediction` and `label_scoring` for labels."""
         if not self.capabilities.can_predict:
-            message = "models of this host answer only once they are deployed"
-            raise BackendError(Failure(FailureKind.USER, message, "say where: `backend: {deployment: {...}}`"))
+            message = "models of this host answer only while they are deployed"
+            raise BackendError(
+                Failure(FailureKind.USER, message, "Say where to deploy them: `backend: {deployment: {...}}`.")
+            )
         return self._predictor.predict(model, prompts, options)
 
-    def package(self, model: str, dataset: Dataset, folder: Path) -> Package:
-        """Say where a model is and how it is asked, so that it answers elsewhere; see `served.Packager`."""
+    def package(self, model: str, dataset: Dataset, folder: Path) -> ModelPackage:
+        """Return how to query a model without this backend; see `model_packages.SupportsPackaging`."""
         from backends.hosted.packaging import package
 
         return package(model, self._predictor.base_model(model), dataset, self._options)
 
-    # ---------------------------------------------------------------------------------------------- beyond the contract
+    # ------------------------------------------------------------------------- beyond the contract
     def checkpoints(self, handle: Handle) -> list[Checkpointed]:
-        """Return the checkpoints that the host still has, also those that it showed too late to be events."""
-        from backends.hosted import job_events
+        """Return the checkpoints that the host still has, including those that appeared too late to be events."""
+        from backends.hosted.checkpoint_selection import steps_per_epoch
 
-        run = self._runs.known(handle.id)
+        run = self._runs.get(handle.id)
         if run.job is None:
             return []
-        job, told = run.job, self._journal.events(run.id)
-        known = {each.model: each for each in told if isinstance(each, Checkpointed)}
-        per_epoch = job_events.steps_per_epoch(told)
+        job, events = run.job, self._journal.runs.events(run.id)
+        emitted = {event.model: event for event in events if isinstance(event, Checkpointed)}
+        per_epoch = steps_per_epoch(events)
+        remote = self._rate_limiter.with_retries(lambda: self._client.checkpoints(job))
         return [
-            known.get(each.model) or Checkpointed(each.step, each.step / per_epoch if per_epoch else 0.0, each.model)
-            for each in self._pace.patiently(lambda: self._service.checkpoints(job))
+            emitted.get(checkpoint.model)
+            or Checkpointed(checkpoint.step, checkpoint.step / per_epoch if per_epoch else 0.0, checkpoint.model)
+            for checkpoint in remote
         ]
 
-    def remnants(self, others: Sequence[Path] = ()) -> Sequence[Remnant]:
-        """Return what the runs have left at the host; see `remnants.Cleaner`."""
-        return self._cleaning.listing(None, others)
+    def leftovers(self, others: Sequence[Path] = ()) -> Sequence[Leftover]:
+        """Return what the runs have left at the host; see `cleanup.SupportsCleanup`."""
+        return self._cleanup.leftovers(None, others)
 
-    def remove(self, remnant: Remnant) -> str:
-        """Remove something at the host; see `remnants.Cleaner`."""
-        return self._cleaning.remove(remnant)
+    def remove(self, leftover: Leftover) -> str:
+        """Remove something at the host; see `cleanup.SupportsCleanup`."""
+        return self._cleanup.remove(leftover)
 
     @property
-    def cleaning(self) -> Cleaning:
-        """What is left at the host, also of single runs."""
-        return self._cleaning
+    def cleanup(self) -> HostCleanup:
+        """The clean-up of this host, also of single runs."""
+        return self._cleanup
 
 
-def _secret(name: str, source: Mapping[str, str] | None, *, needed: bool) -> str | None:
+def _deployments(
+    host: HostConnection, secrets: Mapping[str, str] | None, transport: httpx2.BaseTransport | None
+) -> Deployments:
+    """Return the deployments of this host. Raises BackendError (user) if their secret is missing."""
+    from backends.hosted.deployments import AzureDeployments, NoDeployments
+    from backends.hosted.rate_limiter import RateLimiter
+
+    options, token_name = host.options, host.profile.deployment_token
+    if options.deployment is None or token_name is None:
+        return NoDeployments()
+    token = _secret(token_name, secrets, required=True) or ""
+    rate_limiter = RateLimiter(options.patience_s, None, host.clock, host.sleep)
+    return AzureDeployments(options.deployment, token, host.journal, rate_limiter, host.clock, host.sleep, transport)
+
+
+def _secret(name: str, source: Mapping[str, str] | None, *, required: bool) -> str | None:
     value = credentials.secret(name, source)
-    if value is None and needed:
-        message = f"there is no API key: {name} is not set"
-        raise BackendError(Failure(FailureKind.USER, message, f"set {name}, or {name}_FILE to a file that holds it"))
+    if value is None and required:
+        message = f"the API key is missing: {name} is not set"
+        remedy = f"Set {name}, or set {name}_FILE to the path of a file that contains it."
+        raise BackendError(Failure(FailureKind.USER, message, remedy))
     return value
 
 

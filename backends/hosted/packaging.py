@@ -1,22 +1,22 @@
-"""A fine-tuned model of a host as something that answers without this backend: where it is and how it is asked."""
+"""Describe a fine-tuned model so that it can be queried without this backend: its address and its format."""
 
 from __future__ import annotations
 
 from backends.contract import BackendError, Dataset, Failure, FailureKind
 from backends.hosted.options import HostedOptions
-from backends.served.package import Package, hosted_package
+from backends.model_packages.package import ModelPackage, hosted_package
 
 
-def package(model: str, base_model: str, dataset: Dataset, options: HostedOptions) -> Package:
+def package(model: str, base_model: str, dataset: Dataset, options: HostedOptions) -> ModelPackage:
     """Return the package of `model`, which was trained from `base_model` on `dataset`.
 
-    Raises BackendError (user) for a host whose models answer only where they are deployed: the deployments that are
-    made here end with the sweep.
+    Raises BackendError (user) for a host whose models answer only while they are deployed: this backend's
+    deployments end with the sweep.
     """
     host, inference = options.profile, options.profile.inference
     if inference.deployment != "none" or host.client != "OpenAI":
-        message = f"models of {host.title} answer only while they are deployed, and deployments made here end"
-        raise BackendError(Failure(FailureKind.USER, message, "leave out `champion:`, or use another host"))
+        message = f"models of {host.title} answer only while they are deployed, and this backend ends its deployments"
+        raise BackendError(Failure(FailureKind.USER, message, "Remove `champion:`, or use another host."))
     chat = options.is_chat(base_model)
     if chat:
         alternatives = inference.chat_alternatives if inference.chat_labels == "alternatives" else 0

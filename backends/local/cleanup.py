@@ -1,4 +1,4 @@
-"""What a workspace's runs have left on disk, and deleting it. No torch."""
+"""The files that a workspace's runs have left on disk, and their deletion. Loads no torch."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from backends.cleanup import Remnant
+from backends.cleanup import Leftover
 from backends.contract import BackendError, Failure, FailureKind
 from backends.local.journal import Journal
 
 MODEL, CHECKPOINT, UNFINISHED = "model", "checkpoint", "unfinished file"
 
 
-def remnants(workspace: Path, others: Sequence[Path]) -> list[Remnant]:
-    """Return the kept models, the checkpoints from which runs would go on, and what was never finished.
+def leftovers(workspace: Path, others: Sequence[Path]) -> list[Leftover]:
+    """Return the kept models, the checkpoints of unfinished runs, and files that were never completed.
 
-    A model from which a run of another workspace was trained is `needed`.
+    A model is `needed` if a run of one of the `others`, which are workspaces too, was trained from it.
     """
-    bases = {base: other.name for other in others for base in _base_models(other)}
-    return [each for journal in _journals(workspace) for each in _of(journal, bases)]
+    sweep_of_base = {base: other.name for other in others for base in _base_models(other)}
+    return [leftover for journal in _journals(workspace) for leftover in _leftovers_of(journal, sweep_of_base)]
 
 
-def remove(workspace: Path, remnant: Remnant) -> str:
-    """Delete a file or a folder of a run; what is gone is gone. Raises BackendError where the disk refuses."""
-    path = Path(remnant.name)
+def remove(workspace: Path, leftover: Leftover) -> str:
+    """Delete a file or folder of a run. Return why it stays, or an empty string.
+
+    A leftover that no longer exists counts as deleted. Raises BackendError (user) if the file system
+    refuses.
+    """
+    path = Path(leftover.name)
     if not path.absolute().is_relative_to((workspace / "jobs").absolute()):
         return "it is not below this sweep's folder"
     try:
@@ -33,39 +37,40 @@ def remove(workspace: Path, remnant: Remnant) -> str:
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
-        failure = Failure(FailureKind.USER, f"{path} cannot be deleted: {error.strerror}", "see who owns the folder")
+        failure = Failure(FailureKind.USER, f"{path} cannot be deleted: {error.strerror}", "check who owns the folder")
         raise BackendError(failure) from error
     return ""
 
 
 def _journals(workspace: Path) -> Iterator[Journal]:
     jobs = workspace / "jobs"
-    for each in sorted(jobs.iterdir()) if jobs.is_dir() else ():
-        if (journal := Journal(jobs, each.name)).exists:
+    for directory in sorted(jobs.iterdir()) if jobs.is_dir() else ():
+        if (journal := Journal(jobs, directory.name)).exists:
             yield journal
 
 
-def _of(journal: Journal, bases: Mapping[str, str]) -> Iterator[Remnant]:
+def _leftovers_of(journal: Journal, sweep_of_base: Mapping[str, str]) -> Iterator[Leftover]:
     key, model = journal.request().key, journal.model_directory
     if model.is_dir():
-        user = bases.get(str(model))
-        needed = f"sweep {user} has trained from it" if user is not None else ""
-        yield Remnant(MODEL, str(model), key, str(model), _bytes(model), needed)
+        sweep = sweep_of_base.get(str(model))
+        needed = f"sweep {sweep} has trained from it" if sweep is not None else ""
+        yield Leftover(MODEL, str(model), key, str(model), _bytes(model), needed)
     if journal.checkpoint_path.exists():
         path = journal.checkpoint_path.absolute()
-        yield Remnant(CHECKPOINT, str(path), key, None, _bytes(path))
+        yield Leftover(CHECKPOINT, str(path), key, None, _bytes(path))
     for path in sorted(journal.directory.absolute().glob("*.tmp")):
-        yield Remnant(UNFINISHED, str(path), key, None, _bytes(path))
+        yield Leftover(UNFINISHED, str(path), key, None, _bytes(path))
 
 
 def _base_models(workspace: Path) -> set[str]:
-    found = set()
+    """Return the absolute paths of the models from which the workspace's runs were trained."""
+    paths = set()
     for journal in _journals(workspace):
         request = journal.request()
-        found.add(str(Path(str(request.hyperparameters.get("base_model", request.base_model))).absolute()))
-    return found
+        paths.add(str(Path(str(request.hyperparameters.get("base_model", request.base_model))).absolute()))
+    return paths
 
 
 def _bytes(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() else (path,)
-    return sum(each.stat().st_size for each in files if each.is_file())
+    return sum(file.stat().st_size for file in files if file.is_file())

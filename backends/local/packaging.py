@@ -1,4 +1,4 @@
-"""Putting a kept model with all that it needs into a folder, so that it answers without this package."""
+"""Packaging: copying a kept model, with everything it needs, into a folder that works without this package."""
 
 from __future__ import annotations
 
@@ -8,34 +8,37 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from backends.local import model_source
-from backends.local.failures import translated
+from backends.local.failures import library_errors_translated
 from backends.local.model_source import user_error
 from backends.local.options import LocalOptions
-from backends.local.prediction import CARD
-from backends.served.package import Package, local_package
+from backends.local.prediction import CARD_FILE
+from backends.model_packages.package import ModelPackage, local_package
 
-_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+_TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
-def package(name: str, options: LocalOptions, folder: Path) -> Package:
-    """Copy a kept model into `folder`, an adapter with its base model. Raises BackendError where there is none."""
+def package(name: str, options: LocalOptions, folder: Path) -> ModelPackage:
+    """Copy a kept model into `folder`, an adapter together with its base model.
+
+    Raises BackendError (user) if `name` is not a kept model.
+    """
     kept = Path(name)
-    if not (kept / CARD).is_file():
-        raise user_error(f"{name} is no model that a run has kept", "run the sweep again")
-    with translated(f"reading {kept / CARD}"):
-        card = json.loads((kept / CARD).read_text(encoding="utf-8"))
-    adapter = (kept / "adapter_config.json").is_file()
-    weights = model_source.find(card["base_model"]) if adapter else model_source.find(name)
-    with translated(f"copying the model {name}"):
-        texts = (each for pattern in _FILES for each in weights.directory.glob(pattern) if each.name != CARD)
+    if not (kept / CARD_FILE).is_file():
+        raise user_error(f"{name} is not a model that a run has kept", "run the sweep again")
+    with library_errors_translated(f"reading {kept / CARD_FILE}"):
+        card = json.loads((kept / CARD_FILE).read_text(encoding="utf-8"))
+    is_adapter = (kept / "adapter_config.json").is_file()
+    weights = model_source.find(card["base_model"]) if is_adapter else model_source.find(name)
+    with library_errors_translated(f"copying the model {name}"):
+        texts = (path for pattern in _TEXT_FILES for path in weights.directory.glob(pattern) if path.name != CARD_FILE)
         _copy([*texts, *weights.weight_files], folder / "model")
-        if adapter:
+        if is_adapter:
             _copy([kept / "adapter_config.json", *kept.glob("adapter_model*")], folder / "adapter")
-    facts = {each: card[each] for each in ("task", "layout", "labels", "stop", "max_length")}
-    return local_package({**facts, "adapter": adapter, "device": options.device, "dtype": options.dtype})
+    settings = {key: card[key] for key in ("task", "layout", "labels", "stop", "max_length")}
+    return local_package({**settings, "adapter": is_adapter, "device": options.device, "dtype": options.dtype})
 
 
 def _copy(files: Iterable[Path], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for each in files:
-        shutil.copy(each, folder / each.name)  # the files of a hub model are links into its cache
+    for path in files:
+        shutil.copy(path, folder / path.name)  # this follows links: a hub model's files are links into the cache

@@ -1,29 +1,33 @@
-"""Training histories, ours and other people's -> learning curves. The format is told from the content."""
+"""Reads training logs of many programs into learning curves. The content of a log reveals its format."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from backends.training_logs import delimited, documents, own
-from backends.training_logs.assembly import assemble
-from backends.training_logs.table import Context, NamedCurve, TrainingLogError
+from backends.training_logs import delimited_text, json_formats, sweep_output
+from backends.training_logs.curve_assembly import assemble_curve
+from backends.training_logs.errors import TrainingLogError
+from backends.training_logs.imported_curve import ImportedCurve, RunDetails
 
-__all__ = ["Context", "NamedCurve", "read"]
+__all__ = ["ImportedCurve", "RunDetails", "TrainingLogError", "read"]
 
 
-def read(source: Path | bytes, context: Context | None = None, name: str | None = None) -> tuple[NamedCurve, ...]:
-    """Read the curves of a file, or of its bytes: one, or one for each trial.
+def read(source: Path | bytes, details: RunDetails | None = None, name: str | None = None) -> tuple[ImportedCurve, ...]:
+    """Return the curves in a file, or in its bytes: one curve, or one for each trial of a sweep.
 
-    Raises TrainingLogError, which names the place and the remedy, for what is no history.
+    `name` stands for the source in messages; default: the path. Raises TrainingLogError, with the place and the
+    remedy, for a source that is not a training log.
     """
-    context = context or Context()
+    details = details or RunDetails()
     name = name or (str(source) if isinstance(source, Path) else "history")
     text = _text(source, name)
     if text.lstrip()[:1] not in ("{", "["):
-        return (assemble(delimited.read(text, name), context),)
-    value, by_lines = documents.parse(text, name)
-    ours = own.read(value, name, context)
-    return ours if ours is not None else (assemble(documents.read(value, name, by_lines=by_lines), context),)
+        return (assemble_curve(delimited_text.read(text, name), details),)
+    value, is_lines = json_formats.parse(text, name)
+    sweep_curves = sweep_output.read(value, name, details)
+    if sweep_curves is not None:
+        return sweep_curves
+    return (assemble_curve(json_formats.read(value, name, is_lines=is_lines), details),)
 
 
 def _text(source: Path | bytes, name: str) -> str:
@@ -32,15 +36,15 @@ def _text(source: Path | bytes, name: str) -> str:
     except FileNotFoundError:
         raise TrainingLogError(name, "no such file", "give a CSV or JSON file, or mlflow:RUN_ID") from None
     except OSError as error:
-        raise TrainingLogError(name, f"cannot be read: {error.strerror}", "give a file that you may read") from None
+        message = f"the file cannot be read: {error.strerror}"
+        raise TrainingLogError(name, message, "give a file that you may read") from None
     if not content.strip():
-        raise TrainingLogError(name, "is empty")
+        raise TrainingLogError(name, "the file is empty")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise TrainingLogError(
-            name, "is neither CSV nor JSON in UTF-8", "give the history as text, not as a model or an image"
-        )
+        message = "the file is neither CSV nor JSON in UTF-8"
+        raise TrainingLogError(name, message, "give the log as text; models and images cannot be read")
     return text

@@ -1,4 +1,4 @@
-"""A learning curve: the evaluations of a run, and what else is needed to judge them. Plain values."""
+"""A learning curve: the evaluations of a run, and the facts that a judge of the curve needs. Plain values."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Literal, Self, TypeAlias
 
 from backends.contract import Measured
 
-Ended: TypeAlias = Literal["complete", "stopped", "failed", "diverged"]
+RunEnd: TypeAlias = Literal["complete", "stopped", "failed", "diverged"]
+"""How a run ended. `diverged`: the training program itself found a loss that is not finite."""
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One evaluation after `step` steps, at `epoch` (1.5 is the middle of the second epoch). None is not known."""
+    """One evaluation after `step` steps, at `epoch` (1.5 is the middle of the second epoch). None means unknown."""
 
     epoch: float
     step: int
@@ -25,30 +26,30 @@ class CurvePoint:
 
     @property
     def values(self) -> tuple[float, ...]:
-        """What is known."""
-        every = (self.train_loss, self.valid_loss, self.train_metric, self.valid_metric)
-        return tuple(each for each in every if each is not None)
+        """The known values."""
+        values = (self.train_loss, self.valid_loss, self.train_metric, self.valid_metric)
+        return tuple(value for value in values if value is not None)
 
 
 @dataclass(frozen=True)
 class LoopReport:
-    """What the training loop reported on its way: the mean loss of its last batches, its gradient's norm, its rate."""
+    """One report of the training loop: the mean loss of its last batches, the gradient norm and the learning rate."""
 
     epoch: float
     loss: float
     grad_norm: float | None = None
-    rate: float | None = None
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """The evaluations of a run, and what is needed to judge them.
+    """The evaluations of a run, and the facts that a judge of the curve needs.
 
-    `baseline` is the base model before training. `metric` names the metric of the points. `train_examples` and
-    `valid_examples` say how many examples the two sides were *evaluated* on. `chance` is the metric of a model that
-    knows nothing but the labels' frequencies (the share of the commonest); without it, one of `classes`. `best_by`
-    says which side decides about the epoch to keep. A run that found its own loss not finite has `ended` "diverged".
-    `running` is what the training loop reported between the evaluations, in order, where anything is known of it.
+    `points` are in order and do not include `baseline`, the score of the base model before training. `metric` names
+    the metric of the points. `train_examples` and `valid_examples` say how many examples each side was *evaluated* on.
+    `chance` is the metric of a model that knows nothing but the frequencies of the labels, which is the share of the
+    most frequent one; where it is None, it is one in `classes`. `best_by` says which side decides which epoch to keep.
+    `loop_reports` are the reports of the training loop between the evaluations, in order; empty where they are unknown.
     """
 
     points: tuple[CurvePoint, ...]
@@ -59,13 +60,13 @@ class LearningCurve:
     classes: int | None = None
     chance: float | None = None
     best_by: Literal["metric", "loss"] = "metric"
-    ended: Ended = "complete"
-    running: tuple[LoopReport, ...] = ()
+    ended: RunEnd = "complete"
+    loop_reports: tuple[LoopReport, ...] = ()
 
     @classmethod
     def from_measurements(
         cls,
-        measured: Sequence[Measured],
+        measurements: Sequence[Measured],
         *,
         metric: str | None,
         train_examples: int | None = None,
@@ -73,32 +74,35 @@ class LearningCurve:
         classes: int | None = None,
         chance: float | None = None,
         best_by: Literal["metric", "loss"] = "metric",
-        ended: Ended = "complete",
+        ended: RunEnd = "complete",
     ) -> Self:
-        """Build a curve from a run's measurements, in any order.
+        """Build a curve from a run's measurements. The points keep the order of the measurements.
 
-        `metric` may carry a prefix (`valid_accuracy`); a loss is no metric. The training loop's own values (scope
-        `step`) are kept apart; one that is not finite counts as a training loss.
+        `metric` may carry a prefix (`valid_accuracy`); a loss does not count as a metric. A measurement of scope `step`
+        becomes a loop report, or a point with that training loss where its `batch_loss` is not finite.
         """
         name = (metric or "").removeprefix("valid_").removeprefix("train_")
         name = "" if name == "loss" else name
-        points, running = [], []
-        for each in measured:
-            values = each.values
-            if each.scope == "evaluation":
+        points, loop_reports = [], []
+        for measured in measurements:
+            values = measured.values
+            if measured.scope == "evaluation":
                 known = [values.get(key) for key in ("train_loss", "valid_loss")]
                 known += [values.get(f"{side}_{name}") for side in ("train", "valid")] if name else [None, None]
-                points.append(CurvePoint(each.epoch, each.step, *known))
-            elif not math.isfinite(values.get("batch_loss", 0.0)):
-                points.append(CurvePoint(each.epoch, each.step, train_loss=values["batch_loss"]))
-            elif "batch_loss" in values:
-                running.append(
-                    LoopReport(each.epoch, values["batch_loss"], values.get("grad_norm"), values.get("learning_rate"))
+                points.append(CurvePoint(measured.epoch, measured.step, *known))
+                continue
+            if "batch_loss" not in values:
+                continue
+            loss = values["batch_loss"]
+            if math.isfinite(loss):
+                loop_reports.append(
+                    LoopReport(measured.epoch, loss, values.get("grad_norm"), values.get("learning_rate"))
                 )
-        baseline = next((each for each in points if each.step == 0), None)
+            else:
+                points.append(CurvePoint(measured.epoch, measured.step, train_loss=loss))
         return cls(
-            points=tuple(each for each in points if each.step != 0),
-            baseline=baseline,
+            points=tuple(point for point in points if point.step != 0),
+            baseline=next((point for point in points if point.step == 0), None),
             metric=name or None,
             train_examples=train_examples,
             valid_examples=valid_examples,
@@ -106,5 +110,5 @@ class LearningCurve:
             chance=chance,
             best_by=best_by,
             ended=ended,
-            running=tuple(sorted(running, key=lambda each: each.epoch)),
+            loop_reports=tuple(sorted(loop_reports, key=lambda report: report.epoch)),
         )

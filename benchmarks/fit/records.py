@@ -80,14 +80,14 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values with four significant digits; `from_json` inverts it but for those."""
         curve = {each.name: getattr(self.curve, each.name) for each in dataclasses.fields(self.curve)}
-        points, baseline, running = curve.pop("points"), curve.pop("baseline"), curve.pop("running")
+        points, baseline, loop_reports = curve.pop("points"), curve.pop("baseline"), curve.pop("loop_reports")
         value = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         value |= {"settings": dict(self.settings), "oracle": dataclasses.asdict(self.oracle)}
         value["curve"] = {
             **curve,
             "points": {name: [getattr(each, name) for each in points] for name in _COLUMNS},
             "baseline": baseline and dataclasses.asdict(baseline),
-            **({"running": [dataclasses.astuple(each) for each in running]} if running else {}),
+            **({"running": [dataclasses.astuple(each) for each in loop_reports]} if loop_reports else {}),
         }
         return dict(_rounded(value))
 
@@ -98,7 +98,7 @@ class Record:
         columns = curve.pop("points")
         points = tuple(CurvePoint(*row) for row in zip(*(columns[name] for name in _COLUMNS), strict=True))
         baseline = curve.pop("baseline")
-        curve["running"] = tuple(LoopReport(*each) for each in curve.get("running", ()))
+        curve["loop_reports"] = tuple(LoopReport(*each) for each in curve.pop("running", ()))
         return cls(
             **{
                 **value,

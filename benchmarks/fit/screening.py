@@ -153,7 +153,7 @@ def _collapsed(course: Course, curve: LearningCurve) -> str | None:
     floor = course.reference(curve.chance)
     if max(course.oracle.metric or [1.0]) - floor > LEARNT or not _learnt_nothing(course, curve):
         return "between: it learnt something"
-    peak = max((each.loss for each in curve.running), default=0.0)
+    peak = max((each.loss for each in curve.loop_reports), default=0.0)
     if peak >= NEAR_FAR * course.oracle.base_train_loss or course.loss[-1] > FAR_ABOVE * course.prior:
         return "between: the loss was, or is, far up"
     if "valid_metric" not in _shown(curve) or curve.baseline is None:
@@ -213,7 +213,7 @@ def _lost_again(course: Course, curve: LearningCurve) -> bool:
 
 def _blew_up_on_the_way(course: Course, curve: LearningCurve) -> bool:
     """Whether the training loop itself saw a loss far above the base model's, and the run ended knowing nothing."""
-    peak = max((each.loss for each in curve.running), default=0.0)
+    peak = max((each.loss for each in curve.loop_reports), default=0.0)
     known = curve.baseline is not None and "valid_metric" in _shown(curve)
     return known and peak >= FAR_ABOVE * course.oracle.base_train_loss and _learnt_nothing(course, curve)
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from backends.served import Package
+from backends.model_packages import ModelPackage
 from benchmarks.year.service import answers
 from benchmarks.year.world import Quality, World
 from sweeps.tracking.registry import Version
@@ -54,13 +54,13 @@ class MemoryRegistry:
         return f"run of {trial_key}"
 
     def register(
-        self, model: str, run_id: str, package: Package, files: Path, card: Card, example: object,
+        self, model: str, run_id: str, package: ModelPackage, files: Path, card: Card, example: object,
         tags: Mapping[str, str],
     ) -> Version:  # fmt: skip
         kept = self._versions.setdefault(model, [])
         made = Version(model, str(len(kept) + 1), run_id, dict(tags), datetime.fromtimestamp(self._world.now, UTC))
         kept.append(made)
-        self._made[model, made.number] = (Quality(**package.facts["quality"]), card)
+        self._made[model, made.number] = (Quality(**package.settings["quality"]), card)
         return made
 
     def load(self, version: Version) -> Served:

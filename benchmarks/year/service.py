@@ -27,7 +27,7 @@ from backends.contract import (
 )
 from backends.fake import FakeBackend, FakeOptions, _course
 from backends.fake_service import FakeService
-from backends.served import Package
+from backends.model_packages import ModelPackage
 from benchmarks.year.world import LABELS, Quality, World, label_of, quality
 
 BASE_MODEL = 0.36
@@ -72,9 +72,9 @@ class YearBackend(FakeBackend):
         texts = [str(each["segments"][0]) for each in prompts]
         return [Prediction(f" {each}") for each in answers(self.world, self.quality(model, texts[0]), texts)]
 
-    def package(self, model: str, dataset: Dataset, folder: Path) -> Package:
+    def package(self, model: str, dataset: Dataset, folder: Path) -> ModelPackage:
         """Hand over what the model's answers follow from."""
-        return Package(Path(__file__), {"quality": asdict(self.quality(model, ""))}, ())
+        return ModelPackage(Path(__file__), {"quality": asdict(self.quality(model, ""))}, ())
 
     def quality(self, model: str, example: str) -> Quality:
         """Return what a model is; `example` says whose it is, for the base model."""

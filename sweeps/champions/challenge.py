@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.contract import Backend, BackendError, FailureKind, PredictOptions
-from backends.served import Packager
+from backends.model_packages import SupportsPackaging
 from sweeps.champions import history
 from sweeps.champions.comparison import broken_guards, compare, recalls
 from sweeps.champions.decision import decide, undecided
@@ -180,7 +180,7 @@ def _register(
     if run_id is None:
         message = f"MLflow has no run of trial {winner.number}, from which its model could be registered"
         raise SweepError(message, "see that MLflow is reachable, then run the same command again")
-    if not isinstance(backend, Packager) or winner.model is None:
+    if not isinstance(backend, SupportsPackaging) or winner.model is None:
         raise SweepError(f"the model of trial {winner.number} cannot be registered", "use another backend")
     card, dataset = _card(plan), plan.data.dataset
     with TemporaryDirectory() as place:

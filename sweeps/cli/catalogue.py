@@ -58,10 +58,10 @@ def backends(name: str | None, model: str | None, as_json: bool) -> None:
     if name is None:
         listed = registry.registrations()
         if as_json:
-            print_json([asdict(backend) for backend in listed])
+            print_json([asdict(registration) for registration in listed])
         else:
-            for backend in listed:
-                click.echo(f"{backend.name:12} {backend.distribution} {backend.version}")
+            for registration in listed:
+                click.echo(f"{registration.name:12} {registration.distribution} {registration.version}")
             say("next: sweep backends NAME --model MODEL   shows the hyperparameters that a backend accepts")
         return
     try:

@@ -93,6 +93,7 @@ def completion(shell: str) -> None:
 
 COMMANDS = (
     run.init,
+    run.schema,
     run.check,
     run.plan,
     run.run,

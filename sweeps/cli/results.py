@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from sweeps.cli.terminal import environment, json_option, print_json, relative, say, show, tracking_uri
+from sweeps.cli.terminal import json_option, print_json, relative, say, show
 from sweeps.errors import SweepError
 from sweeps.workspace import Workspace
 
@@ -23,13 +23,12 @@ ALL_ROWS = 100_000
 @click.pass_obj
 def status(workspace: Workspace, name: str | None, as_json: bool) -> None:
     """List the sweeps, or show one of them, while it runs or afterwards."""
+    from sweeps.api.environment import storage
     from sweeps.cli import screen
     from sweeps.study import state
 
     if name is None:
-        summaries = [
-            state.read_state(workspace, name, os.environ.get("SWEEP_STORAGE")) for name in workspace.sweep_names()
-        ]
+        summaries = [state.read_state(workspace, sweep_name, storage()) for sweep_name in workspace.sweep_names()]
         if as_json:
             print_json([summary.to_json() for summary in summaries])
         elif summaries:
@@ -37,7 +36,7 @@ def status(workspace: Workspace, name: str | None, as_json: bool) -> None:
         else:
             say(f"there is no sweep in {relative(workspace.root)}. sweep run FILE starts one.")
         return
-    summary = state.read_state(workspace, name, os.environ.get("SWEEP_STORAGE"))
+    summary = state.read_state(workspace, name, storage())
     if as_json:
         print_json(summary.to_json())
     else:
@@ -56,6 +55,7 @@ def report(workspace: Workspace, name: str | None, out: Path | None) -> None:
     """Write the HTML report of the sweep NAME (default: the latest), while it runs or
     afterwards.
     """
+    from sweeps.api.environment import storage
     from sweeps.reports import page
     from sweeps.study import state
 
@@ -63,7 +63,7 @@ def report(workspace: Workspace, name: str | None, out: Path | None) -> None:
     if name is None:
         raise SweepError(f"there is no sweep in {relative(workspace.root)}", "Start one: sweep run FILE")
     written = out or workspace.report_file(name)
-    text = page.page(state.read_state(workspace, name, os.environ.get("SWEEP_STORAGE")), datetime.now())
+    text = page.page(state.read_state(workspace, name, storage()), datetime.now())
     written.parent.mkdir(parents=True, exist_ok=True)
     written.write_text(text, encoding="utf-8")
     click.echo(relative(written))
@@ -78,6 +78,7 @@ def ui(workspace: Workspace, name: str | None, port: int) -> None:
     latest).
     """
     from sweeps import tracking
+    from sweeps.api.environment import tracking_uri
     from sweeps.study import state
 
     name = name or next(iter(workspace.sweep_names()), None)
@@ -86,7 +87,7 @@ def ui(workspace: Workspace, name: str | None, port: int) -> None:
     if not workspace.run_table_file(name).exists():
         raise state.unknown_sweep(workspace, name)
     table = workspace.run_table_file(name).read_text(encoding="utf-8")
-    uri = environment(workspace, None).tracking_uri
+    uri = tracking_uri(workspace)
     if uri.startswith("http"):
         say(f"the trials of `{name}`: {uri.rstrip('/')}/{table.lstrip('/')}")
         return
@@ -127,6 +128,7 @@ def fit(
 ) -> None:
     """Judge training histories of any trainer: CSV or JSON files, MLflow runs (mlflow:RUN_ID)."""
     from backends.training_logs import RunDetails
+    from sweeps.api.environment import tracking_uri
     from sweeps.reports import judged_histories
 
     sources = (*files, *(f"mlflow:{run}" for run in runs))

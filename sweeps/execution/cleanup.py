@@ -1,7 +1,8 @@
 """Cleans up after a sweep: lists its leftovers, decides which of them may go, and removes those.
 
-Leftovers are files, checkpoints, models, deployments and jobs. The record of the trials and the model registry decide
-what stays; the backend only adds which other sweeps need a thing. An interrupted clean-up can be run again.
+Leftovers are files, checkpoints, models, deployments and jobs. The record of the trials and the
+model registry decide what stays; the backend only adds which other sweeps need a thing. An
+interrupted clean-up can be run again.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ PROGRESS_INTERVAL_S = 5.0
 class CleanupItem:
     """One leftover and its fate.
 
-    `trial` is the number of its trial, or None if it belongs to several or the study does not know the trial.
-    `kept_because` is the reason why it stays; it is empty if it may go, or is gone.
+    `trial` is the number of its trial, or None if it belongs to several or the study does not know
+    the trial. `kept_because` is the reason why it stays; it is empty if it may go, or is gone.
     """
 
     leftover: Leftover
@@ -68,7 +69,8 @@ class ChampionVersions:
 def champion_versions(tracking_uri: str) -> ChampionVersions:
     """Look up the current and former champions of all registered models.
 
-    Raises SweepError if the registry cannot be reached: nothing is removed without knowing the champions.
+    Raises SweepError if the registry cannot be reached: nothing is removed without knowing the
+    champions.
     """
     from sweeps.champions import history
     from sweeps.champions.challenge import TRIAL
@@ -94,9 +96,9 @@ def decide(
 ) -> list[CleanupItem]:
     """Decide for each leftover whether it may go. Pure.
 
-    The models of champions stay, with the deployments that serve them. Unless `everything` may go, these also stay:
-    the models of former champions, the best model of the sweep, the models that undecided finals will compare, and
-    everything that an open trial needs to resume.
+    The models of champions stay, with the deployments that serve them. Unless `everything` may go,
+    these also stay: the models of former champions, the best model of the sweep, the models that
+    undecided finals will compare, and everything that an open trial needs to resume.
     """
     trials = {trial.key: trial for trial in (*sweep.trials, *sweep.repeats)}
     champion_models = _reasons_by_model(versions.champions, leftovers, trials)
@@ -119,7 +121,9 @@ def decide(
 
 
 def _wanted_trials(sweep: SweepState, versions: ChampionVersions) -> dict[str, str]:
-    """Return the keys of the trials whose models are still wanted, each with its most important reason."""
+    """Return the keys of the trials whose models are still wanted, each with its most important
+    reason.
+    """
     wanted: dict[str, str] = {}
     if sweep.plan.get("finals") is not None and sweep.finals is None:
         wanted |= {repeat.key: "the finals have yet to compare it" for repeat in sweep.repeats if repeat.model}
@@ -138,7 +142,9 @@ def _reasons_by_model(
 
 
 def _models_of_trial(key: str, leftovers: Sequence[Leftover], trials: Mapping[str, Trial]) -> set[str]:
-    """Return the trial's kept model if it is among the leftovers, else all models left over from its run."""
+    """Return the trial's kept model if it is among the leftovers, else all models left over from
+    its run.
+    """
     kept = trials[key].model if key in trials else None
     if kept is not None and any(leftover.model == kept for leftover in leftovers):
         return {kept}
@@ -146,7 +152,10 @@ def _models_of_trial(key: str, leftovers: Sequence[Leftover], trials: Mapping[st
 
 
 class Cleanup:
-    """The clean-up of one sweep: its leftovers, and their removal. Not possible unless `can_clean`."""
+    """The clean-up of one sweep: its leftovers, and their removal.
+
+    Not possible unless `can_clean`.
+    """
 
     def __init__(self, cleaner: SupportsCleanup | None, backend_type: str, items: Sequence[CleanupItem]) -> None:
         self.can_clean = cleaner is not None
@@ -160,13 +169,15 @@ class Cleanup:
         return [item for item in self.items if not item.kept_because]
 
     def remove(self, say: Callable[[str], None]) -> list[CleanupItem]:
-        """Remove the removable items. Returns those that the backend refused to remove, with its reason.
+        """Remove the removable items. Returns those that the backend refused to remove, with its
+        reason.
 
-        Raises SweepError if the backend cannot be reached. Items removed before that stay removed, and another call
-        removes the rest.
+        Raises SweepError if the backend cannot be reached. Items removed before that stay removed,
+        and another call removes the rest.
         """
         assert self._cleaner is not None
-        # Items that other sweeps need are included: this sweep gives up its claim, so that those can remove them later.
+        # Items that other sweeps need are included: this sweep gives up its claim, so that those
+        # can remove them later.
         wanted = [index for index, item in enumerate(self.items) if item.kept_because in ("", item.leftover.needed)]
         refused, reported_at = [], time.monotonic()
         for removed, index in enumerate(wanted):
@@ -193,8 +204,8 @@ def open_cleanup(
 ) -> Iterator[Cleanup]:
     """Open the clean-up of a sweep with its current leftovers. Changes nothing.
 
-    Raises UserInputError if there is no sweep of this name, and SweepError if its record, the registry or the backend
-    cannot be reached.
+    Raises UserInputError if there is no sweep of this name, and SweepError if its record, the
+    registry or the backend cannot be reached.
     """
     sweep = state.read_state(workspace, name, storage)
     versions = champion_versions(tracking_uri)

@@ -1,4 +1,6 @@
-"""The Tune Trainable: drives a backend through one trial after another, with one result per evaluation."""
+"""The Tune Trainable: drives a backend through one trial after another, with one result per
+evaluation.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +34,16 @@ from backends.contract import (
 from backends.waiting import SupportsWaiting, Waiting
 
 REPORT_INTERVAL_S = 2.0
-"""The longest time between two results, so that progress shows and a stop takes effect in the middle of an epoch."""
+"""The longest time between two results, so that progress shows and a stop takes effect in the
+middle of an epoch."""
 
 
 @dataclass(frozen=True)
 class WorkerReport:
     """What a worker tells the driver with one result.
 
-    `events` are numbered from `first`. `unreachable` is why the worker cannot follow a run that continues at its
-    service. `waiting` is set while the run pauses.
+    `events` are numbered from `first`. `unreachable` is why the worker cannot follow a run that
+    continues at its service. `waiting` is set while the run pauses.
     """
 
     first: int
@@ -59,14 +62,17 @@ def _backend(backend_type: str, options: str, workspace: str, cpus: float, gpus:
 
 
 class TrialRunner(tune.Trainable):
-    """Runs the trial that `config` describes. Tune reuses the process for the next trial through `reset_config`.
+    """Runs the trial that `config` describes. Tune reuses the process for the next trial through
+    `reset_config`.
 
-    `config` is the result of `_shared_config` in the engine, with two more entries for each trial: `request`, the
-    training request as JSON text, and `may_be_stopped`, whether a scheduler may stop the trial early.
+    `config` is the result of `_shared_config` in the engine, with two more entries for each trial:
+    `request`, the training request as JSON text, and `may_be_stopped`, whether a scheduler may stop
+    the trial early.
 
-    A result holds `report` (a `WorkerReport` as JSON text), the number of `evaluations` so far, and `ended`, whether
-    the run has ended. After an evaluation it also holds `objective`, the value of the first objective, by which
-    schedulers stop trials. A trial that no scheduler may stop never has it.
+    A result holds `report` (a `WorkerReport` as JSON text), the number of `evaluations` so far, and
+    `ended`, whether the run has ended. After an evaluation it also holds `objective`, the value of
+    the first objective, by which schedulers stop trials. A trial that no scheduler may stop never
+    has it.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -89,14 +95,18 @@ class TrialRunner(tune.Trainable):
             self._submit_error = error
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Stop the run if it still goes on, as the scheduler decided, and start the next trial in this process."""
+        """Stop the run if it still goes on, as the scheduler decided, and start the next trial in
+        this process.
+        """
         if self._handle is not None and not self._ended:
             self._backend.stop(self._handle)
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Return a result at the next evaluation, at the end of the run, or after `REPORT_INTERVAL_S`."""
+        """Return a result at the next evaluation, at the end of the run, or after
+        `REPORT_INTERVAL_S`.
+        """
         first, events = self._next_event, tuple(self._new_events())
         report = WorkerReport(first, events, self._handle, self._unreachable, self._waiting())
         result: dict[str, Any] = {
@@ -115,10 +125,12 @@ class TrialRunner(tune.Trainable):
         return self._backend.waiting(self._handle)
 
     def _new_events(self) -> Iterator[Event]:
-        """Yield new events until an evaluation that the scheduler must see, the end, or the time of the next result.
+        """Yield new events until an evaluation that the scheduler must see, the end, or the time of
+        the next result.
 
-        The scheduler sees every evaluation separately, even if the service is already further. It does not see the
-        last one before the end, because a trial that is complete must not be stopped early.
+        The scheduler sees every evaluation separately, even if the service is already further. It
+        does not see the last one before the end, because a trial that is complete must not be
+        stopped early.
         """
         self._evaluated = False
         due = time.monotonic() + REPORT_INTERVAL_S
@@ -135,7 +147,8 @@ class TrialRunner(tune.Trainable):
                     case Measured(scope="evaluation", step=step, epoch=epoch, values=values) if step > 0:
                         self._evaluations += 1
                         self._objective = values.get(self._metric, float("nan"))
-                        # a metric that is missing here is not measured at every epoch: a scheduler cannot use it
+                        # a metric that is missing here is not measured at every epoch: a scheduler
+                        # cannot use it
                         if epoch < self._epochs and self._metric in values:
                             self._evaluated = True
                             return

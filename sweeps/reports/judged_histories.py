@@ -55,7 +55,7 @@ class Fitted:
         }
 
 
-def judged(sources: Iterable[str], tracking_uri: str, context: RunDetails) -> list[Fitted]:
+def judged(sources: Iterable[str], tracking_uri: str, details: RunDetails) -> list[Fitted]:
     """Read and judge files and MLflow runs (`mlflow:RUN_ID`).
 
     Raises UserInputError with every problem.
@@ -65,15 +65,20 @@ def judged(sources: Iterable[str], tracking_uri: str, context: RunDetails) -> li
     for source in sources:
         try:
             if source.startswith(run_curves.PREFIX):
-                curves.append(run_curves.read(source.removeprefix(run_curves.PREFIX), tracking_uri, context))
+                curves.append(run_curves.read(source.removeprefix(run_curves.PREFIX), tracking_uri, details))
             else:
-                curves += read(Path(source), context)
+                curves += read(Path(source), details)
         except TrainingLogError as error:
             problems.append(Problem(error.place, error.message, error.hint))
         except UserInputError as error:
             problems += error.problems
     if problems:
         raise UserInputError(dict.fromkeys(problems))
+    return judge_curves(curves)
+
+
+def judge_curves(curves: Iterable[ImportedCurve]) -> list[Fitted]:
+    """Judge curves that were read already."""
     return [Fitted(curve, judge(curve.curve, _advice(curve))) for curve in curves]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends.contract import Capabilities, Scalar
-from backends.hyperparameter_checks import contradictions
+from backends.hyperparameter_checks import check_hyperparameters
 from sweeps.server.errors import ApiError, failure_text
 from sweeps.server.records import Job
 
@@ -50,7 +50,7 @@ def requested(
         declared = capabilities.hyperparameter(name)
         if declared is not None and declared.kind == "int" and isinstance(value, float) and value.is_integer():
             values[name] = int(value)  # JSON knows one kind of number
-    for failure in contradictions(values, capabilities):
+    for failure in check_hyperparameters(values, capabilities):
         name = failure.message.split(":")[0].split(" ")[0]
         raise ApiError(400, failure_text(failure), code="invalid_hyperparameter", param=f"{place}.{name}")
     return values

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from backends.served import Package
+from backends.model_packages import ModelPackage
 from sweeps.errors import SweepError
 from sweeps.tracking import projection, reachability, served_card
 from sweeps.tracking.outbox import RejectedError, UnreachableError
@@ -173,7 +173,7 @@ class Registry:
         self,
         model: str,
         run_id: str,
-        package: Package,
+        package: ModelPackage,
         files: Path,
         card: Card,
         example: Sequence[Mapping[str, Any]],
@@ -240,7 +240,7 @@ class Registry:
 
 def _save(
     folder: Path,
-    package: Package,
+    package: ModelPackage,
     files: Path,
     card: Card,
     example: Sequence[Mapping[str, Any]],
@@ -251,7 +251,7 @@ def _save(
 
     with TemporaryDirectory() as place:
         written = Path(place) / _CARD
-        written.write_text(json.dumps({**asdict(card), "facts": dict(package.facts)}, indent=1), encoding="utf-8")
+        written.write_text(json.dumps({**asdict(card), "facts": dict(package.settings)}, indent=1), encoding="utf-8")
         if not any(files.iterdir()):  # an artifact store keeps no empty folder
             (files / "README").write_text("This model needs no files of its own.\n", encoding="utf-8")
         mlflow.pyfunc.save_model(

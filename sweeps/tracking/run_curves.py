@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from backends.training_logs.assembly import assemble
-from backends.training_logs.learning_curve import Ended
-from backends.training_logs.table import Context, NamedCurve, Row, Table, TrainingLogError
+from backends.training_logs import ImportedCurve, RunDetails, TrainingLogError
+from backends.training_logs.curve_assembly import assemble_curve
+from backends.training_logs.learning_curve import RunEnd
+from backends.training_logs.log_table import LogRow, LogTable
 
 PREFIX = "mlflow:"
 """In place of a file's name: `mlflow:RUN_ID`."""
 
-_ENDED: Mapping[str, Ended] = {"FINISHED": "complete", "FAILED": "failed", "KILLED": "stopped", "RUNNING": "stopped"}
+_ENDED: Mapping[str, RunEnd] = {"FINISHED": "complete", "FAILED": "failed", "KILLED": "stopped", "RUNNING": "stopped"}
 
 
-def read(run_id: str, uri: str, context: Context) -> NamedCurve:
+def read(run_id: str, uri: str, context: RunDetails) -> ImportedCurve:
     """Read a run's metrics. Raises SweepError where MLflow does not answer, UserInputError where it has no such run."""
     from sweeps.tracking import metric_history
 
@@ -28,10 +29,10 @@ def read(run_id: str, uri: str, context: Context) -> NamedCurve:
     name = f"{PREFIX}{run_id}"
     if not rows:
         raise TrainingLogError(name, "the run has no metrics", "a sweep's trials are its child runs: give one of these")
-    table = Table(
+    table = LogTable(
         name=f"{name} ({history.name})" if history.name else name,
         format="MLflow run",
-        rows=tuple(Row(f"{name}, step {step}", {"step": step, **rows[step]}) for step in sorted(rows)),
+        rows=tuple(LogRow(f"{name}, step {step}", {"step": step, **rows[step]}) for step in sorted(rows)),
         ended=_ENDED.get(history.status, "stopped"),
     )
-    return assemble(table, context)
+    return assemble_curve(table, context)

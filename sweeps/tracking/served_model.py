@@ -2,7 +2,7 @@
 
 MLflow copies this file into the model and runs it wherever the model is loaded; it imports nothing of this product.
 Two files lie beside it: `card` says how columns become prompts and what the labels are called, `answers` is the module
-that asks the model (`backends.served`).
+that asks the model (`backends.model_packages`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ServedModel(PythonModel):
         """Answer the rows in their order. A probability is null where the place that answers does not tell it."""
         rows: list[Any] = model_input.to_dict("records")
         labels, names = self.card["facts"]["labels"], self.card["names"]
-        answers = self.model.answer([self._line(row) for row in rows])
+        answers = self.model.predict([self._line(row) for row in rows])
         found = []
         for text, logprobs in answers:
             shares = [None] * len(labels) if logprobs is None else _normalised(logprobs)

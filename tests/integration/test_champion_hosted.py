@@ -21,7 +21,7 @@ import pytest
 from mlflow import MlflowClient
 
 from backends.contract import DataFile, Dataset
-from backends.served.package import hosted_package
+from backends.model_packages.package import hosted_package
 from sweeps.errors import SweepError
 from sweeps.tracking import default_uri
 from sweeps.tracking.registry import Registry, ServedVersion, Version

@@ -51,7 +51,7 @@ def test_an_installed_plugin_is_found_and_loaded(site: Path, tmp_path: Path) -> 
         "from backends import registry\n"
         "assert {'coin', 'fake', 'local'} <= set(registry.names()), registry.names()\n"
         "assert 'coin_backend' not in sys.modules\n"
-        "(coin,) = (each for each in registry.describe_all() if each.name == 'coin')\n"
+        "(coin,) = (each for each in registry.registrations() if each.name == 'coin')\n"
         "assert (coin.distribution, coin.version) == ('coin-backend', '0.3'), coin\n"
         "assert registry.load('coin').__name__ == 'CoinBackend'\n"
         "assert registry.load('fake').__name__ == 'FakeBackend'\n"

@@ -16,7 +16,7 @@ from transformers import TrainerState
 
 from backends import codec
 from backends.contract import Measured
-from backends.training_logs import Context, read
+from backends.training_logs import RunDetails, read
 from sweeps.errors import SweepError, UserInputError
 from sweeps.tracking import TrackedDataset, TrackedPart, Tracker, default_uri, run_curves
 from sweeps.trials.trial import Trial, TrialState
@@ -45,7 +45,7 @@ def test_trainer_state_of_transformers(tmp_path: Path) -> None:
     state.log_history.append({"epoch": 4.0, "train_loss": 1.0, "train_runtime": 3.0, "total_flos": 1.0, "step": 40})
     file = tmp_path / "trainer_state.json"
     state.save_to_json(str(file))
-    [found] = read(file, Context(valid_examples=5000))
+    [found] = read(file, RunDetails(valid_examples=5000))
     assert [(each.epoch, each.step, each.valid_loss) for each in found.curve.points] == [
         (n + 1.0, 10 * (n + 1), loss) for n, loss in enumerate(VALID)
     ]
@@ -86,7 +86,7 @@ def test_a_run_of_the_transformers_callback(root: Path, client: MlflowClient) ->
             "train_loss": [(40, 1.0)],
         },
     )
-    found = run_curves.read(run, default_uri(root), Context())
+    found = run_curves.read(run, default_uri(root), RunDetails())
     assert (found.axis, found.curve.ended) == ("epoch", "complete")
     assert [(each.epoch, each.valid_loss, each.train_loss) for each in found.curve.points] == [
         (step / 10, loss, 20 / step) for step, loss in steps
@@ -96,7 +96,7 @@ def test_a_run_of_the_transformers_callback(root: Path, client: MlflowClient) ->
 def test_not_a_number_and_infinity_survive_the_database(root: Path, client: MlflowClient) -> None:
     for value in (math.nan, math.inf):
         run = log(client, {"loss": [(0, 1.0), (1, 2.0)], "val_loss": [(0, 1.0), (1, value)]}, "FAILED")
-        found = run_curves.read(run, default_uri(root), Context())
+        found = run_curves.read(run, default_uri(root), RunDetails())
         assert (found.axis, found.curve.baseline, found.curve.ended) == ("step", None, "failed")
         assert repr(found.curve.points[1].valid_loss) == repr(value)
         assert judge(found.curve, Advice()).kind is VerdictKind.DIVERGED
@@ -127,20 +127,20 @@ def test_our_own_run_gives_the_curve_of_its_trial(root: Path) -> None:
     experiment = client.get_experiment_by_name("ours")
     assert experiment is not None
     [child] = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
-    found = run_curves.read(child.info.run_id, default_uri(root), Context())
+    found = run_curves.read(child.info.run_id, default_uri(root), RunDetails())
     [direct] = read(json.dumps([codec.to_json(done)]).encode())
     assert found.curve == direct.curve
     with pytest.raises(UserInputError):
-        run_curves.read(parent, default_uri(root), Context())
+        run_curves.read(parent, default_uri(root), RunDetails())
 
 
 def test_what_mlflow_does_not_have(root: Path, client: MlflowClient, tmp_path: Path) -> None:
     run = log(client, {})
     for each, says in ((run, "no metrics"), ("0" * 32, "not found"), ("no/such run", "MLflow refuses")):
         with pytest.raises(UserInputError, match=says):
-            run_curves.read(each, default_uri(root), Context())
+            run_curves.read(each, default_uri(root), RunDetails())
     with pytest.raises(SweepError, match="no MLflow database"):
-        run_curves.read(run, default_uri(tmp_path), Context())
+        run_curves.read(run, default_uri(tmp_path), RunDetails())
     assert not list(tmp_path.iterdir()), "reading makes no database"
 
 

@@ -34,7 +34,7 @@ from backends.contract import (
     Stopped,
     TrainingRequest,
 )
-from backends.hyperparameter_checks import contradictions
+from backends.hyperparameter_checks import check_hyperparameters
 
 
 class CoinOptions(BaseModel):
@@ -73,7 +73,7 @@ class CoinBackend:
         pass
 
     def check(self, request: TrainingRequest) -> Sequence[Failure]:
-        found = contradictions(request.hyperparameters, self.capabilities)
+        found = check_hyperparameters(request.hyperparameters, self.capabilities)
         wrong = {
             f"there is no model {request.base_model!r}": request.base_model != "coin",
             "the training file is gone": not Path(request.dataset.train.path).is_file(),

@@ -19,7 +19,7 @@ import pytest
 from backends.contract import DataFile, Dataset, PredictOptions
 from backends.hosted import HostedBackend
 from backends.hosted.options import HostedOptions
-from backends.served import hosted_predictor
+from backends.model_packages import hosted_predictor
 
 pytestmark = [
     pytest.mark.integration,
@@ -104,7 +104,7 @@ def assert_packaged_answers_are_the_backends(url: str, model: str, folder: Path)
         scored = backend.predict(model, prompts, PredictOptions(labels=labels))
         package = backend.package(model, data, folder)
     assert package.code == Path(hosted_predictor.__file__)
-    answers = hosted_predictor.load(str(folder), json.loads(json.dumps(package.facts))).answer(prompts)
+    answers = hosted_predictor.load(str(folder), json.loads(json.dumps(package.settings))).predict(prompts)
     for (text, told), wanted in zip(answers, scored, strict=True):
         assert text == wanted.text
         assert told == pytest.approx(list(wanted.label_logprobs or ()), rel=1e-6)

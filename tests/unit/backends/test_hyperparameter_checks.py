@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.contract import Capabilities, FailureKind, Hyperparameter, Scalar
-from backends.hyperparameter_checks import contradictions
+from backends.hyperparameter_checks import check_hyperparameters
 
 pytestmark = pytest.mark.unit
 
@@ -42,7 +42,7 @@ CAPABILITIES = Capabilities(
     ],
 )
 def test_good_points_pass(good: dict[str, Scalar]) -> None:
-    assert contradictions(good, CAPABILITIES) == []
+    assert check_hyperparameters(good, CAPABILITIES) == []
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_good_points_pass(good: dict[str, Scalar]) -> None:
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_accepted(name: str, value: Scalar, says: str) -> None:
-    (failure,) = contradictions({name: value}, CAPABILITIES)
+    (failure,) = check_hyperparameters({name: value}, CAPABILITIES)
     assert failure.kind is FailureKind.USER
     assert failure.message.startswith(f"{name}: {value!r} ")
     assert says in failure.message
@@ -72,7 +72,7 @@ def test_a_wrong_value_is_named_with_what_is_accepted(name: str, value: Scalar, 
 
 
 def test_an_unknown_name_brings_the_nearest_one() -> None:
-    near, far = contradictions({"n_epoch": 1, "zzz": 2}, CAPABILITIES)
+    near, far = check_hyperparameters({"n_epoch": 1, "zzz": 2}, CAPABILITIES)
     assert (near.message, near.detail) == (
         "n_epoch is not a hyperparameter of this backend",
         "Did you mean n_epochs?",
@@ -83,7 +83,7 @@ def test_an_unknown_name_brings_the_nearest_one() -> None:
 
 @pytest.mark.parametrize("order", [("rate", "multiplier"), ("multiplier", "rate")])
 def test_an_exclusion_holds_both_ways_and_is_said_once(order: tuple[str, str]) -> None:
-    (failure,) = contradictions(dict.fromkeys(order, 1.0), CAPABILITIES)
+    (failure,) = check_hyperparameters(dict.fromkeys(order, 1.0), CAPABILITIES)
     assert failure.message == "multiplier and rate cannot be given together"
 
 
@@ -93,11 +93,11 @@ def test_what_passes_is_inside_the_bounds(value: Scalar, name: str) -> None:
     assert declared is not None
     assert declared.low is not None
     assert declared.high is not None
-    if not contradictions({name: value}, CAPABILITIES):
+    if not check_hyperparameters({name: value}, CAPABILITIES):
         assert not isinstance(value, bool | str)
         assert declared.low <= value <= declared.high
 
 
 def test_every_mistake_is_said_at_once() -> None:
     point: dict[str, Scalar] = {"n_epochs": 0, "weight": 2.0, "schedule": "cubic", "unknown": 1}
-    assert len(contradictions(point, CAPABILITIES)) == 4
+    assert len(check_hyperparameters(point, CAPABILITIES)) == 4

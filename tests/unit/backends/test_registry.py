@@ -37,7 +37,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_built_in_backends_use_the_same_door() -> None:
     assert {"fake", "local"} <= set(registry.names())
     assert registry.load("fake") is FakeBackend
-    (fake,) = (each for each in registry.describe_all() if each.name == "fake")
+    (fake,) = (each for each in registry.registrations() if each.name == "fake")
     assert (fake.distribution, fake.target) == ("finesweep", "backends.fake:FakeBackend")
     assert fake.version
 
@@ -46,13 +46,13 @@ def test_a_plugin_is_listed_and_loaded(site: Path) -> None:
     install(site, "far-away", {"remote": "far_away:Remote"})
     (site / "far_away.py").write_text("from backends.fake import FakeBackend\nclass Remote(FakeBackend): ...\n")
     assert "remote" in registry.names()
-    assert registry.Registration("remote", "far_away:Remote", "far-away", "1.2.3") in registry.describe_all()
+    assert registry.Registration("remote", "far_away:Remote", "far-away", "1.2.3") in registry.registrations()
     assert "far_away" not in sys.modules
     assert issubclass(registry.load("remote"), FakeBackend)
 
 
 def test_an_unknown_name_brings_the_nearest_one() -> None:
-    with pytest.raises(registry.UnknownBackend) as raised:
+    with pytest.raises(registry.UnknownBackendError) as raised:
         registry.load("fke")
     assert "'fke'" in raised.value.message
     assert "Did you mean 'fake'?" in raised.value.hint
@@ -60,7 +60,7 @@ def test_an_unknown_name_brings_the_nearest_one() -> None:
 
 
 def test_an_unknown_name_far_from_all_others_brings_the_list() -> None:
-    with pytest.raises(registry.UnknownBackend, match=r"there is no backend 'xyzzy'\. Installed: .*fake.*local"):
+    with pytest.raises(registry.UnknownBackendError, match=r"there is no backend 'xyzzy'\. Installed: .*fake.*local"):
         registry.load("xyzzy")
 
 
@@ -77,7 +77,7 @@ def test_a_failing_import_is_told_as_the_plugins_own(site: Path, source: str, er
     module = f"broken_{site.name}"
     install(site, "broken-plugin", {"broken": f"{module}:Backend"})
     (site / f"{module}.py").write_text(source)
-    with pytest.raises(registry.BrokenBackend) as raised:
+    with pytest.raises(registry.BrokenBackendError) as raised:
         registry.load("broken")
     assert "broken-plugin 1.2.3" in raised.value.message
     assert error in raised.value.message
@@ -95,7 +95,7 @@ def test_a_class_that_lacks_members_is_refused(site: Path) -> None:
         "    stop = 'no method'\n"
     )
     with pytest.raises(
-        registry.BrokenBackend, match=r"half-done 1\.2\.3 .*lacks options_model, describe, open, check, es"
+        registry.BrokenBackendError, match=r"half-done 1\.2\.3 .*lacks options_model, describe, open, check, es"
     ):
         registry.load("half")
 
@@ -109,22 +109,22 @@ def test_missing_members() -> None:
 
 def test_a_name_that_two_distributions_claim_is_an_error_naming_both(site: Path) -> None:
     install(site, "second-fake", {"fake": "elsewhere:Fake"}, version="9.0")
-    with pytest.raises(registry.AmbiguousBackend) as raised:
+    with pytest.raises(registry.AmbiguousBackendError) as raised:
         registry.load("fake")
     assert "finesweep" in raised.value.message
     assert "second-fake 9.0 (elsewhere:Fake)" in raised.value.message
     assert registry.names().count("fake") == 1
-    assert [each.distribution for each in registry.describe_all() if each.name == "fake"] == [
+    assert [each.distribution for each in registry.registrations() if each.name == "fake"] == [
         "finesweep",
         "second-fake",
     ]
 
 
 def test_errors_cross_process_boundaries() -> None:
-    with pytest.raises(registry.UnknownBackend) as raised:
+    with pytest.raises(registry.UnknownBackendError) as raised:
         registry.load("fke")
     copy = pickle.loads(pickle.dumps(raised.value))
-    assert type(copy) is registry.UnknownBackend
+    assert type(copy) is registry.UnknownBackendError
     assert (copy.message, copy.hint) == (raised.value.message, raised.value.hint)
 
 
@@ -132,7 +132,7 @@ def test_listing_imports_nothing_and_loading_only_what_is_asked_for(tmp_path: Pa
     script = (
         "import sys\n"
         "from backends import registry\n"
-        "registry.names(); registry.describe_all()\n"
+        "registry.names(); registry.registrations()\n"
         "assert not {'backends.fake', 'backends.local'} & set(sys.modules)\n"
         "registry.load('fake')\n"
         "assert not {'backends.local', 'torch', 'ray', 'mlflow', 'transformers'} & set(sys.modules)\n"

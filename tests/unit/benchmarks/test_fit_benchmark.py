@@ -182,7 +182,7 @@ AT_ONCE = record("underfit", screening.COLLAPSED, [0.55, 0.5], [0.55, 0.52], [0.
 
 def with_reports(given: Record, *losses: float) -> Record:
     running = tuple(LoopReport(n / 10, each) for n, each in enumerate(losses))
-    return dataclasses.replace(given, curve=dataclasses.replace(given.curve, running=running))
+    return dataclasses.replace(given, curve=dataclasses.replace(given.curve, loop_reports=running))
 
 
 def test_what_was_learnt_and_lost_is_divergence_though_the_loss_stayed_below_the_base_models() -> None:

@@ -19,20 +19,20 @@ DATA = Dataset(NO_FILE, NO_FILE, "completion", (" yes\n", " no\n"), "\n")
 def test_a_chat_model_is_asked_with_messages() -> None:
     options = HostedOptions(model="gpt-4.1-mini-2025-04-14", system_message="Be brief.", organization="org-1")
     given = package("ft:gpt-4.1-mini:x", options.model, DATA, options)
-    assert given.facts["chat"] is True
-    assert given.facts["alternatives"] == options.profile.inference.chat_alternatives
-    assert given.facts["key_name"] == "OPENAI_API_KEY"
-    assert given.facts["extra_headers"] == {"OpenAI-Organization": "org-1"}
-    assert given.facts["extra_body"] == {}
-    assert json.loads(json.dumps(given.facts))["system_message"] == "Be brief."
+    assert given.settings["chat"] is True
+    assert given.settings["alternatives"] == options.profile.inference.chat_alternatives
+    assert given.settings["key_name"] == "OPENAI_API_KEY"
+    assert given.settings["extra_headers"] == {"OpenAI-Organization": "org-1"}
+    assert given.settings["extra_body"] == {}
+    assert json.loads(json.dumps(given.settings))["system_message"] == "Be brief."
 
 
 def test_our_own_server_continues_texts_and_is_told_the_labels() -> None:
     options = HostedOptions(host="local", model="tiny-lm")
     given = package("ft:tiny-lm:local::1", options.model, DATA, options)
-    assert given.facts["chat"] is False
-    assert given.facts["needs_key"] is False
-    assert given.facts["extra_body"] == {"labels": [" yes\n", " no\n"]}
+    assert given.settings["chat"] is False
+    assert given.settings["needs_key"] is False
+    assert given.settings["extra_body"] == {"labels": [" yes\n", " no\n"]}
     assert given.requirements == ("openai",)
 
 

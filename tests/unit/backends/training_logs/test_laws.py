@@ -1,4 +1,4 @@
-"""The laws of reading histories: what was written comes back, and nothing that is not a history gets through."""
+"""Laws of reading training logs: a written curve is read back, and any other input raises a TrainingLogError."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.training_logs import read
+from backends.training_logs import TrainingLogError, read
 from backends.training_logs.learning_curve import CurvePoint
-from backends.training_logs.table import TrainingLogError
 from sweeps.verdicts.advice import Advice
 from sweeps.verdicts.judge import judge
 
@@ -27,7 +26,7 @@ shares = st.none() | st.floats(min_value=0, max_value=1)
 
 @st.composite
 def evaluations(draw: st.DrawFn) -> list[CurvePoint]:
-    """A curve with an evaluation an epoch; the first has a training loss, else it could be the untrained model's."""
+    """A curve with one evaluation per epoch. The first has a training loss: else it could be the untrained model's."""
     count = draw(st.integers(2, 30))
     return [
         CurvePoint(n + 1.0, 7 * (n + 1), draw(losses if n else known), draw(known), draw(shares), draw(shares))
@@ -39,7 +38,7 @@ def as_csv(points: Sequence[CurvePoint], header: str, cells: Callable[[CurvePoin
     stream = io.StringIO()
     writer = csv.writer(stream)
     writer.writerow(header.split(","))
-    writer.writerows(["" if each is None else each for each in cells(point)] for point in points)
+    writer.writerows(["" if cell is None else cell for cell in cells(point)] for point in points)
     return stream.getvalue()
 
 
@@ -51,7 +50,7 @@ def result_file(points: Sequence[CurvePoint]) -> str:
 def generic(points: Sequence[CurvePoint]) -> str:
     header = "epoch,step,train_loss,train_accuracy,valid_loss,valid_accuracy"
     cells = ("epoch", "step", "train_loss", "train_metric", "valid_loss", "valid_metric")
-    return as_csv(points, header, lambda p: [getattr(p, each) for each in cells])
+    return as_csv(points, header, lambda p: [getattr(p, field) for field in cells])
 
 
 def keras(points: Sequence[CurvePoint]) -> str:
@@ -63,12 +62,17 @@ def keras(points: Sequence[CurvePoint]) -> str:
 
 def trainer_state(points: Sequence[CurvePoint]) -> str:
     log: list[dict[str, object]] = []
-    for each in points:
+    for point in points:
         log.append(
-            {"epoch": each.epoch, "step": each.step, "loss": each.train_loss, "train_accuracy": each.train_metric}
+            {"epoch": point.epoch, "step": point.step, "loss": point.train_loss, "train_accuracy": point.train_metric}
         )
         log.append(
-            {"epoch": each.epoch, "step": each.step, "eval_loss": each.valid_loss, "eval_accuracy": each.valid_metric}
+            {
+                "epoch": point.epoch,
+                "step": point.step,
+                "eval_loss": point.valid_loss,
+                "eval_accuracy": point.valid_metric,
+            }
         )
     return json.dumps({"log_history": log, "global_step": points[-1].step, "max_steps": points[-1].step})
 
@@ -80,42 +84,39 @@ def lists(points: Sequence[CurvePoint]) -> str:
         "train_acc": "train_metric",
         "val_acc": "valid_metric",
     }
-    return json.dumps({name: [getattr(each, field) for each in points] for name, field in names.items()})
+    return json.dumps({name: [getattr(point, field) for point in points] for name, field in names.items()})
 
 
 FORMATS = [result_file, generic, keras, trainer_state, lists]
 
 
-@pytest.mark.parametrize("write", FORMATS, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("write", FORMATS, ids=lambda write: write.__name__)
 @given(points=evaluations())
-def test_a_curve_that_was_written_is_read_back(
-    write: Callable[[Sequence[CurvePoint]], str], points: list[CurvePoint]
-) -> None:
-    [found] = read(write(points).encode())
+def test_a_written_curve_is_read_back(write: Callable[[Sequence[CurvePoint]], str], points: list[CurvePoint]) -> None:
+    [imported] = read(write(points).encode())
 
-    def said(each: CurvePoint) -> tuple[str, ...]:  # as text, in which NaN equals itself
-        return tuple(map(repr, (each.epoch, each.train_loss, each.valid_loss, *metrics(each))))
+    has_metric = any(point.valid_metric is not None for point in points)  # only validated metrics are read
 
-    def metrics(each: CurvePoint) -> tuple[float | None, ...]:
-        has_metric = any(point.valid_metric is not None for point in points)  # a metric is told by its validation
-        return (each.train_metric, each.valid_metric) if has_metric else ()
+    def as_text(point: CurvePoint) -> tuple[str, ...]:  # in which NaN equals itself
+        metrics = (point.train_metric, point.valid_metric) if has_metric else ()
+        return tuple(map(repr, (point.epoch, point.train_loss, point.valid_loss, *metrics)))
 
-    assert [said(each) for each in found.curve.points] == [said(each) for each in points]
+    assert [as_text(point) for point in imported.curve.points] == [as_text(point) for point in points]
     if write in (result_file, generic, trainer_state):
-        assert [each.step for each in found.curve.points] == [each.step for each in points]
+        assert [point.step for point in imported.curve.points] == [point.step for point in points]
 
 
-def judged_or_explained(content: bytes) -> list[str]:
-    """The evidence on each curve, or the remedy for each mistake. No other exception gets through."""
+def evidence_or_remedy(content: bytes) -> list[str]:
+    """Return the evidence for the verdict on each curve, or the remedy of the error. Any other exception escapes."""
     try:
-        return [judge(each.curve, Advice()).evidence for each in read(content)]
+        return [judge(imported.curve, Advice()).evidence for imported in read(content)]
     except TrainingLogError as error:
         return [error.hint]
 
 
 @given(st.binary(max_size=300) | st.text('{}[],:"\n;. 0123456789eE-+nauloss_vi', max_size=200).map(str.encode))
-def test_any_bytes_are_a_history_or_an_error_of_the_user(content: bytes) -> None:
-    assert all(judged_or_explained(content))
+def test_any_bytes_are_a_log_or_raise_a_training_log_error(content: bytes) -> None:
+    assert all(evidence_or_remedy(content))
 
 
 KEYS = (
@@ -138,5 +139,5 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_any_json_is_a_history_or_an_error_of_the_user(value: object) -> None:
-    assert all(judged_or_explained(json.dumps(value).encode()))
+def test_any_json_is_a_log_or_raises_a_training_log_error(value: object) -> None:
+    assert all(evidence_or_remedy(json.dumps(value).encode()))

@@ -1,4 +1,4 @@
-"""What a column is called, by whom: one table of sides, one of measures, and the columns of the x axis."""
+"""The names that training programs give to their columns, and the meaning of each name."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Literal, TypeAlias
 
 Side: TypeAlias = Literal["train", "valid"]
 
-WHOLE, PLAIN, BATCH = 2, 1, 0
-"""What a value was measured on: the whole set or epoch, nobody says, or one mini-batch. The first of these wins."""
+WHOLE, UNSPECIFIED, BATCH = 2, 1, 0
+"""The extent of a measurement: the whole set or epoch, unspecified, or one mini-batch. A larger extent is preferred."""
 
 SIDES: Mapping[str, tuple[Side, int]] = {
-    **dict.fromkeys(("train", "training", "tr"), ("train", PLAIN)),
+    **dict.fromkeys(("train", "training", "tr"), ("train", UNSPECIFIED)),
     **dict.fromkeys(("batch",), ("train", BATCH)),
-    **dict.fromkeys(("valid", "validation", "val", "eval", "evaluation", "dev"), ("valid", PLAIN)),
+    **dict.fromkeys(("valid", "validation", "val", "eval", "evaluation", "dev"), ("valid", UNSPECIFIED)),
     **dict.fromkeys(("full_valid", "full_validation", "classification"), ("valid", WHOLE)),
 }
 """Words before or after a measure (`train_loss`, `val/acc`, `Loss/train`, `classification/accuracy`)."""
@@ -32,75 +32,79 @@ MEASURES: Mapping[str, str] = {
     **dict.fromkeys(("token_accuracy", "mean_token_accuracy", "token_acc"), "token_accuracy"),
     **dict.fromkeys(("sequence_accuracy", "exact_match"), "sequence_accuracy"),
 }
-"""Names of measures, and the name that each goes by here. Metrics are preferred in this order."""
+"""The names of measures, each with our own name for it. The order is the order of preference among metrics."""
 
-METRICS = tuple(dict.fromkeys(each for each in MEASURES.values() if each != "loss"))
+METRICS = tuple(dict.fromkeys(measure for measure in MEASURES.values() if measure != "loss"))
 
 TOKEN_METRICS = frozenset({"token_accuracy", "sequence_accuracy"})
-"""Metrics that nobody trains for: next to them the loss decides which epoch to keep."""
+"""Metrics that are not a goal of training: where one of them is the metric, the loss decides which epoch to keep."""
 
 LOSS_LIKE = frozenset(
     {"perplexity", "ppl", "nll", "cross_entropy", "crossentropy", "error", "err", "error_rate", "wer", "cer"}
     | {"mse", "mae", "rmse", "brier", "bits_per_byte", "bpb", "bpc"}
 )
-"""Measures of which less is better: never a metric."""
+"""Measures for which lower is better. They never count as a metric."""
 
 EPOCH = frozenset({"epoch", "epochs"})
 STEP = frozenset({"step", "steps", "global_step", "step_number", "iteration", "iterations", "iter"})
 EXAMPLES = frozenset({"elapsed_examples"})
 
-RATE = frozenset({"learning_rate", "lr"})
-GRADIENT = frozenset({"grad_norm", "gradient_norm"})
+LEARNING_RATE = frozenset({"learning_rate", "lr"})
+GRAD_NORM = frozenset({"grad_norm", "gradient_norm"})
 LOOP_LOSS = "batch_loss"
-"""What training loops report beside their loss."""
+"""The column for the training loop's own loss, in logs that also have a loss of scored training examples."""
 
 HOSTED = frozenset(
     {"full_valid_loss", "full_validation_loss", "full_valid_mean_token_accuracy", "valid_mean_token_accuracy"}
     | {"validation_mean_token_accuracy", "train_mean_token_accuracy", "elapsed_tokens", "training_token_accuracy"}
 )
-"""With `step`, each of these shows the result file of a fine-tuning service."""
+"""Columns that only result files of hosted fine-tuning services have, next to a column for the step."""
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """What a column holds. `side` is None where its name does not say; `measure` is as written where unknown."""
+class ColumnMeaning:
+    """The meaning of a column.
+
+    `side` is None where the name does not reveal it. An unknown `measure` is the name as written. `extent` is WHOLE,
+    UNSPECIFIED or BATCH.
+    """
 
     side: Side | None
     measure: str
-    quality: int = PLAIN
+    extent: int = UNSPECIFIED
 
     @property
     def known(self) -> bool:
-        """Whether the measure is in the table."""
+        """True where MEASURES lists the measure."""
         return self.measure in MEASURES.values()
 
 
 @cache
-def plain(column: str) -> str:
-    """Write a column's name in lower case with underscores: `val/Acc`, `val acc` and `valAcc` are `val_acc`."""
+def normalized(column: str) -> str:
+    """Return a name in lower case with underscores: `val/Acc`, `val acc` and `valAcc` become `val_acc`."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column.strip())
     return re.sub(r"[^a-z0-9]+", "_", spaced.lower()).strip("_")
 
 
 @cache
-def meaning(column: str) -> Meaning:
-    """Say what a column holds, as far as its name tells."""
-    name, side, quality = plain(column), None, PLAIN
-    for ending, found in (("_epoch", WHOLE), ("_step", BATCH)):
+def meaning(column: str) -> ColumnMeaning:
+    """Return the meaning of a column, as far as its name reveals it."""
+    name, side, extent = normalized(column), None, UNSPECIFIED
+    for ending, ending_extent in (("_epoch", WHOLE), ("_step", BATCH)):
         if name.endswith(ending):
-            name, quality = name.removesuffix(ending), found
+            name, extent = name.removesuffix(ending), ending_extent
     for word in sorted(SIDES, key=len, reverse=True):
         rest = name.removeprefix(f"{word}_") if name.startswith(f"{word}_") else name.removesuffix(f"_{word}")
         if rest != name:
-            side, own = SIDES[word]
-            name, quality = rest, own if quality == PLAIN else quality
+            side, side_extent = SIDES[word]
+            name, extent = rest, side_extent if extent == UNSPECIFIED else extent
             break
     measure = MEASURES.get(name, name)
     if measure == "loss" and side is None:
-        side = "train"  # whoever has one loss only means the one that is trained on
-    return Meaning(side, measure, quality)
+        side = "train"  # a log with a single loss means the training loss
+    return ColumnMeaning(side, measure, extent)
 
 
 def metric(name: str) -> str:
-    """Return the name under which a metric goes here: `valid_acc` and `accuracy` are `accuracy`."""
+    """Return our own name for a metric: `accuracy` for both `valid_acc` and `accuracy`."""
     return meaning(name).measure

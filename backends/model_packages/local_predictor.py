@@ -1,0 +1,233 @@
+"""Predicts labels with a model in the transformers layout. A copy travels with the model.
+
+The module stands alone: it imports nothing of this software.
+
+The settings: `task` (causal-lm or sequence-classification), `layout` (completion or chat), `labels` as they appear in
+the training data, `stop`, `max_length` in tokens, `adapter` (whether there is one), `device` and `dtype` (auto, or a
+name). The folder holds `model/` and, if there is an adapter, `adapter/`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+Line = Mapping[str, Any]
+LabelScores = tuple[str, list[float] | None]
+"""The text of the predicted label, and the log-probability of each label."""
+
+_ANCHOR = "\n"
+_MAX_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
+"""Tokens in one forward pass, including padding."""
+_MAX_LOGITS = 2**26
+"""Logits in memory at once (256 MiB in float32)."""
+
+
+def load(folder: str, settings: Mapping[str, Any]) -> LanguageModel | Classifier:
+    """Load the model in a folder."""
+    return LanguageModel(folder, settings) if settings["task"] == "causal-lm" else Classifier(folder, settings)
+
+
+class _Model:
+    def __init__(self, folder: str, settings: Mapping[str, Any]) -> None:
+        from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
+
+        logging: Any = transformers_logging
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        self.labels, self.max_length = list(settings["labels"]), int(settings["max_length"])
+        self.device, self.dtype = _device(settings["device"]), torch.float32
+        if settings["dtype"] != "float32" and self.device.type == "cuda" and torch.cuda.is_bf16_supported(False):
+            self.dtype = torch.bfloat16
+        model_folder = os.path.join(folder, "model")
+        options: dict[str, Any] = {"dtype": self.dtype, "local_files_only": True}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(model_folder, local_files_only=True)
+            if settings["task"] == "causal-lm":
+                module: Any = AutoModelForCausalLM.from_pretrained(model_folder, **options)
+            else:
+                module = AutoModelForSequenceClassification.from_pretrained(
+                    model_folder, num_labels=len(self.labels), ignore_mismatched_sizes=True, **options
+                )
+                if module.config.pad_token_id is None:
+                    module.config.pad_token_id = self.tokenizer.pad_token_id or 0
+            if settings["adapter"]:
+                from peft import PeftModel
+
+                module = PeftModel.from_pretrained(module, os.path.join(folder, "adapter")).merge_and_unload()
+        self.module = module.to(self.device).eval()
+
+    def autocast(self) -> Any:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
+
+    def most_probable(self, logprobs: torch.Tensor) -> list[LabelScores]:
+        """Return the most probable label of each row of `logprobs` (rows, labels); on a tie, the first label."""
+        return [(self.labels[int(row.argmax())], [float(logprob) for logprob in row]) for row in logprobs]
+
+
+class LanguageModel(_Model):
+    """Scores each label as a continuation of the prompt: the score is the sum of its tokens' log-probabilities."""
+
+    def __init__(self, folder: str, settings: Mapping[str, Any]) -> None:
+        super().__init__(folder, settings)
+        self.chat, self.stop = settings["layout"] == "chat", str(settings["stop"])
+        self.has_chat_template = self.chat and bool(self.tokenizer.chat_template)
+        forward = self.module.forward
+        self.keeps_logits = "logits_to_keep" in inspect.signature(forward).parameters
+
+    def predict(self, lines: Sequence[Line]) -> list[LabelScores]:
+        """Return the predictions in the order of the lines."""
+        if not lines:
+            return []
+        labels = self._encoded_labels([self._completion(lines[0], label) for label in self.labels])
+        prompts = self._encoded_prompts(lines, self.max_length - max(map(len, labels)))
+        rows = [(prompt, label) for prompt in prompts for label in labels]
+        logprobs = torch.zeros(len(rows), dtype=torch.float64)
+        vocabulary = int(self.module.config.get_text_config().vocab_size)
+        logits_per_token = 1 if self.keeps_logits else vocabulary
+        max_tokens = max(1, min(_MAX_BATCH_TOKENS[self.device.type], _MAX_LOGITS // logits_per_token))
+
+        def score(batch: list[int]) -> None:
+            logprobs[batch] = self._score([rows[n] for n in batch]).to("cpu", torch.float64)
+
+        _in_batches([len(prompt) + len(label) for prompt, label in rows], max_tokens, score)
+        return self.most_probable(logprobs.reshape(len(lines), len(labels)))
+
+    @torch.inference_mode()
+    def _score(self, rows: Sequence[tuple[list[int], list[int]]]) -> torch.Tensor:
+        """Return the log-probability of the label of each (prompt, label) row, shape (B,)."""
+        ids = _padded([prompt + label for prompt, label in rows], 0).to(self.device)  # (B, T)
+        first = min(len(prompt) for prompt, _ in rows) - 1  # the earliest position that predicts a token of a label
+        kept = {"logits_to_keep": ids.shape[1] - first} if self.keeps_logits else {}
+        with self.autocast():
+            # Padding is on the right, which a causal model does not see, so no mask is needed.
+            logits = self.module(input_ids=ids, use_cache=False, **kept).logits
+        logits = logits[:, (0 if self.keeps_logits else first) :].float()  # (B, T - first, V)
+        scores = torch.zeros(len(rows), dtype=torch.float64)
+        for n, (prompt, label) in enumerate(rows):
+            start = len(prompt) - 1 - first
+            label_logprobs = logits[n, start : start + len(label)].log_softmax(dim=-1)
+            label_ids = torch.tensor(label, device=self.device)
+            scores[n] = label_logprobs.gather(1, label_ids[:, None]).double().sum().cpu()
+        return scores
+
+    # ------------------------------------------------------------------------------------------- from lines to tokens
+    def _encoded_prompts(self, lines: Sequence[Line], limit: int) -> list[list[int]]:
+        """Return the tokens of the prompts. A prompt of more than `limit` tokens loses its beginning."""
+        bos = self._bos()
+        room = max(limit - len(bos), 0)
+        substitute = [self.tokenizer.eos_token_id or 0]  # for an empty prompt
+        encoded = self._encode([self._prompt(line) for line in lines])
+        return [bos + ids[max(len(ids) - room, 0) :] or substitute for ids in encoded]
+
+    def _prompt(self, line: Line) -> str:
+        if not self.chat:
+            return str(line["prompt"])
+        messages = _messages_before_answer(line)
+        if self.has_chat_template:
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant:"
+
+    def _completion(self, line: Line, label: str) -> str:
+        """Return the text of a label as the completion of a line."""
+        if not self.chat:
+            return label
+        if not self.has_chat_template:
+            return f" {label}"
+        messages = [*_messages_before_answer(line), {"role": "assistant", "content": label}]
+        whole, prompt = str(self.tokenizer.apply_chat_template(messages, tokenize=False)), self._prompt(line)
+        return whole[len(prompt) :] if whole.startswith(prompt) else label + (self.tokenizer.eos_token or "")
+
+    def _bos(self) -> list[int]:
+        bos = self.tokenizer.bos_token_id
+        if self.has_chat_template or bos is None:
+            return []
+        return [bos] if self.tokenizer("a", verbose=False)["input_ids"][:1] == [bos] else []
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        encoded: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        return encoded
+
+    def _encoded_labels(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenize texts as they continue another text: some tokenizers add a space at the beginning of a text."""
+        anchor, end = self._encode([_ANCHOR])[0], []
+        if not self.stop and not self.has_chat_template and self.tokenizer.eos_token_id is not None:
+            end = [self.tokenizer.eos_token_id]
+        labels = []
+        for text, anchored in zip(texts, self._encode([_ANCHOR + text for text in texts]), strict=True):
+            is_merged = anchored[: len(anchor)] != anchor
+            labels.append((self._encode([text])[0] if is_merged else anchored[len(anchor) :]) + end)
+        return labels
+
+
+class Classifier(_Model):
+    """Gives each class its log-probability. The model gets two segments as a pair, and any other number joined."""
+
+    def predict(self, lines: Sequence[Line]) -> list[LabelScores]:
+        """Return the predictions in the order of the lines."""
+        options = {"truncation": True, "max_length": self.max_length, "verbose": False, "return_token_type_ids": True}
+        encoded = [self.tokenizer(*_segments(line), **options) for line in lines]
+        logprobs = torch.zeros(len(lines), len(self.labels), dtype=torch.float64)
+
+        @torch.inference_mode()
+        def score(batch: list[int]) -> None:
+            ids = [encoded[n]["input_ids"] for n in batch]
+            inputs = {"input_ids": _padded(ids, self.tokenizer.pad_token_id or 0)}
+            inputs["attention_mask"] = _padded([[1] * len(row) for row in ids], 0)
+            if int(getattr(self.module.config, "type_vocab_size", 0) or 0) > 1:
+                inputs["token_type_ids"] = _padded([encoded[n]["token_type_ids"] for n in batch], 0)
+            with self.autocast():
+                logits = self.module(**{name: tensor.to(self.device) for name, tensor in inputs.items()}).logits
+            logprobs[batch] = logits.float().log_softmax(dim=1).to("cpu", torch.float64)
+
+        lengths = [len(encoding["input_ids"]) for encoding in encoded]
+        _in_batches(lengths, _MAX_BATCH_TOKENS[self.device.type], score)
+        return self.most_probable(logprobs)
+
+
+def _device(name: str) -> torch.device:
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return torch.device(name if available.get(name) else next(kind for kind, usable in available.items() if usable))
+
+
+def _messages_before_answer(line: Line) -> list[dict[str, str]]:
+    messages = list(line["messages"])
+    return messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
+
+
+def _segments(line: Line) -> tuple[str, ...]:
+    segments = [str(segment) for segment in line.get("segments") or ()]
+    if "messages" in line:
+        segments = [str(message["content"]) for message in _messages_before_answer(line)]
+    segments = segments or [str(line["prompt"])]
+    return tuple(segments) if len(segments) == 2 else ("\n".join(segments),)
+
+
+def _padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:
+    """Return the rows as one tensor (B, T), filled with `value` on the right."""
+    width = max(map(len, rows))
+    return torch.tensor([row + [value] * (width - len(row)) for row in rows])
+
+
+def _in_batches(lengths: Sequence[int], max_tokens: int, compute: Callable[[list[int]], None]) -> None:
+    for batch in _batches(lengths, max_tokens):
+        compute(batch)
+
+
+def _batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Yield row indices by ascending length, in batches of one row or of at most `max_tokens` with padding."""
+    batch: list[int] = []
+    for n in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[n] > max_tokens:
+            yield batch
+            batch = []
+        batch.append(n)
+    if batch:
+        yield batch

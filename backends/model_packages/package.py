@@ -1,0 +1,80 @@
+"""The package of a trained model, and the protocol of backends that can make one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from backends.contract import Dataset
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """A model that predicts by itself.
+
+    `code` is a predictor module, as `backends.model_packages` describes it. `settings` are passed to its `load`; they
+    are JSON-able and never hold a secret. `requirements` are the distributions that the module needs.
+    """
+
+    code: Path
+    settings: Mapping[str, Any]
+    requirements: tuple[str, ...]
+
+
+@runtime_checkable
+class SupportsPackaging(Protocol):
+    """A backend that can package its models. The contract does not demand it."""
+
+    def package(self, model: str, dataset: Dataset, folder: Path) -> ModelPackage:
+        """Put all files that prediction needs into the existing `folder`. `dataset` is the model's training data.
+
+        Raises BackendError where the model does not exist.
+        """
+        ...
+
+
+def local_package(settings: Mapping[str, Any]) -> ModelPackage:
+    """Return the package of a model in the transformers layout, for the settings of `local_predictor`."""
+    peft = ("peft",) if settings["adapter"] else ()
+    return ModelPackage(_HERE / "local_predictor.py", settings, ("torch", "transformers", *peft))
+
+
+def hosted_package(
+    base_url: str,
+    model: str,
+    key_name: str,
+    dataset: Dataset,
+    *,
+    chat: bool = True,
+    needs_key: bool = True,
+    system_message: str | None = None,
+    alternatives: int = 20,
+    token_limit_field: str = "max_completion_tokens",
+    extra_headers: Mapping[str, str] | None = None,
+    extra_body: Mapping[str, Any] | None = None,
+) -> ModelPackage:
+    """Return the package of a model at a host that speaks the OpenAI protocol: its name, address and request format.
+
+    `key_name` names the environment variable with the API key, which the predictor reads at every call; the package
+    never holds the key. `alternatives` is the most log-probabilities that the host reports per token; 0 where it
+    reports none. The other parameters become settings of the same name; see `hosted_predictor`.
+    """
+    settings = {
+        "base_url": base_url,
+        "model": model,
+        "chat": chat,
+        "key_name": key_name,
+        "needs_key": needs_key,
+        "labels": list(dataset.labels),
+        "stop": dataset.stop,
+        "system_message": system_message,
+        "alternatives": alternatives,
+        "token_limit_field": token_limit_field,
+        "extra_headers": dict(extra_headers or {}),
+        "extra_body": dict(extra_body or {}),
+    }
+    return ModelPackage(_HERE / "hosted_predictor.py", settings, ("openai",))

@@ -1,0 +1,43 @@
+"""A learning curve read from a log, with its origin; and the details that a caller adds to a log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from backends.training_logs.learning_curve import LearningCurve
+
+
+@dataclass(frozen=True)
+class RunDetails:
+    """Facts about a run that its log does not contain; None where the caller does not know one either.
+
+    `metric` names the metric to judge by. `train_examples` and `valid_examples` are the sizes of the training and the
+    validation set, and `classes` is the number of labels. The baselines are the validation loss and the validation
+    metric before training.
+    """
+
+    metric: str | None = None
+    train_examples: int | None = None
+    valid_examples: int | None = None
+    classes: int | None = None
+    baseline_loss: float | None = None
+    baseline_metric: float | None = None
+
+
+@dataclass(frozen=True)
+class ImportedCurve:
+    """A learning curve and its origin: the `name` of the source and the `format` of the log, in words.
+
+    `axis` says what the points' `epoch` counts: epochs, or steps where the log does not reveal the epochs. `notes`
+    list every assumption of the reader and every row that it left out. `ignored` are the columns that it did not use.
+    `scope` is the scope of the recommendation catalogue that fits the run, None where none does.
+    """
+
+    name: str
+    format: str
+    curve: LearningCurve
+    axis: Literal["epoch", "step"] = "epoch"
+    notes: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    scope: str | None = None
