@@ -1,6 +1,7 @@
 """The local backend: fine-tuning with PyTorch, transformers and peft in the calling process, on a CPU or a GPU.
 
-`LocalBackend` is loaded when it is asked for, and loads no heavy library itself: torch comes with the first run.
+Importing this package loads no heavy library. `LocalBackend` loads on first access, and torch loads
+with the first run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The one place where errors of torch, transformers, tokenizers and the file system become failures of the contract."""
+"""Translation of errors from torch, transformers, tokenizers and the file system into the contract's failures.
+
+No other module of the local backend translates foreign errors.
+"""
 
 from __future__ import annotations
 
@@ -11,58 +14,60 @@ from safetensors import SafetensorError
 
 from backends.contract import BackendError, Failure, FailureKind
 
-_CPU_OOM = ("can't allocate memory", "not enough memory", "out of memory")
+_CPU_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; on a CPU torch says so with a plain RuntimeError."""
+    """Whether `error` reports a lack of memory. On a CPU torch raises a plain RuntimeError for it."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(each in str(error).lower() for each in _CPU_OOM)
+    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _CPU_OUT_OF_MEMORY)
 
 
 @contextmanager
-def room(doing: str) -> Iterator[None]:
-    """Turn the lack of memory or disk into BackendError; everything else passes, as it would be our bug."""
+def resource_errors_translated(activity: str) -> Iterator[None]:
+    """Translate a lack of memory or disk space into BackendError. Other errors pass: they are our bugs."""
     try:
         yield
     except (RuntimeError, MemoryError, OSError) as error:
-        failure = _lack_of_room(doing, error)
+        failure = _resource_failure(activity, error)
         if failure is None:
             raise
         raise BackendError(failure) from error
 
 
 @contextmanager
-def translated(doing: str) -> Iterator[None]:
-    """Turn what a library raises for bad files into BackendError (user); `doing` says what was tried ("loading x").
+def library_errors_translated(activity: str) -> Iterator[None]:
+    """Translate errors that a library raises for bad files into BackendError (user).
 
-    Only for calls of a library on files that the user gave: an error of our own must not pass for the user's.
+    `activity` names the operation ("loading x"). Use this only around library calls on files that
+    the user supplied. Otherwise it would blame the user for our own errors.
     """
     try:
         yield
     except (SafetensorError, ImportError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise BackendError(_user(doing, error)) from error
+        raise BackendError(_user_failure(activity, error)) from error
     except (OSError, RuntimeError, MemoryError) as error:
-        raise BackendError(_lack_of_room(doing, error) or _user(doing, error)) from error
+        raise BackendError(_resource_failure(activity, error) or _user_failure(activity, error)) from error
 
 
-def _lack_of_room(doing: str, error: BaseException) -> Failure | None:
+def _resource_failure(activity: str, error: BaseException) -> Failure | None:
     if is_out_of_memory(error):
         remedy = "choose a smaller model, method: lora, or a machine with more memory"
-        return Failure(FailureKind.OUT_OF_MEMORY, f"out of memory while {doing}", remedy)
-    # safetensors and torch say it in words only
+        return Failure(FailureKind.OUT_OF_MEMORY, f"out of memory while {activity}", remedy)
+    # safetensors and torch report a full disk only in the message
     if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in str(error):
-        return Failure(FailureKind.USER, f"the disk is full while {doing}", "free some space, or use another workspace")
+        message = f"the disk is full while {activity}"
+        return Failure(FailureKind.USER, message, "free some space, or use another workspace")
     return None
 
 
-def _user(doing: str, error: BaseException) -> Failure:
+def _user_failure(activity: str, error: BaseException) -> Failure:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     remedies: dict[type, str] = {
-        SafetensorError: "the weights are damaged or incomplete: fetch them again",
-        OSError: "see whether the files are complete and readable",
+        SafetensorError: "the weights are damaged or incomplete: download them again",
+        OSError: "check that the files are complete and readable",
     }
-    unknown = "the files may be incomplete, or of a kind that the installed transformers does not know"
-    remedy = next((text for kind, text in remedies.items() if isinstance(error, kind)), unknown)
-    return Failure(FailureKind.USER, f"{doing} failed: {lines[0]}", remedy)
+    fallback = "check that the files are complete and that the installed transformers supports the model"
+    remedy = next((text for kind, text in remedies.items() if isinstance(error, kind)), fallback)
+    return Failure(FailureKind.USER, f"{activity} failed: {lines[0]}", remedy)

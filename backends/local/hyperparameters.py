@@ -1,4 +1,4 @@
-"""The hyperparameters that the local backend accepts, and how a request's values become settings of a run."""
+"""The hyperparameters that the local backend accepts, and their conversion into the settings of a run."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ LORA_TARGETS = ("attention", "all-linear", "query-value")
 
 FULL_MULTIPLIER = 0.1
 LORA_MULTIPLIER = 1.0
-"""Default multiples of the pre-training rate. Adapters start at zero and bear, and need, about ten times the rate."""
+"""Default learning_rate_multiplier of each method. Adapters start at zero, so that they tolerate and need
+about ten times the rate of full fine-tuning."""
 
 _LORA = {"method": ("lora",)}
 
-# Constant is the default schedule: a run of n epochs has then exactly passed the states of all shorter runs, so that
-# results after each epoch can be compared with runs of fewer epochs, and stopping early loses nothing but the rest.
+# The default schedule is constant. A run of n epochs then passes exactly through the states of all
+# shorter runs, so that its result after each epoch is comparable with a run of that many epochs, and
+# an early stop loses only the remaining epochs.
 _ALL = (
     Hyperparameter("n_epochs", "int", "passes over the training set", low=1, high=200, default=3),
-    Hyperparameter("batch_size", "int", "examples of one optimizer step", low=1, high=4096, default=8),
+    Hyperparameter("batch_size", "int", "examples per optimizer step", low=1, high=4096, default=8),
     Hyperparameter(
         "learning_rate_multiplier",
         "float",
-        "peak learning rate relative to that of pre-training",
+        "peak learning rate divided by that of the pre-training",
         low=1e-6,
         high=1e3,
         default_rule=f"{FULL_MULTIPLIER:g} for method full, {LORA_MULTIPLIER:g} for lora",
@@ -44,25 +46,31 @@ _ALL = (
     Hyperparameter(
         "prompt_loss_weight",
         "float",
-        "weight of a prompt token in the loss; a completion token has 1",
+        "weight of a prompt token in the loss; a completion token has weight 1",
         0.0,
         1.0,
         None,
         0.0,
     ),
-    Hyperparameter("method", "str", "train all weights, or low-rank adapters", choices=METHODS, default="full"),
+    Hyperparameter("method", "str", "train all weights, or only low-rank adapters", choices=METHODS, default="full"),
     Hyperparameter("lora_rank", "int", "rank of the adapters", low=1, high=1024, default=8, requires=_LORA),
     Hyperparameter(
-        "lora_alpha", "float", "adapters count alpha / rank", 1e-3, 1e5, default_rule="twice lora_rank", requires=_LORA
+        "lora_alpha",
+        "float",
+        "the adapters' output is scaled by alpha / rank",
+        1e-3,
+        1e5,
+        default_rule="twice lora_rank",
+        requires=_LORA,
     ),
     Hyperparameter("lora_dropout", "float", "dropout before the adapters", 0.0, 0.95, None, 0.0, requires=_LORA),
     Hyperparameter(
-        "lora_target", "str", "which layers get adapters", choices=LORA_TARGETS, default="all-linear", requires=_LORA
+        "lora_target", "str", "the layers that get adapters", choices=LORA_TARGETS, default="all-linear", requires=_LORA
     ),
-    Hyperparameter("warmup_ratio", "float", "share of the steps in which the rate rises", 0.0, 1.0, None, 0.0),
-    Hyperparameter("schedule", "str", "course of the learning rate", choices=SCHEDULES, default="constant"),
-    Hyperparameter("weight_decay", "float", "decoupled decay of weight matrices (AdamW)", 0.0, 10.0, None, 0.0),
-    Hyperparameter("max_grad_norm", "float", "gradients are scaled down to this norm; 0: never", 0.0, 1e6, None, 1.0),
+    Hyperparameter("warmup_ratio", "float", "share of the steps while the learning rate rises", 0.0, 1.0, None, 0.0),
+    Hyperparameter("schedule", "str", "learning-rate schedule", choices=SCHEDULES, default="constant"),
+    Hyperparameter("weight_decay", "float", "decoupled weight decay of matrices (AdamW)", 0.0, 10.0, None, 0.0),
+    Hyperparameter("max_grad_norm", "float", "clips gradients to this norm; 0: no clipping", 0.0, 1e6, None, 1.0),
     Hyperparameter("base_model", "str", "the model to start from", default_rule="the request's base model"),
 )
 
@@ -72,10 +80,12 @@ LABEL_METRICS = ("valid_accuracy", "valid_macro_f1", "train_accuracy", "train_ma
 
 
 def capabilities(task: Task) -> Capabilities:
-    """Return what can be done for a task: encoders have no prompt tokens to weigh and no token accuracy."""
+    """Return the capabilities for `task`. Encoders have neither `prompt_loss_weight` nor token accuracy."""
     causal = task == "causal-lm"
     return Capabilities(
-        hyperparameters=tuple(each for each in _ALL if causal or each.name != "prompt_loss_weight"),
+        hyperparameters=tuple(
+            hyperparameter for hyperparameter in _ALL if causal or hyperparameter.name != "prompt_loss_weight"
+        ),
         metrics=(*_LOSS_METRICS, *(_TOKEN_METRICS if causal else ()), *LABEL_METRICS),
         label_metrics=LABEL_METRICS,
         recommendation_scope="local",
@@ -89,7 +99,7 @@ def capabilities(task: Task) -> Capabilities:
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """The adapters of a run."""
+    """The settings of a run's LoRA adapters."""
 
     rank: int
     alpha: float
@@ -99,7 +109,7 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """A run's values, complete: what was asked for, defaults for the rest. `lora` is None where all is trained."""
+    """All settings of a run: requested values and defaults. `lora` is None if the run trains all weights."""
 
     n_epochs: int
     batch_size: int
@@ -112,37 +122,43 @@ class Settings:
     weight_decay: float
     max_grad_norm: float
 
-    def peak_rate(self, pretraining: float | None) -> float:
-        """Return the absolute peak rate; `pretraining` must be known where the rate is relative."""
+    def peak_learning_rate(self, pretraining_rate: float | None) -> float:
+        """Return the absolute peak learning rate.
+
+        Raises ValueError if the rate is relative and `pretraining_rate` is None.
+        """
         if self.learning_rate is not None:
             return self.learning_rate
-        if self.learning_rate_multiplier is None or pretraining is None:
-            raise ValueError("a relative rate without the rate it is relative to")
-        return self.learning_rate_multiplier * pretraining
+        if self.learning_rate_multiplier is None or pretraining_rate is None:
+            raise ValueError("learning_rate_multiplier needs the pre-training learning rate")
+        return self.learning_rate_multiplier * pretraining_rate
 
 
 def settings(values: Mapping[str, Scalar]) -> Settings:
-    """Complete values that contradict nothing that is declared."""
-    full = {each.name: each.default for each in _ALL if each.default is not None} | dict(values)
+    """Return the settings for `values`, which must agree with the capabilities, and defaults for the rest."""
+    defaults = {
+        hyperparameter.name: hyperparameter.default for hyperparameter in _ALL if hyperparameter.default is not None
+    }
+    complete = defaults | dict(values)
 
     def number(name: str) -> float:
-        return float(full[name])
+        return float(complete[name])
 
-    rank, absolute = int(full["lora_rank"]), full.get("learning_rate")
-    is_lora = full["method"] == "lora"
+    rank, absolute = int(complete["lora_rank"]), complete.get("learning_rate")
+    is_lora = complete["method"] == "lora"
     lora = LoraSettings(
-        rank, float(full.get("lora_alpha", 2.0 * rank)), number("lora_dropout"), str(full["lora_target"])
+        rank, float(complete.get("lora_alpha", 2.0 * rank)), number("lora_dropout"), str(complete["lora_target"])
     )
-    relative = float(full.get("learning_rate_multiplier", LORA_MULTIPLIER if is_lora else FULL_MULTIPLIER))
+    relative = float(complete.get("learning_rate_multiplier", LORA_MULTIPLIER if is_lora else FULL_MULTIPLIER))
     return Settings(
-        n_epochs=int(full["n_epochs"]),
-        batch_size=int(full["batch_size"]),
+        n_epochs=int(complete["n_epochs"]),
+        batch_size=int(complete["batch_size"]),
         learning_rate=None if absolute is None else float(absolute),
         learning_rate_multiplier=None if absolute is not None else relative,
         prompt_loss_weight=number("prompt_loss_weight"),
         lora=lora if is_lora else None,
         warmup_ratio=number("warmup_ratio"),
-        schedule=str(full["schedule"]),
+        schedule=str(complete["schedule"]),
         weight_decay=number("weight_decay"),
         max_grad_norm=number("max_grad_norm"),
     )

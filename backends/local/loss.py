@@ -1,11 +1,11 @@
 """The training loss, as sums over a micro-batch that add up to the mean over the effective batch.
 
-Language model: sum of w * nll over the tokens, divided by the sum of w over the *whole effective batch*, where nll is
-a token's negative log-likelihood in nats and w is 1 for completion tokens (stop sequence and end-of-sequence included)
-and `prompt_loss_weight` for prompt tokens. The first token of an example is predicted from nothing: it has no loss.
-With a weight of 0 the prompt has no influence but as context.
+Language model: the sum of w * nll over the tokens, divided by the sum of w over the *whole effective
+batch*. nll is a token's negative log-likelihood in nats. w is 1 for completion tokens (stop sequence
+and end-of-sequence included) and `prompt_loss_weight` for prompt tokens. An example's first token has
+no loss, because no token precedes it. With a weight of 0 the prompt serves only as context.
 
-Classifier: the mean negative log-likelihood of the right label.
+Classifier: the mean negative log-likelihood (nats) of the correct label.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from backends.local.encoding import CausalData, ClassData, Data, Ids, pad
+from backends.local.encoding import CausalData, ClassData, EncodedData, Ids, pad
 from backends.local.model import LoadedModel
 
 
-def total_weight(data: Data, batch: Ids, prompt_loss_weight: float) -> float:
-    """Return the sum of the weights of an effective batch."""
+def total_weight(data: EncodedData, batch: Ids, prompt_loss_weight: float) -> float:
+    """Return the sum of the loss weights of an effective batch; `batch` holds example indices."""
     if isinstance(data, ClassData):
         return float(len(batch))
-    starts = data.starts[batch]
-    completions = sum(len(data.ids[i]) for i in batch) - int(starts.sum())
-    return completions + prompt_loss_weight * float((starts - 1).sum())
+    starts = data.completion_starts[batch]
+    completion_tokens = sum(len(data.ids[i]) for i in batch) - int(starts.sum())
+    return completion_tokens + prompt_loss_weight * float((starts - 1).sum())
 
 
-def summed_loss(model: LoadedModel, data: Data, batch: Ids, prompt_loss_weight: float) -> Tensor:
-    """Return the weighted sum of the negative log-likelihoods of some examples, a scalar with gradients."""
+def summed_loss(model: LoadedModel, data: EncodedData, batch: Ids, prompt_loss_weight: float) -> Tensor:
+    """Return the weighted sum of the examples' negative log-likelihoods in nats, a scalar with gradients."""
     if isinstance(data, ClassData):
         return _class_loss(model, data, batch)
     return _causal_loss(model, data, batch, prompt_loss_weight)
@@ -41,24 +41,29 @@ def _causal_loss(model: LoadedModel, data: CausalData, batch: Ids, prompt_loss_w
     rows = [data.ids[i] for i in batch]
     ids = pad(rows, 0)  # (B, T)
     width = ids.shape[1]
-    lengths = np.array([len(each) for each in rows])[:, None]
-    starts, column = data.starts[batch][:, None], np.arange(1, width)[None, :]
-    weights = np.where(column >= starts, 1.0, prompt_loss_weight) * (column < lengths)  # (B, T - 1), of the next token
-    row, target = np.nonzero(weights)
-    where = row * width + target  # the state before a token predicts it: one position to the left of column target + 1
-    to = model.device
-    logits = model.logits(model.states(torch.from_numpy(ids).to(to), torch.from_numpy(where).to(to)))
-    wanted = torch.from_numpy(ids[row, target + 1]).to(to)
-    nll = functional.cross_entropy(logits, wanted, reduction="none")
-    return nll @ torch.from_numpy(weights[row, target]).to(to, nll.dtype)
+    lengths = np.array([len(row) for row in rows])[:, None]  # (B, 1)
+    starts, column = data.completion_starts[batch][:, None], np.arange(1, width)[None, :]
+    weights = np.where(column >= starts, 1.0, prompt_loss_weight) * (
+        column < lengths
+    )  # (B, T - 1), of tokens 1 to T - 1
+    row, predictor = np.nonzero(weights)
+    positions = row * width + predictor  # the state at column t predicts the token at column t + 1
+    device = model.device
+    logits = model.logits(model.states(torch.from_numpy(ids).to(device), torch.from_numpy(positions).to(device)))
+    targets = torch.from_numpy(ids[row, predictor + 1]).to(device)
+    nll = functional.cross_entropy(logits, targets, reduction="none")
+    return nll @ torch.from_numpy(weights[row, predictor]).to(device, nll.dtype)
 
 
 def class_inputs(
     rows: Sequence[Ids], segments: Sequence[Ids] | None, pad_id: int
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return ids (B, T), the attention mask (None where nothing is padded) and segment ids of an encoder's batch."""
+    """Return token ids (B, T), the attention mask (B, T) or None, and segment ids (B, T) or None.
+
+    The mask is None if no row is padded. The segment ids are None if `segments` is None.
+    """
     ids = pad(rows, pad_id)
-    lengths = np.array([len(each) for each in rows])[:, None]
+    lengths = np.array([len(row) for row in rows])[:, None]
     mask = (np.arange(ids.shape[1])[None, :] < lengths).astype(np.int64)
     return (
         torch.from_numpy(ids),
@@ -69,6 +74,6 @@ def class_inputs(
 
 def _class_loss(model: LoadedModel, data: ClassData, batch: Ids) -> Tensor:
     segments = None if data.segments is None else [data.segments[i] for i in batch]
-    ids, mask, types = class_inputs([data.ids[i] for i in batch], segments, model.tokenizer.pad_token_id or 0)
-    logits = model.class_logits(ids, mask, types)
+    ids, mask, segment_ids = class_inputs([data.ids[i] for i in batch], segments, model.tokenizer.pad_token_id or 0)
+    logits = model.class_logits(ids, mask, segment_ids)
     return functional.cross_entropy(logits, torch.from_numpy(data.labels[batch]).to(model.device), reduction="sum")

@@ -1,4 +1,4 @@
-"""Where a base model's files are and what its config.json says: built-in, local directory or hub. Loads no torch."""
+"""The files and the config.json of a base model: built-in, local directory or hub. Loads no torch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from backends.contract import BackendError, Failure, FailureKind
 from backends.local.options import LocalOptions, Task
 
 BUILTIN = {"builtin:tiny-lm": Path(__file__).parent / "models" / "tiny_lm"}
-"""Models that travel with the package."""
+"""The models that the package contains."""
 
 DEFAULT_MAX_LENGTH = 1024
-"""Tokens of an example where neither the options nor the model set a lower limit."""
+"""The most tokens of an example if neither the options nor the model set a lower limit."""
 
 _CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
 _ENCODERS = frozenset(
@@ -40,13 +40,13 @@ _ADAPTER = "adapter_config.json"
 
 
 def user_error(message: str, detail: str = "") -> BackendError:
-    """Return an error that the user can fix; `detail` is the remedy."""
+    """Return an error that the user can fix. `detail` is the remedy."""
     return BackendError(Failure(FailureKind.USER, message, detail))
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A base model on disk: its name as written, its directory and its config.json."""
+    """A base model on disk: its name as the user wrote it, its directory and its config.json."""
 
     name: str
     directory: Path
@@ -54,47 +54,50 @@ class ModelSource:
 
     @property
     def weight_files(self) -> tuple[Path, ...]:
-        """The weight files, sorted: safetensors where there are any, else PyTorch's own format."""
-        found = sorted(self.directory.glob("model*.safetensors"))
-        return tuple(found or sorted(self.directory.glob("pytorch_model*.bin")))
+        """The weight files, sorted: safetensors if there are any, else PyTorch's own format."""
+        safetensors = sorted(self.directory.glob("model*.safetensors"))
+        return tuple(safetensors or sorted(self.directory.glob("pytorch_model*.bin")))
 
     @property
     def stamp(self) -> str:
-        """Changes when the weights do: the directory, and each weight file's size and time of change."""
-        stats = [(each.name, each.stat()) for each in self.weight_files]
+        """A text that changes whenever the weights change: directory, and size and modification time of each file."""
+        stats = [(path.name, path.stat()) for path in self.weight_files]
         return f"{self.directory.resolve()}|" + "|".join(f"{name}:{s.st_size}:{s.st_mtime_ns}" for name, s in stats)
 
     @property
-    def tells_segments_apart(self) -> bool:
-        """Whether the model takes segment ids: encoders of BERT's kind do, RoBERTa's have one kind of segment only."""
+    def uses_segment_ids(self) -> bool:
+        """Whether the model distinguishes segments. BERT and its kind do; RoBERTa has only one segment type."""
         return int(self.config.get("type_vocab_size") or 0) > 1
 
     def parameters(self) -> int:
-        """Return how many numbers the weight files hold, from the headers alone where they are safetensors."""
+        """Return the number of parameters in the weight files.
+
+        It comes from the headers alone if the files are safetensors, else from the file sizes.
+        """
         total = 0
         for path in self.weight_files:
             is_safe = path.suffix == ".safetensors"
-            total += sum(prod(each) for each in _tensor_shapes(path)) if is_safe else path.stat().st_size // 4
+            total += sum(prod(shape) for shape in _tensor_shapes(path)) if is_safe else path.stat().st_size // 4
         return total
 
     def adapter_parameters(self, rank: int) -> int:
-        """Return an upper bound of what adapters of this rank hold: every matrix gets one."""
-        if any(each.suffix != ".safetensors" for each in self.weight_files):
+        """Return an upper bound of the parameters of adapters of this rank: one adapter for every matrix."""
+        if any(path.suffix != ".safetensors" for path in self.weight_files):
             return self.parameters()
         shapes = [shape for path in self.weight_files for shape in _tensor_shapes(path)]
         return sum(rank * sum(shape) for shape in shapes if len(shape) == 2)
 
-    def max_length(self, asked: int | None) -> int:
-        """Return the tokens of one example: what was asked for, at most what the model's positions allow."""
+    def max_length(self, requested: int | None) -> int:
+        """Return the most tokens of one example: the requested number, or fewer if the model has fewer positions."""
         limits = [self.config.get(name) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
-        known = [int(each) for each in limits if isinstance(each, int) and each > 0]
+        known = [int(limit) for limit in limits if isinstance(limit, int) and limit > 0]
         if known and str(self.config.get("model_type", "")) in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
-            known = [each - 2 for each in known]  # these count positions from the padding index on
-        return min([asked or DEFAULT_MAX_LENGTH, *known])
+            known = [limit - 2 for limit in known]  # these models count positions from the padding index on
+        return min([requested or DEFAULT_MAX_LENGTH, *known])
 
 
 def _tensor_shapes(path: Path) -> list[list[int]]:
-    """Read the shapes in a safetensors file: an 8-byte little-endian length, then a JSON header."""
+    """Read the tensor shapes of a safetensors file: an 8-byte little-endian length, then a JSON header."""
     with path.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         if length > path.stat().st_size:
@@ -104,36 +107,39 @@ def _tensor_shapes(path: Path) -> list[list[int]]:
 
 
 def kept_bytes(base: ModelSource, lora_rank: int | None) -> int:
-    """Return what a finished run keeps on disk: float32 weights, or the adapter, and the tokenizer."""
-    tokenizer = sum(each.stat().st_size for each in base.directory.glob("*token*"))
+    """Return the bytes that a finished run keeps on disk: float32 weights or the adapter, and the tokenizer."""
+    tokenizer = sum(path.stat().st_size for path in base.directory.glob("*token*"))
     return 4 * (base.parameters() if lora_rank is None else base.adapter_parameters(lora_rank)) + tokenizer
 
 
 def peak_bytes(base: ModelSource, lora_rank: int | None) -> int:
-    """Return what a run needs on disk at most: the kept model and a resume checkpoint (weights and two moments, about
-    three times the model), each of them twice while the new one replaces the old."""
+    """Return the most bytes that a run needs on disk.
+
+    These are the kept model and a resume checkpoint (weights and two optimizer moments, about three
+    times the model), each of them twice while the new one replaces the old.
+    """
     return 8 * kept_bytes(base, lora_rank)
 
 
-def changed(path: Path) -> int:
-    """Return the time of the last change of a directory in ns, or 0 where there is none."""
+def modified_ns(path: Path) -> int:
+    """Return a directory's modification time in nanoseconds, or 0 if it does not exist."""
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name can only be a hub id: no built-in, no existing path, nothing that looks like a path."""
+    """Whether a name can only be a hub id: not built-in, not an existing path, and not like a path."""
     return name not in BUILTIN and not Path(name).expanduser().exists() and not name.startswith((".", "/", "~"))
 
 
 def find(name: str, revision: str | None = None, *, weights: bool = True) -> ModelSource:
-    """Return where a model is; a hub model is downloaded unless it is cached (its weights only where asked for).
+    """Find the model `name`. Download a hub model unless it is cached, its weights only if `weights` is true.
 
-    Raises BackendError (user) with the remedy where there is no such model, or it cannot be read.
+    Raises BackendError (user) with the remedy if the model does not exist or cannot be read.
     """
     if name in BUILTIN:
         directory = BUILTIN[name]
     elif name.startswith("builtin:"):
-        raise user_error(f"there is no model {name}", f"built in are: {', '.join(BUILTIN)}")
+        raise user_error(f"there is no model {name}", f"choose a built-in model: {', '.join(BUILTIN)}")
     elif is_hub_id(name):
         directory = _from_hub(name, revision, weights)
     else:
@@ -144,21 +150,22 @@ def find(name: str, revision: str | None = None, *, weights: bool = True) -> Mod
 def _read_config(name: str, directory: Path) -> Mapping[str, Any]:
     if (directory / _ADAPTER).is_file():
         raise user_error(
-            f"{name} is an adapter, not a base model", "name the model that the adapter belongs to, or merge it first"
+            f"{name} is an adapter, not a base model",
+            "name the adapter's base model, or merge the adapter into it first",
         )
     path = directory / "config.json"
     if not path.is_file():
         remedy = "give a directory in the transformers layout (config.json, tokenizer, safetensors), or a hub id"
-        wrong = "has no config.json" if directory.is_dir() else "does not exist"
-        raise user_error(f"the model directory {directory} {wrong}", remedy)
+        problem = "has no config.json" if directory.is_dir() else "does not exist"
+        raise user_error(f"the model directory {directory} {problem}", remedy)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise user_error(
-            f"{path} cannot be read: {error}", "restore the file from where the model comes from"
+            f"{path} cannot be read: {error}", "restore the file from the model's original source"
         ) from error
     if not isinstance(config, dict):
-        raise user_error(f"{path} is not a JSON object", "restore the file from where the model comes from")
+        raise user_error(f"{path} is not a JSON object", "restore the file from the model's original source")
     return config
 
 
@@ -166,22 +173,22 @@ def _from_hub(name: str, revision: str | None, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [each for each in _HUB_PATTERNS if weights or each != "*.safetensors"]
+    patterns = [pattern for pattern in _HUB_PATTERNS if weights or pattern != "*.safetensors"]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except HFValidationError as error:
         raise user_error(f"{name} is neither a directory nor a hub id", "check the spelling of `model`") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         remedy = (
-            "check the spelling; if it is a directory, give its full path; without a network, download the model "
+            "check the spelling; give a directory by its full path; without a network, download the model "
             "elsewhere and give its directory, or fill the hub cache and set HF_HUB_OFFLINE=1; "
-            "a gated model needs HF_TOKEN"
+            "for a gated model, set HF_TOKEN"
         )
-        raise user_error(f"the model {name} is not here and cannot be had from the hub", remedy) from error
+        raise user_error(f"the model {name} is not on this machine, and the hub did not provide it", remedy) from error
 
 
 def task_of(options: LocalOptions, name: str | None = None) -> Task:
-    """Return the task without network and side effect: `causal-lm` where nothing is known of the model yet."""
+    """Return the task without network access or side effects: `causal-lm` if the model is not known yet."""
     if options.task != "auto":
         return options.task
     name = name or options.model
@@ -201,39 +208,35 @@ def task_of(options: LocalOptions, name: str | None = None) -> Task:
     try:
         return task_of_config(_read_config(name, directory)) or "causal-lm"
     except BackendError:
-        return "causal-lm"  # `check` says what is wrong
+        return "causal-lm"  # `check` reports the error
 
 
 def task_of_config(config: Mapping[str, Any]) -> Task | None:
-    """Return the task that an architecture is made for, or None where it is neither of ours."""
-    architectures = [str(each) for each in config.get("architectures") or ()]
+    """Return the task for which an architecture is made, or None if this backend does not support it."""
+    architectures = [str(name) for name in config.get("architectures") or ()]
     if config.get("is_encoder_decoder"):
         return None
     if str(config.get("model_type")) in _ENCODERS:
         return "sequence-classification"
-    if any(each.endswith(_CAUSAL_SUFFIXES) for each in architectures):
+    if any(name.endswith(_CAUSAL_SUFFIXES) for name in architectures):
         return "causal-lm"
-    if any(each.endswith("ForSequenceClassification") for each in architectures):
+    if any(name.endswith("ForSequenceClassification") for name in architectures):
         return "sequence-classification"
     return None
 
 
 def problems(source: ModelSource) -> list[Failure]:
-    """Return what is missing in a model's directory, without loading the weights."""
-    found = []
-    if not any((source.directory / each).is_file() for each in _TOKENIZER_FILES):
-        found.append(
-            Failure(
-                FailureKind.USER, f"{source.name} has no tokenizer in {source.directory}", "copy tokenizer.json there"
-            )
-        )
-    remote = is_hub_id(source.name)
-    if not source.weight_files and not remote:
+    """Return what is wrong with a model's directory, without loading the weights."""
+    failures = []
+    if not any((source.directory / name).is_file() for name in _TOKENIZER_FILES):
+        message = f"{source.name} has no tokenizer in {source.directory}"
+        failures.append(Failure(FailureKind.USER, message, "copy tokenizer.json there"))
+    if not source.weight_files and not is_hub_id(source.name):
         message = f"{source.name} has no weights in {source.directory}"
-        found.append(Failure(FailureKind.USER, message, "copy model.safetensors (and its index, if any) there"))
+        failures.append(Failure(FailureKind.USER, message, "copy model.safetensors (and its index, if any) there"))
     try:
         source.parameters()
     except (OSError, ValueError, KeyError, struct.error) as error:
         message = f"the weights of {source.name} cannot be read: {error}"
-        found.append(Failure(FailureKind.USER, message, "the file may be incomplete: fetch it again"))
-    return found
+        failures.append(Failure(FailureKind.USER, message, "download the file again: it may be incomplete"))
+    return failures

@@ -1,4 +1,4 @@
-"""What the YAML's `backend:` mapping may say for the local backend."""
+"""The options of the local backend: the YAML's `backend:` mapping."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Task = Literal["causal-lm", "sequence-classification"]
 
 
 class LocalOptions(BaseModel):
-    """Options of the local backend; unknown keys are errors. Code from a model repository is never run."""
+    """Options of the local backend. Unknown keys are errors. The backend never runs code from a model repository."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -22,18 +22,20 @@ class LocalOptions(BaseModel):
         default="auto", description="auto: causal-lm for language models, sequence-classification for encoders"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        default="auto", description="auto: the GPU that torch sees, else mps, else the CPU"
+        default="auto", description="auto: CUDA if torch sees a GPU, else mps, else the CPU"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="the type of the arithmetic; auto: bfloat16 on GPUs that have it, else float32"
+        default="auto", description="data type of the computations; auto: bfloat16 on GPUs that have it, else float32"
     )
     max_length: int | None = Field(
-        default=None, ge=8, description="tokens of one example; longer prompts lose their beginning"
+        default=None, ge=8, description="maximum tokens of one example; longer prompts lose their beginning"
     )
     pretraining_learning_rate: float | None = Field(
-        default=None, gt=0, description="the peak rate of the base model's pre-training, for learning_rate_multiplier"
+        default=None,
+        gt=0,
+        description="peak rate of the base model's pre-training, which learning_rate_multiplier multiplies",
     )
     micro_batch_size: int | None = Field(
-        default=None, ge=1, description="examples computed at once; the effective batch is batch_size all the same"
+        default=None, ge=1, description="examples per forward and backward pass; the effective batch stays batch_size"
     )
     revision: str | None = Field(default=None, description="branch, tag or commit of a hub model")

@@ -1,4 +1,4 @@
-"""Answering prompts with a trained model: the most probable label, or text generated greedily."""
+"""Prediction with a trained model: the most probable label, or greedily generated text."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ import torch
 from backends.contract import Dataset, Prediction, PredictOptions
 from backends.local import encoding, model_evaluation, model_source
 from backends.local.encoding import ExampleTemplate, Ids
-from backends.local.failures import room, translated
-from backends.local.model import LoadedModel, load_model, load_tokenizer, quiet
+from backends.local.failures import library_errors_translated, resource_errors_translated
+from backends.local.model import LoadedModel, ModelSpec, load_model, load_tokenizer, quiet
 from backends.local.model_source import ModelSource, user_error
 from backends.local.options import LocalOptions, Task
 
-CARD = "finesweep.json"
-"""Beside a kept model: what must be known to use it."""
+CARD_FILE = "finesweep.json"
+"""The file beside a kept model with the facts that prediction needs."""
 
-_GENERATE_TOGETHER = 32
+_GENERATION_BATCH_SIZE = 32
+_CONTEXT_TOKENS = 8
+"""How many prompt tokens to decode together with an answer."""
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model that answers, with the form in which its prompts were written."""
+    """A model that answers prompts, and the format of the prompts that it was trained on."""
 
     model: LoadedModel
     layout: str
@@ -36,8 +38,8 @@ class Predictor:
     max_length: int
 
 
-def write_card(base: ModelSource, task: Task, dataset: Dataset, max_length: int) -> str:
-    """Return the text of the card beside a kept model."""
+def card_text(base: ModelSource, task: Task, dataset: Dataset, max_length: int) -> str:
+    """Return the content of a kept model's `CARD_FILE`."""
     card = {
         "base_model": str(base.directory.resolve()),
         "task": task,
@@ -50,77 +52,85 @@ def write_card(base: ModelSource, task: Task, dataset: Dataset, max_length: int)
 
 
 def load(name: str, options: LocalOptions, device: torch.device, dtype: torch.dtype) -> Predictor:
-    """Load a kept model or a base model. Raises BackendError where there is none."""
+    """Load a kept model or a base model. Raises BackendError if there is no such model."""
     directory = Path(name)
-    if not (directory / CARD).is_file():
-        found = model_source.find(name, options.revision)
-        task = options.task if options.task != "auto" else model_source.task_of_config(found.config) or "causal-lm"
+    if not (directory / CARD_FILE).is_file():
+        base = model_source.find(name, options.revision)
+        task = options.task if options.task != "auto" else model_source.task_of_config(base.config) or "causal-lm"
         if task != "causal-lm":
             raise user_error(f"{name} is an encoder without a trained head", "give a model that a run has kept")
-        loaded = load_model(found, task, load_tokenizer(found), device, dtype, dtype, ())
-        return Predictor(loaded, "completion", (), "", found.max_length(options.max_length))
-    with translated(f"reading {directory / CARD}"):
-        card = json.loads((directory / CARD).read_text(encoding="utf-8"))
-    adapter = (directory / "adapter_config.json").is_file()
-    weights = model_source.find(card["base_model"] if adapter else name)
+        loaded = load_model(ModelSpec(base, task, device, dtype, weights_dtype=dtype), load_tokenizer(base))
+        return Predictor(loaded, "completion", (), "", base.max_length(options.max_length))
+    with library_errors_translated(f"reading {directory / CARD_FILE}"):
+        card = json.loads((directory / CARD_FILE).read_text(encoding="utf-8"))
+    is_adapter = (directory / "adapter_config.json").is_file()
+    weights = model_source.find(card["base_model"] if is_adapter else name)
     labels = tuple(card["labels"])
-    loaded = load_model(weights, card["task"], load_tokenizer(weights), device, dtype, dtype, labels, new_head=False)
-    if adapter:
-        _merge(loaded, directory)
+    spec = ModelSpec(weights, card["task"], device, dtype, weights_dtype=dtype, labels=labels, new_head=False)
+    loaded = load_model(spec, load_tokenizer(weights))
+    if is_adapter:
+        _merge_adapter(loaded, directory)
     return Predictor(loaded, card["layout"], labels, card["stop"], card["max_length"])
 
 
-def _merge(loaded: LoadedModel, directory: Path) -> None:
+def _merge_adapter(loaded: LoadedModel, directory: Path) -> None:
     from peft import PeftModel
 
-    with quiet(), translated(f"loading the adapter {directory}"):
+    with quiet(), library_errors_translated(f"loading the adapter {directory}"):
         loaded.module = PeftModel.from_pretrained(loaded.module, str(directory)).merge_and_unload()
 
 
 def predict(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], options: PredictOptions) -> list[Prediction]:
-    """Answer prompts in their order.
+    """Answer the prompts in their order.
 
-    With labels, the log-probability of a label is the sum over its tokens (for a classifier, that of its class), and
-    the most probable label is the text, the earlier one on a tie. Without, text is generated greedily and ends before
-    the stop sequence, at the end-of-sequence token, or after `max_tokens`. Raises BackendError (user) where a
-    classifier is asked for text or for a label that it does not know.
+    With labels, a label's log-probability is the sum over its tokens (for a classifier, that of its
+    class), in nats. The most probable label is the predicted text, the earlier one on a tie. Without
+    labels, text is generated greedily. It ends before the stop sequence, at the end-of-sequence token,
+    or after `max_tokens`. Raises BackendError (user) if a classifier is asked for text or for a label
+    that it does not know.
     """
     if not prompts:
         return []
-    with room("predicting"):
+    with resource_errors_translated("predicting"):
         if predictor.model.task == "sequence-classification":
             return _classify(predictor, prompts, options)
         if options.labels is not None:
-            return _choose(predictor, prompts, options.labels, options.stop)
+            return _choose_label(predictor, prompts, options.labels, options.stop)
         return _generate(predictor, prompts, options)
 
 
 def _classify(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], options: PredictOptions) -> list[Prediction]:
     if options.labels is None:
         raise user_error("a classifier generates no text", "give the labels to choose from")
-    unknown = [each for each in options.labels if each not in predictor.labels]
+    unknown = [label for label in options.labels if label not in predictor.labels]
     if unknown:
-        raise user_error(f"the classifier knows no label {unknown[0]!r}", f"it knows {', '.join(predictor.labels)}")
+        raise user_error(
+            f"the classifier has no label {unknown[0]!r}", f"choose from its labels: {', '.join(predictor.labels)}"
+        )
     model = predictor.model
-    typed = model.source.tells_segments_apart
-    ids, segments, _ = encoding.encode_segments(model.tokenizer, prompts, predictor.max_length, typed)
-    columns = [predictor.labels.index(each) for each in options.labels]
-    return _answers(model_evaluation.class_logprobs(model, ids, segments)[:, columns], options.labels)
+    ids, segments, _ = encoding.encode_segments(
+        model.tokenizer, prompts, predictor.max_length, model.source.uses_segment_ids
+    )
+    columns = [predictor.labels.index(label) for label in options.labels]
+    return _label_predictions(model_evaluation.class_logprobs(model, ids, segments)[:, columns], options.labels)
 
 
-def _choose(
+def _choose_label(
     predictor: Predictor, prompts: Sequence[Mapping[str, Any]], labels: Sequence[str], stop: str
 ) -> list[Prediction]:
     template = _template(predictor, prompts, stop)
     label_ids = encoding.label_tokens(template, prompts[0], labels)
-    room_for_prompt = predictor.max_length - max(map(len, label_ids))
-    encoded, _ = template.prompt_tokens(prompts, room_for_prompt)
-    scores = model_evaluation.score(predictor.model, [np.array(each) for each in encoded], [label_ids] * len(prompts))
-    return _answers(scores.logprobs, labels)
+    max_prompt_tokens = predictor.max_length - max(map(len, label_ids))
+    encoded, _ = template.tokenize_prompts(prompts, max_prompt_tokens)
+    scores = model_evaluation.score_continuations(
+        predictor.model, [np.array(tokens) for tokens in encoded], [label_ids] * len(prompts)
+    )
+    return _label_predictions(scores.logprobs, labels)
 
 
-def _answers(logprobs: model_evaluation.Floats, labels: Sequence[str]) -> list[Prediction]:
-    return [Prediction(labels[int(row.argmax())], tuple(float(each) for each in row)) for row in logprobs]
+def _label_predictions(logprobs: model_evaluation.Floats, labels: Sequence[str]) -> list[Prediction]:
+    """Return one prediction per row of `logprobs` (N, labels)."""
+    return [Prediction(labels[int(row.argmax())], tuple(float(value) for value in row)) for row in logprobs]
 
 
 def _template(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], stop: str) -> ExampleTemplate:
@@ -130,60 +140,62 @@ def _template(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], stop: 
 
 def _generate(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], options: PredictOptions) -> list[Prediction]:
     template = _template(predictor, prompts, options.stop)
-    encoded, _ = template.prompt_tokens(prompts, max(predictor.max_length - options.max_tokens, 1))
-    ids = [np.array(each, dtype=np.int64) for each in encoded]
-    found: dict[int, Prediction] = {}
-    order = np.argsort([len(each) for each in ids], kind="stable")
-    for first in range(0, len(order), _GENERATE_TOGETHER):
-        batch = order[first : first + _GENERATE_TOGETHER]
+    encoded, _ = template.tokenize_prompts(prompts, max(predictor.max_length - options.max_tokens, 1))
+    ids = [np.array(tokens, dtype=np.int64) for tokens in encoded]
+    predictions: dict[int, Prediction] = {}
+    order = np.argsort([len(tokens) for tokens in ids], kind="stable")
+    for first in range(0, len(order), _GENERATION_BATCH_SIZE):
+        batch = order[first : first + _GENERATION_BATCH_SIZE]
         answers = _continue(predictor.model, [ids[i] for i in batch], options, template.stop)
-        found.update(zip(map(int, batch), answers, strict=True))
-    return [found[n] for n in range(len(ids))]
+        predictions.update(zip(map(int, batch), answers, strict=True))
+    return [predictions[n] for n in range(len(ids))]
 
 
 @torch.inference_mode()
 def _continue(model: LoadedModel, prompts: Sequence[Ids], options: PredictOptions, stop: str) -> list[Prediction]:
-    """Generate greedily for prompts padded on the left; a row that has stopped goes on unseen until all have."""
+    """Generate greedily for prompts padded on the left.
+
+    A row that has ended is computed further, with its tokens ignored, until all rows have ended.
+    """
     tokenizer, module, device = model.tokenizer, model.module, model.device
     module.eval()
-    lengths = np.array([len(each) for each in prompts])
-    ids = encoding.pad(prompts, 0, left=True)
-    seen = torch.from_numpy((np.arange(ids.shape[1])[None, :] >= ids.shape[1] - lengths[:, None]).astype(np.int64)).to(
-        device
-    )
+    lengths = np.array([len(prompt) for prompt in prompts])
+    ids = encoding.pad(prompts, 0, left=True)  # (B, T)
+    is_token = np.arange(ids.shape[1])[None, :] >= ids.shape[1] - lengths[:, None]
+    mask = torch.from_numpy(is_token.astype(np.int64)).to(device)  # (B, T), grows by one column per token
     tokens = torch.from_numpy(ids).to(device)
-    positions = (seen.cumsum(1) - 1).clamp(min=0)
+    position_ids = (mask.cumsum(1) - 1).clamp(min=0)
     cache: Any = None
     answers: list[list[int]] = [[] for _ in prompts]
-    done = [options.max_tokens < 1] * len(prompts)
+    ended = [options.max_tokens < 1] * len(prompts)
     for _ in range(options.max_tokens):
-        with model.arithmetic():
-            out = module(
-                input_ids=tokens, attention_mask=seen, position_ids=positions, past_key_values=cache, use_cache=True
+        with model.autocast():
+            output = module(
+                input_ids=tokens, attention_mask=mask, position_ids=position_ids, past_key_values=cache, use_cache=True
             )
-        cache, best = out.past_key_values, out.logits[:, -1].argmax(dim=-1)
+        cache, best = output.past_key_values, output.logits[:, -1].argmax(dim=-1)  # best: (B,)
         for n, token in enumerate(best.tolist()):
-            if done[n]:
+            if ended[n]:
                 continue
             if token == tokenizer.eos_token_id:
-                done[n] = True
+                ended[n] = True
                 continue
             answers[n].append(token)
-            done[n] = bool(stop) and stop in _text(tokenizer, prompts[n], answers[n])
-        if all(done):
+            ended[n] = bool(stop) and stop in _text(tokenizer, prompts[n], answers[n])
+        if all(ended):
             break
-        tokens, positions = best[:, None], positions[:, -1:] + 1
-        seen = torch.cat([seen, torch.ones_like(tokens)], dim=1)
+        tokens, position_ids = best[:, None], position_ids[:, -1:] + 1
+        mask = torch.cat([mask, torch.ones_like(tokens)], dim=1)
     texts = [_text(tokenizer, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
     return [
-        Prediction(text.split(stop)[0] if stop else text, cut=not ended)
-        for text, ended in zip(texts, done, strict=True)
+        Prediction(text.split(stop)[0] if stop else text, cut=not has_ended)
+        for text, has_ended in zip(texts, ended, strict=True)
     ]
 
 
 def _text(tokenizer: Any, prompt: Ids, answer: list[int]) -> str:
-    """Decode an answer behind its prompt: some tokenizers drop the space before the first token of a text."""
-    tail = [int(each) for each in prompt[-8:]]
+    """Decode an answer together with its prompt's end: some tokenizers drop the space before a text's first token."""
+    context = [int(token) for token in prompt[-_CONTEXT_TOKENS:]]
     options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-    before, whole = tokenizer.decode(tail, **options), tokenizer.decode([*tail, *answer], **options)
+    before, whole = tokenizer.decode(context, **options), tokenizer.decode([*context, *answer], **options)
     return str(whole[len(before) :] if whole.startswith(before) else tokenizer.decode(answer, **options))

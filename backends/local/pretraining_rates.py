@@ -1,4 +1,4 @@
-"""The learning rate of a base model's pre-training, which `learning_rate_multiplier` multiplies."""
+"""The peak learning rate of a base model's pre-training: the base of `learning_rate_multiplier`."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from backends.local.model_source import ModelSource, user_error
 
 @dataclass(frozen=True)
 class PretrainingRate:
-    """A peak pre-training learning rate and where it is from."""
+    """A peak pre-training learning rate and its source in words."""
 
     value: float
     source: str
 
 
-def pretraining_rate(source: ModelSource, given: float | None) -> PretrainingRate | None:
-    """Return the rate: the given one, else that of the model's training.json, else that of the table, else None.
+def pretraining_rate(source: ModelSource, configured: float | None) -> PretrainingRate | None:
+    """Return the configured rate, else that of the model's training.json, else that of the table, else None.
 
-    Raises BackendError (user) where training.json is there but says no usable rate.
+    Raises BackendError (user) if training.json exists but contains no usable rate.
     """
-    if given is not None:
-        return PretrainingRate(given, "backend.pretraining_learning_rate")
+    if configured is not None:
+        return PretrainingRate(configured, "backend.pretraining_learning_rate")
     path = source.directory / "training.json"
     if path.is_file():
         return _from_training_json(path)
     names = [source.name, source.directory.name, str(source.config.get("_name_or_path", ""))]
     for pattern, rate in _table():
-        if any(pattern.fullmatch(each.rsplit("/", 1)[-1].lower()) for each in names):
+        if any(pattern.fullmatch(name.rsplit("/", 1)[-1].lower()) for name in names):
             return rate
     return None
 
@@ -43,10 +43,10 @@ def _from_training_json(path: Path) -> PretrainingRate:
         rate = float(content["learning_rate"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise user_error(
-            f"{path} says no learning rate: {error}", '{"learning_rate": <number>, "source": <text>} is expected'
+            f"{path} contains no learning rate: {error}", 'write {"learning_rate": <number>, "source": <text>} into it'
         ) from error
     if not 0 < rate < 1:
-        raise user_error(f"{path}: a learning rate of {rate:g} cannot be", "it lies between 0 and 1")
+        raise user_error(f"{path}: the learning rate {rate:g} is impossible", "give a number between 0 and 1")
     return PretrainingRate(rate, str(content.get("source", path.name)))
 
 

@@ -1,4 +1,4 @@
-"""From a request to what is trained: everything looked up, checked and loaded, before the first step."""
+"""Setting up a run: from a resolved request to loaded data, model and trainable weights, ready for the first step."""
 
 from __future__ import annotations
 
@@ -11,67 +11,76 @@ from backends.contract import Evaluation, Placement, Scalar, TrainingRequest
 from backends.local import device as devices
 from backends.local import model_source, training
 from backends.local.encoding import CausalData
-from backends.local.model_cache import BENCH, fixed_sample
+from backends.local.model import ModelSpec
+from backends.local.model_cache import MODEL_CACHE, fixed_sample
 from backends.local.model_source import ModelSource, user_error
 from backends.local.options import LocalOptions
-from backends.local.request_resolution import Resolved, metrics_of
+from backends.local.request_resolution import ResolvedRequest, metrics_of
 from backends.local.trainable_weights import TrainableWeights
 
 
-def assemble(
-    request: TrainingRequest, resolved: Resolved, options: LocalOptions, placement: Placement
-) -> tuple[training.Plan, TrainableWeights]:
-    """Load and encode what is not in memory yet. The trainee must be released. Raises BackendError."""
-    settings = resolved.settings
+def set_up_run(
+    request: TrainingRequest, resolved: ResolvedRequest, options: LocalOptions, placement: Placement
+) -> tuple[training.TrainingPlan, TrainableWeights]:
+    """Load and encode everything that is not in the cache yet. Raises BackendError.
+
+    The caller must release the returned weights.
+    """
+    settings, task = resolved.settings, resolved.task
     devices.set_threads(placement)
     devices.keep_freed_memory()
     device = devices.resolve_device(options.device)
     dtype = devices.resolve_dtype(options.dtype, device)
-    weights, adapter = _initial_weights(request, resolved)
-    model = BENCH.model(
-        weights,
-        resolved.task,
-        device,
-        dtype,
-        # Weights that are trained stay in float32: steps of a small rate vanish in bfloat16.
-        torch.float32 if settings.lora is None else dtype,
-        request.dataset.labels,
-        new_head=request.resume_from is None or adapter is not None,
+    source, adapter_directory = _initial_weights(request, resolved)
+    model = MODEL_CACHE.model(
+        ModelSpec(
+            source,
+            task,
+            device,
+            dtype,
+            # Trained weights stay in float32, because the steps of a small learning rate vanish in bfloat16.
+            weights_dtype=torch.float32 if settings.lora is None else dtype,
+            labels=request.dataset.labels if task == "sequence-classification" else (),
+            new_head=request.resume_from is None or adapter_directory is not None,
+        )
     )
     train, valid = (
-        BENCH.data(resolved.base, resolved.task, request.dataset, part, resolved.max_length)
+        MODEL_CACHE.encoded_data(resolved.base, task, request.dataset, part, resolved.max_length)
         for part in ("train", "valid")
     )
-    metrics = metrics_of(resolved.task, request.dataset)
-    wanted = request.evaluation.keep_metric
-    plan = training.Plan(
+    requested_metric = request.evaluation.keep_metric
+    is_measured = requested_metric in metrics_of(task, request.dataset)
+    plan = training.TrainingPlan(
         train=train,
         valid=valid,
-        sample=fixed_sample(train, request.evaluation.train_examples),
+        train_sample=fixed_sample(train, request.evaluation.train_examples),
         settings=settings,
-        peak_rate=resolved.peak_rate,
-        evaluation=request.evaluation if wanted in metrics else _by_loss(request),
-        keep_metric=wanted if wanted in metrics else "valid_loss",
+        peak_learning_rate=resolved.peak_learning_rate,
+        evaluation=request.evaluation if is_measured else _evaluation_by_loss(request),
+        keep_metric=requested_metric if is_measured else "valid_loss",
         seed=request.seed,
         micro_batch_size=min(settings.batch_size, options.micro_batch_size)
         if options.micro_batch_size
-        else training.first_micro_batch(train, settings.batch_size, model),
+        else training.initial_micro_batch_size(train, settings.batch_size, model),
     )
-    return plan, TrainableWeights(model, settings.lora, request.seed, adapter)
+    return plan, TrainableWeights(model, settings.lora, request.seed, adapter_directory)
 
 
 def values_in_use(
-    request: TrainingRequest, resolved: Resolved, plan: training.Plan, trainee: TrainableWeights
+    request: TrainingRequest,
+    resolved: ResolvedRequest,
+    plan: training.TrainingPlan,
+    trainable: TrainableWeights,
 ) -> dict[str, Scalar]:
-    """Return the values that a run really uses, those of the request unchanged among them."""
-    settings, model = resolved.settings, trainee.model
+    """Return the values that a run really uses. They include the request's hyperparameters unchanged."""
+    settings, model = resolved.settings, trainable.model
     values: dict[str, Scalar] = {
         "task": resolved.task,
         "base_model": resolved.base.name,
         "n_epochs": settings.n_epochs,
         "batch_size": settings.batch_size,
         "micro_batch_size": plan.micro_batch_size,
-        "learning_rate": resolved.peak_rate,
+        "learning_rate": resolved.peak_learning_rate,
         "schedule": settings.schedule,
         "warmup_ratio": settings.warmup_ratio,
         "weight_decay": settings.weight_decay,
@@ -88,30 +97,33 @@ def values_in_use(
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "parameters": sum(each.numel() for each in model.module.parameters()),
-        "trainable_parameters": trainee.count,
+        "parameters": sum(parameter.numel() for parameter in model.module.parameters()),
+        "trainable_parameters": trainable.count,
     }
     if isinstance(plan.train, CausalData):
         values["prompt_loss_weight"] = settings.prompt_loss_weight
     if settings.lora:
         values |= {f"lora_{name}": value for name, value in asdict(settings.lora).items()}
-    if resolved.pretraining is not None:
-        values["pretraining_learning_rate"], values["pretraining_learning_rate_source"] = resolved.pretraining
+    if resolved.pretraining_rate is not None:
+        values["pretraining_learning_rate"] = resolved.pretraining_rate.value
+        values["pretraining_learning_rate_source"] = resolved.pretraining_rate.source
     if settings.learning_rate_multiplier is not None:
         values["learning_rate_multiplier"] = settings.learning_rate_multiplier
     if plan.keep_metric != request.evaluation.keep_metric:
-        asked = request.evaluation.keep_metric
-        values["keep_metric_note"] = f"{asked} is not measured here; the lowest valid_loss is kept"
+        requested = request.evaluation.keep_metric
+        values["keep_metric_note"] = (
+            f"this run does not measure {requested}; it keeps the state with the lowest valid_loss"
+        )
     return {**values, **request.hyperparameters}
 
 
-def _by_loss(request: TrainingRequest) -> Evaluation:
+def _evaluation_by_loss(request: TrainingRequest) -> Evaluation:
     evaluation = request.evaluation
     return Evaluation(evaluation.per_epoch, evaluation.train_examples, "valid_loss", keep_maximum=False)
 
 
-def _initial_weights(request: TrainingRequest, resolved: Resolved) -> tuple[ModelSource, Path | None]:
-    """Return whose weights the run starts from, and the adapter that it goes on with where it resumes one."""
+def _initial_weights(request: TrainingRequest, resolved: ResolvedRequest) -> tuple[ModelSource, Path | None]:
+    """Return the source of the run's first weights, and the directory of the adapter that it continues, or None."""
     if request.resume_from is None:
         return resolved.base, None
     directory = Path(request.resume_from)

@@ -1,4 +1,7 @@
-"""What a run trains: all weights or adapters on a shared base model, which gets its own weights back afterwards."""
+"""The weights that a run trains: all weights of a shared base model, or adapters on it.
+
+The next run gets the base model with its original weights.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backends.local.failures import translated
+from backends.local.failures import library_errors_translated
 from backends.local.hyperparameters import LoraSettings
 from backends.local.model import LoadedModel, quiet
 from backends.local.model_source import user_error
-
-State = dict[str, Tensor]
 
 _VALUE_OR_QUERY = frozenset(
     {"q_proj", "v_proj", "query", "value", "query_proj", "value_proj", "q_lin", "v_lin", "q", "v"}
@@ -27,81 +28,86 @@ class TrainableWeights:
     """The trainable parameters on a loaded model, ready for the first step. `release` gives the model back."""
 
     def __init__(
-        self, model: LoadedModel, lora: LoraSettings | None, seed: int, weights_from: Path | None = None
+        self, model: LoadedModel, lora: LoraSettings | None, seed: int, adapter_directory: Path | None = None
     ) -> None:
-        """Restore the base weights, draw new ones from `seed`, and attach adapters where asked for.
+        """Restore the base weights, draw new parameters from `seed`, and attach adapters if `lora` is set.
 
-        `weights_from` is the directory of an adapter to go on with. Raises BackendError where it does not fit.
+        `adapter_directory` holds an adapter from which to continue. Raises BackendError if it does not
+        fit the settings.
         """
         self.model = model
         self._peft: Any = None
-        _restore(model)
+        _restore_original_weights(model)
         devices = [model.device] if model.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(seed)
-            _draw_fresh(model)
+            _draw_new_parameters(model)
             if lora is None:
                 model.module.requires_grad_(True)
-                _remember(model, [name for name, _ in model.module.named_parameters()])
+                _store_original_weights(model, [name for name, _ in model.module.named_parameters()])
             else:
-                self._attach(lora, weights_from)
+                self._attach_adapters(lora, adapter_directory)
         self.parameters: dict[str, nn.Parameter] = {
-            name: each for name, each in model.module.named_parameters() if each.requires_grad
+            name: parameter for name, parameter in model.module.named_parameters() if parameter.requires_grad
         }
 
-    def _attach(self, lora: LoraSettings, weights_from: Path | None) -> None:
+    def _attach_adapters(self, lora: LoraSettings, adapter_directory: Path | None) -> None:
         from peft import LoraConfig, TaskType, get_peft_model
 
         module = self.model.module
         heads = _head_modules(self.model)
-        _remember(self.model, [n for n, _ in module.named_parameters() if n.startswith(tuple(f"{h}." for h in heads))])
+        prefixes = tuple(f"{head}." for head in heads)
+        _store_original_weights(
+            self.model, [name for name, _ in module.named_parameters() if name.startswith(prefixes)]
+        )
         causal = self.model.task == "causal-lm"
         config = LoraConfig(
             r=lora.rank,
-            lora_alpha=lora.alpha,  # a float is taken, too: it is divided by the rank, nothing else
+            lora_alpha=lora.alpha,  # declared an int, but peft only divides it by the rank, so that a float works
             lora_dropout=lora.dropout,
             target_modules=lora_layers(self.model, lora.target),
             modules_to_save=heads or None,
             task_type=TaskType.CAUSAL_LM if causal else TaskType.SEQ_CLS,
         )
-        with quiet(), translated("attaching adapters"):
+        with quiet(), library_errors_translated("attaching adapters"):
             self._peft = get_peft_model(module, config)
-            if weights_from is not None:
-                self._load_adapter(weights_from)
+            if adapter_directory is not None:
+                self._load_adapter(adapter_directory)
 
     def _load_adapter(self, directory: Path) -> None:
         from peft import set_peft_model_state_dict
         from safetensors.torch import load_file
 
-        loaded: Any = set_peft_model_state_dict(self._peft, load_file(directory / "adapter_model.safetensors"))
-        if loaded.unexpected_keys:
+        result: Any = set_peft_model_state_dict(self._peft, load_file(directory / "adapter_model.safetensors"))
+        if result.unexpected_keys:
             raise user_error(
                 f"the adapter in {directory} does not fit this run",
-                "use the lora_rank and lora_target it was made with",
+                "use the lora_rank and lora_target with which it was trained",
             )
 
     @property
     def count(self) -> int:
-        """How many numbers are trained."""
-        return sum(each.numel() for each in self.parameters.values())
+        """The number of trained parameters."""
+        return sum(parameter.numel() for parameter in self.parameters.values())
 
-    def state(self) -> State:
-        """Return a copy of the trained parameters."""
-        return {name: each.detach().clone() for name, each in self.parameters.items()}
+    def state(self) -> dict[str, Tensor]:
+        """Return a copy of the trained parameters by name."""
+        return {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Set the trained parameters."""
-        for name, each in self.parameters.items():
-            each.copy_(state[name])
+        """Set the trained parameters to the values in `state`."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(state[name])
 
-    def save(self, directory: Path, extra: Mapping[str, str]) -> None:
-        """Write the model, or the adapter, with its tokenizer, and `extra` files of text by name.
+    def save(self, directory: Path, text_files: Mapping[str, str]) -> None:
+        """Write the model or the adapter with its tokenizer, and `text_files` (content by file name).
 
-        A reader sees the old directory or the complete new one. Raises BackendError where the disk is full.
+        A reader sees the complete old or the complete new directory. Raises BackendError if the disk is
+        full.
         """
         temporary = directory.with_name(directory.name + ".tmp")
-        with quiet(), translated(f"saving the model to {directory}"):
+        with quiet(), library_errors_translated(f"saving the model to {directory}"):
             if temporary.exists():
                 shutil.rmtree(temporary)
             if self._peft is None:
@@ -109,19 +115,22 @@ class TrainableWeights:
             else:
                 self._peft.save_pretrained(temporary, save_embedding_layers=False)
             self.model.tokenizer.save_pretrained(temporary)
-            for name, text in extra.items():
+            for name, text in text_files.items():
                 (temporary / name).write_text(text, encoding="utf-8")
             _replace(temporary, directory)
 
     def release(self) -> None:
-        """Take the adapters off; the base weights come back with the next trainee. Idempotent."""
+        """Remove the adapters and gradients. Idempotent.
+
+        The base weights keep their trained values until the next TrainableWeights restores them.
+        """
         if self._peft is not None:
             with quiet():
                 self._peft.unload()
             self._peft = None
         self.parameters = {}
-        for each in self.model.module.parameters():
-            each.grad = None
+        for parameter in self.model.module.parameters():
+            parameter.grad = None
 
 
 def _replace(temporary: Path, directory: Path) -> None:
@@ -135,70 +144,73 @@ def _replace(temporary: Path, directory: Path) -> None:
         shutil.rmtree(old)
 
 
-def _remember(model: LoadedModel, names: list[str]) -> None:
-    """Keep a copy of weights that will be changed; the first copy is the pristine one."""
+def _store_original_weights(model: LoadedModel, names: list[str]) -> None:
+    """Copy weights that a run will change. Only the first copy counts: it holds the loaded values."""
     weights = dict(model.module.named_parameters())
     for name in names:
-        if name not in model.pristine:
-            model.pristine[name] = weights[name].detach().clone()
+        if name not in model.original_weights:
+            model.original_weights[name] = weights[name].detach().clone()
 
 
 @torch.no_grad()
-def _restore(model: LoadedModel) -> None:
+def _restore_original_weights(model: LoadedModel) -> None:
     weights = dict(model.module.named_parameters())
-    for name, value in model.pristine.items():
+    for name, value in model.original_weights.items():
         weights[name].copy_(value)
 
 
 @torch.no_grad()
-def _draw_fresh(model: LoadedModel) -> None:
-    """Draw a new head: matrices from N(0, initializer_range), as BERT does; norms at one, biases at zero."""
-    spread = float(getattr(model.module.config, "initializer_range", 0.02) or 0.02)
+def _draw_new_parameters(model: LoadedModel) -> None:
+    """Draw a new head: matrices from N(0, initializer_range), as BERT does; norm weights are 1, biases 0."""
+    standard_deviation = float(getattr(model.module.config, "initializer_range", 0.02) or 0.02)
     weights = dict(model.module.named_parameters())
-    for name in model.fresh:
+    for name in model.new_parameters:
         weight = weights[name]
         if weight.ndim >= 2:
-            weight.copy_(torch.empty(weight.shape).normal_(0.0, spread))
+            weight.copy_(torch.empty(weight.shape).normal_(0.0, standard_deviation))
         else:
             weight.fill_(1.0 if name.endswith("weight") else 0.0)
 
 
 def _head_modules(model: LoadedModel) -> list[str]:
-    """Return the modules that are trained beside adapters: the classification head and other new parts."""
+    """Return the modules to train in addition to the adapters: the classification head and other new parts."""
     if model.task == "causal-lm":
         return []
     body = f"{model.module.base_model_prefix}."
-    names = [name for name, _ in model.module.named_parameters() if name in model.fresh or not name.startswith(body)]
-    tops = [
+    names = [
+        name for name, _ in model.module.named_parameters() if name in model.new_parameters or not name.startswith(body)
+    ]
+    top_modules = [
         body + name.removeprefix(body).split(".")[0] if name.startswith(body) else name.split(".")[0] for name in names
     ]
-    return sorted(set(tops))
+    return sorted(set(top_modules))
 
 
 def lora_layers(model: LoadedModel, target: str) -> list[str]:
-    """Return the full names of the linear layers of the body that get adapters.
+    """Return the full names of the body's linear layers that get adapters.
 
-    `attention` are those inside a module named after attention, `query-value` their projections of queries and values
-    (a layer that computes all three counts), `all-linear` all of them. Raises BackendError (user) where there are none.
+    `attention` selects the layers inside a module named after attention. `query-value` selects their
+    query and value projections, including layers that compute query, key and value together.
+    `all-linear` selects all layers. Raises BackendError (user) if no layer matches.
     """
     from transformers.pytorch_utils import Conv1D
 
     body = f"{model.module.base_model_prefix}."
-    heads = tuple(f"{each}." for each in _head_modules(model))
+    head_prefixes = tuple(f"{head}." for head in _head_modules(model))
     output = model.module.get_output_embeddings() if model.task == "causal-lm" else None
-    found = []
+    layers = []
     for name, module in model.module.named_modules():
         if not isinstance(module, (nn.Linear, Conv1D)) or not name.startswith(body) or module is output:
             continue
         *path, last = name.removeprefix(body).split(".")
-        inside = any("attn" in each.lower() or "attention" in each.lower() for each in path)
-        wanted = {
+        in_attention = any("attn" in part.lower() or "attention" in part.lower() for part in path)
+        is_selected = {
             "all-linear": True,
-            "attention": inside,
-            "query-value": inside and (last in _VALUE_OR_QUERY or last in _FUSED),
+            "attention": in_attention,
+            "query-value": in_attention and (last in _VALUE_OR_QUERY or last in _FUSED),
         }[target]
-        if wanted and not name.startswith(heads):
-            found.append(name)
-    if not found:
+        if is_selected and not name.startswith(head_prefixes):
+            layers.append(name)
+    if not layers:
         raise user_error(f"lora_target {target} matches no layer of {model.source.name}", "use lora_target: all-linear")
-    return found
+    return layers

@@ -1,4 +1,4 @@
-"""The training loop, in the open: a generator of events that can be interrupted between any two."""
+"""The training loop: a generator of events that can be interrupted between any two of them."""
 
 from __future__ import annotations
 
@@ -24,24 +24,29 @@ from backends.contract import (
     Measured,
 )
 from backends.local import loss, model_evaluation
-from backends.local.encoding import Data, Ids, epoch_batches
+from backends.local.encoding import EncodedData, Ids, epoch_batches
 from backends.local.failures import is_out_of_memory
 from backends.local.hyperparameters import Settings
-from backends.local.lr_schedule import factor
+from backends.local.lr_schedule import lr_factor
 from backends.local.model import LoadedModel
 from backends.local.trainable_weights import TrainableWeights
 
 REPORTS_PER_EPOCH = 10
 MIN_STEPS_PER_REPORT = 10
 
-_MICRO_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 16384}
-_MICRO_LOGITS = 2**27
-"""Tokens, and tokens times vocabulary, of the first micro-batch that is tried: 2 GiB of logits with their gradients."""
+_MICRO_BATCH_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 16384}
+_MICRO_BATCH_LOGITS = 2**27
+"""The most tokens, and the most logits (tokens times vocabulary), of the first micro-batch to try. The
+logits take 2 GiB with their gradients."""
 
 
 @dataclass
 class Progress:
-    """Where a run is, after `step` optimizer steps. `tokens` and `loss_*` count since they were last reported."""
+    """The state of a run after `step` optimizer steps.
+
+    `best` is the best `keep_metric` so far. `tokens` counts training tokens since the last Charged
+    event. `loss_sum` and `loss_steps` add up the loss (nats) since the last report.
+    """
 
     micro_batch_size: int
     step: int = 0
@@ -52,14 +57,18 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a training run is made of besides the model. `keep_metric` is one that the evaluations carry."""
+class TrainingPlan:
+    """Everything that determines a training run except the model.
 
-    train: Data
-    valid: Data
-    sample: Data
+    The evaluations measure `keep_metric`. `train_sample` holds the training examples that each
+    evaluation measures, too.
+    """
+
+    train: EncodedData
+    valid: EncodedData
+    train_sample: EncodedData
     settings: Settings
-    peak_rate: float
+    peak_learning_rate: float
     evaluation: Evaluation
     keep_metric: str
     seed: int
@@ -67,92 +76,105 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch; the last batch cut may be smaller."""
+        """The optimizer steps of an epoch. One batch of an epoch may be smaller than the others."""
         return math.ceil(len(self.train.ids) / self.settings.batch_size)
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the run."""
+        """The optimizer steps of the run."""
         return self.steps_per_epoch * self.settings.n_epochs
 
     def evaluation_steps(self) -> frozenset[int]:
-        """Return after which steps of an epoch (1, 2, ...) the model is measured: evenly spread, the last included."""
+        """Return the steps of an epoch (1, 2, ...) after which to evaluate: evenly spread, the last one included."""
         steps, times = self.steps_per_epoch, max(1, self.evaluation.per_epoch)
         return frozenset(max(1, round(n * steps / times)) for n in range(1, times + 1))
 
     def report_steps(self) -> frozenset[int]:
-        """Return after which steps of an epoch the loop's running values are reported; never chosen by the clock."""
+        """Return the steps of an epoch after which to report loss and gradient norm. The clock has no influence."""
         every = max(MIN_STEPS_PER_REPORT, math.ceil(self.steps_per_epoch / REPORTS_PER_EPOCH))
         return frozenset({*range(every, self.steps_per_epoch + 1, every), self.steps_per_epoch})
 
 
-def first_micro_batch(data: Data, batch_size: int, model: LoadedModel) -> int:
-    """Return how many examples to compute at once, before memory has had its say."""
-    tokens = min(_MICRO_TOKENS.get(model.device.type, 4096), _MICRO_LOGITS // model.vocabulary, model.tokens_in_cache)
+def initial_micro_batch_size(data: EncodedData, batch_size: int, model: LoadedModel) -> int:
+    """Return how many examples to compute at once until memory runs out."""
+    tokens = min(
+        _MICRO_BATCH_TOKENS.get(model.device.type, 4096),
+        _MICRO_BATCH_LOGITS // model.vocabulary_size,
+        model.max_tokens_in_cache,
+    )
     return max(1, min(batch_size, tokens // int(data.lengths.max())))
 
 
-class Training:
-    """A run on a trainee. `events` goes on from `progress`; between two of its results `snapshot` is consistent."""
+class TrainingLoop:
+    """A run in progress. `events` continues from `progress`. Between two of its results, `snapshot` is consistent."""
 
-    def __init__(self, plan: Plan, trainee: TrainableWeights, model_name: str, keep: Callable[[], None]) -> None:
-        """`keep` saves the trainee's current state as the kept model, `model_name` in events."""
+    def __init__(
+        self, plan: TrainingPlan, trainable: TrainableWeights, model_name: str, save_model: Callable[[], None]
+    ) -> None:
+        """Create the optimizer.
+
+        `save_model` saves the current state as the kept model. Events call that model `model_name`.
+        """
         self.plan = plan
-        self.trainee = trainee
+        self.trainable = trainable
         self.progress = Progress(plan.micro_batch_size)
-        self._model_name, self._keep = model_name, keep
-        self._model = trainee.model
+        self._model_name, self._save_model = model_name, save_model
+        self._model = trainable.model
         self._evaluation_steps, self._report_steps = plan.evaluation_steps(), plan.report_steps()
         self._has_dropout = self._model.has_dropout
-        # Decay pulls matrices towards zero; biases and norms have no reason to be small.
-        parameters = list(trainee.parameters.values())
+        # Weight decay pulls matrices towards zero. Biases and norm weights have no reason to be small.
+        parameters = list(trainable.parameters.values())
+        matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+        vectors = [parameter for parameter in parameters if parameter.ndim < 2]
         groups = [
-            {"params": [each for each in parameters if each.ndim >= 2], "weight_decay": plan.settings.weight_decay},
-            {"params": [each for each in parameters if each.ndim < 2], "weight_decay": 0.0},
+            {"params": matrices, "weight_decay": plan.settings.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
         ]
         fused = self._model.device.type in {"cpu", "cuda"}
-        self.optimizer = torch.optim.AdamW([each for each in groups if each["params"]], lr=0.0, fused=fused)
+        self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, fused=fused)
 
     # --------------------------------------------------------------------------------------------------------- snapshot
     def snapshot(self) -> dict[str, Any]:
-        """Return everything that the rest of the run depends on; shares memory with the run."""
+        """Return everything on which the rest of the run depends. The tensors share memory with the run."""
         return {
             "progress": dataclasses.asdict(self.progress),
-            "parameters": {name: each.detach() for name, each in self.trainee.parameters.items()},
+            "parameters": {name: parameter.detach() for name, parameter in self.trainable.parameters.items()},
             "optimizer": self.optimizer.state_dict(),
         }
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Go on from a snapshot."""
+        """Continue from a snapshot."""
         self.progress = Progress(**snapshot["progress"])
-        self.trainee.load(snapshot["parameters"])
+        self.trainable.load(snapshot["parameters"])
         self.optimizer.load_state_dict(snapshot["optimizer"])
 
     # ------------------------------------------------------------------------------------------------------------- loop
     def events(self) -> Iterator[list[Event]]:
-        """Train to the end, yielding events as they come; the last one is Finished, or Failed where the run diverged.
+        """Train to the end and yield events as they occur. The last one is Finished, or Failed after a divergence.
 
-        Order of the data and dropout are functions of the seed and of the step, so that a run that was interrupted
-        has the course of one that was not. Raises BackendError (out_of_memory) where one example does not fit.
+        Data order and dropout are functions of the seed and the step, so that an interrupted run yields
+        the same events as an uninterrupted one. Raises BackendError (out_of_memory) if one example does
+        not fit into memory.
         """
         plan, progress = self.plan, self.progress
         while progress.step < plan.total_steps:
             epoch = progress.step // plan.steps_per_epoch
             batches = epoch_batches(plan.train.lengths, plan.settings.batch_size, plan.seed, epoch)
             for batch in batches[progress.step - epoch * plan.steps_per_epoch :]:
-                rate = plan.peak_rate * factor(
+                learning_rate = plan.peak_learning_rate * lr_factor(
                     plan.settings.schedule, progress.step, plan.total_steps, plan.settings.warmup_ratio
                 )
-                norm, healthy = self.step(batch, rate)
-                at = progress.step - epoch * plan.steps_per_epoch
+                grad_norm, healthy = self.step(batch, learning_rate)
+                step_in_epoch = progress.step - epoch * plan.steps_per_epoch
                 events: list[Event] = []
-                if at in self._report_steps or not healthy:
-                    events.append(self._report(rate, norm))
-                    healthy = healthy and math.isfinite(events[0].values["batch_loss"])  # type: ignore[union-attr]
+                if step_in_epoch in self._report_steps or not healthy:
+                    report = self._report(learning_rate, grad_norm)
+                    events.append(report)
+                    healthy = healthy and math.isfinite(report.values["batch_loss"])
                 if not healthy:
                     yield [*events, Failed(self._divergence("the training loss"))]
                     return
-                if at in self._evaluation_steps:
+                if step_in_epoch in self._evaluation_steps:
                     measured = self.evaluate()
                     events += [Charged(None, progress.tokens), measured]
                     progress.tokens = 0
@@ -160,7 +182,7 @@ class Training:
                         yield [*events, Failed(self._divergence("the validation loss"))]
                         return
                     if self._is_best(measured.values[plan.keep_metric]):
-                        self._keep()
+                        self._save_model()
                         events.append(Checkpointed(measured.step, measured.epoch, self._model_name))
                 if events:
                     yield events
@@ -169,7 +191,7 @@ class Training:
     def evaluate(self) -> Measured:
         """Measure the current state on the validation set and on the training sample."""
         values = model_evaluation.evaluate(self._model, self.plan.valid, "valid")
-        values |= model_evaluation.evaluate(self._model, self.plan.sample, "train")
+        values |= model_evaluation.evaluate(self._model, self.plan.train_sample, "train")
         return Measured(self.progress.step, self._epoch, values, "evaluation")
 
     @property
@@ -183,45 +205,50 @@ class Training:
         self.progress.best = value
         return True
 
-    def _report(self, rate: float, norm: torch.Tensor) -> Measured:
+    def _report(self, learning_rate: float, grad_norm: torch.Tensor) -> Measured:
         progress = self.progress
         values = {
             "batch_loss": float(progress.loss_sum) / max(progress.loss_steps, 1),
-            "learning_rate": rate,
-            "grad_norm": float(norm),
+            "learning_rate": learning_rate,
+            "grad_norm": float(grad_norm),
         }
         progress.loss_sum, progress.loss_steps = 0.0, 0
         return Measured(progress.step, self._epoch, values, "step")
 
-    def _divergence(self, what: str) -> Failure:
-        message = f"{what} is not finite after step {self.progress.step}"
+    def _divergence(self, loss_name: str) -> Failure:
+        message = f"{loss_name} is not finite after step {self.progress.step}"
         return Failure(FailureKind.DIVERGED, message, "lower the learning rate, or raise warmup_ratio")
 
     # ------------------------------------------------------------------------------------------------------------- step
-    def step(self, batch: Ids, rate: float) -> tuple[torch.Tensor, bool]:
-        """Do one optimizer step; return the gradient's norm and whether the loss is known to be finite (or unknown)."""
+    def step(self, batch: Ids, learning_rate: float) -> tuple[torch.Tensor, bool]:
+        """Do one optimizer step. Return the gradient norm (a scalar), and False if the loss is known to be non-finite.
+
+        On a CPU the loss is known at once, and a non-finite loss leaves the weights unchanged. On a GPU
+        it is known only at the next report.
+        """
         progress, settings = self.progress, self.plan.settings
-        mean_loss = self._accumulate(batch)
-        # Asking a GPU for a number makes it wait; there the loss is looked at when it is reported.
+        mean_loss = self._accumulate_gradient(batch)
+        # Reading a number from a GPU makes the CPU wait for it. There, only a report reads the loss.
         on_cpu = self._model.device.type == "cpu"
         progress.loss_sum = progress.loss_sum + (mean_loss.item() if on_cpu else mean_loss)
         progress.loss_steps += 1
         progress.step += 1
         progress.tokens += int(sum(len(self.plan.train.ids[i]) for i in batch))
-        limit = settings.max_grad_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(list(self.trainee.parameters.values()), limit)
+        max_norm = settings.max_grad_norm or math.inf
+        grad_norm = torch.nn.utils.clip_grad_norm_(list(self.trainable.parameters.values()), max_norm)
         healthy = not on_cpu or math.isfinite(progress.loss_sum)
         if healthy:
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = learning_rate
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return norm, healthy
+        return grad_norm, healthy
 
-    def _accumulate(self, batch: Ids) -> torch.Tensor:
-        """Accumulate the gradient of the effective batch's mean loss and return that loss.
+    def _accumulate_gradient(self, batch: Ids) -> torch.Tensor:
+        """Accumulate the gradient of the effective batch's mean loss. Return that loss, a scalar in nats.
 
-        The micro-batch is halved, for the rest of the run, each time memory runs out; the result is the same.
+        Each time memory runs out, the micro-batch size is halved for the rest of the run. The result
+        stays the same.
         """
         while True:
             try:
@@ -230,7 +257,7 @@ class Training:
                 if not is_out_of_memory(error):
                     raise
                 if self.progress.micro_batch_size == 1:
-                    remedy = "lower backend.max_length, use method: lora, or take a smaller model"
+                    remedy = "lower backend.max_length, use method: lora, or use a smaller model"
                     message = "one training example does not fit into memory"
                     raise BackendError(Failure(FailureKind.OUT_OF_MEMORY, message, remedy)) from error
             self.optimizer.zero_grad(set_to_none=True)
@@ -248,9 +275,9 @@ class Training:
             if self._has_dropout:
                 torch.manual_seed(int(np.random.SeedSequence([plan.seed, self.progress.step]).generate_state(1)[0]))
             for first in range(0, len(batch), micro_batch_size):
-                part = batch[first : first + micro_batch_size]
-                with model.arithmetic():
-                    summed = loss.summed_loss(model, plan.train, part, plan.settings.prompt_loss_weight) / weight
+                micro_batch = batch[first : first + micro_batch_size]
+                with model.autocast():
+                    summed = loss.summed_loss(model, plan.train, micro_batch, plan.settings.prompt_loss_weight) / weight
                 summed.backward()  # type: ignore[no-untyped-call]
                 total += summed.detach()
         return total

@@ -1,4 +1,4 @@
-"""One run at the bench: its training loop, its journal, its checkpoints, its end."""
+"""One run in training: its loop, its journal, its checkpoints and its end."""
 
 from __future__ import annotations
 
@@ -10,130 +10,132 @@ import torch
 
 from backends.contract import TERMINAL, BackendError, Event, Failed, Measured, Placement, Started, Stopped
 from backends.local import prediction, run_setup, training
-from backends.local.failures import room
+from backends.local.failures import resource_errors_translated
 from backends.local.journal import Journal, write_atomically
-from backends.local.model_cache import BENCH
+from backends.local.model_cache import MODEL_CACHE
 from backends.local.options import LocalOptions
-from backends.local.request_resolution import Resolved, resolve
+from backends.local.request_resolution import ResolvedRequest, resolve
 from backends.local.trainable_weights import TrainableWeights
 
 
 class TrainingRun:
-    """A run that is being trained. `advance` brings it to its next events, which are in the journal then."""
+    """A run that this process trains. `advance` trains it until its next events and writes them to the journal."""
 
     def __init__(self, journal: Journal, options: LocalOptions, placement: Placement) -> None:
         self.journal = journal
         self._options, self._placement = options, placement
         self._request = journal.request()
-        self._trainee: TrainableWeights | None = None
-        self._training: training.Training | None = None
+        self._trainable: TrainableWeights | None = None
+        self._loop: training.TrainingLoop | None = None
         self._events: Iterator[list[Event]] | None = None
 
     # ---------------------------------------------------------------------------------------------------------- advance
     def advance(self) -> None:
-        """Train until there are new events, and write them down.
+        """Train until there are new events, and write them to the journal.
 
-        Raises BackendError where another process trains the run, or the disk is full: then the run can go on later.
-        What makes the run itself fail becomes its last event.
+        Raises BackendError if another process trains the run, or if the disk is full. The run can then
+        continue later. An error that makes the run itself fail becomes its last event instead.
         """
         self.journal.claim()
-        if self.journal.ended:  # by another process, a moment ago
+        if self.journal.ended:  # another process has just ended it
             self.release()
             return
         if self.journal.stop_requested:
-            self.end([Stopped(self.journal.kept_model)])
+            self._end([Stopped(model=self.journal.kept_model)])
             return
         try:
-            with room("training"):
+            with resource_errors_translated("training"):
                 if self._events is None:
-                    self._events = self._course()
+                    self._events = self._new_events()
                 events = next(self._events)
         except BackendError as error:
-            self.end([Failed(error.failure)])
+            self._end([Failed(error.failure)])
             return
         if isinstance(events[-1], TERMINAL):
-            self.end(events)
+            self._end(events)
             return
-        with room("writing events"):
+        with resource_errors_translated("writing events"):
             self.journal.append(events)
         if self._at_epoch_end:
             self._write_checkpoint()
 
     @property
     def _at_epoch_end(self) -> bool:
-        if self._training is None or self._training.progress.step == 0:
+        if self._loop is None or self._loop.progress.step == 0:
             return False
-        step, plan = self._training.progress.step, self._training.plan
+        step, plan = self._loop.progress.step, self._loop.plan
         return step % plan.steps_per_epoch == 0 and step < plan.total_steps
 
-    def end(self, events: list[Event]) -> None:
-        """Write the last events, delete what only an unfinished run needs, give the model back."""
-        with room("writing events"):
+    def _end(self, events: list[Event]) -> None:
+        """Write the last events, delete the files that only an unfinished run needs, and give the model back."""
+        with resource_errors_translated("writing events"):
             self.journal.append(events)
-        self.journal.end()
+        self.journal.delete_working_files()
         self.release()
 
     # ------------------------------------------------------------------------------------------------- suspend, release
     def suspend(self) -> None:
-        """Write down exactly where the run is, and give the model back. Another process may go on."""
-        if self._training is not None and not self.journal.ended:
+        """Save the run's exact position and give the model back. Another process may then continue the run."""
+        if self._loop is not None and not self.journal.ended:
             self._write_checkpoint()
         self.release()
 
     def release(self) -> None:
-        """Give the model back. Idempotent."""
-        if self._trainee is not None:
-            self._trainee.release()
-        self._trainee = self._training = self._events = None
+        """Give the model back and unlock the run. Idempotent."""
+        if self._trainable is not None:
+            self._trainable.release()
+        self._trainable = self._loop = self._events = None
         self.journal.release()
-        if BENCH.active is self:
-            BENCH.active = None
+        if MODEL_CACHE.active_run is self:
+            MODEL_CACHE.active_run = None
 
     def _write_checkpoint(self) -> None:
-        if self._training is None:
+        if self._loop is None:
             return
-        content = {**self._training.snapshot(), "events": len(self.journal.events())}
+        content = {**self._loop.snapshot(), "events": len(self.journal.events())}
         temporary = self.journal.checkpoint_path.with_name("resume.pt.tmp")
-        with room("writing a checkpoint"):
+        with resource_errors_translated("writing a checkpoint"):
             torch.save(content, temporary)
             temporary.replace(self.journal.checkpoint_path)
 
-    # ----------------------------------------------------------------------------------------------------------- course
-    def _course(self) -> Iterator[list[Event]]:
-        """Yield the events that are not in the journal yet: from the last checkpoint on, else from the start."""
+    # ----------------------------------------------------------------------------------------------------------- events
+    def _new_events(self) -> Iterator[list[Event]]:
+        """Yield the events that the journal lacks: from the last checkpoint on, or from the start without one."""
         resolved = resolve(self._request, self._options)
-        plan, self._trainee = run_setup.assemble(self._request, resolved, self._options, self._placement)
-        loop = training.Training(plan, self._trainee, str(self.journal.model_directory), lambda: self._keep(resolved))
+        plan, self._trainable = run_setup.set_up_run(self._request, resolved, self._options, self._placement)
+        loop = training.TrainingLoop(
+            plan, self._trainable, str(self.journal.model_directory), lambda: self._save_model(resolved)
+        )
         if self.journal.checkpoint_path.exists():
-            device = self._trainee.model.device
+            device = self._trainable.model.device
             checkpoint = torch.load(self.journal.checkpoint_path, map_location=device, weights_only=True)
             self.journal.truncate(checkpoint.pop("events"))
             loop.restore(checkpoint)
         else:
             self.journal.truncate(0)
             self.journal.delete_model()
-            yield [Started(run_setup.values_in_use(self._request, resolved, plan, self._trainee))]
+            yield [Started(run_setup.values_in_use(self._request, resolved, plan, self._trainable))]
             yield [self._baseline(resolved, loop)]
-        self._training = loop
+        self._loop = loop
         yield from loop.events()
 
-    def _keep(self, resolved: Resolved) -> None:
-        if self._trainee is not None:
-            card = prediction.write_card(resolved.base, resolved.task, self._request.dataset, resolved.max_length)
-            self._trainee.save(self.journal.model_directory, {prediction.CARD: card})
+    def _save_model(self, resolved: ResolvedRequest) -> None:
+        if self._trainable is not None:
+            card = prediction.card_text(resolved.base, resolved.task, self._request.dataset, resolved.max_length)
+            self._trainable.save(self.journal.model_directory, {prediction.CARD_FILE: card})
 
-    def _baseline(self, resolved: Resolved, loop: training.Training) -> Measured:
-        """Return the base model's own score; computed once a workspace, model and data set."""
-        request, model = self._request, loop.trainee.model
+    def _baseline(self, resolved: ResolvedRequest, loop: training.TrainingLoop) -> Measured:
+        """Return the base model's own score. It is computed once per workspace, model and data set."""
+        request, model = self._request, loop.trainable.model
         dataset = request.dataset
         identity = {
             "model": model.source.stamp,
             "task": resolved.task,
             "arithmetic": f"{model.device.type} {model.dtype} torch {torch.__version__}",
             "data": [dataset.train.sha256, dataset.valid.sha256, dataset.layout, dataset.labels, dataset.stop],
-            "sample": len(loop.plan.sample.ids),
+            "sample": len(loop.plan.train_sample.ids),
             "max_length": resolved.max_length,
-            "head": request.seed if model.fresh else None,
+            "head": request.seed if model.new_parameters else None,
             "resumed": [request.resume_from, request.key] if request.resume_from else None,
         }
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]

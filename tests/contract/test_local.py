@@ -27,7 +27,7 @@ LETTERS = [*"abcdefghijklmnopqrstuvwxyz0123456789# \n"]
 
 
 def save_tokenizer(directory: Path, special: bool) -> int:
-    vocabulary = {each: n for n, each in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *LETTERS])}
+    vocabulary = {token: n for n, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *LETTERS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     if special:

@@ -1,4 +1,4 @@
-"""Tiny random models and a small labelled data set, made once a session, for the tests of the local backend."""
+"""Fixtures for the local backend: tiny random models and a small labelled data set, created once per session."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LABELS = (" yes|", " no|", " perhaps|")
 
 
 def save_tokenizer(directory: Path, special: bool = False) -> int:
-    vocabulary = {each: n for n, each in enumerate([*SPECIAL, *CHARACTERS])}
+    vocabulary = {token: n for n, token in enumerate([*SPECIAL, *CHARACTERS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -69,7 +69,7 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("gpt2")
     size = save_tokenizer(directory)
     torch.manual_seed(0)
-    # Dropout and absolute positions, which the tiny Llama does not have.
+    # GPT-2 has dropout and absolute positions; the tiny Llama has neither.
     config = GPT2Config(
         vocab_size=size, n_embd=16, n_layer=1, n_head=2, n_positions=96, bos_token_id=3, eos_token_id=3, resid_pdrop=0.1
     )

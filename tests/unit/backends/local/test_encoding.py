@@ -1,4 +1,4 @@
-"""From lines to token ids, and from lengths to batches."""
+"""Encoding of lines into token ids, and grouping of examples into batches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}#{{ m['role'] }}:{{ m['content'] }}|{% endfor %}"
     "{% if add_generation_prompt %}#assistant:{% endif %}"
 )
-LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=200).map(lambda each: np.array(each, dtype=np.int64))
+LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=200).map(lambda values: np.array(values, dtype=np.int64))
 
 
 @pytest.fixture
@@ -34,25 +34,25 @@ def tokenizer(llama: Path) -> PreTrainedTokenizerBase:
 
 
 @pytest.fixture
-def pairs(bert: Path) -> PreTrainedTokenizerBase:
+def encoder_tokenizer(bert: Path) -> PreTrainedTokenizerBase:
     loaded: PreTrainedTokenizerBase = model.load_tokenizer(model_source.find(str(bert)))
     return loaded
 
 
 def text(tokenizer: Any, ids: Any) -> str:
-    return str(tokenizer.decode([int(each) for each in ids]))
+    return str(tokenizer.decode([int(token) for token in ids]))
 
 
 # ------------------------------------------------------------------------------------------------------------ examples
-def test_the_boundary_is_where_the_completion_begins(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_completion_starts_points_at_the_first_token_of_the_completion(tokenizer: PreTrainedTokenizerBase) -> None:
     data = encoding.encode_causal(tokenizer, [{"prompt": "ab##", "completion": " yes|"}], PLAIN, 64)
-    assert text(tokenizer, data.ids[0][: data.starts[0]]) == "ab##"
-    assert text(tokenizer, data.ids[0][data.starts[0] :]) == " yes|"
+    assert text(tokenizer, data.ids[0][: data.completion_starts[0]]) == "ab##"
+    assert text(tokenizer, data.ids[0][data.completion_starts[0] :]) == " yes|"
 
 
-def test_a_completion_without_stop_ends_with_the_end_of_sequence(tokenizer: PreTrainedTokenizerBase) -> None:
-    endless = dataclasses.replace(PLAIN, stop="")
-    data = encoding.encode_causal(tokenizer, [{"prompt": "ab", "completion": " yes"}], endless, 64)
+def test_a_completion_without_a_stop_sequence_ends_with_end_of_sequence(tokenizer: PreTrainedTokenizerBase) -> None:
+    without_stop = dataclasses.replace(PLAIN, stop="")
+    data = encoding.encode_causal(tokenizer, [{"prompt": "ab", "completion": " yes"}], without_stop, 64)
     assert data.ids[0][-1] == tokenizer.eos_token_id
 
 
@@ -66,23 +66,23 @@ def test_a_long_prompt_loses_its_beginning_and_no_completion_is_cut(tokenizer: P
         encoding.encode_causal(tokenizer, lines, PLAIN, 5)
 
 
-def test_all_labels_fit_behind_every_prompt(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_every_label_fits_after_a_truncated_prompt(tokenizer: PreTrainedTokenizerBase) -> None:
     labelled = dataclasses.replace(PLAIN, labels=("a|", " perhaps|"))
     data = encoding.encode_causal(tokenizer, [{"prompt": "abcdefghij", "completion": "a|"}], labelled, 12)
     assert data.label_ids is not None
-    assert data.starts[0] + max(map(len, data.label_ids)) <= 12
+    assert data.completion_starts[0] + max(map(len, data.label_ids)) <= 12
 
 
-def test_an_empty_prompt_still_predicts_its_first_token(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_an_empty_prompt_gets_one_token_that_predicts_the_first(tokenizer: PreTrainedTokenizerBase) -> None:
     data = encoding.encode_causal(tokenizer, [{"prompt": "", "completion": "x|"}], PLAIN, 64)
-    assert data.starts[0] == 1
+    assert data.completion_starts[0] == 1
 
 
 @pytest.mark.parametrize(
     ("line", "match"),
     [({"prompt": "a", "completion": ""}, "empty completion"), ({"prompt": "a", "completion": "other|"}, "labels")],
 )
-def test_a_useless_completion_is_the_users(
+def test_an_unusable_completion_is_a_user_error(
     tokenizer: PreTrainedTokenizerBase, line: dict[str, str], match: str
 ) -> None:
     labels = ("yes|",) if match == "labels" else ()
@@ -100,43 +100,43 @@ CONVERSATION = {
 }
 
 
-def test_a_chat_without_template_is_written_plainly(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_a_chat_without_a_template_becomes_plain_text(tokenizer: PreTrainedTokenizerBase) -> None:
     data = encoding.encode_causal(tokenizer, [CONVERSATION], CHAT, 64)
-    assert text(tokenizer, data.ids[0][: data.starts[0]]) == "system: be short\nuser: is it 1\nassistant:"
-    assert text(tokenizer, data.ids[0][data.starts[0] : -1]) == " yes"
+    assert text(tokenizer, data.ids[0][: data.completion_starts[0]]) == "system: be short\nuser: is it 1\nassistant:"
+    assert text(tokenizer, data.ids[0][data.completion_starts[0] : -1]) == " yes"
     assert data.ids[0][-1] == tokenizer.eos_token_id
 
 
-def test_a_chat_uses_the_template_of_the_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_a_chat_uses_the_tokenizers_template(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = CHAT_TEMPLATE
     data = encoding.encode_causal(tokenizer, [CONVERSATION], CHAT, 64)
-    assert text(tokenizer, data.ids[0][: data.starts[0]]) == "#system:be short|#user:is it 1|#assistant:"
-    assert text(tokenizer, data.ids[0][data.starts[0] :]) == "yes|"
+    assert text(tokenizer, data.ids[0][: data.completion_starts[0]]) == "#system:be short|#user:is it 1|#assistant:"
+    assert text(tokenizer, data.ids[0][data.completion_starts[0] :]) == "yes|"
 
 
 def test_the_labels_of_a_chat_are_rendered_like_its_completions(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = CHAT_TEMPLATE
     data = encoding.encode_causal(tokenizer, [CONVERSATION], dataclasses.replace(CHAT, labels=("no", "yes")), 64)
     assert data.label_ids is not None
-    assert [text(tokenizer, each) for each in data.label_ids] == ["no|", "yes|"]
+    assert [text(tokenizer, label) for label in data.label_ids] == ["no|", "yes|"]
     assert data.labels is not None
     assert data.labels.tolist() == [1]
 
 
-def test_an_encoder_sees_two_segments_as_a_pair(pairs: PreTrainedTokenizerBase) -> None:
+def test_an_encoder_sees_two_segments_as_a_pair(encoder_tokenizer: PreTrainedTokenizerBase) -> None:
     labelled = dataclasses.replace(PLAIN, labels=("x", "y"))
     lines = [{"prompt": "", "completion": "y", "segments": ["ab", "c"]}, {"prompt": "abc", "completion": "x"}]
-    data = encoding.encode_classes(pairs, lines, labelled, 64, typed=True)
-    assert text(pairs, data.ids[0]) == "[CLS]ab[SEP]c[SEP]"
+    data = encoding.encode_classes(encoder_tokenizer, lines, labelled, 64, with_segment_ids=True)
+    assert text(encoder_tokenizer, data.ids[0]) == "[CLS]ab[SEP]c[SEP]"
     assert data.segments is not None
     assert data.segments[0].tolist() == [0, 0, 0, 0, 1, 1]
-    assert text(pairs, data.ids[1]) == "[CLS]abc[SEP]"
+    assert text(encoder_tokenizer, data.ids[1]) == "[CLS]abc[SEP]"
     assert data.labels.tolist() == [1, 0]
-    assert encoding.encode_classes(pairs, lines, labelled, 64, typed=False).segments is None
-    assert encoding.encode_classes(pairs, lines, labelled, 5, typed=True).truncated == 1
+    assert encoding.encode_classes(encoder_tokenizer, lines, labelled, 64, with_segment_ids=False).segments is None
+    assert encoding.encode_classes(encoder_tokenizer, lines, labelled, 5, with_segment_ids=True).truncated == 1
 
 
-def test_a_malformed_file_is_the_users(tmp_path: Path) -> None:
+def test_a_malformed_file_is_a_user_error(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     for content in ("", "{", "\n\n"):
         path.write_text(content, encoding="utf-8")
@@ -148,7 +148,7 @@ def test_a_malformed_file_is_the_users(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------------------------------------- batches
 @given(LENGTHS, st.integers(1, 40), st.integers(0, 5), st.integers(0, 5))
-def test_an_epoch_holds_each_example_once(lengths: encoding.Ids, size: int, seed: int, epoch: int) -> None:
+def test_an_epoch_contains_each_example_once(lengths: encoding.Ids, size: int, seed: int, epoch: int) -> None:
     batches = encoding.epoch_batches(lengths, size, seed, epoch)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
     assert sorted(map(len, batches))[1:] == [size] * (len(batches) - 1)
@@ -157,13 +157,13 @@ def test_an_epoch_holds_each_example_once(lengths: encoding.Ids, size: int, seed
 
 
 @given(LENGTHS, st.integers(1, 300))
-def test_token_batches_hold_each_example_once_and_are_not_too_large(lengths: encoding.Ids, limit: int) -> None:
+def test_token_batches_contain_each_example_once_and_respect_the_limit(lengths: encoding.Ids, limit: int) -> None:
     batches = encoding.token_batches(lengths, limit)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
-    assert all(len(each) == 1 or len(each) * lengths[each].max() <= limit for each in batches)
+    assert all(len(batch) == 1 or len(batch) * lengths[batch].max() <= limit for batch in batches)
 
 
-def test_seeds_and_epochs_differ() -> None:
+def test_different_seeds_and_epochs_give_different_orders() -> None:
     lengths = np.arange(1, 101)
     orders = {
         tuple(np.concatenate(encoding.epoch_batches(lengths, 4, seed, epoch))) for seed in (1, 2) for epoch in (0, 1)
@@ -171,27 +171,27 @@ def test_seeds_and_epochs_differ() -> None:
     assert len(orders) == 4
 
 
-def test_batches_are_of_similar_length_but_lengths_come_in_any_order() -> None:
+def test_batches_group_similar_lengths_but_come_in_random_order() -> None:
     lengths = np.random.default_rng(0).integers(10, 60, 2000)
     batches = encoding.epoch_batches(lengths, 8, 0, 0)
-    padded = sum(len(each) * int(lengths[each].max()) for each in batches)
+    padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
     assert padded < 1.06 * lengths.sum()
-    means = [lengths[each].mean() for each in batches]
+    means = [lengths[batch].mean() for batch in batches]
     assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.15
 
 
-def test_the_place_in_the_epoch_does_not_depend_on_the_length() -> None:
+def test_the_position_in_the_epoch_does_not_depend_on_the_length() -> None:
     lengths = np.array([50] + [10] * 63)
-    places = []
+    positions = []
     for seed in range(400):
         batches = encoding.epoch_batches(lengths, 4, seed, 0)
-        places.append(next(n for n, each in enumerate(batches) if 0 in each))
-    counts = np.bincount(places, minlength=16)
-    assert counts.min() > 8  # 25 expected each
+        positions.append(next(n for n, batch in enumerate(batches) if 0 in batch))
+    counts = np.bincount(positions, minlength=16)
+    assert counts.min() > 8  # 25 are expected for each position
     assert counts.max() < 50
 
 
-def test_padding_on_both_sides() -> None:
+def test_rows_are_padded_on_the_right_or_on_the_left() -> None:
     rows = [np.array([1, 2]), np.array([3])]
     assert encoding.pad(rows, 0).tolist() == [[1, 2], [3, 0]]
     assert encoding.pad(rows, 9, left=True).tolist() == [[1, 2], [9, 3]]

@@ -1,4 +1,4 @@
-"""Whole runs on tiny models: micro-batches, memory, divergence, interruption, what is kept, what is checked before."""
+"""Whole runs on tiny models: micro-batches, memory, divergence, interruption, the kept model, and checks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from backends.contract import (
 )
 from backends.local import LocalBackend, loss, model_evaluation, training
 from backends.local.model import LoadedModel
-from backends.local.model_cache import BENCH
+from backends.local.model_cache import MODEL_CACHE
 from backends.local.options import LocalOptions
 from backends.testing import drain, evaluations, written
 
@@ -54,7 +54,7 @@ def open_backend(workspace: Path, model: Path, **options: Any) -> LocalBackend:
     return LocalBackend.open(LocalOptions(model=str(model), device="cpu", **options), workspace, Placement())
 
 
-def ask(dataset: Dataset, key: str = "run", seed: int = 7, **changes: Any) -> TrainingRequest:
+def request_for(dataset: Dataset, key: str = "run", seed: int = 7, **changes: Any) -> TrainingRequest:
     fields: dict[str, Any] = {"hyperparameters": POINT, "evaluation": Evaluation(train_examples=8)} | changes
     return TrainingRequest(key=key, base_model="", dataset=dataset, seed=seed, **fields)
 
@@ -64,34 +64,34 @@ def run(backend: LocalBackend, request: TrainingRequest) -> list[Event]:
 
 
 def measured(events: Sequence[Event]) -> list[Measured]:
-    return [each for each in events if isinstance(each, Measured)]
+    return [event for event in events if isinstance(event, Measured)]
 
 
 def values(events: Sequence[Event]) -> list[float]:
-    return [value for each in measured(events) for _, value in sorted(each.values.items())]
+    return [value for measurement in measured(events) for _, value in sorted(measurement.values.items())]
 
 
 def resolved(events: Sequence[Event]) -> Mapping[str, Scalar]:
-    (started,) = (each for each in events if isinstance(each, Started))
+    (started,) = (event for event in events if isinstance(event, Started))
     return started.resolved
 
 
 # ------------------------------------------------------------------------------------------- micro-batches and memory
 @pytest.mark.parametrize("name", ["llama", "bert"])
-def test_the_effective_batch_is_what_counts(
+def test_results_do_not_depend_on_the_micro_batch_size(
     name: str, dataset: Dataset, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     model = tmp_path / "model"
     shutil.copytree(request.getfixturevalue(name), model)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    # Dropout draws other numbers for other micro-batches.
+    # Dropout would draw different numbers for different micro-batch sizes.
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    point = {each: value for each, value in POINT.items() if name == "llama" or each != "prompt_loss_weight"}
+    point = {key: value for key, value in POINT.items() if name == "llama" or key != "prompt_loss_weight"}
     runs = []
     for size in (1, 2, 4):
         backend = open_backend(tmp_path / str(size), model, micro_batch_size=size)
-        events = run(backend, ask(dataset, hyperparameters={**point, "learning_rate": 1e-3}))
+        events = run(backend, request_for(dataset, hyperparameters={**point, "learning_rate": 1e-3}))
         assert resolved(events)["micro_batch_size"] == size
         runs.append(values(events))
         backend.close()
@@ -100,7 +100,7 @@ def test_the_effective_batch_is_what_counts(
 
 
 def limit_examples(monkeypatch: pytest.MonkeyPatch, limit: int) -> list[int]:
-    """Let memory run out where more than `limit` examples are computed at once; return the sizes that were tried."""
+    """Make memory run out above `limit` examples at once. Return the list that records the attempted sizes."""
     tried: list[int] = []
     summed = loss.summed_loss
 
@@ -118,9 +118,9 @@ def test_a_shortage_of_memory_halves_the_micro_batch_and_changes_nothing_else(
     llama: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = open_backend(tmp_path, llama)
-    plenty = run(backend, ask(dataset, "plenty", hyperparameters={**POINT, "learning_rate": 1e-3}))
+    plenty = run(backend, request_for(dataset, "plenty", hyperparameters={**POINT, "learning_rate": 1e-3}))
     tried = limit_examples(monkeypatch, 1)
-    scarce = run(backend, ask(dataset, "scarce", hyperparameters={**POINT, "learning_rate": 1e-3}))
+    scarce = run(backend, request_for(dataset, "scarce", hyperparameters={**POINT, "learning_rate": 1e-3}))
     backend.close()
     assert tried[:4] == [4, 2, 1, 1]
     assert set(tried[2:]) == {1}
@@ -132,57 +132,57 @@ def test_an_example_that_does_not_fit_fails_the_run(
 ) -> None:
     limit_examples(monkeypatch, 0)
     backend = open_backend(tmp_path, llama)
-    end = run(backend, ask(dataset))[-1]
+    end = run(backend, request_for(dataset))[-1]
     backend.close()
     assert isinstance(end, Failed)
     assert end.failure.kind is FailureKind.OUT_OF_MEMORY
-    assert BENCH.active is None
+    assert MODEL_CACHE.active_run is None
 
 
 # --------------------------------------------------------------------------------------------------------- divergence
-def test_a_run_that_diverges_says_so_with_the_value(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_diverged_run_reports_the_non_finite_value(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
     backend = open_backend(tmp_path, llama)
     point = {**POINT, "learning_rate": 1.0, "max_grad_norm": 0.0, "weight_decay": 10.0, "n_epochs": 200}
-    events = run(backend, ask(dataset, hyperparameters=point))
+    events = run(backend, request_for(dataset, hyperparameters=point))
     backend.close()
     end = events[-1]
     assert isinstance(end, Failed)
     assert end.failure.kind is FailureKind.DIVERGED
     last = measured(events)[-1]
-    assert any(not math.isfinite(each) for each in last.values.values())
+    assert any(not math.isfinite(value) for value in last.values.values())
     assert str(last.step) in end.failure.message
 
 
 # ------------------------------------------------------------------------------------------ repetition, interruption
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_an_interrupted_run_has_the_course_of_one_that_was_not(
+def test_an_interrupted_run_gives_the_events_of_an_uninterrupted_one(
     name: str, method: str, dataset: Dataset, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     model = request.getfixturevalue(name)
     point = {**POINT, "method": method, "lora_dropout": 0.2, "schedule": "linear"}
-    asked = ask(dataset, hyperparameters=point, evaluation=Evaluation(per_epoch=3, train_examples=8))
+    training_request = request_for(dataset, hyperparameters=point, evaluation=Evaluation(per_epoch=3, train_examples=8))
     backend = open_backend(tmp_path / "whole", model)
-    whole = run(backend, asked)
+    whole = run(backend, training_request)
     backend.close()
     events: list[Event] = []
-    while not events or not isinstance(events[-1], Finished):  # a new process for each call, as it were
+    while not events or not isinstance(events[-1], Finished):  # as if each call were made by a new process
         backend = open_backend(tmp_path / "parts", model)
-        events += backend.events(backend.submit(asked), len(events))
+        events += backend.events(backend.submit(training_request), len(events))
         backend.close()
         assert len(events) <= len(whole)
     assert written(measured(events)) == written(measured(whole))
     assert not (tmp_path / "parts" / "jobs" / "run" / "resume.pt").exists()
 
 
-def test_a_process_that_dies_goes_on_from_its_last_epoch(
+def test_the_run_of_a_dead_process_continues_from_its_last_epoch(
     llama: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = ask(dataset, hyperparameters={**POINT, "n_epochs": 3})
+    training_request = request_for(dataset, hyperparameters={**POINT, "n_epochs": 3})
     backend = open_backend(tmp_path / "whole", llama)
-    whole = run(backend, asked)
+    whole = run(backend, training_request)
     backend.close()
-    (tmp_path / "request.json").write_text(json.dumps(codec.to_json(asked)), encoding="utf-8")
+    (tmp_path / "request.json").write_text(json.dumps(codec.to_json(training_request)), encoding="utf-8")
     code = f"""
 import json, os
 from pathlib import Path
@@ -193,23 +193,23 @@ request = codec.from_json(TrainingRequest, json.loads(Path({str(tmp_path / "requ
 options = LocalBackend.options_model(model={str(llama)!r}, device="cpu")
 backend = LocalBackend.open(options, Path({str(tmp_path / "crashed")!r}), Placement())
 handle, count = backend.submit(request), 0
-step = training.Training.step
+step = training.TrainingLoop.step
 def dying(self, batch, rate):
     if self.progress.step == 17:
         os._exit(9)
     return step(self, batch, rate)
-training.Training.step = dying
+training.TrainingLoop.step = dying
 while True:
     count += len(backend.events(handle, count))
 """
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 9
     backend = open_backend(tmp_path / "crashed", llama)
-    handle = backend.submit(asked)
+    handle = backend.submit(training_request)
     before = list(backend.events(handle, 0))
-    assert max(each.epoch for each in measured(before)) == 2.0
-    steps, step = [], training.Training.step
+    assert max(measurement.epoch for measurement in measured(before)) == 2.0
+    steps, step = [], training.TrainingLoop.step
     monkeypatch.setattr(
-        training.Training, "step", lambda self, *rest: steps.append(self.progress.step) or step(self, *rest)
+        training.TrainingLoop, "step", lambda self, *rest: steps.append(self.progress.step) or step(self, *rest)
     )
     everything = drain(backend, handle, 60, before)
     backend.close()
@@ -217,17 +217,17 @@ while True:
     assert written(measured(everything)) == written(measured(whole))
 
 
-def test_runs_that_take_turns_do_not_disturb_each_other(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
+def test_runs_that_take_turns_do_not_affect_each_other(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
     backend = open_backend(tmp_path, llama)
-    alone = {seed: run(backend, ask(dataset, f"alone-{seed}", seed)) for seed in (1, 2)}
-    handles = {seed: backend.submit(ask(dataset, f"turns-{seed}", seed)) for seed in (1, 2)}
+    alone = {seed: run(backend, request_for(dataset, f"alone-{seed}", seed)) for seed in (1, 2)}
+    handles = {seed: backend.submit(request_for(dataset, f"turns-{seed}", seed)) for seed in (1, 2)}
     turns: dict[int, list[Event]] = {1: [], 2: []}
-    while not all(each and isinstance(each[-1], Finished) for each in turns.values()):
+    while not all(events and isinstance(events[-1], Finished) for events in turns.values()):
         for seed, handle in handles.items():
             turns[seed] += backend.events(handle, len(turns[seed]))
     backend.close()
-    assert {seed: written(measured(each)) for seed, each in turns.items()} == {
-        seed: written(measured(each)) for seed, each in alone.items()
+    assert {seed: written(measured(events)) for seed, events in turns.items()} == {
+        seed: written(measured(events)) for seed, events in alone.items()
     }
 
 
@@ -238,7 +238,7 @@ def test_a_second_trial_loads_and_encodes_nothing(
     from backends.local import model as models
 
     backend = open_backend(tmp_path, llama)
-    run(backend, ask(dataset, "first"))
+    run(backend, request_for(dataset, "first"))
     for module, name in ((models, "load_model"), (models, "load_tokenizer"), (encoding, "encode_causal")):
         monkeypatch.delattr(module, name)
     scored: list[str] = []
@@ -246,27 +246,29 @@ def test_a_second_trial_loads_and_encodes_nothing(
     monkeypatch.setattr(
         model_evaluation, "evaluate", lambda m, d, prefix: scored.append(prefix) or evaluate(m, d, prefix)
     )
-    events = run(backend, ask(dataset, "second", seed=8, hyperparameters={**POINT, "n_epochs": 1}))
+    events = run(backend, request_for(dataset, "second", seed=8, hyperparameters={**POINT, "n_epochs": 1}))
     assert isinstance(events[-1], Finished)
-    assert scored == ["valid", "train"]  # the base model's own score is known
+    assert scored == ["valid", "train"]  # the base model's own score comes from the cache
     assert measured(events)[0].epoch == 0
     backend.close()
 
 
 # --------------------------------------------------------------------------------------------------- what is measured
-def test_learning_happens_and_the_best_state_is_kept(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
+def test_training_improves_accuracy_and_the_best_state_is_kept(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
     backend = open_backend(tmp_path, llama)
     evaluation = Evaluation(per_epoch=2, train_examples=8, keep_metric="valid_accuracy", keep_maximum=True)
-    events = run(backend, ask(dataset, hyperparameters={**POINT, "n_epochs": 8}, evaluation=evaluation))
-    scores = [each.values["valid_accuracy"] for each in evaluations(events)]
+    events = run(backend, request_for(dataset, hyperparameters={**POINT, "n_epochs": 8}, evaluation=evaluation))
+    scores = [evaluation.values["valid_accuracy"] for evaluation in evaluations(events)]
     assert max(scores) > measured(events)[0].values["valid_accuracy"]
-    kept = [each for each in events if isinstance(each, Checkpointed)]
-    improvements = [each.step for n, each in enumerate(evaluations(events)) if n == 0 or scores[n] > max(scores[:n])]
-    assert [each.step for each in kept] == improvements
+    kept = [event for event in events if isinstance(event, Checkpointed)]
+    improvements = [
+        evaluation.step for n, evaluation in enumerate(evaluations(events)) if n == 0 or scores[n] > max(scores[:n])
+    ]
+    assert [event.step for event in kept] == improvements
     assert isinstance(events[-1], Finished)
     lines = [json.loads(line) for line in Path(dataset.valid.path).read_text(encoding="utf-8").splitlines()]
     answers = backend.predict(events[-1].model, lines, PredictOptions(labels=dataset.labels))
-    right = sum(each.text == line["completion"] for each, line in zip(answers, lines, strict=True))
+    right = sum(answer.text == line["completion"] for answer, line in zip(answers, lines, strict=True))
     assert right / len(lines) == max(scores)
     (text,) = backend.predict(events[-1].model, lines[:1], PredictOptions(max_tokens=12, stop=dataset.stop))
     assert dataset.stop not in text.text
@@ -279,7 +281,7 @@ def test_a_kept_model_is_a_plain_transformers_model(llama: Path, dataset: Datase
 
     backend = open_backend(tmp_path, llama)
     for method, load in (("full", AutoModelForCausalLM), ("lora", AutoPeftModelForCausalLM)):
-        end = run(backend, ask(dataset, method, hyperparameters={**POINT, "method": method}))[-1]
+        end = run(backend, request_for(dataset, method, hyperparameters={**POINT, "method": method}))[-1]
         assert isinstance(end, Finished)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft uses what transformers is about to drop
@@ -289,40 +291,44 @@ def test_a_kept_model_is_a_plain_transformers_model(llama: Path, dataset: Datase
     backend.close()
 
 
-def test_what_led_to_an_evaluation_is_charged_before_it(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
-    events = run(open_backend(tmp_path, llama), ask(dataset, evaluation=Evaluation(per_epoch=2, train_examples=8)))
-    assert [each.tokens > 0 for each in events if isinstance(each, Charged)] == [True] * 4
-    at = [index for index, each in enumerate(events) if isinstance(each, Measured) and each.scope == "evaluation"]
-    assert all(any(isinstance(each, Charged) for each in events[one:other]) for one, other in itertools.pairwise(at))
-    assert not any(isinstance(each, Charged) for each in events[at[-1] :])
+def test_training_tokens_are_charged_before_the_evaluation_they_led_to(
+    llama: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    events = run(
+        open_backend(tmp_path, llama), request_for(dataset, evaluation=Evaluation(per_epoch=2, train_examples=8))
+    )
+    assert [event.tokens > 0 for event in events if isinstance(event, Charged)] == [True] * 4
+    at = [index for index, event in enumerate(events) if isinstance(event, Measured) and event.scope == "evaluation"]
+    assert all(any(isinstance(event, Charged) for event in events[one:other]) for one, other in itertools.pairwise(at))
+    assert not any(isinstance(event, Charged) for event in events[at[-1] :])
 
 
-def test_a_run_can_go_on_from_a_kept_model(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_run_can_continue_from_a_kept_model(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
     backend = open_backend(tmp_path, llama)
     for method in ("full", "lora"):
         point = {**POINT, "method": method}
-        first = run(backend, ask(dataset, f"{method}-1", hyperparameters=point))
+        first = run(backend, request_for(dataset, f"{method}-1", hyperparameters=point))
         assert isinstance(first[-1], Finished)
-        again = run(backend, ask(dataset, f"{method}-2", hyperparameters=point, resume_from=first[-1].model))
-        best = min(each.values["valid_loss"] for each in evaluations(first))
+        again = run(backend, request_for(dataset, f"{method}-2", hyperparameters=point, resume_from=first[-1].model))
+        best = min(evaluation.values["valid_loss"] for evaluation in evaluations(first))
         assert measured(again)[0].values["valid_loss"] == pytest.approx(best, rel=1e-4)
-    end = run(backend, ask(dataset, "mixed", resume_from=first[-1].model))[-1]
+    end = run(backend, request_for(dataset, "mixed", resume_from=first[-1].model))[-1]
     assert isinstance(end, Failed)
     assert end.failure.kind is FailureKind.USER
     backend.close()
 
 
-def test_a_metric_that_needs_labels_gives_way_to_the_loss(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
+def test_without_labels_the_loss_replaces_a_label_metric(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
     backend = open_backend(tmp_path, llama)
     unlabelled = dataclasses.replace(dataset, labels=())
     evaluation = Evaluation(train_examples=8, keep_metric="valid_accuracy", keep_maximum=True)
-    events = run(backend, ask(unlabelled, evaluation=evaluation))
+    events = run(backend, request_for(unlabelled, evaluation=evaluation))
     backend.close()
     assert resolved(events)["keep_metric"] == "valid_loss"
     assert "valid_accuracy" in str(resolved(events)["keep_metric_note"])
 
 
-def test_a_chat_is_trained_and_answered(llama: Path, tmp_path: Path, write: WriteFile) -> None:
+def test_a_chat_data_set_is_trained_and_predicted(llama: Path, tmp_path: Path, write: WriteFile) -> None:
     chats = [
         {
             "messages": [
@@ -334,16 +340,16 @@ def test_a_chat_is_trained_and_answered(llama: Path, tmp_path: Path, write: Writ
     ]
     data = Dataset(write(tmp_path / "t", chats), write(tmp_path / "v", chats[:4]), "chat", ("no", "yes"))
     backend = open_backend(tmp_path / "w", llama)
-    end = run(backend, ask(data))[-1]
+    end = run(backend, request_for(data))[-1]
     assert isinstance(end, Finished)
     answers = backend.predict(end.model, chats[:3], PredictOptions(labels=("no", "yes")))
-    asked = [{"messages": each["messages"][:1]} for each in chats[:3]]
-    again = backend.predict(end.model, asked, PredictOptions(labels=("no", "yes")))
-    assert [each.text for each in answers] == [each.text for each in again]
+    prompts = [{"messages": chat["messages"][:1]} for chat in chats[:3]]
+    again = backend.predict(end.model, prompts, PredictOptions(labels=("no", "yes")))
+    assert [answer.text for answer in answers] == [answer.text for answer in again]
     backend.close()
 
 
-def test_a_trial_says_nothing(
+def test_a_trial_prints_and_logs_nothing(
     llama: Path, dataset: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     from transformers.utils import logging as transformers_logging
@@ -353,7 +359,7 @@ def test_a_trial_says_nothing(
         warnings.simplefilter("error")
         backend = open_backend(tmp_path, llama)
         for method in ("full", "lora"):
-            end = run(backend, ask(dataset, method, hyperparameters={**POINT, "method": method}))[-1]
+            end = run(backend, request_for(dataset, method, hyperparameters={**POINT, "method": method}))[-1]
             assert isinstance(end, Finished)
             backend.predict(end.model, [{"prompt": "ab"}], PredictOptions(max_tokens=2))
         backend.close()
@@ -363,85 +369,89 @@ def test_a_trial_says_nothing(
 
 # -------------------------------------------------------------------------------------------------------------- check
 def messages(backend: LocalBackend, request: TrainingRequest) -> str:
-    found = backend.check(request)
-    assert all(each.kind is FailureKind.USER for each in found)
-    return " ".join(each.message for each in found)
+    check_failures = backend.check(request)
+    assert all(failure.kind is FailureKind.USER for failure in check_failures)
+    return " ".join(failure.message for failure in check_failures)
 
 
-def test_an_unknown_rate_is_found_with_its_remedy(gpt2: Path, dataset: Dataset, tmp_path: Path) -> None:
+def test_an_unknown_pretraining_rate_is_reported_with_a_remedy(gpt2: Path, dataset: Dataset, tmp_path: Path) -> None:
     backend = open_backend(tmp_path, gpt2)
-    relative = ask(dataset, hyperparameters={"n_epochs": 1, "learning_rate_multiplier": 0.1})
+    relative = request_for(dataset, hyperparameters={"n_epochs": 1, "learning_rate_multiplier": 0.1})
     (failure,) = backend.check(relative)
     assert "pre-training" in failure.message
     assert "pretraining_learning_rate" in failure.detail
-    assert not backend.check(ask(dataset))
+    assert not backend.check(request_for(dataset))
     assert not open_backend(tmp_path, gpt2, pretraining_learning_rate=1e-3).check(relative)
 
 
-def test_the_multiplier_multiplies_the_cards_rate(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
+def test_the_multiplier_multiplies_the_rate_of_training_json(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
     backend = open_backend(tmp_path, llama)
     point = {"n_epochs": 1, "batch_size": 8, "learning_rate_multiplier": 0.05}
-    used = resolved(run(backend, ask(dataset, hyperparameters=point)))
+    used = resolved(run(backend, request_for(dataset, hyperparameters=point)))
     backend.close()
     assert used["learning_rate"] == pytest.approx(0.05 * 0.01)
     assert used["pretraining_learning_rate_source"] == "made for a test"
 
 
-def test_bad_data_is_found(llama: Path, bert: Path, dataset: Dataset, tmp_path: Path, write: WriteFile) -> None:
+def test_bad_data_is_reported(llama: Path, bert: Path, dataset: Dataset, tmp_path: Path, write: WriteFile) -> None:
     causal, encoder = open_backend(tmp_path, llama), open_backend(tmp_path, bert)
     line = {"prompt": "a", "completion": " yes|", "segments": ["a"]}
     one_class = dataclasses.replace(dataset, train=write(tmp_path / "one", [line] * 4))
-    assert "same label" in messages(causal, ask(one_class))
+    assert "same label" in messages(causal, request_for(one_class))
     broken = dataclasses.replace(dataset, valid=write(tmp_path / "broken", [{"prompt": "a"}]))
-    assert "completion" in messages(causal, ask(broken))
-    plain = {each: value for each, value in POINT.items() if each != "prompt_loss_weight"}
-    assert "labels" in messages(encoder, ask(dataclasses.replace(dataset, labels=()), hyperparameters=plain))
-    assert "prompt_loss_weight" in messages(encoder, ask(dataset))
+    assert "completion" in messages(causal, request_for(broken))
+    plain = {name: value for name, value in POINT.items() if name != "prompt_loss_weight"}
+    assert "labels" in messages(encoder, request_for(dataclasses.replace(dataset, labels=()), hyperparameters=plain))
+    assert "prompt_loss_weight" in messages(encoder, request_for(dataset))
 
 
-def test_a_full_disk_is_found(llama: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(
+    llama: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 1000))  # type: ignore[attr-defined]
-    assert "disk" in messages(open_backend(tmp_path, llama), ask(dataset))
+    assert "disk" in messages(open_backend(tmp_path, llama), request_for(dataset))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_missing_gpu_is_found(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_missing_gpu_is_reported(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
     backend = LocalBackend.open(LocalOptions(model=str(llama), device="cuda"), tmp_path, Placement())
-    assert "cuda" in messages(backend, ask(dataset))
+    assert "cuda" in messages(backend, request_for(dataset))
 
 
 # ------------------------------------------------------------------------------------------------- estimate and disk
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_the_estimate_bounds_what_is_kept(llama: Path, dataset: Dataset, tmp_path: Path, method: str) -> None:
+def test_the_estimate_bounds_the_size_of_the_kept_model(
+    llama: Path, dataset: Dataset, tmp_path: Path, method: str
+) -> None:
     backend = open_backend(tmp_path, llama)
-    request = ask(dataset, hyperparameters={**POINT, "method": method})
+    request = request_for(dataset, hyperparameters={**POINT, "method": method})
     estimate = backend.estimate(request)
     events = run(backend, request)
     backend.close()
     assert estimate.tokens == resolved(events)["training_tokens"]
     assert estimate.seconds is not None
     assert estimate.seconds > 0
-    weights = sum(each.stat().st_size for each in (tmp_path / "jobs" / "run" / "model").glob("*.safetensors"))
+    weights = sum(file.stat().st_size for file in (tmp_path / "jobs" / "run" / "model").glob("*.safetensors"))
     assert estimate.disk_bytes is not None
     assert 0.3 * weights < estimate.disk_bytes
     if method == "full":
         assert estimate.disk_bytes == pytest.approx(weights, rel=0.5)
 
 
-def test_an_ended_run_leaves_only_its_record_and_its_model(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
+def test_an_ended_run_leaves_only_its_journal_and_its_model(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
     backend = open_backend(tmp_path, llama)
-    run(backend, ask(dataset))
+    run(backend, request_for(dataset))
     backend.close()
-    assert {each.name for each in (tmp_path / "jobs" / "run").iterdir()} == {
+    assert {path.name for path in (tmp_path / "jobs" / "run").iterdir()} == {
         "request.json", "events.jsonl", "model", "lock",
     }  # fmt: skip
 
 
-def test_a_stop_from_elsewhere_is_heard(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_stop_request_from_another_backend_ends_the_run(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
     backend, other = open_backend(tmp_path, llama), open_backend(tmp_path, llama)
-    handle = backend.submit(ask(dataset, hyperparameters={**POINT, "n_epochs": 100}))
+    handle = backend.submit(request_for(dataset, hyperparameters={**POINT, "n_epochs": 100}))
     seen = list(backend.events(handle, 0))
-    other.stop(handle)  # the run is being trained: the request is left for its trainer
+    other.stop(handle)  # the first backend trains the run and will see the request
     seen = drain(backend, handle, 60, seen)
     assert isinstance(seen[-1], Stopped)
     assert isinstance(other.events(handle, 0)[-1], Stopped)
@@ -449,12 +459,12 @@ def test_a_stop_from_elsewhere_is_heard(llama: Path, dataset: Dataset, tmp_path:
     other.close()
 
 
-def test_a_discarded_model_answers_no_more(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_discarded_model_cannot_predict(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
     backend = open_backend(tmp_path, llama)
-    end = run(backend, ask(dataset))[-1]
+    end = run(backend, request_for(dataset))[-1]
     assert isinstance(end, Finished)
     backend.predict(end.model, [{"prompt": "a"}], PredictOptions(max_tokens=1))
-    backend.discard(backend.submit(ask(dataset)))
+    backend.discard(backend.submit(request_for(dataset)))
     with pytest.raises(BackendError):
         backend.predict(end.model, [{"prompt": "a"}], PredictOptions(max_tokens=1))
     backend.close()

@@ -1,4 +1,4 @@
-"""The last layer computed in part against the whole one: results, gradients, and that there is less to compute."""
+"""The partially computed last layer against the whole one: equal results and gradients, fewer operations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from backends.local import encoding, loss, model_evaluation
 from backends.local.hyperparameters import LoraSettings
 from backends.local.last_layer import LastLayer
-from backends.local.model import LoadedModel, load_model, load_tokenizer
+from backends.local.model import LoadedModel, ModelSpec, load_model, load_tokenizer
 from backends.local.model_source import find
 from backends.local.options import Task
 from backends.local.trainable_weights import TrainableWeights
@@ -54,7 +54,7 @@ DROPOUTS = (
 
 @pytest.fixture
 def load(tmp_path: Any, llama: Any) -> Callable[..., LoadedModel]:
-    """Make a small random model of an architecture and load it as the product does."""
+    """Return a function that creates a small random model of an architecture and loads it as the product does."""
 
     def make(kind: str, task: Task, dtype: torch.dtype = torch.float32, **settings: Any) -> LoadedModel:
         torch.manual_seed(0)
@@ -64,9 +64,8 @@ def load(tmp_path: Any, llama: Any) -> Callable[..., LoadedModel]:
         auto: Any = transformers.AutoModelForCausalLM if task == "causal-lm" else transformers.AutoModel
         auto.from_config(config).save_pretrained(tmp_path)
         labels = () if task == "causal-lm" else ("a", "b", "c")
-        return load_model(
-            find(str(tmp_path)), task, load_tokenizer(find(str(llama))), CPU, dtype, torch.float32, labels
-        )
+        spec = ModelSpec(find(str(tmp_path)), task, CPU, dtype, torch.float32, labels)
+        return load_model(spec, load_tokenizer(find(str(llama))))
 
     return make
 
@@ -74,7 +73,7 @@ def load(tmp_path: Any, llama: Any) -> Callable[..., LoadedModel]:
 def causal_data() -> encoding.CausalData:
     random = np.random.default_rng(3)
     ids = tuple(random.integers(4, 40, int(length)) for length in random.integers(8, 14, 6))
-    return encoding.CausalData(ids, np.array([len(each) - 2 for each in ids]), None, None, 0)
+    return encoding.CausalData(ids, np.array([len(example) - 2 for example in ids]), None, None, 0)
 
 
 def class_data() -> encoding.ClassData:
@@ -83,97 +82,106 @@ def class_data() -> encoding.ClassData:
     return encoding.ClassData(ids, None, random.integers(0, 3, 6), 0)
 
 
-def course(model: LoadedModel, data: encoding.Data, weight: float = 0.0) -> tuple[float, dict[str, Tensor], int]:
-    """Return the loss, its gradients and the floating-point operations of the forward passes and the backward one."""
+def loss_and_gradients(
+    model: LoadedModel, data: encoding.EncodedData, weight: float = 0.0
+) -> tuple[float, dict[str, Tensor], int]:
+    """Return the loss, its gradients, and the floating-point operations of both passes."""
     model.module.zero_grad()
-    with FlopCounterMode(display=False) as counted, model.arithmetic():
+    with FlopCounterMode(display=False) as counted, model.autocast():
         value = loss.summed_loss(model, data, np.arange(6), weight)
     with counted:
         value.backward()  # type: ignore[no-untyped-call]
-    gradients = {name: each.grad.clone() for name, each in model.module.named_parameters() if each.grad is not None}
+    gradients = {
+        name: parameter.grad.clone()
+        for name, parameter in model.module.named_parameters()
+        if parameter.grad is not None
+    }
     return value.item(), gradients, counted.get_total_flops()
 
 
-def whole(model: LoadedModel) -> None:
-    """From now on nothing is left out."""
+def use_whole_layer(model: LoadedModel) -> None:
+    """Switch the restriction off for good: a failed verification does that."""
     results = iter((torch.zeros(1), torch.ones(1)))
-    assert not model.last_layer.try_out(lambda: next(results), torch.float32)
+    assert not model.last_layer.verify(lambda: next(results), torch.float32)
 
 
-def agree(model: LoadedModel, data: encoding.Data, tolerance: float = 1e-4) -> float:
-    """Compare with the whole layer; return which share of the operations was left."""
+def compare_with_whole_layer(model: LoadedModel, data: encoding.EncodedData, tolerance: float = 1e-4) -> float:
+    """Assert the results of the whole layer; return the share of its operations that the partial layer needs."""
     model.module.eval()
-    part = course(model, data)
-    whole(model)
-    full = course(model, data)
-    assert part[0] == pytest.approx(full[0], rel=tolerance)
-    assert part[1].keys() == full[1].keys()
-    scale = max(float(each.abs().max()) for each in full[1].values())
+    partial = loss_and_gradients(model, data)
+    use_whole_layer(model)
+    full = loss_and_gradients(model, data)
+    assert partial[0] == pytest.approx(full[0], rel=tolerance)
+    assert partial[1].keys() == full[1].keys()
+    scale = max(float(gradient.abs().max()) for gradient in full[1].values())
     for name, gradient in full[1].items():
-        assert torch.allclose(part[1][name], gradient, atol=tolerance * scale), name
-    return part[2] / full[2]
+        assert torch.allclose(partial[1][name], gradient, atol=tolerance * scale), name
+    return partial[2] / full[2]
 
 
 @pytest.mark.parametrize("kind", LANGUAGE_MODELS)
-def test_a_language_model_computes_less_and_gives_the_same(kind: str, load: Callable[..., LoadedModel]) -> None:
-    assert agree(load(kind, "causal-lm", **LANGUAGE_MODELS[kind]), causal_data()) < 0.9
+def test_a_language_model_computes_less_with_equal_results(kind: str, load: Callable[..., LoadedModel]) -> None:
+    assert compare_with_whole_layer(load(kind, "causal-lm", **LANGUAGE_MODELS[kind]), causal_data()) < 0.9
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_an_encoder_computes_less_and_gives_the_same(kind: str, load: Callable[..., LoadedModel]) -> None:
-    assert agree(load(kind, "sequence-classification", **ENCODERS[kind]), class_data()) < 0.9
+def test_an_encoder_computes_less_with_equal_results(kind: str, load: Callable[..., LoadedModel]) -> None:
+    assert compare_with_whole_layer(load(kind, "sequence-classification", **ENCODERS[kind]), class_data()) < 0.9
 
 
 @pytest.mark.parametrize("kind", ["llama", "bert"])
 @pytest.mark.parametrize("target", ["query-value", "all-linear"])
-def test_adapters_that_are_attached_later_are_served_too(
-    kind: str, target: str, load: Callable[..., LoadedModel]
-) -> None:
+def test_adapters_attached_after_loading_work_too(kind: str, target: str, load: Callable[..., LoadedModel]) -> None:
     task: Task = "causal-lm" if kind == "llama" else "sequence-classification"
     model = load(kind, task, **(LANGUAGE_MODELS | ENCODERS)[kind])
-    trainee = TrainableWeights(model, LoraSettings(rank=2, alpha=4.0, dropout=0.0, target=target), 1)
+    trainable = TrainableWeights(model, LoraSettings(rank=2, alpha=4.0, dropout=0.0, target=target), 1)
     with torch.no_grad():
-        for each in trainee.parameters.values():
-            each.normal_(0.0, 0.2)
-    assert agree(model, causal_data() if kind == "llama" else class_data()) < 1.0
+        for parameter in trainable.parameters.values():
+            parameter.normal_(0.0, 0.2)
+    assert compare_with_whole_layer(model, causal_data() if kind == "llama" else class_data()) < 1.0
 
 
-def test_bfloat16_is_served_too(load: Callable[..., LoadedModel]) -> None:
+def test_bfloat16_works_too(load: Callable[..., LoadedModel]) -> None:
     model = load("bert", "sequence-classification", torch.bfloat16, **ENCODERS["bert"])
-    assert agree(model, class_data(), tolerance=0.05) < 0.8
+    assert compare_with_whole_layer(model, class_data(), tolerance=0.05) < 0.8
 
 
 def test_a_head_that_reads_every_position_gets_the_whole_layer(load: Callable[..., LoadedModel]) -> None:
     model = load("modernbert", "sequence-classification", **ENCODERS["modernbert"] | {"classifier_pooling": "mean"})
-    assert agree(model, class_data()) == 1.0
+    assert compare_with_whole_layer(model, class_data()) == 1.0
 
 
 def test_a_model_that_classifies_by_its_last_token_gets_the_whole_layer(load: Callable[..., LoadedModel]) -> None:
-    assert agree(load("llama", "sequence-classification", **LANGUAGE_MODELS["llama"]), class_data()) == 1.0
+    assert (
+        compare_with_whole_layer(load("llama", "sequence-classification", **LANGUAGE_MODELS["llama"]), class_data())
+        == 1.0
+    )
 
 
 def test_prompts_with_a_loss_get_the_whole_layer(load: Callable[..., LoadedModel]) -> None:
     model = load("llama", "causal-lm", **LANGUAGE_MODELS["llama"])
-    with_prompts = course(model, causal_data(), 0.5)
-    whole(model)
-    assert with_prompts[2] == course(model, causal_data(), 0.5)[2]
+    with_prompts = loss_and_gradients(model, causal_data(), 0.5)
+    use_whole_layer(model)
+    assert with_prompts[2] == loss_and_gradients(model, causal_data(), 0.5)[2]
 
 
-def test_labels_scored_together_are_scored_alike(load: Callable[..., LoadedModel]) -> None:
+def test_labels_that_share_a_row_get_the_scores_of_the_whole_layer(load: Callable[..., LoadedModel]) -> None:
     model = load("llama", "causal-lm", **LANGUAGE_MODELS["llama"])
     random = np.random.default_rng(1)
     prompts = [random.integers(4, 40, int(length)) for length in (5, 9, 12)]
     labels = [tuple(random.integers(4, 40, length) for length in (1, 2, 3))] * 3
-    part = model_evaluation.score(model, prompts, labels)
-    whole(model)
-    assert part.logprobs == pytest.approx(model_evaluation.score(model, prompts, labels).logprobs, abs=1e-4)
+    partial = model_evaluation.score_continuations(model, prompts, labels)
+    use_whole_layer(model)
+    assert partial.logprobs == pytest.approx(
+        model_evaluation.score_continuations(model, prompts, labels).logprobs, abs=1e-4
+    )
 
 
-def test_a_model_without_a_stack_of_layers_is_left_alone() -> None:
+def test_a_model_without_a_stack_of_layers_is_unchanged() -> None:
     class Body(torch.nn.Linear):
         config = transformers.LlamaConfig(num_hidden_layers=2)
 
     body = Body(3, 3)
     last = LastLayer(body)
-    with last.only(torch.tensor([1]), (2, 3)):
+    with last.restricted_to(torch.tensor([1]), (2, 3)):
         assert body(torch.ones(2, 3, 3)).shape == (2, 3, 3)

@@ -1,4 +1,4 @@
-"""Devices, types of arithmetic, threads, and errors that are not ours."""
+"""Devices, data types, threads, and the translation of library errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize(
-    ("asked", "kind", "has_bf16", "expected"),
+    ("requested", "kind", "has_bf16", "expected"),
     [
         ("auto", "cpu", False, torch.float32),
         ("auto", "cpu", True, torch.float32),
@@ -29,24 +29,24 @@ pytestmark = pytest.mark.unit
         ("float32", "cuda", True, torch.float32),
     ],
 )
-def test_the_type_fits_the_device(asked: str, kind: str, has_bf16: bool, expected: torch.dtype) -> None:
-    assert device.choose_dtype(asked, kind, has_bf16) is expected
+def test_the_data_type_suits_the_device(requested: str, kind: str, has_bf16: bool, expected: torch.dtype) -> None:
+    assert device.choose_dtype(requested, kind, has_bf16) is expected
 
 
-@pytest.mark.parametrize("asked", ["bfloat16", "float16"])
-def test_a_type_that_would_harm_is_refused(asked: str) -> None:
+@pytest.mark.parametrize("requested", ["bfloat16", "float16"])
+def test_a_harmful_data_type_is_refused(requested: str) -> None:
     with pytest.raises(BackendError) as raised:
-        device.choose_dtype(asked, "cpu", has_bf16=False)
+        device.choose_dtype(requested, "cpu", has_bf16=False)
     assert raised.value.failure.kind is FailureKind.USER
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_missing_gpu_is_the_users() -> None:
+def test_a_missing_gpu_is_a_user_error() -> None:
     with pytest.raises(BackendError, match="cuda"):
         device.resolve_device("cuda")
 
 
-def test_bf16_is_read_from_the_flags(tmp_path: Path) -> None:
+def test_bf16_support_is_read_from_the_cpu_flags(tmp_path: Path) -> None:
     new, old = tmp_path / "new", tmp_path / "old"
     new.write_text("processor: 0\nflags\t\t: fpu avx512_bf16 amx_tile\n", encoding="utf-8")
     old.write_text("processor: 0\nflags\t\t: fpu avx2 avx512f\n", encoding="utf-8")
@@ -55,7 +55,7 @@ def test_bf16_is_read_from_the_flags(tmp_path: Path) -> None:
     assert not device.cpu_has_bf16(tmp_path / "none")
 
 
-def test_threads_follow_the_placement() -> None:
+def test_the_number_of_threads_follows_the_placement() -> None:
     before = torch.get_num_threads()
     try:
         device.set_threads(Placement(cpus=2))
@@ -78,28 +78,28 @@ def test_threads_follow_the_placement() -> None:
         (MemoryError(), FailureKind.OUT_OF_MEMORY),
     ],
 )
-def test_foreign_errors_become_failures(error: Exception, kind: FailureKind) -> None:
-    with pytest.raises(BackendError, match="loading it") as raised, failures.translated("loading it"):
+def test_library_errors_become_failures(error: Exception, kind: FailureKind) -> None:
+    with pytest.raises(BackendError, match="loading it") as raised, failures.library_errors_translated("loading it"):
         raise error
     assert raised.value.failure.kind is kind
     assert raised.value.failure.detail
 
 
-def test_an_error_of_ours_stays_one() -> None:
-    with pytest.raises(KeyError), failures.room("training"):
+def test_our_own_errors_are_not_translated() -> None:
+    with pytest.raises(KeyError), failures.resource_errors_translated("training"):
         raise KeyError("a bug")
-    with pytest.raises(RuntimeError, match="shapes"), failures.room("training"):
+    with pytest.raises(RuntimeError, match="shapes"), failures.resource_errors_translated("training"):
         raise RuntimeError("shapes do not match")
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="the C library is not glibc")
-def test_freed_memory_is_kept_so_that_large_tensors_cost_no_page_faults() -> None:
-    def faults() -> int:
+def test_kept_freed_memory_saves_page_faults_of_large_tensors() -> None:
+    def page_faults() -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(10):
             torch.empty(16 * 2**20, dtype=torch.uint8).fill_(1)
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     assert device.keep_freed_memory()
-    faults()
-    assert faults() < 16 * 2**20 / 4096
+    page_faults()
+    assert page_faults() < 16 * 2**20 / 4096
