@@ -1,4 +1,7 @@
-"""Errors that a user can fix. Any module of `sweeps` raises them; only the command line prints them."""
+"""Errors that a user can fix.
+
+Any module of `sweeps` raises them; only the command line prints them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from backends.extras import install_command, missing_libraries
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: its place (`file:line`, or a name), what is wrong (`message`), and the remedy (`hint`)."""
+    """One mistake: its `place` (`file:line`, or a name), the `message`, and a `hint`.
+
+    The hint is the remedy.
+    """
 
     place: str
     message: str
@@ -23,7 +29,10 @@ class Problem:
 
 
 class SweepError(Exception):
-    """A failure that the user can act on: a message, a hint with the remedy, and the exit code of the command."""
+    """A failure that the user can act on.
+
+    It has a message, a hint with the remedy, and the exit code of the command.
+    """
 
     exit_code: ClassVar[int] = 1
 
@@ -34,7 +43,10 @@ class SweepError(Exception):
 
 
 class UserInputError(SweepError):
-    """The user's input is wrong. `problems` holds every mistake; all were found before anything was spent."""
+    """The user's input is wrong.
+
+    `problems` holds every mistake; all were found before anything was spent.
+    """
 
     exit_code = 2
 
@@ -44,13 +56,19 @@ class UserInputError(SweepError):
 
 
 class SweepInterruptedError(SweepError):
-    """The user stopped the sweep, which can resume. The exit code is the one that shells use after Ctrl-C."""
+    """The user stopped the sweep, which can resume.
+
+    The exit code is the one that shells use after Ctrl-C.
+    """
 
     exit_code = 130
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return a hint for an unknown name: the most similar known name, else the list of all; empty if there is none."""
+    """Return a hint for an unknown name.
+
+    It is the most similar known name, else the list of all known names; empty if there is none.
+    """
     names = list(known)
     nearest = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return f"did you mean `{nearest[0]}`?" if nearest else f"one of: {', '.join(names)}" if names else ""

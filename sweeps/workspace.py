@@ -1,4 +1,4 @@
-"""The workspace: the folder that holds every file of every sweep, `.sweep/` by default, and where each file is."""
+"""The workspace: the folder that holds every file of every sweep, `.sweep/` by default."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ class Workspace:
 
     - `data/`: prepared data sets
     - `mlflow.db` and `mlartifacts/`: MLflow
-    - `sweeps/<name>/`: one sweep, with `study.journal`, `jobs/` (the runs of the backend), `sweep.yaml` and `plan.json`
-      of its last run, `report.html`, and `log.txt` (log messages of libraries)
+    - `sweeps/<name>/`: one sweep, with `study.journal`, `jobs/` (the runs of the backend),
+      `sweep.yaml` and `plan.json` of its last run, `report.html`, and `log.txt` (log messages of
+      libraries)
     """
 
     root: Path
@@ -33,7 +34,10 @@ class Workspace:
         return self.sweep_folder(name) / "study.journal"
 
     def study_name(self, name: str) -> str:
-        """The name of a sweep's study in its storage: the sweep's own name, unless `set_study_name` chose another."""
+        """The name of a sweep's study in its storage.
+
+        It is the name of the sweep, unless `set_study_name` chose another.
+        """
         file = self.sweep_folder(name) / "study-name"
         return file.read_text(encoding="utf-8").strip() if file.exists() else name
 
@@ -64,9 +68,10 @@ class Workspace:
         return [folder.name for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)]
 
     def set_aside(self, name: str) -> Path | None:
-        """Rename the folder of a sweep so that its name is free. Returns the new folder, or None if there was none.
+        """Rename the folder of a sweep so that its name is free.
 
-        The sweep keeps the name of its study, so that `sweep status` and `sweep clean` still find the study.
+        Returns the new folder, or None if there was none. The sweep keeps the name of its study, so
+        that `sweep status` and `sweep clean` still find the study.
         """
         folder = self.sweep_folder(name)
         if not folder.exists():

@@ -1,6 +1,7 @@
 """The budget ledger: keeps a sweep within its limits of money and tokens.
 
-It records a cost bound for each trial before the trial starts, and settles the final cost after the trial has ended.
+It records a cost bound for each trial before the trial starts, and settles the final cost after the
+trial has ended.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from sweeps.trials.budget import Amount, Ledger, cost_bound, finals_reservation,
 from sweeps.trials.trial import Spend, Trial
 
 SETTLEMENT_TIMEOUT_S = 60.0
-"""How long to wait for a service to report the final cost of stopped runs. After that their cost bounds count."""
+"""How long to wait for a service to report the final cost of stopped runs. After that their cost
+bounds count."""
 
 _POLL_S = 0.5
 
@@ -25,12 +27,18 @@ _LOG = logging.getLogger("sweeps")
 
 
 class BudgetLedger:
-    """The ledger of one sweep over its study. Nothing else decides whether the budget covers a trial."""
+    """The ledger of one sweep over its study.
+
+    Nothing else decides whether the budget covers a trial.
+    """
 
     def __init__(
         self, plan: SweepPlan, study: Study, backend: Backend | None, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        """`backend` prices trials. Raises ValueError if it is None although the sweep limits money or tokens."""
+        """`backend` prices trials.
+
+        Raises ValueError if it is None although the sweep limits money or tokens.
+        """
         if backend is None and plan.spec.budget.limits_spend:
             raise ValueError("a limit on money or tokens needs a backend that estimates the cost of trials")
         self._plan, self._study, self._backend, self._sleep = plan, study, backend, sleep
@@ -43,15 +51,16 @@ class BudgetLedger:
 
     @property
     def over_budget(self) -> bool:
-        """Whether the sweep has spent more than its limit, because a run exceeded its cost bound."""
+        """Whether the sweep has spent more than its limit, because a run exceeded its cost bound.
+        """
         return not is_within(self.ledger.spent, self._plan.spec.budget)
 
     def with_cost_bound(self, trial: Trial, *, refresh: bool = False) -> Trial:
         """Return the trial with its cost bound. Record the bound before the trial starts.
 
-        An earlier bound stays, with two exceptions: a limit concerns an amount that the bound does not know, or
-        `refresh` is set and the trial has not run. The charges of other trials may have taught the backend a closer
-        bound. Raises BackendError if the backend cannot estimate the cost.
+        An earlier bound stays unless it lacks an amount that the budget limits. With `refresh`, a
+        trial that has not run gets a new bound: the charges of other trials may have taught the
+        backend a closer one. Raises BackendError if the backend cannot estimate the cost.
         """
         if refresh and trial.handle is None:
             trial = replace(trial, cost_bound=None)
@@ -72,9 +81,10 @@ class BudgetLedger:
         return fits(trial, others, reserved_for_finals, self._plan.spec.budget)
 
     def settle(self, wait_s: float = 0.0) -> bool:
-        """Ask the service for the final cost of ended runs. Waits up to `wait_s`. Returns whether all are settled.
+        """Ask the service for the final cost of ended runs, and return whether all are settled.
 
-        A lost run stays unsettled, but the method does not wait for it: no service will ever report its cost.
+        Waits up to `wait_s`. A lost run stays unsettled, but the method does not wait for it: no
+        service will ever report its cost.
         """
         waited_s = 0.0
         while True:
@@ -92,7 +102,8 @@ class BudgetLedger:
     def _settle_trial(self, trial: Trial) -> bool | None:
         """Settle a trial if the service reports its final cost.
 
-        Returns True if it does, False if it never will because the run is lost, and None if it may still do so.
+        Returns True if it does, False if it never will because the run is lost, and None if it may
+        still do so.
         """
         assert self._backend is not None
         assert trial.handle is not None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from backends.contract import Backend
 from sweeps.errors import SweepError
 from sweeps.execution.environment import Environment
-from sweeps.execution.outcome import SweepEnd, selected_trial
+from sweeps.execution.outcome import RESUMABLE_ENDS, SweepEnd, selected_trial
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.study import Study
@@ -21,12 +21,13 @@ def challenge_champion(
     environment: Environment,
     say: Callable[[str], None],
 ) -> ChampionDecision | None:
-    """Run the challenge and store the decision in the study. Returns None if there is no challenge or no winner.
+    """Run the challenge and store the decision in the study.
 
-    The winner is the winner of the finals if the sweep has finals. `say` receives progress messages. Raises SweepError
-    if the challenge fails; running the same command again repeats it.
+    Returns None if there is no challenge or no winner. The winner is the winner of the finals if
+    the sweep has finals. `say` receives progress messages. Raises SweepError if the challenge
+    fails; running the same command again repeats it.
     """
-    if plan.spec.champion is None or end in (SweepEnd.INTERRUPTED, SweepEnd.FAILED, SweepEnd.DEADLINE):
+    if plan.spec.champion is None or end in RESUMABLE_ENDS:
         return None
     winner = selected_trial(study, plan.spec.objective)
     if winner is None or (plan.spec.finals is not None and study.finals is None):

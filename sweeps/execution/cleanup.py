@@ -121,9 +121,7 @@ def decide(
 
 
 def _wanted_trials(sweep: SweepState, versions: ChampionVersions) -> dict[str, str]:
-    """Return the keys of the trials whose models are still wanted, each with its most important
-    reason.
-    """
+    """Return the keys of the trials whose models are wanted, each with its main reason."""
     wanted: dict[str, str] = {}
     if sweep.plan.get("finals") is not None and sweep.finals is None:
         wanted |= {repeat.key: "the finals have yet to compare it" for repeat in sweep.repeats if repeat.model}
@@ -142,9 +140,7 @@ def _reasons_by_model(
 
 
 def _models_of_trial(key: str, leftovers: Sequence[Leftover], trials: Mapping[str, Trial]) -> set[str]:
-    """Return the trial's kept model if it is among the leftovers, else all models left over from
-    its run.
-    """
+    """Return the trial's kept model if it is a leftover, else all leftover models of its run."""
     kept = trials[key].model if key in trials else None
     if kept is not None and any(leftover.model == kept for leftover in leftovers):
         return {kept}
@@ -154,7 +150,7 @@ def _models_of_trial(key: str, leftovers: Sequence[Leftover], trials: Mapping[st
 class Cleanup:
     """The clean-up of one sweep: its leftovers, and their removal.
 
-    Not possible unless `can_clean`.
+    `remove` requires `can_clean`: some backends do not support removal.
     """
 
     def __init__(self, cleaner: SupportsCleanup | None, backend_type: str, items: Sequence[CleanupItem]) -> None:
@@ -169,11 +165,10 @@ class Cleanup:
         return [item for item in self.items if not item.kept_because]
 
     def remove(self, say: Callable[[str], None]) -> list[CleanupItem]:
-        """Remove the removable items. Returns those that the backend refused to remove, with its
-        reason.
+        """Remove the removable items, and return those that the backend refused to remove.
 
-        Raises SweepError if the backend cannot be reached. Items removed before that stay removed,
-        and another call removes the rest.
+        The returned items carry the reason of the backend. Raises SweepError if the backend cannot
+        be reached. Items removed before that stay removed, and another call removes the rest.
         """
         assert self._cleaner is not None
         # Items that other sweeps need are included: this sweep gives up its claim, so that those

@@ -1,4 +1,7 @@
-"""Decides when a sweep as a whole ends: a limit, the target, an interruption or a failure. Takes the clock as input."""
+"""Decides when a sweep as a whole ends: a limit, the target, an interruption or a failure.
+
+Takes the clock as input.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,13 @@ from sweeps.trials.trial import Trial
 
 
 class EndConditions:
-    """Why the sweep ends (`end`, None while it goes on) and the error that the user must fix (`error`, often None)."""
+    """Why the sweep ends, and the error that ended it.
+
+    `end` is None while the sweep goes on. `error` is None unless the user has something to fix.
+    """
 
     def __init__(self, spec: SweepSpec, deadline: float | None) -> None:
-        """`deadline` is in seconds on the clock that `check` receives as `now`; None for no deadline."""
+        """`deadline` is a time on the clock that `check` receives as `now`, or None."""
         self.end: SweepEnd | None = None
         self.error: SweepError | None = None
         self._spec = spec
@@ -39,7 +45,7 @@ class EndConditions:
             self.end = SweepEnd.TARGET
 
     def count_failure(self, failure: Failure) -> None:
-        """Count a failed trial that is not retried, and end the sweep if further trials would fail too."""
+        """Count a failed trial that is not retried. Ends the sweep if others would fail too."""
         self._failures.append(failure)
         if failure_policy.ends_sweep(self._failures):
             message = f"{failure_policy.MAX_SIMILAR_FAILURES} trials in a row failed in the same way: {failure.message}"

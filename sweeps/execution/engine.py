@@ -1,4 +1,4 @@
-"""The engine: connects to Ray and lets Ray Tune run the trials of a session, with Tune's own schedulers."""
+"""The engine: lets Ray Tune run the trials of a session, with Tune's own schedulers."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ from sweeps.study.study import NoTrial
 from sweeps.trials.trial import Trial
 
 SERVICE_TRIAL_CPUS = 0.01
-"""The CPU share of a trial that only waits for a service. Ray cannot place a task that needs no CPU at all."""
+"""The CPU share of a trial that only waits for a service. Ray cannot place a task that needs no CPU
+at all."""
 
 OBJECT_STORE_BYTES = 200 * 2**20
-"""A small object store is enough: workers read models and data from disk, so nothing large passes between processes."""
+"""A small object store is enough: workers read models and data from disk, so nothing large passes
+between processes."""
 
 # Ray reads these variables when it is imported or starts. Values that the user has set win.
 _RAY_ENVIRONMENT = {
@@ -45,19 +47,21 @@ _RAY_ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_FORCE_TRIAL_CLEANUP_S": "20",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # the session limits the waiting trials; with 1, workers start in turn
+    # The session limits the waiting trials. With Tune's limit of 1, workers would start in turn.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "30",
 }
 
 TRIAL_SLOT = "sweep_trial"
-"""A custom resource of a Ray started here. Each trial takes a share of it, which limits how many run at once."""
+"""A custom resource of a Ray started here. Each trial takes a share of it, which limits how many
+run at once."""
 
 
 def connect(address: str | None, log_handler: logging.Handler) -> None:
-    """Start Ray on this machine, or join the cluster at `address`. Idempotent. Raises SweepError on failure.
+    """Start Ray on this machine, or join the cluster at `address`. Idempotent.
 
-    Ray's log messages go to `log_handler`.
+    Raises SweepError on failure. Ray's log messages go to `log_handler`.
     """
     if ray.is_initialized():
         return
@@ -102,13 +106,14 @@ def disconnect() -> None:
 def run(session: Session) -> None:
     """Run trials until the session ends the sweep. Ray must be connected.
 
-    The first Ctrl-C ends the sweep cleanly, a second one at once. Raises SweepError if Tune itself fails. The caller
-    must then call `finish` of the session.
+    The first Ctrl-C ends the sweep cleanly, a second one at once. The caller must call the
+    session's `finish` afterwards. Raises SweepError if Tune itself fails.
     """
     plan = session.plan
     slots = _cluster().get(TRIAL_SLOT, 0.0) == 1.0
-    # Tune keeps the worker of an ended trial only if another trial waits for it. Otherwise it ends the process, and the
-    # next trial loads everything again. One trial can safely wait if the slots limit the concurrency.
+    # Tune keeps the worker of an ended trial only if another trial waits for it. Otherwise it ends
+    # the process, and the next trial loads everything again. One trial can safely wait if the slots
+    # limit the concurrency.
     session.staged_trials = 1 if slots else 0
     searcher = _SessionSearcher(session)
     scratch = Path(tempfile.mkdtemp(prefix="sweep-tune-"))
@@ -140,7 +145,10 @@ def run(session: Session) -> None:
 
 
 class _NotPickled:
-    """Pickles as nothing. Tune saves its searcher and callbacks to restore an experiment; our record is the study."""
+    """Pickles as nothing.
+
+    Tune saves its searcher and callbacks to restore an experiment; our record is the study.
+    """
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -234,9 +242,12 @@ class _PastTrial:
 
 
 def _scheduler_with_history(session: Session) -> Any:
-    """Return Tune's scheduler with the results of earlier runs, so that a resumed sweep stops trials as strictly."""
+    """Return Tune's scheduler with the results of earlier runs.
+
+    So a resumed sweep stops trials as strictly as an uninterrupted one.
+    """
     objective = session.objective
-    scheduler: Any = _scheduler(session.plan)  # Any: it receives past trials, which are no Tune trials
+    scheduler: Any = _scheduler(session.plan)  # Any, because past trials are no Tune trials
     if session.plan.spec.search.scheduler.type == "none":
         return scheduler
     scheduler.set_search_properties("objective", "max" if objective.direction == "maximize" else "min")
@@ -259,7 +270,8 @@ def _scheduler(plan: SweepPlan) -> TrialScheduler:
         case "none":
             return FIFOScheduler()  # type: ignore[no-untyped-call]
         case "asha":
-            # One more than the longest trial has, so that its last evaluation ends it and not the scheduler.
+            # One more than the longest trial has, so that its last evaluation ends it and not the
+            # scheduler.
             longest = max(grace, round(plan.max_epochs * per_epoch)) + 1
             return ASHAScheduler(
                 time_attr="evaluations", max_t=longest, grace_period=grace, reduction_factor=spec.reduction_factor
@@ -269,7 +281,8 @@ def _scheduler(plan: SweepPlan) -> TrialScheduler:
                 time_attr="evaluations",
                 grace_period=grace,
                 min_samples_required=spec.min_trials,
-                min_time_slice=float("inf"),  # type: ignore[arg-type]  # never pause: a paused trial could not be restored
+                # Never pause a trial, because it could not be restored.
+                min_time_slice=float("inf"),  # type: ignore[arg-type]
                 hard_stop=True,
             )
         case _ as unreachable:
@@ -279,12 +292,16 @@ def _scheduler(plan: SweepPlan) -> TrialScheduler:
 def _resources(plan: SweepPlan, slots: bool) -> tune.PlacementGroupFactory:
     bundle = {"CPU": plan.placement.cpus or SERVICE_TRIAL_CPUS, "GPU": plan.placement.gpus}
     if slots:
-        bundle[TRIAL_SLOT] = int(10_000 / plan.concurrency) / 10_000  # Ray counts in steps of 1/10,000
+        # Ray counts in steps of 1/10,000.
+        bundle[TRIAL_SLOT] = int(10_000 / plan.concurrency) / 10_000
     return tune.PlacementGroupFactory([bundle])
 
 
 def _shared_config(plan: SweepPlan) -> dict[str, Any]:
-    """Return the configuration that all trials share. The searcher adds `request` and `may_be_stopped` to each."""
+    """Return the configuration that all trials share.
+
+    The searcher adds `request` and `may_be_stopped` to each.
+    """
     return {
         "backend": plan.spec.backend_type,
         "options": plan.spec.backend_options.model_dump_json(),
@@ -297,7 +314,10 @@ def _shared_config(plan: SweepPlan) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _interruptible(session: Session) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM end the sweep cleanly. A second Ctrl-C raises KeyboardInterrupt."""
+    """Let the first Ctrl-C or SIGTERM end the sweep cleanly.
+
+    A second Ctrl-C raises KeyboardInterrupt.
+    """
 
     def request_end(number: int, frame: FrameType | None) -> None:
         session.interrupt()

@@ -1,4 +1,4 @@
-"""The surroundings of a run: where it keeps its files, its study and its MLflow data, and which Ray it uses."""
+"""The environment of a run: its workspace, study storage, MLflow and Ray."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Environment:
     """The settings that the command line reads from its options and from environment variables.
 
-    `storage` is the database URL of the study, or None for the journal file. `ray_address` is the address of a Ray
-    cluster, or None to start Ray on this machine.
+    `storage` is the database URL of the study, or None for the journal file. `ray_address` is the
+    address of a Ray cluster, or None to start Ray on this machine.
     """
 
     workspace: Workspace

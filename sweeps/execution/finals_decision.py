@@ -16,10 +16,11 @@ from sweeps.study.study import Study
 def decide_finals(
     plan: SweepPlan, study: Study, backend: Backend, end: SweepEnd, say: Callable[[str], None]
 ) -> FinalsResult | None:
-    """Rank the finalists, store the result in the study and return it; None if there are no finals to decide.
+    """Rank the finalists, store the result in the study and return it.
 
-    A stored result about the same repetitions is returned as it is. `say` receives progress messages. Raises SweepError
-    if the backend cannot score the finalists.
+    Returns None if there are no finals to decide. A stored result about the same repetitions is
+    returned as it is. `say` receives progress messages. Raises SweepError if the backend cannot
+    score the finalists.
     """
     if plan.spec.finals is None:
         return None

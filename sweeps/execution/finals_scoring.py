@@ -1,4 +1,4 @@
-"""Scores kept models on held-out examples: on the validation set, and the winner's once on the test split."""
+"""Scores models on held-out examples: finalists on validation, the winner on the test split."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ from sweeps.study.finals import FinalsCandidate, FinalsResult, accuracy_interval
 from sweeps.trials.trial import Trial
 
 ACCURACY = "valid_accuracy"
-"""The objective that is a mean over examples. Its bootstrap can resample examples as well as seeds."""
+"""The objective that is a mean over examples, so its bootstrap can also resample examples."""
 
 ACCURACY_TOLERANCE = 0.01
-"""How far a model's accuracy may differ from the value measured during training: rounding changes a few answers."""
+"""How far a model's accuracy may differ from the value measured during training: rounding changes a
+few answers."""
 
 
 def score_finals(
     plan: SweepPlan, searched: Sequence[Trial], repeats: Sequence[Trial], backend: Backend
 ) -> FinalsResult | None:
-    """Rank the candidates by their repetitions, and score the models of the winner on the test split.
+    """Rank the candidates by their repetitions, and score the winner on the test split.
 
-    `searched` are the trials of the search, `repeats` those of the finals. Repetitions without a value do not count;
-    returns None if no repetition has one. Nothing reads the test split before this function.
+    `searched` are the trials of the search, `repeats` those of the finals. Repetitions without a
+    value do not count; returns None if no repetition has one. Nothing reads the test split before
+    this function.
 
-    The folder of the sweep keeps which examples each model got right. So a model answers only once, and the finals can
-    be decided again after it is deleted. Raises BackendError if a backend that can predict fails to.
+    The folder of the sweep keeps which examples each model got right. So a model answers only once,
+    and the finals can be decided again after it is deleted. Raises BackendError if a backend that
+    can predict fails to.
     """
     data, objective, seed = plan.data, plan.spec.objective, plan.spec.search.seed
     scored = [repeat for repeat in repeats if repeat.values is not None]
@@ -47,7 +50,9 @@ def score_finals(
         if predicts and objective.metric == ACCURACY:
             correct = _correct_by_seed(plan, repetitions, backend)
         if correct is not None and not np.allclose(correct.mean(axis=1), values, rtol=0.0, atol=ACCURACY_TOLERANCE):
-            correct = None  # the service's models answer differently from its measurements: resample the seeds alone
+            # The models of the service answer differently from its measurements: resample seeds
+            # only.
+            correct = None
         candidates.append(FinalsCandidate(original.number, values, _cost(repetitions), correct))
     if not candidates:
         return None
@@ -65,7 +70,8 @@ def score_finals(
 
 
 def correct_answers(backend: Backend, models: Sequence[str], file: DataFile, dataset: Dataset) -> NDArray[np.bool_]:
-    """Return an array (models, examples): whether a model's most probable label is the right one."""
+    """Return an array (models, examples): whether a model's most probable label is the right one.
+    """
     lines: list[dict[str, Any]] = [
         json.loads(line) for line in Path(file.path).read_text(encoding="utf-8").splitlines()
     ]
@@ -79,14 +85,18 @@ def correct_answers(backend: Backend, models: Sequence[str], file: DataFile, dat
 
 
 def _correct_by_seed(plan: SweepPlan, repetitions: Sequence[Trial], backend: Backend) -> NDArray[np.bool_] | None:
-    """Return an array (seeds, validation examples) of correct answers, or None unless all repetitions have them."""
+    """Return an array (seeds, validation examples) of correct answers.
+
+    Returns None unless the answers of every repetition are known.
+    """
     rows = [_stored_or_scored(plan, repeat, "valid", plan.data.dataset.valid, backend) for repeat in repetitions]
     known = [row for row in rows if row is not None]
     return np.stack(known) if len(known) == len(rows) else None
 
 
 def _cost(repetitions: Sequence[Trial]) -> float:
-    """Return the mean cost of the repetitions: in dollars if all prices are known, else in tokens."""
+    """Return the mean cost of the repetitions: in dollars if all prices are known, else in tokens.
+    """
     usd = [repeat.spend.usd for repeat in repetitions if repeat.spend.usd is not None]
     if len(usd) == len(repetitions):
         return sum(usd) / len(repetitions)
@@ -96,9 +106,10 @@ def _cost(repetitions: Sequence[Trial]) -> float:
 def _stored_or_scored(
     plan: SweepPlan, trial: Trial, part: str, file: DataFile, backend: Backend
 ) -> NDArray[np.bool_] | None:
-    """Return which examples of `file` the trial's model gets right, and store it in the sweep's folder.
+    """Return which examples of `file` the trial's model gets right.
 
-    A stored answer is used instead of the model. Returns None if there is neither a stored answer nor a model.
+    The answers are stored in the folder of the sweep. A stored answer is used instead of the model.
+    Returns None if there is neither a stored answer nor a model.
     """
     stored_file = plan.folder / "finals" / f"{trial.key}-{part}.npy"
     if not stored_file.exists():

@@ -19,7 +19,10 @@ REDIRECTED_LOGGERS = (
 
 
 def redirect_library_logs(file: Path) -> logging.Handler:
-    """Send the messages and warnings of libraries, and our own, to `file`. Returns the handler of the file."""
+    """Send the messages and warnings of libraries, and our own, to `file`.
+
+    Returns the handler of the file.
+    """
     handler = logging.FileHandler(file, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.captureWarnings(True)

@@ -1,4 +1,4 @@
-"""Model retention: deletes the models of trials that can no longer win, so that disk use stays bounded."""
+"""Deletes the models of trials that can no longer win, so that disk use stays bounded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _LOG = logging.getLogger("sweeps")
 
 
 class ModelRetention(Observer):
-    """Keeps the models of the best `KEPT_MODELS` trials of the search and deletes those of the other ended trials."""
+    """Keeps the models of the best `KEPT_MODELS` trials of the search.
+
+    Deletes the models of all other ended trials.
+    """
 
     def __init__(self, plan: SweepPlan, study: Study, backend: Backend, protected_keys: Collection[str]) -> None:
         """The models of the trials with `protected_keys` always stay."""
@@ -32,9 +35,10 @@ class ModelRetention(Observer):
         self._delete(self._losing_trials())
 
     def finish(self, keep: Trial | None) -> None:
-        """Stop the runs of stopped trials and delete every model that is not among the best. All workers are idle.
+        """Stop the runs of stopped trials, and delete every model that is not among the best.
 
-        Once the finals are decided, only the model of the repetition `keep` stays of the finals.
+        All workers must be idle. Once the finals are decided, only the model of the repetition
+        `keep` stays of the finals.
         """
         self._discarded.clear()
         for trial in (*self._study.search_trials, *self._study.repeats):
@@ -49,7 +53,10 @@ class ModelRetention(Observer):
         )
 
     def _losing_trials(self) -> list[Trial]:
-        """Return the trials of the search that are not among the best. `_delete` skips those that have not ended."""
+        """Return the trials of the search that are not among the best.
+
+        `_delete` skips those that have not ended.
+        """
         trained = self._study.search_trials
         ranked = [trial.number for trial in leaderboard(trained, self._objective) if trial.model]
         return [trial for trial in trained if trial.number not in ranked[:KEPT_MODELS]]
@@ -67,9 +74,10 @@ class ModelRetention(Observer):
 
 
 def protected_trial_keys(plan: SweepPlan, tracking_uri: str) -> Collection[str]:
-    """Return the keys of the trials that became champions: an earlier winner of a resumed sweep may be one.
+    """Return the keys of the trials that became champions.
 
-    Raises SweepError if the registry cannot be reached and the sweep file asks for a champion.
+    An earlier winner of a resumed sweep may be one. Raises SweepError if the registry cannot be
+    reached and the sweep file asks for a champion.
     """
     try:
         versions = champion_versions(tracking_uri)

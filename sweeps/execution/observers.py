@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """Receives news of the trials. Every method does nothing here, so a subclass overrides only what it needs.
+    """Receives news of the trials. A subclass overrides only the methods that it needs.
 
-    The session calls the methods in the order of the events, on one thread. They must return quickly and not raise.
+    Every method does nothing here. The session calls the methods in the order of the events, on one
+    thread. They must return quickly and not raise.
     """
 
     def trial_started(self, trial: Trial) -> None:
@@ -27,13 +28,19 @@ class Observer:
         """The backend reported the trial's events numbered `first`, `first + 1`, ..."""
 
     def trial_waiting(self, trial: Trial, waiting: Waiting) -> None:
-        """A trial pauses. The session reports each reason once, and again if the expected end of the pause changes."""
+        """A trial pauses.
+
+        The session reports each reason once, and again if the expected end of the pause changes.
+        """
 
     def trial_ended(self, trial: Trial) -> None:
         """A trial ended; it has its verdict."""
 
     def space_steered(self, change: Change, *, applied: bool) -> None:
-        """The verdicts call for a change of the space, which the sweep made (`applied`) or only advises."""
+        """The verdicts call for a change of the space.
+
+        The sweep made the change if `applied`; otherwise it only advises it.
+        """
 
 
 class ProgressObserver(Observer):

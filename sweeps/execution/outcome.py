@@ -19,7 +19,10 @@ from sweeps.trials.trial import Trial
 
 
 class SweepEnd(StrEnum):
-    """Why a sweep ended. Nights and MLflow store the value, so an existing value must not change."""
+    """Why a sweep ended.
+
+    Nights and MLflow store the value, so an existing value must not change.
+    """
 
     TRIALS = "all trials are done"
     EXHAUSTED = "every point of the space has been tried"
@@ -31,14 +34,20 @@ class SweepEnd(StrEnum):
     FAILED = "failed"
 
 
+RESUMABLE_ENDS = (SweepEnd.INTERRUPTED, SweepEnd.FAILED, SweepEnd.DEADLINE)
+"""After these ends the sweep is incomplete. Running trials stay open, and the next run of the sweep
+resumes them."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a sweep ended.
 
-    `trials` are the trials of the search, `repeats` those of the finals. `best` is the trial whose model the sweep
-    delivers, or None. `changes` are the changes that the sweep made to its space. `ledger` covers the cost of all
-    trials, finals included. `report` is the path of the HTML report. `champion` is the decision on the challenge; it is
-    None unless the sweep file asks for a challenge and the sweep has a winner.
+    `trials` are the trials of the search, `repeats` those of the finals. `best` is the trial whose
+    model the sweep delivers, or None. `changes` are the changes that the sweep made to its space.
+    `ledger` covers the cost of all trials, finals included. `report` is the path of the HTML
+    report. `champion` is the decision on the challenge; it is None unless the sweep file asks for a
+    challenge and the sweep has a winner.
     """
 
     plan: SweepPlan
@@ -74,11 +83,13 @@ def outcome_of(
 ) -> Outcome:
     """Build the outcome from what the study records.
 
-    `run_url` is the address of the sweep's MLflow run, and `problems` are the problems that tracking had.
+    `run_url` is the address of the sweep's MLflow run, and `problems` are the problems that
+    tracking had.
     """
     return Outcome(
         plan=plan,
-        trials=tuple(trial for trial in study.search_trials if trial.state.ended or trial.handle),  # no staged trials
+        # without staged trials, which have neither ended nor a handle
+        trials=tuple(trial for trial in study.search_trials if trial.state.ended or trial.handle),
         repeats=tuple(trial for trial in study.repeats if trial.state.ended),
         changes=tuple(study.steering),
         best=selected_trial(study, plan.spec.objective),

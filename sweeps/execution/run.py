@@ -1,4 +1,5 @@
-"""`sweep run`, step by step: study, tracking, trials, finals, challenge and report, in this order."""
+"""`sweep run`, step by step: study, tracking, trials, finals, challenge and report, in this order.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +40,13 @@ def run(
 ) -> Outcome:
     """Run the sweep, or resume it where it stopped. `say` receives messages about each step.
 
-    With `fresh` the sweep starts a new study; a study of the same name in a database stays untouched. The sweep ends
-    by `deadline`, in seconds since the Unix epoch. A new study tries `first_points` before all other points.
+    With `fresh` the sweep starts a new study; a study of the same name in a database stays
+    untouched. The sweep ends by `deadline`, in seconds since the Unix epoch. A new study tries
+    `first_points` before all other points.
 
-    The caller holds the lock of the sweep's folder. Raises SweepInterruptedError after Ctrl-C and SweepError after a
-    failure. Everything is recorded in both cases, and running the same command again resumes the sweep.
+    The caller holds the lock of the sweep's folder. Raises SweepInterruptedError after Ctrl-C and
+    SweepError after a failure. Everything is recorded in both cases, and running the same command
+    again resumes the sweep.
     """
     from sweeps.execution import engine  # imports Ray, so only commands that run trials load it
 
@@ -60,7 +63,8 @@ def run(
     )
     try:
         say("starting Ray and MLflow")
-        engine.connect(environment.ray_address, log_handler)  # the tracker creates its tables at the same time
+        # Meanwhile the tracker creates the tables of a new database.
+        engine.connect(environment.ray_address, log_handler)
         run_id = start_tracking(tracker, plan, study)
         workspace.run_table_file(name).write_text(tracker.table_path(), encoding="utf-8")
         plan = with_gpus(plan, engine.gpus())
@@ -109,7 +113,10 @@ def _is_complete(plan: SweepPlan, study: Study) -> bool:
 
 
 def _complete(plan: SweepPlan, study: Study, environment: Environment, say: Callable[[str], None]) -> Outcome:
-    """Return the outcome of a complete sweep, after a challenge that an earlier run may have left undone."""
+    """Return the outcome of a complete sweep.
+
+    Runs the challenge first if an earlier run left it undone.
+    """
     decision = None
     if plan.spec.champion is not None:
         with closing(plan.open_backend()) as backend:

@@ -29,8 +29,8 @@ class TrialEnd(StrEnum):
 class RunningTrial:
     """A trial that the engine has taken. It waits for a worker until `started`.
 
-    `next_event` is the number of the first event not seen yet, `ended_by_itself` tells that a terminal event came, and
-    `early_stop_verdict` is a verdict certain enough to stop the trial.
+    `next_event` is the number of the first event not seen yet, `ended_by_itself` tells that a
+    terminal event came, and `early_stop_verdict` is a verdict certain enough to stop the trial.
     """
 
     trial: Trial
@@ -51,8 +51,9 @@ class RunningTrial:
     ) -> Trial:
         """Return the record of the ended trial, without its verdict.
 
-        `error` is the error of a crashed worker, `sweep_end` why the sweep is ending, if it is. Sets `failure` if the
-        worker was lost, or if the run completed without a finite value of the objective.
+        `error` is the error of a crashed worker, `sweep_end` why the sweep is ending, if it is.
+        Sets `failure` if the worker was lost, or if the run completed without a finite value of the
+        objective.
         """
         trial = self.trial
         if not self.ended_by_itself:
@@ -63,7 +64,8 @@ class RunningTrial:
         spend = replace(trial.spend, seconds=now - (trial.started_at or now))
         settled = self._is_settled(ended_by, in_process=spec.capabilities.in_process)
         trial = replace(trial, ended_at=now, spend=spend, settled=settled)
-        if trial.values is not None:  # an objective over cost or time counts the whole trial, not up to the best epoch
+        if trial.values is not None:
+            # An objective over cost or time counts the whole trial, not only up to its best epoch.
             objectives = tuple(objective_spec.objective for objective_spec in spec.objectives)
             kept = dict(zip((objective.metric for objective in objectives), trial.values, strict=True))
             trial = replace(trial, values=objective_values(trial, kept, objectives))
@@ -88,7 +90,10 @@ class RunningTrial:
         return replace(trial, state=TrialState.STOPPED, stopped_by=stopped_by, reason=reason)
 
     def _is_settled(self, ended_by: TrialEnd, *, in_process: bool) -> bool:
-        """Return whether the cost is final. A service may have trained, and charged, beyond the last event seen."""
+        """Return whether the cost is final.
+
+        A service may have trained, and charged, beyond the last event seen.
+        """
         if not self.ended_by_itself:
             return in_process and ended_by is not TrialEnd.CRASH
         kind = self.failure.kind if self.failure is not None else None

@@ -1,6 +1,7 @@
-"""One run of a sweep, seen from inside: turns events into trial records and verdicts, and decides what happens next.
+"""One run of a sweep, seen from inside: turns events into records, verdicts and decisions.
 
-A session knows the plan and the study, but neither Ray nor MLflow. The engine feeds it; observers listen to it.
+A session knows the plan and the study, but neither Ray nor MLflow. The engine feeds it; observers
+listen to it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sweeps.errors import SweepError
 from sweeps.execution.budget_ledger import BudgetLedger
 from sweeps.execution.end_conditions import EndConditions
 from sweeps.execution.observers import Observer
-from sweeps.execution.outcome import SweepEnd
+from sweeps.execution.outcome import RESUMABLE_ENDS, SweepEnd
 from sweeps.execution.running_trial import RunningTrial, TrialEnd
 from sweeps.execution.space_steering import SpaceSteering
 from sweeps.execution.trial_queue import TrialQueue
@@ -31,15 +32,12 @@ from sweeps.trials.trial import Spend, Trial, TrialState
 from sweeps.verdicts.advice import Advice, advice_for_space
 from sweeps.verdicts.judge import early_stop_verdict, judge
 
-RESUMABLE_ENDS = (SweepEnd.INTERRUPTED, SweepEnd.FAILED, SweepEnd.DEADLINE)
-"""After these ends the sweep is not complete: running trials stay open, and the next run of the sweep resumes them."""
-
 
 class Session:
-    """Hands out trials, records their events, judges them, steers the space and decides when the sweep ends.
+    """Hands out trials, records and judges them, steers the space, and ends the sweep.
 
-    Call all methods from one thread. `staged_trials` is the number of extra trials to hand out beyond the concurrency
-    limit, so that an idle worker starts at once.
+    Call all methods from one thread. `staged_trials` is the number of extra trials to hand out
+    beyond the concurrency limit, so that an idle worker starts at once.
     """
 
     def __init__(
@@ -52,10 +50,11 @@ class Session:
         deadline: float | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`backend` prices the trials; it may be None under the conditions that `BudgetLedger` states.
+        """`backend` prices the trials; `BudgetLedger` states when it may be None.
 
-        `deadline` is a time of `clock`. The session starts no trial that would not end before it. A trial that still
-        runs then is stopped and stays open, and the next run of the sweep resumes it.
+        `deadline` is a time of `clock`. The session starts no trial that would not end before it. A
+        trial that still runs then is stopped and stays open, and the next run of the sweep resumes
+        it.
         """
         self.plan = plan
         self.study = study
@@ -98,7 +97,7 @@ class Session:
         return tuple(self._steering.changes)
 
     def next_trial(self) -> Trial | NoTrial:
-        """Return a trial to start now, WAIT if none can start yet, or EXHAUSTED if none will follow."""
+        """Return a trial to start now, WAIT if none can start yet, EXHAUSTED if none is left."""
         if self.should_end() or self._queue.exhausted:
             return NoTrial.EXHAUSTED
         if len(self._running) >= self.plan.concurrency + self.staged_trials:
@@ -106,7 +105,7 @@ class Session:
         trial = self._queue.next(self._clock(), any_running=bool(self._running))
         if isinstance(trial, NoTrial):
             return trial
-        # A resumed run reports its events from the beginning, so its record is built up again from scratch.
+        # A resumed run reports its events from the beginning, so its record starts empty.
         trial = replace(trial, curve=(), loop_reports=(), spend=Spend(), resolved={}, values=None, best_epoch=None)
         self.study.record(trial)
         self._running[trial.number] = RunningTrial(trial)
@@ -117,7 +116,7 @@ class Session:
         return self._end_conditions.check(self.seconds, self._clock())
 
     def is_stopped_by_verdict(self, number: int) -> bool:
-        """Return whether a running trial must stop, because it has certainly overfitted or diverged."""
+        """Return whether a running trial must stop, having certainly overfitted or diverged."""
         running = self._running.get(number)
         return running is not None and running.early_stop_verdict is not None
 
@@ -126,11 +125,17 @@ class Session:
         self._end_conditions.interrupt()
 
     def abort(self) -> None:
-        """End the sweep because the engine failed. Running trials stay open as after `interrupt`."""
+        """End the sweep because the engine failed.
+
+        Running trials stay open as after `interrupt`.
+        """
         self._end_conditions.abort()
 
     def report_unreachable(self, failure: Failure) -> None:
-        """End the sweep because a run continues at its service but cannot be followed. Its trial stays open."""
+        """End the sweep because a run continues at its service but cannot be followed.
+
+        Its trial stays open.
+        """
         hint = failure.detail or "fix the cause, then run the same command again"
         self._end_conditions.fail(SweepError(failure.message, hint))
 
@@ -140,7 +145,10 @@ class Session:
             self._start(self._running[number])
 
     def observe(self, number: int, handle: Handle | None, first: int, events: Sequence[Event]) -> None:
-        """Record the events numbered `first`, `first + 1`, ... of a running trial. Skips events recorded before."""
+        """Record the events numbered `first`, `first + 1`, ... of a running trial.
+
+        Skips events recorded before.
+        """
         running = self._running.get(number)
         if running is None:
             return
@@ -171,7 +179,10 @@ class Session:
             running.early_stop_verdict = early_stop_verdict(self._curve(trial), self._advice_for(trial))
 
     def trial_waiting(self, number: int, waiting: Waiting) -> None:
-        """Record that a running trial pauses, and tell the observers unless they know this reason and time already."""
+        """Record that a running trial pauses.
+
+        Observers learn it unless they already know this reason and this time.
+        """
         running = self._running.get(number)
         if running is None or running.waiting == waiting:
             return
@@ -183,8 +194,8 @@ class Session:
     def trial_ended(self, number: int, ended_by: TrialEnd, error: str = "") -> None:
         """Close a running trial. `error` is the error of a crashed worker.
 
-        If the sweep ends but can resume (see `RESUMABLE_ENDS`), the trial stays open for the next run. A trial that
-        never had a worker also stays open.
+        If the sweep ends but can resume (see `RESUMABLE_ENDS`), the trial stays open for the next
+        run. A trial that never had a worker also stays open.
         """
         running = self._running.pop(number, None)
         if running is None:
@@ -208,7 +219,10 @@ class Session:
             self._end_conditions.count_success()
 
     def finish(self) -> SweepEnd:
-        """Close the remaining trials and record the time used, once the engine has stopped. Returns why it ended."""
+        """Close the remaining trials and record the time used, once the engine has stopped.
+
+        Returns why the sweep ended.
+        """
         for number in list(self._running):
             self.trial_ended(number, TrialEnd.SWEEP)
         now = self._clock()

@@ -1,4 +1,4 @@
-"""Steers the search space during a sweep: moves its edges where the verdicts call for it, or only advises to."""
+"""Steers the search space during a sweep: moves its edges by the verdicts, or advises to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from sweeps.trials.trial import leaderboard
 class SpaceSteering:
     """The current space of a sweep and the changes that led to it.
 
-    `changes` holds every change that the verdicts called for. With `applies` (mode `act`) the sweep also makes them.
+    `changes` holds every change that the verdicts called for. With `applies` (mode `act`) the sweep
+    also makes them.
     """
 
     def __init__(self, plan: SweepPlan, study: Study) -> None:
@@ -48,7 +49,7 @@ class SpaceSteering:
         return new_changes
 
     def _queue_probe(self, change: Change) -> None:
-        """Queue the best point with the changed hyperparameter at the change's probe value, if the space allows it."""
+        """Queue the best point with the probe value of the change, if the space allows it."""
         best = next(iter(leaderboard(self._study.search_trials, self._plan.spec.objective)), None)
         if change.probe is None or best is None:
             return

@@ -1,9 +1,10 @@
-"""Shows a sweep in MLflow: the sweep's run at its start and end, and the runs of its trials while it goes on."""
+"""Shows a sweep in MLflow: one run for the sweep, and one for each of its trials."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +13,8 @@ import yaml
 from backends.contract import Event
 from sweeps import tracking
 from sweeps.execution.observers import Observer
-from sweeps.execution.outcome import SweepEnd, selected_trial
-from sweeps.execution.session import RESUMABLE_ENDS, Session
+from sweeps.execution.outcome import RESUMABLE_ENDS, SweepEnd, selected_trial
+from sweeps.execution.session import Session
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.reports.plots import learning_curve_png
 from sweeps.study.finals import FinalsResult
@@ -22,14 +23,17 @@ from sweeps.study.study import Study
 from sweeps.trials.trial import Trial, TrialState
 
 PLOT_MIN_TRIAL_S = 1.0
-"""A shorter trial gets no plot of its learning curve, because drawing one takes 0.2 s of CPU time."""
+"""A shorter trial gets no plot of its learning curve: drawing one takes 0.2 s of CPU time."""
 
 
 class TrackingObserver(Observer):
     """Sends the trials and the changes of the space to MLflow."""
 
     def __init__(self, tracker: tracking.Tracker, study: Study) -> None:
-        """Send at once the trials that earlier runs of the sweep could not send, killed or with MLflow out of reach."""
+        """Send the trials that earlier runs of the sweep did not send.
+
+        Those runs were killed, or MLflow was unreachable.
+        """
         self._tracker = tracker
         self._changes = [f"made: {change.text}" for change in study.steering]
         for trial in study.trials:
@@ -49,10 +53,8 @@ class TrackingObserver(Observer):
 
     def trial_ended(self, trial: Trial) -> None:
         """Close the trial's run, with a plot of its learning curve."""
-        plot = None
-        if trial.spend.seconds >= PLOT_MIN_TRIAL_S:
-            plot = lambda: learning_curve_png(trial, f"trial {trial.number}")  # noqa: E731
-        self._tracker.trial_ended(trial, plot)
+        draw = partial(learning_curve_png, trial, f"trial {trial.number}")
+        self._tracker.trial_ended(trial, draw if trial.spend.seconds >= PLOT_MIN_TRIAL_S else None)
 
     def space_steered(self, change: Change, *, applied: bool) -> None:
         """Show all changes so far as a tag of the sweep's run."""
@@ -99,9 +101,10 @@ def finish_tracking(
     finals: FinalsResult | None,
     report: str,
 ) -> None:
-    """Finish the sweep's run: its status, the best trial, the finals, the cost, the HTML report and the best model.
+    """Finish the sweep's run in MLflow.
 
-    The model is sent only if it is a local folder, and not after an interruption or at the deadline.
+    Sends its status, the best trial, the finals, the cost, the HTML report and the best model. The
+    model is sent only if it is a local folder, and not after an interruption or at the deadline.
     """
     status: Literal["FINISHED", "KILLED", "FAILED"] = "FINISHED"
     if end in RESUMABLE_ENDS:

@@ -1,6 +1,4 @@
-"""The Tune Trainable: drives a backend through one trial after another, with one result per
-evaluation.
-"""
+"""The Tune Trainable: drives a backend through trials, with one result per evaluation."""
 
 from __future__ import annotations
 
@@ -55,19 +53,20 @@ class WorkerReport:
 
 @cache
 def _backend(backend_type: str, options: str, workspace: str, cpus: float, gpus: float) -> Backend:
-    """Open the backend once per worker process, so that what it has loaded serves all its trials."""
-    credentials.use_secrets_from(os.environ)  # the worker's own environment, so that no secret travels through Ray
+    """Open the backend once per worker process, so that what it has loaded serves all its trials.
+    """
+    # The secrets come from the worker's own environment, so that none travels through Ray.
+    credentials.use_secrets_from(os.environ)
     backend = registry.load(backend_type)
     return backend.open(backend.options_model.model_validate_json(options), Path(workspace), Placement(cpus, gpus))
 
 
 class TrialRunner(tune.Trainable):
-    """Runs the trial that `config` describes. Tune reuses the process for the next trial through
-    `reset_config`.
+    """Runs the trial that `config` describes.
 
-    `config` is the result of `_shared_config` in the engine, with two more entries for each trial:
-    `request`, the training request as JSON text, and `may_be_stopped`, whether a scheduler may stop
-    the trial early.
+    Tune reuses the process for the next trial through `reset_config`. `config` is the result of
+    `_shared_config` in the engine, with two more entries for each trial: `request`, the training
+    request as JSON text, and `may_be_stopped`, whether a scheduler may stop the trial early.
 
     A result holds `report` (a `WorkerReport` as JSON text), the number of `evaluations` so far, and
     `ended`, whether the run has ended. After an evaluation it also holds `objective`, the value of
@@ -95,8 +94,9 @@ class TrialRunner(tune.Trainable):
             self._submit_error = error
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Stop the run if it still goes on, as the scheduler decided, and start the next trial in
-        this process.
+        """Stop the run if it still goes on, and start the next trial in this process.
+
+        Tune calls this after a scheduler stopped the trial, too.
         """
         if self._handle is not None and not self._ended:
             self._backend.stop(self._handle)
@@ -104,9 +104,7 @@ class TrialRunner(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Return a result at the next evaluation, at the end of the run, or after
-        `REPORT_INTERVAL_S`.
-        """
+        """Return a result at the next evaluation, at the end, or after `REPORT_INTERVAL_S`."""
         first, events = self._next_event, tuple(self._new_events())
         report = WorkerReport(first, events, self._handle, self._unreachable, self._waiting())
         result: dict[str, Any] = {
@@ -125,8 +123,7 @@ class TrialRunner(tune.Trainable):
         return self._backend.waiting(self._handle)
 
     def _new_events(self) -> Iterator[Event]:
-        """Yield new events until an evaluation that the scheduler must see, the end, or the time of
-        the next result.
+        """Yield new events until the scheduler must see an evaluation, the end, or a result is due.
 
         The scheduler sees every evaluation separately, even if the service is already further. It
         does not see the last one before the end, because a trial that is complete must not be
@@ -163,7 +160,8 @@ class TrialRunner(tune.Trainable):
             return self._backend.events(self._handle, self._next_event)
         except BackendError as error:
             if error.failure.kind is FailureKind.USER and not self._backend.capabilities.in_process:
-                self._unreachable = error.failure  # an expired key, for example: the service continues the run
+                # For example, a key has expired. The service continues the run.
+                self._unreachable = error.failure
                 return []
             return [Failed(error.failure)]
 

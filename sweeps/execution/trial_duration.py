@@ -1,4 +1,7 @@
-"""Estimates how long a trial will take, so that a sweep with a deadline starts only trials that end in time. Pure."""
+"""Estimates how long a trial will take. Pure.
+
+A sweep with a deadline starts only trials that end in time.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,11 @@ CAUTIOUS_QUANTILE = 0.9
 
 
 def expected_seconds(trial: Trial, earlier: Iterable[Trial]) -> float | None:
-    """Return the expected duration of `trial` without early stopping, or None if no trial has trained and ended yet.
+    """Return the expected duration of `trial` without early stopping.
 
-    The estimate is based on seconds per epoch, because the trials of a space differ in their epochs and most stop
-    early. If the epochs of `trial` are unknown, it is the duration of the longest earlier trial.
+    Returns None if no trial has trained and ended yet. The estimate is based on seconds per epoch,
+    because the trials of a space differ in their epochs and most stop early. If the epochs of
+    `trial` are unknown, it is the duration of the longest earlier trial.
     """
     ended = [past for past in earlier if past.state.ended and past.trained_epochs > 0 and past.spend.seconds > 0]
     if not ended:

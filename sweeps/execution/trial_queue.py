@@ -1,4 +1,7 @@
-"""Chooses the next trial of a sweep: first the search, then the finals, always within the budget and the deadline."""
+"""Chooses the next trial of a sweep, within the budget and the deadline.
+
+The search comes first, then the finals.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,14 @@ from sweeps.study.study import NoTrial, Study
 from sweeps.trials.trial import Trial, leaderboard
 
 MAX_UNAFFORDABLE_IN_A_ROW = 20
-"""The search ends after this many proposals in a row that do not fit into the rest of the budget."""
+"""The search ends after this many proposals in a row that the rest of the budget cannot cover."""
 
 
 class TrialQueue:
-    """Yields one trial after another until none is left. `exhausted` is then True and `end` says why."""
+    """Yields one trial after another until none is left.
+
+    `exhausted` is then True and `end` says why.
+    """
 
     def __init__(
         self,
@@ -27,7 +33,7 @@ class TrialQueue:
         end_conditions: EndConditions,
         deadline: float | None,
     ) -> None:
-        """`deadline` is in seconds on the clock that `next` receives as `now`; None for no deadline."""
+        """`deadline` is a time on the clock that `next` receives as `now`, or None."""
         self.exhausted = False
         self._plan = plan
         self._study = study
@@ -40,9 +46,10 @@ class TrialQueue:
         self._deadline_too_close = False
 
     def next(self, now: float, *, any_running: bool) -> Trial | NoTrial:
-        """Return a trial to start now, WAIT if none can start until a running one ends, or EXHAUSTED if none is left.
+        """Return a trial to start now, or say why there is none.
 
-        The trial has its cost bound. A failing backend or a budget too small for the finals ends the sweep.
+        WAIT: none can start until a running trial ends. EXHAUSTED: none is left. The trial has its
+        cost bound. A failing backend or a budget too small for the finals ends the sweep.
         """
         trial = self._next_affordable(any_running=any_running)
         if isinstance(trial, NoTrial):
@@ -66,9 +73,9 @@ class TrialQueue:
     def _next_affordable(self, *, any_running: bool) -> Trial | NoTrial:
         """Return the next trial that is certain to stay within the budget.
 
-        A trial that does not fit waits while running trials may still cost less than their bounds. If it still does not
-        fit, the sweep puts it aside and tries a cheaper proposal. Trials put aside come first when the sweep resumes,
-        perhaps with a larger budget.
+        A trial that does not fit waits while running trials may still cost less than their bounds.
+        If it still does not fit, the sweep puts it aside and tries a cheaper proposal. Trials put
+        aside come first when the sweep resumes, perhaps with a larger budget.
         """
         unaffordable = 0
         while True:
@@ -112,7 +119,8 @@ class TrialQueue:
     def _next_of_finals(self, *, any_running: bool) -> Trial | NoTrial:
         if not self._study.has_queued:
             if any_running:
-                return NoTrial.WAIT  # a running trial may fail and be retried, or may become a finalist
+                # A running trial may fail and be retried, or may become a finalist.
+                return NoTrial.WAIT
             finals = self._plan.spec.finals
             if finals is not None:
                 finalists = leaderboard(self._study.search_trials, self._plan.spec.objective)[: finals.candidates]

@@ -1,4 +1,4 @@
-"""`sweep run` in a process of its own, with real Ray and real MLflow: interrupted, killed and resumed."""
+"""`sweep run` in its own process, with real Ray and MLflow: interrupted, killed, resumed."""
 
 from __future__ import annotations
 
@@ -114,7 +114,8 @@ def test_a_sweep_from_file_to_mlflow(folder: Path) -> None:
         assert child.data.params["batch_size"] == str(trial["hyperparameters"]["batch_size"])
         assert child.data.metrics["objective"] == pytest.approx(trial["values"][0])
         history = client.get_metric_history(child.info.run_id, "valid_accuracy")
-        assert len(history) == trial["hyperparameters"]["n_epochs"] + 1  # one more for the base model at step 0
+        # one evaluation per epoch, and one of the base model at step 0
+        assert len(history) == trial["hyperparameters"]["n_epochs"] + 1
         assert "learning_curve.png" in [artifact.path for artifact in client.list_artifacts(child.info.run_id)]
     assert {"sweep.yaml", "plan.json"} <= {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
     assert parent.inputs.dataset_inputs
@@ -230,6 +231,9 @@ def test_a_sweep_runs_on_an_installed_plugin_backend(folder: Path, tmp_path: Pat
 
 
 def completed_trials(folder: Path) -> list[str]:
-    """Return one entry per completed trial in the journal. Reading it as text is fast and takes no lock."""
+    """Return one entry per completed trial in the journal.
+
+    Reading it as text is fast and takes no lock.
+    """
     journal = (folder / ".sweep/sweeps/pairs/study.journal").read_text()
     return re.findall(r'\\"state\\": \\"complete\\"', journal)

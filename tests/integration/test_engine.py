@@ -1,4 +1,4 @@
-"""The engine with real Ray Tune and the fake service: early stopping, failures, limits, and reuse of workers."""
+"""The engine with real Ray Tune and the fake service: stopping, failures, limits, workers."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def fault(kind: str, **more: object) -> str:
 
 @pytest.mark.parametrize("scheduler", ["{type: asha, reduction_factor: 3}", "{type: median, min_trials: 2}"])
 def test_a_scheduler_stops_bad_trials_and_never_the_best(tmp_path: Path, scheduler: str) -> None:
-    """Two sweeps of the same points, with and without a scheduler: the scheduler must not stop the best point."""
+    """Run the same points with and without a scheduler, which must not stop the best."""
     complete = {trial.number: trial for trial in run(planned(tmp_path / "none")).study.search_trials}
     assert {trial.state for trial in complete.values()} == {TrialState.COMPLETE}
     assert {len(trial.curve) for trial in complete.values()} == {5}
@@ -118,7 +118,10 @@ def test_a_scheduler_stops_bad_trials_and_never_the_best(tmp_path: Path, schedul
 
 
 def test_a_resumed_sweep_stops_as_strictly_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    """The engine rebuilds the scheduler's memory from the study, so a bad trial after a resume meets the old rungs."""
+    """The engine rebuilds the scheduler's memory from the study.
+
+    So a bad trial after a resume meets the old rungs.
+    """
     plan = planned(tmp_path, "search.scheduler=asha", "search.trials=4", "space.learning_rate_multiplier=[0.1, 0.11]")
     run(plan)
     longer = planned(tmp_path, "search.scheduler=asha", "search.trials=5", "space.learning_rate_multiplier=[0.1, 0.11]")
@@ -139,7 +142,10 @@ def test_the_sweep_continues_after_a_failed_trial(tmp_path: Path) -> None:
 
 
 def test_an_unreachable_run_stays_open_and_the_next_run_of_the_sweep_adopts_it(tmp_path: Path) -> None:
-    """A key expires while a service trains: the trial has not failed, and the next run of the sweep follows it."""
+    """A key expires while a service trains.
+
+    The trial has not failed, and the next run of the sweep follows it.
+    """
     faults = "backend.faults=" + json.dumps([{"on": "events", "kind": "user", "times": 1}])
     plan = planned(tmp_path, faults, "search.trials=2", "search.concurrency=1")
     session = run(plan)

@@ -77,7 +77,10 @@ def open_session(
     clock: Callable[[], float] = lambda: 100.0,
     deadline: float | None = None,
 ) -> Session:
-    """Open a session on the study in `folder`. A second call resumes the sweep, as a second process would."""
+    """Open a session on the study in `folder`.
+
+    A second call resumes the sweep, as a second process would.
+    """
     plan = planned(folder, *overrides)
     study = open_study(plan, Environment(Workspace(folder), "unused"))
     return Session(plan, study, [observer] if observer else [], clock, deadline=deadline)
@@ -91,7 +94,7 @@ def start_next(session: Session) -> Trial:
 
 
 def drive(session: Session, until: Callable[[], bool] = lambda: False) -> None:
-    """Run one trial after another until there are no more, or until `until` holds in the middle of a trial."""
+    """Run trials until there are no more, or until `until` holds in the middle of a trial."""
     with closing(session.plan.open_backend()) as backend:
         while isinstance(trial := session.next_trial(), Trial):
             handle = backend.submit(session.plan.request(trial))
@@ -100,7 +103,8 @@ def drive(session: Session, until: Callable[[], bool] = lambda: False) -> None:
             session.observe(trial.number, handle, 0, events[:half])
             if until():
                 return
-            session.observe(trial.number, handle, 0, events)  # the first half again: the session skips known events
+            # The first half comes again, and the session must skip it.
+            session.observe(trial.number, handle, 0, events)
             session.trial_ended(trial.number, TrialEnd.ITSELF)
 
 
@@ -110,7 +114,10 @@ def fault(kind: str, times: int = 100, on: str = "train") -> str:
 
 
 def evaluations(*losses: tuple[float, float], accuracy: float = 0.6) -> list[Event]:
-    """Return the events of a run with these (training, validation) losses, one pair per epoch, without an end."""
+    """Return the events of a run without its end.
+
+    `losses` are the (training, validation) losses, one pair per epoch.
+    """
     base = {"valid_accuracy": 0.33, "train_accuracy": 0.33}
     events: list[Event] = [Started({}), Measured(0, 0.0, {"train_loss": 2.0, "valid_loss": 2.0, **base}, "evaluation")]
     for epoch, (train, valid) in enumerate(losses, start=1):

@@ -1,6 +1,4 @@
-"""The clean-up of a sweep: which leftovers stay and why, their removal, and the leftovers of the
-local trainer.
-"""
+"""The clean-up of a sweep: which leftovers stay and why, and their removal."""
 
 from __future__ import annotations
 
@@ -47,8 +45,9 @@ def sweep(*trials: Trial, repeats: tuple[Trial, ...] = (), finals: bool = False)
 
 
 def hosted_leftovers(*numbers: int) -> list[Leftover]:
-    """Return what these trials leave at a host: a model, its deployment, a checkpoint's model, and
-    a result file.
+    """Return what these trials leave at a host.
+
+    A model, its deployment, the model of a checkpoint, and a result file.
     """
     leftovers = []
     for number in numbers:

@@ -1,4 +1,7 @@
-"""The session turns events into records and verdicts, and ends the sweep. Over the fake backend, without Ray."""
+"""The session turns events into records and verdicts, and ends the sweep.
+
+Over the fake backend, without Ray.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A session with a deadline starts no trial that would not end in time, and the next session continues."""
+"""A session with a deadline starts no trial that would end late; the next session continues."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def test_the_session_starts_no_trial_that_would_not_end_in_time_and_the_next_one
 def test_a_trial_that_still_runs_at_the_deadline_is_cut_off_and_stays_open(tmp_path: Path) -> None:
     clock = Clock()
     session = open_session(tmp_path, clock=clock, deadline=1050)
-    trial = start_next(session)  # the first trial starts, because the duration of trials is still unknown
+    # The first trial starts, because the duration of trials is still unknown.
+    trial = start_next(session)
     session.trial_started(trial.number)
     assert not session.should_end()
     clock.now = 1050
