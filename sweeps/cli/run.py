@@ -11,7 +11,6 @@ import click
 
 from backends import codec
 from sweeps.cli.terminal import environment, err, json_option, print_json, relative, say, show, tracking_uri
-from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.workspace import Workspace
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -42,20 +41,21 @@ def sweep_file_options(command: _Command) -> _Command:
 @click.option(
     "--data", "data_file", type=click.Path(path_type=Path), help="Fit the sweep file to the columns of this data file."
 )
-@click.option("--force", is_flag=True, help="Overwrite FILE.")
+@click.option("--force", is_flag=True, help="Overwrite FILE and the schema.")
 def init(file: Path, data_file: Path | None, force: bool) -> None:
-    """Write a first sweep file, with a comment on every key."""
-    from sweeps.spec.starter import starter
+    """Write a first sweep file with comments, and beside it the JSON Schema for editors."""
+    from sweeps.spec.starter import write_starter
 
-    if file.exists() and not force:
-        raise UserInputError([Problem(str(file), "exists already", "Give another name, or --force to overwrite it.")])
-    text = starter(file.stem, data_file)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SweepError(f"cannot write {file}: {error.strerror}", "Choose a folder that you may write to.") from error
+    write_starter(file, data_file, overwrite=force)
     say(f"wrote {file}; next: sweep plan {file}")
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of the sweep file, for editors and other tools."""
+    from sweeps.spec.json_schema import schema_text
+
+    click.echo(schema_text(), nl=False)
 
 
 @click.command()
