@@ -91,13 +91,13 @@ def add(
     """
     from sweeps.scheduling import calendar, notifications
     from sweeps.scheduling.schedule import Notify, Schedule
-    from sweeps.spec import sweep_spec
+    from sweeps.spec.loading import load
 
     mistakes = [Problem(place, message, hint) for place, message, hint in calendar.problems(cron, tz, until)]
     mistakes += _mistakes(name, variables, located)
     checked: Any = None
     try:
-        checked = sweep_spec.load(file, overrides)
+        checked = load(file, overrides)
     except UserInputError as error:
         mistakes += error.problems
     if mistakes:

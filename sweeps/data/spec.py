@@ -1,4 +1,4 @@
-"""What a person writes about their data: the `data:` part of the YAML."""
+"""The `data:` section of the sweep file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,39 @@ from sweeps.data.templates import Template
 
 BUILTIN_NLI = "builtin:nli"
 
-Label = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value)]
+
+def _number_as_text(value: object) -> object:
+    return str(value) if type(value) in (int, float) else value
+
+
+Label = Annotated[str, BeforeValidator(_number_as_text, json_schema_input_type=str | int | float)]
+
+_HAS_FIELD = {"pattern": r"\{[^{}]+\}"}
+
+_RULES = {
+    "allOf": [
+        {
+            "if": {"required": ["label_noise"], "properties": {"label_noise": {"exclusiveMinimum": 0}}},
+            "then": {
+                "anyOf": [
+                    {"properties": {"source": {"const": BUILTIN_NLI}}},
+                    {"required": ["fallback"], "properties": {"fallback": {"const": BUILTIN_NLI}}},
+                ]
+            },
+        },
+        {
+            "if": {"required": ["labels"], "properties": {"labels": {"type": "array"}}},
+            "then": {"properties": {"task": {"not": {"const": "generation"}}}},
+        },
+    ]
+}
+"""The rules of `DataSpec._consistent` that JSON Schema can express."""
 
 
 class DataSpec(BaseModel):
-    """Where the examples come from, how they become prompt and completion, and how they are divided."""
+    """The source of the examples, the templates that make prompts and completions of them, and the split."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_RULES)
 
     source: str = Field(
         min_length=1,
@@ -25,80 +51,96 @@ class DataSpec(BaseModel):
         "files; train, valid and test files; a saved Hugging Face data set) | hf:owner/name[:config]",
     )
     fallback: str | None = Field(
-        None, description="another source, used (and said so) when the source is not there; never for a broken one"
+        None,
+        description="Another source, used with a warning if the source is unavailable, never if its content is wrong.",
     )
     prompt: str | None = Field(
-        None, description="template over columns, as {premise}; records with prompt and completion need none"
+        None,
+        json_schema_extra=_HAS_FIELD,
+        description="Template over columns, e.g. {premise}. Records with prompt and completion need none.",
     )
-    completion: str | None = Field(None, description="template over columns, as ' {label}'")
+    completion: str | None = Field(
+        None, json_schema_extra=_HAS_FIELD, description="Template over columns, e.g. ' {label}'."
+    )
     separator: str | None = Field(
         None,
-        description="ends every prompt. Default: the text after the template's last field where that has a newline or "
-        r"punctuation; a known separator that all prompts end with; else '\n\n###\n\n' is appended",
+        json_schema_extra={"minLength": 1},
+        description="Ends every prompt. Default: the text after the template's last field if it has a newline or "
+        r"punctuation; else a known separator that all prompts end with; else '\n\n###\n\n' is appended.",
     )
     stop: str | None = Field(
         None,
-        description=r"ends every completion. Default: '\n', or a known one that all completions end with; none in chat",
+        description="Ends every completion. Default: a known stop sequence that all completions end with, "
+        r"else '\n'. Chat data has none.",
     )
     task: Literal["auto", "classification", "generation"] = Field(
         "auto",
-        description="auto: classification where the completions are few (at most 50 different, each three times on "
-        "average), short (50 characters) and of one line",
+        description="auto: classification if the completions are few (at most 50 different ones, each three times on "
+        "average), short (50 characters) and on one line.",
     )
     labels: tuple[Label, ...] | None = Field(
-        None, min_length=2, description="the allowed labels; any other is an error with its line"
+        None, min_length=2, description="The allowed labels. Any other label is an error with its line."
     )
     validation: Annotated[float, Field(gt=0, lt=1)] | str | None = Field(
         None,
-        description="a file, or a fraction of the training examples. Default: the source's own part, else 0.1; "
-        "parts of builtin:nli are generated, whatever stands here",
+        description="A file, or a fraction of the training examples. Default: the source's own part, else 0.1. "
+        "builtin:nli always generates its own part.",
     )
-    test: Annotated[float, Field(ge=0, lt=1)] | str | None = Field(None, description="as validation; 0 is no test part")
+    test: Annotated[float, Field(ge=0, lt=1)] | str | None = Field(
+        None,
+        description="A file, or a fraction of the training examples; 0 means no test part. Default: as validation.",
+    )
     train_examples: int | None = Field(
-        None, ge=1, description="at most so many, stratified; default: all, and 2000 of builtin:nli"
+        None,
+        ge=1,
+        description="Use at most this many training examples, stratified by label. Default: all, 2000 of builtin:nli.",
     )
     valid_examples: int | None = Field(
-        None, ge=1, description="at most so many, stratified; default: all, and 500 of builtin:nli"
+        None,
+        ge=1,
+        description="Use at most this many validation examples, stratified by label. Default: all, 500 of builtin:nli.",
     )
     test_examples: int | None = Field(
-        None, ge=1, description="at most so many, stratified; default: all, and 500 of builtin:nli"
+        None,
+        ge=1,
+        description="Use at most this many test examples, stratified by label. Default: all, 500 of builtin:nli.",
     )
     label_noise: float = Field(
-        0.0, ge=0, le=1, description="share of training labels of builtin:nli that are replaced by a wrong one"
+        0.0, ge=0, le=1, description="Share of the training labels of builtin:nli to replace by wrong ones."
     )
-    seed: int = Field(7, ge=0, description="decides the split, the selection and what is generated")
-    encoding: str = Field("utf-8", description="of text files")
+    seed: int = Field(7, ge=0, description="Decides the split, the selection of examples, and generated examples.")
+    encoding: str = Field("utf-8", description="The encoding of text files.")
 
     @field_validator("prompt", "completion")
     @classmethod
-    def _is_template(cls, text: str | None) -> str | None:
+    def _valid_template(cls, text: str | None) -> str | None:
         if text is not None:
             Template.parse(text)
         return text
 
     @field_validator("encoding")
     @classmethod
-    def _is_encoding(cls, name: str) -> str:
+    def _known_encoding(cls, name: str) -> str:
         try:
             codecs.lookup(name)
         except LookupError:
-            raise ValueError(f"there is no encoding {name!r}; utf-8, latin-1, cp1252 and utf-16 are common") from None
+            raise ValueError(f"unknown encoding {name!r}; common ones are utf-8, latin-1, cp1252 and utf-16") from None
         return name
 
     @field_validator("separator")
     @classmethod
-    def _separates(cls, text: str | None) -> str | None:
+    def _not_empty(cls, text: str | None) -> str | None:
         if text == "":
             raise ValueError("a separator cannot be empty")
         return text
 
     @model_validator(mode="after")
-    def _agrees(self) -> DataSpec:
+    def _consistent(self) -> DataSpec:
         if self.label_noise and BUILTIN_NLI not in (self.source, self.fallback):
-            raise ValueError(f"label_noise is for {BUILTIN_NLI} only; nothing is changed in other data")
-        held_out = [each for each in (self.validation, self.test) if isinstance(each, float)]
-        if sum(held_out) >= 1:
-            raise ValueError("validation and test together leave nothing to train on: their sum must be below 1")
+            raise ValueError(f"label_noise works with {BUILTIN_NLI} only; other data is never changed")
+        fractions = [fraction for fraction in (self.validation, self.test) if isinstance(fraction, float)]
+        if sum(fractions) >= 1:
+            raise ValueError("validation and test leave no training examples; their sum must be below 1")
         if self.labels is not None and self.task == "generation":
-            raise ValueError("labels are for classification; leave out task: generation or the labels")
+            raise ValueError("labels are for classification; remove task: generation or the labels")
         return self

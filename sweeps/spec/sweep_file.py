@@ -1,6 +1,7 @@
 """The shape of the sweep file: one pydantic model per section, one described field per key.
 
-The descriptions also feed the JSON Schema (`sweeps.spec.json_schema`), which editors show as help.
+The models hold the file as written; nothing in them is resolved. Their descriptions also feed the JSON Schema
+(`sweeps.spec.json_schema`), which editors show as help.
 """
 
 from __future__ import annotations
@@ -94,7 +95,14 @@ class FinalsSpec(Section):
 class ObjectiveSpec(Section):
     """One metric to maximize or minimize."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["maximize"]}, {"required": ["minimize"]}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": [direction], "properties": {direction: {"type": "string"}}}
+                for direction in ("maximize", "minimize")
+            ]
+        }
+    )
 
     maximize: str | None = Field(None, description="A metric that is better when it is higher, e.g. valid_accuracy.")
     minimize: str | None = Field(
@@ -211,7 +219,7 @@ class BackendSpec(BaseModel):
 
 
 class SweepFile(Section):
-    """A sweep file as written. Nothing in it is resolved yet."""
+    """A sweep: the examples, where to train, what to try, and how to search it."""
 
     name: Name = Field(description="The sweep's name. `sweep run` resumes the sweep of this name.")
     description: str = Field("", description="Free text about the sweep.")

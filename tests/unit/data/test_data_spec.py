@@ -1,9 +1,10 @@
-"""What may be written below `data:`, and what is said about the rest."""
+"""The `data:` section: valid keys, and the errors for wrong ones."""
 
 from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
+from sweep_files import DATA_CONTRADICTIONS, DATA_MISTAKES
 
 from sweeps.data import DataSpec
 
@@ -20,39 +21,15 @@ def test_fractions_and_paths_are_told_apart():
     assert (spec.validation, spec.test, spec.labels) == (0.2, "held_out.csv", ("yes", "0"))
 
 
-@pytest.mark.parametrize(
-    ("written", "key"),
-    [
-        ({"promt": "{a}"}, "promt"),
-        ({"prompt": "no column"}, "prompt"),
-        ({"completion": " {label"}, "completion"),
-        ({"encoding": "utf-9"}, "encoding"),
-        ({"separator": ""}, "separator"),
-        ({"validation": 0.0}, "validation"),
-        ({"validation": 1.0}, "validation"),
-        ({"validation": True}, "validation"),
-        ({"test": -0.1}, "test"),
-        ({"train_examples": 0}, "train_examples"),
-        ({"labels": ["only"]}, "labels"),
-        ({"task": "regression"}, "task"),
-        ({"seed": -1}, "seed"),
-    ],
-)
+@pytest.mark.parametrize(("written", "key"), DATA_MISTAKES)
 def test_mistakes_name_their_key(written, key):
     with pytest.raises(ValidationError) as raised:
         DataSpec(source="d.csv", **written)
     assert {error["loc"][0] for error in raised.value.errors()} == {key}
 
 
-@pytest.mark.parametrize(
-    "written",
-    [
-        {"label_noise": 0.1},
-        {"validation": 0.6, "test": 0.4},
-        {"task": "generation", "labels": ["a", "b"]},
-    ],
-)
-def test_keys_that_contradict_each_other(written):
+@pytest.mark.parametrize("written", DATA_CONTRADICTIONS)
+def test_keys_that_contradict_each_other_are_an_error(written):
     with pytest.raises(ValidationError):
         DataSpec(source="d.csv", **written)
 

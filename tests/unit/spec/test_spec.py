@@ -1,10 +1,11 @@
-"""The sweep file: every mistake at once with its line and the nearest valid name."""
+"""The sweep file: all mistakes are reported at once, each with its line and the nearest valid name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from sweep_files import GOOD, MISTAKES
 
 from sweeps.errors import UserInputError
 from sweeps.planning.plan import plan_file
@@ -15,23 +16,15 @@ from sweeps.workspace import Workspace
 
 pytestmark = pytest.mark.unit
 
-GOOD = """\
-name: pairs
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}"}
-backend: {type: fake, model: fake-small}
-space:
-  n_epochs: recommended
-  batch_size: {low: 1%, high: 4%, log: true}
-search: {trials: 4}
-objective: {maximize: valid_accuracy}
-"""
-
 
 def problems(text: str) -> dict[str, str]:
-    """Return what is wrong with a file, by line."""
+    """Return the problems of a file by line."""
     with pytest.raises(UserInputError) as caught:
         from_document(parse(text, "f.yaml"))
-    return {each.place.removeprefix("f.yaml:"): f"{each.message} ({each.hint})" for each in caught.value.problems}
+    return {
+        problem.place.removeprefix("f.yaml:"): f"{problem.message} ({problem.hint})"
+        for problem in caught.value.problems
+    }
 
 
 def test_a_key_of_several_types_has_one_problem_that_names_them() -> None:
@@ -55,53 +48,43 @@ def test_a_good_file_gets_its_defaults() -> None:
     assert spec.budget.hours is None
 
 
+def test_replaced_sections_leave_the_rest_of_the_spec_as_it_was() -> None:
+    spec = from_document(parse(GOOD, "f.yaml"))
+    renamed = spec.with_sections(name="others", budget=spec.budget.model_copy(update={"usd": 3.0}))
+    assert (renamed.name, renamed.budget.usd, renamed.search) == ("others", 3.0, spec.search)
+    assert (spec.name, spec.budget.usd) == ("pairs", None)
+
+
 @pytest.mark.parametrize("missing", ["name", "data", "backend", "objective"])
-def test_a_section_that_is_missing_is_told_with_the_other_mistakes(tmp_path: Path, missing: str) -> None:
+def test_a_missing_section_is_reported_with_the_other_mistakes(tmp_path: Path, missing: str) -> None:
     file = tmp_path / "f.yaml"
     lines = GOOD.replace("trials: 4", "trials: 0").splitlines(keepends=True)
     file.write_text("".join(line for line in lines if not line.startswith(f"{missing}:")))
     with pytest.raises(UserInputError) as caught:
         plan_file(file, [], Workspace(tmp_path), None)
-    told = [each.message for each in caught.value.problems]
-    assert told == [f"`{missing}` is missing", "`search.trials` cannot be 0"]
+    messages = [problem.message for problem in caught.value.problems]
+    assert messages == [f"`{missing}` is missing", "`search.trials` cannot be 0"]
 
 
 def test_five_mistakes_are_five_problems_with_line_and_nearest_name() -> None:
-    found = problems(
+    by_line = problems(
         GOOD.replace("source:", "sorce:")
         .replace("type: fake", "type: fak")
         .replace("low: 1%", "low: 9%")
         .replace("trials: 4", "trails: 4")
         .replace("maximize", "maximise")
     )
-    assert "did you mean `source`" in found["2"] or "`data.source` is missing" in found["2"]
-    assert "fake" in found["3"]
-    assert "batch_size" in found["6"]
-    assert "did you mean `trials`" in found["7"]
-    assert "did you mean `maximize`" in found["8"] or "exactly one" in found["8"]
+    assert "did you mean `source`" in by_line["2"] or "`data.source` is missing" in by_line["2"]
+    assert "fake" in by_line["3"]
+    assert "batch_size" in by_line["6"]
+    assert "did you mean `trials`" in by_line["7"]
+    assert "did you mean `maximize`" in by_line["8"] or "exactly one" in by_line["8"]
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "line", "says"),
-    [
-        ("trials: 4", "trials: 0", "7", "a number of at least 1"),
-        ("trials: 4", "sampler: tp", "7", "did you mean `tpe`"),
-        ("trials: 4", "scheduler: ashs", "7", "did you mean `asha`"),
-        ("trials: 4", "scheduler: {type: asha, grace: 2}", "7", "did you mean `grace_epochs`"),
-        ("maximize: valid_accuracy", "maximize: valid_acuracy", "8", "did you mean `valid_accuracy`"),
-        ("{maximize: valid_accuracy}", "[{maximize: valid_accuracy}, {minimize: valid_los}]", "8", "valid_loss"),
-        ("{maximize: valid_accuracy}", "{maximize: valid_accuracy, minimize: valid_loss}", "8", "exactly one"),
-        ("{maximize: valid_accuracy}", "[]", "8", "at least one"),
-        ("name: pairs", "name: 'a/b'", "1", "cannot be used"),
-        ("model: fake-small", "model: fake-small, sped: 3", "3", "unknown key `backend.sped`"),
-        ("n_epochs: recommended", "n_epochs: {low: 2}", "5", "high"),
-        ("n_epochs: recommended", "n_epoch: 3", "5", "did you mean n_epochs"),
-        ("search:", "finals: true\nsearch:", "7", "keys with values"),
-    ],
-)
-def test_a_mistake_is_named_with_its_line(old: str, new: str, line: str, says: str) -> None:
-    found = problems(GOOD.replace(old, new))
-    assert says in found[line], found
+@pytest.mark.parametrize(("right", "wrong", "line", "words"), MISTAKES)
+def test_a_mistake_is_reported_with_its_line(right: str, wrong: str, line: str, words: str) -> None:
+    by_line = problems(GOOD.replace(right, wrong))
+    assert words in by_line[line], by_line
 
 
 def test_several_objectives_need_a_search_that_can_handle_them() -> None:
@@ -111,28 +94,28 @@ def test_several_objectives_need_a_search_that_can_handle_them() -> None:
     assert len(from_document(parse(without, "f.yaml")).objectives) == 2
 
 
-def test_an_override_is_named_as_the_place_of_its_mistake() -> None:
+def test_a_mistake_in_an_override_is_placed_at_the_override() -> None:
     document = with_overrides(parse(GOOD, "f.yaml"), ["search.trials=none"])
     with pytest.raises(UserInputError) as caught:
         from_document(document)
     assert caught.value.problems[0].place == "--set search.trials"
 
 
-@pytest.mark.parametrize("file", sorted(Path("spaces").glob("*.yaml")), ids=lambda each: each.name)
-def test_every_file_in_spaces_is_a_good_one(file: Path) -> None:
+@pytest.mark.parametrize("file", sorted(Path("spaces").glob("*.yaml")), ids=lambda file: file.name)
+def test_every_file_in_spaces_is_valid(file: Path) -> None:
     assert load(file).name == file.stem
 
 
 def test_steering_is_checked_with_everything_else() -> None:
     bounds = "bounds:\n  n_epoch: [1, 8]\n  batch_size: [9, 3]\n"
-    said = list(problems(GOOD + "steering: akt\n" + bounds + "finals: {seeds: 1}\n").values())
-    assert len(said) == 4
-    assert "`steering` cannot be 'akt' (did you mean `act`?)" in said
-    assert "`bounds.n_epoch`: the space has no n_epoch (did you mean `n_epochs`?)" in said
-    assert "`bounds.batch_size`: 9 is above 3 (write the lower end first)" in said
-    assert any("`finals.seeds`" in each for each in said)
+    messages = list(problems(GOOD + "steering: akt\n" + bounds + "finals: {seeds: 1}\n").values())
+    assert len(messages) == 4
+    assert "`steering` cannot be 'akt' (did you mean `act`?)" in messages
+    assert "`bounds.n_epoch`: the space has no n_epoch (did you mean `n_epochs`?)" in messages
+    assert "`bounds.batch_size`: 9 is above 3 (write the lower end first)" in messages
+    assert any("`finals.seeds`" in message for message in messages)
 
 
 def test_a_grid_cannot_be_steered() -> None:
     text = GOOD.replace("search: {trials: 4}", "search: {trials: 4, sampler: grid}") + "steering: act\n"
-    assert any("a grid is fixed" in each for each in problems(text).values())
+    assert any("a grid is fixed" in message for message in problems(text).values())
