@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from backends.contract import TERMINAL, Backend, BackendError, Charged, Failed, FailureKind
+from backends.contract import TERMINAL_EVENTS, Backend, BackendError, Charged, Failed, FailureKind
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study.study import Study
 from sweeps.trials.budget import Amount, Ledger, cost_bound, finals_reservation, fits, is_bounded, is_within, ledger
@@ -51,8 +51,7 @@ class BudgetLedger:
 
     @property
     def over_budget(self) -> bool:
-        """Whether the sweep has spent more than its limit, because a run exceeded its cost bound.
-        """
+        """Whether the sweep has spent more than its limit. A run has then exceeded its bound."""
         return not is_within(self.ledger.spent, self._plan.spec.budget)
 
     def with_cost_bound(self, trial: Trial, *, refresh: bool = False) -> Trial:
@@ -114,7 +113,7 @@ class BudgetLedger:
             _LOG.warning("the final cost of trial %d is still unknown: %s", trial.number, error)
             return None
         last = events[-1] if events else None
-        if not isinstance(last, TERMINAL):
+        if not isinstance(last, TERMINAL_EVENTS):
             return None
         if isinstance(last, Failed) and last.failure.kind is FailureKind.LOST:
             return False

@@ -70,8 +70,7 @@ def score_finals(
 
 
 def correct_answers(backend: Backend, models: Sequence[str], file: DataFile, dataset: Dataset) -> NDArray[np.bool_]:
-    """Return an array (models, examples): whether a model's most probable label is the right one.
-    """
+    """Return an array (models, examples): whether a model's most probable label is correct."""
     lines: list[dict[str, Any]] = [
         json.loads(line) for line in Path(file.path).read_text(encoding="utf-8").splitlines()
     ]
@@ -95,8 +94,7 @@ def _correct_by_seed(plan: SweepPlan, repetitions: Sequence[Trial], backend: Bac
 
 
 def _cost(repetitions: Sequence[Trial]) -> float:
-    """Return the mean cost of the repetitions: in dollars if all prices are known, else in tokens.
-    """
+    """Return the mean cost of a repetition: in dollars if all prices are known, else in tokens."""
     usd = [repeat.spend.usd for repeat in repetitions if repeat.spend.usd is not None]
     if len(usd) == len(repetitions):
         return sum(usd) / len(repetitions)

@@ -1,5 +1,4 @@
-"""`sweep run`, step by step: study, tracking, trials, finals, challenge and report, in this order.
-"""
+"""`sweep run`, step by step: study, tracking, trials, finals, report and challenge."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from backends.contract import TERMINAL, Backend, Charged, Event, Failed, Failure, Handle
+from backends.contract import TERMINAL_EVENTS, Backend, Charged, Event, Failed, Failure, Handle
 from backends.training_logs.learning_curve import LearningCurve
 from backends.waiting import Waiting
 from search_spaces.catalogue import Catalogue
@@ -160,7 +160,7 @@ class Session:
         trial = replace(running.trial, handle=handle or running.trial.handle)
         for event in new_events:
             trial = apply_event(trial, event, self._objectives)
-            running.ended_by_itself |= isinstance(event, TERMINAL)
+            running.ended_by_itself |= isinstance(event, TERMINAL_EVENTS)
             running.failure = event.failure if isinstance(event, Failed) else running.failure
         running.trial = trial
         first_new, running.next_event = running.next_event, running.next_event + len(new_events)

@@ -53,8 +53,7 @@ class WorkerReport:
 
 @cache
 def _backend(backend_type: str, options: str, workspace: str, cpus: float, gpus: float) -> Backend:
-    """Open the backend once per worker process, so that what it has loaded serves all its trials.
-    """
+    """Open the backend once per worker process, so that a loaded model serves all its trials."""
     # The secrets come from the worker's own environment, so that none travels through Ray.
     credentials.use_secrets_from(os.environ)
     backend = registry.load(backend_type)
