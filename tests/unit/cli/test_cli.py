@@ -184,6 +184,31 @@ def test_init_writes_a_file_that_can_be_planned(file: Path, capsys: pytest.Captu
     assert sweep(capsys, "check", "second.yaml", "--set", "backend={type: fake}")[0] == 0
 
 
+def test_init_writes_the_schema_that_the_first_line_names(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep(capsys, "init", "first.yaml")[0] == 0
+    assert Path("first.yaml").read_text().startswith("# yaml-language-server: $schema=./sweep.schema.json\n")
+    code, printed, _ = sweep(capsys, "schema")
+    assert code == 0
+    assert Path("sweep.schema.json").read_text() == printed
+    assert json.loads(printed)["required"] == ["name", "data", "backend", "space", "objective"]
+
+
+def test_init_keeps_a_schema_file_with_other_content_unless_forced(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(capsys, "init", "first.yaml")[0] == 0
+    assert sweep(capsys, "init", "second.yaml")[0] == 0, "an identical schema is no obstacle"
+    Path("sweep.schema.json").write_text("mine")
+    code, _, err = sweep(capsys, "init", "third.yaml")
+    assert code == 2
+    assert "sweep.schema.json: exists already, with other content" in err
+    assert "--force" in err
+    assert not Path("third.yaml").exists()
+    assert Path("sweep.schema.json").read_text() == "mine"
+    assert sweep(capsys, "init", "third.yaml", "--force")[0] == 0
+    assert json.loads(Path("sweep.schema.json").read_text())["type"] == "object"
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts_are_printed(file: Path, capsys: pytest.CaptureFixture[str], shell: str) -> None:
     code, out, _ = sweep(capsys, "completion", shell)
@@ -250,6 +275,8 @@ def test_fit_says_all_that_is_wrong_at_once(file: Path, capsys: pytest.CaptureFi
         ["--help"],
         ["run", "--help"],
         ["serve", "--help"],
+        ["schema"],
+        ["init", "new.yaml"],
         ["check", "pairs.yaml"],
         ["plan", "pairs.yaml"],
         ["fit", "overfit.csv"],
