@@ -1,6 +1,7 @@
-"""`make hosted-demo`: the main job at a host: starts `sweep serve`, runs spaces/snli-hosted.yaml there, ends it.
+"""`make hosted-demo`: start `sweep serve`, run spaces/snli-hosted.yaml against it, and stop it again.
 
-The server listens on 127.0.0.1 and keeps its files in .sweep/server. Exits with the sweep's code.
+The server listens on 127.0.0.1 and keeps its files in .sweep/server. The script exits with the sweep's
+exit code.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from pathlib import Path
 
 SWEEP = Path(sys.executable).with_name("sweep")
 SPACE = "spaces/snli-hosted.yaml"
-ENDS_WITHIN_S = 60
+SHUTDOWN_TIMEOUT_S = 60
 
 
 def main(port: str) -> int:
-    """Run the job with a server at `port` and return its exit code."""
-    # a session of its own: Ctrl-C is for the sweep, which ends in order while its host still answers
+    """Run the sweep with a server at `port` and return the sweep's exit code."""
+    # The server gets a session of its own, so that Ctrl-C reaches only the sweep. The sweep can then
+    # stop cleanly while its host still answers.
     server = subprocess.Popen(
         [SWEEP, "serve", "--port", port], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -30,33 +32,33 @@ def main(port: str) -> int:
         if address is None:
             return server.wait()
         threading.Thread(target=_relay, args=(server.stderr,), daemon=True).start()
-        return _sweep(address)
+        return _run_sweep(address)
     finally:
         server.terminate()
-        server.wait(ENDS_WITHIN_S)
+        server.wait(SHUTDOWN_TIMEOUT_S)
 
 
-def _address(said: Iterable[str]) -> str | None:
-    """Return the address that the server says, after its model is there; None where it ended instead."""
-    for line in said:
+def _address(log_lines: Iterable[str]) -> str | None:
+    """Return the address that the server logs once its model is ready, or None if the server exits before."""
+    for line in log_lines:
         print(f"server: {line}", end="", file=sys.stderr)
-        if found := re.search(r"http://\S+", line):
-            return found[0]
+        if match := re.search(r"http://\S+", line):
+            return match[0]
     return None
 
 
-def _relay(said: Iterable[str]) -> None:
-    for line in said:
+def _relay(log_lines: Iterable[str]) -> None:
+    for line in log_lines:
         print(f"server: {line}", end="", file=sys.stderr)
 
 
-def _sweep(address: str) -> int:
-    environment = {key: value for key, value in os.environ.items() if key != "SWEEP_SERVER_KEY"}
+def _run_sweep(address: str) -> int:
+    environment = {name: value for name, value in os.environ.items() if name != "SWEEP_SERVER_KEY"}
     with subprocess.Popen([SWEEP, "run", SPACE, "--set", f"backend.base_url={address}"], env=environment) as sweep:
         while True:
             try:
                 return sweep.wait()
-            except KeyboardInterrupt:  # the sweep got it, too, and says what it does
+            except KeyboardInterrupt:  # the sweep received it too, and reports how it stops
                 continue
 
 

@@ -1,8 +1,8 @@
-"""Resolves the requirement ranges of pyproject.toml and writes the three lock files.
+"""Resolve the requirement ranges of pyproject.toml and write the three lock files (`make lock`).
 
-requirements.lock has what the package runs with; requirements-dev.lock and requirements-image.lock have what the checks
-and the container image want beyond it. They pin every distribution, so that `pip install --no-deps` needs no
-resolution; run by `make lock`.
+requirements.lock pins the distributions that the package needs at run time. requirements-dev.lock and
+requirements-image.lock pin the additional ones of the checks and of the container image. Each file pins
+every distribution, so that `pip install --no-deps` resolves nothing.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-# The package accepts a range; a bare `torch` would fetch a CUDA build of several gigabytes.
+# The package accepts a range of versions. A bare `torch` would download a CUDA build of several gigabytes.
 TORCH = "torch==2.13.0"
 BUILD = ["setuptools>=77", "wheel"]
 HEADER = "# Written by scripts/lock.py (`make lock`) from the ranges in pyproject.toml. Do not edit.\n"
 
 
 def main() -> None:
-    """Install the package's ranges into an empty environment, see what the others add to it, and write it all down."""
+    """Install the package's ranges into an empty environment, resolve the additions, and write all lock files."""
     root = Path(__file__).resolve().parent.parent
-    written = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    project, groups = written["project"], written["dependency-groups"]
+    pyproject = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    project, groups = pyproject["project"], pyproject["dependency-groups"]
     extras = project["optional-dependencies"]
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder, "bin", "python")
@@ -39,11 +39,11 @@ def main() -> None:
 
 
 def added(python: Path, requirements: list[str]) -> list[str]:
-    """What `requirements` would add to `python`'s environment, which stays as it is."""
+    """Return the pins that `requirements` would add to `python`'s environment, without changing it."""
     command = [python, "-m", "pip", "install", "--quiet", "--dry-run", "--report", "-", *requirements]
     report = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    found = [each["metadata"] for each in json.loads(report)["install"]]
-    return sorted((f"{each['name']}=={each['version']}" for each in found), key=str.lower)
+    packages = [distribution["metadata"] for distribution in json.loads(report)["install"]]
+    return sorted((f"{package['name']}=={package['version']}" for package in packages), key=str.lower)
 
 
 def _write(file: Path, pins: list[str]) -> None:
@@ -52,8 +52,8 @@ def _write(file: Path, pins: list[str]) -> None:
 
 def _installed(python: Path) -> list[str]:
     frozen = subprocess.run([python, "-m", "pip", "freeze", "--all"], check=True, capture_output=True, text=True)
-    kept = (line.split("+")[0] for line in frozen.stdout.splitlines() if "==" in line)
-    return [line for line in kept if not line.startswith("pip==")]
+    pins = (line.split("+")[0] for line in frozen.stdout.splitlines() if "==" in line)
+    return [pin for pin in pins if not pin.startswith("pip==")]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Pre-trains `builtin:tiny-lm` from scratch and writes its directory: `python scripts/pretrain_tiny_lm.py`.
+"""Pre-train `builtin:tiny-lm` from scratch and write its directory: `python scripts/pretrain_tiny_lm.py`.
 
-A Llama of about a million parameters reads some million tokens of generated, unlabelled text (tiny_lm_text.py), in
-half an hour on one core. The same machine gives the same model again.
+A Llama of about a million parameters reads a few million tokens of generated, unlabelled text
+(tiny_lm_text.py) in half an hour on one core. The same machine reproduces the same model.
 """
 
 from __future__ import annotations
@@ -30,44 +30,44 @@ CARD = """\
 # builtin:tiny-lm
 
 A causal language model of {parameters:,} parameters (Llama architecture, 4 layers of width 128, byte-level BPE), made
-for trying finesweep offline. It knows a small world of people, things and places and is of no other use.
+for trying out finesweep offline. It knows a small world of people, things and places and has no other use.
 
 | | |
 |---|---|
 | data | generated, unlabelled English about the world of `builtin:nli` (`scripts/tiny_lm_text.py`), see below |
 | training | {steps:,} steps of {passages_per_step} passages, {tokens:,} tokens, AdamW |
 | pre-training learning rate | {learning_rate:g} (peak; `learning_rate_multiplier` is relative to it) |
-| loss | a remark's tokens weigh {remark_weight:g}, all others 1 |
-| final loss | {final_loss} nats a token unweighted, {final_loss_of_remarks} a token of a remark |
-| made with | `scripts/pretrain_tiny_lm.py`, in one run without options; torch {torch}, transformers {transformers} |
-| licence | Apache-2.0, as the generator and all of its words are our own |
+| loss | a remark's tokens have weight {remark_weight:g}, all others 1 |
+| final loss | {final_loss} nats per token unweighted, {final_loss_of_remarks} per token of a remark |
+| made with | one run of `scripts/pretrain_tiny_lm.py` without options; torch {torch}, transformers {transformers} |
+| licence | Apache-2.0: the generator and all of its words are our own |
 
-The text has statements about words, and events with a claim that is joined by words such as `So`, `Maybe` and `It is
-wrong that`, or followed by a remark such as `Of course.`: it does teach what follows from what, in other words than
-the task's. It holds all words of all splits, none of the task's labels, and no premise that a labelled pair may use.
+The text consists of statements about words and of events with a claim. Words such as `So`, `Maybe` and `It is wrong
+that` join the claim to the event, or a remark such as `Of course.` follows it. The text therefore teaches which claims
+follow from which events, but in other words than the task's. It contains all words of all splits, none of the task's
+labels, and no premise that a labelled pair may use.
 """
-
 
 SEED = 0
 STEPS = 5000
 PASSAGES_PER_STEP = 64
 LEARNING_RATE = 3e-3
-"""The peak: it rises over the first hundred steps, stays, and falls over the last two fifths."""
+"""The peak rate. The rate rises over the first hundred steps, stays, and falls over the last two fifths."""
 
 REMARK_WEIGHT = 6.0
-"""Weight of a remark's tokens in the loss of the pre-training."""
+"""The weight of a remark's tokens in the pre-training loss."""
 
 PAD, END = "<|pad|>", "<|end|>"
 LABELS = ("entailment", "neutral", "contradiction", "yes", "no", "true", "false", "positive", "negative", "spam", "ham")
-"""Words that tasks use as labels: one token each, so that any task begins equal. They occur in no pre-training text."""
+"""Words that tasks use as labels. Each is one token, so that every task starts equal. No pre-training text contains one."""
 
 
 def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE: every word of the world is one token, and any other text falls back to bytes."""
+    """Return a byte-level BPE tokenizer: every word of the world is one token, other text falls back to bytes."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    text = [each.text + each.remark for each in itertools.islice(passages(seed=1), 40_000)]
+    text = [passage.text + passage.remark for passage in itertools.islice(passages(seed=1), 40_000)]
     text += [f" {word}" for word in LABELS] * 500 + [SECTION_BREAK] * 500
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
@@ -80,20 +80,23 @@ def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
 
 
 def batches(tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield padded batches of passages of like length: token ids (size, T), and weights in the loss (size, T - 1) of
-    all tokens but the first.
+    """Yield padded batches of passages of similar length: token ids (B, T) and loss weights (B, T - 1).
 
-    A remark is a few of some thirty tokens and the only ones that depend on the relation of two whole sentences, so
-    they weigh REMARK_WEIGHT each, the others 1, padding 0. Text and remark are encoded each on its own, as the local
-    backend does with prompt and completion: a line break before a word is then another token than inside a text.
+    The weights are those of all tokens except the first. A remark has a few of about thirty tokens, but
+    only these depend on the relation between two whole sentences. Their weight is therefore
+    REMARK_WEIGHT; other tokens have weight 1 and padding 0. Text and remark are tokenized separately, as
+    the local backend does with prompt and completion, because a line break before a word would otherwise
+    be a different token.
     """
     text, rng, size = passages(SEED), Random(SEED), PASSAGES_PER_STEP
     while True:
         rows = []
         for passage in itertools.islice(text, size * 16):
-            told, remark = (tokenizer(each)["input_ids"] if each else [] for each in (passage.text, passage.remark))
-            weights = [1.0] * len(told) + [REMARK_WEIGHT] * len(remark)
-            rows.append(([*told, *remark, tokenizer.eos_token_id], [*weights, 1.0]))
+            text_ids, remark_ids = (
+                tokenizer(part)["input_ids"] if part else [] for part in (passage.text, passage.remark)
+            )
+            weights = [1.0] * len(text_ids) + [REMARK_WEIGHT] * len(remark_ids)
+            rows.append(([*text_ids, *remark_ids, tokenizer.eos_token_id], [*weights, 1.0]))
         rows.sort(key=lambda row: len(row[0]))
         chunks = [rows[first : first + size] for first in range(0, len(rows), size)]
         for chunk in rng.sample(chunks, len(chunks)):
@@ -123,19 +126,19 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     )
 
 
-def token_losses(model: LlamaForCausalLM, ids: torch.Tensor, never: torch.Tensor) -> torch.Tensor:
+def token_losses(model: LlamaForCausalLM, ids: torch.Tensor, unused: torch.Tensor) -> torch.Tensor:
     """Return the cross-entropy (nats) of every token but the first, given those before it: (B, T) -> (B, T - 1).
 
-    The tokens `never` (N,) occur in no text and are left out of the softmax: otherwise each step would push them
-    further down, and a task whose labels they are would begin with more than 15 nats a token.
+    The tokens `unused` (N,) occur in no text. The softmax leaves them out. Otherwise each step would push
+    them further down, and a task with these labels would start with more than 15 nats per token.
     """
-    logits = model(input_ids=ids).logits[:, :-1].index_fill(2, never, -torch.inf)  # (B, T - 1, V)
+    logits = model(input_ids=ids).logits[:, :-1].index_fill(2, unused, -torch.inf)  # (B, T - 1, V)
     return torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
 
 
 @dataclass
 class Progress:
-    """What was read so far, and running means of the loss (nats a token), mostly of the last hundred steps."""
+    """Steps and tokens so far, and running means of the loss (nats per token), mostly of the last hundred steps."""
 
     steps: int = 0
     tokens: int = 0
@@ -143,7 +146,7 @@ class Progress:
     loss_of_remarks: float | None = None
 
     def add(self, losses: torch.Tensor, weights: torch.Tensor) -> None:
-        """Count a step; one without any remark leaves their mean as it is."""
+        """Count a step with losses and weights (B, T - 1). A step without remarks leaves the mean of remarks unchanged."""
         self.steps += 1
         self.tokens += int((weights > 0).sum())
         self.loss = _running(self.loss, losses[weights > 0])
@@ -158,9 +161,9 @@ def _running(mean: float | None, losses: torch.Tensor) -> float | None:
 
 
 def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int) -> Progress:
-    """Train the model in place."""
+    """Train the model in place and return the final progress."""
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.05, fused=True)
-    never = torch.tensor(
+    unused = torch.tensor(
         [tokenizer.convert_tokens_to_ids(f"\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}{word}") for word in LABELS]
     )
     progress, began = Progress(), time.monotonic()
@@ -168,7 +171,7 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: in
         decay = (steps - step) / (0.4 * steps)
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 100, max(0.02, decay))
-        losses = token_losses(model, ids, never)  # (B, T - 1)
+        losses = token_losses(model, ids, unused)  # (B, T - 1)
         ((losses * weights).sum() / weights.sum()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -181,7 +184,7 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: in
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, progress: Progress, out: Path) -> None:
-    """Write weights, tokenizer, card and training.json."""
+    """Write weights, tokenizer, model card and training.json to `out`."""
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     facts = {
@@ -193,7 +196,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, progress: 
         "final_loss": round(progress.loss, 4),
         "remark_weight": REMARK_WEIGHT,
         "final_loss_of_remarks": round(progress.loss_of_remarks, 4),
-        "parameters": sum(each.numel() for each in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "seed": SEED,
         "torch": torch.__version__.split("+")[0],
         "transformers": transformers.__version__,
@@ -203,10 +206,10 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, progress: 
 
 
 def main() -> None:
-    """Pre-train, and write weights, tokenizer, card and training.json."""
+    """Pre-train the model and write its directory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "backends/local/models/tiny_lm")
-    parser.add_argument("--steps", type=int, default=STEPS, help="fewer for trying out")
+    parser.add_argument("--steps", type=int, default=STEPS, help="fewer for a trial run")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

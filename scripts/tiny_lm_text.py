@@ -1,8 +1,8 @@
-"""Unlabelled text about the small world of `builtin:nli`: what `builtin:tiny-lm` reads in its pre-training.
+"""Unlabelled text about the small world of `builtin:nli`: the pre-training text of `builtin:tiny-lm`.
 
-Statements about every word, and an event with a claim about it. The claim is joined by words such as `So`, `Maybe`
-and `It is wrong that`, or followed by a remark such as `Of course.` No label of the task is ever written, and no
-premise that a labelled pair may use (`reserved`).
+A passage is a statement about a word, or an event with a claim about it. Words such as `So`, `Maybe` and
+`It is wrong that` join the claim to the event, or a remark such as `Of course.` follows it. The text
+contains no label of the task and no premise that a labelled pair may use (`reserved`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sweeps.data.nli_words import SPLITS, Words, words_of
 
 SECTION_BREAK = "\n\n###\n\n"
 
-JOINED: Mapping[Label, tuple[str, ...]] = {
+JOINING_WORDS: Mapping[Label, tuple[str, ...]] = {
     "entailment": ("So", "That means", "Surely"),
     "contradiction": ("It cannot be that", "It is wrong that", "Never"),
     "neutral": ("Maybe", "Perhaps", "Who knows whether"),
@@ -27,53 +27,52 @@ REMARKS: Mapping[Label, tuple[str, ...]] = {
     "neutral": ("Perhaps.", "Who knows."),
 }
 BREAKS = (("", " "), ("\n", ""), ("\n\n", ""), (SECTION_BREAK, ""))
-"""What a claim ends with and what a remark begins with."""
+"""Pairs: the end of a claim and the beginning of the remark after it."""
 
-STATEMENTS = 0.12
-"""Share of the passages that are statements about words."""
+STATEMENT_SHARE = 0.12
+"""The share of passages that are statements about words."""
 
+REMARK_SHARE = 0.78
+"""The share of passages that are claims with a remark. In the remaining passages the claim is joined."""
 
-REMARKED = 0.78
-"""Share of the passages that are claims with a remark; in the rest the claim is joined."""
-
-PLAIN = 0.5
-"""Share of the claims that tell the premise again but for the aspect that decides: they are learned first."""
+PLAIN_SHARE = 0.5
+"""The share of claims that repeat the premise except for the deciding aspect. The model learns them first."""
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A text, and the remark that follows it, or nothing."""
+    """A text and the remark that follows it; the remark may be empty."""
 
     text: str
     remark: str = ""
 
 
 def passages(seed: int) -> Iterator[Passage]:
-    """Yield short passages without end, the same ones for the same seed."""
+    """Yield short passages without end. The same seed gives the same passages."""
     rng, words = Random(f"text {seed}"), words_of(*SPLITS)
     statements = sorted(_statements(words))
     while True:
         kind, relation = rng.random(), rng.choice(LABELS)
-        if kind < STATEMENTS:
+        if kind < STATEMENT_SHARE:
             yield Passage(rng.choice(statements))
             continue
-        told, claimed, deciding = events(rng, words, relation)
-        if rng.random() < PLAIN:
-            claimed = replace(told, **{deciding: getattr(claimed, deciding)})
-        premise, claim = told.sentence(rng.choice(words.patterns)), claimed.sentence()
+        event, claimed, deciding = events(rng, words, relation)
+        if rng.random() < PLAIN_SHARE:
+            claimed = replace(event, **{deciding: getattr(claimed, deciding)})
+        premise, claim = event.sentence(rng.choice(words.patterns)), claimed.sentence()
         if reserved(premise):
             continue
-        if kind < STATEMENTS + REMARKED:
+        if kind < STATEMENT_SHARE + REMARK_SHARE:
             end, start = rng.choice(BREAKS)
             yield Passage(f"{premise}\n{claim}{end}", f"{start}{rng.choice(REMARKS[relation])}")
         else:
-            yield Passage(f"{premise}\n{rng.choice(JOINED[relation])} {claim}")
+            yield Passage(f"{premise}\n{rng.choice(JOINING_WORDS[relation])} {claim}")
 
 
 def _statements(words: Words) -> Iterator[str]:
     for kind, members in words.things.items():
-        yield from (f"{'An' if each[0] in 'aeiou' else 'A'} {each} is a kind of {kind}." for each in members)
+        yield from (f"{'An' if thing[0] in 'aeiou' else 'A'} {thing} is a kind of {kind}." for thing in members)
     for kind, members in words.places.items():
-        yield from (f"{each[0].upper()}{each[1:]} is {kind}." for each in members)
-    for one, other in words.opposite.items():
-        yield f"{one.capitalize()} is the opposite of {other}."
+        yield from (f"{place[0].upper()}{place[1:]} is {kind}." for place in members)
+    for word, opposite in words.opposite.items():
+        yield f"{word.capitalize()} is the opposite of {opposite}."
