@@ -59,7 +59,7 @@ REMARK_WEIGHT = 6.0
 
 PAD, END = "<|pad|>", "<|end|>"
 LABELS = ("entailment", "neutral", "contradiction", "yes", "no", "true", "false", "positive", "negative", "spam", "ham")
-"""Words that tasks use as labels. Each is one token, so that every task starts equal. No pre-training text contains one."""
+"""Words that tasks use as labels. Each is one token, so that all tasks start equal. No pre-training text has one."""
 
 
 def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
@@ -85,8 +85,8 @@ def batches(tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, 
     The weights are those of all tokens except the first. A remark has a few of about thirty tokens, but
     only these depend on the relation between two whole sentences. Their weight is therefore
     REMARK_WEIGHT; other tokens have weight 1 and padding 0. Text and remark are tokenized separately, as
-    the local backend does with prompt and completion, because a line break before a word would otherwise
-    be a different token.
+    the local backend does with prompt and completion, because a line break at that boundary is then a
+    different token than inside a text.
     """
     text, rng, size = passages(SEED), Random(SEED), PASSAGES_PER_STEP
     while True:
@@ -146,7 +146,10 @@ class Progress:
     loss_of_remarks: float | None = None
 
     def add(self, losses: torch.Tensor, weights: torch.Tensor) -> None:
-        """Count a step with losses and weights (B, T - 1). A step without remarks leaves the mean of remarks unchanged."""
+        """Count a step with losses and weights (B, T - 1).
+
+        A step without remarks leaves the mean of remarks unchanged.
+        """
         self.steps += 1
         self.tokens += int((weights > 0).sum())
         self.loss = _running(self.loss, losses[weights > 0])
