@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from sweeps.cli.terminal import json_option, print_json, say, show, tracking_uri
+from sweeps.cli.terminal import json_option, print_json, say, show
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.workspace import Workspace
 
@@ -91,6 +91,7 @@ def _user() -> str:
 
 def _registered(workspace: Workspace, name: str | None) -> tuple[Any, str]:
     """Return the registry and the model's name: the given one, or the only one there is."""
+    from sweeps.api.environment import tracking_uri
     from sweeps.tracking import reachability
     from sweeps.tracking.registry import Registry
 
@@ -132,13 +133,12 @@ def predict(
     NAME is a registered model or a sweep. For a registered model, its champion predicts; for a
     sweep, its best model. Without --out the predictions are printed as CSV, or as JSON with --json.
     """
+    from sweeps.api.environment import storage, tracking_uri
     from sweeps.champions import batch_prediction
 
     if out is not None:
         batch_prediction.check_output(out)
-    with batch_prediction.answerer(
-        name, version, workspace, tracking_uri(workspace), os.environ.get("SWEEP_STORAGE")
-    ) as (
+    with batch_prediction.answerer(name, version, workspace, tracking_uri(workspace), storage()) as (
         who,
         what,
     ):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.cli.terminal import json_option, print_json, say, show, tracking_uri
+from sweeps.cli.terminal import json_option, print_json, say, show
 from sweeps.errors import SweepError
 from sweeps.workspace import Workspace
 
@@ -35,11 +34,12 @@ def clean(workspace: Workspace, name: str, really: bool, everything: bool, as_js
     That is files, checkpoints, models, deployments and jobs. A champion's model is never deleted,
     nor is anything that another sweep uses. If you interrupt the command, run it again.
     """
+    from sweeps.api.environment import environment
     from sweeps.execution import cleanup
 
     claim = workspace.lock(name) if really and workspace.sweep_folder(name).exists() else contextlib.nullcontext()
-    uri, storage = tracking_uri(workspace), os.environ.get("SWEEP_STORAGE")
-    with claim, cleanup.open_cleanup(name, workspace, uri, storage, everything=everything) as left:
+    where = environment(workspace)
+    with claim, cleanup.open_cleanup(name, workspace, where.tracking_uri, where.storage, everything=everything) as left:
         refused = left.remove(say) if really and left.can_clean else []
     freed = sum(item.leftover.size_bytes or 0 for item in left.removable)
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sweeps.cli.terminal import environment, json_option, out, plain, print_json
+from sweeps.cli.terminal import json_option, out, plain, print_json
 from sweeps.errors import SweepError
 from sweeps.workspace import Workspace
 
@@ -14,9 +14,10 @@ from sweeps.workspace import Workspace
 @click.pass_obj
 def doctor(workspace: Workspace, as_json: bool) -> None:
     """Find what would keep sweeps from running on this machine."""
+    from sweeps.api.environment import tracking_uri
     from sweeps.cli import machine_checks
 
-    found = machine_checks.examine(workspace, environment(workspace, None).tracking_uri)
+    found = machine_checks.examine(workspace, tracking_uri(workspace))
     if as_json:
         print_json([check.to_json() for check in found])
     else:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sweeps.cli.terminal import err, json_option, print_json, say, tracking_uri
+from sweeps.cli.terminal import err, json_option, print_json, say
 from sweeps.errors import SweepError, SweepInterruptedError, UserInputError
 from sweeps.workspace import Workspace
 
@@ -77,6 +77,7 @@ def scheduler(workspace: Workspace, at_once: int) -> None:
     You can stop and restart it at any time. It runs a missed night once and continues an
     interrupted one. If several schedulers share a database, each night runs on one of them.
     """
+    from sweeps.api.environment import tracking_uri
     from sweeps.scheduling.daemon import Daemon
     from sweeps.scheduling.night import folder
 
@@ -101,9 +102,10 @@ def opened(workspace: Workspace) -> Schedules:
 
     Raises SweepError.
     """
+    from sweeps.api.environment import storage
     from sweeps.scheduling.store import Schedules
 
-    return Schedules.open(workspace, os.environ.get("SWEEP_STORAGE"))
+    return Schedules.open(workspace, storage())
 
 
 def _claimed(
@@ -130,20 +132,19 @@ def _claimed(
 
 def _night(workspace: Workspace, kept: Schedule, claim: Claim, schedules: Schedules) -> Night:
     """Run the night in the folder where its schedule was added, then send its summary."""
+    from sweeps.api.environment import environment
     from sweeps.cli.progress import Progress
-    from sweeps.execution.environment import Environment
     from sweeps.scheduling.daemon import tell
     from sweeps.scheduling.night import run_night
     from sweeps.scheduling.store import StorageAwayError
 
     try:
         workspace = Workspace(workspace.root.absolute())
-        uri = tracking_uri(workspace)
+        where = environment(workspace, os.environ.get("RAY_ADDRESS"))
         # cron and systemd start in another folder
         if kept.folder is not None and Path(kept.folder).is_dir():
             os.chdir(kept.folder)
-        environment = Environment(workspace, uri, os.environ.get("SWEEP_STORAGE"), os.environ.get("RAY_ADDRESS"))
-        night = run_night(kept, claim, schedules, environment, Progress(err), say)
+        night = run_night(kept, claim, schedules, where, Progress(err), say)
     except UserInputError as error:  # before the night began
         from sweeps.scheduling.night import store
         from sweeps.scheduling.schedule import NightState

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from backends import codec
-from sweeps.cli.terminal import environment, err, json_option, print_json, relative, say, show, tracking_uri
+from sweeps.cli.terminal import err, json_option, print_json, say, show
 from sweeps.workspace import Workspace
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -118,6 +118,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Run a sweep, or continue one that was stopped."""
+    from sweeps.api.running import run_plan
     from sweeps.cli import screen
     from sweeps.cli.progress import Progress
 
@@ -126,14 +127,7 @@ def run(
         err.print(finding, soft_wrap=True)
     say(f"data: {screen.data_line(made)}")
 
-    from sweeps.execution import run as running
-
-    where = environment(workspace, address)
-    name = made.spec.name
-    if fresh and (aside := workspace.set_aside(name)):
-        say(f"kept the earlier sweep in {relative(aside)}")
-    with workspace.lock(name):
-        outcome = running.run(made, where, Progress(err), say, fresh=fresh)
+    outcome = run_plan(made, workspace, Progress(err), say, fresh=fresh, ray_address=address)
     if as_json:
         print_json(_outcome_json(outcome))
     else:
@@ -149,12 +143,11 @@ def _plan(
     *,
     estimate: bool,
 ) -> Any:
-    from sweeps.planning.plan import plan_file
+    from sweeps import api
 
-    tracking_uri(workspace)  # report a bad tracking URI before anything is read
     if model is not None:
         overrides = (*overrides, f"backend.model={json.dumps(model)}")
-    return plan_file(file, overrides, workspace, located, estimate=estimate)
+    return api.plan(file, overrides=overrides, data=located, root=workspace.root, estimate=estimate)
 
 
 def _outcome_json(outcome: Any) -> dict[str, Any]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console, RenderableType
-
-from sweeps.workspace import Workspace
 
 PIPE_COLUMNS = 140
 """The width of the output if it is not a terminal."""
@@ -37,15 +34,6 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, default=str))
 
 
-def tracking_uri(workspace: Workspace) -> str:
-    """Return the tracking URI. Raises UserInputError for a scheme that MLflow does not support."""
-    from sweeps import tracking
-
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.default_uri(workspace.root)
-    tracking.check_scheme(uri)
-    return uri
-
-
 def plain(text: str) -> str:
     """Escape text for rich, so that square brackets are printed as they are."""
     return text.replace("[", r"\[")
@@ -54,12 +42,3 @@ def plain(text: str) -> str:
 def relative(path: Path) -> str:
     """Return a path relative to the current folder if it lies below it, else as it is."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def environment(workspace: Workspace, address: str | None) -> Any:
-    """Return where sweeps are stored, tracked and run, from the options and environment
-    variables.
-    """
-    from sweeps.execution.environment import Environment
-
-    return Environment(workspace, tracking_uri(workspace), os.environ.get("SWEEP_STORAGE"), address)

@@ -1,4 +1,7 @@
-"""Entry points of planning: a sweep file or a SweepSpec becomes a SweepPlan. Nothing is started or spent."""
+"""Entry points of planning: a sweep file or a SweepSpec becomes a SweepPlan.
+
+Nothing is started or spent.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,24 @@ from sweeps.planning.gathering import ask_backend, available_cpus, data_problems
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.loading import from_document
 from sweeps.spec.sweep_spec import SweepSpec
-from sweeps.spec.yaml_source import read, with_overrides
+from sweeps.spec.yaml_source import Document, read, with_overrides
 from sweeps.workspace import Workspace
 
 
 def plan_file(
     file: Path, overrides: Sequence[str], workspace: Workspace, data_path: Path | None = None, *, estimate: bool = True
 ) -> SweepPlan:
-    """Read a sweep file and plan it; see `make_plan`. Mistakes in the file and in its data are reported together."""
-    document = with_overrides(read(file), overrides)
+    """Read a sweep file and plan it; see `plan_document`."""
+    return plan_document(with_overrides(read(file), overrides), workspace, data_path, estimate=estimate)
+
+
+def plan_document(
+    document: Document, workspace: Workspace, data_path: Path | None = None, *, estimate: bool = True
+) -> SweepPlan:
+    """Plan the content of a sweep file; see `make_plan`.
+
+    Mistakes in it and in its data are reported together.
+    """
     try:
         spec = from_document(document)
     except UserInputError as error:
@@ -32,9 +44,10 @@ def make_plan(
 ) -> SweepPlan:
     """Prepare the data, resolve the space, and ask the backend whether it would accept the trials.
 
-    `data_path` replaces the place of the data that the file names. With `estimate`, and where the file limits money or
-    tokens, the backend also estimates what trials take, which may need seconds. Raises UserInputError with every
-    problem found, and SweepError if something is out of reach.
+    `data_path` replaces the place of the data that the file names. With `estimate`, and where the
+    file limits money or tokens, the backend also estimates what trials take, which may need
+    seconds. Raises UserInputError with every problem found, and SweepError if something is out of
+    reach.
     """
     data = read_data(spec.data, spec.document, workspace.root, data_path)
     plan = resolve_plan(spec, data, available_cpus(), workspace.sweep_folder(spec.name))

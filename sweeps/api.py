@@ -1,1 +1,0 @@
-"""The public Python API: load, run, plan and judge."""

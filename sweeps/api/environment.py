@@ -1,0 +1,43 @@
+"""What a caller of the API need not pass: the workspace, the tracking server, the storage and
+Ray.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from backends import credentials
+from sweeps.execution.environment import Environment
+from sweeps.tracking import check_scheme, default_uri
+from sweeps.workspace import Workspace
+
+DEFAULT_ROOT = ".sweep"
+
+
+def tracking_uri(workspace: Workspace) -> str:
+    """Return MLFLOW_TRACKING_URI, or the database in the workspace if it is not set.
+
+    Raises UserInputError for a scheme that MLflow does not support.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri(workspace.root)
+    check_scheme(uri)
+    return uri
+
+
+def storage() -> str | None:
+    """Return SWEEP_STORAGE, the URL of the database with the studies; None means journal files."""
+    return os.environ.get("SWEEP_STORAGE") or None
+
+
+def open_workspace(root: str | Path | None) -> Workspace:
+    """Return the workspace at `root`, else at SWEEP_ROOT, else at `.sweep` in the current
+    folder.
+    """
+    return Workspace(Path(root or os.environ.get("SWEEP_ROOT") or DEFAULT_ROOT).absolute())
+
+
+def environment(workspace: Workspace, ray_address: str | None = None) -> Environment:
+    """Return where sweeps are stored, tracked and run, and let backends read secrets."""
+    credentials.use_secrets_from(os.environ)
+    return Environment(workspace, tracking_uri(workspace), storage(), ray_address)

@@ -1,0 +1,168 @@
+"""`plan` and `run`: a sweep file, or the same content as a mapping, becomes a plan or a finished
+sweep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from backends.contract import Event, Measured
+from backends.waiting import Waiting
+from sweeps.api.environment import environment, open_workspace, tracking_uri
+from sweeps.api.sweep import Sweep, load
+from sweeps.execution.observers import ProgressObserver
+from sweeps.execution.outcome import Outcome
+from sweeps.planning.plan import plan_document
+from sweeps.planning.sweep_plan import SweepPlan
+from sweeps.spec.yaml_source import Document, read, with_overrides
+from sweeps.study.steering import Change
+from sweeps.trials.trial import Trial
+from sweeps.workspace import Workspace
+
+Source = str | Path | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SweepEvent:
+    """Something that happened during a sweep.
+
+    `trial` is the trial's record after the event; None for `space_steered`. `measured` is set for
+    `evaluated`. `text` describes `waiting` and `space_steered` events in words.
+    """
+
+    kind: Literal["trial_started", "evaluated", "waiting", "trial_ended", "space_steered"]
+    trial: Trial | None = None
+    measured: Measured | None = None
+    text: str = ""
+
+
+class CallbackObserver(ProgressObserver):
+    """Passes what happens in a session to a function, one SweepEvent at a time."""
+
+    def __init__(self, on_event: Callable[[SweepEvent], None]) -> None:
+        self._on_event = on_event
+
+    def trial_started(self, trial: Trial) -> None:
+        """Report `trial_started`."""
+        self._on_event(SweepEvent("trial_started", trial))
+
+    def events_received(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
+        """Report `evaluated` for every evaluation among the events."""
+        for event in events:
+            if isinstance(event, Measured) and event.scope == "evaluation":
+                self._on_event(SweepEvent("evaluated", trial, event))
+
+    def trial_waiting(self, trial: Trial, waiting: Waiting) -> None:
+        """Report `waiting` with the reason."""
+        self._on_event(SweepEvent("waiting", trial, text=waiting.reason))
+
+    def trial_ended(self, trial: Trial) -> None:
+        """Report `trial_ended`."""
+        self._on_event(SweepEvent("trial_ended", trial))
+
+    def space_steered(self, change: Change, *, applied: bool) -> None:
+        """Report `space_steered`."""
+        text = change.text if applied else f"advised, not applied: {change.text}"
+        self._on_event(SweepEvent("space_steered", text=text))
+
+
+def plan(
+    source: Source,
+    *,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    data: str | Path | None = None,
+    root: str | Path | None = None,
+    estimate: bool = True,
+) -> SweepPlan:
+    """Check a sweep and return its plan: the data, the resolved space, cost and time.
+
+    Spends nothing.
+
+    `source` is the path of a sweep file, or its content as a mapping. `overrides` change keys, as
+    `{"search.trials": 8}` or `["search.trials=8"]`. `data` is the place of the data on this
+    machine. `root` is the workspace (default: SWEEP_ROOT, else `.sweep`). Without `estimate` the
+    backend is not asked what a trial costs, unless the file has a limit of money or tokens.
+
+    Raises UserInputError with every mistake in the file and the data, and SweepError if something
+    cannot be reached.
+    """
+    workspace = open_workspace(root)
+    tracking_uri(workspace)  # report a bad tracking URI before anything is read
+    environment(workspace)
+    document = with_overrides(_document(source), _as_options(overrides))
+    return plan_document(document, workspace, Path(data) if data is not None else None, estimate=estimate)
+
+
+def run(
+    source: Source,
+    *,
+    on_event: Callable[[SweepEvent], None] | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    data: str | Path | None = None,
+    root: str | Path | None = None,
+    fresh: bool = False,
+    ray_address: str | None = None,
+    deadline: float | None = None,
+) -> Sweep:
+    """Run a sweep, or continue the one of this name where it stopped, and return it.
+
+    `source`, `overrides`, `data` and `root` are those of `plan`. `on_event` is called on this
+    thread for everything that happens; it must return quickly and must not raise. With `fresh`, an
+    earlier sweep of this name is kept under another name. `ray_address` is a Ray cluster's. The
+    sweep starts no trial that would end after `deadline`, in seconds since the Unix epoch.
+
+    Raises UserInputError and SweepError like `plan`, SweepError if the sweep fails, and
+    SweepInterruptedError after Ctrl-C. Everything is recorded in all cases; call `run` again to
+    continue.
+    """
+    planned = plan(source, overrides=overrides, data=data, root=root, estimate=False)
+    workspace = open_workspace(root)
+    observer = CallbackObserver(on_event) if on_event is not None else ProgressObserver()
+    outcome = run_plan(planned, workspace, observer, fresh=fresh, ray_address=ray_address, deadline=deadline)
+    return load(planned.spec.name, root=workspace.root, outcome=outcome)
+
+
+def run_plan(
+    planned: SweepPlan,
+    workspace: Workspace,
+    observer: ProgressObserver,
+    say: Callable[[str], None] = lambda message: None,
+    *,
+    fresh: bool = False,
+    ray_address: str | None = None,
+    deadline: float | None = None,
+) -> Outcome:
+    """Run a plan while holding its sweep's lock. `say` receives a message about each step.
+
+    Raises what `run` raises.
+    """
+    from sweeps.execution import run as execution
+
+    where = environment(workspace, ray_address)
+    with _locked(workspace, planned.spec.name, fresh, say):
+        return execution.run(planned, where, observer, say, fresh=fresh, deadline=deadline)
+
+
+@contextlib.contextmanager
+def _locked(workspace: Workspace, name: str, fresh: bool, say: Callable[[str], None]) -> Iterator[None]:
+    if fresh and (aside := workspace.set_aside(name)):
+        say(f"kept the earlier sweep as `{aside.name}`")
+    with workspace.lock(name):
+        yield
+
+
+def _document(source: Source) -> Document:
+    if isinstance(source, Mapping):
+        return Document("the mapping", json.loads(json.dumps(source)), {})
+    return read(Path(source))
+
+
+def _as_options(overrides: Mapping[str, Any] | Sequence[str]) -> Sequence[str]:
+    if isinstance(overrides, Mapping):
+        return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    return overrides
