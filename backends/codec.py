@@ -1,8 +1,9 @@
-"""The one typed JSON codec: for every value that crosses a process boundary or outlives its process.
+"""The one typed JSON codec for values that cross a process boundary or outlive their process.
 
-`to_json` and `from_json` work for frozen dataclasses, pydantic models, and unions and containers of them.
-A field that a stored value lacks takes its default, and an unknown field is ignored, so that a record
-from an earlier version still loads. A field with a pydantic alias is written and read under the alias.
+`to_json` and `from_json` work for frozen dataclasses, pydantic models, and unions and containers of
+them. A field that a stored value lacks takes its default, and an unknown field is ignored, so that
+a record from an earlier version still loads. A field with a pydantic alias is written and read
+under the alias.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ T = TypeVar("T")
 def to_json(value: object, declared_type: Any = None) -> Any:
     """Return `value` as plain JSON values: dicts, lists, strings, numbers, booleans and None.
 
-    Pass `declared_type` only where `type(value)` does not say everything, as for a list of dataclasses.
-    Non-finite floats stay floats: write and read them with the defaults of `json`.
+    Pass `declared_type` only where `type(value)` does not say everything, as for a list of
+    dataclasses. Non-finite floats stay floats: write and read them with the defaults of `json`.
     """
     type_: Any = type(value) if declared_type is None else declared_type
     return _adapter(type_).dump_python(value, mode="json", by_alias=True)

@@ -1,6 +1,7 @@
-"""The seam between a sweep and a place that trains: requests, handles, events, capabilities and the Backend protocol.
+"""The contract between a sweep and a backend: requests, events, capabilities, protocol.
 
-Nothing here knows of Optuna, Ray or MLflow. Requests, handles and events are JSON-able, so that they survive a restart.
+This module knows neither Optuna nor Ray nor MLflow. `backends.codec` converts requests, handles and
+events to JSON and back, so that they survive a restart.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias, runti
 from pydantic import BaseModel, Field
 
 Scalar: TypeAlias = bool | int | float | str
-"""The type of one hyperparameter's value."""
+"""The type of the value of one hyperparameter."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
 @dataclass(frozen=True)
 class DataFile:
-    """A prepared JSON-lines file: an absolute path, how many examples it holds, and its sha256 (hex)."""
+    """A prepared JSON-lines file: absolute path, number of examples, SHA-256 digest in hex."""
 
     path: str
     examples: int
@@ -29,13 +30,20 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Prepared training and validation examples; separator and stop sequence are already in the text.
+    """Prepared training and validation examples.
 
-    A line of a `completion` file is `{"prompt": str, "completion": str, "segments": [str, ...]}`: the language model
-    sees `prompt + completion`; an encoder sees the segments, which are the template's fields without its separators.
-    A line of a `chat` file is `{"messages": [{"role": str, "content": str}, ...]}`; the last message is the completion.
-    `labels` are the allowed completions, exactly as they stand in the files, or empty where the task is not
-    classification. `stop` ends every completion and is where generation ends; it may be empty.
+    Their texts already contain the separator and the stop sequence.
+
+    A line of a `completion` file is `{"prompt": str, "completion": str, "segments": [str, ...]}`. A
+    language model sees `prompt + completion`. An encoder sees the segments, which are the fields of
+    the template without its separators.
+
+    A line of a `chat` file is `{"messages": [{"role": str, "content": str}, ...]}`. The last
+    message is the completion.
+
+    `labels` are the allowed completions, exactly as the files have them; they are empty where the
+    task is not classification. `stop` ends every completion, and generation ends there; it may be
+    empty.
     """
 
     train: DataFile
@@ -47,11 +55,13 @@ class Dataset:
 
 # ------------------------------------------------------------------------------------------------------------- request
 @dataclass(frozen=True)
-class Evaluation:
-    """When a trial is measured and which of its states is kept.
+class EvaluationSettings:
+    """When a trial is evaluated, and which of its states is kept.
 
-    The whole validation set is scored `per_epoch` times an epoch, always at epoch ends, and so is a fixed sample of
-    `train_examples` training examples. The state with the best `keep_metric` is kept, the earlier one on a tie.
+    Each evaluation scores the whole validation set and a fixed sample of `train_examples` training
+    examples. There are `per_epoch` evaluations in an epoch, and the last of them is at its end. The
+    state with the best `keep_metric` is kept, and on a tie the earlier one. Higher is better where
+    `keep_maximum` is true.
     """
 
     per_epoch: int = 1
@@ -62,20 +72,29 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """One training run, completely described. `key` identifies it: the same key always means the same run."""
+    """The complete description of one training run.
+
+    `key` identifies the run: the same key always means the same run.
+
+    `resume_from` is a model from an earlier event, from which training starts instead of
+    `base_model`.
+    """
 
     key: str
     base_model: str
     dataset: Dataset
     hyperparameters: Mapping[str, Scalar]
     seed: int
-    evaluation: Evaluation = field(default_factory=Evaluation)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     resume_from: str | None = None
 
 
 @dataclass(frozen=True)
 class Handle:
-    """A submitted run: the backend's registered name and the backend's own identifier. Survives a restart."""
+    """A submitted run: the registered name of the backend, and the backend's own identifier.
+
+    Survives a restart.
+    """
 
     backend: str
     id: str
@@ -83,7 +102,10 @@ class Handle:
 
 @dataclass(frozen=True)
 class Placement:
-    """What a run may occupy: CPU cores (also its thread count) and GPUs (a fraction shares one)."""
+    """What a run may occupy: CPU cores, which is also its number of threads, and GPUs.
+
+    A fraction shares one GPU.
+    """
 
     cpus: float = 1.0
     gpus: float = 0.0
@@ -91,7 +113,7 @@ class Placement:
 
 # -------------------------------------------------------------------------------------------------------------- events
 class FailureKind(StrEnum):
-    """Why a run failed. Whether it is tried again depends on this alone (`retryable`)."""
+    """Why a run failed. Only the kind decides whether the run is tried again (`retryable`)."""
 
     USER = "user"
     OUT_OF_MEMORY = "out_of_memory"
@@ -109,7 +131,7 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong, in one sentence (`message`), with the remedy or the evidence in `detail`."""
+    """What went wrong, in one sentence (`message`), and the remedy or the evidence (`detail`)."""
 
     kind: FailureKind
     message: str
@@ -117,7 +139,7 @@ class Failure:
 
 
 class BackendError(Exception):
-    """An operation of a backend failed; `failure` says why. The text never holds a secret."""
+    """An operation of a backend failed; `failure` says why. The text never contains a secret."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
@@ -130,15 +152,19 @@ class BackendError(Exception):
 
 @dataclass(frozen=True)
 class Queued:
-    """The run waits for its turn."""
+    """The run is waiting to start."""
 
     kind: Literal["queued"] = field(default="queued", kw_only=True, repr=False)
 
 
 @dataclass(frozen=True)
 class Started:
-    """Training begins; there is exactly one. `resolved` holds the values that the run really uses: each requested
-    hyperparameter, and defaults and conversions (learning rate, micro-batch, steps per epoch, device, dtype, ...)."""
+    """Training begins. Every run has exactly one such event, unless it ends before training.
+
+    `resolved` holds the values that the run really uses: all requested hyperparameters unchanged,
+    and also defaults and derived values (learning rate, micro-batch size, steps per epoch, device,
+    dtype, ...).
+    """
 
     kind: Literal["started"] = field(default="started", kw_only=True, repr=False)
     resolved: Mapping[str, Scalar]
@@ -148,11 +174,15 @@ class Started:
 class Measured:
     """Measurements after optimizer step `step`, at `epoch` (1.5 is the middle of the second epoch).
 
-    `scope` is `step` for running values of the training loop (`batch_loss`: mean loss since the last such event,
-    `learning_rate`, `grad_norm`) and `evaluation` for the scores of the whole validation set (`valid_*`) and of the
-    fixed training sample (`train_*`): `loss` in nats per completion token, `token_accuracy`, and for label tasks
-    `accuracy` and `macro_f1`. An evaluation at step 0, epoch 0 is the base model's own score. A value that is not
-    known is absent; a non-finite value is reported as it is.
+    With scope `step`, `values` are reports of the training loop: `batch_loss` (the mean loss since
+    the last such event), `learning_rate` and `grad_norm`.
+
+    With scope `evaluation`, they are scores of the whole validation set (`valid_*`) and of the
+    fixed training sample (`train_*`): `loss` in nats per completion token, `token_accuracy`, and
+    for label tasks `accuracy` and `macro_f1`. An evaluation at step 0, epoch 0 is the score of the
+    base model.
+
+    An unknown value is absent. A value that is not finite is reported as it is.
     """
 
     kind: Literal["measured"] = field(default="measured", kw_only=True, repr=False)
@@ -164,7 +194,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """A usable model exists for this epoch; `model` is what `predict` accepts, a path or a remote name."""
+    """A usable model exists for this epoch.
+
+    `model`, a path or a remote name, is an argument of `predict`.
+    """
 
     kind: Literal["checkpointed"] = field(default="checkpointed", kw_only=True, repr=False)
     step: int
@@ -174,9 +207,12 @@ class Checkpointed:
 
 @dataclass(frozen=True)
 class Charged:
-    """Spend since the last such event; `usd` is None where nobody knows. Where it is known in time it comes before the
-    evaluation that it led to, as a trial may be stopped there. `estimated`: the service did not say, so it was reckoned
-    from the data and from how far the run got."""
+    """Spend since the last such event. `usd` is None where the price is unknown.
+
+    If the backend knows the spend in time, this event comes before the evaluation that the spend
+    paid for, because the sweep may stop a trial at an evaluation. `estimated`: the service did not
+    report the tokens, so the backend computed them from the data and the run's progress.
+    """
 
     kind: Literal["charged"] = field(default="charged", kw_only=True, repr=False)
     usd: float | None
@@ -186,7 +222,7 @@ class Charged:
 
 @dataclass(frozen=True)
 class Finished:
-    """The run is complete; `model` is the kept state."""
+    """The run is complete. `model` is the kept state."""
 
     kind: Literal["finished"] = field(default="finished", kw_only=True, repr=False)
     model: str
@@ -194,7 +230,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """The run failed for good."""
+    """The run has failed and will not continue."""
 
     kind: Literal["failed"] = field(default="failed", kw_only=True, repr=False)
     failure: Failure
@@ -202,7 +238,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Stopped:
-    """The run was stopped on request; `model` is the kept state where there is one."""
+    """The run was stopped on request. `model` is the kept state; None where there is none."""
 
     kind: Literal["stopped"] = field(default="stopped", kw_only=True, repr=False)
     model: str | None = None
@@ -211,10 +247,11 @@ class Stopped:
 Event: TypeAlias = Annotated[
     Queued | Started | Measured | Checkpointed | Charged | Finished | Failed | Stopped, Field(discriminator="kind")
 ]
-"""Any of the events. `codec.to_json(event)` writes one, and `codec.from_json(Event, value)` reads it by its `kind`."""
+"""Any of the events. `codec.to_json(event)` converts one, and `codec.from_json(Event, value)`
+selects it by `kind`."""
 
-TERMINAL = (Finished, Failed, Stopped)
-"""After one of these no further event comes."""
+TERMINAL_EVENTS = (Finished, Failed, Stopped)
+"""No event follows one of these."""
 
 
 # -------------------------------------------------------------------------------------------------------- capabilities
@@ -222,9 +259,13 @@ TERMINAL = (Finished, Failed, Stopped)
 class Hyperparameter:
     """A hyperparameter that a backend accepts.
 
-    `low`/`high` are inclusive bounds of a number (None: unbounded), `choices` the accepted values otherwise (None with
-    `kind="str"`: any string). `default` is used where the space is silent; None means that the backend chooses, as
-    `default_rule` says in words. `requires` names other hyperparameters' values under which this one has an effect;
+    `low` and `high` are inclusive bounds of a number (None: unbounded). `choices` are the only
+    accepted values, if they are given. A `str` without `choices` accepts any text.
+
+    `default` is the value where the space does not mention the hyperparameter. None means that the
+    backend chooses the value by the rule that `default_rule` describes in words.
+
+    `requires` maps other hyperparameters to the values under which this one has an effect.
     `excludes` names those that cannot be given together with it.
     """
 
@@ -242,12 +283,16 @@ class Hyperparameter:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a backend can do, as data. Nobody asks a backend's name.
+    """What a backend can do, as data, so that no code depends on the name of a backend.
 
-    `in_process`: `events` itself does the training, in the calling process, until it has something to say; otherwise
-    the service trains by itself and `poll_s` is a sensible pause between two calls. `recommendation_scope` names the
-    scope of the recommendation catalogue that fits. `metrics` are the names that evaluations carry; those that are in
-    `label_metrics`, too, only where the data set has labels. `max_concurrent` None: as many as there is room for.
+    `in_process`: `events` itself trains, in the calling process, until it can return an event.
+    Otherwise the service trains by itself, and `poll_s` is a sensible pause between two calls, in
+    seconds.
+
+    `metrics` are the names that evaluations carry; those that are also in `label_metrics` appear
+    only where the data set has labels. `recommendation_scope` names the fitting scope of the
+    recommendation catalogue. `priced`: the backend knows the cost of a run in US dollars.
+    `max_concurrent` is None where only the machine limits the number of runs at once.
     """
 
     hyperparameters: tuple[Hyperparameter, ...]
@@ -265,15 +310,17 @@ class Capabilities:
 
     def hyperparameter(self, name: str) -> Hyperparameter | None:
         """Return the declaration of `name`, or None where the backend does not accept it."""
-        return next((each for each in self.hyperparameters if each.name == name), None)
+        return next((declared for declared in self.hyperparameters if declared.name == name), None)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run is expected to use. None is unknown; `basis` says in words where the numbers come from.
+    """The expected usage of a run.
 
-    `max_tokens` and `max_usd` are bounds that the complete run cannot exceed, by which a sweep holds its limit;
-    None: the expected number is exact.
+    None means unknown, and `basis` says in words where the numbers come from.
+
+    `max_tokens` and `max_usd` are bounds that the complete run cannot exceed; a sweep keeps its
+    limit by them. None means that the expected number is exact.
     """
 
     tokens: int | None
@@ -287,7 +334,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Score the given labels (the most probable one is the text), or generate up to `max_tokens` where None."""
+    """How to predict: choose the most probable of the given labels, or generate a text.
+
+    `labels` is None for generation, which ends at `stop` or after `max_tokens`.
+    """
 
     labels: tuple[str, ...] | None = None
     max_tokens: int = 64
@@ -296,14 +346,16 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The predicted text, and for label tasks the log-probability of each label (nats, in the options' order).
+    """The predicted text.
 
-    `cut`: the text was generated and ends at `max_tokens`, not by itself.
+    For label tasks also the log-probability of each label, in nats, in the order of the options.
+
+    `truncated`: the generated text ends because of `max_tokens`, not by itself.
     """
 
     text: str
     label_logprobs: tuple[float, ...] | None = None
-    cut: bool = False
+    truncated: bool = False
 
 
 # ------------------------------------------------------------------------------------------------------------ protocol
@@ -311,62 +363,92 @@ class Prediction:
 class Backend(Protocol):
     """A place that trains. Every implementation passes `backends.testing.BackendContract`.
 
-    Importing and describing a backend is cheap: heavy libraries are loaded by `open` at the earliest. Every method
-    raises `BackendError`, and nothing else, for what is not a bug.
+    Importing and describing a backend is cheap: it loads heavy libraries in `open` at the earliest.
+    Every method raises BackendError for each failure that is not a bug, and no other exception.
     """
 
     options_model: ClassVar[type[BaseModel]]
-    """The pydantic model of the YAML's `backend:` mapping without `type`; it forbids unknown keys."""
+    """The pydantic model of the YAML's `backend:` mapping without `type`. It forbids unknown keys.
+    """
 
     capabilities: Capabilities
 
     @classmethod
     def describe(cls, options: BaseModel) -> Capabilities:
-        """Return the capabilities under these options. No side effect, no heavy import, no network."""
+        """Return the capabilities under these options.
+
+        No side effect, no heavy import, no network.
+        """
         ...
 
     @classmethod
     def open(cls, options: BaseModel, workspace: Path, placement: Placement) -> Backend:
-        """Connect. Everything written to disk goes below `workspace`. The same workspace sees the same runs."""
+        """Connect.
+
+        The backend writes only below `workspace`. Two instances with the same workspace see the
+        same runs.
+        """
         ...
 
     def check(self, request: TrainingRequest) -> Sequence[Failure]:
-        """Return what would make this request fail, before anything is spent. No side effect but caching.
+        """Return everything that would make this request fail, before any spend.
 
-        That includes a hyperparameter, `resume_from`, evaluations within an epoch or a `keep_metric` that the
-        capabilities do not declare: nothing is silently dropped.
+        No side effect except caching.
+
+        This includes a hyperparameter, a `resume_from`, evaluations within an epoch, or a
+        `keep_metric` that the capabilities do not declare: the backend never ignores a part of a
+        request.
         """
         ...
 
     def estimate(self, request: TrainingRequest) -> Estimate:
-        """Return money, tokens, seconds and disk of the complete run. No side effect but caching."""
+        """Return the money, tokens, seconds and disk space of the complete run.
+
+        No side effect except caching.
+        """
         ...
 
     def submit(self, request: TrainingRequest) -> Handle:
-        """Start the run, or adopt it: the same key gives the same handle and never a second run."""
+        """Start the run, or adopt it.
+
+        The same key returns the same handle and never starts a second run.
+        """
         ...
 
     def events(self, handle: Handle, after: int) -> Sequence[Event]:
-        """Return the events numbered `after`, `after + 1`, ...: complete, ordered, and the same at every call.
+        """Return the events numbered `after`, `after + 1`, and so on.
 
-        An in-process backend trains until there is at least one such event, unless the run has ended.
+        They are complete, in order, and the same at every call.
+
+        An in-process backend trains until there is at least one such event, unless the run has
+        ended.
         """
         ...
 
     def stop(self, handle: Handle) -> None:
-        """End the run soon; its last event becomes `Stopped` unless it had ended. Idempotent."""
+        """End the run soon.
+
+        Its last event becomes `Stopped`, unless the run had already ended. Idempotent.
+        """
         ...
 
     def predict(
         self, model: str, prompts: Sequence[Mapping[str, Any]], options: PredictOptions
     ) -> Sequence[Prediction]:
-        """Answer prompts (lines of a data file, completion ignored) with a model from an event, in their order."""
+        """Return the model's predictions for the prompts, in their order.
+
+        `model` comes from an event. The prompts are lines of a data file; their completions are
+        ignored.
+        """
         ...
 
     def discard(self, handle: Handle) -> None:
-        """Delete what the run keeps (models, remote files) but not its events. Idempotent."""
+        """Delete what the run keeps (models, remote files), except its events. Idempotent."""
         ...
 
     def close(self) -> None:
-        """Release what the process holds (memory, connections). Runs of a service go on."""
+        """Release the resources of this process (memory, connections).
+
+        Runs of a service continue.
+        """
         ...

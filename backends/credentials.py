@@ -1,7 +1,10 @@
-"""Secrets by name. The process passes in its environment once, and a backend asks for a secret when it opens.
+"""Secrets by name.
 
-Options name the variable that holds a secret and never the secret itself, so no plan, record or fingerprint contains
-one. `NAME_FILE` names a file with the value, as container platforms mount secrets. If both are set, NAME wins.
+The process passes in its environment once, and a backend asks for a secret when it opens.
+
+Options name the variable that holds a secret and never the secret itself, so no plan, record or
+fingerprint contains one. `NAME_FILE` names a file with the value, as container platforms mount
+secrets. If both are set, NAME wins.
 """
 
 from __future__ import annotations
@@ -15,7 +18,10 @@ _source: Mapping[str, str] = {}
 
 
 def use_secrets_from(source: Mapping[str, str]) -> None:
-    """Make `source`, usually the environment, the mapping in which `secret` looks. It is not copied."""
+    """Make `source`, usually the environment, the mapping in which `secret` looks.
+
+    It is not copied.
+    """
     global _source  # noqa: PLW0603  one process has one environment
     _source = source
 
@@ -23,8 +29,8 @@ def use_secrets_from(source: Mapping[str, str]) -> None:
 def secret(name: str, source: Mapping[str, str] | None = None) -> str | None:
     """Return the secret of this name, or None where neither NAME nor NAME_FILE is set.
 
-    Looks in `source` if given, otherwise in the mapping of `use_secrets_from`. Raises BackendError where the file
-    cannot be read.
+    Looks in `source` if given, otherwise in the mapping of `use_secrets_from`. Raises BackendError
+    where the file cannot be read.
     """
     source = _source if source is None else source
     if value := source.get(name, "").strip():

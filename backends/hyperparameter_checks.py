@@ -1,4 +1,7 @@
-"""Checks hyperparameters against the declarations of a backend. Every backend owes this check to its callers."""
+"""Checks hyperparameters against the declarations of a backend.
+
+Every backend owes this check to its callers.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from backends.contract import Capabilities, Failure, FailureKind, Hyperparameter
 def check_hyperparameters(hyperparameters: Mapping[str, Scalar], capabilities: Capabilities) -> list[Failure]:
     """Return one USER failure for each undeclared name, unaccepted value, and excluded combination.
 
-    Every message names the hyperparameter, and the detail says what the backend accepts. A hyperparameter is accepted
-    even if its `requires` is not met, because it then has no effect.
+    Every message names the hyperparameter, and the detail says what the backend accepts. A
+    hyperparameter is accepted even if its `requires` is not met, because it then has no effect.
     """
     failures: list[Failure] = []
     for name, value in hyperparameters.items():

@@ -1,6 +1,9 @@
-"""The installed backends: the entry points of the group `finesweep.backends`. Built-in backends register there, too.
+"""The installed backends: the entry points of the group `finesweep.backends`.
 
-A listing reads the metadata of installed distributions and imports no backend. `load` imports only the one it returns.
+Built-in backends register there, too.
+
+A listing reads the metadata of installed distributions and imports no backend. `load` imports only
+the one it returns.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ GROUP = "finesweep.backends"
 
 @dataclass(frozen=True)
 class Registration:
-    """A registered backend: its name in YAML, the import path of its class, and the distribution that provides it."""
+    """A registered backend: its name in YAML, its import path, and its distribution."""
 
     name: str
     target: str
@@ -30,7 +33,10 @@ class Registration:
 
 
 class RegistryError(Exception):
-    """A backend cannot be loaded: the problem (`message`) and the remedy (`hint`). The text contains both."""
+    """A backend cannot be loaded: the problem (`message`) and the remedy (`hint`).
+
+    The text contains both.
+    """
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message, hint)
@@ -54,7 +60,10 @@ class BrokenBackendError(RegistryError):
 
 
 def registrations() -> list[Registration]:
-    """Return every registration, sorted by name. If two distributions claim a name, it is listed twice."""
+    """Return every registration, sorted by name.
+
+    If two distributions claim a name, it is listed twice.
+    """
     found = [_registration(entry_point) for entry_point in entry_points(group=GROUP)]
     return sorted(found, key=lambda registration: (registration.name, registration.distribution, registration.target))
 
@@ -67,8 +76,8 @@ def names() -> list[str]:
 def load(name: str) -> type[Backend]:
     """Import and return the class of a backend.
 
-    Raises UnknownBackendError, AmbiguousBackendError, or BrokenBackendError, which names the distribution and the
-    error.
+    Raises UnknownBackendError, AmbiguousBackendError, or BrokenBackendError, which names the
+    distribution and the error.
     """
     found = list(entry_points(group=GROUP, name=name))
     if not found:
@@ -90,7 +99,7 @@ def load(name: str) -> type[Backend]:
 
 
 def missing_members(candidate: object) -> list[str]:
-    """Return the members that a candidate lacks to be a backend class, in the order of the protocol.
+    """Return the members that a candidate for a backend class lacks, in protocol order.
 
     `capabilities` belongs to instances and is not required.
     """

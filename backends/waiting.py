@@ -10,7 +10,10 @@ from backends.contract import Handle
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run makes no progress before `until` (seconds since the Unix epoch). `reason` says why, in words."""
+    """A run makes no progress before `until` (seconds since the Unix epoch).
+
+    `reason` says why, in words.
+    """
 
     reason: str
     until: float
@@ -18,8 +21,11 @@ class Waiting:
 
 @runtime_checkable
 class SupportsWaiting(Protocol):
-    """A backend that knows when a run has to wait: for a limit of the account, or for a host that is unreachable."""
+    """A backend that knows when a run has to wait, as for an account limit."""
 
     def waiting(self, handle: Handle) -> Waiting | None:
-        """Return why a run waits now, or None where it does not wait, or only briefly. Sends no request."""
+        """Return why a run waits now, or None where it does not wait, or only briefly.
+
+        Sends no request.
+        """
         ...

@@ -1,6 +1,6 @@
-"""The hosted backend: any service that speaks the OpenAI fine-tuning protocol; hosts are profiles, which are data.
+"""The hosted backend: fine-tuning at any host with the OpenAI protocol. Each host is a profile, which is data.
 
-`HostedBackend` is loaded when it is asked for; the `openai` package comes with the first connection.
+`HostedBackend` loads on first access. Opening a backend loads the `openai` package.
 """
 
 from __future__ import annotations

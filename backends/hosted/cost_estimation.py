@@ -1,4 +1,4 @@
-"""How many tokens a training run has, and what it costs: counted where that can be, else labelled an estimate."""
+"""`CostEstimator`: the tokens and the cost of a training run, counted if possible, or else estimated."""
 
 from __future__ import annotations
 
@@ -10,137 +10,157 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends.contract import BackendError, DataFile, Estimate, Failure, FailureKind, TrainingRequest
-from backends.hosted.examples import as_given, lines
-from backends.hosted.job_creation import base_model, form_of
+from backends.hosted.example_format import base_model_of, format_of, formatted, read_examples
 from backends.hosted.journal import Journal
 from backends.hosted.options import HostedOptions
 from backends.hosted.profile import AutoEpochs, Profile
 
-AROUND_EXAMPLE, AROUND_MESSAGE = 32, 8
-"""Tokens that a host's template may add, for the bound alone; ours, and generous: three a message are published."""
+EXTRA_TOKENS_PER_EXAMPLE, EXTRA_TOKENS_PER_MESSAGE = 32, 8
+"""Tokens that a host's template may add. Only the upper bound uses them.
+
+Our own, generous numbers: a published figure is three tokens per message.
+"""
 
 
 @dataclass(frozen=True)
-class Count:
-    """The tokens of one epoch, the most that they can be, and in words who counted them."""
+class TokenCount:
+    """The tokens of one epoch, an upper bound for them, and in words how they were counted."""
 
     tokens: float
     at_most: float
     basis: str
 
 
-class Counting:
-    """Counts the training files of requests; each file once a process."""
+@dataclass(frozen=True)
+class PlannedEpochs:
+    """The epochs of a run, an upper bound for them, and in words who chose them: "" if the request did."""
+
+    expected: int
+    at_most: int
+    basis: str
+
+
+class CostEstimator:
+    """Counts the training files of requests, each file once per process."""
 
     def __init__(self, options: HostedOptions, journal: Journal) -> None:
-        self._options, self._journal = options, journal
-        self._counts: dict[tuple[DataFile, str], Count] = {}
+        self._options, self._accounts = options, journal.accounts
+        self._counts: dict[tuple[DataFile, str], TokenCount] = {}
 
-    def tokens_per_epoch(self, request: TrainingRequest) -> Count:
-        """Return the tokens of one epoch. What the host itself counted in an earlier job wins."""
-        model, file = base_model(request), request.dataset.train
-        counted = self._journal.tokens(model, self._content(request))
-        if counted is not None:
-            return Count(counted, counted, "tokens as the host counted them in an earlier job")
+    def tokens_per_epoch(self, request: TrainingRequest) -> TokenCount:
+        """Return the tokens of one epoch. The host's own count from an earlier job wins."""
+        model, file = base_model_of(request), request.dataset.train
+        host_count = self._accounts.tokens_per_epoch(model, self._content_digest(request))
+        if host_count is not None:
+            return TokenCount(host_count, host_count, "as counted by the host in an earlier job")
         if (file, model) not in self._counts:
             self._counts[file, model] = self._count(request)
         return self._counts[file, model]
 
-    def learn(self, request: TrainingRequest, trained_tokens: int, n_epochs: int) -> None:
-        """Keep what the host counted in a job that ran to its end."""
+    def record_host_count(self, request: TrainingRequest, trained_tokens: int, n_epochs: int) -> None:
+        """Record the host's token count of a completed job."""
         if trained_tokens > 0 and n_epochs > 0:
-            self._journal.keep_tokens(base_model(request), self._content(request), trained_tokens / n_epochs)
+            digest = self._content_digest(request)
+            self._accounts.set_tokens_per_epoch(base_model_of(request), digest, trained_tokens / n_epochs)
 
-    def _content(self, request: TrainingRequest) -> str:
-        """Return a digest of what the host is given to count: the file, in which form, and by whom it is counted."""
-        form = dataclasses.asdict(form_of(request, self._options))
-        identity = [self._options.account, request.dataset.train.sha256, form]
+    def _content_digest(self, request: TrainingRequest) -> str:
+        """Return a digest of everything that decides the host's count: the account, the file and its format."""
+        format_ = dataclasses.asdict(format_of(request, self._options))
+        identity = [self._options.account, request.dataset.train.sha256, format_]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def estimate(self, request: TrainingRequest) -> Estimate:
-        """Return tokens and money of the complete run; how long it takes, nobody knows.
+        """Return tokens and cost of the complete run. Its duration is unknown.
 
-        Raises BackendError (user) where nobody knows how many epochs the host would choose.
+        Raises BackendError (user) if the host would choose the epochs by an unknown rule.
         """
-        count = self.tokens_per_epoch(request)
-        n_epochs, most, whose = epochs(request, self._options.profile)
-        tokens, at_most = math.ceil(count.tokens * n_epochs), math.ceil(count.at_most * most)
-        price = self._options.usd_per_million_tokens(base_model(request))
+        count, epochs = self.tokens_per_epoch(request), planned_epochs(request, self._options.profile)
+        tokens = math.ceil(count.tokens * epochs.expected)
+        max_tokens = math.ceil(count.at_most * epochs.at_most)
+        price = self._options.usd_per_million_tokens(base_model_of(request))
+        basis = f"{epochs.expected} epochs{epochs.basis} of {count.tokens:.0f} tokens: {count.basis}"
         return Estimate(
             tokens=tokens,
             seconds=None,
             usd=None if price is None else tokens * price / 1e6,
             disk_bytes=None,
-            max_tokens=at_most,
-            max_usd=None if price is None else at_most * price / 1e6,
-            basis=f"{n_epochs} epochs{whose} of {count.tokens:.0f} tokens: {count.basis}; {self._price(request)}",
+            max_tokens=max_tokens,
+            max_usd=None if price is None else max_tokens * price / 1e6,
+            basis=f"{basis}; {self._price_basis(request)}",
         )
 
-    def _price(self, request: TrainingRequest) -> str:
-        host, model = self._options.profile, base_model(request)
+    def _price_basis(self, request: TrainingRequest) -> str:
+        host, model = self._options.profile, base_model_of(request)
         if self._options.price_per_million_tokens is not None:
-            return f"{self._options.price_per_million_tokens:g} USD per million tokens, as the file says"
+            return f"{self._options.price_per_million_tokens:g} USD per million tokens, from the sweep file"
         if (price := host.price(model)) is not None:
             return f"{price.usd_per_million_tokens:g} USD per million tokens ({host.source_of(price)})"
-        return f"no price of {model} is known: give price_per_million_tokens"
+        return f"the price of {model} is unknown: set price_per_million_tokens"
 
-    def _count(self, request: TrainingRequest) -> Count:
-        host, form = self._options.profile, form_of(request, self._options)
-        examples = [as_given(line, form) for line in lines(request.dataset.train)]
-        texts = [_text(each) for each in examples]
-        around = sum(AROUND_EXAMPLE + AROUND_MESSAGE * len(each.get("messages", ())) for each in examples)
+    def _count(self, request: TrainingRequest) -> TokenCount:
+        host, format_ = self._options.profile, format_of(request, self._options)
+        examples = [formatted(example, format_) for example in read_examples(request.dataset.train)]
+        texts = [_text(example) for example in examples]
+        extra_tokens = sum(
+            EXTRA_TOKENS_PER_EXAMPLE + EXTRA_TOKENS_PER_MESSAGE * len(example.get("messages", ()))
+            for example in examples
+        )
         if self._options.tokenizer is None:
-            size = sum(len(each.encode("utf-8")) for each in texts)
+            # Upper bound: no token is shorter than a byte.
+            size = sum(len(text.encode("utf-8")) for text in texts)
             per_token = host.bytes_per_token
-            return Count(size / per_token, size + around, f"an estimate, {per_token:g} bytes a token")
-        encoder = _tokenizer(self._options.tokenizer)
-        encoded = encoder.encode_batch(texts, add_special_tokens=False)  # type: ignore[attr-defined]
-        basis = f"counted with {Path(self._options.tokenizer).name}, without what the host adds around messages"
-        tokens = float(sum(len(each.ids) for each in encoded))
-        return Count(tokens, tokens + around, basis)
+            return TokenCount(size / per_token, size + extra_tokens, f"estimated, {per_token:g} bytes per token")
+        tokenizer = _load_tokenizer(self._options.tokenizer)
+        encodings = tokenizer.encode_batch(texts, add_special_tokens=False)  # type: ignore[attr-defined]
+        name = Path(self._options.tokenizer).name
+        basis = f"counted with {name}, without the tokens that the host adds around messages"
+        tokens = float(sum(len(encoding.ids) for encoding in encodings))
+        return TokenCount(tokens, tokens + extra_tokens, basis)
 
 
-def epochs(request: TrainingRequest, host: Profile) -> tuple[int, int, str]:
-    """Return the epochs of a run, the most there can be, and whose choice they are where the request does not say.
+def planned_epochs(request: TrainingRequest, host: Profile) -> PlannedEpochs:
+    """Return the epochs of a run.
 
-    Raises BackendError (user) where nobody knows how many there would be.
+    Raises BackendError (user) if the request does not set them and the host's own choice is unknown.
     """
     if "n_epochs" in request.hyperparameters:
-        asked = int(request.hyperparameters["n_epochs"])
-        return asked, asked, ""
-    declared = next((each for each in host.hyperparameters if each.name == "n_epochs"), None)
+        requested = int(request.hyperparameters["n_epochs"])
+        return PlannedEpochs(requested, requested, "")
+    declared = next((declared for declared in host.hyperparameters if declared.name == "n_epochs"), None)
     if declared is not None and declared.default is not None:
-        return int(declared.default), int(declared.default), " (the host's default)"
+        default = int(declared.default)
+        return PlannedEpochs(default, default, " (the host's default)")
     rule = host.auto_epochs
     if rule == "unknown":
-        message = "n_epochs is not given, and how many epochs this host takes by itself is not known"
-        raise BackendError(Failure(FailureKind.USER, message, "give n_epochs: without it a run may cost anything"))
-    chosen = automatic(request.dataset.train.examples, rule)
-    return chosen, max(chosen, rule.most), f" (as hosts are said to choose: {host.source_of(rule)})"
+        message = "n_epochs is missing, and how many epochs this host would choose is unknown"
+        raise BackendError(Failure(FailureKind.USER, message, "Set n_epochs: without it, a run has no cost limit."))
+    chosen = auto_epochs(request.dataset.train.examples, rule)
+    basis = f" (the host's published rule: {host.source_of(rule)})"
+    return PlannedEpochs(chosen, max(chosen, rule.max_epochs), basis)
 
 
-def automatic(examples: int, rule: AutoEpochs) -> int:
-    """Return the epochs that a host chooses for so many examples, by the rule that was published."""
+def auto_epochs(examples: int, rule: AutoEpochs) -> int:
+    """Return the epochs that a host chooses for this many examples by its published rule."""
     examples = max(1, examples)
-    if examples * rule.target < rule.least_examples:
-        return min(rule.most, rule.least_examples // examples)
-    if examples * rule.target > rule.most_examples:
-        return max(1, rule.most_examples // examples)
-    return rule.target
+    if examples * rule.target_epochs < rule.min_examples_seen:
+        return min(rule.max_epochs, rule.min_examples_seen // examples)
+    if examples * rule.target_epochs > rule.max_examples_seen:
+        return max(1, rule.max_examples_seen // examples)
+    return rule.target_epochs
 
 
-def _text(given: dict[str, object]) -> str:
-    messages = given.get("messages")
+def _text(example: dict[str, object]) -> str:
+    messages = example.get("messages")
     if isinstance(messages, list):
-        return "\n".join(str(each.get("content", "")) for each in messages)
-    return f"{given.get('prompt', '')}{given.get('completion', '')}"
+        return "\n".join(str(message.get("content", "")) for message in messages)
+    return f"{example.get('prompt', '')}{example.get('completion', '')}"
 
 
-def _tokenizer(path: str) -> object:
+def _load_tokenizer(path: str) -> object:
     from tokenizers import Tokenizer
 
     try:
         return Tokenizer.from_file(path)
-    except Exception as error:
-        message = f"the tokenizer {path} cannot be read: {error}"
-        raise BackendError(Failure(FailureKind.USER, message, "give the path of a tokenizer.json")) from error
+    except Exception as error:  # the library raises nothing more specific
+        message = f"cannot read the tokenizer {path}: {error}"
+        raise BackendError(Failure(FailureKind.USER, message, "Give the path of a tokenizer.json.")) from error

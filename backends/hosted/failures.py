@@ -1,7 +1,7 @@
-"""What goes wrong at a host, as kinds of failure: one table for the package's exceptions and codes, one for jobs.
+"""Translate what goes wrong at a host into kinds of failure: tables for exceptions, error codes and jobs.
 
-Whether a request may have been carried out although it failed (`ambiguous`) is part of the table: it decides whether a
-job is looked up and waited for before it is created again.
+The tables also say whether the host may have carried out a failed request (`ambiguous`). After an
+ambiguous creation, the backend looks for the job, and waits, before it creates the job again.
 """
 
 from __future__ import annotations
@@ -26,13 +26,20 @@ USER, TRANSIENT, QUOTA, LOST, BUG = (
     FailureKind.BUG,
 )
 
-DAILY_WAIT_S = 3600.0
-"""After a daily limit it is asked again so often; nobody says when the host's day begins."""
+DAILY_LIMIT_RETRY_S = 3600.0
+"""How long to wait between attempts after a daily limit. No host says when its day begins."""
+
+SHOWN_CHARACTERS = 500
+"""The length to which a host's error message is cut."""
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What an exception or a code means: the kind, whether the request may have been carried out, what to do."""
+class FailureRule:
+    """The meaning of an exception or a code.
+
+    `ambiguous`: the host may have carried out the request. `wait_s`: the shortest wait before the next
+    attempt.
+    """
 
     kind: FailureKind
     ambiguous: bool = False
@@ -40,72 +47,82 @@ class Rule:
     wait_s: float | None = None
 
 
-BY_EXCEPTION: Mapping[type[Exception], Rule] = {
-    openai.BadRequestError: Rule(USER),
-    openai.AuthenticationError: Rule(USER, remedy="check the API key, and that it belongs to this host"),
-    openai.OAuthError: Rule(USER, remedy="check the API key, and that it belongs to this host"),
-    openai.PermissionDeniedError: Rule(USER, remedy="this key may not do that: ask the account's owner"),
-    openai.NotFoundError: Rule(USER, remedy="check the model's name and the address"),
-    openai.ConflictError: Rule(TRANSIENT, ambiguous=True),
-    openai.UnprocessableEntityError: Rule(USER),
-    openai.RateLimitError: Rule(QUOTA),
-    openai.InternalServerError: Rule(TRANSIENT, ambiguous=True),
-    openai.APITimeoutError: Rule(TRANSIENT, ambiguous=True),
-    openai.APIConnectionError: Rule(TRANSIENT, ambiguous=True),
-    # a proxy's page instead of an answer, or half an answer
-    openai.APIResponseValidationError: Rule(TRANSIENT, ambiguous=True),
-    openai.APIStatusError: Rule(TRANSIENT, ambiguous=True),  # 408 and what else has no class of its own
-    openai.APIError: Rule(TRANSIENT, ambiguous=True),
-    openai.ContentFilterFinishReasonError: Rule(USER, remedy="the host's content filter refused an example"),
-    openai.LengthFinishReasonError: Rule(BUG),
-    openai.InvalidWebhookSignatureError: Rule(BUG),
-    openai.WebSocketQueueFullError: Rule(BUG),
-    openai.WebSocketConnectionClosedError: Rule(BUG),
-    openai.OpenAIError: Rule(USER, remedy="check the host, the address and the API key"),
-}
-"""The package's exceptions; a subclass without a line of its own has that of its nearest ancestor."""
+_CHECK_KEY = "Check the API key, and that it belongs to this host."
 
-BY_CODE: Mapping[str, Rule] = {
-    "training_not_available": Rule(
-        USER,
-        remedy="this organization may not train here any more: use Azure, another host, or your own `sweep serve`",
+RULES_BY_EXCEPTION: Mapping[type[Exception], FailureRule] = {
+    openai.BadRequestError: FailureRule(USER),
+    openai.AuthenticationError: FailureRule(USER, remedy=_CHECK_KEY),
+    openai.OAuthError: FailureRule(USER, remedy=_CHECK_KEY),
+    openai.PermissionDeniedError: FailureRule(
+        USER, remedy="Ask the account's owner for the permission that this key lacks."
     ),
-    "daily_rate_limit_exceeded": Rule(QUOTA, wait_s=DAILY_WAIT_S),
-    "rate_limit_exceeded": Rule(QUOTA),
-    "exceeded_quota": Rule(QUOTA, wait_s=DAILY_WAIT_S),
-    "insufficient_quota": Rule(USER, remedy="the account has no money left: waiting does not help"),
-    "billing_hard_limit_reached": Rule(USER, remedy="the account's spending limit is reached"),
-    "invalid_api_key": Rule(USER, remedy="check the API key, and that it belongs to this host"),
-    "model_not_found": Rule(USER, remedy="check the model's name, and that this account may train it"),
-    "DeploymentNotReady": Rule(TRANSIENT),
-    "lost": Rule(LOST),
+    openai.NotFoundError: FailureRule(USER, remedy="Check the model's name and the address."),
+    openai.ConflictError: FailureRule(TRANSIENT, ambiguous=True),
+    openai.UnprocessableEntityError: FailureRule(USER),
+    openai.RateLimitError: FailureRule(QUOTA),
+    openai.InternalServerError: FailureRule(TRANSIENT, ambiguous=True),
+    openai.APITimeoutError: FailureRule(TRANSIENT, ambiguous=True),
+    openai.APIConnectionError: FailureRule(TRANSIENT, ambiguous=True),
+    # a proxy's page instead of an answer, or half an answer
+    openai.APIResponseValidationError: FailureRule(TRANSIENT, ambiguous=True),
+    openai.APIStatusError: FailureRule(TRANSIENT, ambiguous=True),  # 408, and every status without its own class
+    openai.APIError: FailureRule(TRANSIENT, ambiguous=True),
+    openai.ContentFilterFinishReasonError: FailureRule(
+        USER, remedy="Remove the example that the host's content filter rejected."
+    ),
+    openai.LengthFinishReasonError: FailureRule(BUG),
+    openai.InvalidWebhookSignatureError: FailureRule(BUG),
+    openai.WebSocketQueueFullError: FailureRule(BUG),
+    openai.WebSocketConnectionClosedError: FailureRule(BUG),
+    openai.OpenAIError: FailureRule(USER, remedy="Check the host, the address and the API key."),
 }
-"""Codes of an error body; they say more than the status that they come with."""
+"""The package's exceptions. A subclass without its own entry has that of its nearest ancestor."""
 
-JOB_CODES: Mapping[str, Rule] = {
-    "invalid_training_file": Rule(USER, remedy="the host refused the training file"),
-    "invalid_validation_file": Rule(USER, remedy="the host refused the validation file"),
-    "invalid_n_examples": Rule(USER, remedy="give more examples"),
-    "invalid_file_format": Rule(USER, remedy="the host refused the data"),
-    "invalid_request": Rule(USER),
-    "unsafe_file": Rule(USER, remedy="the host's moderation refused the data"),
-    "moderation": Rule(USER, remedy="the host's moderation refused the data or the model"),
-    "model_not_found": Rule(USER, remedy="check the model's name"),
-    "training_not_available": BY_CODE["training_not_available"],
-    "exceeded_quota": Rule(QUOTA),
-    "insufficient_quota": BY_CODE["insufficient_quota"],
-    "out_of_memory": Rule(FailureKind.OUT_OF_MEMORY),
-    "diverged": Rule(FailureKind.DIVERGED),
-    "server_error": Rule(TRANSIENT),
-    "internal_server_error": Rule(TRANSIENT),
-    "lost": Rule(LOST),
-    "internal_error": Rule(BUG),
+RULES_BY_ERROR_CODE: Mapping[str, FailureRule] = {
+    "training_not_available": FailureRule(
+        USER,
+        remedy="This organization can no longer train here: use Azure, another host, or your own `sweep serve`.",
+    ),
+    "daily_rate_limit_exceeded": FailureRule(QUOTA, wait_s=DAILY_LIMIT_RETRY_S),
+    "rate_limit_exceeded": FailureRule(QUOTA),
+    "exceeded_quota": FailureRule(QUOTA, wait_s=DAILY_LIMIT_RETRY_S),
+    "insufficient_quota": FailureRule(USER, remedy="The account has no credit left: waiting does not help."),
+    "billing_hard_limit_reached": FailureRule(USER, remedy="The account has reached its spending limit: raise it."),
+    "invalid_api_key": FailureRule(USER, remedy=_CHECK_KEY),
+    "model_not_found": FailureRule(USER, remedy="Check the model's name, and that this account may train it."),
+    "DeploymentNotReady": FailureRule(TRANSIENT),
+    "lost": FailureRule(LOST),
 }
-"""`job.error.code` of a failed job. The set is open: an unknown code is nobody's known mistake, and is not retried."""
+"""Codes in an error body. They are more specific than the HTTP status."""
+
+RULES_BY_JOB_CODE: Mapping[str, FailureRule] = {
+    "invalid_training_file": FailureRule(USER, remedy="Correct the training file, which the host rejected."),
+    "invalid_validation_file": FailureRule(USER, remedy="Correct the validation file, which the host rejected."),
+    "invalid_n_examples": FailureRule(USER, remedy="Provide more examples."),
+    "invalid_file_format": FailureRule(USER, remedy="Correct the format of the data, which the host rejected."),
+    "invalid_request": FailureRule(USER),
+    "unsafe_file": FailureRule(USER, remedy="Remove the examples that the host's moderation rejected."),
+    "moderation": FailureRule(USER, remedy="Check the data: the host's moderation rejected it, or the trained model."),
+    "model_not_found": FailureRule(USER, remedy="Check the model's name."),
+    "training_not_available": RULES_BY_ERROR_CODE["training_not_available"],
+    "exceeded_quota": FailureRule(QUOTA),
+    "insufficient_quota": RULES_BY_ERROR_CODE["insufficient_quota"],
+    "out_of_memory": FailureRule(FailureKind.OUT_OF_MEMORY),
+    "diverged": FailureRule(FailureKind.DIVERGED),
+    "server_error": FailureRule(TRANSIENT),
+    "internal_server_error": FailureRule(TRANSIENT),
+    "lost": FailureRule(LOST),
+    "internal_error": FailureRule(BUG),
+}
+"""`job.error.code` of a failed job. Hosts may add codes; an unknown code counts as a bug: no retry."""
 
 
-class ServiceError(BackendError):
-    """A call to the host failed. `ambiguous`: it may have been carried out. `wait_s`: when to ask again, if said."""
+class HostError(BackendError):
+    """A call to the host failed.
+
+    `ambiguous`: the host may have carried it out. `wait_s`: how long the host, or the rule, asks to wait.
+    `status`: the HTTP status. Each is None where unknown.
+    """
 
     def __init__(self, failure: Failure, *, ambiguous: bool, wait_s: float | None, status: int | None) -> None:
         super().__init__(failure)
@@ -117,31 +134,31 @@ class ServiceError(BackendError):
         return BackendError, (self.failure,)
 
 
-class NotTheProtocol(httpx2.RemoteProtocolError):
-    """A success whose body is no JSON object. The package sees a connection error in it."""
+class NotJsonObjectError(httpx2.RemoteProtocolError):
+    """A successful response whose body is not a JSON object. The package reports it as a connection error."""
 
 
-def rule_for(error: Exception) -> Rule:
-    """Return the line of the table: that of its code, else of its class or the nearest ancestor's."""
+def rule_for(error: Exception) -> FailureRule:
+    """Return the rule for an error: by its code, or else by its class or the nearest ancestor."""
     code = getattr(error, "code", None)
-    if isinstance(code, str) and code in BY_CODE:
-        return BY_CODE[code]
+    if isinstance(code, str) and code in RULES_BY_ERROR_CODE:
+        return RULES_BY_ERROR_CODE[code]
     for ancestor in type(error).__mro__:
-        if ancestor in BY_EXCEPTION:
-            return BY_EXCEPTION[ancestor]
-    return Rule(BUG)
+        if ancestor in RULES_BY_EXCEPTION:
+            return RULES_BY_EXCEPTION[ancestor]
+    return FailureRule(BUG)
 
 
 @contextmanager
-def translated(redact: Callable[[str], str], what: str) -> Iterator[None]:
-    """Turn the package's exceptions into ServiceError; `what` is what was being done, for the message."""
+def translated_errors(redact: Callable[[str], str], action: str) -> Iterator[None]:
+    """Turn the package's exceptions into HostError. `action` begins the message: "creating a job"."""
     try:
         yield
     except (openai.OpenAIError, openai.InvalidWebhookSignatureError) as error:
         rule = rule_for(error)
-        # chained, a library's exception would carry the request with its headers into every log
-        raise ServiceError(
-            Failure(rule.kind, f"{what}: {_text(error, redact)}", rule.remedy),
+        # A chained exception of the package would carry the request's headers into every log.
+        raise HostError(
+            Failure(rule.kind, f"{action}: {_message(error, redact)}", rule.remedy),
             ambiguous=rule.ambiguous,
             wait_s=_largest(rule.wait_s, retry_after_s(_headers(error))),
             status=error.status_code if isinstance(error, openai.APIStatusError) else None,
@@ -149,44 +166,45 @@ def translated(redact: Callable[[str], str], what: str) -> Iterator[None]:
 
 
 def retry_after_s(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
-    """Return how many seconds an answer's headers ask to wait, however many; None where they do not say."""
+    """Return the wait that a response's headers ask for, however long; None where they ask for none."""
     for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         if (value := headers.get(name)) is None:
             continue
         try:
-            seconds = float(value) / divisor
+            wait_s = float(value) / divisor
         except ValueError:
-            parsed = email.utils.parsedate_tz(value)
-            if parsed is None:
+            date = email.utils.parsedate_tz(value)
+            if date is None:
                 continue
-            seconds = email.utils.mktime_tz(parsed) - now()
-        if math.isfinite(seconds):
-            return max(0.0, seconds)
+            wait_s = email.utils.mktime_tz(date) - now()
+        if math.isfinite(wait_s):
+            return max(0.0, wait_s)
     return None
 
 
-def of_job(code: str | None, message: str | None, last_words: str) -> Failure:
-    """Return why a job failed; `last_words` is its last error event, for jobs without an error of their own."""
-    text = message or last_words or "the host gave no reason"
+def job_failure(code: str | None, message: str | None, last_log_error: str) -> Failure:
+    """Return why a job failed. `last_log_error` explains a job that has no error message of its own."""
+    reason = message or last_log_error or "the host gave no reason"
     if code is None:
-        return Failure(BUG, f"the job failed: {text}", "the host gave no code")
-    rule = JOB_CODES.get(code)
+        return Failure(BUG, f"the job failed: {reason}", "The host gave no error code.")
+    rule = RULES_BY_JOB_CODE.get(code)
     if rule is None:
-        return Failure(BUG, f"the job failed: {text}", f"the host's code is {code}, which this version does not know")
-    return Failure(rule.kind, f"the job failed: {text}", rule.remedy or f"code {code}")
+        detail = f"The host's error code is {code}, which this version does not know."
+        return Failure(BUG, f"the job failed: {reason}", detail)
+    return Failure(rule.kind, f"the job failed: {reason}", rule.remedy or f"The host's error code is {code}.")
 
 
-def _text(error: Exception, redact: Callable[[str], str]) -> str:
+def _message(error: Exception, redact: Callable[[str], str]) -> str:
     if isinstance(error, openai.APITimeoutError):
         return "the host did not answer in time"
-    if isinstance(error.__cause__, NotTheProtocol):
-        return f"{error.__cause__}: is there a proxy in between, or is the address wrong?"
+    if isinstance(error.__cause__, NotJsonObjectError):
+        return f"{error.__cause__}; check the address, and whether a proxy stands in between"
     if isinstance(error, openai.APIConnectionError):
         return f"the host cannot be reached ({type(error.__cause__ or error).__name__})"
     body = getattr(error, "body", None)
     message = body.get("message") if isinstance(body, Mapping) else None
-    # what is cut off first could end in half a key
-    text = redact(message if isinstance(message, str) and message else str(error))[:500]
+    # Redact first: a message that is cut first could end in half a key.
+    text = redact(message if isinstance(message, str) and message else str(error))[:SHOWN_CHARACTERS]
     status = getattr(error, "status_code", None)
     return f"{text} (HTTP {status})" if status else text
 
@@ -197,4 +215,4 @@ def _headers(error: Exception) -> Mapping[str, str]:
 
 
 def _largest(*values: float | None) -> float | None:
-    return max((each for each in values if each is not None), default=None)
+    return max((value for value in values if value is not None), default=None)

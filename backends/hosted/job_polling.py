@@ -1,109 +1,118 @@
-"""Reading what a host says of a job: its state, its log, its checkpoints, its result file, and noticing its silence."""
+"""`JobPoller`: read a job's status, log, checkpoints and result files, and notice a stalled job."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 from backends.contract import BackendError, Failure, FailureKind
 from backends.hosted import result_files
-from backends.hosted.failures import ServiceError
-from backends.hosted.job_events import Seen
-from backends.hosted.journal import HostedRun, Journal
-from backends.hosted.options import HostedOptions
+from backends.hosted.failures import HostError
+from backends.hosted.host_client import PAGE_ITEMS
+from backends.hosted.host_connection import HostConnection
+from backends.hosted.job_events import JobSnapshot
+from backends.hosted.journal import HostedRun
 from backends.hosted.profile import JobStatus
+from backends.hosted.remote_objects import RemoteJob
 from backends.hosted.result_files import Row
-from backends.hosted.service import PAGE, RemoteJob, Service
 
 
-class Watch:
-    """Follows the jobs of runs. The caller holds the run's lock."""
+class JobPoller:
+    """Polls the jobs of runs. The caller holds the run's lock."""
 
-    def __init__(self, options: HostedOptions, service: Service, journal: Journal, clock: Callable[[], float]) -> None:
-        self._options, self._service, self._journal, self._clock = options, service, journal, clock
-        self._host = options.profile
-        self._watched: set[str] = set()
+    def __init__(self, host: HostConnection) -> None:
+        self._host, self._rules = host, host.profile.jobs
+        self._client, self._journal = host.client, host.journal
+        self._polled_runs: set[str] = set()
 
-    def look(self, run: HostedRun, job_id: str) -> Seen:
-        """Return all that is known of a run's job now. Raises ServiceError, BackendError (lost) where it is gone."""
-        job = self._service.job(job_id)
+    def poll(self, run: HostedRun, job_id: str) -> JobSnapshot:
+        """Return everything that is known of a run's job now, and record it in the journal.
+
+        Raises HostError, and BackendError (lost) if the job does not exist.
+        """
+        job = self._client.job(job_id)
         if job is None:
-            raise _unknown(job_id)
-        standing = self._host.standing(job.status)
-        ended = standing.is_end or (standing is JobStatus.PAUSED and run.stop > 0)
+            raise _missing_job(job_id)
+        status = self._host.job_status(job)
+        ended = status.is_final or (status is JobStatus.PAUSED and run.stop > 0)
         try:
-            fresh = self._listen(run, job_id, everything=ended)
-        except ServiceError as error:
-            if error.status == 404:  # deleted since it was asked for; whether it is back is seen next time
-                raise _unknown(job_id) from None
+            new_entries = self._read_log(run, job_id, whole=ended)
+        except HostError as error:
+            if error.status == 404:  # deleted since the first request; the next poll shows whether it is back
+                raise _missing_job(job_id) from None
             raise
-        heard = self._journal.heard(run.id)
+        log = self._journal.runs.log(run.id)
         checkpoints = []
-        if ended or (self._host.jobs.checkpoints_while_training and fresh):
-            checkpoints = self._service.checkpoints(job_id)
-        models = {each.model: each.step for each in checkpoints if each.model}
+        if ended or (self._rules.checkpoints_while_training and new_entries):
+            checkpoints = self._client.checkpoints(job_id)
+        steps = {checkpoint.model: checkpoint.step for checkpoint in checkpoints if checkpoint.model}
         if job.model is not None:
-            models[job.model] = max(models.values(), default=0) + 1  # after all its checkpoints
-        self._journal.keep_models(run.id, models)
-        now = self._clock()
-        seen = Seen(job, standing, heard, checkpoints, now=now)
+            steps[job.model] = max(steps.values(), default=0) + 1  # after all its checkpoints
+        self._journal.models.add(run.id, steps)
+        now = self._host.clock()
+        snapshot = JobSnapshot(job, status, log, checkpoints, now=now)
         if not ended:
-            self._journal.note(run.id, ended_at=None)
-            return dataclasses.replace(seen, lost=self._silence(run, job, standing, len(heard), now))
-        since = now if run.ended_at is None else run.ended_at
-        self._journal.note(run.id, ended_at=since)
-        # a model's name may come a moment after the success that made it
-        nameless = standing is JobStatus.SUCCEEDED and job.model is None and now < since + self._host.jobs.model_grace_s
-        whole = now >= since + self._host.jobs.settle_s and not nameless
-        measured = any((event.get("data") or {}).get("step") is not None for _, event in heard)
-        return dataclasses.replace(seen, rows=self._rows(job) if whole and not measured else (), whole=whole)
+            self._journal.runs.update(run.id, ended_at=None)
+            return dataclasses.replace(snapshot, lost=self._stall(run, snapshot))
+        ended_at = now if run.ended_at is None else run.ended_at
+        self._journal.runs.update(run.id, ended_at=ended_at)
+        # The name of the model may appear a moment after the job has succeeded.
+        awaits_model = (
+            status is JobStatus.SUCCEEDED and job.model is None and now < ended_at + self._rules.model_grace_s
+        )
+        complete = now >= ended_at + self._rules.settle_s and not awaits_model
+        measured_in_log = any(entry.event.data.get("step") is not None for entry in log)
+        rows = self._result_rows(job) if complete and not measured_in_log else ()
+        return dataclasses.replace(snapshot, rows=rows, complete=complete)
 
-    def _listen(self, run: HostedRun, job: str, *, everything: bool) -> int:
-        """Take in the new lines of the log; return how many there are."""
-        known = self._journal.heard_ids(run.id)
-        fresh, familiar = [], 0
-        for event in self._service.events(job):
-            if event.id not in known:
-                fresh.append((event.id, dataclasses.asdict(event)))
-                familiar = 0
+    def _read_log(self, run: HostedRun, job_id: str, *, whole: bool) -> int:
+        """Record the new entries of the job's log. Returns their number."""
+        known_ids = self._journal.runs.log_ids(run.id)
+        new_events, known_in_a_row = [], 0
+        for event in self._client.events(job_id):
+            if event.id not in known_ids:
+                new_events.append(event)
+                known_in_a_row = 0
                 continue
-            familiar += 1
-            # newest first: behind a whole page that is known, everything is
-            if familiar >= PAGE and self._host.jobs.events_newest_first and not everything:
+            known_in_a_row += 1
+            # With the newest first, everything behind a full page of known entries is known too.
+            if known_in_a_row >= PAGE_ITEMS and self._rules.events_newest_first and not whole:
                 break
-        if fresh:
-            self._journal.hear(run.id, fresh, self._clock())
-        return len(fresh)
+        if new_events:
+            self._journal.runs.add_log(run.id, new_events, self._host.clock())
+        return len(new_events)
 
-    def _rows(self, job: RemoteJob) -> list[Row]:
-        found: list[Row] = []
+    def _result_rows(self, job: RemoteJob) -> list[Row]:
+        rows: list[Row] = []
         for file in job.result_files:
-            content = self._service.content(file)
-            found += result_files.read(content, self._host.metrics.aliases) if content else []
-        return found
+            content = self._client.content(file)
+            rows += result_files.read(content, self._host.profile.metrics.aliases) if content else []
+        return rows
 
-    def _silence(self, run: HostedRun, job: RemoteJob, standing: JobStatus, heard: int, now: float) -> Failure | None:
-        """Return why a job is given up that has shown no sign of life for too long; it is cancelled."""
-        alive = f"{job.status} {heard} {job.trained_tokens}"
-        # time in which nobody looked does not count as silence
-        if alive != run.alive or run.alive_at is None or run.id not in self._watched:
-            self._watched.add(run.id)
-            self._journal.note(run.id, alive=alive, alive_at=now)
+    def _stall(self, run: HostedRun, snapshot: JobSnapshot) -> Failure | None:
+        """Return why a job is lost that has made no progress for too long, and cancel it."""
+        job, status, now = snapshot.job, snapshot.status, snapshot.now
+        progress = f"{job.status} {len(snapshot.log)} {job.trained_tokens}"
+        # Time without any poll does not count as a stall.
+        if progress != run.alive or run.alive_at is None or run.id not in self._polled_runs:
+            self._polled_runs.add(run.id)
+            self._journal.runs.update(run.id, alive=progress, alive_at=now)
             return None
-        if standing is JobStatus.PAUSED:
+        if status is JobStatus.PAUSED:
             return None
-        waits = standing is JobStatus.QUEUED
-        patience_s = self._host.jobs.queue_s if waits else self._options.stall_s or self._host.jobs.stall_s
-        if now - run.alive_at < patience_s:
+        queued = status is JobStatus.QUEUED
+        stall_s = self._rules.queue_stall_s if queued else self._host.options.stall_s or self._rules.stall_s
+        if now - run.alive_at < stall_s:
             return None
         try:
-            self._service.cancel(job.id)
-        except ServiceError as error:
+            self._client.cancel(job.id)
+        except HostError as error:
             if error.failure.kind.retryable:
-                raise  # it may go on and cost money: it is not given up before it is cancelled
-        message = f"job {job.id} has shown no sign of life for {(now - run.alive_at) / 3600:.1f} h ({job.status})"
-        return Failure(FailureKind.LOST, message, "it was cancelled")
+                raise  # The job may go on and cost money, so it is not lost before it is cancelled.
+        hours = (now - run.alive_at) / 3600
+        message = f"job {job.id} has made no progress for {hours:.1f} h (status {job.status})"
+        return Failure(FailureKind.LOST, message, "The backend cancelled it.")
 
 
-def _unknown(job: str) -> BackendError:
-    return BackendError(Failure(FailureKind.LOST, f"the host knows no job {job}", "it may have been deleted"))
+def _missing_job(job_id: str) -> BackendError:
+    message = f"the host has no job {job_id}"
+    return BackendError(Failure(FailureKind.LOST, message, "Somebody may have deleted it."))

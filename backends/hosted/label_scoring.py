@@ -1,4 +1,4 @@
-"""Which label a model means, and how sure it is: pure functions of the answers that hosts give."""
+"""Score labels by a model's answer: which label it means, and with which log-probability. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,95 +10,93 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Token:
-    """A token of an answer, and the alternatives to it with their log-probabilities, itself among them."""
+    """A token of an answer, and the log-probabilities of its alternatives, itself included."""
 
     text: str
     logprob: float
     alternatives: Mapping[str, float]
 
 
-def of_text(labels: Sequence[str], text: str) -> int | None:
-    """Return which label a text is, white space around it aside."""
-    return next((n for n, each in enumerate(labels) if each.strip() == text.strip()), None)
+def label_index(labels: Sequence[str], text: str) -> int | None:
+    """Return the index of the label that equals a text, apart from surrounding white space."""
+    return next((index for index, label in enumerate(labels) if label.strip() == text.strip()), None)
 
 
-def of_alternatives(labels: Sequence[str], tokens: Sequence[Token]) -> tuple[float, ...] | None:
-    """Return a log-probability of each label (nats), or None where the answer says nothing about any.
+def label_logprobs(labels: Sequence[str], tokens: Sequence[Token]) -> tuple[float, ...] | None:
+    """Return a log-probability for each label (nats), or None if the answer says nothing about any of them.
 
-    The answer is followed token by token as long as more than one label can still follow; each alternative to a token
-    counts for the labels that it leads to, in equal parts where there are several, as its own continuation is not
-    told. From where only one label is left, that label's probability is taken to be the path's. A label that no
-    alternative leads to is at most as probable as the least probable alternative: it gets that.
+    The function follows the answer token by token while several labels can still match. Each alternative
+    to a token counts for the labels that it can lead to, in equal parts if there are several, because its
+    own continuation is unknown. As soon as one label is left, it gets the probability of the path. A label
+    without any matching alternative is at most as probable as the least probable alternative: it gets that
+    value.
     """
-    wanted = [each.strip() for each in labels]
+    stripped = [label.strip() for label in labels]
     mass = [0.0] * len(labels)
-    path, logprob = "", 0.0
-    least = 0.0
+    path, path_logprob = "", 0.0
+    least_logprob = 0.0
     for token in tokens:
-        for text, value in token.alternatives.items():
-            least = min(least, logprob + value)
+        for text, logprob in token.alternatives.items():
+            least_logprob = min(least_logprob, path_logprob + logprob)
             if text != token.text:
-                _count(mass, wanted, path + text, math.exp(logprob + value))
-        path, logprob = path + token.text, logprob + token.logprob
-        least = min(least, logprob)
-        possible = [each for each in wanted if _leads(path, each)]
-        if len(possible) < 2:
+                _add_mass(mass, stripped, path + text, math.exp(path_logprob + logprob))
+        path, path_logprob = path + token.text, path_logprob + token.logprob
+        least_logprob = min(least_logprob, path_logprob)
+        if sum(_can_become(path, label) for label in stripped) < 2:
             break
-    _count(mass, wanted, path, math.exp(logprob), final=True)
+    _add_mass(mass, stripped, path, math.exp(path_logprob), final=True)
     if not any(mass):
         return None
-    return tuple(min(0.0, math.log(each)) if each > 0 else least for each in mass)
+    return tuple(min(0.0, math.log(share)) if share > 0 else least_logprob for share in mass)
 
 
-def of_echo(prompt: str, logprobs: Mapping[str, Any]) -> float:
-    """Return the log-probability of what follows the prompt in a text that was read back with those of its tokens."""
+def continuation_logprob(prompt: str, logprobs: Mapping[str, Any]) -> float:
+    """Return the log-probability of the text after the prompt.
+
+    `logprobs` are those of an echoed text: its tokens, their log-probabilities and their offsets.
+    """
     tokens, values, offsets = logprobs["tokens"], logprobs["token_logprobs"], logprobs["text_offset"]
     return math.fsum(
         value
         for token, value, offset in zip(tokens, values, offsets, strict=True)
-        # a token across the border belongs to both
+        # A token across the end of the prompt belongs to both and counts.
         if value is not None and offset + len(token) > len(prompt)
     )
 
 
 def chat_tokens(choice: Mapping[str, Any]) -> list[Token]:
-    """Return the tokens of a chat answer; none where the host told no probabilities."""
+    """Return the tokens of a chat answer; none if the host returned no log-probabilities."""
     content = (choice.get("logprobs") or {}).get("content") or []
-    return [
-        Token(
-            each["token"],
-            each["logprob"],
-            {
-                **{other["token"]: other["logprob"] for other in each.get("top_logprobs") or ()},
-                each["token"]: each["logprob"],
-            },
-        )
-        for each in content
-    ]
+    tokens = []
+    for entry in content:
+        alternatives = {other["token"]: other["logprob"] for other in entry.get("top_logprobs") or ()}
+        tokens.append(Token(entry["token"], entry["logprob"], {**alternatives, entry["token"]: entry["logprob"]}))
+    return tokens
 
 
 def completion_tokens(choice: Mapping[str, Any]) -> list[Token]:
-    """Return the tokens of a continued text; none where the host told no probabilities."""
-    told = choice.get("logprobs") or {}
-    tokens, values = told.get("tokens") or [], told.get("token_logprobs") or []
-    others = told.get("top_logprobs") or [{}] * len(tokens)
+    """Return the tokens of a completion; none if the host returned no log-probabilities."""
+    logprobs = choice.get("logprobs") or {}
+    texts, values = logprobs.get("tokens") or [], logprobs.get("token_logprobs") or []
+    alternatives = logprobs.get("top_logprobs") or [{}] * len(texts)
     return [
-        Token(token, value, {**(other or {}), token: value})
-        for token, value, other in zip(tokens, values, others, strict=False)
+        Token(text, value, {**(others or {}), text: value})
+        for text, value, others in zip(texts, values, alternatives, strict=False)
         if value is not None
     ]
 
 
-def _leads(path: str, label: str) -> bool:
+def _can_become(path: str, label: str) -> bool:
     """Return whether an answer that begins with `path` can be `label`."""
     begun = path.lstrip()
     return label.startswith(begun) or begun.rstrip() == label
 
 
-def _count(mass: list[float], labels: Sequence[str], path: str, probability: float, *, final: bool = False) -> None:
+def _add_mass(mass: list[float], labels: Sequence[str], path: str, probability: float, *, final: bool = False) -> None:
+    """Add the probability of a path to the labels that it can become; if `final`, to the one it equals."""
     if not path.strip():
-        return  # white space leads to all of them, and so says nothing
-    meant = [n for n, each in enumerate(labels) if each == path.strip()] if final else []
-    meant = meant or [n for n, each in enumerate(labels) if _leads(path, each)]
-    for n in meant:
-        mass[n] += probability / len(meant)
+        return  # White space can become any label, so it says nothing.
+    matching = [index for index, label in enumerate(labels) if label == path.strip()] if final else []
+    matching = matching or [index for index, label in enumerate(labels) if _can_become(path, label)]
+    for index in matching:
+        mass[index] += probability / len(matching)

@@ -1,4 +1,7 @@
-"""What the YAML's `backend:` mapping may say for a hosted backend. No secret is among it: only where to find one."""
+"""The options of the hosted backend: the keys of the YAML's `backend:` mapping.
+
+No option holds a secret; an option only names the environment variable that does.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ from backends.hosted.profile import Profile
 
 
 class AzureDeployment(BaseModel):
-    """Where fine-tuned models are deployed so that they answer: the control plane's names, and what a deployment is.
+    """Where and how to deploy a fine-tuned model at Azure, in the terms of its control plane.
 
-    The sku's name for a deployment of the developer type is as the documents spell it; it was not verified.
+    The SKU name of a developer deployment follows Azure's documents; nobody verified it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,7 +29,7 @@ class AzureDeployment(BaseModel):
     account: str
     sku: str = Field(default="DeveloperTier", description="DeveloperTier has no hourly fee and ends after a day")
     capacity: int = Field(
-        default=100, ge=1, description="thousands of tokens a minute; 1 is about one request a minute"
+        default=100, ge=1, description="thousands of tokens per minute; 1 is about one request per minute"
     )
     control_plane: str = "https://management.azure.com"
     api_version: str = "2024-10-01"
@@ -34,13 +37,13 @@ class AzureDeployment(BaseModel):
 
 
 class HostedOptions(BaseModel):
-    """Options of the hosted backend; unknown keys are errors. The host's profile says what is not given here."""
+    """Options of the hosted backend. Unknown keys are errors. The host's profile fills in the rest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     host: str = Field(default="openai", description="a profile: openai, azure, azure-legacy, nebius, local, compatible")
-    model: str = Field(description="the base model to fine-tune, as the host names it")
-    base_url: str | None = Field(default=None, description="the address of the API, where the host has no fixed one")
+    model: str = Field(description="the base model to fine-tune, by the host's name for it")
+    base_url: str | None = Field(default=None, description="the address of the API, if the host has no fixed one")
     api_version: str | None = Field(default=None, description="Azure's api-version, for host azure-legacy")
     api_key: str | None = Field(
         default=None,
@@ -50,29 +53,39 @@ class HostedOptions(BaseModel):
     organization: str | None = None
     project: str | None = None
     format: Literal["auto", "chat", "completion"] = Field(
-        default="auto", description="auto: completion for the host's completion models, else chat"
+        default="auto", description="auto: completion for the host's completion models, chat for all others"
     )
-    system_message: str | None = Field(default=None, description="put before each chat example made of a prompt")
-    extra_body: Mapping[str, Scalar] = Field(default_factory=dict, description="more fields of a job, for this host")
+    system_message: str | None = Field(
+        default=None, description="the system message of every chat example that is made from a prompt"
+    )
+    extra_body: Mapping[str, Scalar] = Field(default_factory=dict, description="additional job fields for this host")
     price_per_million_tokens: float | None = Field(
         default=None, ge=0, allow_inf_nan=False, description="in USD", json_schema_extra={"price": True}
     )
-    tokenizer: str | None = Field(default=None, description="path of a tokenizer.json that counts as the host does")
+    tokenizer: str | None = Field(
+        default=None, description="path of a tokenizer.json that counts tokens as the host does"
+    )
     max_concurrent: int | None = Field(default=None, ge=1)
-    jobs_per_day: int | None = Field(default=None, ge=1, description="no more creations than that within 24 hours")
+    jobs_per_day: int | None = Field(default=None, ge=1, description="maximum number of jobs created in 24 hours")
     poll_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     stop: Literal["cancel", "pause"] | None = None
-    stall_s: float | None = Field(default=None, gt=0, description="a job without a sign of life for so long is lost")
+    stall_s: float | None = Field(default=None, gt=0, description="a job without any progress for this long is lost")
     create_grace_s: float | None = Field(
-        default=None, ge=0, allow_inf_nan=False, description="see `Jobs.create_grace_s` of the host's profile"
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="how long to look for a job before creating it again, if the outcome of a creation is unknown",
     )
-    patience_s: float = Field(default=3600.0, ge=0, description="how long a host may be out of reach before a job")
-    requests_per_minute: float | None = Field(default=None, gt=0, description="of predictions")
+    patience_s: float = Field(
+        default=3600.0, ge=0, description="how long a host may be unreachable before a trial without a job fails"
+    )
+    requests_per_minute: float | None = Field(default=None, gt=0, description="limit for prediction requests")
     ask_labels: bool = Field(
-        default=True, description="ask each trained model the validation set, where the host does not score labels"
+        default=True,
+        description="if the host does not score labels, query each trained model with the validation set",
     )
     epoch_ladder: bool = Field(
-        default=False, description="on or off: the earlier epochs of a job serve as results of runs with fewer epochs"
+        default=False, description="on or off: reuse the earlier epochs of a job as results of runs with fewer epochs"
     )
     deployment: AzureDeployment | None = None
 
@@ -84,18 +97,20 @@ class HostedOptions(BaseModel):
 
     @field_validator("base_url")
     @classmethod
-    def _plain_address(cls, value: str | None) -> str | None:
+    def _address_without_secret(cls, value: str | None) -> str | None:
         if value is None:
             return None
         parts = urlsplit(value)
         if parts.scheme not in {"http", "https"} or not parts.netloc:
-            raise ValueError("an address begins with http:// or https://")
+            raise ValueError("the address must begin with http:// or https://")
         if parts.username or parts.password or parts.query:
-            raise ValueError("no user, password or query belongs into the address: keys come from the environment")
+            raise ValueError(
+                "remove user, password and query from the address: API keys come from environment variables"
+            )
         return value
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def _has_address(self) -> Self:
         if not self.address:
             raise ValueError(f"host {self.host} needs a base_url")
         return self
@@ -107,25 +122,25 @@ class HostedOptions(BaseModel):
 
     @property
     def address(self) -> str:
-        """The API's address."""
+        """The address of the API."""
         return self.base_url or self.profile.base_url or ""
 
     @property
     def account(self) -> str:
-        """What files and jobs belong to, as far as it can be said without the key."""
+        """An identifier of the account that owns files and jobs, as far as it is known without the key."""
         return " ".join(filter(None, (self.address.rstrip("/"), self.organization, self.project)))
 
     @property
     def key_name(self) -> str:
-        """The name under which the API key is asked for."""
+        """The name of the environment variable that holds the API key."""
         return self.api_key or self.profile.api_key
 
     def is_chat(self, base_model: str) -> bool:
-        """Return whether a base model is trained on messages."""
-        return self.format == "chat" if self.format != "auto" else not self.profile.takes_text(base_model)
+        """Return whether a base model trains on messages."""
+        return self.format == "chat" if self.format != "auto" else not self.profile.is_completion_model(base_model)
 
     def usd_per_million_tokens(self, base_model: str) -> float | None:
-        """Return what a million training tokens cost, or None where nobody said."""
+        """Return the price of training, or None where neither options nor profile have one."""
         if self.price_per_million_tokens is not None:
             return self.price_per_million_tokens
         price = self.profile.price(base_model)

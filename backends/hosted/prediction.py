@@ -1,4 +1,4 @@
-"""Asking fine-tuned models: the prompts in their form, several at once, each question once, labels scored."""
+"""`Predictor`: query fine-tuned models: several prompts at a time, each prompt once, labels scored."""
 
 from __future__ import annotations
 
@@ -11,177 +11,196 @@ from typing import Any
 from backends.contract import BackendError, Failure, FailureKind, Prediction, PredictOptions
 from backends.hosted import label_scoring
 from backends.hosted.deployments import Deployments
-from backends.hosted.examples import Form, as_question, as_spoken
-from backends.hosted.job_creation import base_model
-from backends.hosted.journal import Journal
-from backends.hosted.options import HostedOptions
-from backends.hosted.rate_limiter import Carrying
-from backends.hosted.service import Service
+from backends.hosted.example_format import (
+    ExampleFormat,
+    base_model_of,
+    formatted_labels,
+    messages_error,
+    prompt_messages,
+)
+from backends.hosted.host_connection import HostConnection
+from backends.hosted.journal import StoredAnswer
+from backends.hosted.rate_limiter import CallPolicy
 
-LONGEST_LABEL_TOKENS = 16
-"""A label is told from the others well before."""
+MAX_LABEL_TOKENS = 16
+"""The longest generated label. Far fewer tokens tell the labels apart."""
 
 
 class Predictor:
-    """Answers prompts with models of one host; what was answered once is kept in the journal."""
+    """Predicts with models of one host. The journal keeps every answer.
 
-    def __init__(
-        self, options: HostedOptions, service: Service, journal: Journal, deployments: Deployments, carry: Carrying
-    ) -> None:
-        self._options, self._service, self._journal = options, service, journal
-        self._deployments, self._carry = deployments, carry
-        self._inference = options.profile.inference
+    `make_call` decides whether a failed call is repeated.
+    """
+
+    def __init__(self, host: HostConnection, deployments: Deployments, make_call: CallPolicy) -> None:
+        self._options, self._client, self._models = host.options, host.client, host.journal.models
+        self._deployments, self._make_call = deployments, make_call
+        self._rules, self._has_task_extension = host.profile.inference, host.profile.jobs.task_extension
 
     def predict(self, model: str, prompts: Sequence[Mapping[str, Any]], options: PredictOptions) -> list[Prediction]:
-        """Return the answers in the prompts' order. Raises BackendError."""
-        form = self._form(model, options)
-        questions = [self._question(line, form) for line in prompts]
-        names = [self._name(model, each, options) for each in questions]
-        kept = {name: self._journal.answer(name) for name in dict.fromkeys(names)}
-        wanted = [(name, each) for name, each in zip(names, questions, strict=True) if kept[name] is None]
-        if wanted:
-            self._ask(model, form, dict(wanted), options, kept)
-        return [_prediction(kept[name]) for name in names]
+        """Return the answers in the order of the prompts. Raises BackendError."""
+        format_ = self._format(model, options)
+        questions = [self._question(prompt, format_) for prompt in prompts]
+        ids = [self._question_id(model, question, options) for question in questions]
+        answers = {question_id: self._models.answer(question_id) for question_id in dict.fromkeys(ids)}
+        missing = {
+            question_id: question
+            for question_id, question in zip(ids, questions, strict=True)
+            if answers[question_id] is None
+        }
+        if missing:
+            answers |= self._ask(model, format_, missing, options)
+        return [_prediction(answers[question_id]) for question_id in ids]
 
     def base_model(self, model: str) -> str:
-        """Return what a model was trained from. Raises BackendError for one that was discarded."""
-        run = next(iter(self._journal.users_of_model(model)), None)
+        """Return the base model of a model. Raises BackendError (user) for a discarded one."""
+        run = next(iter(self._models.runs_with(model)), None)
         if run is not None and run.discarded:
-            raise BackendError(Failure(FailureKind.USER, f"the model {model} was discarded"))
-        return self._options.model if run is None else base_model(run.training_request())
+            message = f"the model {model} was discarded"
+            raise BackendError(Failure(FailureKind.USER, message, "Use the model of another trial."))
+        return self._options.model if run is None else base_model_of(run.training_request())
 
-    def _form(self, model: str, options: PredictOptions) -> Form:
-        return Form(self._options.is_chat(self.base_model(model)), options.stop, self._options.system_message)
+    def _format(self, model: str, options: PredictOptions) -> ExampleFormat:
+        chat = self._options.is_chat(self.base_model(model))
+        return ExampleFormat(chat, options.stop, self._options.system_message)
 
     @staticmethod
-    def _question(line: Mapping[str, Any], form: Form) -> Any:
-        if form.chat:
-            return as_question(line, form)
-        if "prompt" not in line:
-            message = "messages cannot be given to a completion model"
-            raise BackendError(Failure(FailureKind.USER, message, "use a chat model, or data of prompt and completion"))
-        return str(line["prompt"])
+    def _question(prompt: Mapping[str, Any], format_: ExampleFormat) -> Any:
+        """Return the messages, or the text, to send for a prompt."""
+        if format_.chat:
+            return prompt_messages(prompt, format_)
+        if "prompt" not in prompt:
+            raise messages_error()
+        return str(prompt["prompt"])
 
-    def _name(self, model: str, question: Any, options: PredictOptions) -> str:
+    def _question_id(self, model: str, question: Any, options: PredictOptions) -> str:
         identity = [self._options.account, model, question, options.labels, options.max_tokens, options.stop]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def _ask(
-        self, model: str, form: Form, wanted: Mapping[str, Any], options: PredictOptions, kept: dict[str, Any]
-    ) -> None:
-        """Ask what is not known and keep each answer as it comes, so that an interruption loses little."""
+        self, model: str, format_: ExampleFormat, questions: Mapping[str, Any], options: PredictOptions
+    ) -> dict[str, StoredAnswer]:
+        """Ask questions in parallel; record each answer as it arrives, so that an interruption loses little.
+
+        `questions` and the result are by question id.
+        """
         name = self._deployments.ensure(model)
-        at_once = 1 if form.chat else self._inference.prompts_per_request
-        todo = list(wanted.items())
-        groups = [todo[start : start + at_once] for start in range(0, len(todo), at_once)]
+        group_size = 1 if format_.chat else self._rules.prompts_per_request
+        pending = list(questions.items())
+        groups = [pending[start : start + group_size] for start in range(0, len(pending), group_size)]
+        answers: dict[str, StoredAnswer] = {}
 
-        def answer(group: Sequence[tuple[str, Any]]) -> list[Any]:
-            return self._answers(name, form, [question for _, question in group], options)
+        def ask_group(group: Sequence[tuple[str, Any]]) -> list[StoredAnswer]:
+            return self._answers(name, format_, [question for _, question in group], options)
 
-        with ThreadPoolExecutor(max_workers=min(self._inference.concurrency, len(groups))) as pool:
-            futures = [(group, pool.submit(answer, group)) for group in groups]
+        with ThreadPoolExecutor(max_workers=min(self._rules.concurrency, len(groups))) as pool:
+            futures = [(group, pool.submit(ask_group, group)) for group in groups]
             try:
                 for group, future in futures:
-                    for (key, _), found in zip(group, future.result(), strict=True):
-                        kept[key] = found
-                        self._journal.keep_answer(key, model, found)
+                    for (question_id, _), answer in zip(group, future.result(), strict=True):
+                        answers[question_id] = answer
+                        self._models.add_answer(question_id, model, answer)
             except BaseException:
                 for _, future in futures:
                     future.cancel()
                 raise
+        return answers
 
-    def _answers(self, name: str, form: Form, questions: list[Any], options: PredictOptions) -> list[Any]:
-        """Return an answer to each question: its text, and the log-probabilities of the labels, as JSON values."""
-        if form.chat:
-            return [self._chat(name, form, each, options) for each in questions]
-        if options.labels and self._inference.completion_labels == "echo":
-            return [self._echo(name, each, options) for each in questions]
-        return self._continued(name, questions, options)
+    def _answers(
+        self, name: str, format_: ExampleFormat, questions: list[Any], options: PredictOptions
+    ) -> list[StoredAnswer]:
+        """Return the answer to each question."""
+        if format_.chat:
+            return [self._chat(name, format_, question, options) for question in questions]
+        if options.labels and self._rules.completion_labels == "echo":
+            return [self._echo(name, question, options) for question in questions]
+        return self._complete(name, questions, options)
 
-    def _chat(self, name: str, form: Form, messages: Any, options: PredictOptions) -> Any:
-        spoken = as_spoken(options.labels or (), form)
-        limit = _longest(spoken) if spoken else options.max_tokens
+    def _chat(self, name: str, format_: ExampleFormat, messages: Any, options: PredictOptions) -> StoredAnswer:
+        labels = formatted_labels(options.labels or (), format_)
         fields: dict[str, Any] = {
             "model": name,
             "messages": messages,
             "temperature": 0.0,
-            self._inference.token_limit_field: limit,
+            self._rules.token_limit_field: _max_tokens(labels, options),
         }
-        scored = bool(spoken) and self._inference.chat_labels == "alternatives"
+        scored = bool(labels) and self._rules.chat_labels == "alternatives"
         if scored:
-            fields |= {"logprobs": True, "top_logprobs": self._inference.chat_alternatives}
-        if options.stop and not spoken:
-            fields["stop"] = options.stop
-        fields |= self._allowed(spoken)
-        choice = self._carry(lambda: self._service.chat(fields))["choices"][0]
+            fields |= {"logprobs": True, "top_logprobs": self._rules.chat_alternatives}
+        fields |= self._stop_or_labels(labels, options)
+        choice = self._make_call(lambda: self._client.chat(fields))["choices"][0]
         text = str((choice.get("message") or {}).get("content") or "")
-        return _judged(text, label_scoring.chat_tokens(choice) if scored else [], spoken, options)
+        return _scored_answer(text, label_scoring.chat_tokens(choice) if scored else [], labels, options)
 
-    def _continued(self, name: str, prompts: list[str], options: PredictOptions) -> list[Any]:
+    def _complete(self, name: str, prompts: list[str], options: PredictOptions) -> list[StoredAnswer]:
         labels = list(options.labels or ())
-        limit = _longest(labels) if labels else options.max_tokens
         fields: dict[str, Any] = {
             "model": name,
             "prompt": prompts if len(prompts) > 1 else prompts[0],
             "temperature": 0.0,
-            "max_tokens": limit,
+            "max_tokens": _max_tokens(labels, options),
         }
-        scored = bool(labels) and self._inference.completion_labels == "alternatives"
+        scored = bool(labels) and self._rules.completion_labels == "alternatives"
         if scored:
-            fields["logprobs"] = self._inference.completion_alternatives
-        if options.stop and not labels:
-            fields["stop"] = options.stop
-        fields |= self._allowed(labels)
-        choices = self._choices(fields, len(prompts))
-        return [
-            _judged(
-                str(each.get("text") or ""), label_scoring.completion_tokens(each) if scored else [], labels, options
-            )
-            for each in choices
-        ]
+            fields["logprobs"] = self._rules.completion_alternatives
+        fields |= self._stop_or_labels(labels, options)
+        answers = []
+        for choice in self._choices(fields, len(prompts)):
+            tokens = label_scoring.completion_tokens(choice) if scored else []
+            answers.append(_scored_answer(str(choice.get("text") or ""), tokens, labels, options))
+        return answers
 
-    def _echo(self, name: str, prompt: str, options: PredictOptions) -> Any:
-        """Score the labels exactly: the model reads prompt and label, and says how probable each token was."""
+    def _echo(self, name: str, prompt: str, options: PredictOptions) -> StoredAnswer:
+        """Score the labels exactly: the model reads prompt and label, and returns the log-probability of each token."""
         labels = list(options.labels or ())
         fields: dict[str, Any] = {
             "model": name,
-            "prompt": [prompt + each for each in labels],
+            "prompt": [prompt + label for label in labels],
             "echo": True,
             "max_tokens": 0,
             "logprobs": 0,
             "temperature": 0.0,
         }
         choices = self._choices(fields, len(labels))
-        values = [min(0.0, label_scoring.of_echo(prompt, each["logprobs"])) for each in choices]
-        return [labels[values.index(max(values))], values]
+        logprobs = [min(0.0, label_scoring.continuation_logprob(prompt, choice["logprobs"])) for choice in choices]
+        return StoredAnswer(labels[logprobs.index(max(logprobs))], tuple(logprobs))
 
-    def _allowed(self, labels: Sequence[str]) -> dict[str, Any]:
-        """Return the field by which our own server learns which answers there are."""
-        return {"extra_body": {"labels": list(labels)}} if labels and self._options.profile.jobs.task_extension else {}
+    def _stop_or_labels(self, labels: Sequence[str], options: PredictOptions) -> dict[str, Any]:
+        """Return the stop sequence for generated text, or for `sweep serve` the allowed answers."""
+        if not labels:
+            return {"stop": options.stop} if options.stop else {}
+        return {"extra_body": {"labels": list(labels)}} if self._has_task_extension else {}
 
     def _choices(self, fields: Mapping[str, Any], expected: int) -> list[Mapping[str, Any]]:
-        choices = self._carry(lambda: self._service.complete(fields))["choices"]
+        choices = self._make_call(lambda: self._client.complete(fields))["choices"]
         if len(choices) != expected:
-            message = f"the host gave {len(choices)} answers to {expected} prompts"
-            raise BackendError(Failure(FailureKind.BUG, message, "set prompts_per_request of its profile to 1"))
-        return sorted(choices, key=lambda each: int(each.get("index") or 0))
+            message = f"the host returned {len(choices)} answers to {expected} prompts"
+            raise BackendError(Failure(FailureKind.BUG, message, "Set prompts_per_request in its profile to 1."))
+        return sorted(choices, key=lambda choice: int(choice.get("index") or 0))
 
 
-def _longest(labels: Sequence[str]) -> int:
-    return min(LONGEST_LABEL_TOKENS, max(1, *(len(each.encode()) for each in labels)))
+def _max_tokens(labels: Sequence[str], options: PredictOptions) -> int:
+    if not labels:
+        return options.max_tokens
+    return min(MAX_LABEL_TOKENS, max(1, *(len(label.encode()) for label in labels)))
 
 
-def _judged(text: str, tokens: list[label_scoring.Token], spoken: Sequence[str], options: PredictOptions) -> Any:
-    """Return the label that is meant with all labels' log-probabilities where the host told any, else the text."""
+def _scored_answer(
+    text: str, tokens: list[label_scoring.Token], labels: Sequence[str], options: PredictOptions
+) -> StoredAnswer:
+    """Return the label that the answer means, with the log-probabilities of all labels if the host returned any.
+
+    `labels` are those of the options as the model writes them. An answer that is no label stays a text.
+    """
     if options.labels is None or not options.labels:
-        return [text, None]
-    values = label_scoring.of_alternatives(spoken, tokens) if tokens else None
-    if values is not None:
-        return [options.labels[values.index(max(values))], list(values)]
-    meant = label_scoring.of_text(spoken, text)
-    return [text if meant is None else options.labels[meant], None]
+        return StoredAnswer(text, None)
+    logprobs = label_scoring.label_logprobs(labels, tokens) if tokens else None
+    if logprobs is not None:
+        return StoredAnswer(options.labels[logprobs.index(max(logprobs))], logprobs)
+    index = label_scoring.label_index(labels, text)
+    return StoredAnswer(text if index is None else options.labels[index], None)
 
 
-def _prediction(answer: Any) -> Prediction:
-    text, values = answer
-    return Prediction(text, None if values is None else tuple(values))
+def _prediction(answer: StoredAnswer | None) -> Prediction:
+    assert answer is not None
+    return Prediction(answer.text, answer.label_logprobs)

@@ -1,6 +1,7 @@
-"""What is known of a host, as data: `profiles/*.toml`. No code asks for a host's name; it asks its profile.
+"""Host profiles: the known facts about each fine-tuning host, as data in `profiles/*.toml`.
 
-Every number in a profile stands beside its source and date: a table's own, or those at the head of the file.
+No code checks the name of a host; it reads the host's profile instead. Every number in a profile
+has a source and a date: those of its own table, or else those at the top of the file.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from backends.contract import Hyperparameter, Scalar
 
 
 class JobStatus(StrEnum):
-    """What a job's status means. A status that a profile does not name is UNKNOWN, which is never an end."""
+    """The state of a job. A status that a profile does not list is UNKNOWN, which never ends a job."""
 
     CHECKING = "checking"
     QUEUED = "queued"
@@ -34,8 +35,8 @@ class JobStatus(StrEnum):
     UNKNOWN = "unknown"
 
     @property
-    def is_end(self) -> bool:
-        """Whether the service does nothing more with the job by itself or on request."""
+    def is_final(self) -> bool:
+        """Whether the status can never change again."""
         return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
@@ -43,15 +44,15 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Sourced(_Table):
-    """Something that somebody said at some time; both are inherited from the head of the file where absent."""
+class SourcedTable(_Table):
+    """A table with a source and a date. Where one is absent, that at the top of the file applies."""
 
     source: str | None = None
     as_of: date | None = None
 
 
-class DeclaredHyperparameter(Sourced):
-    """A hyperparameter that jobs of this host take; see `contract.Hyperparameter`."""
+class DeclaredHyperparameter(SourcedTable):
+    """A hyperparameter that the jobs of this host accept; see `contract.Hyperparameter`."""
 
     name: str
     kind: Literal["int", "float", "str", "bool"]
@@ -65,31 +66,39 @@ class DeclaredHyperparameter(Sourced):
     excludes: tuple[str, ...] = ()
 
     def declared(self) -> Hyperparameter:
-        """Return it as capabilities state it."""
+        """Return it as the `Hyperparameter` of a backend's capabilities."""
         return Hyperparameter(**self.model_dump(exclude={"source", "as_of"}))
 
 
-class Files(Sourced):
-    """Rules for data files. `ready` are the statuses in which a file may be used, `broken` those it never leaves.
+class FileRules(SourcedTable):
+    """Rules for data files.
 
-    `in_parts_above`: larger files are sent through the uploads route, in parts; None: never.
+    - `max_bytes`: the host rejects a larger file. None: no known limit.
+    - `multipart_above_bytes`: the client sends a larger file through the uploads route, in parts.
+      None: never.
+    - `ready_statuses`: a job may use a file with one of these statuses.
+    - `failed_statuses`: a file with one of these statuses never becomes ready.
+    - `completion_fields`: the fields of an example that a completion model receives.
     """
 
     max_bytes: int | None = None
-    in_parts_above: int | None = None
+    multipart_above_bytes: int | None = None
     min_examples: int = 1
     byte_order_mark: bool = False
-    ready: tuple[str, ...] = ("processed",)
-    broken: tuple[str, ...] = ("error", "deleted")
+    ready_statuses: tuple[str, ...] = ("processed",)
+    failed_statuses: tuple[str, ...] = ("error", "deleted")
     completion_fields: tuple[str, ...] = ("prompt", "completion")
 
 
-class Metrics(Sourced):
-    """What the service's names of measurements mean, in events, checkpoints and result files alike.
+class MetricNames(SourcedTable):
+    """What the host's metric names mean, in events, checkpoints and result files alike.
 
-    `step` are running values, `evaluation` those of the whole validation set. `aliases` are other spellings of a name,
-    `label_metrics` those of ours that need labels. `null_is_not_finite`: a measurement that is null was made, and was
-    no number; elsewhere null is the same as absent.
+    - `step` maps the host's names of running values to ours.
+    - `evaluation` maps the host's names of scores on the whole validation set to ours.
+    - `aliases` maps other spellings to the host's names above.
+    - `label_metrics`: those of our names that need labels.
+    - `null_is_not_finite`: the host writes null for a measurement that is not a finite number.
+      Elsewhere null means the same as absent.
     """
 
     step: Mapping[str, str]
@@ -99,18 +108,29 @@ class Metrics(Sourced):
     null_is_not_finite: bool = False
 
 
-class Jobs(Sourced):
-    """How jobs are created, found, watched and ended.
+class JobRules(SourcedTable):
+    """How to create, find, poll and stop jobs.
 
-    `hyperparameters_in`: within `method`, or in the older field beside it. `metadata_filter`: whether listing may be
-    narrowed by metadata; without it all jobs are paged. `suffix_max`: the key also travels in the suffix, for hosts
-    that drop metadata (None: not sent). `create_grace_s`: a job that was accepted is listed within this time after the
-    request was sent or broke off, and not created again before. `events_newest_first`: reading may end at a page that
-    is known. `settle_s`: measurements younger than this wait for stragglers. `stop`: what stopping does; `pause` keeps
-    a checkpoint where it works and falls back to `cancel`. `final_model`: which state `fine_tuned_model` is.
-    `max_per_day`: creations within 24 hours; where nobody says, the host's refusals do.
-    `failed_is_free`: a failed job is not charged. `task_extension`: jobs take the field `task`, by which `sweep
-    serve` learns the labels, the stop sequence and what to evaluate. `evaluations_within_epoch` as in the capabilities.
+    - `hyperparameters_in`: whether they go into `method` or into the older field beside it.
+    - `metadata_filter`: whether the host filters a job list by metadata. Without it, the client reads
+      all pages.
+    - `suffix_max`: the key of a run also travels in the suffix, cut to this length, for hosts that
+      drop metadata. None: no suffix.
+    - `create_grace_s`: the host lists an accepted job within this time after the request ended. The
+      client does not create the job again earlier.
+    - `events_newest_first`: reading a job's log may stop at a page of known events.
+    - `settle_s`: a measurement younger than this waits for late earlier ones.
+    - `stall_s`: a training job without any change for this long is lost.
+    - `queue_stall_s`: the same for a queued job.
+    - `stop`: how to stop a job. `pause` keeps a checkpoint where pausing works, and falls back to
+      `cancel`.
+    - `final_model`: which training state `fine_tuned_model` is.
+    - `model_grace_s`: the name of the model may appear this long after the job succeeded.
+    - `max_per_day`: job creations within 24 hours. None: only the host's refusals tell.
+    - `failed_is_free`: the host does not charge for a failed job.
+    - `task_extension`: jobs accept the field `task`, which tells `sweep serve` the labels, the stop
+      sequence and the evaluation settings.
+    - `evaluations_within_epoch`: as in the capabilities.
     """
 
     hyperparameters_in: Literal["method", "hyperparameters"] = "method"
@@ -121,7 +141,7 @@ class Jobs(Sourced):
     events_newest_first: bool = True
     settle_s: float = 0.0
     stall_s: float = 7200.0
-    queue_s: float = 172800.0
+    queue_stall_s: float = 172800.0
     stop: Literal["cancel", "pause"] = "cancel"
     checkpoints_while_training: bool = False
     final_model: Literal["last", "best"] = "last"
@@ -134,12 +154,14 @@ class Jobs(Sourced):
     evaluations_within_epoch: bool = False
 
 
-class Inference(Sourced):
-    """How fine-tuned models answer.
+class InferenceRules(SourcedTable):
+    """How to query fine-tuned models.
 
-    `completion_models` are patterns of base models that take a text (the others take messages). `labels`: how labels
-    are scored, by the `echo` of prompt and label, by the `alternatives` to each token, or by the `text` alone.
-    `alternatives` is how many the service gives. `deployment`: what makes a model answer, `none` where it just does.
+    - `completion_models`: patterns of base models that take a text. The others take messages.
+    - `chat_labels`, `completion_labels`: how to score labels: by the `echo` of prompt and label, by
+      the `alternatives` to each token, or by the `text` alone.
+    - `chat_alternatives`, `completion_alternatives`: how many alternatives the host returns.
+    - `deployment`: how to deploy a model before it answers. `none`: it answers without.
     """
 
     completion_models: tuple[str, ...] = ()
@@ -155,26 +177,29 @@ class Inference(Sourced):
     models_deletable: bool = True
 
 
-class Price(Sourced):
-    """What training costs, in USD per million tokens, for a model and its dated versions."""
+class Price(SourcedTable):
+    """The price of training a model and its dated versions, in USD per million tokens."""
 
     model: str
     usd_per_million_tokens: float
 
 
-class AutoEpochs(Sourced):
-    """How many epochs a host chooses by itself: `target`, more where `least_examples` would not be seen otherwise, and
-    fewer where more than `most_examples` would.
+class AutoEpochs(SourcedTable):
+    """The rule by which a host chooses the number of epochs.
+
+    The host trains `target_epochs`. It trains more, up to `max_epochs`, where it would otherwise see
+    fewer than `min_examples_seen` examples (counted with repetition), and fewer where it would see
+    more than `max_examples_seen`.
     """
 
-    target: int = 3
-    most: int = 25
-    least_examples: int = 100
-    most_examples: int = 25000
+    target_epochs: int = 3
+    max_epochs: int = 25
+    min_examples_seen: int = 100
+    max_examples_seen: int = 25000
 
 
 class Profile(_Table):
-    """A host. `client` names which of the package's two clients speaks to it."""
+    """A host. `client` names the class of the `openai` package that talks to it."""
 
     title: str
     source: str
@@ -189,46 +214,46 @@ class Profile(_Table):
     notice: str = ""
     statuses: Mapping[str, JobStatus]
     hyperparameters: tuple[DeclaredHyperparameter, ...]
-    files: Files
-    metrics: Metrics
-    jobs: Jobs
-    inference: Inference
+    files: FileRules
+    metrics: MetricNames
+    jobs: JobRules
+    inference: InferenceRules
     extra_body: Mapping[str, Scalar] = Field(default_factory=dict)
     prices: tuple[Price, ...] = ()
     auto_epochs: AutoEpochs | Literal["unknown"] = "unknown"
     bytes_per_token: float = 4.0
 
-    def standing(self, status: object) -> JobStatus:
-        """Return what a job's status means."""
+    def job_status(self, status: object) -> JobStatus:
+        """Return the meaning of the host's word for a job's status."""
         return self.statuses.get(str(status), JobStatus.UNKNOWN)
 
     def price(self, model: str) -> Price | None:
-        """Return what training this model costs: its own price, or that of the model it is a dated version of."""
+        """Return the price of training `model`: its own, or that of the model it is a dated version of."""
         undated = re.sub(r"-\d{4}-\d{2}-\d{2}$", "", model)
-        return next((each for name in (model, undated) for each in self.prices if each.model == name), None)
+        return next((price for name in (model, undated) for price in self.prices if price.model == name), None)
 
-    def source_of(self, table: Sourced) -> str:
-        """Return who said so and when, in words."""
+    def source_of(self, table: SourcedTable) -> str:
+        """Return the source and the date of a table as one text."""
         return f"{table.source or self.source}, {table.as_of or self.as_of}"
 
-    def takes_text(self, base_model: str) -> bool:
-        """Return whether a base model is trained on prompt and completion instead of messages."""
-        return any(fnmatch.fnmatchcase(base_model, each) for each in self.inference.completion_models)
+    def is_completion_model(self, base_model: str) -> bool:
+        """Return whether a base model trains on prompt and completion instead of messages."""
+        return any(fnmatch.fnmatchcase(base_model, pattern) for pattern in self.inference.completion_models)
 
 
 def names() -> tuple[str, ...]:
-    """Return the hosts that are known."""
-    found = resources.files(__package__).joinpath("profiles").iterdir()
-    return tuple(sorted(each.name.removesuffix(".toml") for each in found if each.name.endswith(".toml")))
+    """Return the names of all profiles, sorted."""
+    files = resources.files(__package__).joinpath("profiles").iterdir()
+    return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
 
 
 @cache
 def load(name: str) -> Profile:
-    """Return a host's profile. Raises ValueError, with the nearest name, for an unknown one."""
+    """Return a host's profile. Raises ValueError with the nearest known name for an unknown one."""
     if name not in names():
         nearest = difflib.get_close_matches(name, names(), n=1)
-        guess = f"did you mean {nearest[0]}? " if nearest else ""
-        raise ValueError(f"there is no host {name!r}; {guess}known: {', '.join(names())}")
+        guess = f"Did you mean {nearest[0]}? " if nearest else ""
+        raise ValueError(f"unknown host {name!r}. {guess}Known hosts: {', '.join(names())}")
     text = resources.files(__package__).joinpath("profiles", f"{name}.toml").read_text(encoding="utf-8")
     value: dict[str, Any] = tomllib.loads(text)
     if base := value.pop("like", None):
@@ -237,9 +262,9 @@ def load(name: str) -> Profile:
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `changes`, table by table; lists are replaced as a whole."""
+    """Return `base` with `changes` applied table by table. A list replaces the whole list."""
     result = dict(base)
     for name, value in changes.items():
-        inner = isinstance(value, dict) and isinstance(base.get(name), Mapping)
-        result[name] = _merged(base[name], value) if inner else value
+        is_table = isinstance(value, dict) and isinstance(base.get(name), Mapping)
+        result[name] = _merged(base[name], value) if is_table else value
     return result

@@ -1,4 +1,4 @@
-"""Patience with a host: how long to leave it alone after a failure, and waiting for it where somebody must."""
+"""Rate limiting and retries: how fast to call a host, and how long to leave it alone after a failure."""
 
 from __future__ import annotations
 
@@ -6,31 +6,35 @@ import threading
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from backends.hosted.failures import ServiceError
+from backends.hosted.failures import HostError
 
-FIRST_PAUSE_S = 2.0
-LONGEST_PAUSE_S = 120.0
-"""Of our own choosing; a host that says how long to wait is always waited for so long, however long that is."""
+FIRST_BACKOFF_S = 2.0
+MAX_BACKOFF_S = 120.0
+"""Our own choice. A longer wait that the host asks for always applies."""
 
 _Answer = TypeVar("_Answer")
 
 
-class Carrying(Protocol):
-    """A way to carry out a call: patiently, or once."""
+class CallPolicy(Protocol):
+    """A way to make a call: `RateLimiter.with_retries` or `RateLimiter.once`."""
 
     def __call__(self, call: Callable[[], _Answer], /) -> _Answer:
-        """Return what the call returns."""
+        """Return the result of the call."""
         ...
 
 
-def pause_s(failures: int, asked_s: float | None) -> float:
-    """Return how long to leave a host alone after so many failures in a row (at least 1)."""
-    own = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 16))
-    return max(own, asked_s or 0.0)
+def backoff_s(failures: int, requested_s: float | None) -> float:
+    """Return how long to leave a host alone after this many consecutive failures (at least 1)."""
+    own_s = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 16))
+    return max(own_s, requested_s or 0.0)
 
 
-class Pace:
-    """Shared by threads that ask one host: they keep its rate, and all wait when one of them is told to."""
+class RateLimiter:
+    """Makes calls to one host. Threads share it: they keep its rate together, and all wait if one must.
+
+    `patience_s`: how long `with_retries` tolerates an unreachable host. `per_minute`: the most calls per
+    minute; None: no limit.
+    """
 
     def __init__(
         self,
@@ -43,29 +47,29 @@ class Pace:
         self._interval_s = 60.0 / per_minute if per_minute else 0.0
         self._clock, self._sleep = clock, sleep
         self._lock = threading.Lock()
-        self._next = 0.0
+        self._next_call_at = 0.0
 
-    def patiently(self, call: Callable[[], _Answer]) -> _Answer:
-        """Return what the call returns, repeated as long as it fails in passing.
+    def with_retries(self, call: Callable[[], _Answer]) -> _Answer:
+        """Return the result of the call; repeat it after each retryable failure.
 
-        Raises its ServiceError where that cannot help, or where the host was out of reach for longer than the
-        patience; what the host itself asks to wait does not count against that.
+        Raises the call's HostError if it is not retryable, or if the pauses add up to more than the
+        patience. A pause that the host itself asks for does not count.
         """
-        failures, patience_s = 0, self._patience_s
+        failures, patience_left_s = 0, self._patience_s
         while True:
             try:
                 return self.once(call)
-            except ServiceError as error:
+            except HostError as error:
                 failures += 1
-                pause = pause_s(failures, error.wait_s)
-                patience_s -= 0.0 if error.wait_s else pause
-                if not error.failure.kind.retryable or patience_s < 0:
+                pause_s = backoff_s(failures, error.wait_s)
+                patience_left_s -= 0.0 if error.wait_s else pause_s
+                if not error.failure.kind.retryable or patience_left_s < 0:
                     raise
                 with self._lock:
-                    self._next = max(self._next, self._clock() + pause)
+                    self._next_call_at = max(self._next_call_at, self._clock() + pause_s)
 
     def once(self, call: Callable[[], _Answer]) -> _Answer:
-        """Return what the call returns when its turn has come. Raises its ServiceError: the caller waits."""
+        """Wait for this call's turn, and return its result. Raises its HostError without a retry."""
         self._wait_for_turn()
         return call()
 
@@ -73,8 +77,9 @@ class Pace:
         while True:
             with self._lock:
                 now = self._clock()
-                pause = self._next - now
-                if pause <= 0:
-                    self._next = max(self._next, now) + self._interval_s if self._interval_s else self._next
+                pause_s = self._next_call_at - now
+                if pause_s <= 0:
+                    if self._interval_s:
+                        self._next_call_at = max(self._next_call_at, now) + self._interval_s
                     return
-            self._sleep(pause)
+            self._sleep(pause_s)

@@ -1,4 +1,4 @@
-"""The result file of a job: CSV, which some hosts wrap in base64, under names that each host spells differently."""
+"""Read the result file of a job: CSV, at some hosts in base64, with column names that differ by host."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import io
 from collections.abc import Mapping
 
 Row = Mapping[str, float]
-"""The measurements of one step under the names of the events; `step` is among them."""
+"""The measurements of one step under the names that events use, `step` among them."""
 
 
 def read(content: bytes, aliases: Mapping[str, str]) -> list[Row]:
-    """Return the rows that have a step, an empty cell left out; nothing where the content is no result file."""
-    text = _text(content)
+    """Return the rows that have a step, without their empty cells. Other content has no rows.
+
+    `aliases` maps the spellings of column names to the names that events use.
+    """
+    text = _csv_text(content)
     if text is None:
         return []
     rows: list[Row] = []
@@ -29,21 +32,22 @@ def read(content: bytes, aliases: Mapping[str, str]) -> list[Row]:
     return rows
 
 
-def _text(content: bytes) -> str | None:
-    """Return the CSV text, whether it comes as it is or in base64."""
-    for candidate in (content, _unwrapped(content)):
+def _csv_text(content: bytes) -> str | None:
+    """Return the CSV text of plain or base64 content, or None if its header has no column `step`."""
+    for candidate in (content, _base64_decoded(content)):
         if candidate is None:
             continue
         try:
             text = candidate.decode("utf-8-sig")
         except UnicodeDecodeError:
             continue
-        if "step" in [each.strip() for each in text.partition("\n")[0].strip().split(",")]:
+        header = text.partition("\n")[0].strip()
+        if "step" in [name.strip() for name in header.split(",")]:
             return text
     return None
 
 
-def _unwrapped(content: bytes) -> bytes | None:
+def _base64_decoded(content: bytes) -> bytes | None:
     try:
         return base64.b64decode(b"".join(content.split()), validate=True)
     except binascii.Error:
@@ -51,7 +55,7 @@ def _unwrapped(content: bytes) -> bytes | None:
 
 
 def _number(cell: object) -> float | None:
-    """Return a cell's value; a number that is not finite counts, an empty cell does not."""
+    """Return a cell's value, which may be non-finite; None for an empty cell or a text."""
     if not isinstance(cell, str) or not cell.strip():
         return None
     try:

@@ -1,17 +1,17 @@
-"""One job, several results: the state after an earlier epoch of a long job serves as the result of a shorter run.
+"""`SharedJobs`: use the first epochs of a long job as the result of a shorter run.
 
-Where the learning rate follows a schedule over the whole job, as hosts do without saying which, that state is not quite
-what a shorter job would have come to. So this is done only where the user allows it (`epoch_ladder: on`), and what it
-gives is labelled: `approximate` among the resolved values, with the key of the run that it is part of.
+If the learning rate follows a schedule over the whole job, the state after an earlier epoch differs
+somewhat from the result of a shorter job, and hosts do not say whether it does. So a run shares a job only
+if the user allows it (option `epoch_ladder`), and its result is labelled: the resolved values contain
+`approximate`, and in `part_of` the key of the longer run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from backends import codec
 from backends.contract import (
     Charged,
     Checkpointed,
@@ -22,76 +22,81 @@ from backends.contract import (
     Stopped,
     TrainingRequest,
 )
-from backends.hosted.job_events import best, kept_values
-from backends.hosted.journal import HostedRun, Journal
-from backends.hosted.service import Service
+from backends.hosted.checkpoint_selection import best_model, keep_metric_by_step
+from backends.hosted.host_connection import HostConnection
+from backends.hosted.journal import HostedRun
 
 
 @dataclass(frozen=True)
-class Rung:
-    """The events of a shorter run, and the model that is its result."""
+class SharedResult:
+    """The events of a shorter run, after its first one, and the model that is its result."""
 
     events: tuple[Event, ...]
     model: str
 
 
-class Ladder:
-    """The finished runs of a workspace, as results of shorter ones."""
+class SharedJobs:
+    """Finds results for runs among the ended runs of a workspace."""
 
-    def __init__(self, service: Service, journal: Journal) -> None:
-        self._service, self._journal = service, journal
+    def __init__(self, host: HostConnection) -> None:
+        self._client, self._runs = host.client, host.journal.runs
 
-    def rung_for(self, run: HostedRun) -> Rung | None:
-        """Return what a longer run gives for this one; None where there is none, or the host keeps no such model.
+    def result_for(self, run: HostedRun) -> SharedResult | None:
+        """Return the result that a longer run has for this one.
 
-        Raises ServiceError.
+        None if there is no longer run, or the host keeps no suitable model. Raises HostError.
         """
         request = run.training_request()
-        for longer in self._longer(request):
-            told = self._journal.events(longer.id)
-            if isinstance(told[-1], Finished | Stopped) and longer.job is not None:
-                models = {each.step: each.model for each in self._service.checkpoints(longer.job) if each.model}
-                if (rung := part(request, longer.key, told, models)) is not None:
-                    return rung
+        for longer in self._longer_runs(request):
+            events = self._runs.events(longer.id)
+            if isinstance(events[-1], Finished | Stopped) and longer.job is not None:
+                checkpoints = self._client.checkpoints(longer.job)
+                models = {checkpoint.step: checkpoint.model for checkpoint in checkpoints if checkpoint.model}
+                if (result := shared_result(request, longer.key, events, models)) is not None:
+                    return result
         return None
 
-    def _longer(self, request: TrainingRequest) -> Iterator[HostedRun]:
-        for each in self._journal.runs():
-            if not each.discarded and is_part_of(request, each.training_request()):
-                yield each
+    def _longer_runs(self, request: TrainingRequest) -> Iterator[HostedRun]:
+        for run in self._runs.all():
+            if not run.discarded and is_first_part_of(request, run.training_request()):
+                yield run
 
 
-def is_part_of(request: TrainingRequest, longer: TrainingRequest) -> bool:
-    """Return whether two runs differ in nothing but their key and how many epochs they have."""
-    mine, theirs = (each.hyperparameters.get("n_epochs") for each in (request, longer))
-    if not isinstance(mine, int) or not isinstance(theirs, int) or mine >= theirs:
+def is_first_part_of(request: TrainingRequest, longer: TrainingRequest) -> bool:
+    """Return whether `longer` has more epochs and differs in nothing else but its key."""
+    n_epochs, longer_n_epochs = request.hyperparameters.get("n_epochs"), longer.hyperparameters.get("n_epochs")
+    if not isinstance(n_epochs, int) or not isinstance(longer_n_epochs, int) or n_epochs >= longer_n_epochs:
         return False
-    return _but_for_epochs(request) == _but_for_epochs(longer)
+    return _without_key_and_epochs(request) == _without_key_and_epochs(longer)
 
 
-def _but_for_epochs(request: TrainingRequest) -> dict[str, object]:
-    value: dict[str, Any] = codec.to_json(request)
-    value["hyperparameters"].pop("n_epochs")
-    return {name: each for name, each in value.items() if name != "key"}
+def _without_key_and_epochs(request: TrainingRequest) -> TrainingRequest:
+    others = {name: value for name, value in request.hyperparameters.items() if name != "n_epochs"}
+    return dataclasses.replace(request, key="", hyperparameters=others)
 
 
-def part(request: TrainingRequest, key: str, told: Sequence[Event], models: dict[int, str]) -> Rung | None:
-    """Return the first epochs of a run that was told, with the best state of those that the host still has.
+def shared_result(
+    request: TrainingRequest, longer_key: str, events: Sequence[Event], models: Mapping[int, str]
+) -> SharedResult | None:
+    """Return the first epochs of a longer run, with the best of the models that the host still has.
 
-    None where the run did not come so far, or where no state is left.
+    `events` are those of the longer run, `models` its checkpoints by step. None if the longer run did not
+    reach the request's epochs, or if no model is left.
     """
     n_epochs = request.hyperparameters["n_epochs"]
-    started = next(each for each in told if isinstance(each, Started))
-    course = [each for each in told if isinstance(each, Measured | Checkpointed) and each.epoch <= float(n_epochs)]
-    evaluated = [each for each in course if isinstance(each, Measured) and each.scope == "evaluation"]
-    if not evaluated or evaluated[-1].epoch != n_epochs:
+    started = next(event for event in events if isinstance(event, Started))
+    progress = [
+        event for event in events if isinstance(event, Measured | Checkpointed) and event.epoch <= float(n_epochs)
+    ]
+    evaluations = [event for event in progress if isinstance(event, Measured) and event.scope == "evaluation"]
+    if not evaluations or evaluations[-1].epoch != n_epochs:
         return None
-    wanted = request.evaluation
-    left = {step: model for step, model in models.items() if step <= evaluated[-1].step}
-    model = best(left, kept_values(evaluated, wanted), wanted)
+    usable = {step: model for step, model in models.items() if step <= evaluations[-1].step}
+    model = best_model(usable, keep_metric_by_step(evaluations, request.evaluation), request.evaluation)
     if model is None:
         return None
-    course = [each for each in course if isinstance(each, Measured) or each.model in left.values()]
-    resolved = {**started.resolved, "n_epochs": n_epochs, "approximate": True, "part_of": key}
-    paid = any(isinstance(each, Charged) and each.usd is not None for each in told)
-    return Rung((Started(resolved), *course, Charged(0.0 if paid else None, 0), Finished(model)), model)
+    progress = [event for event in progress if isinstance(event, Measured) or event.model in usable.values()]
+    resolved = {**started.resolved, "n_epochs": n_epochs, "approximate": True, "part_of": longer_key}
+    has_price = any(isinstance(event, Charged) and event.usd is not None for event in events)
+    charged = Charged(0.0 if has_price else None, 0)
+    return SharedResult((Started(resolved), *progress, charged, Finished(model)), model)

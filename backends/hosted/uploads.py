@@ -1,61 +1,62 @@
-"""Uploading a file once: by its content, its purpose and the account, whoever uploaded it.
+"""`DataFileUploads`: upload each data file once per account.
 
-The host's name of a file is `sweep-<sha256>.jsonl`, by which another workspace, or this one
-after a crash, finds it there.
+The host's name of a file is `sweep-<sha256>.jsonl`. By that name another workspace, or this one after a
+crash, finds the file and uses it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from backends.contract import BackendError, Failure, FailureKind
-from backends.hosted.examples import Written
-from backends.hosted.journal import Journal
-from backends.hosted.profile import Files
-from backends.hosted.service import RemoteFile, Service
+from backends.hosted.example_format import FormattedFile
+from backends.hosted.host_connection import HostConnection
+from backends.hosted.remote_objects import RemoteFile
 
 PURPOSE = "fine-tune"
 
+LOCK_WAIT_S = 600.0
+"""How long to wait while another process uploads the same file."""
 
-class Uploads:
+
+class DataFileUploads:
     """The data files of one account."""
 
-    def __init__(
-        self, service: Service, journal: Journal, account: str, rules: Files, sleep: Callable[[float], None]
-    ) -> None:
-        self._service, self._journal, self._account, self._rules = service, journal, account, rules
-        self._sleep = sleep
+    def __init__(self, host: HostConnection) -> None:
+        self._client, self._accounts = host.client, host.journal.accounts
+        self._host, self._rules = host, host.profile.files
 
-    def ready(self, written: Written) -> str | None:
-        """Return the host's id of a file that may be used; None while the host is still looking at it.
+    def ready_file_id(self, file: FormattedFile) -> str | None:
+        """Return the host's id of a file that jobs may use, or None while the host still checks it.
 
-        Uploads it where it is not there. Raises BackendError (user) where the host refused it.
+        Uploads the file if the account does not have it. Raises BackendError (user) if the host rejects it.
         """
-        with self._journal.acting_for(f"upload {written.sha256}", wait_s=600.0, sleep=self._sleep) as ours:
-            if not ours:
+        account = self._host.options.account
+        with self._host.journal.lock(f"upload {file.sha256}", LOCK_WAIT_S, self._host.sleep) as locked:
+            if not locked:
                 return None
-            file = self._known(written) or self._found(written)
-            if file is None:
-                # What an upload that broke off has left is found by its name next time.
-                limit = self._rules.in_parts_above
-                in_parts = limit is not None and written.bytes > limit
-                file = (self._service.upload_in_parts if in_parts else self._service.upload)(written.path)
-            self._journal.keep_upload(self._account, PURPOSE, written.sha256, file.id)
-        if file.status in self._rules.broken:
-            self._journal.keep_upload(self._account, PURPOSE, written.sha256, None)
-            reason = file.status_details or f"its status is {file.status}"
-            raise BackendError(Failure(FailureKind.USER, f"the host refused a data file: {reason}", file.id))
-        return file.id if file.status in self._rules.ready else None
+            remote = self._own_upload(file) or self._other_upload(file)
+            if remote is None:
+                # If the answer to this upload is lost, the next attempt finds the file by its name.
+                limit = self._rules.multipart_above_bytes
+                in_parts = limit is not None and file.bytes > limit
+                remote = (self._client.upload_in_parts if in_parts else self._client.upload)(file.path)
+            self._accounts.set_upload(account, PURPOSE, file.sha256, remote.id)
+        if remote.status in self._rules.failed_statuses:
+            self._accounts.set_upload(account, PURPOSE, file.sha256, None)
+            reason = remote.status_details or f"its status is {remote.status}"
+            message = f"the host rejected a data file: {reason}"
+            raise BackendError(Failure(FailureKind.USER, message, f"Check the file {file.path} ({remote.id})."))
+        return remote.id if remote.status in self._rules.ready_statuses else None
 
-    def _known(self, written: Written) -> RemoteFile | None:
-        """Return what this workspace has uploaded, if it still exists."""
-        id_ = self._journal.uploaded(self._account, PURPOSE, written.sha256)
-        return self._service.file(id_) if id_ else None
+    def _own_upload(self, file: FormattedFile) -> RemoteFile | None:
+        """Return the file that this workspace uploaded, if it still exists."""
+        file_id = self._accounts.upload(self._host.options.account, PURPOSE, file.sha256)
+        return self._client.file(file_id) if file_id else None
 
-    def _found(self, written: Written) -> RemoteFile | None:
-        """Return what somebody else has uploaded to this account."""
-        for each in self._service.files():
-            same_name = each.filename == written.path.name
-            if same_name and each.bytes in (None, written.bytes) and each.status not in self._rules.broken:
-                return each
+    def _other_upload(self, file: FormattedFile) -> RemoteFile | None:
+        """Return a file with the same content that another workspace uploaded to this account."""
+        for remote in self._client.files():
+            same_name = remote.filename == file.path.name
+            usable = remote.status not in self._rules.failed_statuses
+            if same_name and remote.bytes in (None, file.bytes) and usable:
+                return remote
         return None

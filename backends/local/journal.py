@@ -22,7 +22,7 @@ from typing import IO
 
 from backends import codec
 from backends.contract import (
-    TERMINAL,
+    TERMINAL_EVENTS,
     BackendError,
     Event,
     Failure,
@@ -95,7 +95,7 @@ class Journal:
     def ended(self) -> bool:
         """Whether the run's last event is terminal."""
         events = self.events()
-        return bool(events) and isinstance(events[-1], TERMINAL)
+        return bool(events) and isinstance(events[-1], TERMINAL_EVENTS)
 
     def append(self, events: Iterable[Event]) -> None:
         """Append `events` in one write and pass them to the operating system."""

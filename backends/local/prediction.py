@@ -188,7 +188,7 @@ def _continue(model: LoadedModel, prompts: Sequence[Ids], options: PredictOption
         mask = torch.cat([mask, torch.ones_like(tokens)], dim=1)
     texts = [_text(tokenizer, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
     return [
-        Prediction(text.split(stop)[0] if stop else text, cut=not has_ended)
+        Prediction(text.split(stop)[0] if stop else text, truncated=not has_ended)
         for text, has_ended in zip(texts, ended, strict=True)
     ]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from backends.contract import Evaluation, Placement, Scalar, TrainingRequest
+from backends.contract import EvaluationSettings, Placement, Scalar, TrainingRequest
 from backends.local import device as devices
 from backends.local import model_source, training
 from backends.local.encoding import CausalData
@@ -117,9 +117,9 @@ def values_in_use(
     return {**values, **request.hyperparameters}
 
 
-def _evaluation_by_loss(request: TrainingRequest) -> Evaluation:
+def _evaluation_by_loss(request: TrainingRequest) -> EvaluationSettings:
     evaluation = request.evaluation
-    return Evaluation(evaluation.per_epoch, evaluation.train_examples, "valid_loss", keep_maximum=False)
+    return EvaluationSettings(evaluation.per_epoch, evaluation.train_examples, "valid_loss", keep_maximum=False)
 
 
 def _initial_weights(request: TrainingRequest, resolved: ResolvedRequest) -> tuple[ModelSource, Path | None]:

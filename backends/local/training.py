@@ -15,7 +15,7 @@ from backends.contract import (
     BackendError,
     Charged,
     Checkpointed,
-    Evaluation,
+    EvaluationSettings,
     Event,
     Failed,
     Failure,
@@ -69,7 +69,7 @@ class TrainingPlan:
     train_sample: EncodedData
     settings: Settings
     peak_learning_rate: float
-    evaluation: Evaluation
+    evaluation: EvaluationSettings
     keep_metric: str
     seed: int
     micro_batch_size: int

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from backends.contract import TERMINAL, BackendError, Event, Failed, Measured, Placement, Started, Stopped
+from backends.contract import TERMINAL_EVENTS, BackendError, Event, Failed, Measured, Placement, Started, Stopped
 from backends.local import prediction, run_setup, training
 from backends.local.failures import resource_errors_translated
 from backends.local.journal import Journal, write_atomically
@@ -51,7 +51,7 @@ class TrainingRun:
         except BackendError as error:
             self._end([Failed(error.failure)])
             return
-        if isinstance(events[-1], TERMINAL):
+        if isinstance(events[-1], TERMINAL_EVENTS):
             self._end(events)
             return
         with resource_errors_translated("writing events"):

@@ -1,11 +1,12 @@
-"""Predicts labels with a model at a host that speaks the OpenAI protocol. A copy travels with the model.
+"""Predicts labels with a model at a host that speaks the OpenAI protocol.
 
-The module stands alone: it imports nothing of this software.
+A copy of this module travels with the model. It stands alone: it imports nothing of this software.
 
-The settings: `base_url`, `model`, `chat` (the model takes messages; otherwise it continues a text), `key_name` (the
-environment variable with the API key; with `_FILE` appended, the variable that names a file with the key), `needs_key`,
-`labels` as they appear in the training data, `stop`, `system_message`, `alternatives` (log-probabilities per token),
-`token_limit_field`, `extra_headers` and `extra_body`. The predictor reads the key at every call.
+The settings: `base_url`, `model`, `chat` (the model takes messages; otherwise it continues a text),
+`key_name` (the environment variable with the API key; with `_FILE` appended, the variable that
+names a file with the key), `needs_key`, `labels` as they appear in the training data, `stop`,
+`system_message`, `alternatives` (log-probabilities per token), `token_limit_field`, `extra_headers`
+and `extra_body`. The predictor reads the key at every call.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any
 
 Line = Mapping[str, Any]
 LabelScores = tuple[str, list[float] | None]
-"""The text of the predicted label, and the log-probability of each label, None where the host reports none."""
+"""The text of the predicted label, and the log-probability of each label, None where the host
+reports none."""
 
 _MAX_CONCURRENT = 8
 _MAX_LABEL_TOKENS = 16
@@ -33,7 +35,7 @@ def load(folder: str, settings: Mapping[str, Any]) -> HostedModel:
 
 
 class HostedModel:
-    """Asks the host for a label, and for the log-probabilities of the others where the host reports them."""
+    """Asks the host for a label and, where the host reports them, for all log-probabilities."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
@@ -43,7 +45,10 @@ class HostedModel:
         self.answer_texts = chat_labels if settings["chat"] else self.labels
 
     def predict(self, lines: Sequence[Line]) -> list[LabelScores]:
-        """Return the predictions in the order of the lines. Raises RuntimeError, without the key in its text."""
+        """Return the predictions in the order of the lines.
+
+        Raises RuntimeError, without the key in its text.
+        """
         from openai import OpenAI, OpenAIError
 
         key = self._key()
@@ -108,7 +113,10 @@ class HostedModel:
         return [*system_messages, {"role": "user", "content": str(line["prompt"])}]
 
     def _label_scores(self, choice: Mapping[str, Any]) -> LabelScores:
-        """Return the label that the host chose. A text that is not a label is returned as it is: a wrong answer."""
+        """Return the label that the host chose.
+
+        A text that is not a label is returned as it is: a wrong answer.
+        """
         is_chat = self.settings["chat"]
         logprobs = (choice.get("logprobs") or {}) if self.settings["alternatives"] else {}
         tokens = (logprobs.get("content") or []) if is_chat else _completion_tokens(logprobs)
@@ -124,7 +132,7 @@ class HostedModel:
 
 
 def _completion_tokens(logprobs: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Convert the log-probabilities of the completions API to the format of the chat API, one dict per token."""
+    """Convert log-probabilities of the completions API to the format of the chat API."""
     tokens, values = logprobs.get("tokens") or [], logprobs.get("token_logprobs") or []
     alternatives = logprobs.get("top_logprobs") or [{}] * len(tokens)
     return [
@@ -141,9 +149,9 @@ def _completion_tokens(logprobs: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _label_logprobs(labels: Sequence[str], tokens: Sequence[Mapping[str, Any]]) -> list[float] | None:
     """Return a log-probability for each label, or None where the tokens match no label.
 
-    The function follows the answer token by token while at least two labels can still follow. Each alternative token
-    adds its probability, in equal parts, to the labels that it can lead to. A label without any probability gets the
-    lowest log-probability in the answer.
+    The function follows the answer token by token while at least two labels can still follow. Each
+    alternative token adds its probability, in equal parts, to the labels that it can lead to. A
+    label without any probability gets the lowest log-probability in the answer.
     """
     stripped = [label.strip() for label in labels]
     mass, path, logprob, lowest = [0.0] * len(stripped), "", 0.0, 0.0
@@ -173,7 +181,10 @@ def _can_lead_to(path: str, label: str) -> bool:
 
 
 def _add_probability(mass: list[float], labels: Sequence[str], path: str, probability: float) -> None:
-    """Divide a probability among the labels that `path` can lead to; whitespace alone leads to none."""
+    """Divide a probability among the labels that `path` can lead to.
+
+    Whitespace alone leads to none.
+    """
     reachable = [n for n, label in enumerate(labels) if _can_lead_to(path, label)] if path.strip() else []
     for n in reachable:
         mass[n] += probability / len(reachable)

@@ -1,10 +1,11 @@
-"""Predicts labels with a model in the transformers layout. A copy travels with the model.
+"""Predicts labels with a model in the transformers layout.
 
-The module stands alone: it imports nothing of this software.
+A copy of this module travels with the model. It stands alone: it imports nothing of this software.
 
-The settings: `task` (causal-lm or sequence-classification), `layout` (completion or chat), `labels` as they appear in
-the training data, `stop`, `max_length` in tokens, `adapter` (whether there is one), `device` and `dtype` (auto, or a
-name). The folder holds `model/` and, if there is an adapter, `adapter/`.
+The settings: `task` (causal-lm or sequence-classification), `layout` (completion or chat), `labels`
+as they appear in the training data, `stop`, `max_length` in tokens, `adapter` (whether there is
+one), `device` and `dtype` (auto, or a name). The folder holds `model/` and, if there is an adapter,
+`adapter/`.
 """
 
 from __future__ import annotations
@@ -68,12 +69,18 @@ class _Model:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 
     def most_probable(self, logprobs: torch.Tensor) -> list[LabelScores]:
-        """Return the most probable label of each row of `logprobs` (rows, labels); on a tie, the first label."""
+        """Return the most probable label of each row of `logprobs` (rows, labels).
+
+        On a tie, the first label wins.
+        """
         return [(self.labels[int(row.argmax())], [float(logprob) for logprob in row]) for row in logprobs]
 
 
 class LanguageModel(_Model):
-    """Scores each label as a continuation of the prompt: the score is the sum of its tokens' log-probabilities."""
+    """Scores each label as a continuation of the prompt.
+
+    The score is the sum of the log-probabilities of the label's tokens.
+    """
 
     def __init__(self, folder: str, settings: Mapping[str, Any]) -> None:
         super().__init__(folder, settings)
@@ -120,7 +127,10 @@ class LanguageModel(_Model):
 
     # ------------------------------------------------------------------------------------------- from lines to tokens
     def _encoded_prompts(self, lines: Sequence[Line], limit: int) -> list[list[int]]:
-        """Return the tokens of the prompts. A prompt of more than `limit` tokens loses its beginning."""
+        """Return the tokens of the prompts.
+
+        A prompt of more than `limit` tokens loses its beginning.
+        """
         bos = self._bos()
         room = max(limit - len(bos), 0)
         substitute = [self.tokenizer.eos_token_id or 0]  # for an empty prompt
@@ -156,7 +166,10 @@ class LanguageModel(_Model):
         return encoded
 
     def _encoded_labels(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokenize texts as they continue another text: some tokenizers add a space at the beginning of a text."""
+        """Tokenize texts as they continue another text.
+
+        Some tokenizers add a space at the beginning of a text.
+        """
         anchor, end = self._encode([_ANCHOR])[0], []
         if not self.stop and not self.has_chat_template and self.tokenizer.eos_token_id is not None:
             end = [self.tokenizer.eos_token_id]
@@ -168,7 +181,10 @@ class LanguageModel(_Model):
 
 
 class Classifier(_Model):
-    """Gives each class its log-probability. The model gets two segments as a pair, and any other number joined."""
+    """Gives each class its log-probability.
+
+    The model gets two segments as a pair, and any other number joined.
+    """
 
     def predict(self, lines: Sequence[Line]) -> list[LabelScores]:
         """Return the predictions in the order of the lines."""
@@ -222,7 +238,10 @@ def _in_batches(lengths: Sequence[int], max_tokens: int, compute: Callable[[list
 
 
 def _batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Yield row indices by ascending length, in batches of one row or of at most `max_tokens` with padding."""
+    """Yield batches of row indices by ascending length.
+
+    A batch has one row, or at most `max_tokens` tokens including padding.
+    """
     batch: list[int] = []
     for n in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) + 1) * lengths[n] > max_tokens:

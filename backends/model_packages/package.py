@@ -16,8 +16,9 @@ _HERE = Path(__file__).parent
 class ModelPackage:
     """A model that predicts by itself.
 
-    `code` is a predictor module, as `backends.model_packages` describes it. `settings` are passed to its `load`; they
-    are JSON-able and never hold a secret. `requirements` are the distributions that the module needs.
+    `code` is a predictor module, as `backends.model_packages` describes it. `settings` are passed
+    to its `load`; they are JSON-able and never hold a secret. `requirements` are the distributions
+    that the module needs.
     """
 
     code: Path
@@ -30,7 +31,9 @@ class SupportsPackaging(Protocol):
     """A backend that can package its models. The contract does not demand it."""
 
     def package(self, model: str, dataset: Dataset, folder: Path) -> ModelPackage:
-        """Put all files that prediction needs into the existing `folder`. `dataset` is the model's training data.
+        """Put all files that prediction needs into the existing `folder`.
+
+        `dataset` is the model's training data.
 
         Raises BackendError where the model does not exist.
         """
@@ -38,7 +41,10 @@ class SupportsPackaging(Protocol):
 
 
 def local_package(settings: Mapping[str, Any]) -> ModelPackage:
-    """Return the package of a model in the transformers layout, for the settings of `local_predictor`."""
+    """Return the package of a model in the transformers layout.
+
+    `local_predictor` lists the settings.
+    """
     peft = ("peft",) if settings["adapter"] else ()
     return ModelPackage(_HERE / "local_predictor.py", settings, ("torch", "transformers", *peft))
 
@@ -57,11 +63,12 @@ def hosted_package(
     extra_headers: Mapping[str, str] | None = None,
     extra_body: Mapping[str, Any] | None = None,
 ) -> ModelPackage:
-    """Return the package of a model at a host that speaks the OpenAI protocol: its name, address and request format.
+    """Return the package of a model at a host that speaks the OpenAI protocol.
 
-    `key_name` names the environment variable with the API key, which the predictor reads at every call; the package
-    never holds the key. `alternatives` is the most log-probabilities that the host reports per token; 0 where it
-    reports none. The other parameters become settings of the same name; see `hosted_predictor`.
+    `key_name` names the environment variable with the API key, which the predictor reads at every
+    call; the package never holds the key. `alternatives` is the most log-probabilities that the
+    host reports per token; 0 where it reports none. The other parameters become settings of the
+    same name; see `hosted_predictor`.
     """
     settings = {
         "base_url": base_url,

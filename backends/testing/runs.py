@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from backends import codec
-from backends.contract import TERMINAL, Backend, DataFile, Event, Handle, Measured, TrainingRequest
+from backends.contract import TERMINAL_EVENTS, Backend, DataFile, Event, Handle, Measured, TrainingRequest
 
 _MIN_PAUSE_S = 0.005
 
@@ -48,7 +48,7 @@ def read_until(backend: Backend, handle: Handle, kind: type[Event], timeout_s: f
 
 def ended(events: Sequence[Event]) -> bool:
     """Return whether a run has said that it is over."""
-    return any(isinstance(each, TERMINAL) for each in events)
+    return any(isinstance(each, TERMINAL_EVENTS) for each in events)
 
 
 def _poll(backend: Backend, handle: Handle, events: list[Event]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from backends.contract import Backend, Dataset, Evaluation, Placement, Scalar, TrainingRequest
+from backends.contract import Backend, Dataset, EvaluationSettings, Placement, Scalar, TrainingRequest
 from backends.testing.runs import CompleteRun, drain, write_jsonl
 
 LABELS = (" red", " green", " blue")
@@ -71,7 +71,7 @@ class ContractSetting:
             "dataset": self._dataset,
             "hyperparameters": dict(self.hyperparameters),
             "seed": 7,
-            "evaluation": Evaluation(train_examples=8),
+            "evaluation": EvaluationSettings(train_examples=8),
         }
         return TrainingRequest(key=key, **{**fields, **changes})
 

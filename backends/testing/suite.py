@@ -17,13 +17,13 @@ from pydantic import ValidationError
 
 from backends import codec
 from backends.contract import (
-    TERMINAL,
+    TERMINAL_EVENTS,
     Backend,
     BackendError,
     Charged,
     Checkpointed,
     Dataset,
-    Evaluation,
+    EvaluationSettings,
     Event,
     Failed,
     Failure,
@@ -158,9 +158,9 @@ class BackendContract(ContractSetting):
     def test_what_is_not_declared_is_refused(self, backend: Backend) -> None:
         """A request beyond the capabilities is found by the check, never carried out differently."""
         declared = backend.capabilities
-        beyond = [self.request_(self.key(), evaluation=Evaluation(train_examples=8, keep_metric="no_such_metric"))]
+        beyond = [self.request_(self.key(), evaluation=EvaluationSettings(train_examples=8, keep_metric="no_such_metric"))]
         if not declared.evaluations_within_epoch:
-            beyond.append(self.request_(self.key(), evaluation=Evaluation(per_epoch=2, train_examples=8)))
+            beyond.append(self.request_(self.key(), evaluation=EvaluationSettings(per_epoch=2, train_examples=8)))
         if not declared.can_resume:
             beyond.append(self.request_(self.key(), resume_from="a-model"))
         for request in beyond:
@@ -217,7 +217,7 @@ class BackendContract(ContractSetting):
     # ----------------------------------------------------------------------------------------------------------- events
     def test_a_run_ends_once(self, complete: CompleteRun) -> None:
         """A good request finishes with a model, and its only terminal event is the last one."""
-        assert [type(each) for each in complete.events if isinstance(each, TERMINAL)] == [Finished]
+        assert [type(each) for each in complete.events if isinstance(each, TERMINAL_EVENTS)] == [Finished]
         assert isinstance(complete.events[-1], Finished)
         assert complete.events[-1].model
 
@@ -261,7 +261,7 @@ class BackendContract(ContractSetting):
         """Where it is declared, an epoch is evaluated as often as asked for, the last time at its end."""
         if not backend.capabilities.evaluations_within_epoch:
             pytest.skip("not declared")
-        request = self.request_(self.key(), evaluation=Evaluation(per_epoch=2, train_examples=8))
+        request = self.request_(self.key(), evaluation=EvaluationSettings(per_epoch=2, train_examples=8))
         epochs = [each.epoch for each in evaluations(drain(backend, backend.submit(request), self.timeout_s))]
         n_epochs = int(request.hyperparameters["n_epochs"])
         assert epochs[1::2] == list(range(1, n_epochs + 1))
@@ -351,7 +351,7 @@ class BackendContract(ContractSetting):
         backend.stop(handle)
         backend.stop(handle)
         seen = drain(backend, handle, self.timeout_s, seen)
-        assert [type(each) for each in seen if isinstance(each, TERMINAL)] == [Stopped]
+        assert [type(each) for each in seen if isinstance(each, TERMINAL_EVENTS)] == [Stopped]
         assert max(each.epoch for each in seen if isinstance(each, Measured)) < self.long_epochs
         backend.stop(handle)
         assert written(backend.events(handle, 0)) == written(seen)

@@ -1,4 +1,7 @@
-"""Reads training logs of many programs into learning curves. The content of a log reveals its format."""
+"""Reads training logs of many programs into learning curves.
+
+The content of a log reveals its format.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ __all__ = ["ImportedCurve", "RunDetails", "TrainingLogError", "read"]
 def read(source: Path | bytes, details: RunDetails | None = None, name: str | None = None) -> tuple[ImportedCurve, ...]:
     """Return the curves in a file, or in its bytes: one curve, or one for each trial of a sweep.
 
-    `name` stands for the source in messages; default: the path. Raises TrainingLogError, with the place and the
-    remedy, for a source that is not a training log.
+    `name` stands for the source in messages; default: the path. Raises TrainingLogError, with the
+    place and the remedy, for a source that is not a training log.
     """
     details = details or RunDetails()
     name = name or (str(source) if isinstance(source, Path) else "history")

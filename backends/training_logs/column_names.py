@@ -11,7 +11,8 @@ from typing import Literal, TypeAlias
 Side: TypeAlias = Literal["train", "valid"]
 
 WHOLE, UNSPECIFIED, BATCH = 2, 1, 0
-"""The extent of a measurement: the whole set or epoch, unspecified, or one mini-batch. A larger extent is preferred."""
+"""The extent of a measurement: the whole set or epoch, unspecified, or one mini-batch. A larger
+extent is preferred."""
 
 SIDES: Mapping[str, tuple[Side, int]] = {
     **dict.fromkeys(("train", "training", "tr"), ("train", UNSPECIFIED)),
@@ -19,7 +20,8 @@ SIDES: Mapping[str, tuple[Side, int]] = {
     **dict.fromkeys(("valid", "validation", "val", "eval", "evaluation", "dev"), ("valid", UNSPECIFIED)),
     **dict.fromkeys(("full_valid", "full_validation", "classification"), ("valid", WHOLE)),
 }
-"""Words before or after a measure (`train_loss`, `val/acc`, `Loss/train`, `classification/accuracy`)."""
+"""Words before or after a measure (`train_loss`, `val/acc`, `Loss/train`,
+`classification/accuracy`)."""
 
 MEASURES: Mapping[str, str] = {
     "loss": "loss",
@@ -32,12 +34,14 @@ MEASURES: Mapping[str, str] = {
     **dict.fromkeys(("token_accuracy", "mean_token_accuracy", "token_acc"), "token_accuracy"),
     **dict.fromkeys(("sequence_accuracy", "exact_match"), "sequence_accuracy"),
 }
-"""The names of measures, each with our own name for it. The order is the order of preference among metrics."""
+"""The names of measures, each with our own name for it. The order is the order of preference among
+metrics."""
 
 METRICS = tuple(dict.fromkeys(measure for measure in MEASURES.values() if measure != "loss"))
 
 TOKEN_METRICS = frozenset({"token_accuracy", "sequence_accuracy"})
-"""Metrics that are not a goal of training: where one of them is the metric, the loss decides which epoch to keep."""
+"""Metrics that are not a goal of training: where one of them is the metric, the loss decides which
+epoch to keep."""
 
 LOSS_LIKE = frozenset(
     {"perplexity", "ppl", "nll", "cross_entropy", "crossentropy", "error", "err", "error_rate", "wer", "cer"}
@@ -52,21 +56,23 @@ EXAMPLES = frozenset({"elapsed_examples"})
 LEARNING_RATE = frozenset({"learning_rate", "lr"})
 GRAD_NORM = frozenset({"grad_norm", "gradient_norm"})
 LOOP_LOSS = "batch_loss"
-"""The column for the training loop's own loss, in logs that also have a loss of scored training examples."""
+"""The column for the training loop's own loss, in logs that also have a loss of scored training
+examples."""
 
 HOSTED = frozenset(
     {"full_valid_loss", "full_validation_loss", "full_valid_mean_token_accuracy", "valid_mean_token_accuracy"}
     | {"validation_mean_token_accuracy", "train_mean_token_accuracy", "elapsed_tokens", "training_token_accuracy"}
 )
-"""Columns that only result files of hosted fine-tuning services have, next to a column for the step."""
+"""Columns that only result files of hosted fine-tuning services have, next to a column for the
+step."""
 
 
 @dataclass(frozen=True)
 class ColumnMeaning:
     """The meaning of a column.
 
-    `side` is None where the name does not reveal it. An unknown `measure` is the name as written. `extent` is WHOLE,
-    UNSPECIFIED or BATCH.
+    `side` is None where the name does not reveal it. An unknown `measure` is the name as written.
+    `extent` is WHOLE, UNSPECIFIED or BATCH.
     """
 
     side: Side | None
@@ -81,7 +87,10 @@ class ColumnMeaning:
 
 @cache
 def normalized(column: str) -> str:
-    """Return a name in lower case with underscores: `val/Acc`, `val acc` and `valAcc` become `val_acc`."""
+    """Return a name in lower case with underscores.
+
+    `val/Acc`, `val acc` and `valAcc` become `val_acc`.
+    """
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column.strip())
     return re.sub(r"[^a-z0-9]+", "_", spaced.lower()).strip("_")
 

@@ -1,4 +1,7 @@
-"""Turns the rows of a log into a learning curve: chooses the columns, locates the rows, and merges their values."""
+"""Turns the rows of a log into a learning curve.
+
+Chooses the columns, locates the rows on the x axis, and merges their values.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ ABOVE_ONE = 1.001
 
 @dataclass(frozen=True)
 class _ParsedRow:
-    """A row with its values, by field of CurvePoint, and the values that the training loop reported with its loss."""
+    """A row with its values, and the training loop's learning rate and gradient norm."""
 
     stamp: RowStamp
     values: Mapping[str, float]
@@ -35,7 +38,10 @@ class _ParsedRow:
 
 
 def assemble_curve(table: LogTable, details: RunDetails) -> ImportedCurve:
-    """Build the curve. Raises TrainingLogError, with the place, for a table that is not a training log."""
+    """Build the curve.
+
+    Raises TrainingLogError, with the place, for a table that is not a training log.
+    """
     columns = list(dict.fromkeys(column for row in table.rows for column in row.cells))
     meanings = _meanings(table, columns)
     metric = _metric(table, meanings, details)
@@ -64,7 +70,8 @@ def assemble_curve(table: LogTable, details: RunDetails) -> ImportedCurve:
         notes.append("validation losses are those of " + ("the whole validation set" if is_whole else "mini-batches"))
     if not any(point.valid_loss is not None or point.valid_metric is not None for point in points):
         notes.append(f"no validation values were found in the columns {', '.join(columns)}")
-    # where the loop's own loss has a column, `train_loss` is that of scored examples and not a loop report
+    # where the loop's own loss has a column, `train_loss` is that of scored examples and not a loop
+    # report
     has_loop_loss = any(column_names.normalized(column) == column_names.LOOP_LOSS for column in columns)
     loop_reports = () if has_loop_loss else _loop_reports(known)
     baseline = with_known_baseline(next((point for point in points if point.epoch == 0), None), details)
@@ -85,13 +92,19 @@ def assemble_curve(table: LogTable, details: RunDetails) -> ImportedCurve:
 
 
 def best_by(metric: str | None, details: RunDetails) -> Literal["metric", "loss"]:
-    """Return which side decides which epoch to keep: the loss, unless there is a metric that is a goal of training."""
+    """Return which side decides which epoch to keep.
+
+    That is the metric if it is a goal of training, otherwise the loss.
+    """
     is_no_goal = metric in column_names.TOKEN_METRICS and details.metric is None
     return "loss" if metric is None or is_no_goal else "metric"
 
 
 def metric_name(written: str) -> str:
-    """Return the metric that `--metric` names. Raises TrainingLogError for a measure for which lower is better."""
+    """Return the metric that `--metric` names.
+
+    Raises TrainingLogError for a measure for which lower is better.
+    """
     metric = column_names.metric(written)
     if metric == "loss" or metric in column_names.LOSS_LIKE or metric.endswith("_loss"):
         hint = "name a share for which higher is better, such as accuracy or macro_f1; losses are always read"
@@ -154,7 +167,10 @@ def no_such_metric(place: str, written: str, available: Iterable[str]) -> Traini
 
 
 def _chosen_columns(table: LogTable, meanings: Mapping[str, ColumnMeaning], metric: str | None) -> dict[str, str]:
-    """Return the column of each field: the one with the largest extent, then the one with the most values."""
+    """Return the column of each field.
+
+    The largest extent decides, then the number of values.
+    """
     chosen: dict[str, tuple[tuple[int, int], str]] = {}
     for column, meaning in meanings.items():
         if meaning.side is None or meaning.measure not in ("loss", metric) or not meaning.measure:
@@ -167,7 +183,10 @@ def _chosen_columns(table: LogTable, meanings: Mapping[str, ColumnMeaning], metr
 
 
 def _value_count(table: LogTable, column: str) -> int:
-    """Return the number of cells with a value. A cell that is not a number counts, so that it is reported later."""
+    """Return the number of cells with a value.
+
+    A cell that is not a number counts, so that it is reported later.
+    """
     count = 0
     for row in table.rows:
         try:
@@ -192,7 +211,10 @@ def _used_columns(
 
 # ---------------------------------------------------------------------------------------------------------------- rows
 def _parsed_rows(table: LogTable, meanings: Mapping[str, ColumnMeaning], chosen: Mapping[str, str]) -> list[_ParsedRow]:
-    """Parse the rows that have a value. A loss of a single mini-batch counts only if it is not finite."""
+    """Parse the rows that have a value.
+
+    A loss of a single mini-batch counts only if it is not finite.
+    """
     batch_losses = [
         column
         for column, meaning in meanings.items()
@@ -217,7 +239,10 @@ def _parsed_rows(table: LogTable, meanings: Mapping[str, ColumnMeaning], chosen:
 
 
 def _reported(row: LogRow, names: Iterable[str]) -> float | None:
-    """Return a value that the training loop reported, or None where it is not a finite number: no verdict needs it."""
+    """Return a value that the training loop reported.
+
+    Returns None where it is not a finite number, because no verdict needs it.
+    """
     for column, cell in row.cells.items():
         if column_names.normalized(column) in names:
             try:
@@ -229,7 +254,10 @@ def _reported(row: LogRow, names: Iterable[str]) -> float | None:
 
 
 def _loop_reports(rows: Iterable[tuple[float, _ParsedRow]]) -> tuple[LoopReport, ...]:
-    """Return the reports of the training loop, in order: the rows with a training loss and its learning rate."""
+    """Return the reports of the training loop, in order.
+
+    A report is a row with a training loss and a learning rate.
+    """
     reports = [
         LoopReport(x, row.values["train_loss"], row.grad_norm, row.learning_rate)
         for x, row in rows
@@ -275,7 +303,10 @@ def _number(row: LogRow, column: str) -> float | None:
 
 # -------------------------------------------------------------------------------------------------------------- points
 def _last_run(rows: list[tuple[float, _ParsedRow]]) -> tuple[list[tuple[float, _ParsedRow]], list[str]]:
-    """Return the rows of the last run, in order: programs often append a new run to the file of the run before."""
+    """Return the rows of the last run, in order.
+
+    Programs often append a new run to the file of the run before.
+    """
     positions = [x for x, _ in rows]
     if len(set(positions)) > 1 and positions == sorted(positions, reverse=True):
         return rows[::-1], []
@@ -286,7 +317,10 @@ def _last_run(rows: list[tuple[float, _ParsedRow]]) -> tuple[list[tuple[float, _
 
 
 def _merged(rows: Sequence[tuple[float, _ParsedRow]]) -> list[CurvePoint]:
-    """Make one point of the rows at the same position, in the order of positions. Of two values, the later one wins."""
+    """Make one point of the rows at the same position, in the order of positions.
+
+    Of two values, the later one wins.
+    """
     points: dict[float, CurvePoint] = {}
     for count, (x, row) in enumerate(rows, 1):
         step = int(row.stamp.step) if row.stamp.step is not None else count if x else 0
@@ -297,8 +331,8 @@ def _merged(rows: Sequence[tuple[float, _ParsedRow]]) -> list[CurvePoint]:
 def _with_averaged_training_values(points: Sequence[CurvePoint]) -> tuple[list[CurvePoint], list[str]]:
     """Move training values that were logged between evaluations to the evaluation that follows.
 
-    An evaluation gets the mean over the later half of the values since the previous evaluation: the earlier half
-    belongs to a less trained model. Values that are not finite keep their own points.
+    An evaluation gets the mean over the later half of the values since the previous evaluation: the
+    earlier half belongs to a less trained model. Values that are not finite keep their own points.
     """
     kept: list[CurvePoint] = []
     since_evaluation: list[CurvePoint] = []

@@ -1,4 +1,4 @@
-"""Logs as delimited text with a header: result files of hosted services, Keras and Lightning logs, any CSV."""
+"""Logs as delimited text: result files of hosted services, Keras and Lightning logs, any CSV."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 
 
 def read(text: str, name: str) -> LogTable:
-    """Read a table. The header decides the format. Raises TrainingLogError with the line of a mistake."""
+    """Read a table.
+
+    The header decides the format. Raises TrainingLogError with the line of a mistake.
+    """
     decoded = _decoded_base64(text)
     content = decoded or text
     lines = content.lstrip("\r\n")
@@ -78,7 +81,10 @@ def _header(columns: list[str], place: str) -> list[str]:
 
 
 def _decoded_base64(text: str) -> str | None:
-    """Return the table inside base64, the encoding of OpenAI's result files; None for any other text."""
+    """Return the table inside base64, or None for any other text.
+
+    OpenAI encodes its result files so.
+    """
     if _BASE64.fullmatch(text) is None:
         return None
     try:

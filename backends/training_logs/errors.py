@@ -7,7 +7,7 @@ HINT = (
 
 
 class TrainingLogError(Exception):
-    """A training log cannot be read: the place in it, the problem there, and the remedy (`hint`)."""
+    """A training log cannot be read: the place, the problem there, and the remedy (`hint`)."""
 
     def __init__(self, place: str, message: str, hint: str = HINT) -> None:
         super().__init__(f"{place}: {message}")

@@ -1,4 +1,4 @@
-"""A learning curve read from a log, with its origin; and the details that a caller adds to a log."""
+"""A learning curve read from a log, and the details that a caller adds to a log."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from backends.training_logs.learning_curve import LearningCurve
 
 @dataclass(frozen=True)
 class RunDetails:
-    """Facts about a run that its log does not contain; None where the caller does not know one either.
+    """Facts about a run that its log does not contain. None means unknown.
 
-    `metric` names the metric to judge by. `train_examples` and `valid_examples` are the sizes of the training and the
-    validation set, and `classes` is the number of labels. The baselines are the validation loss and the validation
-    metric before training.
+    `metric` names the metric to judge by. `train_examples` and `valid_examples` are the sizes of
+    the training and the validation set, and `classes` is the number of labels. The baselines are
+    the validation loss and the validation metric before training.
     """
 
     metric: str | None = None
@@ -27,11 +27,14 @@ class RunDetails:
 
 @dataclass(frozen=True)
 class ImportedCurve:
-    """A learning curve and its origin: the `name` of the source and the `format` of the log, in words.
+    """A learning curve and its origin.
 
-    `axis` says what the points' `epoch` counts: epochs, or steps where the log does not reveal the epochs. `notes`
-    list every assumption of the reader and every row that it left out. `ignored` are the columns that it did not use.
-    `scope` is the scope of the recommendation catalogue that fits the run, None where none does.
+    `name` is the name of the source, and `format` the format of the log, in words.
+
+    `axis` says what the points' `epoch` counts: epochs, or steps where the log does not reveal the
+    epochs. `notes` list every assumption of the reader and every row that it left out. `ignored`
+    are the columns that it did not use. `scope` is the scope of the recommendation catalogue that
+    fits the run, None where none does.
     """
 
     name: str

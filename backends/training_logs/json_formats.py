@@ -1,4 +1,4 @@
-"""Logs in JSON: trainer_state.json, events of fine-tuning services, mappings of lists, one mapping per epoch."""
+"""Logs in JSON: trainer_state.json, events of fine-tuning services, lists and mappings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FINE_TUNING = "fine_tuning.job"
 
 
 def parse(text: str, name: str) -> tuple[Any, bool]:
-    """Return the value of a JSON text and False, or the values of its JSON lines as a list and True."""
+    """Return the value of a JSON text and False, or the list of its JSON lines and True."""
     try:
         return json.loads(text), False
     except RecursionError:
@@ -81,7 +81,10 @@ def read(value: Any, name: str, *, is_lines: bool = False) -> LogTable:
 
 
 def _flattened(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn `{"train": {"loss": 1}}` into `{"train_loss": 1}`. Keys inside `metrics` keep their names."""
+    """Turn `{"train": {"loss": 1}}` into `{"train_loss": 1}`.
+
+    Keys inside `metrics` keep their names.
+    """
     flat: dict[str, Any] = {}
     for key, cell in row.items():
         if isinstance(cell, dict):
@@ -104,7 +107,8 @@ def _trainer_state(state: Mapping[str, Any], name: str) -> LogTable:
         if "train_runtime" in entry:
             continue
         if entry.get("loss") == 0 and _is_not_finite(entry.get("grad_norm")):
-            # The Trainer writes 0 for a loss that is not finite (`logging_nan_inf_filter`); the norm reveals it.
+            # The Trainer writes 0 for a loss that is not finite (`logging_nan_inf_filter`); the
+            # norm reveals it.
             rows.append(LogRow(place, {**entry, "loss": math.nan}))
             notes.append("a logged loss of 0 with a gradient that is not finite stands for a loss that was not finite")
         else:
@@ -171,7 +175,10 @@ def _mapping_of_lists(value: Mapping[str, Any], name: str) -> LogTable:
 
 
 def _lists_of_different_lengths(lists: Mapping[str, Sequence[Any]], name: str) -> LogTable:
-    """Spread the lists over the epochs. The longest list of validation values has one value per epoch."""
+    """Spread the lists over the epochs.
+
+    The longest list of validation values has one value per epoch.
+    """
     validation_counts = [len(values) for key, values in lists.items() if column_names.meaning(key).side == "valid"]
     epochs = max(validation_counts, default=0) or max(len(values) for values in lists.values())
     rows, notes = [], []

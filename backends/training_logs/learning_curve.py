@@ -1,4 +1,7 @@
-"""A learning curve: the evaluations of a run, and the facts that a judge of the curve needs. Plain values."""
+"""A learning curve: the evaluations of a run, and the facts that a judge of the curve needs.
+
+Plain values.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ RunEnd: TypeAlias = Literal["complete", "stopped", "failed", "diverged"]
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One evaluation after `step` steps, at `epoch` (1.5 is the middle of the second epoch). None means unknown."""
+    """One evaluation after `step` steps, at `epoch` (1.5 is the middle of the second epoch).
+
+    None means unknown.
+    """
 
     epoch: float
     step: int
@@ -33,7 +39,7 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class LoopReport:
-    """One report of the training loop: the mean loss of its last batches, the gradient norm and the learning rate."""
+    """A report of the training loop. `loss` is the mean over the last batches."""
 
     epoch: float
     loss: float
@@ -45,11 +51,13 @@ class LoopReport:
 class LearningCurve:
     """The evaluations of a run, and the facts that a judge of the curve needs.
 
-    `points` are in order and do not include `baseline`, the score of the base model before training. `metric` names
-    the metric of the points. `train_examples` and `valid_examples` say how many examples each side was *evaluated* on.
-    `chance` is the metric of a model that knows nothing but the frequencies of the labels, which is the share of the
-    most frequent one; where it is None, it is one in `classes`. `best_by` says which side decides which epoch to keep.
-    `loop_reports` are the reports of the training loop between the evaluations, in order; empty where they are unknown.
+    `points` are in order and do not include `baseline`, the score of the base model before
+    training. `metric` names the metric of the points. `train_examples` and `valid_examples` say how
+    many examples each side was *evaluated* on. `chance` is the metric of a model that knows nothing
+    but the frequencies of the labels, which is the share of the most frequent one; where it is
+    None, it is one in `classes`. `best_by` says which side decides which epoch to keep.
+    `loop_reports` are the reports of the training loop between the evaluations, in order; empty
+    where they are unknown.
     """
 
     points: tuple[CurvePoint, ...]
@@ -78,8 +86,9 @@ class LearningCurve:
     ) -> Self:
         """Build a curve from a run's measurements. The points keep the order of the measurements.
 
-        `metric` may carry a prefix (`valid_accuracy`); a loss does not count as a metric. A measurement of scope `step`
-        becomes a loop report, or a point with that training loss where its `batch_loss` is not finite.
+        `metric` may carry a prefix (`valid_accuracy`); a loss does not count as a metric. A
+        measurement of scope `step` becomes a loop report, or a point with that training loss where
+        its `batch_loss` is not finite.
         """
         name = (metric or "").removeprefix("valid_").removeprefix("train_")
         name = "" if name == "loss" else name

@@ -10,7 +10,8 @@ from typing import Any
 from backends.training_logs.learning_curve import RunEnd
 
 MISSING = frozenset({"", "-", "none", "null", "na", "n/a", "<na>"})
-"""Cell texts for a value that was not measured. `nan` is not among them: it is a measured value that is not finite."""
+"""Cell texts for a value that was not measured. `nan` is not among them: it is a measured value
+that is not finite."""
 
 _PLAIN_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?(nan|inf|infinity)", re.IGNORECASE)
 
@@ -27,8 +28,9 @@ class LogRow:
 class LogTable:
     """The rows of a log, in the order in which they were written.
 
-    `hosted` is true for a file that a hosted fine-tuning service made. `scope` is the scope of the recommendation
-    catalogue that fits the run, None where none does. `notes` list the reader's assumptions so far.
+    `hosted` is true for a file that a hosted fine-tuning service made. `scope` is the scope of the
+    recommendation catalogue that fits the run, None where none does. `notes` list the reader's
+    assumptions so far.
     """
 
     name: str
@@ -41,7 +43,9 @@ class LogTable:
 
 
 def parse_number(cell: Any) -> float | None:
-    """Return the number in a cell, which may be NaN or infinite, or None where the value is missing.
+    """Return the number in a cell, or None where the value is missing.
+
+    The number may be NaN or infinite.
 
     Raises ValueError for a cell that is neither.
     """

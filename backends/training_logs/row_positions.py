@@ -1,4 +1,7 @@
-"""Finds the position of each log row on the x axis: its epoch, an epoch derived from its step, or else its step."""
+"""Finds the position of each log row on the x axis.
+
+That is its epoch, an epoch derived from its step, or else its step.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from typing import Literal
 class RowStamp:
     """The facts in a row that reveal its position.
 
-    `has_training`: the row has training values. `has_whole_validation`: it has values of the whole validation set.
+    `has_training`: the row has training values. `has_whole_validation`: it has values of the whole
+    validation set.
     """
 
     epoch: float | None = None
@@ -25,7 +29,10 @@ class RowStamp:
 
 @dataclass(frozen=True)
 class RowPositions:
-    """The positions of the rows, in row order, and the unit of the axis. 0 is before training, None is unknown."""
+    """The positions of the rows, in row order, and the unit of the axis.
+
+    0 is before training, and None is unknown.
+    """
 
     positions: tuple[float | None, ...]
     axis: Literal["epoch", "step"] = "epoch"
@@ -93,7 +100,10 @@ def _epoch_0_is_untrained(stamps: Sequence[RowStamp], steps: dict[float, set[flo
 
 
 def _within_epochs(stamps: Sequence[RowStamp], last_steps: dict[float, float]) -> tuple[list[float | None], list[str]]:
-    """Locate rows by their steps between the ends of their epochs; `last_steps` has the last step of each epoch."""
+    """Locate rows by their steps between the ends of their epochs.
+
+    `last_steps` has the last step of each epoch.
+    """
     first_epoch = 0.0 if min(last_steps) == 0 else 1.0
     ends = [last_steps[epoch] for epoch in sorted(last_steps)]
     if any(after <= before for before, after in pairwise(ends)):
@@ -116,7 +126,10 @@ def _within_epochs(stamps: Sequence[RowStamp], last_steps: dict[float, float]) -
 
 
 def _restarting_steps(stamps: Sequence[RowStamp], first_epoch: float, last_step: float) -> list[float | None]:
-    """Locate rows whose steps start again in every epoch. `last_step` is the last step of the longest epoch."""
+    """Locate rows whose steps start again in every epoch.
+
+    `last_step` is the last step of the longest epoch.
+    """
     offset = 1.0 if any(stamp.step == 0 and stamp.has_training for stamp in stamps) else 0.0
     return [
         None

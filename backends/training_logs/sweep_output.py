@@ -1,4 +1,7 @@
-"""Reads the JSON that `sweep status --json` and `sweep run --json` print, parts of it, and a run's events.jsonl."""
+"""Reads this software's own JSON: the output of `sweep status --json`, and a run's events.jsonl.
+
+Also reads the output of `sweep run --json`, and parts: a trial, or its curve.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from backends.training_logs.learning_curve import LearningCurve, RunEnd
 SCOPE = "local"
 
 NOT_FINITE = "is not finite"
-"""These words in a trial's reason mean that its backend saw a loss that is not finite; the curve ends before it."""
+"""These words in a trial's reason mean that its backend saw a loss that is not finite; the curve
+ends before it."""
 
 _RUN_END: Mapping[str, RunEnd] = {"complete": "complete", "failed": "failed"}
 _EVENT_KINDS = frozenset({"queued", "started", "measured", "checkpointed", "charged", "finished", "failed", "stopped"})
@@ -67,7 +71,10 @@ def _is_measured(value: Any) -> bool:
 
 
 def _measured(value: Mapping[str, Any]) -> Measured:
-    """Return the measurement as it is written. Its values are not checked: one that is null counts as missing."""
+    """Return the measurement as it is written.
+
+    Its values are not checked: one that is null counts as missing.
+    """
     return Measured(**{key: value[key] for key in _MEASURED_KEYS})
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from backends.contract import DataFile, Dataset, Evaluation, Failed, Measured, Placement, TrainingRequest
+from backends.contract import DataFile, Dataset, EvaluationSettings, Failed, Measured, Placement, TrainingRequest
 from backends.local import model_evaluation, run_setup, training
 from backends.local.encoding import CausalData
 from backends.local.model_cache import MODEL_CACHE
@@ -211,7 +211,7 @@ def _followed(recipe: LocalRecipe, work: Path) -> tuple[list[Measured], Trace, f
             "warmup_ratio": recipe.warmup, "max_grad_norm": recipe.max_norm,
         },
         recipe.seed,
-        Evaluation(recipe.per_epoch, TRAIN_SAMPLE),
+        EvaluationSettings(recipe.per_epoch, TRAIN_SAMPLE),
     )  # fmt: skip
     options = LocalOptions(device="cpu")
     resolved = resolve(request, options)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 from zoneinfo import ZoneInfo
 
-from backends.contract import TERMINAL, Backend, BackendError, Event, Failed, Handle
+from backends.contract import TERMINAL_EVENTS, Backend, BackendError, Event, Failed, Handle
 from benchmarks.year.registry import MemoryRegistry
 from benchmarks.year.service import YearBackend, charges
 from benchmarks.year.world import Quality, Team, World, events, local_day, outages
@@ -26,9 +26,8 @@ from sweeps.execution.budget_ledger import SETTLEMENT_TIMEOUT_S
 from sweeps.execution.champion_challenge import challenge_champion
 from sweeps.execution.environment import Environment, open_study
 from sweeps.execution.finals_decision import decide_finals
-from sweeps.execution.outcome import outcome_of
 from sweeps.execution.observers import ProgressObserver
-from sweeps.execution.outcome import Outcome, SweepEnd
+from sweeps.execution.outcome import Outcome, SweepEnd, outcome_of
 from sweeps.execution.running_trial import TrialEnd
 from sweeps.execution.session import Session
 from sweeps.planning.sweep_plan import SweepPlan
@@ -372,7 +371,7 @@ def drive(session: Session, backend: Backend, world: World) -> None:
                 told = [Failed(error.failure)]
             session.observe(number, handle, cursor, told)
             active[number] = (handle, cursor + len(told))
-            if told and isinstance(told[-1], TERMINAL):
+            if told and isinstance(told[-1], TERMINAL_EVENTS):
                 session.trial_ended(number, TrialEnd.ITSELF)
                 del active[number]
         if session.should_end():

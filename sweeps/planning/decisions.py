@@ -1,6 +1,7 @@
-"""The pure part of planning: spec, data and the backend's answers in; a SweepPlan or all problems out.
+"""The pure part of planning: spec, data and the backend's answers become a plan or problems.
 
-Nothing here reads a file, opens a backend or looks at the machine: `sweeps.planning.gathering` does.
+Nothing here reads a file, opens a backend or looks at the machine: `sweeps.planning.gathering`
+does.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backends.contract import Estimate, Evaluation, Failure, TrainingRequest
+from backends.contract import Estimate, EvaluationSettings, Failure, TrainingRequest
 from search_spaces.space import ResolvedSpace, SpaceError
 from sweeps.data import Finding, PreparedData
 from sweeps.data.findings import warning
@@ -30,7 +31,8 @@ from sweeps.trials.trial import Trial
 class ProbeRequests:
     """The requests that a plan asks the backend about.
 
-    `central` has one request per base model, at the centre of the space; `longest` the same with the most epochs.
+    `central` has one request per base model, at the centre of the space; `longest` the same with
+    the most epochs.
     """
 
     central: tuple[TrainingRequest, ...]
@@ -41,8 +43,9 @@ class ProbeRequests:
 class BackendAnswers:
     """What the backend says about the probe requests.
 
-    `failures` are its objections to the central requests. `central` is its estimate for the first central request,
-    `longest` those for all of the longest ones; both are missing where nobody asked for estimates.
+    `failures` are its objections to the central requests. `central` is its estimate for the first
+    central request, `longest` those for all of the longest ones; both are missing where nobody
+    asked for estimates.
     """
 
     failures: tuple[Failure, ...] = ()
@@ -51,7 +54,10 @@ class BackendAnswers:
 
 
 def resolve_plan(spec: SweepSpec, data: PreparedData, available_cpus: int, folder: Path) -> SweepPlan:
-    """Return the plan before the backend was asked about it. Raises UserInputError with all problems."""
+    """Return the plan before the backend was asked about it.
+
+    Raises UserInputError with all problems.
+    """
     problems: list[Problem] = []
     space = None
     try:
@@ -70,7 +76,7 @@ def resolve_plan(spec: SweepSpec, data: PreparedData, available_cpus: int, folde
         data=data,
         space=space,
         base_model=str(spec.backend_options.model_dump().get("model", "")),
-        evaluation=Evaluation(
+        evaluation=EvaluationSettings(
             per_epoch=spec.evaluation.per_epoch,
             train_examples=spec.evaluation.train_examples,
             keep_metric=spec.objective.metric,
@@ -102,7 +108,8 @@ def probe_requests(plan: SweepPlan) -> ProbeRequests:
 def complete_plan(plan: SweepPlan, answers: BackendAnswers) -> SweepPlan:
     """Return the plan with the backend's estimates.
 
-    Raises UserInputError if the backend rejects a request, or if the budget does not fit the estimates.
+    Raises UserInputError if the backend rejects a request, or if the budget does not fit the
+    estimates.
     """
     if answers.failures:
         place = plan.spec.document.place(("backend",))
@@ -147,7 +154,10 @@ def _left_out_findings(spec: SweepSpec, space: ResolvedSpace) -> Iterable[Findin
 
 
 def _fingerprint(spec: SweepSpec, data: PreparedData, space: ResolvedSpace) -> str:
-    """Return a digest of what identifies a sweep. Limits such as trials, hours or concurrency may change on resume."""
+    """Return a digest of what identifies a sweep.
+
+    Limits such as trials, hours or concurrency may change on resume.
+    """
     identity = {
         "data": data.fingerprint,
         "space": space.fingerprint,

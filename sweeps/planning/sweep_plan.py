@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from backends.contract import Backend, Estimate, Evaluation, Placement, TrainingRequest
+from backends.contract import Backend, Estimate, EvaluationSettings, Placement, TrainingRequest
 from search_spaces.space import ResolvedParameter, ResolvedSpace
 from sweeps.data import Finding, PreparedData
 from sweeps.spec.space import space_limits
@@ -19,22 +19,23 @@ from sweeps.trials.budget import Amount, cost_bound, finals_reservation, known_a
 from sweeps.trials.trial import Trial
 
 KEPT_MODELS = 3
-"""Trials whose models stay on disk: the best one, and the runners-up that the finals may promote."""
+"""Trials whose models stay on disk: the best, and the runners-up that the finals may promote."""
 
 
 @dataclass(frozen=True)
 class SweepPlan:
     """A sweep that could start now.
 
-    `estimate` is for one trial at the centre of the space, `most_expensive` for the most expensive trial at the centre:
-    the most epochs and the most expensive base model. Both are None where nobody asked the backend for them.
+    `estimate` is for one trial at the centre of the space, `most_expensive` for the most expensive
+    trial at the centre: the most epochs and the most expensive base model. Both are None where
+    nobody asked the backend for them.
     """
 
     spec: SweepSpec
     data: PreparedData
     space: ResolvedSpace
     base_model: str
-    evaluation: Evaluation
+    evaluation: EvaluationSettings
     concurrency: int
     placement: Placement
     folder: Path
@@ -61,7 +62,7 @@ class SweepPlan:
 
     @property
     def max_usd(self) -> float | None:
-        """The cost if every trial is as expensive as the most expensive one, but no more than the budget.
+        """The cost if every trial costs as much as the most expensive one, capped by the budget.
 
         None where the cost of a trial is unknown.
         """
@@ -73,9 +74,9 @@ class SweepPlan:
 
     @property
     def required_budget(self) -> Amount:
-        """The cost bound of the first trial plus the reservation for the finals; zero where the cost is unknown.
+        """The cost bound of the first trial plus the reservation for the finals.
 
-        With a smaller budget the sweep could not start.
+        With a smaller budget the sweep could not start. Zero where the cost is unknown.
         """
         if self.estimate is None:
             return Amount()
@@ -86,7 +87,7 @@ class SweepPlan:
 
     @property
     def seconds_without_early_stopping(self) -> float | None:
-        """The expected wall time if no trial stops early and every trial takes as long as the one at the centre."""
+        """The expected wall time if every trial takes as long as the one at the centre."""
         if self.estimate is None or self.estimate.seconds is None:
             return None
         rounds = -(-self.spec.search.trials // self.concurrency) + -(-self.final_trials // self.concurrency)
@@ -99,13 +100,16 @@ class SweepPlan:
         return 0 if finals is None else min(finals.candidates, self.spec.search.trials) * finals.seeds
 
     def steered_space(self, changes: Sequence[Change]) -> ResolvedSpace:
-        """Return the space with its ranges moved. Where two changes concern one range, the later one counts."""
+        """Return the space with its ranges moved.
+
+        Where two changes concern one range, the later one counts.
+        """
         ends = {change.parameter: (change.low, change.high) for change in changes}
         return resolve_space(self.spec, self.data, ends)
 
     @property
     def steering_bounds(self) -> dict[str, tuple[float | None, float | None]]:
-        """How far steering may move each range: what the backend accepts, within the file's `bounds`."""
+        """How far steering may move each range: the backend's limits and the file's `bounds`."""
         bounds = {}
         for hyperparameter in self.spec.capabilities.hyperparameters:
             low, high = self.spec.bounds.get(hyperparameter.name, (None, None))
@@ -177,7 +181,9 @@ class SweepPlan:
 def resolve_space(
     spec: SweepSpec, data: PreparedData, ends: Mapping[str, tuple[float, float]] | None = None
 ) -> ResolvedSpace:
-    """Resolve the space for this training set and backend. `ends` replaces the written ends of ranges.
+    """Resolve the space for this training set and backend.
+
+    `ends` replaces the written ends of ranges.
 
     Raises SpaceError.
     """

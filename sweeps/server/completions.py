@@ -160,11 +160,11 @@ def _stopped(found: Prediction, stops: Sequence[str]) -> Prediction:
     text = found.text
     for stop in stops:
         text = text.split(stop, maxsplit=1)[0]
-    return Prediction(text, found.label_logprobs, found.cut and text == found.text)
+    return Prediction(text, found.label_logprobs, found.truncated and text == found.text)
 
 
 def _reason(found: Prediction) -> Literal["stop", "length"]:
-    return "length" if found.cut else "stop"
+    return "length" if found.truncated else "stop"
 
 
 def _chat_logprobs(asked: _Asked, found: Prediction, count: int) -> ChatLogprobs:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from backends import codec
 from backends.contract import (
-    TERMINAL,
+    TERMINAL_EVENTS,
     Backend,
     BackendError,
     Checkpointed,
@@ -92,7 +92,7 @@ def follow(
                 told = [codec.to_json(event) for event in events]
                 report({"kind": "heard", "after": after, "events": told, "copies": copies})
                 after += len(events)
-                if isinstance(events[-1], TERMINAL):
+                if isinstance(events[-1], TERMINAL_EVENTS):
                     return
             elif not backend.capabilities.in_process:
                 control.pause(max(0.02, backend.capabilities.poll_s))

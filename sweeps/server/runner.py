@@ -14,11 +14,11 @@ from pathlib import Path
 
 from backends import codec
 from backends.contract import (
-    TERMINAL,
+    TERMINAL_EVENTS,
     BackendError,
     DataFile,
     Dataset,
-    Evaluation,
+    EvaluationSettings,
     Event,
     Failure,
     Handle,
@@ -173,7 +173,7 @@ class Runner:
             if job is None or job.status not in (Status.QUEUED, Status.RUNNING):
                 return
             heard = self._store.heard(job_id)
-            if heard and isinstance(heard[-1], TERMINAL):  # the server died before it drew the conclusion
+            if heard and isinstance(heard[-1], TERMINAL_EVENTS):  # the server died before it drew the conclusion
                 self._teller.settle(job, heard)
                 return
             if self._trainer.capabilities.in_process:
@@ -261,7 +261,7 @@ class Runner:
                 events = codec.from_json(list[Event], told["events"])
                 for offset, event in enumerate(events):
                     self._teller.hear(job_id, told["after"] + offset, event, told["copies"])
-                return isinstance(events[-1], TERMINAL)
+                return isinstance(events[-1], TERMINAL_EVENTS)
             case "refused":
                 failures = codec.from_json(list[Failure], told["failures"])
                 self._teller.refuse(job, failures)
@@ -313,7 +313,7 @@ class Runner:
         """Stop the runs of jobs that were cancelled just before the last server ended."""
         for job in self._store.all(Job, "status = ? AND handle != 'null'", Status.CANCELLED.value):
             heard = self._store.heard(job.id)
-            if not heard or not isinstance(heard[-1], TERMINAL):
+            if not heard or not isinstance(heard[-1], TERMINAL_EVENTS):
                 self._end_run(job)
 
     def _end_run(self, job: Job) -> None:
@@ -351,7 +351,7 @@ def _request(job: Job) -> TrainingRequest:
         dataset=_data(job.data),
         hyperparameters=dict(job.hyperparameters),
         seed=job.seed,
-        evaluation=Evaluation(task.per_epoch, task.train_examples, task.keep_metric, task.keep_maximum),
+        evaluation=EvaluationSettings(task.per_epoch, task.train_examples, task.keep_metric, task.keep_maximum),
         resume_from=job.resume_from,
     )
 

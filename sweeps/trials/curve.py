@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from backends.contract import Evaluation, Measured
+from backends.contract import EvaluationSettings, Measured
 from backends.training_logs.learning_curve import LearningCurve, RunEnd
 from sweeps.data.prepare import PreparedData
 from sweeps.spec.objective import Objective
@@ -53,7 +53,7 @@ def learning_curve_of(
     return LearningCurve.from_measurements(
         (*trial.curve, *trial.loop_reports),
         metric=metric,
-        train_examples=min(Evaluation().train_examples, data.dataset.train.examples),
+        train_examples=min(EvaluationSettings().train_examples, data.dataset.train.examples),
         valid_examples=data.dataset.valid.examples,
         classes=len(counts) if about_labels and counts else None,
         chance=majority_share if about_labels and metric != "valid_macro_f1" else None,

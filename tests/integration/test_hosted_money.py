@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_host import KEY, Cut, Job, ScriptedHost, listening, with_manners
+from scripted_host import KEY, ConnectionCutError, Job, ScriptedHost, change_behaviour, serving
 
 from backends import credentials
-from backends.contract import TERMINAL, Handle
+from backends.contract import TERMINAL_EVENTS, Handle
 from sweeps.execution.budget_ledger import BudgetLedger
 from sweeps.execution.outcome import SweepEnd
 from sweeps.execution.running_trial import TrialEnd
@@ -87,7 +87,7 @@ class Sweep:
         handle = self.handles[trial.number]
         events = self.backend.events(handle, 0)
         self.session.observe(trial.number, handle, 0, events)
-        if not (events and isinstance(events[-1], TERMINAL)):
+        if not (events and isinstance(events[-1], TERMINAL_EVENTS)):
             return False
         self.session.trial_ended(trial.number, TrialEnd.ITSELF)
         return True
@@ -110,20 +110,20 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedHost]:
 @pytest.fixture
 def begin(host: ScriptedHost, tmp_path: Path) -> Iterator[Callable[..., Sweep]]:
     begun: list[Sweep] = []
-    with listening(host) as address:
+    with serving(host) as address:
 
         def beginning(usd: float, *overrides: str) -> Sweep:
             begun.append(Sweep(tmp_path, address, usd, *overrides))
             return begun[-1]
 
         yield beginning
-        for each in begun:
-            each.backend.close()
+        for backend in begun:
+            backend.backend.close()
 
 
 def told(host: ScriptedHost) -> float:
     """What the host would charge: its own count of every job."""
-    return sum(host.trained_tokens(each) for each in host.jobs.values()) * PRICE / 1e6
+    return sum(host.trained_tokens(job) for job in host.jobs.values()) * PRICE / 1e6
 
 
 def test_the_worst_case_of_what_runs_keeps_the_next_from_starting(
@@ -171,7 +171,7 @@ def test_a_job_that_ends_dearer_than_its_worst_case_ends_the_sweep(
 
 @pytest.mark.parametrize("counts", [True, False], ids=["it counts", "it says nothing"])
 def test_what_was_spent_until_a_stop_is_charged(host: ScriptedHost, begin: Callable[..., Sweep], counts: bool) -> None:
-    with_manners(host, says_trained_tokens=counts, epochs_per_poll=0.5)
+    change_behaviour(host, reports_trained_tokens=counts, epochs_per_poll=0.5)
     sweep = begin(WORST_USD * 1.5)
     trial = sweep.start()
     (job,) = host.jobs.values()
@@ -201,7 +201,7 @@ def test_after_a_crash_each_job_is_counted_once(
 
         def fault(operation: str, moment: str) -> None:
             if (operation, moment) == ("POST fine_tuning/jobs", "after") and next(lose, False):
-                raise Cut
+                raise ConnectionCutError
 
         host.fault = fault
     running = sweep.start()
@@ -245,7 +245,7 @@ def test_accounts_wait_for_what_may_yet_be_said(host: ScriptedHost, begin: Calla
     slept: list[float] = []
 
     def away(operation: str, moment: str) -> None:
-        raise Cut
+        raise ConnectionCutError
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)

@@ -17,10 +17,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scripted_host import KEY, Cut, InMemory, Killed, Manners, Said, ScriptedHost, listening, refused
+from scripted_host import (
+    KEY,
+    ConnectionCutError,
+    HostBehaviour,
+    InMemoryTransport,
+    ProcessKilled,
+    Response,
+    ScriptedHost,
+    error_response,
+    serving,
+)
 
 from backends import codec
-from backends.contract import TERMINAL, BackendError, Dataset, Finished, Handle, Measured, Stopped, TrainingRequest
+from backends.contract import (
+    TERMINAL_EVENTS,
+    BackendError,
+    Dataset,
+    Finished,
+    Handle,
+    Measured,
+    Stopped,
+    TrainingRequest,
+)
 from backends.hosted import HostedBackend
 from backends.testing import write_jsonl
 
@@ -71,14 +90,14 @@ class Schedule:
     def __init__(self, seed: int, workspace: Path, dataset: Dataset) -> None:
         self.chance = random.Random(seed)
         self.clock = Clock()
-        manners = Manners(
+        behaviour = HostBehaviour(
             filters_metadata=self.chance.random() < 0.7,
             keeps_metadata=self.chance.random() < 0.8,
             file_polls=self.chance.choice((0, 0, 2)),
             page=self.chance.choice((1, 2, 100)),
-            says_has_more=self.chance.random() < 0.8,
+            sends_has_more=self.chance.random() < 0.8,
         )
-        self.host = ScriptedHost(self.clock, manners)
+        self.host = ScriptedHost(self.clock, behaviour)
         self.host.fault = self.fault
         self.host.create_delay = self.delay
         self.delays = 0
@@ -87,7 +106,7 @@ class Schedule:
         self.deaths = 0
         self.faults: collections.Counter[str] = collections.Counter()
         # where a host drops metadata, its profile says that the key travels in the suffix
-        name = "openai" if manners.keeps_metadata else "nebius"
+        name = "openai" if behaviour.keeps_metadata else "nebius"
         self.options = HostedBackend.options_model.model_validate(
             {
                 "host": name,
@@ -108,12 +127,12 @@ class Schedule:
             self.options,
             self.workspace,
             {"OPENAI_API_KEY": KEY, "NEBIUS_API_KEY": KEY},
-            transport=InMemory(self.host),
+            transport=InMemoryTransport(self.host),
             clock=self.clock,
             sleep=self.clock.sleep,
         )
 
-    def fault(self, operation: str, moment: str) -> Said | None:
+    def fault(self, operation: str, moment: str) -> Response | None:
         # creations are few among the requests, and what this is about: most of all those that are accepted
         rate = {"before": 0.35, "after": 0.8}[moment] if operation == CREATE and self.rate else self.rate
         if not self.faulty or self.chance.random() > rate:
@@ -124,19 +143,19 @@ class Schedule:
         self.faults[f"{kind} {moment}{' of a creation' if operation == CREATE else ''}"] += 1
         match kind:
             case "cut":
-                raise Cut("cut")
+                raise ConnectionCutError("cut")
             case "timeout":
                 self.clock.sleep(120)
                 raise TimeoutError
             case "500":
-                return refused(500, "The server had an error while processing your request")
+                return error_response(500, "The server had an error while processing your request")
             case "html":
-                return Said(200, b"<html>", {"content-type": "text/html"})
+                return Response(200, b"<html>", {"content-type": "text/html"})
             case "429":
                 wait = self.chance.choice((1, 150, 4000))
-                return refused(429, "slow down", "rate_limit_exceeded", **{"retry-after": str(wait)})
+                return error_response(429, "slow down", "rate_limit_exceeded", **{"retry-after": str(wait)})
             case "kill":
-                raise Killed
+                raise ProcessKilled
             case _:
                 raise TimeoutError
         raise AssertionError(kind)
@@ -155,7 +174,7 @@ class Schedule:
         """A death is the end of the process: another one opens the same workspace."""
         try:
             yield
-        except Killed:
+        except ProcessKilled:
             self.deaths += 1
             with contextlib.suppress(Exception):
                 self.backend._journal.close()  # the operating system does that
@@ -190,10 +209,10 @@ class Schedule:
 
     def over(self, key: str) -> bool:
         events = self.backend.events(self.handles[key], 0)
-        return bool(events) and isinstance(events[-1], TERMINAL)
+        return bool(events) and isinstance(events[-1], TERMINAL_EVENTS)
 
     def check(self, keys: list[str]) -> None:
-        jobs = collections.Counter(each.body["metadata"]["sweep_key"] for each in self.host.jobs.values())
+        jobs = collections.Counter(job.body["metadata"]["sweep_key"] for job in self.host.jobs.values())
         assert set(jobs) <= set(keys)
         for key in keys:
             events = list(self.backend.events(self.handles[key], 0))
@@ -204,13 +223,13 @@ class Schedule:
                 continue
             assert isinstance(events[-1], Finished), events[-1]
             assert jobs[key] == 1
-            (job,) = (each for each in self.host.jobs.values() if each.body["metadata"]["sweep_key"] == key)
+            (job,) = (job for job in self.host.jobs.values() if job.body["metadata"]["sweep_key"] == key)
             assert self.host.final_model(job) in events[-1].model
-            steps = [each.step for each in events if isinstance(each, Measured) and each.scope == "step"]
+            steps = [event.step for event in events if isinstance(event, Measured) and event.scope == "step"]
             assert steps == list(range(1, job.total_steps + 1)), "each step is told once, in order"
         # one training file and one validation file for all trials; only a lost answer may have doubled an upload
         digests = collections.Counter(
-            each["filename"] for each in self.host.files.values() if "sweep" in each["filename"]
+            file["filename"] for file in self.host.files.values() if "sweep" in file["filename"]
         )
         assert len(digests) == 2 or not jobs
 
@@ -226,7 +245,7 @@ def test_no_schedule_of_faults_makes_two_jobs_or_loses_one(unsynced: Path, datas
             schedule.run(keys)
             schedule.check(keys)
         except BaseException as error:
-            error.add_note(f"schedule {seed}, {schedule.host.manners}")
+            error.add_note(f"schedule {seed}, {schedule.host.behaviour}")
             raise
         finally:
             schedule.backend.close()
@@ -255,7 +274,7 @@ def test_a_host_that_is_slow_to_list_is_waited_for(tmp_path: Path, dataset: Data
         if schedule.backend.events(handle, 0) and isinstance(schedule.backend.events(handle, 0)[-1], Finished):
             break
     assert len(host.jobs) == 1
-    assert host.asked.count(CREATE) == 1
+    assert host.operations.count(CREATE) == 1
     schedule.backend.close()
 
 
@@ -271,7 +290,7 @@ def test_a_job_of_another_workspace_is_adopted(tmp_path: Path, dataset: Dataset)
     second.backend = second.open()
     assert second.backend.submit(second.request("k")) == handle
     assert len(first.host.jobs) == 1
-    assert first.host.asked.count("POST files") == 2, "the data files of the other workspace are used"
+    assert first.host.operations.count("POST files") == 2, "the data files of the other workspace are used"
     second.backend.close()
 
 
@@ -304,7 +323,7 @@ def test_a_really_killed_process(tmp_path: Path, dataset: Dataset, operation: st
             children[0].wait()
 
     host.fault = fault
-    with listening(host) as address:
+    with serving(host) as address:
         options = {"base_url": address, "model": "base-chat", "create_grace_s": 0.3, "poll_s": 0.01}
         request = TrainingRequest("k", "base-chat", dataset, {"n_epochs": 2, "batch_size": 6}, seed=1)
         order = {"options": options, "workspace": str(tmp_path), "key": KEY, "request": codec.to_json(request)}

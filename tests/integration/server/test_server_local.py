@@ -66,7 +66,7 @@ def assert_alike(found: list[Mapping[str, Any]], expected: list[Mapping[str, Any
 
 def trained_directly(folder: Path, training: bytes, validation: bytes, values: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return the backend and the events of the same run without any server."""
-    from backends.contract import DataFile, Dataset, Evaluation, Placement, TrainingRequest
+    from backends.contract import DataFile, Dataset, EvaluationSettings, Placement, TrainingRequest
     from backends.local import LocalBackend
     from backends.local.options import LocalOptions
 
@@ -82,7 +82,7 @@ def trained_directly(folder: Path, training: bytes, validation: bytes, values: M
         dataset=Dataset(files[0], files[1], "completion", tuple(LABELS), ""),
         hyperparameters=dict(values),
         seed=7,
-        evaluation=Evaluation(2, 20, "valid_loss", False),
+        evaluation=EvaluationSettings(2, 20, "valid_loss", False),
     )
     handle, events = backend.submit(request), []
     while not events or type(events[-1]).__name__ not in ("Finished", "Failed", "Stopped"):

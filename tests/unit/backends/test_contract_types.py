@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from backends import codec
 from backends.contract import (
-    TERMINAL,
+    TERMINAL_EVENTS,
     BackendError,
     Capabilities,
     Charged,
     Checkpointed,
     DataFile,
     Dataset,
-    Evaluation,
+    EvaluationSettings,
     Event,
     Failed,
     Failure,
@@ -55,7 +55,7 @@ requests = st.builds(
     dataset=datasets,
     hyperparameters=st.dictionaries(texts, scalars, max_size=5),
     seed=st.integers(),
-    evaluation=st.builds(Evaluation, st.integers(1, 9), st.integers(0, 999), texts, st.booleans()),
+    evaluation=st.builds(EvaluationSettings, st.integers(1, 9), st.integers(0, 999), texts, st.booleans()),
     resume_from=st.none() | texts,
 )
 EVENTS: dict[type[Event], st.SearchStrategy[Any]] = {
@@ -110,7 +110,7 @@ REQUEST = TrainingRequest(
     ),
     hyperparameters={"n_epochs": 2, "learning_rate": 1e-4, "method": "lora", "packed": False},
     seed=7,
-    evaluation=Evaluation(2, 0, "valid_accuracy", keep_maximum=True),
+    evaluation=EvaluationSettings(2, 0, "valid_accuracy", keep_maximum=True),
     resume_from="m0",
 )
 BUSY = Failure(FailureKind.QUOTA, "busy", "wait")
@@ -208,7 +208,7 @@ def test_whether_to_try_again_depends_on_the_kind_alone() -> None:
 
 
 def test_the_terminal_events() -> None:
-    assert {each.kind for each in TERMINAL} == {"finished", "failed", "stopped"}
+    assert {each.kind for each in TERMINAL_EVENTS} == {"finished", "failed", "stopped"}
 
 
 def test_values_are_frozen() -> None:

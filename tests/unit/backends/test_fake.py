@@ -22,7 +22,7 @@ from backends.contract import (
     Charged,
     DataFile,
     Dataset,
-    Evaluation,
+    EvaluationSettings,
     Event,
     Failed,
     FailureKind,
@@ -482,7 +482,7 @@ def test_without_labels_there_are_no_label_metrics() -> None:
 
 
 def test_without_training_sample_there_are_no_training_metrics() -> None:
-    request = dataclasses.replace(a_request(), evaluation=Evaluation(train_examples=0))
+    request = dataclasses.replace(a_request(), evaluation=EvaluationSettings(train_examples=0))
     assert not any(name.startswith("train") for each in curve(request) for name in each.values)
 
 

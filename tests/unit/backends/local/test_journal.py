@@ -13,7 +13,7 @@ from backends.contract import (
     Checkpointed,
     DataFile,
     Dataset,
-    Evaluation,
+    EvaluationSettings,
     Event,
     Failed,
     Failure,
@@ -124,7 +124,7 @@ def test_a_journal_of_the_first_revision_still_loads(tmp_path: Path) -> None:
         dataset=Dataset(train, valid, "completion", (" yes|", " no|"), "|"),
         hyperparameters={"n_epochs": 2, "learning_rate": 0.01, "method": "full"},
         seed=7,
-        evaluation=Evaluation(per_epoch=3, train_examples=8),
+        evaluation=EvaluationSettings(per_epoch=3, train_examples=8),
     )
     assert list(run_journal.events()) == [
         Started({"task": "causal-lm", "n_epochs": 2, "learning_rate": 0.01}),

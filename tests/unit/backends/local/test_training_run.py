@@ -25,7 +25,7 @@ from backends.contract import (
     Checkpointed,
     DataFile,
     Dataset,
-    Evaluation,
+    EvaluationSettings,
     Event,
     Failed,
     FailureKind,
@@ -55,7 +55,7 @@ def open_backend(workspace: Path, model: Path, **options: Any) -> LocalBackend:
 
 
 def request_for(dataset: Dataset, key: str = "run", seed: int = 7, **changes: Any) -> TrainingRequest:
-    fields: dict[str, Any] = {"hyperparameters": POINT, "evaluation": Evaluation(train_examples=8)} | changes
+    fields: dict[str, Any] = {"hyperparameters": POINT, "evaluation": EvaluationSettings(train_examples=8)} | changes
     return TrainingRequest(key=key, base_model="", dataset=dataset, seed=seed, **fields)
 
 
@@ -161,7 +161,7 @@ def test_an_interrupted_run_gives_the_events_of_an_uninterrupted_one(
 ) -> None:
     model = request.getfixturevalue(name)
     point = {**POINT, "method": method, "lora_dropout": 0.2, "schedule": "linear"}
-    training_request = request_for(dataset, hyperparameters=point, evaluation=Evaluation(per_epoch=3, train_examples=8))
+    training_request = request_for(dataset, hyperparameters=point, evaluation=EvaluationSettings(per_epoch=3, train_examples=8))
     backend = open_backend(tmp_path / "whole", model)
     whole = run(backend, training_request)
     backend.close()
@@ -256,7 +256,7 @@ def test_a_second_trial_loads_and_encodes_nothing(
 # --------------------------------------------------------------------------------------------------- what is measured
 def test_training_improves_accuracy_and_the_best_state_is_kept(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
     backend = open_backend(tmp_path, llama)
-    evaluation = Evaluation(per_epoch=2, train_examples=8, keep_metric="valid_accuracy", keep_maximum=True)
+    evaluation = EvaluationSettings(per_epoch=2, train_examples=8, keep_metric="valid_accuracy", keep_maximum=True)
     events = run(backend, request_for(dataset, hyperparameters={**POINT, "n_epochs": 8}, evaluation=evaluation))
     scores = [evaluation.values["valid_accuracy"] for evaluation in evaluations(events)]
     assert max(scores) > measured(events)[0].values["valid_accuracy"]
@@ -295,7 +295,7 @@ def test_training_tokens_are_charged_before_the_evaluation_they_led_to(
     llama: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     events = run(
-        open_backend(tmp_path, llama), request_for(dataset, evaluation=Evaluation(per_epoch=2, train_examples=8))
+        open_backend(tmp_path, llama), request_for(dataset, evaluation=EvaluationSettings(per_epoch=2, train_examples=8))
     )
     assert [event.tokens > 0 for event in events if isinstance(event, Charged)] == [True] * 4
     at = [index for index, event in enumerate(events) if isinstance(event, Measured) and event.scope == "evaluation"]
@@ -321,7 +321,7 @@ def test_a_run_can_continue_from_a_kept_model(llama: Path, dataset: Dataset, tmp
 def test_without_labels_the_loss_replaces_a_label_metric(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
     backend = open_backend(tmp_path, llama)
     unlabelled = dataclasses.replace(dataset, labels=())
-    evaluation = Evaluation(train_examples=8, keep_metric="valid_accuracy", keep_maximum=True)
+    evaluation = EvaluationSettings(train_examples=8, keep_metric="valid_accuracy", keep_maximum=True)
     events = run(backend, request_for(unlabelled, evaluation=evaluation))
     backend.close()
     assert resolved(events)["keep_metric"] == "valid_loss"

@@ -1,4 +1,4 @@
-"""Every format of a training log: samples as the programs write them, and the points that they contain."""
+"""Every format of a training log: samples as programs write them, and their points."""
 
 from __future__ import annotations
 

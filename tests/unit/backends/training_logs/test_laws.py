@@ -1,4 +1,4 @@
-"""Laws of reading training logs: a written curve is read back, and any other input raises a TrainingLogError."""
+"""Laws of reading training logs: written curves are read back, other input is a clear error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ shares = st.none() | st.floats(min_value=0, max_value=1)
 
 @st.composite
 def evaluations(draw: st.DrawFn) -> list[CurvePoint]:
-    """A curve with one evaluation per epoch. The first has a training loss: else it could be the untrained model's."""
+    """A curve with one evaluation per epoch.
+
+    The first has a training loss: else it could be the untrained model's.
+    """
     count = draw(st.integers(2, 30))
     return [
         CurvePoint(n + 1.0, 7 * (n + 1), draw(losses if n else known), draw(known), draw(shares), draw(shares))
@@ -107,7 +110,10 @@ def test_a_written_curve_is_read_back(write: Callable[[Sequence[CurvePoint]], st
 
 
 def evidence_or_remedy(content: bytes) -> list[str]:
-    """Return the evidence for the verdict on each curve, or the remedy of the error. Any other exception escapes."""
+    """Return the evidence for the verdict on each curve, or the remedy of the error.
+
+    Any other exception escapes.
+    """
     try:
         return [judge(imported.curve, Advice()).evidence for imported in read(content)]
     except TrainingLogError as error:

@@ -1,4 +1,4 @@
-"""Failures by table: every exception of the package, every code, every way to say how long to wait."""
+"""The tables of failures: every exception of the package, every code, every way to ask for a wait."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ pytestmark = pytest.mark.unit
 
 
 def exceptions() -> list[type[Exception]]:
-    found = {
-        each
+    """All exceptions of the `openai` package."""
+    types = {
+        value
         for module in (openai, openai._exceptions)
-        for each in list(vars(module).values())  # some come when they are first looked at
-        if inspect.isclass(each)
-        and issubclass(each, Exception)
-        and each.__module__.startswith("openai")
-        and not each.__name__.startswith("_")  # of the package's module-level client, which is not used here
+        for value in list(vars(module).values())  # a copy: the package adds some names on first access
+        if inspect.isclass(value)
+        and issubclass(value, Exception)
+        and value.__module__.startswith("openai")
+        and not value.__name__.startswith("_")  # those of the package's module-level client, which is not used here
     }
-    return sorted(found, key=lambda each: each.__name__)
+    return sorted(types, key=lambda type_: type_.__name__)
 
 
-@pytest.mark.parametrize("kind", exceptions(), ids=lambda each: each.__name__)
-def test_every_exception_of_the_package_is_in_the_table(kind: type[Exception]) -> None:
-    """A new one has to be thought about: inheriting an ancestor's line is only for what is listed here."""
+@pytest.mark.parametrize("exception_type", exceptions(), ids=lambda type_: type_.__name__)
+def test_every_exception_of_the_package_is_in_the_table(exception_type: type[Exception]) -> None:
+    """A developer has to decide about a new exception. Only those listed here may inherit their ancestor's rule."""
     inherits = {"SubjectTokenProviderError", "WorkloadIdentityError"}
-    assert kind in failures.BY_EXCEPTION or kind.__name__ in inherits
+    assert exception_type in failures.RULES_BY_EXCEPTION or exception_type.__name__ in inherits
 
 
-def test_the_table_names_nothing_that_is_gone() -> None:
-    assert set(failures.BY_EXCEPTION) <= set(exceptions())
+def test_the_table_names_no_exception_that_does_not_exist() -> None:
+    assert set(failures.RULES_BY_EXCEPTION) <= set(exceptions())
 
 
 def status_error(status: int, body: Any = None, **headers: str) -> openai.APIStatusError:
@@ -70,12 +71,14 @@ def status_error(status: int, body: Any = None, **headers: str) -> openai.APISta
         (418, None, FailureKind.TRANSIENT, True),
     ],
 )
-def test_what_a_status_means(status: int, code: str | None, kind: FailureKind, ambiguous: bool) -> None:
+def test_each_status_and_code_has_its_kind_of_failure(
+    status: int, code: str | None, kind: FailureKind, ambiguous: bool
+) -> None:
     rule = failures.rule_for(status_error(status, {"message": "m", "code": code}))
     assert (rule.kind, rule.ambiguous) == (kind, ambiguous)
 
 
-def test_no_training_any_more_says_what_to_do_instead() -> None:
+def test_training_not_available_has_a_remedy() -> None:
     rule = failures.rule_for(status_error(403, {"message": "winding down", "code": "training_not_available"}))
     assert "sweep serve" in rule.remedy
     assert not rule.kind.retryable
@@ -93,26 +96,26 @@ def test_no_training_any_more_says_what_to_do_instead() -> None:
         ({}, None),
     ],
 )
-def test_how_long_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+def test_retry_after_in_seconds_and_milliseconds(headers: dict[str, str], seconds: float | None) -> None:
     assert failures.retry_after_s(headers) == seconds
 
 
-def test_waiting_until_a_date() -> None:
+def test_retry_after_as_a_date() -> None:
     now = time.time()
-    found = failures.retry_after_s({"retry-after": email.utils.formatdate(now + 500, usegmt=True)}, lambda: now)
-    assert found == pytest.approx(500, abs=1)
+    wait_s = failures.retry_after_s({"retry-after": email.utils.formatdate(now + 500, usegmt=True)}, lambda: now)
+    assert wait_s == pytest.approx(500, abs=1)
 
 
-def test_a_daily_limit_is_waited_for_at_least_an_hour() -> None:
+def test_a_daily_limit_asks_for_a_wait_of_at_least_an_hour() -> None:
     error = status_error(429, {"message": "daily", "code": "daily_rate_limit_exceeded"}, **{"retry-after": "2"})
-    with pytest.raises(failures.ServiceError) as raised, failures.translated(str, "creating"):
+    with pytest.raises(failures.HostError) as raised, failures.translated_errors(str, "creating"):
         raise error
-    assert raised.value.wait_s == failures.DAILY_WAIT_S
+    assert raised.value.wait_s == failures.DAILY_LIMIT_RETRY_S
 
 
-def test_the_key_is_in_no_text() -> None:
+def test_no_error_contains_the_key() -> None:
     key = "sk-0123456789"
-    with pytest.raises(BackendError) as raised, failures.translated(lambda t: t.replace(key, "<key>"), "asking"):
+    with pytest.raises(BackendError) as raised, failures.translated_errors(lambda t: t.replace(key, "<key>"), "asking"):
         raise status_error(401, {"message": f"Incorrect API key provided: {key}", "code": "invalid_api_key"})
     assert key not in str(raised.value)
     assert raised.value.__cause__ is None
@@ -134,12 +137,12 @@ def test_the_key_is_in_no_text() -> None:
         (None, FailureKind.BUG),
     ],
 )
-def test_why_a_job_failed(code: str | None, kind: FailureKind) -> None:
-    found = failures.of_job(code, "the reason", "")
-    assert found.kind is kind
-    assert "the reason" in found.message
-    assert code is None or code in found.detail or found.detail
+def test_each_job_code_has_its_kind_of_failure(code: str | None, kind: FailureKind) -> None:
+    failure = failures.job_failure(code, "the reason", "")
+    assert failure.kind is kind
+    assert "the reason" in failure.message
+    assert code is None or code in failure.detail or failure.detail
 
 
-def test_a_job_that_fails_without_an_error_is_explained_by_its_log() -> None:
-    assert "moderation" in failures.of_job(None, None, "moderation refused the file").message
+def test_the_log_explains_a_job_that_fails_without_an_error() -> None:
+    assert "moderation" in failures.job_failure(None, None, "moderation error_response the file").message
