@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ChampionDecision:
-    """What became of a challenge: `version` of the registered `model` challenged, and was promoted or not.
+    """The outcome of a challenge: whether `version` of the registered `model` was promoted.
 
-    The scores are shares of the test examples that are right; `champion_score` is the re-evaluated champion's, or the
-    baseline's where there was no champion yet. The difference's interval is at 95 %. None: not measured.
+    The scores are shares of correct test examples. `champion_score` is the score of the champion, evaluated again, or
+    of the baseline if there was no champion yet. The interval of the difference is at 95 %. None: not measured.
     """
 
     promoted: bool

@@ -1,8 +1,8 @@
-"""The finals: the best configurations of the search, repeated with other seeds, ranked by what does not depend on luck.
+"""The finals: the best configurations of the search, repeated with other seeds and ranked by the means.
 
-The best of many single runs owes part of its lead to chance. A repetition with another seed does not share that luck;
-so a candidate is ranked by the mean of its repetitions alone, and the run that made it a candidate does not count.
-Everything here is a pure function of the repetitions' results and of a seed for the bootstrap.
+The best of many single runs owes part of its lead to chance. A repetition with another seed does not share that luck.
+A candidate is therefore ranked by the mean of its repetitions alone; the run that made it a candidate does not count.
+Everything here is a pure function of the results of the repetitions and a seed for the bootstrap.
 """
 
 from __future__ import annotations
@@ -18,30 +18,32 @@ from sweeps.spec.objective import Objective
 from sweeps.trials.trial import Trial, leaderboard
 
 RESAMPLES = 2000
+"""How many bootstrap draws the intervals use."""
+
 LEVEL = 0.95
-"""The bootstrap's size, and the share of chance that an interval covers."""
+"""The coverage of an interval."""
 
 
 @dataclass(frozen=True)
 class FinalsCandidate:
-    """A configuration's repetitions: the objective's value by seed, and what one of them costs.
+    """The repetitions of one configuration: the objective's value for each seed, and the cost of one repetition.
 
-    `number` is the trial of the search. `right` (seeds, examples) says which validation examples each repetition got
-    right, where the objective is the accuracy; None where that is not known. `cost` is in dollars or in tokens, the
-    same for all candidates.
+    `number` is its trial in the search. `correct` (seeds, examples) says which validation examples each repetition
+    predicted correctly, if the objective is the accuracy; None if that is unknown. `cost` is in dollars or in tokens,
+    the same for all candidates.
     """
 
     number: int
     values: tuple[float, ...]
     cost: float
-    right: NDArray[np.bool_] | None = None
+    correct: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
 class CandidateScore:
-    """A candidate's mean over its repetitions, with a bootstrap interval, and how far it is behind the best mean.
+    """A candidate's mean over its repetitions, with a bootstrap interval, and its distance behind the best mean.
 
-    `behind_low` is how far behind it is at least (95 %): up to 0 where the difference lies inside the noise.
+    `behind_low` is the smallest distance at 95 % confidence. At 0 or below, the difference lies inside the noise.
     """
 
     number: int
@@ -56,10 +58,10 @@ class CandidateScore:
 
 @dataclass(frozen=True)
 class FinalsResult:
-    """Who won and why, in one sentence; the standings by mean, best first.
+    """The winner, the reason in one sentence, and the standings by mean, best first.
 
-    `searched_value` is what the winner had in the search. `test` is the winner's mean on the test split over its
-    repetitions, with its interval; None where it was not scored, for the reason in `untested`.
+    `searched_value` is the winner's value in the search. `test` is the winner's mean on the test split over its
+    repetitions, with its interval. It is None if the winner was not scored, and `untested` then says why.
     """
 
     metric: str
@@ -71,59 +73,58 @@ class FinalsResult:
     untested: str = ""
 
     def was_decided_by(self, repeats: Sequence[Trial]) -> bool:
-        """Whether these are the repetitions that the result was decided by."""
+        """Return whether exactly these repetitions decided the result."""
         values: dict[int, list[float]] = {}
-        for each in repeats:
-            if each.values is not None and each.repeat_of is not None:
-                values.setdefault(each.repeat_of, []).append(each.values[0])
-        return values == {each.number: list(each.values) for each in self.standings}
+        for trial in repeats:
+            if trial.values is not None and trial.repeat_of is not None:
+                values.setdefault(trial.repeat_of, []).append(trial.values[0])
+        return values == {score.number: list(score.values) for score in self.standings}
 
 
 def winning_trial(
-    trained: Sequence[Trial], repeats: Sequence[Trial], winner: int | None, objective: Objective
+    search_trials: Sequence[Trial], repeats: Sequence[Trial], winner: int | None, objective: Objective
 ) -> Trial | None:
-    """Return the trial whose model the sweep hands over, or None where there is none.
+    """Return the trial whose model the sweep delivers, or None if there is none.
 
-    That is the winner's repetition with the best value where there were finals (its run in the search, where no
-    repetition's model is kept), else the best trial of the search.
+    After finals that is the winner's best repetition, or the winner's run in the search if no repetition's model is
+    kept. Without finals (`winner` is None) it is the best trial of the search.
     """
-    of_the_winner = [each for each in repeats if winner is not None and each.repeat_of == winner]
-    searched = [each for each in trained if each.number == winner]
-    ranked = [*leaderboard(of_the_winner, objective), *searched, *leaderboard(trained, objective)]
-    return next((each for each in ranked if each.model), None)
+    winner_repeats = [trial for trial in repeats if winner is not None and trial.repeat_of == winner]
+    searched = [trial for trial in search_trials if trial.number == winner]
+    ranked = [*leaderboard(winner_repeats, objective), *searched, *leaderboard(search_trials, objective)]
+    return next((trial for trial in ranked if trial.model), None)
 
 
 def rank(
     candidates: Sequence[FinalsCandidate], objective: Objective, searched: Mapping[int, float], seed: int
 ) -> FinalsResult:
-    """Rank candidates by their means; of those whose distance to the best lies inside the noise the cheapest wins.
+    """Rank the candidates by their means; the cheapest of those inside the noise of the best mean wins.
 
-    `searched` holds the value of each candidate in the search. There is at least one candidate, and each has at least
-    one value. The same arguments give the same result.
+    `searched` holds each candidate's value in the search. There must be at least one candidate, each with at least one
+    value. The same arguments give the same result.
     """
     sign = 1.0 if objective.direction == "maximize" else -1.0
-    draws = {each.number: _resampled(each, seed) for each in candidates}
-    means = {each.number: sum(each.values) / len(each.values) for each in candidates}
-    best = max(candidates, key=lambda each: (sign * means[each.number], -each.cost, -each.number))
+    draws = {candidate.number: _resampled_means(candidate, seed) for candidate in candidates}
+    means = {candidate.number: sum(candidate.values) / len(candidate.values) for candidate in candidates}
+    best = max(candidates, key=lambda candidate: (sign * means[candidate.number], -candidate.cost, -candidate.number))
     standings = []
-    for each in candidates:
-        behind = sign * (draws[best.number] - draws[each.number])
-        low, high = interval(draws[each.number])
-        standings.append(
-            CandidateScore(
-                each.number,
-                means[each.number],
-                low,
-                high,
-                sign * (means[best.number] - means[each.number]),
-                0.0 if each is best else interval(behind)[0],
-                each.cost,
-                each.values,
-            )
+    for candidate in candidates:
+        behind = sign * (draws[best.number] - draws[candidate.number])
+        low, high = interval(draws[candidate.number])
+        score = CandidateScore(
+            number=candidate.number,
+            mean=means[candidate.number],
+            low=low,
+            high=high,
+            behind=sign * (means[best.number] - means[candidate.number]),
+            behind_low=0.0 if candidate is best else interval(behind)[0],
+            cost=candidate.cost,
+            values=candidate.values,
         )
-    standings.sort(key=lambda each: (each.behind, each.cost, each.number))
-    equal = [each for each in standings if each.behind_low <= 0]
-    winner = min(equal, key=lambda each: (each.cost, each.behind, each.number))
+        standings.append(score)
+    standings.sort(key=lambda score: (score.behind, score.cost, score.number))
+    tied = [score for score in standings if score.behind_low <= 0]
+    winner = min(tied, key=lambda score: (score.cost, score.behind, score.number))
     reason = _reason(standings, winner)
     return FinalsResult(objective.metric, tuple(standings), winner.number, reason, searched[winner.number])
 
@@ -134,30 +135,31 @@ def interval(draws: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def accuracy_interval(right: NDArray[np.bool_], seed: int) -> tuple[float, float, float]:
+def accuracy_interval(correct: NDArray[np.bool_], seed: int) -> tuple[float, float, float]:
     """Return the mean accuracy of repetitions (seeds, examples), with its interval over seeds and examples."""
-    draws = _resampled(FinalsCandidate(0, (0.0,) * len(right), 0.0, right), seed)
-    return float(right.mean()), *interval(draws)
+    draws = _resampled_means(FinalsCandidate(0, (0.0,) * len(correct), 0.0, correct), seed)
+    return float(correct.mean()), *interval(draws)
 
 
-def _resampled(candidate: FinalsCandidate, seed: int) -> NDArray[np.float64]:
+def _resampled_means(candidate: FinalsCandidate, seed: int) -> NDArray[np.float64]:
     """Return bootstrap draws of the mean over seeds, and over examples where their results are known.
 
-    All candidates are resampled with the same examples, which makes their differences paired. A mean of k values that
-    are drawn with replacement varies by less than a mean of k new ones, by the factor (k-1)/k: the draws are widened.
+    All candidates are resampled with the same examples, which pairs their differences. The mean of k values drawn with
+    replacement varies less than the mean of k new values, by the factor (k-1)/k; the draws are widened to make up for
+    it.
     """
     count = len(candidate.values)
     seeds = np.random.default_rng([seed, candidate.number]).integers(0, count, (RESAMPLES, count))
-    if candidate.right is None:
+    if candidate.correct is None:
         values = np.asarray(candidate.values)
         drawn = values[seeds].mean(axis=1)
         return np.asarray(values.mean() + (drawn - values.mean()) * _widening(count))
-    right = candidate.right.astype(np.float64)
-    examples = right.shape[1]
+    correct = candidate.correct.astype(np.float64)
+    examples = correct.shape[1]
     weights = np.random.default_rng([seed, examples]).multinomial(examples, [1 / examples] * examples, RESAMPLES)
-    by_seed = right.mean(axis=1)
-    chance_of_seeds = (by_seed[seeds].mean(axis=1) - by_seed.mean()) * _widening(count)
-    return np.asarray(weights @ right.mean(axis=0) / examples + chance_of_seeds)
+    by_seed = correct.mean(axis=1)
+    seed_deviation = (by_seed[seeds].mean(axis=1) - by_seed.mean()) * _widening(count)
+    return np.asarray(weights @ correct.mean(axis=0) / examples + seed_deviation)
 
 
 def _widening(count: int) -> float:
@@ -169,10 +171,14 @@ def _reason(standings: Sequence[CandidateScore], winner: CandidateScore) -> str:
     if len(standings) == 1:
         return f"trial {winner.number} was the only candidate"
     if winner is best:
-        rivals = [each for each in standings[1:] if each.behind_low <= 0]
+        rivals = [score for score in standings[1:] if score.behind_low <= 0]
         if rivals:
-            numbers = ", ".join(str(each.number) for each in rivals)
-            return f"trial {winner.number} has the best mean; {numbers} cannot be told apart from it, and cost no less"
+            numbers = ", ".join(str(score.number) for score in rivals)
+            noun = "trial" if len(rivals) == 1 else "trials"
+            return (
+                f"trial {winner.number} has the best mean; {noun} {numbers} did as well within the noise but cost no "
+                "less"
+            )
         return f"trial {winner.number} has the best mean, by more than chance explains"
     return (
         f"trial {winner.number} is {winner.behind:.3g} behind the best mean (trial {best.number}), which is inside the "

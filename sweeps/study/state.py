@@ -1,4 +1,4 @@
-"""What `sweep status` and `sweep report` read back: a sweep's plan and trials from its folder and its study."""
+"""The state of a stored sweep: its plan and its trials, read back from its folder and its study."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from sweeps.trials.trial import Trial, leaderboard
 from sweeps.workspace import Workspace
 
 WAITING, INTERRUPTED = "waiting", "interrupted"
+"""The names of the states of an open trial that does not run now; see `SweepState.state_name`."""
 
 
 @dataclass(frozen=True)
 class SweepState:
-    """How far a sweep is. `plan` is its plan as JSON values, `repeats` are the trials of the finals.
+    """The progress of a sweep. `plan` is its plan as JSON values, and `repeats` are the trials of the finals.
 
-    Where no process runs the sweep, its open trials wait for the next `sweep run`.
+    If no process runs the sweep (`is_running` is False), its open trials wait for the next `sweep run`.
     """
 
     name: str
@@ -42,25 +43,26 @@ class SweepState:
 
     @property
     def data(self) -> str:
-        """The name of the data that it really runs on."""
+        """The name of the data that the sweep uses, which is the fallback's name if it fell back."""
         return str(self.plan["data"]["name"])
 
     @property
     def planned_trials(self) -> int:
-        """How many trials the search is to have."""
+        """How many trials the search plans."""
         return int(self.plan["search"]["trials"])
 
     @property
     def best(self) -> Trial | None:
-        """The trial that wins: after the finals a repetition of their winner, else the best of the search so far."""
+        """The winning trial: a repetition of the finals' winner, or without finals the search's best so far."""
         winner = self.finals.winner if self.finals is not None else None
-        won = winning_trial(self.trials if winner is not None else (), self.repeats, winner, self.objective)
-        return won or next(iter(leaderboard(self.trials, self.objective)), None)
+        winning = winning_trial(self.trials if winner is not None else (), self.repeats, winner, self.objective)
+        return winning or next(iter(leaderboard(self.trials, self.objective)), None)
 
     def state_name(self, trial: Trial) -> str:
-        """Return what the state of a trial is called: one that has not ended may not have begun either, or not run now.
+        """Return the name of a trial's state.
 
-        A trial is asked for before a worker is free for it.
+        An open trial may be running, waiting for a worker (the sweep asks for a trial before a worker is free) or
+        interrupted.
         """
         if trial.state.ended:
             return trial.state.value
@@ -81,9 +83,9 @@ class SweepState:
             "running": self.is_running,
             "states": dict(self.counts),
             "best": codec.to_json(self.best) if self.best else None,
-            "trials": [codec.to_json(each) for each in self.trials],
-            "repeats": [codec.to_json(each) for each in self.repeats],
-            "changes": [codec.to_json(each) for each in self.changes],
+            "trials": [codec.to_json(trial) for trial in self.trials],
+            "repeats": [codec.to_json(repeat) for repeat in self.repeats],
+            "changes": [codec.to_json(change) for change in self.changes],
             "finals": codec.to_json(self.finals) if self.finals else None,
             "champion": codec.to_json(self.champion) if self.champion else None,
             "spent": asdict(self.ledger.spent),
@@ -92,15 +94,18 @@ class SweepState:
 
 
 def read_state(workspace: Workspace, name: str, storage: str | None) -> SweepState:
-    """Read a sweep's state. Raises UserInputError where there is none of this name."""
+    """Read the state of a sweep. `storage` is the URL of a database; None means the journal file of the workspace.
+
+    Raises UserInputError if there is no sweep of this name.
+    """
     try:
         plan = json.loads((workspace.sweep_folder(name) / "plan.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise unknown_sweep(workspace, name) from None
     [(direction, metric), *_] = [
         (direction, metric)
-        for each in plan["objectives"]
-        for direction, metric in each.items()
+        for objective in plan["objectives"]
+        for direction, metric in objective.items()
         if direction in ("maximize", "minimize")
     ]
     stored = read_study(storage or workspace.study_file(name), workspace.study_name(name))
@@ -108,8 +113,8 @@ def read_state(workspace: Workspace, name: str, storage: str | None) -> SweepSta
         name=name,
         plan=plan,
         objective=Objective(metric, direction),
-        trials=tuple(each for each in stored.trials if each.repeat_of is None),
-        repeats=tuple(each for each in stored.trials if each.repeat_of is not None),
+        trials=tuple(trial for trial in stored.trials if trial.repeat_of is None),
+        repeats=tuple(trial for trial in stored.trials if trial.repeat_of is not None),
         changes=stored.changes,
         finals=stored.finals,
         champion=stored.champion,
@@ -119,12 +124,12 @@ def read_state(workspace: Workspace, name: str, storage: str | None) -> SweepSta
 
 
 def describe_best(best: Trial) -> str:
-    """Name the best trial, and of a repetition what it repeats."""
-    again = "" if best.repeat_of is None else f", trial {best.repeat_of} again in the finals"
-    return f"trial {best.number}{again}"
+    """Name the best trial; for a repetition also name the trial that it repeats."""
+    repetition = "" if best.repeat_of is None else f", trial {best.repeat_of} again in the finals"
+    return f"trial {best.number}{repetition}"
 
 
 def unknown_sweep(workspace: Workspace, name: str) -> UserInputError:
-    """Return the error of asking for a sweep that has not run here."""
-    hint = suggestion(name, workspace.sweep_names()) or "`sweep run FILE` starts one"
+    """Build the error for a sweep name that this workspace does not know."""
+    hint = suggestion(name, workspace.sweep_names()) or "start a sweep with `sweep run FILE`"
     return UserInputError([Problem(name, f"there is no such sweep in {workspace.root}", hint)])

@@ -1,8 +1,8 @@
-"""What a sampler proposes once steering has moved the space: an Optuna study in memory, made of what still fits.
+"""Proposing points after steering has changed the space: an Optuna study in memory with the trials that still fit.
 
-Samplers learn from the distributions of past trials, and most ignore, or refuse, trials whose range was another one. So
-the sampler is given the trials that lie in the space as it is now, as if they had been drawn from it. The study that is
-the record stays as it is.
+Samplers learn from the distributions of past trials, and most ignore or refuse trials from another range. So the
+sampler gets the trials that lie in the present space, as if they had been drawn from it. The recorded study stays as it
+is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from search_spaces.space import ResolvedSpace
 
 
 class Proposer:
-    """Proposes points of a space with a sampler; told of trials as they end. Not for several threads."""
+    """Proposes points of a space with a sampler, and learns from trials as they end. Not thread-safe."""
 
     def __init__(
         self,
@@ -28,25 +28,25 @@ class Proposer:
         directions: Sequence[optuna.study.StudyDirection],
         past: Sequence[optuna.trial.FrozenTrial],
     ) -> None:
-        """`past` are trials of the record; those that have not ended, or lie outside of the space, are left out."""
+        """`past` are recorded trials. Trials that have not ended, or lie outside the space, are left out."""
         self._space = space
         self._study = optuna.create_study(
             directions=list(directions), sampler=sampler, pruner=optuna.pruners.NopPruner()
         )
-        for each in past:
-            self.tell(each)
+        for trial in past:
+            self.tell(trial)
 
     def propose(self) -> dict[str, Scalar]:
-        """Return a point; what becomes of it is heard through `tell`."""
-        asked = self._study.ask()
-        point = self._space.suggest(asked)
-        # Samplers pass failed trials over; the result comes as a trial of its own.
-        self._study.tell(asked, state=OptunaState.FAIL)
+        """Return a point. Its result arrives later through `tell`."""
+        proposed = self._study.ask()
+        point = self._space.suggest(proposed)
+        # Samplers ignore failed trials. The result of this point comes as a trial of its own.
+        self._study.tell(proposed, state=OptunaState.FAIL)
         return point
 
     def tell(self, trial: optuna.trial.FrozenTrial) -> None:
-        """Let the sampler learn from a trial of the record."""
-        distributions = self._fitting(trial)
+        """Let the sampler learn from a recorded trial."""
+        distributions = self._distributions(trial)
         if distributions is None or trial.state not in (OptunaState.COMPLETE, OptunaState.PRUNED):
             return
         with warnings.catch_warnings():
@@ -61,7 +61,8 @@ class Proposer:
                 )
             )
 
-    def _fitting(self, trial: optuna.trial.FrozenTrial) -> dict[str, BaseDistribution] | None:
+    def _distributions(self, trial: optuna.trial.FrozenTrial) -> dict[str, BaseDistribution] | None:
+        """Return the distributions of the present space for a trial's point; None if it lies outside the space."""
         distributions: dict[str, BaseDistribution] = {}
         for name, value in trial.params.items():
             parameter = self._space.parameter(name)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from backends import codec
 from sweeps.spec.objective import Objective
-from sweeps.study.finals import FinalsResult, FinalsCandidate, interval, rank, accuracy_interval, winning_trial
+from sweeps.study.finals import FinalsCandidate, FinalsResult, accuracy_interval, interval, rank, winning_trial
 from sweeps.trials.trial import Trial, TrialState
 
 pytestmark = pytest.mark.unit
