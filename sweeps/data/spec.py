@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -18,9 +18,9 @@ def _number_as_text(value: object) -> object:
 
 Label = Annotated[str, BeforeValidator(_number_as_text, json_schema_input_type=str | int | float)]
 
-_HAS_FIELD = {"pattern": r"\{[^{}]+\}"}
+_HAS_FIELD: dict[str, Any] = {"pattern": r"\{[^{}]+\}"}
 
-_RULES = {
+_RULES: dict[str, Any] = {
     "allOf": [
         {
             "if": {"required": ["label_noise"], "properties": {"label_noise": {"exclusiveMinimum": 0}}},

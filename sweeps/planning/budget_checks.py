@@ -11,7 +11,10 @@ from sweeps.trials.budget import cost_bound, is_bounded, is_within
 
 
 def budget_problems(plan: SweepPlan) -> Iterable[Problem]:
-    """Yield what is wrong with the limits on money and tokens. None of it is known without estimates."""
+    """Yield what is wrong with the limits on money and tokens.
+
+    None of it is known without estimates.
+    """
     budget = plan.spec.budget
     if not budget.limits_spend or plan.estimate is None or plan.most_expensive is None:
         return

@@ -1,4 +1,7 @@
-"""What a sweep needs so that its winner can challenge a champion. Checked in the plan, not after the night's run."""
+"""What a sweep needs so that its winner can challenge a champion.
+
+Checked in the plan, not after the night's run.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from sweeps.spec.sweep_spec import SweepSpec
 
 
 def champion_problems(spec: SweepSpec, data: PreparedData) -> Iterable[Problem]:
-    """Yield what would prevent the winner from being registered, or from being compared with the champion."""
+    """Yield what would prevent registering the winner, or comparing it with the champion."""
     if spec.champion is None:
         return
     place = spec.document.place(("champion",))

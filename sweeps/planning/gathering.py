@@ -1,4 +1,7 @@
-"""The part of planning that touches the world: read the data, count the CPUs, ask the backend. Decides nothing."""
+"""The part of planning that touches the world: read the data, count the CPUs, ask the backend.
+
+Decides nothing.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ def read_data(spec: DataSpec, document: Document, root: Path, data_path: Path | 
 
 
 def data_problems(document: Document, root: Path, data_path: Path | None) -> Sequence[Problem]:
-    """Return the problems of the data for a file that is wrong elsewhere, without asking the Hugging Face hub."""
+    """Return the problems of the data for a file that is wrong elsewhere.
+
+    It does not ask the Hugging Face hub.
+    """
     spec: DataSpec | None = section(document, "data")
     if spec is None or (data_path is None and (spec.source == "snli" or spec.source.startswith("hf:"))):
         return ()
@@ -52,7 +58,8 @@ def data_problems(document: Document, root: Path, data_path: Path | None) -> Seq
 def ask_backend(plan: SweepPlan, *, estimate: bool) -> BackendAnswers:
     """Ask the backend whether it would accept the trials and, with `estimate`, what they take.
 
-    It is not asked for estimates if it rejects a request. Raises SweepError if the backend is out of reach.
+    It is not asked for estimates if it rejects a request. Raises SweepError if the backend is out
+    of reach.
     """
     requests = probe_requests(plan)
     try:

@@ -14,9 +14,10 @@ DEFAULT_SERVICE_CONCURRENCY = 4
 
 
 def place(spec: SweepSpec, available_cpus: int) -> tuple[int, Placement]:
-    """Return the number of concurrent trials and what each of them occupies, without automatic GPUs.
+    """Return the number of concurrent trials, and the CPUs and GPUs of each.
 
-    A service limits concurrency by its own rules. A backend that trains in our processes is limited by the CPUs.
+    `with_gpus` adds the automatic GPUs later. A service limits concurrency by its own rules. A
+    backend that trains in our processes is limited by the CPUs.
     """
     requested, cpus = spec.search.concurrency, spec.resources.cpus_per_trial
     gpus = spec.resources.gpus_per_trial or 0.0
@@ -24,7 +25,8 @@ def place(spec: SweepSpec, available_cpus: int) -> tuple[int, Placement]:
         allowed = spec.capabilities.max_concurrent
         concurrency = requested or min(allowed or DEFAULT_SERVICE_CONCURRENCY, spec.search.trials)
         return min(concurrency, allowed or concurrency), Placement(cpus or 0.0, gpus)
-    # Two trials of one thread each beat one trial of two threads (docs/log.md), so one core per trial is the default.
+    # Two trials of one thread each beat one trial of two threads (docs/log.md), so one core per
+    # trial is the default.
     concurrency = requested or max(1, int(available_cpus // (cpus or 1.0)))
     return concurrency, Placement(cpus or float(max(1, available_cpus // concurrency)), gpus)
 

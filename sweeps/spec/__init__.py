@@ -1,1 +1,1 @@
-"""YAML -> SweepSpec: the sweep file as typed values, with every mistake reported at once by file and line."""
+"""YAML -> SweepSpec: the sweep file as typed values, its checks, and its JSON Schema."""

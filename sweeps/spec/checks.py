@@ -1,4 +1,4 @@
-"""Checks of a sweep file that reach across sections: objectives, steering, and the space against the backend."""
+"""Checks that compare sections of a sweep file: objectives, steering, and space against backend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from sweeps.spec.sweep_file import ObjectiveSpec, SearchSpec
 from sweeps.spec.yaml_source import Document, KeyPath
 
 EXTREME_SIZES = (10, 10_000_000)
-"""A very small and a very large training set. A space that is wrong for both is wrong for every size."""
+"""A very small and a very large training set.
+
+A space that is wrong for both is wrong for every size.
+"""
 
 NO_PRICE = "the price of a trial is unknown for this backend and model"
 NO_TOKEN_COUNT = "the number of tokens that a trial trains on is unknown for this backend and model"
@@ -39,7 +42,10 @@ def space_resolution_problems(space: SearchSpace, capabilities: Capabilities, do
 def objective_problems(
     objectives: Sequence[ObjectiveSpec], search: SearchSpec | None, capabilities: Capabilities, document: Document
 ) -> Iterable[Problem]:
-    """Yield metrics that the backend does not measure, and search methods that cannot handle several objectives.
+    """Yield the problems of the objectives.
+
+    These are metrics that the backend does not measure, and search methods that cannot handle
+    several objectives.
 
     `search` is None where that section is wrong.
     """
@@ -88,7 +94,11 @@ def _spend_metric_problems(
 
 
 def steering_problems(document: Document) -> Iterable[Problem]:
-    """Yield a grid that `steering: act` could not move, and `bounds` that name no range or have their ends swapped."""
+    """Yield the problems of `steering` and `bounds`.
+
+    `steering: act` cannot move a grid. `bounds` must name a hyperparameter of the space, with the
+    lower end first.
+    """
     written, space = document.value, document.value.get("space")
     search, bounds = written.get("search"), written.get("bounds")
     if written.get("steering") == "act" and isinstance(search, dict) and search.get("sampler") == "grid":

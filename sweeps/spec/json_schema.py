@@ -1,9 +1,10 @@
 """The JSON Schema (draft 2020-12) of the sweep file, for editors. `sweep schema` prints it.
 
-It is made from the pydantic models of the sections and of the built-in backends' options. Where pydantic knows less
-than the loader does (the forms of `space:`, the options per backend type, rules across sections), this module adds the
-rule. The schema accepts every file that the loader accepts, except numbers and truth values in quotes, which the loader
-converts. The loader finds more mistakes: those that need the backend, the data, or a comparison of two values.
+It is made from the pydantic models of the sections and of the built-in backends' options. Where
+pydantic knows less than the loader does (the forms of `space:`, the options per backend type, rules
+across sections), this module adds the rule. The schema accepts every file that the loader accepts,
+except numbers and truth values in quotes, which the loader converts. The loader finds more
+mistakes: those that need the backend, the data, or a comparison of two values.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def schema_text() -> str:
 def sweep_file_schema() -> Schema:
     """Return the schema. It depends only on this version of the package, not on installed plugins.
 
-    Built-in backends have their options checked; a backend of another type may have any options. Imports no library
-    that trains, runs or tracks.
+    Built-in backends have their options checked; a backend of another type may have any options.
+    Imports no library that trains, runs or tracks.
     """
     backend_classes = _built_in_backends()
     models: list[type[BaseModel]] = [SweepFile, *(backend.options_model for backend in backend_classes.values())]
@@ -113,7 +114,7 @@ def _backend_definition(written: Schema, option_references: Mapping[str, Schema]
 
 
 def _hyperparameters(backend_classes: Mapping[str, type[Backend]]) -> dict[str, str]:
-    """Return names and descriptions of hyperparameters that the built-in backends accept with default options."""
+    """Return the hyperparameters of built-in backends with default options, and descriptions."""
     described: dict[str, str] = {}
     for name in sorted(backend_classes, reverse=True):
         backend_class = backend_classes[name]

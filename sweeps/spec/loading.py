@@ -22,7 +22,10 @@ from sweeps.spec.yaml_source import Document, read, with_overrides
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
-    """Read a sweep file. Raises UserInputError with all mistakes that can be found without reading the data."""
+    """Read a sweep file.
+
+    Raises UserInputError with all mistakes that can be found without reading the data.
+    """
     return from_document(with_overrides(read(path), overrides))
 
 
@@ -70,7 +73,10 @@ class _ChosenBackend:
 
 
 def _backend(document: Document, problems: list[Problem]) -> _ChosenBackend | None:
-    """Load the backend and read its options. None, with the reason in `problems`, where that fails."""
+    """Load the backend and read its options.
+
+    Returns None where that fails; the reason is then in `problems`.
+    """
     written = document.value.get("backend")
     if not isinstance(written, dict) or not isinstance(written.get("type"), str):
         return None  # the model of the whole file reports it

@@ -1,4 +1,4 @@
-"""What a sweep optimizes: a measured metric or what a trial took, and which way is better."""
+"""What a sweep optimizes: a metric and the direction that is better."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 SPEND_METRICS = ("usd", "tokens", "seconds")
-"""Objectives that are not measured on data: what the whole trial took. They can stand beside a measured one."""
+"""Objectives that count what the whole trial took. They need a measured objective before them."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric of an evaluation, or one of `SPEND_METRICS`, and which way is better."""
+    """A metric of an evaluation or one of `SPEND_METRICS`, and the direction that is better."""
 
     metric: str
     direction: Literal["maximize", "minimize"]

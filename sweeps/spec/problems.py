@@ -1,4 +1,4 @@
-"""pydantic's validation errors as problems of the sweep file: the line, the key as written, the nearest valid name."""
+"""Turn pydantic's validation errors into problems: line, key as written, nearest valid name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ _BOUND_WORDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at 
 def validation_problems(
     error: ValidationError, document: Document, model: type[BaseModel], prefix: KeyPath = ()
 ) -> Iterable[Problem]:
-    """Yield one problem per mistake. For a key of several types pydantic reports each type; they become one problem.
+    """Yield one problem per mistake.
+
+    For a key of several types pydantic reports each type; they become one problem.
 
     `model` is the model that pydantic applied to the document, or to the section at `prefix`.
     """
@@ -55,11 +57,11 @@ def _problem(location: KeyPath, errors: Sequence[ErrorDetails], document: Docume
     if expected_values := list(dict.fromkeys(filter(None, map(_expected_value, errors)))):
         return Problem(place, f"`{dotted}` cannot be {first['input']!r}", f"write {' or '.join(expected_values)}")
     message = first["msg"].removeprefix("Value error, ")
-    return Problem(place, f"`{dotted}`: {message[:1].lower()}{message[1:]}", f"the file has {first['input']!r}")
+    return Problem(place, f"`{dotted}`: {message[:1].lower()}{message[1:]}", f"the value is {first['input']!r}")
 
 
 def _expected_value(error: ErrorDetails) -> str:
-    """Describe in a few words the value that pydantic expected; empty where its own message is better."""
+    """Describe the value that pydantic expected; empty where pydantic's own message is better."""
     kind = error["type"]
     if name := _BOUNDS.get(kind):
         return f"a number {_BOUND_WORDS[name]} {error['ctx'][name]:g}"

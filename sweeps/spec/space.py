@@ -9,7 +9,7 @@ from sweeps.spec.yaml_source import Document
 
 
 def space_limits(capabilities: Capabilities) -> dict[str, Limit]:
-    """Translate the hyperparameters that a backend accepts into the limits that clamp a search space.
+    """Translate the hyperparameters of a backend into the limits that clamp a search space.
 
     The packages `backends` and `search_spaces` meet only here.
     """

@@ -1,7 +1,7 @@
 """JSON Schema of the `space:` section: every way to write a hyperparameter.
 
-The parser in `search_spaces` decides what is valid; pydantic sees only a mapping. These schemas repeat the parser's
-rules as far as JSON Schema can express them.
+The parser in `search_spaces` decides what is valid; pydantic sees only a mapping. These schemas
+repeat the parser's rules as far as JSON Schema can express them.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ _PARAMETER: Schema = {
 def space_definitions(hyperparameters: Mapping[str, str]) -> dict[str, Schema]:
     """Return the definitions of the `space:` section, which `#/$defs/Space` combines.
 
-    `hyperparameters` maps known names to descriptions, for editors. Other names stay valid: what a backend accepts
-    depends on its options and its model.
+    `hyperparameters` maps known names to descriptions, for editors. Other names stay valid: what a
+    backend accepts depends on its options and its model.
     """
     space: Schema = {
         "description": "The hyperparameters to try.",

@@ -1,4 +1,4 @@
-"""`sweep init`: a first sweep file with comments, adapted to the columns of a data file if one is given."""
+"""`sweep init`: a first sweep file with comments, adapted to the columns of a data file."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ budget: {{hours: 1}}
 
 
 def write_starter(file: Path, data_file: Path | None, *, overwrite: bool) -> None:
-    """Write a first sweep file and, beside it, the JSON Schema that its first line names for editors.
+    """Write a first sweep file and, beside it, the JSON Schema that its first line names.
 
-    Nothing is written if the sweep file exists, or a different schema file, unless `overwrite`. Raises UserInputError
-    with all reasons, SweepError if the disk refuses.
+    Nothing is written if the sweep file exists, or a different schema file, unless `overwrite`.
+    Raises UserInputError with all reasons, SweepError if the disk refuses.
     """
     schema_file, schema = file.parent / FILE_NAME, schema_text()
     problems = []
@@ -77,7 +77,10 @@ def write_starter(file: Path, data_file: Path | None, *, overwrite: bool) -> Non
 
 
 def starter(name: str, data_file: Path | None) -> str:
-    """Return the text of a first sweep file. Raises UserInputError if the data file's columns cannot be read."""
+    """Return the text of a first sweep file.
+
+    Raises UserInputError if the data file's columns cannot be read.
+    """
     source, objective = "builtin:nli", "{maximize: valid_accuracy}"
     templates: tuple[str, str] | None = ("{premise}\n{hypothesis}", " {label}")
     if data_file is not None:
@@ -124,7 +127,10 @@ def _columns(path: Path) -> list[str]:
 
 
 def _choose_column(columns: Sequence[str], preferred: Sequence[str], path: Path) -> str:
-    """Return the first preferred column that exists, else the first (prompt) or the last (completion) column."""
+    """Return the first preferred column that exists.
+
+    Without one it is the first column for prompts, the last one for completions.
+    """
     if "messages" in columns:
         return "messages"
     by_name = {column.casefold(): column for column in columns}

@@ -1,7 +1,7 @@
 """The shape of the sweep file: one pydantic model per section, one described field per key.
 
-The models hold the file as written; nothing in them is resolved. Their descriptions also feed the JSON Schema
-(`sweeps.spec.json_schema`), which editors show as help.
+The models hold the file as written; nothing in them is resolved. Their descriptions also feed the
+JSON Schema (`sweeps.spec.json_schema`), which editors show as help.
 """
 
 from __future__ import annotations
@@ -135,7 +135,8 @@ def _objective_list(value: object) -> object:
 class ChampionSpec(Section):
     """Register the winner and let it challenge the champion of a registered model.
 
-    A model that breaks one of the limits `max_latency_ms`, `max_cost_usd` and `min_recall` is never promoted.
+    A model that breaks one of the limits `max_latency_ms`, `max_cost_usd` and `min_recall` is never
+    promoted.
     """
 
     model: Name | None = Field(None, description="Name of the registered model. Default: the sweep's name.")
@@ -171,7 +172,8 @@ class EvaluationSpec(Section):
 class BudgetSpec(Section):
     """What the sweep may use, added up over all resumptions.
 
-    The limits on `usd` and `tokens` are never exceeded: a trial starts only if the most it can take still fits.
+    The limits on `usd` and `tokens` are never exceeded: a trial starts only if the most it can take
+    still fits.
     """
 
     usd: float | None = Field(

@@ -1,4 +1,4 @@
-"""SweepSpec: a checked sweep file together with what it names, the backend class and the parsed search space."""
+"""SweepSpec: a checked sweep file, with its backend class and its parsed search space."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from sweeps.spec.yaml_source import Document
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """A sweep file that passed every check that needs no data: types, names, and the form of the search space.
+    """A sweep file that passed every check that needs no data.
 
-    `file` holds the sections as written, `document` the YAML with its line numbers. The other fields are resolved from
-    them. The properties give direct access to the sections.
+    `file` holds the sections as written, `document` the YAML with its line numbers. The other
+    fields are resolved from them. The properties give direct access to the sections.
     """
 
     file: SweepFile
@@ -42,17 +42,23 @@ class SweepSpec:
     space: SearchSpace
 
     def with_sections(self, **sections: object) -> SweepSpec:
-        """Return a copy with some sections replaced. The values must be valid; they are not checked again."""
+        """Return a copy with some sections replaced.
+
+        The values must be valid; they are not checked again.
+        """
         return replace(self, file=self.file.model_copy(update=sections))
 
     @property
     def objective(self) -> Objective:
-        """The first objective: it ranks the trials, stops the weak ones early, and selects the epoch to keep."""
+        """The first objective: it ranks trials, stops weak ones, and selects the epoch to keep."""
         return self.objectives[0].objective
 
     @property
     def training_options(self) -> dict[str, Any]:
-        """The backend's options as plain JSON values, without prices, which change the cost and not the model."""
+        """The backend's options as plain JSON values.
+
+        Prices are left out, because they do not change the trained model.
+        """
         fields = type(self.backend_options).model_fields
         extras = {name: field.json_schema_extra for name, field in fields.items()}
         prices = {name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("price")}

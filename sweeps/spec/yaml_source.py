@@ -1,4 +1,4 @@
-"""YAML as data: a strict reader that remembers the line of every key, so that an error can name it."""
+"""A strict YAML reader that remembers the line of every key, so that error messages can name it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _PLAIN_TAGS = {
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed mapping, and where each of its keys and items stands."""
+    """A parsed mapping and the line of each of its keys and items.
+
+    `overridden` holds the paths that came from `--set`.
+    """
 
     name: str
     value: dict[str, Any]
@@ -37,7 +40,7 @@ class Document:
     overridden: frozenset[KeyPath] = frozenset()
 
     def place(self, path: Sequence[str | int]) -> str:
-        """Return `file:line` of the deepest part of `path` that was written, or the `--set` that it came from."""
+        """Return `file:line` of the deepest part of `path` that the file has, or its `--set`."""
         for end in range(len(path), -1, -1):
             prefix = tuple(path[:end])
             if prefix in self.overridden:
@@ -48,23 +51,23 @@ class Document:
 
 
 def read(path: Path) -> Document:
-    """Read a YAML file. Raises UserInputError for a missing, unreadable or malformed file."""
+    """Read a YAML file. Raises UserInputError if it is missing, unreadable or malformed."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        nearby = sorted(each.name for each in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        hint = f"in {path.parent}/ there is: {', '.join(nearby)}" if nearby else "`sweep init` writes a first one"
+        nearby = sorted(file.name for file in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        hint = f"{path.parent}/ has: {', '.join(nearby)}" if nearby else "`sweep init` writes a first one"
         raise UserInputError([Problem(str(path), "no such file", hint)]) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserInputError([Problem(str(path), f"cannot be read: {error}", "give a UTF-8 YAML file")]) from None
+        raise UserInputError([Problem(str(path), f"cannot be read: {error}", "use a UTF-8 YAML file")]) from None
     return parse(text, str(path))
 
 
 def parse(text: str, name: str) -> Document:
     """Parse YAML text whose top level is a mapping.
 
-    Scalars follow YAML 1.2: `1e-4` is a float, `no` and `12:30` are strings. Tags, anchors that recurse and duplicate
-    keys are errors. Raises UserInputError naming the line.
+    Scalars follow YAML 1.2: `1e-4` is a float, `no` and `12:30` are strings. Tags, recursive
+    anchors and duplicate keys are errors. Raises UserInputError, which names the line.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -87,7 +90,10 @@ def parse(text: str, name: str) -> Document:
 
 
 def with_overrides(document: Document, assignments: Sequence[str]) -> Document:
-    """Apply `a.b=c` assignments on top of a document; the values are YAML. Raises UserInputError for a bad form."""
+    """Apply `a.b=c` assignments on top of a document; the values are YAML.
+
+    Raises UserInputError for a malformed assignment.
+    """
     value: dict[str, Any] = _copy(document.value)
     overridden = set(document.overridden)
     problems = []
@@ -96,7 +102,7 @@ def with_overrides(document: Document, assignments: Sequence[str]) -> Document:
         parts = tuple(key.strip().split("."))
         if not separator or not all(parts):
             problems.append(
-                Problem(f"--set {assignment}", "is not of the form a.b=value", "e.g. --set search.trials=8")
+                Problem(f"--set {assignment}", "does not have the form a.b=value", "e.g. --set search.trials=8")
             )
             continue
         try:
@@ -127,15 +133,15 @@ def _build(node: yaml.Node, path: KeyPath, name: str, lines: dict[KeyPath, int],
                 continue
             key = str(key_node.value)
             if key in mapping:
-                problems.append(Problem(place, f"`{key}` is given twice", "keep one"))
+                problems.append(Problem(place, f"`{key}` is given twice", "keep one of them"))
             lines[(*path, key)] = key_node.start_mark.line + 1
             mapping[key] = _build(value_node, (*path, key), name, lines, problems)
         return mapping
     if isinstance(node, yaml.SequenceNode):
-        return [_build(each, (*path, index), name, lines, problems) for index, each in enumerate(node.value)]
+        return [_build(item, (*path, index), name, lines, problems) for index, item in enumerate(node.value)]
     if node.tag not in _PLAIN_TAGS:
         problems.append(
-            Problem(f"{name}:{node.start_mark.line + 1}", f"tag {node.tag} is not allowed", "write plain data")
+            Problem(f"{name}:{node.start_mark.line + 1}", f"tag {node.tag} is not allowed", "remove the tag")
         )
     assert isinstance(node, yaml.ScalarNode)
     return _scalar(node.value) if node.style is None else node.value
@@ -153,5 +159,5 @@ def _scalar(text: str) -> Any:
 
 def _copy(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _copy(each) for key, each in value.items()}
-    return [_copy(each) for each in value] if isinstance(value, list) else value
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value

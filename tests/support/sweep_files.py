@@ -1,4 +1,4 @@
-"""Sweep files that are right, and single mistakes in them with the line and the words of the message."""
+"""A valid sweep file, and single mistakes with the line and the words of their messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON Schema of the sweep file gives the loader's verdict, as far as JSON Schema can express the rule."""
+"""The JSON Schema of the sweep file: it agrees with the loader as far as JSON Schema allows."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_the_first_file_of_sweep_init_is_valid() -> None:
 
 
 def guide_blocks() -> list[tuple[str, str]]:
-    """Return the parts of sweep files in the guides: YAML blocks with no other keys than a sweep file has."""
+    """Return the YAML blocks of the guides whose keys are all keys of a sweep file."""
     blocks = []
     for page in sorted([*(ROOT / "docs" / "guide").glob("*.md"), ROOT / "README.md"]):
         for block in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
@@ -180,7 +180,7 @@ def test_a_backend_of_another_package_may_have_any_options() -> None:
 
 
 def texts_in_tests() -> Iterator[tuple[str, str]]:
-    """Yield every sweep file that is a string constant of a test, a benchmark or a support module."""
+    """Yield every sweep file that is a string constant of a test or a benchmark."""
     for path in sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
@@ -226,13 +226,14 @@ NOT_EXPRESSIBLE = {
 }
 """Overrides of a good file that the loader rejects and the schema cannot reject, with the reason.
 
-The schema also knows nothing of mistakes that need the data: columns, labels and files that do not exist.
+The schema also knows nothing of mistakes that need the data: columns, labels and files that do not
+exist.
 """
 
 
 @pytest.mark.parametrize("overrides", NOT_EXPRESSIBLE, ids=str)
 def test_only_the_loader_finds_mistakes_that_the_schema_cannot_express(overrides: tuple[str, ...]) -> None:
-    """If this fails because the schema finds the mistake, it has learned the rule: move the case to INVALID."""
+    """If the schema finds such a mistake, it has learned the rule: move the case to INVALID."""
     assert loader_errors(good(*overrides))
     assert schema_errors(good(*overrides)) == []
 

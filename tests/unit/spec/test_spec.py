@@ -1,4 +1,4 @@
-"""The sweep file: all mistakes are reported at once, each with its line and the nearest valid name."""
+"""The sweep file: all mistakes at once, each with its line and the nearest valid name."""
 
 from __future__ import annotations
 
