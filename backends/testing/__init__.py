@@ -1,34 +1,43 @@
-"""The suite that every backend passes, for plugin authors too: subclass `BackendContract` and name the backend.
+"""The test suite that every backend passes. Plugin authors subclass `BackendContract`:
 
     from backends.testing import BackendContract
 
     class TestMine(BackendContract):
         backend_type = MyBackend
 
-The hooks of `ContractSetting` say how to open it, on which model and data, and how long to wait; a service that is
-polled fits as well as a trainer in this process. Needs pytest, and nothing else beyond the contract.
+The hooks of `ContractFixtures` define how to open the backend, on which model and data, and how
+long to wait. They fit both a service that is polled and a trainer in this process. The suite needs
+pytest and nothing else beyond the contract.
 
-Assertions show their values without being asked to. This module itself holds none: PYTEST_DONT_REWRITE spares whoever
-registers it for that nevertheless the warning that it comes too late.
+pytest rewrites the assertions of the suite, so that failures show the values. This module contains
+no assertion: PYTEST_DONT_REWRITE avoids pytest's warning that a rewrite comes too late, for
+projects that register this module themselves.
 """
 
 import pytest
 
-# before they are imported: failures then show the values
+# Register the modules before they are imported: only then does pytest rewrite their assertions.
 pytest.register_assert_rewrite("backends.testing.declarations", "backends.testing.runs", "backends.testing.suite")
 
-from backends.testing.runs import CompleteRun, drain, evaluations, read_until, write_jsonl, written  # noqa: E402
-from backends.testing.setting import LABELS, ContractSetting  # noqa: E402
+from backends.testing.fixtures import LABELS, ContractFixtures  # noqa: E402
+from backends.testing.runs import (  # noqa: E402
+    CompletedRun,
+    drain,
+    evaluations,
+    events_as_text,
+    read_until,
+    write_jsonl,
+)
 from backends.testing.suite import BackendContract  # noqa: E402
 
 __all__ = [
     "LABELS",
     "BackendContract",
-    "CompleteRun",
-    "ContractSetting",
+    "CompletedRun",
+    "ContractFixtures",
     "drain",
     "evaluations",
+    "events_as_text",
     "read_until",
     "write_jsonl",
-    "written",
 ]

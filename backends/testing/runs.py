@@ -1,4 +1,4 @@
-"""Driving a run to its end, and comparing what it said."""
+"""Helpers that drive a run to its end and compare its events."""
 
 from __future__ import annotations
 
@@ -19,51 +19,55 @@ _MIN_PAUSE_S = 0.005
 
 
 def drain(backend: Backend, handle: Handle, timeout_s: float, seen: Sequence[Event] = ()) -> list[Event]:
-    """Return all events of a run, the terminal one last, pausing between calls as the capabilities say.
+    """Return all events of a run, the terminal one last.
 
-    `seen` are the first events, where they have been read already. Raises TimeoutError where the run does not end in
-    time, AssertionError where an in-process backend gives nothing although the run goes on.
+    Between two calls, the function pauses as the capabilities say. `seen` are the first events, if
+    they have been read already. Raises TimeoutError where the run does not end in time, and
+    AssertionError where an in-process backend returns no event although the run has not ended.
     """
     events = list(seen)
     deadline = time.monotonic() + timeout_s
-    while not ended(events):
+    while not has_ended(events):
         _poll(backend, handle, events)
-        if time.monotonic() > deadline and not ended(events):
+        if time.monotonic() > deadline and not has_ended(events):
             raise TimeoutError(f"{handle.id} did not end within {timeout_s:g} s; {len(events)} events so far")
     return events
 
 
-def read_until(backend: Backend, handle: Handle, kind: type[Event], timeout_s: float) -> list[Event]:
-    """Return the events from the first on, as soon as one of `kind` is among them. Fails where the run ends before."""
+def read_until(backend: Backend, handle: Handle, event_type: type[Event], timeout_s: float) -> list[Event]:
+    """Return the events from the first one on, as soon as they include one of `event_type`.
+
+    Fails the test if the run ends before.
+    """
     events: list[Event] = []
     deadline = time.monotonic() + timeout_s
-    while not any(isinstance(each, kind) for each in events):
-        if ended(events):
-            pytest.fail(f"the run ended without a {kind.kind} event: {events[-1]}")
+    while not any(isinstance(event, event_type) for event in events):
+        if has_ended(events):
+            pytest.fail(f"the run ended without a {event_type.kind} event: {events[-1]}")
         _poll(backend, handle, events)
-        if time.monotonic() > deadline and not ended(events):
-            raise TimeoutError(f"{handle.id} gave no {kind.kind} event within {timeout_s:g} s")
+        if time.monotonic() > deadline and not has_ended(events):
+            raise TimeoutError(f"{handle.id} gave no {event_type.kind} event within {timeout_s:g} s")
     return events
 
 
-def ended(events: Sequence[Event]) -> bool:
-    """Return whether a run has said that it is over."""
-    return any(isinstance(each, TERMINAL_EVENTS) for each in events)
+def has_ended(events: Sequence[Event]) -> bool:
+    """Return whether the events include a terminal one."""
+    return any(isinstance(event, TERMINAL_EVENTS) for event in events)
 
 
 def _poll(backend: Backend, handle: Handle, events: list[Event]) -> None:
-    """Append what is new, and pause where the backend is a service."""
+    """Append the new events, and pause if the backend is a service."""
     batch = backend.events(handle, len(events))
     events.extend(batch)
     if backend.capabilities.in_process:
         assert batch, "an in-process backend trains until there is an event, unless the run has ended"
-    elif not ended(events):
+    elif not has_ended(events):
         time.sleep(max(backend.capabilities.poll_s, 0.0 if batch else _MIN_PAUSE_S))
 
 
-def written(events: Sequence[Event]) -> list[str]:
-    """Return each event as JSON text: comparable even where a value is not a number."""
-    return [json.dumps(codec.to_json(each), sort_keys=True) for each in events]
+def events_as_text(events: Sequence[Event]) -> list[str]:
+    """Return each event as JSON text, which can be compared even where a value is NaN."""
+    return [json.dumps(codec.to_json(event), sort_keys=True) for event in events]
 
 
 def write_jsonl(path: Path, lines: Sequence[Mapping[str, Any]]) -> DataFile:
@@ -73,8 +77,8 @@ def write_jsonl(path: Path, lines: Sequence[Mapping[str, Any]]) -> DataFile:
 
 
 @dataclass(frozen=True)
-class CompleteRun:
-    """A run that was driven to its end, by an instance that is closed now."""
+class CompletedRun:
+    """A run that has reached its end. The backend instance that drove it is closed."""
 
     workspace: Path
     request: TrainingRequest
@@ -83,10 +87,11 @@ class CompleteRun:
 
     @property
     def evaluations(self) -> list[Measured]:
-        """The evaluations after training began, the base model's own score left out."""
+        """The evaluations of the run in order, without that of the base model."""
         return evaluations(self.events)
 
 
 def evaluations(events: Sequence[Event]) -> list[Measured]:
-    """Return the evaluations of a run in order, without that of the base model."""
-    return [each for each in events if isinstance(each, Measured) and each.scope == "evaluation" and each.epoch > 0]
+    """Return the evaluations among `events` in order, without that of the base model."""
+    measured = (event for event in events if isinstance(event, Measured))
+    return [event for event in measured if event.scope == "evaluation" and event.epoch > 0]

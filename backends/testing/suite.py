@@ -1,4 +1,4 @@
-"""What a backend promises, as tests."""
+"""The promises of a backend, as tests."""
 
 from __future__ import annotations
 
@@ -38,49 +38,60 @@ from backends.contract import (
     Stopped,
     TrainingRequest,
 )
-from backends.testing.declarations import assert_consistent, some_value, wrong_values
-from backends.testing.runs import CompleteRun, drain, ended, evaluations, read_until, written
-from backends.testing.setting import LABELS, ContractSetting
+from backends.testing.declarations import assert_consistent, invalid_values, valid_value
+from backends.testing.fixtures import LABELS, ContractFixtures
+from backends.testing.runs import CompletedRun, drain, evaluations, events_as_text, has_ended, read_until
 
-HEAVY = ("torch", "transformers", "peft", "datasets", "ray", "mlflow", "optuna", "openai", "pandas", "sklearn")
-"""What importing and describing a backend must not load."""
+HEAVY_LIBRARIES = (
+    "torch",
+    "transformers",
+    "peft",
+    "datasets",
+    "ray",
+    "mlflow",
+    "optuna",
+    "openai",
+    "pandas",
+    "sklearn",
+)
+"""Libraries that must not be loaded when a backend is imported and described."""
 
 
-class BackendContract(ContractSetting):
-    """What a backend promises. Override the hooks; add no `__init__`."""
+class BackendContract(ContractFixtures):
+    """The promises of a backend. Subclasses override the hooks and have no `__init__`."""
 
     def with_hyperparameters(self, **changes: Scalar) -> TrainingRequest:
-        """Return the good request under a new key with other hyperparameters."""
-        return self.request_(self.key(), hyperparameters={**self.hyperparameters, **changes})
+        """Return the valid request with a new key and other hyperparameters."""
+        return self.training_request(self.key(), hyperparameters={**self.hyperparameters, **changes})
 
     def refusal(self, backend: Backend, request: TrainingRequest) -> Failure:
-        """Return why a bad request is refused, when it is submitted or as the run's end."""
+        """Return the failure of a bad request, which `submit` raises or which ends the run."""
         try:
             handle = backend.submit(request)
             end = drain(backend, handle, self.timeout_s)[-1]
         except BackendError as error:
             return error.failure
-        assert isinstance(end, Failed), f"a bad request ended with {end}"
+        assert isinstance(end, Failed), f"the run of a bad request ended with {end}"
         return end.failure
 
     # ------------------------------------------------------------------------------------------------------ description
     def test_options_forbid_unknown_keys(self) -> None:
-        """A misspelt option is an error, never ignored."""
+        """A misspelt option is an error and is never ignored."""
         with pytest.raises(ValidationError, match="no_such_option"):
             self.backend_type.options_model.model_validate({**self.options(), "no_such_option": 1})
 
     def test_describe_is_cheap(self, tmp_path: Path) -> None:
-        """Importing and describing loads no heavy library, opens no connection and writes nothing."""
-        where = {
+        """Importing and describing loads no heavy library, connects to and writes nothing."""
+        order = {
             "path": sys.path,
             "module": self.backend_type.__module__,
             "name": self.backend_type.__qualname__,
             "options": dict(self.options()),
-            "heavy": HEAVY,
+            "heavy": HEAVY_LIBRARIES,
         }
         done = subprocess.run(
             [sys.executable, "-B", "-c", _DESCRIBE],
-            input=json.dumps(where),
+            input=json.dumps(order),
             capture_output=True,
             text=True,
             cwd=tmp_path,
@@ -88,22 +99,22 @@ class BackendContract(ContractSetting):
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout) == [], "describing a backend has no side effect and loads nothing heavy"
+        assert json.loads(done.stdout) == [], "describing a backend must have no side effect and load no heavy library"
 
     def test_describe_equals_the_opened_capabilities(self, backend: Backend) -> None:
-        """What the plan was made with is what the run gets."""
+        """A plan made from `describe` holds for the opened backend."""
         options = self.backend_type.options_model.model_validate(self.options())
         assert self.backend_type.describe(options) == backend.capabilities
         assert isinstance(backend, Backend)
 
     def test_capabilities_are_consistent(self, backend: Backend) -> None:
-        """Names are unique, bounds and defaults agree, references resolve."""
+        """Names are unique, defaults lie within the bounds, and references resolve."""
         declared = backend.capabilities
-        names = [each.name for each in declared.hyperparameters]
+        names = [hyperparameter.name for hyperparameter in declared.hyperparameters]
         assert len(names) == len(set(names))
         assert "n_epochs" in names
-        for each in declared.hyperparameters:
-            assert_consistent(each, declared)
+        for hyperparameter in declared.hyperparameters:
+            assert_consistent(hyperparameter, declared)
         assert len(declared.metrics) == len(set(declared.metrics)) > 0
         assert set(declared.label_metrics) <= set(declared.metrics)
         assert all(name.startswith(("valid_", "train_")) for name in declared.metrics)
@@ -112,64 +123,70 @@ class BackendContract(ContractSetting):
         assert declared.max_concurrent is None or declared.max_concurrent >= 1
 
     # ----------------------------------------------------------------------------------------------- check and estimate
-    def test_a_good_request_passes_the_check(self, backend: Backend) -> None:
-        """Nothing is found where nothing is wrong."""
-        assert list(backend.check(self.request_(self.key()))) == []
+    def test_a_valid_request_passes_the_check(self, backend: Backend) -> None:
+        """The check reports no failure for a valid request."""
+        assert list(backend.check(self.training_request(self.key()))) == []
 
-    def test_a_bad_model_fails_the_check(self, backend: Backend) -> None:
-        """A model that is not there is found before anything is spent, and trying again would not help."""
-        failures = backend.check(self.request_(self.key(), base_model="no-such-model-anywhere"))
+    def test_an_unknown_model_fails_the_check(self, backend: Backend) -> None:
+        """The check finds a missing model before any spend, and reports that a retry is useless."""
+        failures = backend.check(self.training_request(self.key(), base_model="no-such-model-anywhere"))
         assert failures
-        assert all(each.message and not each.kind.retryable for each in failures)
+        assert all(failure.message and not failure.kind.retryable for failure in failures)
 
     def test_missing_data_fails_the_check(self, backend: Backend, tmp_path: Path, dataset: Dataset) -> None:
-        """A data file that is gone is found before anything is spent."""
+        """The check finds a missing data file before any spend."""
         gone = dataclasses.replace(dataset.train, path=str(tmp_path / "gone.jsonl"))
-        request = self.request_(self.key(), dataset=dataclasses.replace(dataset, train=gone))
-        assert [each.kind for each in backend.check(request)] == [FailureKind.USER]
+        request = self.training_request(self.key(), dataset=dataclasses.replace(dataset, train=gone))
+        assert [failure.kind for failure in backend.check(request)] == [FailureKind.USER]
         assert self.refusal(backend, request).kind is FailureKind.USER
 
     def test_an_unknown_hyperparameter_is_refused(self, backend: Backend) -> None:
-        """A hyperparameter that the backend does not know is never silently dropped."""
+        """The backend never ignores a hyperparameter that it does not know."""
         request = self.with_hyperparameters(no_such_hyperparameter=1)
         (failure,) = backend.check(request)
         assert failure.kind is FailureKind.USER
         assert "no_such_hyperparameter" in failure.message
         assert self.refusal(backend, request).kind is FailureKind.USER
 
-    def test_wrong_values_are_refused(self, backend: Backend) -> None:
-        """Every declared bound, type and choice holds."""
+    def test_invalid_values_are_refused(self, backend: Backend) -> None:
+        """The backend enforces every declared bound, type and choice."""
         for declared in backend.capabilities.hyperparameters:
-            for value in wrong_values(declared):
+            for value in invalid_values(declared):
                 failures = backend.check(self.with_hyperparameters(**{declared.name: value}))
                 assert failures, f"{declared.name}={value!r} passed the check"
-                assert all(each.kind is FailureKind.USER for each in failures)
-                assert any(declared.name in each.message for each in failures)
+                assert all(failure.kind is FailureKind.USER for failure in failures)
+                assert any(declared.name in failure.message for failure in failures)
         assert self.refusal(backend, self.with_hyperparameters(n_epochs=0)).kind is FailureKind.USER
 
     def test_hyperparameters_that_exclude_each_other_are_refused(self, backend: Backend) -> None:
-        """Two ways to say one thing are not both accepted."""
+        """The backend does not accept two hyperparameters that exclude each other."""
         for declared in backend.capabilities.hyperparameters:
             for other in declared.excludes:
-                both = {name: some_value(backend.capabilities, name) for name in (declared.name, other)}
+                both = {name: valid_value(backend.capabilities, name) for name in (declared.name, other)}
                 failures = backend.check(self.with_hyperparameters(**both))
-                assert any(each.kind is FailureKind.USER for each in failures), f"{both} passed the check"
+                assert any(failure.kind is FailureKind.USER for failure in failures), f"{both} passed the check"
 
-    def test_what_is_not_declared_is_refused(self, backend: Backend) -> None:
-        """A request beyond the capabilities is found by the check, never carried out differently."""
+    def test_a_request_beyond_the_capabilities_is_refused(self, backend: Backend) -> None:
+        """The check finds such a request; the backend never trains something else instead."""
         declared = backend.capabilities
-        beyond = [self.request_(self.key(), evaluation=EvaluationSettings(train_examples=8, keep_metric="no_such_metric"))]
+        beyond = [
+            self.training_request(
+                self.key(), evaluation=EvaluationSettings(train_examples=8, keep_metric="no_such_metric")
+            )
+        ]
         if not declared.evaluations_within_epoch:
-            beyond.append(self.request_(self.key(), evaluation=EvaluationSettings(per_epoch=2, train_examples=8)))
+            beyond.append(
+                self.training_request(self.key(), evaluation=EvaluationSettings(per_epoch=2, train_examples=8))
+            )
         if not declared.can_resume:
-            beyond.append(self.request_(self.key(), resume_from="a-model"))
+            beyond.append(self.training_request(self.key(), resume_from="a-model"))
         for request in beyond:
             failures = backend.check(request)
-            assert [each.kind for each in failures] == [FailureKind.USER], f"{request} passed the check"
+            assert [failure.kind for failure in failures] == [FailureKind.USER], f"{request} passed the check"
 
-    def test_estimate_says_its_basis(self, backend: Backend) -> None:
-        """Numbers are not negative, unknown ones are absent, and the price is known where one is declared."""
-        request = self.request_(self.key())
+    def test_an_estimate_states_its_basis(self, backend: Backend) -> None:
+        """No number is negative, and the cost is known exactly where the backend is priced."""
+        request = self.training_request(self.key())
         estimate = backend.estimate(request)
         assert estimate.basis
         assert all(
@@ -180,32 +197,38 @@ class BackendContract(ContractSetting):
         for expected, bound in ((estimate.tokens, estimate.max_tokens), (estimate.usd, estimate.max_usd)):
             assert bound is None or (expected is not None and bound >= expected)
 
-    def test_check_and_estimate_change_nothing(self, reopened: Backend, complete: CompleteRun) -> None:
-        """Asking costs nothing: the same answer twice, the run and the data stay as they are."""
-        digest = hashlib.sha256(Path(complete.request.dataset.train.path).read_bytes()).hexdigest()
-        assert reopened.estimate(complete.request) == reopened.estimate(complete.request)
-        assert list(reopened.check(complete.request)) == list(reopened.check(complete.request)) == []
-        assert written(reopened.events(complete.handle, 0)) == written(complete.events)
-        assert hashlib.sha256(Path(complete.request.dataset.train.path).read_bytes()).hexdigest() == digest
+    def test_check_and_estimate_change_nothing(self, reopened_backend: Backend, completed_run: CompletedRun) -> None:
+        """Both give the same answer twice, and leave the run and the data unchanged."""
+        digest = hashlib.sha256(Path(completed_run.request.dataset.train.path).read_bytes()).hexdigest()
+        assert reopened_backend.estimate(completed_run.request) == reopened_backend.estimate(completed_run.request)
+        assert (
+            list(reopened_backend.check(completed_run.request))
+            == list(reopened_backend.check(completed_run.request))
+            == []
+        )
+        assert events_as_text(reopened_backend.events(completed_run.handle, 0)) == events_as_text(completed_run.events)
+        assert hashlib.sha256(Path(completed_run.request.dataset.train.path).read_bytes()).hexdigest() == digest
 
     # ----------------------------------------------------------------------------------------------------------- submit
     def test_submit_is_idempotent(self, backend: Backend) -> None:
-        """A key is a run: the same key gives the same handle, from another instance too; another key another run."""
-        first, second = self.request_(self.key()), self.request_(self.key())
+        """The same key gives the same handle, also after JSON; another key gives another run."""
+        first, second = self.training_request(self.key()), self.training_request(self.key())
         handle = backend.submit(first)
         assert backend.submit(codec.from_json(TrainingRequest, json.loads(json.dumps(codec.to_json(first))))) == handle
         assert backend.submit(second) != handle
         assert handle.backend
         assert codec.from_json(Handle, json.loads(json.dumps(codec.to_json(handle)))) == handle
 
-    def test_an_ended_run_is_adopted(self, reopened: Backend, complete: CompleteRun) -> None:
-        """Submitting the key of an ended run starts nothing, after a restart either."""
-        assert reopened.submit(complete.request) == complete.handle
-        assert written(drain(reopened, complete.handle, self.timeout_s)) == written(complete.events)
+    def test_an_ended_run_is_adopted(self, reopened_backend: Backend, completed_run: CompletedRun) -> None:
+        """Submitting the key of an ended run again starts no run, even after a restart."""
+        assert reopened_backend.submit(completed_run.request) == completed_run.handle
+        assert events_as_text(drain(reopened_backend, completed_run.handle, self.timeout_s)) == events_as_text(
+            completed_run.events
+        )
 
     def test_an_unknown_run_is_lost(self, backend: Backend) -> None:
-        """A handle of a run that never was is said to be lost."""
-        handle = backend.submit(self.request_(self.key()))
+        """A handle of a run that never existed is reported as lost."""
+        handle = backend.submit(self.training_request(self.key()))
         unknown = dataclasses.replace(handle, id="no-such-run")
         with pytest.raises(BackendError) as raised:
             backend.events(unknown, 0)
@@ -215,123 +238,131 @@ class BackendContract(ContractSetting):
         assert raised.value.failure.kind is FailureKind.LOST
 
     # ----------------------------------------------------------------------------------------------------------- events
-    def test_a_run_ends_once(self, complete: CompleteRun) -> None:
-        """A good request finishes with a model, and its only terminal event is the last one."""
-        assert [type(each) for each in complete.events if isinstance(each, TERMINAL_EVENTS)] == [Finished]
-        assert isinstance(complete.events[-1], Finished)
-        assert complete.events[-1].model
+    def test_a_run_ends_once(self, completed_run: CompletedRun) -> None:
+        """The run of a valid request finishes with a model. Only its last event is terminal."""
+        assert [type(event) for event in completed_run.events if isinstance(event, TERMINAL_EVENTS)] == [Finished]
+        assert isinstance(completed_run.events[-1], Finished)
+        assert completed_run.events[-1].model
 
-    def test_events_are_repeatable(self, reopened: Backend, complete: CompleteRun) -> None:
-        """Any cursor gives the suffix, at every call, after a restart too."""
-        for after in [*range(len(complete.events) + 1), 0]:
-            assert written(reopened.events(complete.handle, after)) == written(complete.events[after:])
-        assert list(reopened.events(complete.handle, len(complete.events) + 5)) == []
+    def test_events_are_repeatable(self, reopened_backend: Backend, completed_run: CompletedRun) -> None:
+        """Every cursor gives the same suffix at every call, even after a restart."""
+        for after in [*range(len(completed_run.events) + 1), 0]:
+            assert events_as_text(reopened_backend.events(completed_run.handle, after)) == events_as_text(
+                completed_run.events[after:]
+            )
+        assert list(reopened_backend.events(completed_run.handle, len(completed_run.events) + 5)) == []
 
-    def test_events_are_ordered(self, complete: CompleteRun) -> None:
-        """The run is queued before it starts, starts before it measures, and never goes back."""
-        kinds = [type(each) for each in complete.events]
-        assert kinds.count(Started) == 1
-        start = kinds.index(Started)
-        assert Queued not in kinds[start:]
-        assert not {Measured, Checkpointed} & set(kinds[:start])
-        points = [each for each in complete.events if isinstance(each, Measured | Checkpointed)]
-        assert [each.step for each in points] == sorted(each.step for each in points)
-        assert [each.epoch for each in points] == sorted(each.epoch for each in points)
+    def test_events_are_ordered(self, completed_run: CompletedRun) -> None:
+        """The run is queued, then starts, then measures. Its steps and epochs never decrease."""
+        event_types = [type(event) for event in completed_run.events]
+        assert event_types.count(Started) == 1
+        start = event_types.index(Started)
+        assert Queued not in event_types[start:]
+        assert not {Measured, Checkpointed} & set(event_types[:start])
+        points = [event for event in completed_run.events if isinstance(event, Measured | Checkpointed)]
+        assert [point.step for point in points] == sorted(point.step for point in points)
+        assert [point.epoch for point in points] == sorted(point.epoch for point in points)
 
-    def test_events_survive_json(self, complete: CompleteRun) -> None:
-        """Every event can be written down and read again."""
-        for event in complete.events:
+    def test_events_survive_json(self, completed_run: CompletedRun) -> None:
+        """The codec writes every event and reads it back unchanged."""
+        for event in completed_run.events:
             copy = codec.from_json(Event, json.loads(json.dumps(codec.to_json(event))))
-            # by their text: two values that are not a number are not equal, and 1 is no key for JSON, but "1" is
+            # The texts are compared: NaN is not equal to itself, and JSON turns the key 1 into "1".
             assert repr(copy) == repr(event)
 
-    def test_started_says_what_is_used(self, complete: CompleteRun) -> None:
-        """Each hyperparameter of the request is among the resolved values, unchanged."""
-        (started,) = (each for each in complete.events if isinstance(each, Started))
-        used = {name: started.resolved.get(name) for name in complete.request.hyperparameters}
-        assert used == dict(complete.request.hyperparameters)
+    def test_started_reports_the_values_in_use(self, completed_run: CompletedRun) -> None:
+        """The resolved values include every hyperparameter of the request, unchanged."""
+        (started,) = (event for event in completed_run.events if isinstance(event, Started))
+        resolved = {name: started.resolved.get(name) for name in completed_run.request.hyperparameters}
+        assert resolved == dict(completed_run.request.hyperparameters)
         assert all(type(value) in {bool, int, float, str} for value in started.resolved.values())
 
-    def test_every_epoch_is_evaluated(self, complete: CompleteRun) -> None:
-        """There is exactly one evaluation an epoch, at its end."""
-        n_epochs = int(complete.request.hyperparameters["n_epochs"])
-        assert [each.epoch for each in complete.evaluations] == list(range(1, n_epochs + 1))
+    def test_every_epoch_is_evaluated(self, completed_run: CompletedRun) -> None:
+        """Each epoch has exactly one evaluation, at its end."""
+        n_epochs = int(completed_run.request.hyperparameters["n_epochs"])
+        assert [evaluation.epoch for evaluation in completed_run.evaluations] == list(range(1, n_epochs + 1))
 
     def test_evaluations_within_an_epoch(self, backend: Backend) -> None:
-        """Where it is declared, an epoch is evaluated as often as asked for, the last time at its end."""
+        """If declared, an epoch has as many evaluations as requested, the last at its end."""
         if not backend.capabilities.evaluations_within_epoch:
             pytest.skip("not declared")
-        request = self.request_(self.key(), evaluation=EvaluationSettings(per_epoch=2, train_examples=8))
-        epochs = [each.epoch for each in evaluations(drain(backend, backend.submit(request), self.timeout_s))]
+        request = self.training_request(self.key(), evaluation=EvaluationSettings(per_epoch=2, train_examples=8))
+        events = drain(backend, backend.submit(request), self.timeout_s)
+        epochs = [evaluation.epoch for evaluation in evaluations(events)]
         n_epochs = int(request.hyperparameters["n_epochs"])
         assert epochs[1::2] == list(range(1, n_epochs + 1))
         assert [math.ceil(epoch) for epoch in epochs] == [n + 1 for n in range(n_epochs) for _ in range(2)]
         assert len(set(epochs)) == len(epochs)
 
-    def test_metrics_are_those_declared(self, backend: Backend, complete: CompleteRun) -> None:
-        """Evaluations carry the declared metrics, each of them at least once, as plain floats."""
+    def test_evaluations_carry_the_declared_metrics(self, backend: Backend, completed_run: CompletedRun) -> None:
+        """Evaluations carry exactly the declared metrics, as plain floats."""
         declared = backend.capabilities
-        carried = {name for each in complete.evaluations for name in each.values}
+        keep_metric = completed_run.request.evaluation.keep_metric
+        carried = {name for evaluation in completed_run.evaluations for name in evaluation.values}
         assert carried == set(declared.metrics) - (set() if self._dataset.labels else set(declared.label_metrics))
-        assert all(complete.request.evaluation.keep_metric in each.values for each in complete.evaluations)
-        measured = [each for each in complete.events if isinstance(each, Measured)]
-        assert all(type(value) is float for each in measured for value in each.values.values())
-        assert not any(set(each.values) & set(declared.metrics) for each in measured if each.scope == "step")
+        assert all(keep_metric in evaluation.values for evaluation in completed_run.evaluations)
+        measured = [event for event in completed_run.events if isinstance(event, Measured)]
+        assert all(type(value) is float for event in measured for value in event.values.values())
+        loop_reports = [event for event in measured if event.scope == "step"]
+        assert not any(set(report.values) & set(declared.metrics) for report in loop_reports)
 
     def test_label_metrics_need_labels(self, backend: Backend, dataset: Dataset) -> None:
-        """Without labels the label metrics are absent; a backend that needs labels refuses."""
-        request = self.request_(self.key(), dataset=dataclasses.replace(dataset, labels=()))
+        """Without labels, the label metrics are absent, or the backend refuses the request."""
+        request = self.training_request(self.key(), dataset=dataclasses.replace(dataset, labels=()))
         if failures := backend.check(request):
-            assert {each.kind for each in failures} == {FailureKind.USER}
+            assert {failure.kind for failure in failures} == {FailureKind.USER}
             return
         measured = evaluations(drain(backend, backend.submit(request), self.timeout_s))
         assert measured
-        assert not any(set(each.values) & set(backend.capabilities.label_metrics) for each in measured)
+        assert not any(set(event.values) & set(backend.capabilities.label_metrics) for event in measured)
 
-    def test_charges_are_known_where_priced(self, backend: Backend, complete: CompleteRun) -> None:
-        """A priced backend says what was spent; another one invents no price."""
-        charges = [each for each in complete.events if isinstance(each, Charged)]
-        assert all(each.tokens >= 0 and (each.usd is None or each.usd >= 0) for each in charges)
+    def test_only_a_priced_backend_reports_costs(self, backend: Backend, completed_run: CompletedRun) -> None:
+        """A priced backend reports its charges in US dollars; any other reports no cost."""
+        charges = [event for event in completed_run.events if isinstance(event, Charged)]
+        assert all(charge.tokens >= 0 and (charge.usd is None or charge.usd >= 0) for charge in charges)
         if backend.capabilities.priced:
-            assert any(each.usd is not None for each in charges)
+            assert any(charge.usd is not None for charge in charges)
         else:
-            assert all(each.usd is None for each in charges)
+            assert all(charge.usd is None for charge in charges)
 
     @pytest.mark.parametrize("closed", [True, False], ids=["closed", "abandoned"])
-    def test_a_run_survives_its_client(self, tmp_path: Path, complete: CompleteRun, closed: bool) -> None:
-        """A fresh instance sees the events of a run in progress and carries it to the same end."""
+    def test_a_run_survives_its_client(self, tmp_path: Path, completed_run: CompletedRun, closed: bool) -> None:
+        """A new instance sees the events of a run in progress and leads it to the same end."""
         client = self.open_backend(tmp_path)
-        handle = client.submit(self.request_(self.key()))
+        handle = client.submit(self.training_request(self.key()))
         seen = read_until(client, handle, Measured, self.timeout_s)
         if closed:
             client.close()
         successor = self.open_backend(tmp_path)
         seen = drain(successor, handle, self.timeout_s, seen)
-        assert written(successor.events(handle, 0)) == written(seen)
+        assert events_as_text(successor.events(handle, 0)) == events_as_text(seen)
         successor.close()
         if not closed:
             client.close()
-        self._assert_same_course(seen, complete.events)
+        self._assert_same_measurements(seen, completed_run.events)
 
-    def test_the_same_seed_gives_the_same_measurements(self, tmp_path: Path, complete: CompleteRun) -> None:
-        """Where it is promised, a run can be repeated exactly; another seed takes another course."""
+    def test_the_same_seed_gives_the_same_measurements(self, tmp_path: Path, completed_run: CompletedRun) -> None:
+        """If promised, the same seed repeats a run exactly, and another seed differs."""
         if not self.deterministic:
             pytest.skip("not promised")
-        again = self.run(tmp_path / "again", self.request_(self.key()))
-        self._assert_same_course(again.events, complete.events)
-        other = self.run(tmp_path / "other", self.request_(self.key(), seed=8))
-        assert written(other.evaluations) != written(complete.evaluations)
+        again = self.run(tmp_path / "again", self.training_request(self.key()))
+        self._assert_same_measurements(again.events, completed_run.events)
+        other = self.run(tmp_path / "other", self.training_request(self.key(), seed=8))
+        assert events_as_text(other.evaluations) != events_as_text(completed_run.evaluations)
 
-    def _assert_same_course(self, events: Sequence[Event], others: Sequence[Event]) -> None:
+    def _assert_same_measurements(self, events: Sequence[Event], others: Sequence[Event]) -> None:
         assert isinstance(events[-1], Finished)
-        mine, theirs = ([each for each in run if isinstance(each, Measured)] for run in (events, others))
-        assert [each.epoch for each in evaluations(mine)] == [each.epoch for each in evaluations(theirs)]
+        measured, other_measured = ([event for event in run if isinstance(event, Measured)] for run in (events, others))
+        epochs, other_epochs = (
+            [evaluation.epoch for evaluation in evaluations(run)] for run in (measured, other_measured)
+        )
+        assert epochs == other_epochs
         if self.deterministic:
-            assert written(mine) == written(theirs)
+            assert events_as_text(measured) == events_as_text(other_measured)
 
     # --------------------------------------------------------------------------------------------------- stop, discard
-    def test_stop_before_the_start(self, tmp_path: Path, backend: Backend) -> None:
-        """A run can be stopped as soon as it is submitted, by another instance, and twice."""
+    def test_a_run_can_be_stopped_before_its_start(self, tmp_path: Path, backend: Backend) -> None:
+        """Another instance can stop a run as soon as it is submitted, and again."""
         if not backend.capabilities.can_stop:
             pytest.skip("not declared")
         handle = backend.submit(self.with_hyperparameters(n_epochs=self.long_epochs or 1))
@@ -341,38 +372,40 @@ class BackendContract(ContractSetting):
         assert isinstance(drain(other, handle, self.timeout_s)[-1], Stopped)
         other.close()
 
-    def test_stop_in_the_middle(self, backend: Backend) -> None:
-        """The events so far stay, the last one becomes Stopped, and stopping again changes nothing."""
+    def test_a_run_can_be_stopped_in_the_middle(self, backend: Backend) -> None:
+        """The events so far stay, Stopped follows, and a second stop changes nothing."""
         if not backend.capabilities.can_stop or self.long_epochs is None:
             pytest.skip("not declared")
         handle = backend.submit(self.with_hyperparameters(n_epochs=self.long_epochs))
         seen = read_until(backend, handle, Measured, self.timeout_s)
-        assert not ended(seen), "raise `long_epochs`: the run ended before it could be stopped"
+        assert not has_ended(seen), "raise `long_epochs`: the run ended before it could be stopped"
         backend.stop(handle)
         backend.stop(handle)
         seen = drain(backend, handle, self.timeout_s, seen)
-        assert [type(each) for each in seen if isinstance(each, TERMINAL_EVENTS)] == [Stopped]
-        assert max(each.epoch for each in seen if isinstance(each, Measured)) < self.long_epochs
+        assert [type(event) for event in seen if isinstance(event, TERMINAL_EVENTS)] == [Stopped]
+        assert max(event.epoch for event in seen if isinstance(event, Measured)) < self.long_epochs
         backend.stop(handle)
-        assert written(backend.events(handle, 0)) == written(seen)
+        assert events_as_text(backend.events(handle, 0)) == events_as_text(seen)
 
-    def test_stopping_an_ended_run_changes_nothing(self, reopened: Backend, complete: CompleteRun) -> None:
+    def test_stopping_an_ended_run_changes_nothing(
+        self, reopened_backend: Backend, completed_run: CompletedRun
+    ) -> None:
         """A finished run stays finished."""
-        if not reopened.capabilities.can_stop:
+        if not reopened_backend.capabilities.can_stop:
             pytest.skip("not declared")
-        reopened.stop(complete.handle)
-        assert written(reopened.events(complete.handle, 0)) == written(complete.events)
+        reopened_backend.stop(completed_run.handle)
+        assert events_as_text(reopened_backend.events(completed_run.handle, 0)) == events_as_text(completed_run.events)
 
     def test_discard_keeps_the_events(self, tmp_path: Path) -> None:
-        """Cleaning up twice is cleaning up once; the model is gone, the record stays."""
-        run = self.run(tmp_path, self.request_(self.key()))
+        """After one or two calls, the model is gone and the events are unchanged."""
+        run = self.run(tmp_path, self.training_request(self.key()))
         backend = self.open_backend(tmp_path)
         backend.discard(run.handle)
         backend.discard(run.handle)
-        assert written(backend.events(run.handle, 0)) == written(run.events)
+        assert events_as_text(backend.events(run.handle, 0)) == events_as_text(run.events)
         backend.close()
         backend = self.open_backend(tmp_path)
-        assert written(backend.events(run.handle, 0)) == written(run.events)
+        assert events_as_text(backend.events(run.handle, 0)) == events_as_text(run.events)
         if backend.capabilities.can_predict:
             assert isinstance(run.events[-1], Finished)
             with pytest.raises(BackendError):
@@ -380,42 +413,44 @@ class BackendContract(ContractSetting):
         backend.close()
 
     # ---------------------------------------------------------------------------------------------------------- predict
-    def test_predict_labels(self, reopened: Backend, complete: CompleteRun) -> None:
-        """Answers come in the prompts' order, with each label's log-probability, and ignore the completions."""
-        if not reopened.capabilities.can_predict or not self._dataset.labels:
+    def test_predict_scores_labels(self, reopened_backend: Backend, completed_run: CompletedRun) -> None:
+        """Predictions are in prompt order, have label log-probabilities, and ignore completions."""
+        if not reopened_backend.capabilities.can_predict or not self._dataset.labels:
             pytest.skip("not declared")
         prompts, options = self._prompts(), PredictOptions(labels=self._dataset.labels)
-        model = self._model(complete)
-        answers = reopened.predict(model, prompts, options)
-        assert len(answers) == len(prompts)
-        for each in answers:
-            assert each.label_logprobs is not None
-            assert len(each.label_logprobs) == len(self._dataset.labels)
-            assert all(math.isfinite(value) and value <= 1e-6 for value in each.label_logprobs)
-            assert each.text == self._dataset.labels[each.label_logprobs.index(max(each.label_logprobs))]
-        disguised = [{**each, "completion": self._dataset.labels[0]} for each in reversed(prompts)]
-        for each, other in zip(answers, reversed(reopened.predict(model, disguised, options)), strict=True):
-            assert each.text == other.text
-            # another order may mean another batch, and so another rounding
-            assert each.label_logprobs == pytest.approx(other.label_logprobs, abs=1e-3)
-        assert list(reopened.predict(model, [], options)) == []
+        model = self._model(completed_run)
+        predictions = reopened_backend.predict(model, prompts, options)
+        assert len(predictions) == len(prompts)
+        for prediction in predictions:
+            logprobs = prediction.label_logprobs
+            assert logprobs is not None
+            assert len(logprobs) == len(self._dataset.labels)
+            assert all(math.isfinite(logprob) and logprob <= 1e-6 for logprob in logprobs)
+            assert prediction.text == self._dataset.labels[logprobs.index(max(logprobs))]
+        completed = [{**prompt, "completion": self._dataset.labels[0]} for prompt in reversed(prompts)]
+        again = reversed(reopened_backend.predict(model, completed, options))
+        for prediction, other in zip(predictions, again, strict=True):
+            assert prediction.text == other.text
+            # another order may mean other batches, and so other rounding errors
+            assert prediction.label_logprobs == pytest.approx(other.label_logprobs, abs=1e-3)
+        assert list(reopened_backend.predict(model, [], options)) == []
 
-    def test_predict_text(self, reopened: Backend, complete: CompleteRun) -> None:
-        """Without labels the answer is text; a backend that can only classify refuses."""
-        if not reopened.capabilities.can_predict:
+    def test_predict_generates_text(self, reopened_backend: Backend, completed_run: CompletedRun) -> None:
+        """Without labels, a prediction is text, or a backend that only classifies refuses."""
+        if not reopened_backend.capabilities.can_predict:
             pytest.skip("not declared")
         prompts = self._prompts()[:2]
         try:
-            answers = reopened.predict(self._model(complete), prompts, PredictOptions(max_tokens=2))
+            predictions = reopened_backend.predict(self._model(completed_run), prompts, PredictOptions(max_tokens=2))
         except BackendError as error:
             if error.failure.kind is not FailureKind.USER:
                 raise
             return
-        assert [type(each.text) for each in answers] == [str] * len(prompts)
-        assert [each.label_logprobs for each in answers] == [None] * len(prompts)
+        assert [type(prediction.text) for prediction in predictions] == [str] * len(prompts)
+        assert [prediction.label_logprobs for prediction in predictions] == [None] * len(prompts)
 
-    def test_predict_with_an_unknown_model(self, backend: Backend) -> None:
-        """A model that is not there is a failure, not an answer."""
+    def test_predict_refuses_an_unknown_model(self, backend: Backend) -> None:
+        """Predicting with a model that does not exist raises BackendError."""
         if not backend.capabilities.can_predict:
             pytest.skip("not declared")
         with pytest.raises(BackendError):
@@ -426,7 +461,7 @@ class BackendContract(ContractSetting):
         return [json.loads(line) for line in lines][:5]
 
     @staticmethod
-    def _model(run: CompleteRun) -> str:
+    def _model(run: CompletedRun) -> str:
         end = run.events[-1]
         assert isinstance(end, Finished)
         return end.model
@@ -435,23 +470,23 @@ class BackendContract(ContractSetting):
 _DESCRIBE = """
 import importlib, json, sys
 
-where = json.load(sys.stdin)
-sys.path[:] = where["path"]
-found = []
+order = json.load(sys.stdin)
+sys.path[:] = order["path"]
+side_effects = []
 
 
 def watch(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.mkdir"):
-        found.append(f"{event} {arguments!r}")
+        side_effects.append(f"{event} {arguments!r}")
     if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wxa+"):
-        found.append(f"writes {arguments[0]!r}")
+        side_effects.append(f"writes {arguments[0]!r}")
 
 
 sys.addaudithook(watch)
-backend = importlib.import_module(where["module"])
-for name in where["name"].split("."):
+backend = importlib.import_module(order["module"])
+for name in order["name"].split("."):
     backend = getattr(backend, name)
-backend.describe(backend.options_model.model_validate(where["options"]))
-found += [f"imports {name}" for name in where["heavy"] if name in sys.modules]
-print(json.dumps(found))
+backend.describe(backend.options_model.model_validate(order["options"]))
+side_effects += [f"imports {name}" for name in order["heavy"] if name in sys.modules]
+print(json.dumps(side_effects))
 """

@@ -1,4 +1,4 @@
-"""A plugin installed beside the product is found, loaded, and held to the same contract; the suite notices defects."""
+"""An installed plugin is found, loaded and tested by the contract suite, which notices defects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHECKOUT = Path(backends.__file__).parents[1]
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A directory with the plugin as an installer would leave it."""
+    """A directory with the plugin and its metadata, as an installer writes them."""
     site = tmp_path / "site"
     info = site / "coin_backend-0.3.dist-info"
     info.mkdir(parents=True)
@@ -38,9 +38,9 @@ def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def run_pytest(*arguments: str, paths: list[Path], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run pytest as in a project of its own: none of our configuration, but warnings are errors too."""
+    """Run pytest without our configuration, as in another project; warnings are errors too."""
     (cwd / "pytest.ini").write_text("[pytest]\n")
-    search = " ".join(str(each) for each in [*paths, CHECKOUT])
+    search = " ".join(str(path) for path in [*paths, CHECKOUT])
     options = ["-q", "-rf", "--tb=short", "-W", "error", "-p", "no:cacheprovider", "-o", f"pythonpath={search}"]
     return python("-m", "pytest", "-c", str(cwd / "pytest.ini"), *options, *arguments, cwd=cwd)
 
@@ -51,7 +51,7 @@ def test_an_installed_plugin_is_found_and_loaded(site: Path, tmp_path: Path) -> 
         "from backends import registry\n"
         "assert {'coin', 'fake', 'local'} <= set(registry.names()), registry.names()\n"
         "assert 'coin_backend' not in sys.modules\n"
-        "(coin,) = (each for each in registry.registrations() if each.name == 'coin')\n"
+        "(coin,) = (found for found in registry.registrations() if found.name == 'coin')\n"
         "assert (coin.distribution, coin.version) == ('coin-backend', '0.3'), coin\n"
         "assert registry.load('coin').__name__ == 'CoinBackend'\n"
         "assert registry.load('fake').__name__ == 'FakeBackend'\n"
@@ -66,19 +66,19 @@ def test_a_plugin_passes_the_contract_suite(site: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None
-    assert int(passed[1]) >= 25, "nearly all of the suite applies to a small backend"
+    assert int(passed[1]) >= 25, "nearly the whole suite applies to a small backend"
 
 
 def test_the_suite_notices_defects(tmp_path: Path) -> None:
-    """For each promise a backend that breaks it: the test of that promise fails."""
+    """For each promise there is a backend that breaks it, and the test of the promise fails."""
     shutil.copy(PLUGIN / "suite_of_defects.py", tmp_path)
-    asked = re.findall(
+    expected = re.findall(
         r'^class (Test\w+)\(.*\n    """(test_\w+)', (tmp_path / "suite_of_defects.py").read_text(), re.MULTILINE
     )
-    done = run_pytest(*(f"suite_of_defects.py::{name}::{test}" for name, test in asked), paths=[], cwd=tmp_path)
-    failed = {tuple(each) for each in re.findall(r"^FAILED \S+::(\w+)::(\w+)", done.stdout, re.MULTILINE)}
-    assert failed == set(asked), done.stdout
-    assert " error" not in done.stdout.splitlines()[-1], "each defect is a test's failure, not a broken fixture"
+    done = run_pytest(*(f"suite_of_defects.py::{name}::{test}" for name, test in expected), paths=[], cwd=tmp_path)
+    failed = {tuple(match) for match in re.findall(r"^FAILED \S+::(\w+)::(\w+)", done.stdout, re.MULTILINE)}
+    assert failed == set(expected), done.stdout
+    assert " error" not in done.stdout.splitlines()[-1], "each defect makes a test fail, and none breaks a fixture"
 
 
 def test_every_promise_has_a_defect() -> None:

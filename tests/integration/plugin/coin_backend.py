@@ -1,6 +1,6 @@
-"""A plugin as a stranger would write it: a backend that trains in the calling process, on nothing but arithmetic.
+"""A plugin as a third party would write it: a backend that "trains" a coin in the calling process.
 
-A run is a directory below the workspace: what was asked for, and how far it has come.
+A run is a directory below the workspace with its request and the number of events so far.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class CoinBackend:
         return Capabilities(
             hyperparameters=(
                 Hyperparameter("n_epochs", "int", "tosses", 1, 100, default=2),
-                Hyperparameter("bend", "float", "how far the coin is bent", 0.0, 1.0, default=0.5),
+                Hyperparameter("bend", "float", "the bend of the coin", 0.0, 1.0, default=0.5),
             ),
             metrics=("valid_loss",),
             label_metrics=(),
@@ -73,18 +73,20 @@ class CoinBackend:
         pass
 
     def check(self, request: TrainingRequest) -> Sequence[Failure]:
-        found = check_hyperparameters(request.hyperparameters, self.capabilities)
-        wrong = {
+        problems = {
             f"there is no model {request.base_model!r}": request.base_model != "coin",
-            "the training file is gone": not Path(request.dataset.train.path).is_file(),
-            "a coin has no such metric": request.evaluation.keep_metric != "valid_loss",
-            "a coin is looked at once an epoch": request.evaluation.per_epoch != 1,
-            "a toss cannot be resumed": request.resume_from is not None,
+            "the training file does not exist": not Path(request.dataset.train.path).is_file(),
+            "a coin has only the metric valid_loss": request.evaluation.keep_metric != "valid_loss",
+            "a coin is evaluated once per epoch": request.evaluation.per_epoch != 1,
+            "a coin cannot be resumed": request.resume_from is not None,
         }
-        return found + [Failure(FailureKind.USER, message) for message, true in wrong.items() if true]
+        return [
+            *check_hyperparameters(request.hyperparameters, self.capabilities),
+            *(Failure(FailureKind.USER, message) for message, applies in problems.items() if applies),
+        ]
 
     def estimate(self, request: TrainingRequest) -> Estimate:
-        return Estimate(tokens=None, seconds=0.0, usd=None, disk_bytes=None, basis="a coin is quickly tossed")
+        return Estimate(tokens=None, seconds=0.0, usd=None, disk_bytes=None, basis="tossing a coin takes no time")
 
     def submit(self, request: TrainingRequest) -> Handle:
         handle = Handle("coin", hashlib.sha256(request.key.encode()).hexdigest()[:12])
@@ -94,29 +96,28 @@ class CoinBackend:
                 raise BackendError(failure)
             directory.mkdir(parents=True)
             (directory / "request.json").write_text(json.dumps(codec.to_json(request)))
-            (directory / "tosses").write_text("0")
+            (directory / "event_count").write_text("0")
         return handle
 
     def events(self, handle: Handle, after: int) -> Sequence[Event]:
         directory = self._directory(handle)
-        course = _course(codec.from_json(TrainingRequest, json.loads((directory / "request.json").read_text())))
-        come = int((directory / "tosses").read_text())
+        all_events = _all_events(directory)
+        count = int((directory / "event_count").read_text())
         if (directory / "stopped").exists():
-            return [*course[:come], Stopped()][after:]
-        come = min(max(come, after + 1), len(course))
-        (directory / "tosses").write_text(str(come))
-        return course[after:come]
+            return [*all_events[:count], Stopped()][after:]
+        count = min(max(count, after + 1), len(all_events))
+        (directory / "event_count").write_text(str(count))
+        return all_events[after:count]
 
     def stop(self, handle: Handle) -> None:
         directory = self._directory(handle)
-        course = _course(codec.from_json(TrainingRequest, json.loads((directory / "request.json").read_text())))
-        if int((directory / "tosses").read_text()) < len(course):
+        if int((directory / "event_count").read_text()) < len(_all_events(directory)):
             (directory / "stopped").touch()
 
     def predict(
         self, model: str, prompts: Sequence[Mapping[str, Any]], options: PredictOptions
     ) -> Sequence[Prediction]:
-        raise BackendError(Failure(FailureKind.USER, "a coin does not answer"))
+        raise BackendError(Failure(FailureKind.USER, "a coin cannot predict"))
 
     def discard(self, handle: Handle) -> None:
         self._directory(handle)
@@ -124,18 +125,19 @@ class CoinBackend:
     def _directory(self, handle: Handle) -> Path:
         directory = self._workspace / handle.id
         if not directory.exists():
-            raise BackendError(Failure(FailureKind.LOST, f"there is no toss {handle.id}"))
+            raise BackendError(Failure(FailureKind.LOST, f"there is no run {handle.id}"))
         return directory
 
 
-def _course(request: TrainingRequest) -> list[Event]:
+def _all_events(directory: Path) -> list[Event]:
+    request = codec.from_json(TrainingRequest, json.loads((directory / "request.json").read_text()))
     point = {"n_epochs": 2, "bend": 0.5, **request.hyperparameters}
-    chance = random.Random(request.seed)
-    course: list[Event] = [Started(point)]
+    rng = random.Random(request.seed)
+    events: list[Event] = [Started(point)]
     for epoch in range(1, int(point["n_epochs"]) + 1):
-        loss = abs(float(point["bend"]) - 0.3) + 1 / epoch + chance.random() / 10
-        course += [
+        loss = abs(float(point["bend"]) - 0.3) + 1 / epoch + rng.random() / 10
+        events += [
             Measured(epoch, float(epoch), {"valid_loss": loss}, "evaluation"),
             Checkpointed(epoch, float(epoch), f"coin:{request.key}"),
         ]
-    return [*course, Finished(f"coin:{request.key}")]
+    return [*events, Finished(f"coin:{request.key}")]

@@ -1,4 +1,4 @@
-"""What the plugin's author writes to test it."""
+"""The test that a plugin author writes."""
 
 from coin_backend import CoinBackend
 

@@ -1,4 +1,4 @@
-"""Backends that each break one promise. The docstring names the test of the contract suite that must notice."""
+"""Backends that each break one promise. The docstring names the contract test that must fail."""
 
 import dataclasses
 import itertools
@@ -28,7 +28,7 @@ from backends.testing import BackendContract
 USER = FailureKind.USER
 
 
-class Defect(BackendContract):
+class DefectContract(BackendContract):
     base_model = "fake-small"
     timeout_s = 3
 
@@ -36,8 +36,8 @@ class Defect(BackendContract):
         return {"events_per_poll": 1}
 
 
-class Sieve(FakeBackend):
-    """Lets `change` alter the stream of events, and stays repeatable in that."""
+class ChangedEvents(FakeBackend):
+    """Passes all events of a run through `change`, so that the changed events are repeatable."""
 
     def events(self, handle, after):
         return self.change(list(super().events(handle, 0)))[after:]
@@ -46,16 +46,16 @@ class Sieve(FakeBackend):
         return events
 
 
-class Deaf(FakeBackend):
-    """Lets requests through that contain what `ignored` names."""
+class LaxCheck(FakeBackend):
+    """Drops the failures of the check whose message contains `ignored`."""
 
     ignored = ""
 
     def check(self, request):
-        return [each for each in super().check(request) if self.ignored not in each.message]
+        return [failure for failure in super().check(request) if self.ignored not in failure.message]
 
 
-class TestLaxOptions(Defect):
+class TestIgnoresUnknownOptions(DefectContract):
     """test_options_forbid_unknown_keys"""
 
     class Broken(FakeBackend):
@@ -65,7 +65,7 @@ class TestLaxOptions(Defect):
     backend_type = Broken
 
 
-class TestHeavyDescription(Defect):
+class TestLoadsALibraryToDescribe(DefectContract):
     """test_describe_is_cheap"""
 
     class Broken(FakeBackend):
@@ -77,7 +77,7 @@ class TestHeavyDescription(Defect):
     backend_type = Broken
 
 
-class TestWritingDescription(Defect):
+class TestWritesAFileToDescribe(DefectContract):
     """test_describe_is_cheap"""
 
     class Broken(FakeBackend):
@@ -90,7 +90,7 @@ class TestWritingDescription(Defect):
     backend_type = Broken
 
 
-class TestOtherCapabilitiesWhenOpen(Defect):
+class TestOpensWithOtherCapabilities(DefectContract):
     """test_describe_equals_the_opened_capabilities"""
 
     class Broken(FakeBackend):
@@ -101,7 +101,7 @@ class TestOtherCapabilitiesWhenOpen(Defect):
     backend_type = Broken
 
 
-class TestDefaultOutOfBounds(Defect):
+class TestDefaultOutOfBounds(DefectContract):
     """test_capabilities_are_consistent"""
 
     class Broken(FakeBackend):
@@ -114,44 +114,44 @@ class TestDefaultOutOfBounds(Defect):
     backend_type = Broken
 
 
-class TestFussy(Defect):
-    """test_a_good_request_passes_the_check"""
+class TestRefusesValidRequests(DefectContract):
+    """test_a_valid_request_passes_the_check"""
 
     class Broken(FakeBackend):
         def check(self, request):
-            return [Failure(USER, "I do not like it")]
+            return [Failure(USER, "refused for no reason")]
 
     backend_type = Broken
 
 
-class TestAnyModel(Defect):
-    """test_a_bad_model_fails_the_check"""
+class TestAcceptsAnyModel(DefectContract):
+    """test_an_unknown_model_fails_the_check"""
 
-    class Broken(Deaf):
+    class Broken(LaxCheck):
         ignored = "no model"
 
     backend_type = Broken
 
 
-class TestAnyFile(Defect):
+class TestAcceptsAnyFile(DefectContract):
     """test_missing_data_fails_the_check"""
 
-    class Broken(Deaf):
+    class Broken(LaxCheck):
         ignored = "does not exist"
 
     backend_type = Broken
 
 
-class TestDropsHyperparameters(Defect):
+class TestDropsHyperparameters(DefectContract):
     """test_an_unknown_hyperparameter_is_refused"""
 
-    class Broken(Deaf):
+    class Broken(LaxCheck):
         ignored = "is not a hyperparameter"
 
     backend_type = Broken
 
 
-class TestDropsHyperparametersOnSubmit(Defect):
+class TestDropsHyperparametersOnSubmit(DefectContract):
     """test_an_unknown_hyperparameter_is_refused"""
 
     class Broken(FakeBackend):
@@ -164,53 +164,53 @@ class TestDropsHyperparametersOnSubmit(Defect):
     backend_type = Broken
 
 
-class TestIgnoresBounds(Defect):
-    """test_wrong_values_are_refused"""
+class TestIgnoresBounds(DefectContract):
+    """test_invalid_values_are_refused"""
 
-    class Broken(Deaf):
+    class Broken(LaxCheck):
         ignored = "is above"
 
     backend_type = Broken
 
 
-class TestTakesNotANumber(Defect):
-    """test_wrong_values_are_refused"""
+class TestAcceptsNotANumber(DefectContract):
+    """test_invalid_values_are_refused"""
 
-    class Broken(Deaf):
+    class Broken(LaxCheck):
         ignored = "nan"
 
     backend_type = Broken
 
 
-class TestTakesBothRates(Defect):
+class TestAcceptsBothRates(DefectContract):
     """test_hyperparameters_that_exclude_each_other_are_refused"""
 
-    class Broken(Deaf):
+    class Broken(LaxCheck):
         ignored = "together"
 
     backend_type = Broken
 
 
-class TestTakesAnyMetric(Defect):
-    """test_what_is_not_declared_is_refused"""
+class TestAcceptsAnyMetric(DefectContract):
+    """test_a_request_beyond_the_capabilities_is_refused"""
 
-    class Broken(Deaf):
+    class Broken(LaxCheck):
         ignored = "keep_metric"
 
     backend_type = Broken
 
 
-class TestIgnoresResumption(Defect):
-    """test_what_is_not_declared_is_refused"""
+class TestIgnoresResumption(DefectContract):
+    """test_a_request_beyond_the_capabilities_is_refused"""
 
-    class Broken(Deaf):
+    class Broken(LaxCheck):
         ignored = "resume_from"
 
     backend_type = Broken
 
 
-class TestEstimateFromNowhere(Defect):
-    """test_estimate_says_its_basis"""
+class TestEstimatesWithoutABasis(DefectContract):
+    """test_an_estimate_states_its_basis"""
 
     class Broken(FakeBackend):
         def estimate(self, request):
@@ -219,7 +219,7 @@ class TestEstimateFromNowhere(Defect):
     backend_type = Broken
 
 
-class TestChangeableEstimate(Defect):
+class TestChangesItsEstimate(DefectContract):
     """test_check_and_estimate_change_nothing"""
 
     class Broken(FakeBackend):
@@ -231,7 +231,7 @@ class TestChangeableEstimate(Defect):
     backend_type = Broken
 
 
-class TestOneRunForAll(Defect):
+class TestOneRunForAll(DefectContract):
     """test_submit_is_idempotent"""
 
     class Broken(FakeBackend):
@@ -241,7 +241,7 @@ class TestOneRunForAll(Defect):
     backend_type = Broken
 
 
-class TestARunEachTime(Defect):
+class TestStartsARunAtEachSubmit(DefectContract):
     """test_an_ended_run_is_adopted"""
 
     class Broken(FakeBackend):
@@ -253,7 +253,7 @@ class TestARunEachTime(Defect):
     backend_type = Broken
 
 
-class TestKnowsEveryRun(Defect):
+class TestKnowsEveryRun(DefectContract):
     """test_an_unknown_run_is_lost"""
 
     class Broken(FakeBackend):
@@ -266,150 +266,151 @@ class TestKnowsEveryRun(Defect):
     backend_type = Broken
 
 
-class TestTalksAfterTheEnd(Defect):
+class TestReportsEventsAfterTheEnd(DefectContract):
     """test_a_run_ends_once"""
 
-    class Broken(Sieve):
+    class Broken(ChangedEvents):
         def change(self, events):
             return [*events, Finished("again")] if isinstance(events[-1], Finished) else events
 
     backend_type = Broken
 
 
-class TestIgnoresTheCursor(Defect):
+class TestIgnoresTheCursor(DefectContract):
     """test_events_are_repeatable"""
 
     class Broken(FakeBackend):
         def events(self, handle, after):
-            found = super().events(handle, after)
-            return found or super().events(handle, 0)
+            return super().events(handle, after) or super().events(handle, 0)
 
     backend_type = Broken
 
 
-class TestGoesBack(Defect):
+class TestDecreasesTheStep(DefectContract):
     """test_events_are_ordered"""
 
-    class Broken(Sieve):
+    class Broken(ChangedEvents):
         def change(self, events):
-            back = [Checkpointed(0, 0.0, "a late one")]
-            return [each for event in events for each in ([*back, event] if isinstance(event, Finished) else [event])]
+            *others, last = events
+            return [*others, Checkpointed(0, 0.0, "late"), last] if isinstance(last, Finished) else events
 
     backend_type = Broken
 
 
-class TestStartsLate(Defect):
+class TestNeverStarts(DefectContract):
     """test_events_are_ordered"""
 
-    class Broken(Sieve):
+    class Broken(ChangedEvents):
         def change(self, events):
-            return [each for each in events if not isinstance(each, Started)]
+            return [event for event in events if not isinstance(event, Started)]
 
     backend_type = Broken
 
 
-class TestTuplesInEvents(Defect):
+class TestKeysThatAreNotText(DefectContract):
     """test_events_survive_json"""
 
-    class Broken(Sieve):
+    class Broken(ChangedEvents):
         def change(self, events):
-            return [Started({1: 2}) if isinstance(each, Started) else each for each in events]
+            return [Started({1: 2}) if isinstance(event, Started) else event for event in events]
 
     backend_type = Broken
 
 
-class TestSilentChange(Defect):
-    """test_started_says_what_is_used"""
+class TestReportsOtherValuesThanRequested(DefectContract):
+    """test_started_reports_the_values_in_use"""
 
-    class Broken(Sieve):
+    class Broken(ChangedEvents):
         def change(self, events):
-            return [Started({**each.resolved, "n_epochs": 3}) if isinstance(each, Started) else each for each in events]
+            return [
+                Started({**event.resolved, "n_epochs": 3}) if isinstance(event, Started) else event for event in events
+            ]
 
     backend_type = Broken
 
 
-class TestSkipsAnEpoch(Defect):
+class TestSkipsAnEpoch(DefectContract):
     """test_every_epoch_is_evaluated"""
 
-    class Broken(Sieve):
+    class Broken(ChangedEvents):
         def change(self, events):
-            return [each for each in events if not (isinstance(each, Measured) and each.epoch == 1)]
+            return [event for event in events if not (isinstance(event, Measured) and event.epoch == 1)]
 
     backend_type = Broken
 
 
-class TestOnlyAtEpochEnds(Defect):
+class TestEvaluatesOnlyAtEpochEnds(DefectContract):
     """test_evaluations_within_an_epoch"""
 
-    class Broken(Sieve):
+    class Broken(ChangedEvents):
         def change(self, events):
-            return [each for each in events if not (isinstance(each, Measured) and each.epoch % 1)]
+            return [event for event in events if not (isinstance(event, Measured) and event.epoch % 1)]
 
     backend_type = Broken
 
 
-class TestUndeclaredMetric(Defect):
-    """test_metrics_are_those_declared"""
+class TestReportsAnUndeclaredMetric(DefectContract):
+    """test_evaluations_carry_the_declared_metrics"""
 
-    class Broken(Sieve):
+    class Broken(ChangedEvents):
         def change(self, events):
             return [
-                dataclasses.replace(each, values={**each.values, "valid_charm": 1.0})
-                if isinstance(each, Measured)
-                else each
-                for each in events
+                dataclasses.replace(event, values={**event.values, "valid_charm": 1.0})
+                if isinstance(event, Measured)
+                else event
+                for event in events
             ]
 
     backend_type = Broken
 
 
-class TestLabelsWithoutLabels(Defect):
+class TestReportsLabelMetricsWithoutLabels(DefectContract):
     """test_label_metrics_need_labels"""
 
-    class Broken(Sieve):
+    class Broken(ChangedEvents):
         def change(self, events):
             return [
-                dataclasses.replace(each, values={**each.values, "valid_accuracy": 1.0})
-                if isinstance(each, Measured)
-                else each
-                for each in events
+                dataclasses.replace(event, values={**event.values, "valid_accuracy": 1.0})
+                if isinstance(event, Measured)
+                else event
+                for event in events
             ]
 
     backend_type = Broken
 
 
-class TestInventsAPrice(Defect):
-    """test_charges_are_known_where_priced"""
+class TestInventsAPrice(DefectContract):
+    """test_only_a_priced_backend_reports_costs"""
 
-    class Broken(Sieve):
+    class Broken(ChangedEvents):
         def change(self, events):
-            return [Charged(0.0, each.tokens) if isinstance(each, Charged) else each for each in events]
+            return [Charged(0.0, event.tokens) if isinstance(event, Charged) else event for event in events]
 
     backend_type = Broken
 
 
-class TestForgetsWithItsClient(Defect):
+class TestForgetsRunsOfOtherClients(DefectContract):
     """test_a_run_survives_its_client"""
 
     class Broken(FakeBackend):
         def __init__(self, options, service):
             super().__init__(options, service)
-            self.mine = set()
+            self.own_handles = set()
 
         def submit(self, request):
             handle = super().submit(request)
-            self.mine.add(handle)
+            self.own_handles.add(handle)
             return handle
 
         def events(self, handle, after):
-            if handle not in self.mine:
+            if handle not in self.own_handles:
                 raise BackendError(Failure(FailureKind.LOST, "another client's run"))
             return super().events(handle, after)
 
     backend_type = Broken
 
 
-class TestUnseeded(Defect):
+class TestTrainsWithARandomSeed(DefectContract):
     """test_the_same_seed_gives_the_same_measurements"""
 
     class Broken(FakeBackend):
@@ -419,7 +420,7 @@ class TestUnseeded(Defect):
     backend_type = Broken
 
 
-class TestIgnoresTheSeed(Defect):
+class TestIgnoresTheSeed(DefectContract):
     """test_the_same_seed_gives_the_same_measurements"""
 
     class Broken(FakeBackend):
@@ -429,27 +430,27 @@ class TestIgnoresTheSeed(Defect):
     backend_type = Broken
 
 
-class Unstoppable(FakeBackend):
+class NeverStops(FakeBackend):
     def stop(self, handle):
         self.events(handle, 0)
 
 
-class TestDoesNotStopBeforeTheStart(Defect):
-    """test_stop_before_the_start"""
+class TestDoesNotStopBeforeTheStart(DefectContract):
+    """test_a_run_can_be_stopped_before_its_start"""
 
-    backend_type = Unstoppable
-
-
-class TestDoesNotStopInTheMiddle(Defect):
-    """test_stop_in_the_middle"""
-
-    backend_type = Unstoppable
+    backend_type = NeverStops
 
 
-class TestStopsTheEnded(Defect):
+class TestDoesNotStopInTheMiddle(DefectContract):
+    """test_a_run_can_be_stopped_in_the_middle"""
+
+    backend_type = NeverStops
+
+
+class TestStopsAnEndedRun(DefectContract):
     """test_stopping_an_ended_run_changes_nothing"""
 
-    class Broken(Sieve):
+    class Broken(ChangedEvents):
         stopped = False
 
         def stop(self, handle):
@@ -461,10 +462,10 @@ class TestStopsTheEnded(Defect):
     backend_type = Broken
 
 
-class TestDiscardsTheRecord(Defect):
+class TestDiscardsTheEvents(DefectContract):
     """test_discard_keeps_the_events"""
 
-    class Broken(Sieve):
+    class Broken(ChangedEvents):
         discarded = False
 
         def discard(self, handle):
@@ -476,7 +477,7 @@ class TestDiscardsTheRecord(Defect):
     backend_type = Broken
 
 
-class TestKeepsTheModel(Defect):
+class TestKeepsTheModel(DefectContract):
     """test_discard_keeps_the_events"""
 
     class Broken(FakeBackend):
@@ -486,8 +487,8 @@ class TestKeepsTheModel(Defect):
     backend_type = Broken
 
 
-class TestAnswersInAnyOrder(Defect):
-    """test_predict_labels"""
+class TestPredictsInAnyOrder(DefectContract):
+    """test_predict_scores_labels"""
 
     class Broken(FakeBackend):
         def predict(self, model, prompts, options):
@@ -496,24 +497,24 @@ class TestAnswersInAnyOrder(Defect):
     backend_type = Broken
 
 
-class TestReadsTheAnswer(Defect):
-    """test_predict_labels"""
+class TestReadsTheCompletion(DefectContract):
+    """test_predict_scores_labels"""
 
     class Broken(FakeBackend):
         def predict(self, model, prompts, options):
             if options.labels is None:
                 return super().predict(model, prompts, options)
-            right = [options.labels.index(each["completion"]) for each in prompts]
+            correct = [options.labels.index(prompt["completion"]) for prompt in prompts]
             scores = [
-                tuple(math.log(0.8 if n == label else 0.1) for n in range(len(options.labels))) for label in right
+                tuple(math.log(0.8 if n == label else 0.1) for n in range(len(options.labels))) for label in correct
             ]
-            return [Prediction(options.labels[n], each) for n, each in zip(right, scores, strict=True)]
+            return [Prediction(options.labels[n], logprobs) for n, logprobs in zip(correct, scores, strict=True)]
 
     backend_type = Broken
 
 
-class TestLogprobsForNothing(Defect):
-    """test_predict_text"""
+class TestReportsLogprobsOfGeneratedText(DefectContract):
+    """test_predict_generates_text"""
 
     class Broken(FakeBackend):
         def predict(self, model, prompts, options):
@@ -522,8 +523,8 @@ class TestLogprobsForNothing(Defect):
     backend_type = Broken
 
 
-class TestAnswersForAnybody(Defect):
-    """test_predict_with_an_unknown_model"""
+class TestPredictsWithAnyModel(DefectContract):
+    """test_predict_refuses_an_unknown_model"""
 
     class Broken(FakeBackend):
         def predict(self, model, prompts, options):
@@ -532,7 +533,7 @@ class TestAnswersForAnybody(Defect):
     backend_type = Broken
 
 
-class TestNoBackend(Defect):
+class TestLacksMethods(DefectContract):
     """test_describe_equals_the_opened_capabilities"""
 
     class Broken:

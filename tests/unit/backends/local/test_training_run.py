@@ -42,7 +42,7 @@ from backends.local import LocalBackend, loss, model_evaluation, training
 from backends.local.model import LoadedModel
 from backends.local.model_cache import MODEL_CACHE
 from backends.local.options import LocalOptions
-from backends.testing import drain, evaluations, written
+from backends.testing import drain, evaluations, events_as_text
 
 pytestmark = pytest.mark.integration
 
@@ -171,7 +171,7 @@ def test_an_interrupted_run_gives_the_events_of_an_uninterrupted_one(
         events += backend.events(backend.submit(training_request), len(events))
         backend.close()
         assert len(events) <= len(whole)
-    assert written(measured(events)) == written(measured(whole))
+    assert events_as_text(measured(events)) == events_as_text(measured(whole))
     assert not (tmp_path / "parts" / "jobs" / "run" / "resume.pt").exists()
 
 
@@ -214,7 +214,7 @@ while True:
     everything = drain(backend, handle, 60, before)
     backend.close()
     assert steps == list(range(14, 21))  # two of three epochs of seven steps were done
-    assert written(measured(everything)) == written(measured(whole))
+    assert events_as_text(measured(everything)) == events_as_text(measured(whole))
 
 
 def test_runs_that_take_turns_do_not_affect_each_other(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
@@ -226,8 +226,8 @@ def test_runs_that_take_turns_do_not_affect_each_other(llama: Path, dataset: Dat
         for seed, handle in handles.items():
             turns[seed] += backend.events(handle, len(turns[seed]))
     backend.close()
-    assert {seed: written(measured(events)) for seed, events in turns.items()} == {
-        seed: written(measured(events)) for seed, events in alone.items()
+    assert {seed: events_as_text(measured(events)) for seed, events in turns.items()} == {
+        seed: events_as_text(measured(events)) for seed, events in alone.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""How the suite opens a backend, and on which data: the hooks that a subclass overrides."""
+"""The hooks that say how the suite opens a backend and on which data, and the fixtures."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from typing import Any, ClassVar
 import pytest
 
 from backends.contract import Backend, Dataset, EvaluationSettings, Placement, Scalar, TrainingRequest
-from backends.testing.runs import CompleteRun, drain, write_jsonl
+from backends.testing.runs import CompletedRun, drain, write_jsonl
 
 LABELS = (" red", " green", " blue")
 """The completions of the default data set."""
 
 
-class ContractSetting:
-    """The hooks, and the fixtures that follow from them."""
+class ContractFixtures:
+    """The hooks, and the fixtures that use them."""
 
     backend_type: ClassVar[type[Backend]]
     """The class under test."""
     base_model: ClassVar[str] = "contract-model"
     """A small model that the backend can train."""
     hyperparameters: ClassVar[Mapping[str, Scalar]] = {"n_epochs": 2}
-    """A good, quick point. `n_epochs` must be in it."""
+    """A valid point that trains quickly. It must contain `n_epochs`."""
     long_epochs: ClassVar[int | None] = 50
-    """Epochs enough for a run not to end between its first measurement and a stop; None where there is no between."""
+    """Enough epochs that a run does not end between its first measurement and a stop. None where a
+    run cannot be stopped in between."""
     deterministic: ClassVar[bool] = True
-    """Whether the same seed promises the same measurements."""
+    """Whether the backend promises the same measurements for the same seed."""
     timeout_s: ClassVar[float] = 120.0
-    """How long a run of the small point may take."""
+    """The longest time that a run of `hyperparameters` may take."""
 
-    _complete: ClassVar[CompleteRun]
+    _completed_run: ClassVar[CompletedRun]
     _dataset: ClassVar[Dataset]
 
     # ------------------------------------------------------------------------------------------------------------ hooks
@@ -46,7 +47,7 @@ class ContractSetting:
         return self.backend_type.open(options, workspace, Placement())
 
     def write_dataset(self, directory: Path) -> Dataset:
-        """Write the data set: three labels, 24 examples to train on and 12 to validate."""
+        """Write the data set: three labels, 24 training examples and 12 validation examples."""
 
         def lines(count: int, offset: int) -> list[dict[str, Any]]:
             labels = [LABELS[n % len(LABELS)] for n in range(count)]
@@ -64,8 +65,8 @@ class ContractSetting:
             labels=LABELS,
         )
 
-    def request_(self, key: str, **changes: Any) -> TrainingRequest:
-        """Return a small, good request; `changes` replace its fields."""
+    def training_request(self, key: str, **changes: Any) -> TrainingRequest:
+        """Return a small, valid request. `changes` replace its fields."""
         fields: dict[str, Any] = {
             "base_model": self.base_model,
             "dataset": self._dataset,
@@ -78,41 +79,42 @@ class ContractSetting:
     # --------------------------------------------------------------------------------------------------------- fixtures
     @pytest.fixture(autouse=True)
     def dataset(self, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-        """The data set, written once a class."""
+        """The data set, written once per class."""
         if "_dataset" not in type(self).__dict__:
             type(self)._dataset = self.write_dataset(tmp_path_factory.mktemp("data"))
         return type(self)._dataset
 
     @pytest.fixture
-    def complete(self, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> CompleteRun:
-        """One run of the good request, driven to its end once a class."""
-        if "_complete" not in type(self).__dict__:
-            type(self)._complete = self.run(tmp_path_factory.mktemp("complete"), self.request_(self.key()))
-        return type(self)._complete
+    def completed_run(self, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> CompletedRun:
+        """One run of the valid request, driven to its end once per class."""
+        if "_completed_run" not in type(self).__dict__:
+            workspace = tmp_path_factory.mktemp("completed")
+            type(self)._completed_run = self.run(workspace, self.training_request(self.key()))
+        return type(self)._completed_run
 
     @pytest.fixture
     def backend(self, tmp_path: Path) -> Iterator[Backend]:
-        """An open backend on an empty workspace."""
+        """An open backend with an empty workspace."""
         backend = self.open_backend(tmp_path / "workspace")
         yield backend
         backend.close()
 
     @pytest.fixture
-    def reopened(self, complete: CompleteRun) -> Iterator[Backend]:
-        """A fresh instance on the workspace of the complete run."""
-        backend = self.open_backend(complete.workspace)
+    def reopened_backend(self, completed_run: CompletedRun) -> Iterator[Backend]:
+        """A new instance with the workspace of the completed run."""
+        backend = self.open_backend(completed_run.workspace)
         yield backend
         backend.close()
 
     def key(self) -> str:
-        """Return a new key: a service may remember the keys of earlier test runs."""
+        """Return a new key, because a service may remember the keys of earlier test runs."""
         return f"contract-{secrets.token_hex(6)}"
 
-    def run(self, workspace: Path, request: TrainingRequest) -> CompleteRun:
-        """Drive a request to its end and close the instance."""
+    def run(self, workspace: Path, request: TrainingRequest) -> CompletedRun:
+        """Drive a request to its end and close the backend."""
         backend = self.open_backend(workspace)
         try:
             handle = backend.submit(request)
-            return CompleteRun(workspace, request, handle, tuple(drain(backend, handle, self.timeout_s)))
+            return CompletedRun(workspace, request, handle, tuple(drain(backend, handle, self.timeout_s)))
         finally:
             backend.close()
