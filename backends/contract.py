@@ -320,7 +320,8 @@ class Estimate:
     None means unknown, and `basis` says in words where the numbers come from.
 
     `max_tokens` and `max_usd` are bounds that the complete run cannot exceed; a sweep keeps its
-    limit by them. None means that the expected number is exact.
+    limit by them. None means that the expected number is exact. Their JSON names are those of
+    version 0.1.
     """
 
     tokens: int | None
@@ -328,8 +329,8 @@ class Estimate:
     usd: float | None
     disk_bytes: int | None
     basis: str
-    max_tokens: int | None = None
-    max_usd: float | None = None
+    max_tokens: Annotated[int | None, Field(alias="tokens_at_most")] = None
+    max_usd: Annotated[float | None, Field(alias="usd_at_most")] = None
 
 
 @dataclass(frozen=True)
@@ -350,12 +351,13 @@ class Prediction:
 
     For label tasks also the log-probability of each label, in nats, in the order of the options.
 
-    `truncated`: the generated text ends because of `max_tokens`, not by itself.
+    `truncated`: the generated text ends because of `max_tokens`, not by itself. Its JSON name is
+    that of version 0.1.
     """
 
     text: str
     label_logprobs: tuple[float, ...] | None = None
-    truncated: bool = False
+    truncated: Annotated[bool, Field(alias="cut")] = False
 
 
 # ------------------------------------------------------------------------------------------------------------ protocol

@@ -1,4 +1,4 @@
-"""Requests, handles, events and errors survive what happens to them: JSON, pickling, another process."""
+"""Requests, handles, events and errors survive JSON, pickling, and records of an earlier version."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import pickle
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -21,6 +22,7 @@ from backends.contract import (
     Checkpointed,
     DataFile,
     Dataset,
+    Estimate,
     EvaluationSettings,
     Event,
     Failed,
@@ -30,11 +32,15 @@ from backends.contract import (
     Handle,
     Hyperparameter,
     Measured,
+    Placement,
+    Prediction,
+    PredictOptions,
     Queued,
     Started,
     Stopped,
     TrainingRequest,
 )
+from backends.waiting import Waiting
 
 pytestmark = pytest.mark.unit
 
@@ -77,11 +83,11 @@ def through_json(value: Any) -> Any:
 
 
 def same(one: object, other: object) -> bool:
-    """Equality that also holds between two values that are not a number, and tells 1 from 1.0 and True."""
+    """Return whether two values are equal, where NaN equals NaN, and 1, 1.0 and True differ."""
     if type(one) is not type(other):
         return False
     if dataclasses.is_dataclass(one):
-        return all(same(getattr(one, each.name), getattr(other, each.name)) for each in dataclasses.fields(one))
+        return all(same(getattr(one, field.name), getattr(other, field.name)) for field in dataclasses.fields(one))
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(value, other[name]) for name, value in one.items())
     if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
@@ -95,10 +101,10 @@ def test_requests_survive_json(request: TrainingRequest) -> None:
     assert same(copy, request)
 
 
-@pytest.mark.parametrize("kind", EVENTS, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("event_type", EVENTS, ids=lambda event_type: event_type.__name__)
 @given(data=st.data())
-def test_events_survive_json(kind: type[Event], data: st.DataObject) -> None:
-    event = data.draw(EVENTS[kind])
+def test_events_survive_json(event_type: type[Event], data: st.DataObject) -> None:
+    event = data.draw(EVENTS[event_type])
     assert same(codec.from_json(Event, through_json(codec.to_json(event))), event)
 
 
@@ -142,8 +148,23 @@ STORED = [
     ),
     (Handle("fake", "j1"), '{"backend": "fake", "id": "j1"}'),
     (BUSY, '{"kind": "quota", "message": "busy", "detail": "wait"}'),
+    (Waiting("the daily limit", 1.75e9), '{"reason": "the daily limit", "until": 1750000000.0}'),
+    (Placement(2.0, 0.5), '{"cpus": 2.0, "gpus": 0.5}'),
+    (PredictOptions((" a", " b"), 8, "!"), '{"labels": [" a", " b"], "max_tokens": 8, "stop": "!"}'),
+    (
+        Prediction(" a", (-0.1, -math.inf), truncated=True),
+        '{"text": " a", "label_logprobs": [-0.1, -Infinity], "cut": true}',
+    ),
+    (
+        Estimate(10, 2.5, 0.01, 0, "a guess", max_tokens=20, max_usd=0.02),
+        '{"tokens": 10, "seconds": 2.5, "usd": 0.01, "disk_bytes": 0, "basis": "a guess", "tokens_at_most": 20, '
+        '"usd_at_most": 0.02}',
+    ),
 ]
-"""Values and their JSON as version 0.1 wrote it, by hand-written functions."""
+"""Values, and their JSON as the hand-written functions of version 0.1 wrote it."""
+
+RECORDED = json.loads((Path(__file__).parents[2] / "data/version_0_1/expected/codec.json").read_text(encoding="utf-8"))
+"""By type name, values as version 0.1 encoded them."""
 
 
 @pytest.mark.parametrize(("value", "text"), STORED, ids=[type(value).__name__ for value, _ in STORED])
@@ -151,6 +172,23 @@ def test_the_json_of_version_0_1_loads_and_is_still_written(value: object, text:
     declared: Any = Event if type(value) in EVENTS else type(value)
     assert same(codec.from_json(declared, json.loads(text)), value)
     assert json.dumps(codec.to_json(value)) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "declared_type"),
+    [
+        ("TrainingRequest", TrainingRequest),
+        ("Event", Event),
+        ("Handle", Handle),
+        ("Failure", Failure),
+        ("Prediction", Prediction),
+        ("Estimate", Estimate),
+    ],
+)
+def test_values_that_version_0_1_recorded_are_written_as_they_were(name: str, declared_type: Any) -> None:
+    for value in RECORDED[name]["values"]:
+        written = codec.to_json(codec.from_json(declared_type, value), declared_type)
+        assert json.dumps(written, sort_keys=True) == json.dumps(value, sort_keys=True)
 
 
 def test_a_field_that_old_json_lacks_takes_its_default() -> None:
@@ -164,11 +202,11 @@ def test_an_unknown_field_of_newer_json_is_ignored() -> None:
 def test_there_is_a_test_for_every_event() -> None:
     (union, _) = get_args(Event)
     assert set(EVENTS) == set(get_args(union))
-    assert len({each.kind for each in EVENTS}) == len(EVENTS)
+    assert len({event_type.kind for event_type in EVENTS}) == len(EVENTS)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_value_that_is_no_number_is_reported_as_it_is(value: float) -> None:
+def test_a_value_that_is_not_finite_survives_json(value: float) -> None:
     event = Measured(3, 1.5, {"valid_loss": value}, "evaluation")
     copy = codec.from_json(Event, through_json(codec.to_json(event)))
     assert isinstance(copy, Measured)
@@ -199,16 +237,16 @@ def test_requests_survive_pickling(request: TrainingRequest) -> None:
     assert pickle.loads(pickle.dumps(request)) == request
 
 
-def test_whether_to_try_again_depends_on_the_kind_alone() -> None:
-    assert {each for each in FailureKind if each.retryable} == {
+def test_the_kind_of_a_failure_decides_whether_it_is_retryable() -> None:
+    assert {kind for kind in FailureKind if kind.retryable} == {
         FailureKind.TRANSIENT,
         FailureKind.QUOTA,
         FailureKind.LOST,
     }
 
 
-def test_the_terminal_events() -> None:
-    assert {each.kind for each in TERMINAL_EVENTS} == {"finished", "failed", "stopped"}
+def test_runs_end_finished_failed_or_stopped() -> None:
+    assert {event_type.kind for event_type in TERMINAL_EVENTS} == {"finished", "failed", "stopped"}
 
 
 def test_values_are_frozen() -> None:
