@@ -1,4 +1,4 @@
-"""The hosted backend keeps the contract over a scripted host: well-mannered, and with every kind of fault."""
+"""The hosted backend keeps the contract over a scripted host: a regular one, an odd one, and a faulty one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from scripted_host import KEY, Cut, Manners, Said, ScriptedHost, listening, refused
+from scripted_host import KEY, ConnectionCutError, HostBehaviour, Response, ScriptedHost, error_response, serving
 
 from backends import credentials
 from backends.hosted import HostedBackend
@@ -22,22 +22,22 @@ class HostedContract(BackendContract):
     base_model = "base-chat"
     hyperparameters: ClassVar = {"n_epochs": 2, "batch_size": 8}
     timeout_s = 30
-    manners: ClassVar = Manners(epochs_per_poll=0.5)
+    behaviour: ClassVar = HostBehaviour(epochs_per_poll=0.5)
     address: ClassVar[str]
     host: ClassVar[ScriptedHost]
 
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def serve(cls) -> Iterator[None]:
-        cls.host = ScriptedHost(manners=cls.manners)
-        cls.misbehave(cls.host)
-        credentials.hand_in({"OPENAI_API_KEY": KEY})
-        with listening(cls.host) as cls.address:
+        cls.host = ScriptedHost(behaviour=cls.behaviour)
+        cls.add_faults(cls.host)
+        credentials.use_secrets_from({"OPENAI_API_KEY": KEY})
+        with serving(cls.host) as cls.address:
             yield
-        credentials.hand_in({})
+        credentials.use_secrets_from({})
 
     @classmethod
-    def misbehave(cls, host: ScriptedHost) -> None:
+    def add_faults(cls, host: ScriptedHost) -> None:
         pass
 
     def options(self) -> Mapping[str, Any]:
@@ -53,16 +53,16 @@ class HostedContract(BackendContract):
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait milliseconds where a real host is given seconds."""
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait milliseconds instead of seconds."""
     from backends.hosted import job_creation, profile, rate_limiter
 
     openai = profile.load("openai")
-    hasty = openai.model_copy(update={"jobs": openai.jobs.model_copy(update={"settle_s": 0.0})})
-    monkeypatch.setattr(profile, "load", lambda name: hasty)
-    monkeypatch.setattr(job_creation, "LOOK_AGAIN_S", 0.01)
-    monkeypatch.setattr(rate_limiter, "FIRST_PAUSE_S", 0.002)
-    monkeypatch.setattr(rate_limiter, "LONGEST_PAUSE_S", 0.02)
+    without_settling = openai.model_copy(update={"jobs": openai.jobs.model_copy(update={"settle_s": 0.0})})
+    monkeypatch.setattr(profile, "load", lambda name: without_settling)
+    monkeypatch.setattr(job_creation, "RECHECK_S", 0.01)
+    monkeypatch.setattr(rate_limiter, "FIRST_BACKOFF_S", 0.002)
+    monkeypatch.setattr(rate_limiter, "MAX_BACKOFF_S", 0.02)
 
 
 class TestChat(HostedContract):
@@ -73,14 +73,14 @@ class TestCompletion(HostedContract):
     base_model = "babbage-002"
 
 
-class TestOddManners(HostedContract):
-    """Small pages in any order that overlap, no `has_more`, models and files that take a moment."""
+class TestOddBehaviour(HostedContract):
+    """Small overlapping pages in any order, no `has_more`, models and files that take a moment."""
 
-    manners: ClassVar = Manners(
+    behaviour: ClassVar = HostBehaviour(
         epochs_per_poll=0.5,
-        page=3,
-        shuffled=True,
-        says_has_more=False,
+        page_items=3,
+        shuffled_events=True,
+        sends_has_more=False,
         repeats_events=True,
         file_polls=3,
         model_polls=3,
@@ -90,42 +90,42 @@ class TestOddManners(HostedContract):
 
 
 class TestFaults(HostedContract):
-    """One request in five goes wrong, before or after it was carried out."""
+    """One request in five fails, before or after the host carried it out."""
 
     @classmethod
-    def misbehave(cls, host: ScriptedHost) -> None:
+    def add_faults(cls, host: ScriptedHost) -> None:
         chance = random.Random(5)
 
-        def fault(operation: str, moment: str) -> Said | None:
+        def fault(operation: str, moment: str) -> Response | None:
             if chance.random() > 0.1:
                 return None
             match chance.randrange(4):
                 case 0:
-                    raise Cut("cut")
+                    raise ConnectionCutError("cut")
                 case 1:
-                    return refused(500, "The server had an error")
+                    return error_response(500, "The server had an error")
                 case 2 if moment == "before":
-                    return refused(429, "Too many requests", "rate_limit_exceeded", **{"retry-after-ms": "5"})
+                    return error_response(429, "Too many requests", "rate_limit_exceeded", **{"retry-after-ms": "5"})
                 case _:
-                    return Said(200, b"<html>sign in</html>", {"content-type": "text/html"})
+                    return Response(200, b"<html>sign in</html>", {"content-type": "text/html"})
 
         host.fault = fault
 
 
-def test_the_scripted_host_is_asked_with_the_key(tmp_path: Path) -> None:
-    """The suite above means something: without the key nothing works."""
+def test_the_scripted_host_requires_the_key(tmp_path: Path) -> None:
+    """Without the key nothing works, so the suite above proves that the backend sends it."""
     from backends.contract import BackendError, FailureKind, Placement
 
-    with listening(ScriptedHost()) as address:
+    with serving(ScriptedHost()) as address:
         options = HostedBackend.options_model.model_validate({"base_url": address, "model": "base-chat"})
-        credentials.hand_in({"OPENAI_API_KEY": "another"})
+        credentials.use_secrets_from({"OPENAI_API_KEY": "another"})
         backend = HostedBackend.open(options, tmp_path, Placement())
         with pytest.raises(BackendError) as raised:
             backend.predict("base-chat", [{"prompt": "x"}], _options())
         assert raised.value.failure.kind is FailureKind.USER
         assert "another" not in str(raised.value)
         backend.close()
-        credentials.hand_in({})
+        credentials.use_secrets_from({})
 
 
 def _options() -> Any:

@@ -1,4 +1,4 @@
-"""The hosted backend keeps the contract over `sweep serve`, a real process: with good manners, and with faults."""
+"""The hosted backend keeps the contract over `sweep serve`, a real process: a regular one and a faulty one."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ pytestmark = pytest.mark.contract
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait milliseconds where a real host is given seconds."""
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait milliseconds instead of seconds."""
     from backends.hosted import job_creation, rate_limiter
 
-    monkeypatch.setattr(job_creation, "LOOK_AGAIN_S", 0.05)
-    monkeypatch.setattr(rate_limiter, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(rate_limiter, "LONGEST_PAUSE_S", 0.1)
+    monkeypatch.setattr(job_creation, "RECHECK_S", 0.05)
+    monkeypatch.setattr(rate_limiter, "FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr(rate_limiter, "MAX_BACKOFF_S", 0.1)
 
 
 class ServedContract(BackendContract):
@@ -54,8 +54,8 @@ class ServedContract(BackendContract):
             log: list[str] = []
             for line in process.stderr:
                 log.append(line)
-                if found := re.search(r"listening on (http://\S+)", line):
-                    cls.address = found[1]
+                if match := re.search(r"listening on (http://\S+)", line):
+                    cls.address = match[1]
                     break
             else:
                 pytest.fail(f"the server did not start: {''.join(log)}")
@@ -82,7 +82,7 @@ class TestServer(ServedContract):
 
 
 class TestServerWithFaults(ServedContract):
-    """What is accepted is not always answered, and what is answered is not always the truth."""
+    """The server does not answer every accepted request, and not every answer is true."""
 
     faults: ClassVar = (
         "connection_cut=0.05,server_error=0.05,rate_limit=0.05:0,lost_answer=0.3,error_after_accept=0.3,"
@@ -93,7 +93,7 @@ class TestServerWithFaults(ServedContract):
 
 @pytest.mark.slow
 class TestServerThatTrains(ServedContract):
-    """Behind the server is the local trainer, so that models are real ones."""
+    """The server trains with the local trainer, so the models are real."""
 
     base_model = "tiny-lm"
     timeout_s = 120

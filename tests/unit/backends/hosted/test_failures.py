@@ -145,4 +145,4 @@ def test_each_job_code_has_its_kind_of_failure(code: str | None, kind: FailureKi
 
 
 def test_the_log_explains_a_job_that_fails_without_an_error() -> None:
-    assert "moderation" in failures.job_failure(None, None, "moderation error_response the file").message
+    assert "moderation" in failures.job_failure(None, None, "moderation refused the file").message

@@ -1,4 +1,4 @@
-"""Exactly one job a trial: whatever goes wrong between the client and the host, and whoever dies when."""
+"""Exactly one job per trial, whatever goes wrong between client and host, and whenever a process dies."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.integration
 
 SCHEDULES = 510
 PARTS = 2
-ACTS = 16
+ACTIONS = 16
 GRACE_S = 60.0
 CREATE = "POST fine_tuning/jobs"
 
@@ -75,7 +75,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture
 def unsynced(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: no power fails here, and waiting for disks would take half of the time."""
+    """A folder in memory if possible: no power fails here, and waiting for disks would take half of the time."""
     memory = Path("/dev/shm")
     if not memory.is_dir():
         yield tmp_path
@@ -85,7 +85,7 @@ def unsynced(tmp_path: Path) -> Iterator[Path]:
 
 
 class Schedule:
-    """One random course of requests, faults, deaths and pauses, drawn from a seed."""
+    """One random sequence of calls, faults, deaths and pauses, drawn from a seed."""
 
     def __init__(self, seed: int, workspace: Path, dataset: Dataset) -> None:
         self.chance = random.Random(seed)
@@ -94,7 +94,7 @@ class Schedule:
             filters_metadata=self.chance.random() < 0.7,
             keeps_metadata=self.chance.random() < 0.8,
             file_polls=self.chance.choice((0, 0, 2)),
-            page=self.chance.choice((1, 2, 100)),
+            page_items=self.chance.choice((1, 2, 100)),
             sends_has_more=self.chance.random() < 0.8,
         )
         self.host = ScriptedHost(self.clock, behaviour)
@@ -105,7 +105,7 @@ class Schedule:
         self.faulty = True
         self.deaths = 0
         self.faults: collections.Counter[str] = collections.Counter()
-        # where a host drops metadata, its profile says that the key travels in the suffix
+        # where a host drops metadata, its profile sends the key in the suffix
         name = "openai" if behaviour.keeps_metadata else "nebius"
         self.options = HostedBackend.options_model.model_validate(
             {
@@ -133,7 +133,7 @@ class Schedule:
         )
 
     def fault(self, operation: str, moment: str) -> Response | None:
-        # creations are few among the requests, and what this is about: most of all those that are accepted
+        # creations are rare among the requests, and they are the subject here, above all accepted ones
         rate = {"before": 0.35, "after": 0.8}[moment] if operation == CREATE and self.rate else self.rate
         if not self.faulty or self.chance.random() > rate:
             return None
@@ -170,32 +170,32 @@ class Schedule:
         return TrainingRequest(key, "base-chat", self.dataset, {"n_epochs": 1, "batch_size": 6}, seed=1)
 
     @contextlib.contextmanager
-    def perhaps_dying(self) -> Iterator[None]:
-        """A death is the end of the process: another one opens the same workspace."""
+    def surviving_death(self) -> Iterator[None]:
+        """After a death another process opens the same workspace."""
         try:
             yield
         except ProcessKilled:
             self.deaths += 1
             with contextlib.suppress(Exception):
-                self.backend._journal.close()  # the operating system does that
+                self.backend._journal.close()  # as the operating system does
             self.backend = self.open()
         except BackendError as error:
             if not error.failure.kind.retryable:
                 raise
 
     def run(self, keys: list[str]) -> None:
-        for _ in range(ACTS):
-            with self.perhaps_dying():
+        for _ in range(ACTIONS):
+            with self.surviving_death():
                 self.act(self.chance.choice(keys))
             self.clock.now += self.chance.choice((0.0, 5.0, 30.0, 300.0, 3000.0))
         self.faulty = False
         for _ in range(400):
             for key in keys:
                 self.handles[key] = self.backend.submit(self.request(key))
-            if all(self.over(key) for key in keys):
+            if all(self.has_ended(key) for key in keys):
                 return
             self.clock.now += 60.0
-        raise AssertionError(f"lost: {[key for key in keys if not self.over(key)]}")
+        raise AssertionError(f"lost: {[key for key in keys if not self.has_ended(key)]}")
 
     def act(self, key: str) -> None:
         choice = self.chance.random()
@@ -207,7 +207,7 @@ class Schedule:
             self.backend.stop(self.handles[key])
             self.stopped.add(key)
 
-    def over(self, key: str) -> bool:
+    def has_ended(self, key: str) -> bool:
         events = self.backend.events(self.handles[key], 0)
         return bool(events) and isinstance(events[-1], TERMINAL_EVENTS)
 
@@ -219,24 +219,24 @@ class Schedule:
             assert jobs[key] <= 1, f"{key} has {jobs[key]} jobs"
             if isinstance(events[-1], Stopped):
                 assert not key.startswith("kept")
-                assert all(e.ended for e in self.host.jobs.values() if e.body["metadata"]["sweep_key"] == key)
+                assert all(job.ended for job in self.host.jobs.values() if job.body["metadata"]["sweep_key"] == key)
                 continue
             assert isinstance(events[-1], Finished), events[-1]
             assert jobs[key] == 1
             (job,) = (job for job in self.host.jobs.values() if job.body["metadata"]["sweep_key"] == key)
             assert self.host.final_model(job) in events[-1].model
             steps = [event.step for event in events if isinstance(event, Measured) and event.scope == "step"]
-            assert steps == list(range(1, job.total_steps + 1)), "each step is told once, in order"
-        # one training file and one validation file for all trials; only a lost answer may have doubled an upload
+            assert steps == list(range(1, job.total_steps + 1)), "each step is reported once, in order"
+        # one training file and one validation file for all trials; only a lost answer may repeat an upload
         digests = collections.Counter(
             file["filename"] for file in self.host.files.values() if "sweep" in file["filename"]
         )
         assert len(digests) == 2 or not jobs
 
 
-@pytest.mark.parametrize("part", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in range(1, PARTS))])
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, PARTS))])
 def test_no_schedule_of_faults_makes_two_jobs_or_loses_one(unsynced: Path, dataset: Dataset, part: int) -> None:
-    seen: collections.Counter[str] = collections.Counter()
+    faults: collections.Counter[str] = collections.Counter()
     deaths = jobs = delays = 0
     for seed in range(part, SCHEDULES, PARTS):
         schedule = Schedule(seed, unsynced / str(seed), dataset)
@@ -249,21 +249,21 @@ def test_no_schedule_of_faults_makes_two_jobs_or_loses_one(unsynced: Path, datas
             raise
         finally:
             schedule.backend.close()
-        seen += schedule.faults
+        faults += schedule.faults
         deaths += schedule.deaths
         delays += schedule.delays
         jobs += len(schedule.host.jobs)
-    # the test has teeth: each kind of fault happened to creations, before and after acceptance
+    # each kind of fault did happen to creations, before and after acceptance
     for kind in ("cut", "500", "timeout", "late", "html", "kill"):
         for moment in ("before", "after"):
-            assert seen[f"{kind} {moment} of a creation"] >= 5, seen
+            assert faults[f"{kind} {moment} of a creation"] >= 5, faults
     assert delays >= 20
     assert deaths > SCHEDULES / PARTS / 2
-    print(f"{SCHEDULES // PARTS} schedules, {jobs} jobs, {deaths} deaths, {sum(seen.values())} faults")  # noqa: T201
+    print(f"{SCHEDULES // PARTS} schedules, {jobs} jobs, {deaths} deaths, {sum(faults.values())} faults")  # noqa: T201
 
 
-def test_a_host_that_is_slow_to_list_is_waited_for(tmp_path: Path, dataset: Dataset) -> None:
-    """The answer is lost and the job appears only later, within the grace: it is adopted, not created again."""
+def test_a_job_that_the_host_lists_late_is_adopted(tmp_path: Path, dataset: Dataset) -> None:
+    """The answer is lost, and the job appears later, within the grace period: no second job is created."""
     schedule = Schedule(1, tmp_path, dataset)
     schedule.rate = 0.0
     host, clock = schedule.host, schedule.clock
@@ -279,7 +279,7 @@ def test_a_host_that_is_slow_to_list_is_waited_for(tmp_path: Path, dataset: Data
 
 
 def test_a_job_of_another_workspace_is_adopted(tmp_path: Path, dataset: Dataset) -> None:
-    """The workspace is lost: the job is found by its key."""
+    """The first workspace is lost: the second one finds the job by its key."""
     first = Schedule(1, tmp_path / "one", dataset)
     first.rate = 0.0
     handle = first.backend.submit(first.request("k"))
@@ -301,24 +301,26 @@ CLIENT = """
     from backends.contract import TrainingRequest
     from backends.hosted import HostedBackend
 
-    order = json.load(sys.stdin)
-    options = HostedBackend.options_model.model_validate(order["options"])
-    backend = HostedBackend(options, Path(order["workspace"]), {"OPENAI_API_KEY": order["key"]})
+    task = json.load(sys.stdin)
+    options = HostedBackend.options_model.model_validate(task["options"])
+    backend = HostedBackend(options, Path(task["workspace"]), {"OPENAI_API_KEY": task["key"]})
     print("ready", flush=True)
-    backend.submit(codec.from_json(TrainingRequest, order["request"]))
+    backend.submit(codec.from_json(TrainingRequest, task["request"]))
     print("submitted", flush=True)
 """
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("operation", [CREATE, "POST files", "GET fine_tuning/jobs"])
-def test_a_really_killed_process(tmp_path: Path, dataset: Dataset, operation: str, moment: str) -> None:
-    """SIGKILL while the host works on a request, over real sockets; the next process has exactly one job."""
+def test_the_successor_of_a_killed_process_has_exactly_one_job(
+    tmp_path: Path, dataset: Dataset, operation: str, moment: str
+) -> None:
+    """SIGKILL while the host works on a request, over real sockets."""
     host = ScriptedHost()
     children: list[subprocess.Popen[str]] = []
 
-    def fault(asked: str, when: str) -> None:
-        if (asked, when) == (operation, moment) and children and children[0].poll() is None:
+    def fault(current_operation: str, current_moment: str) -> None:
+        if (current_operation, current_moment) == (operation, moment) and children and children[0].poll() is None:
             os.kill(children[0].pid, signal.SIGKILL)
             children[0].wait()
 
@@ -326,7 +328,7 @@ def test_a_really_killed_process(tmp_path: Path, dataset: Dataset, operation: st
     with serving(host) as address:
         options = {"base_url": address, "model": "base-chat", "create_grace_s": 0.3, "poll_s": 0.01}
         request = TrainingRequest("k", "base-chat", dataset, {"n_epochs": 2, "batch_size": 6}, seed=1)
-        order = {"options": options, "workspace": str(tmp_path), "key": KEY, "request": codec.to_json(request)}
+        task = {"options": options, "workspace": str(tmp_path), "key": KEY, "request": codec.to_json(request)}
         child = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(CLIENT)],
             stdin=subprocess.PIPE,
@@ -335,7 +337,7 @@ def test_a_really_killed_process(tmp_path: Path, dataset: Dataset, operation: st
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         children.append(child)
-        out, _ = child.communicate(json.dumps(order), timeout=60)
+        out, _ = child.communicate(json.dumps(task), timeout=60)
         assert child.returncode == -signal.SIGKILL
         assert out == "ready\n"
         backend = HostedBackend(HostedBackend.options_model.model_validate(options), tmp_path, {"OPENAI_API_KEY": KEY})

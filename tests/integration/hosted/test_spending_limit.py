@@ -1,4 +1,4 @@
-"""The limit of money over jobs of a host, which may cost other than was expected: the session without Ray."""
+"""The spending limit with hosted jobs, which may cost more or less than estimated: the session without Ray."""
 
 from __future__ import annotations
 
@@ -37,36 +37,34 @@ search: {{sampler: random, scheduler: none, trials: 3, concurrency: 2, seed: 3}}
 objective: {{minimize: valid_loss}}
 budget: {{usd: {usd}}}
 """
-WORST_USD = 10.602
-"""Of a trial as long as nobody has counted: a token a byte."""
+BOUND_USD = 10.602
+"""The cost bound of a trial while the host has not counted: one token per byte."""
 
 TRUE_USD = 0.9
+"""The cost of a trial by the count of the host."""
 
 
 class Sweep:
-    """A sweep whose trials are driven by hand. `again` is what a new process makes of it."""
+    """A sweep whose trials the test drives. `reopened` is the sweep in a new process."""
 
     def __init__(self, folder: Path, address: str, usd: float, *overrides: str) -> None:
-        self._made_of = (folder, address, usd, *overrides)
+        self._arguments = (folder, address, usd, *overrides)
         text = FILE.format(address=address, price=PRICE, usd=usd)
         self.plan = make_plan(from_document(with_overrides(parse(text, "f.yaml"), overrides)), Workspace(folder))
-        objectives = [each.objective for each in self.plan.spec.objectives]
+        objectives = [objective.objective for objective in self.plan.spec.objectives]
         study = Study.open(
             folder / "journal",
-            StudyDefinition("pairs",
-            self.plan.fingerprint,
-            self.plan.space,
-            objectives,
-            self.plan.spec.search,
-            self.plan.base_model),
+            StudyDefinition(
+                "pairs", self.plan.fingerprint, self.plan.space, objectives, self.plan.spec.search, self.plan.base_model
+            ),
         )
         self.backend = self.plan.open_backend()
         self.session = Session(self.plan, study, [], backend=self.backend)
         self.handles: dict[int, Handle] = {}
 
-    def again(self) -> Sweep:
+    def reopened(self) -> Sweep:
         self.backend.close()
-        return Sweep(*self._made_of)
+        return Sweep(*self._arguments)
 
     @property
     def usd(self) -> float:
@@ -82,8 +80,8 @@ class Sweep:
         self.handles[trial.number] = self.backend.submit(self.plan.request(trial))
         return trial
 
-    def look(self, trial: Trial) -> bool:
-        """Pass on what is new of a trial. Returns whether it has ended."""
+    def poll(self, trial: Trial) -> bool:
+        """Report the new events of a trial to the session. Returns whether the trial has ended."""
         handle = self.handles[trial.number]
         events = self.backend.events(handle, 0)
         self.session.observe(trial.number, handle, 0, events)
@@ -94,59 +92,61 @@ class Sweep:
 
     def complete(self, trial: Trial) -> None:
         deadline = time.monotonic() + 30
-        while not self.look(trial):
+        while not self.poll(trial):
             assert time.monotonic() < deadline
 
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedHost]:
     credentials.use_secrets_from({"SWEEP_SERVER_KEY": KEY})
-    monkeypatch.setattr("backends.hosted.rate_limiter.FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr("backends.hosted.job_creation.LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr("backends.hosted.rate_limiter.FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr("backends.hosted.job_creation.RECHECK_S", 0.01)
     yield ScriptedHost()
     credentials.use_secrets_from({})
 
 
 @pytest.fixture
-def begin(host: ScriptedHost, tmp_path: Path) -> Iterator[Callable[..., Sweep]]:
-    begun: list[Sweep] = []
+def open_sweep(host: ScriptedHost, tmp_path: Path) -> Iterator[Callable[..., Sweep]]:
+    opened: list[Sweep] = []
     with serving(host) as address:
 
-        def beginning(usd: float, *overrides: str) -> Sweep:
-            begun.append(Sweep(tmp_path, address, usd, *overrides))
-            return begun[-1]
+        def opening(usd: float, *overrides: str) -> Sweep:
+            opened.append(Sweep(tmp_path, address, usd, *overrides))
+            return opened[-1]
 
-        yield beginning
-        for backend in begun:
-            backend.backend.close()
+        yield opening
+        for sweep in opened:
+            sweep.backend.close()
 
 
-def told(host: ScriptedHost) -> float:
-    """What the host would charge: its own count of every job."""
+def charged_by(host: ScriptedHost) -> float:
+    """Return what the host charges: its own token count of every job times the price."""
     return sum(host.trained_tokens(job) for job in host.jobs.values()) * PRICE / 1e6
 
 
-def test_the_worst_case_of_what_runs_keeps_the_next_from_starting(
-    host: ScriptedHost, begin: Callable[..., Sweep]
+def test_the_cost_bound_of_a_running_trial_keeps_the_next_from_starting(
+    host: ScriptedHost, open_sweep: Callable[..., Sweep]
 ) -> None:
-    sweep = begin(WORST_USD * 1.5)
+    sweep = open_sweep(BOUND_USD * 1.5)
     first = sweep.start()
-    assert sweep.reserved == pytest.approx(WORST_USD)
+    assert sweep.reserved == pytest.approx(BOUND_USD)
     assert sweep.session.next_trial() is NoTrial.WAIT
     assert len(host.jobs) == 1
     sweep.complete(first)
     assert (sweep.usd, sweep.reserved) == (pytest.approx(TRUE_USD), 0.0)
     second, third = sweep.start(), sweep.start()
-    assert sweep.reserved == pytest.approx(WORST_USD + TRUE_USD), "the host's own count is the bound from now on"
-    for each in (second, third):
-        sweep.complete(each)
-    assert sweep.usd == pytest.approx(told(host)) == pytest.approx(3 * TRUE_USD)
+    assert sweep.reserved == pytest.approx(BOUND_USD + TRUE_USD), "from now on the count of the host is the bound"
+    for trial in (second, third):
+        sweep.complete(trial)
+    assert sweep.usd == pytest.approx(charged_by(host)) == pytest.approx(3 * TRUE_USD)
     assert sweep.session.next_trial() is NoTrial.EXHAUSTED
     assert sweep.session.finish() is SweepEnd.TRIALS
 
 
-def test_a_trial_that_had_to_wait_is_weighed_anew_by_what_the_host_has_counted(begin: Callable[..., Sweep]) -> None:
-    sweep = begin(WORST_USD * 1.05)
+def test_a_waiting_trial_starts_when_the_count_of_the_host_lowers_its_cost_bound(
+    open_sweep: Callable[..., Sweep],
+) -> None:
+    sweep = open_sweep(BOUND_USD * 1.05)
     first = sweep.start()
     assert sweep.session.next_trial() is NoTrial.WAIT
     sweep.complete(first)
@@ -155,46 +155,48 @@ def test_a_trial_that_had_to_wait_is_weighed_anew_by_what_the_host_has_counted(b
     assert sweep.session.finish() is SweepEnd.TRIALS
 
 
-def test_a_job_that_ends_dearer_than_its_worst_case_ends_the_sweep(
-    host: ScriptedHost, begin: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+def test_a_job_that_costs_more_than_its_bound_ends_the_sweep(
+    host: ScriptedHost, open_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cheap = ScriptedHost.trained_tokens
-    monkeypatch.setattr(ScriptedHost, "trained_tokens", lambda self, job: 30 * cheap(self, job))
-    sweep = begin(WORST_USD * 1.5)
+    true_tokens = ScriptedHost.trained_tokens
+    monkeypatch.setattr(ScriptedHost, "trained_tokens", lambda self, job: 30 * true_tokens(self, job))
+    sweep = open_sweep(BOUND_USD * 1.5)
     sweep.complete(sweep.start())
-    assert sweep.usd == pytest.approx(30 * TRUE_USD) == pytest.approx(told(host)), "the truth, though past the limit"
+    assert sweep.usd == pytest.approx(30 * TRUE_USD) == pytest.approx(charged_by(host)), (
+        "the true charge, although it exceeds the limit"
+    )
     assert sweep.session.next_trial() is NoTrial.EXHAUSTED
     assert sweep.session.finish() is SweepEnd.BUDGET
     assert len(host.jobs) == 1
     assert sweep.session.budget_ledger.ledger.usd_left(sweep.plan.spec.budget) == 0.0
 
 
-@pytest.mark.parametrize("counts", [True, False], ids=["it counts", "it says nothing"])
-def test_what_was_spent_until_a_stop_is_charged(host: ScriptedHost, begin: Callable[..., Sweep], counts: bool) -> None:
+@pytest.mark.parametrize("counts", [True, False], ids=["counts tokens", "counts nothing"])
+def test_the_spend_until_a_stop_is_charged(host: ScriptedHost, open_sweep: Callable[..., Sweep], counts: bool) -> None:
     change_behaviour(host, reports_trained_tokens=counts, epochs_per_poll=0.5)
-    sweep = begin(WORST_USD * 1.5)
+    sweep = open_sweep(BOUND_USD * 1.5)
     trial = sweep.start()
     (job,) = host.jobs.values()
-    while not any(measured.epoch >= 1 for each in sweep.session.running for measured in each.curve):
-        sweep.look(trial)
+    while not any(measurement.epoch >= 1 for running in sweep.session.running for measurement in running.curve):
+        sweep.poll(trial)
     sweep.session.trial_ended(trial.number, TrialEnd.SCHEDULER)
-    assert sweep.reserved > 0, "nobody knows yet"
+    assert sweep.reserved > 0, "the charge is not known yet"
     assert sweep.session.budget_ledger.settle(5.0)
     assert job.status == "cancelled"
     assert sweep.reserved == 0.0
     if counts:
-        assert sweep.usd == pytest.approx(told(host))
+        assert sweep.usd == pytest.approx(charged_by(host))
     else:
         begun = min(3, int(job.epoch) + 1)
-        assert sweep.usd == pytest.approx(begun * WORST_USD / 3), "the most that it may have been, the epoch in full"
-    assert told(host) <= sweep.usd <= WORST_USD
+        assert sweep.usd == pytest.approx(begun * BOUND_USD / 3), "the upper bound, with the epoch in progress in full"
+    assert charged_by(host) <= sweep.usd <= BOUND_USD
 
 
 @pytest.mark.parametrize("answered", [True, False], ids=["answered", "answer lost"])
 def test_after_a_crash_each_job_is_counted_once(
-    host: ScriptedHost, begin: Callable[..., Sweep], answered: bool
+    host: ScriptedHost, open_sweep: Callable[..., Sweep], answered: bool
 ) -> None:
-    sweep = begin(100.0)
+    sweep = open_sweep(100.0)
     sweep.complete(sweep.start())
     if not answered:
         lose = iter([True])
@@ -205,46 +207,48 @@ def test_after_a_crash_each_job_is_counted_once(
 
         host.fault = fault
     running = sweep.start()
-    sweep.look(running)
+    sweep.poll(running)
     at_most = sweep.usd + sweep.reserved
-    sweep = sweep.again()  # nobody has closed the books
-    assert sweep.usd + sweep.reserved == pytest.approx(at_most), "what may still come is remembered"
+    sweep = sweep.reopened()  # without settling first
+    assert sweep.usd + sweep.reserved == pytest.approx(at_most), "the reservation survives"
     adopted = sweep.start()
     assert adopted.key == running.key
     sweep.complete(adopted)
     sweep.complete(sweep.start())
     assert len(host.jobs) == 3
-    assert (sweep.usd, sweep.reserved) == (pytest.approx(told(host)), 0.0)
-    again = sweep.again()
-    assert (again.usd, again.reserved) == (pytest.approx(told(host)), 0.0)
+    assert (sweep.usd, sweep.reserved) == (pytest.approx(charged_by(host)), 0.0)
+    again = sweep.reopened()
+    assert (again.usd, again.reserved) == (pytest.approx(charged_by(host)), 0.0)
     again.backend.close()
 
 
-def test_a_lost_job_keeps_its_worst_case_and_is_not_waited_for(host: ScriptedHost, begin: Callable[..., Sweep]) -> None:
-    sweep = begin(WORST_USD * 2.5, "search.retries=0")
+def test_a_lost_job_keeps_its_reservation_and_nobody_waits_for_it(
+    host: ScriptedHost, open_sweep: Callable[..., Sweep]
+) -> None:
+    sweep = open_sweep(BOUND_USD * 2.5, "search.retries=0")
     trial = sweep.start()
-    sweep.look(trial)
-    gone: Job = host.jobs.pop(next(iter(host.jobs)))
+    sweep.poll(trial)
+    deleted: Job = host.jobs.pop(next(iter(host.jobs)))
     sweep.complete(trial)
     assert sweep.usd == 0.0
-    assert sweep.reserved == pytest.approx(WORST_USD)
-    assert sweep.reserved >= host.trained_tokens(gone) * PRICE / 1e6
+    assert sweep.reserved == pytest.approx(BOUND_USD)
+    assert sweep.reserved >= host.trained_tokens(deleted) * PRICE / 1e6
     began = time.monotonic()
     assert not sweep.session.budget_ledger.settle(60.0)
     assert time.monotonic() - began < 5
     second: Any = sweep.start()
-    assert sweep.session.next_trial() is NoTrial.WAIT, "the lost one may have cost as much as it could"
+    assert sweep.session.next_trial() is NoTrial.WAIT, "the lost job may have cost its whole bound"
     sweep.complete(second)
 
 
-def test_accounts_wait_for_what_may_yet_be_said(host: ScriptedHost, begin: Callable[..., Sweep]) -> None:
-    sweep = begin(WORST_USD * 1.5)
+def test_settling_waits_until_the_host_reports_the_charge(host: ScriptedHost, open_sweep: Callable[..., Sweep]) -> None:
+    sweep = open_sweep(BOUND_USD * 1.5)
     trial = sweep.start()
-    sweep.look(trial)
+    sweep.poll(trial)
     sweep.session.trial_ended(trial.number, TrialEnd.SCHEDULER)
     slept: list[float] = []
 
-    def away(operation: str, moment: str) -> None:
+    def unreachable(operation: str, moment: str) -> None:
         raise ConnectionCutError
 
     def sleep(seconds: float) -> None:
@@ -253,6 +257,6 @@ def test_accounts_wait_for_what_may_yet_be_said(host: ScriptedHost, begin: Calla
             host.fault = lambda operation, moment: None
         time.sleep(0.03)
 
-    host.fault = away
+    host.fault = unreachable
     assert BudgetLedger(sweep.plan, sweep.session.study, sweep.backend, sleep).settle(60.0)
     assert len(slept) >= 3
