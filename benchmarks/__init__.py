@@ -1,1 +1,1 @@
-"""What is claimed about speed, rerunnable: `python -m benchmarks.run`, or `make bench`."""
+"""Reproducible measurements of the product's claims; those about speed run by `make bench`."""

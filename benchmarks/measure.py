@@ -1,4 +1,4 @@
-"""How things are measured: timed processes, a calibration of the machine, pairs and ratios, versions and hardware."""
+"""Measuring: timed processes, machine calibration, paired ratios, versions and hardware."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ import psutil  # type: ignore[import-untyped]
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 MAX_DRIFT = 0.25
-"""A pair counts only if the machine was equally fast, within this share, before and after both of its runs. On an idle
-virtual machine the calibration itself varied from 154 to 186 GFLOP/s; one busy process more halves it."""
+"""A pair of runs counts only if the machine was equally fast, within this share, before and after
+both runs. On an idle virtual machine the calibration itself varied from 154 to 186 GFLOP/s. One
+more busy process halves it.
+"""
 
 _GEMM_SIZE = 1024
 _GEMM_SECONDS = 1.0
@@ -31,32 +33,37 @@ _POLL_S = 0.25
 _PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow", "numpy")
 
 
-# ---------------------------------------------------------------------------------------------------------- calibration
+# -------------------------------------------------------------------------------------- calibration
 def calibrate(seconds: float = _GEMM_SECONDS) -> float:
-    """Return the median GFLOP/s of float32 matrix products on all cores, over about `seconds`: how fast it is now."""
+    """Return the machine's present speed: the median GFLOP/s of float32 matrix products on all
+    cores.
+
+    The measurement takes about `seconds`.
+    """
     random = np.random.default_rng(0)
     left, right = (random.standard_normal((_GEMM_SIZE, _GEMM_SIZE), dtype=np.float32) for _ in range(2))
-    left @ right  # the first one starts the threads
-    took: list[float] = []
+    left @ right  # the first product starts the threads
+    durations_s: list[float] = []
     end = time.perf_counter() + seconds
-    while not took or time.perf_counter() < end:
+    while not durations_s or time.perf_counter() < end:
         start = time.perf_counter()
         left @ right
-        took.append(time.perf_counter() - start)
-    return 2 * _GEMM_SIZE**3 / statistics.median(took) / 1e9
+        durations_s.append(time.perf_counter() - start)
+    return 2 * _GEMM_SIZE**3 / statistics.median(durations_s) / 1e9
 
 
-# ------------------------------------------------------------------------------------------------------------ processes
+# ---------------------------------------------------------------------------------------- processes
 class ProcessError(Exception):
-    """A measured process failed; the text is the end of what it had to say."""
+    """A measured process failed. The text ends with the end of the process's output."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One process, from its start to its end, its children included.
+class ProcessUsage:
+    """The resources of one process and its children, from start to end.
 
-    CPU seconds and the peak of the whole tree are sampled: short children are seen in part. The tree's peak adds up
-    resident memory, so pages that processes share count more than once; `peak_bytes` is the first process alone, exact.
+    CPU seconds and the tree's peak memory are sampled, so that short-lived children count only in
+    part. `tree_peak_bytes` adds up resident memory, so that shared pages count more than once.
+    `peak_bytes` is exact and covers the first process alone.
     """
 
     seconds: float
@@ -67,22 +74,23 @@ class Measured:
 
 def run_process(
     command: Sequence[str], timeout_s: float, environment: Mapping[str, str], output: Path | None = None
-) -> Measured:
-    """Run a command in the repository, its stdout into `output`. Raises ProcessError where it fails or takes too long.
+) -> ProcessUsage:
+    """Run a command in the repository and write its stdout to `output`.
 
-    Variables of `environment` that are empty are taken out, and so is OMP_NUM_THREADS: defaults are measured.
+    An empty value in `environment` removes the variable. OMP_NUM_THREADS is always removed, so that
+    the defaults are measured. Raises ProcessError if the command fails or exceeds `timeout_s`.
     """
     cpu: dict[int, float] = {}
     peak = tree_peak = 0
     clean = {
         name: value for name, value in {**os.environ, **environment}.items() if value and name != "OMP_NUM_THREADS"
     }
-    with tempfile.TemporaryFile() as talk, contextlib.ExitStack() as stack:
-        stdout = stack.enter_context(output.open("wb")) if output else talk
+    with tempfile.TemporaryFile() as log, contextlib.ExitStack() as stack:
+        stdout = stack.enter_context(output.open("wb")) if output else log
         start = time.perf_counter()
-        child = subprocess.Popen(list(command), cwd=REPOSITORY, stdout=stdout, stderr=talk, env=clean)
+        child = subprocess.Popen(list(command), cwd=REPOSITORY, stdout=stdout, stderr=log, env=clean)
         while child.poll() is None:
-            peak = max(peak, _high_water(child.pid))
+            peak = max(peak, _peak_resident_bytes(child.pid))
             tree_peak = max(tree_peak, _sample(child.pid, cpu))
             try:
                 child.wait(_POLL_S)
@@ -91,14 +99,14 @@ def run_process(
                     child.terminate()
         seconds = time.perf_counter() - start
         if child.returncode != 0:
-            talk.seek(0)
-            tail = talk.read()[-3000:].decode(errors="replace")
-            raise ProcessError(f"{' '.join(command)}\nended with {child.returncode} after {seconds:.0f} s:\n{tail}")
-    return Measured(seconds, sum(cpu.values()), peak, tree_peak)
+            log.seek(0)
+            tail = log.read()[-3000:].decode(errors="replace")
+            raise ProcessError(f"{' '.join(command)}\nexited with {child.returncode} after {seconds:.0f} s:\n{tail}")
+    return ProcessUsage(seconds, sum(cpu.values()), peak, tree_peak)
 
 
-def _high_water(pid: int) -> int:
-    """Return the most memory that a process ever had resident, 0 where the system does not tell."""
+def _peak_resident_bytes(pid: int) -> int:
+    """Return the peak resident memory of a process, or 0 if the system does not report it."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -107,27 +115,29 @@ def _high_water(pid: int) -> int:
 
 
 def _sample(pid: int, cpu: dict[int, float]) -> int:
-    """Note the CPU seconds so far of a process and its descendants; return the sum of their resident memory."""
+    """Record the CPU seconds of a process and its descendants in `cpu`; return their total resident
+    bytes.
+    """
     resident = 0
     try:
         root = psutil.Process(pid)
         tree = [root, *root.children(recursive=True)]
     except psutil.Error:
         return 0
-    for each in tree:
+    for process in tree:
         try:
-            times = each.cpu_times()
-            resident += each.memory_info().rss
+            times = process.cpu_times()
+            resident += process.memory_info().rss
         except psutil.Error:
             continue
-        cpu[each.pid] = times.user + times.system
+        cpu[process.pid] = times.user + times.system
     return resident
 
 
-# ---------------------------------------------------------------------------------------------------------------- pairs
+# -------------------------------------------------------------------------------------------- pairs
 @dataclass(frozen=True)
-class Run:
-    """One measured run of a way, in GFLOP/s calibrated before and after."""
+class TimedRun:
+    """One timed run of a way. `before` and `after` are the machine's calibrations in GFLOP/s."""
 
     way: str
     round: int
@@ -138,7 +148,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Ratios:
-    """How many times as long `slow` took as `fast`, over the accepted pairs; no numbers where there are none."""
+    """The ratios of `slow`'s duration to `fast`'s over the accepted pairs.
+
+    Without pairs there are no numbers.
+    """
 
     slow: str
     fast: str
@@ -166,39 +179,46 @@ class Ratios:
 
 
 def drift(calibrations: Sequence[float]) -> float:
-    """Return by what share the fastest of some calibrations exceeds the slowest."""
+    """Return the share by which the fastest of some calibrations exceeds the slowest."""
     return max(calibrations) / min(calibrations) - 1.0
 
 
-def ratios(runs: Sequence[Run], slow: str, fast: str, max_drift: float = MAX_DRIFT) -> Ratios:
-    """Compare two ways by the runs of the same rounds; a pair on a machine that drifted more is rejected.
+def ratios(runs: Sequence[TimedRun], slow: str, fast: str, max_drift: float = MAX_DRIFT) -> Ratios:
+    """Compare two ways by the runs of the same rounds.
 
-    A round that lacks one of the two is left out and is no rejected pair.
+    Reject a pair if the machine drifted by more than `max_drift`.
+
+    A round without a run of both ways is ignored and does not count as rejected.
     """
     accepted, rejected = [], 0
-    by_place = {(each.way, each.round): each for each in runs}
-    for number in sorted({each.round for each in runs}):
-        one, other = by_place.get((slow, number)), by_place.get((fast, number))
-        if one is None or other is None:
+    by_way_and_round = {(run.way, run.round): run for run in runs}
+    for number in sorted({run.round for run in runs}):
+        slow_run, fast_run = by_way_and_round.get((slow, number)), by_way_and_round.get((fast, number))
+        if slow_run is None or fast_run is None:
             continue
-        if drift([one.before, one.after, other.before, other.after]) > max_drift:
+        if drift([slow_run.before, slow_run.after, fast_run.before, fast_run.after]) > max_drift:
             rejected += 1
         else:
-            accepted.append(one.seconds / other.seconds)
+            accepted.append(slow_run.seconds / fast_run.seconds)
     return Ratios(slow, fast, tuple(accepted), rejected)
 
 
 def marginal_ms(few: int, few_seconds: float, many: int, many_seconds: float) -> float:
-    """Return milliseconds that one more trial takes, start-up apart: the slope between two sizes."""
+    """Return the milliseconds per additional trial without start-up: the slope between two
+    sizes.
+    """
     if many <= few:
-        raise ValueError(f"{many} trials are not more than {few}")
+        raise ValueError(f"the larger size, {many} trials, is not more than the smaller, {few}")
     return (many_seconds - few_seconds) / (many - few) * 1000
 
 
-# -------------------------------------------------------------------------------------------------------------- machine
+# ------------------------------------------------------------------------------------------ machine
 def machine() -> dict[str, Any]:
-    """Return hardware, versions and load: what numbers depend on. Nothing in it says whose machine it is."""
-    installed = {each.metadata["Name"].lower(): each.version for each in metadata.distributions()}
+    """Return the facts on which measurements depend: hardware, versions and load.
+
+    Nothing identifies the machine.
+    """
+    installed = {package.metadata["Name"].lower(): package.version for package in metadata.distributions()}
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": _cpu_name(),
@@ -217,12 +237,14 @@ def _cpu_name() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     flags = next((line for line in lines if line.startswith("flags")), "").split()
-    vector = [each for each in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if each in flags]
+    vector = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
     return f"{name or platform.machine()} ({', '.join(vector) or 'no vector flags known'})"
 
 
 def _revision() -> str:
-    """Return the commit that was measured, with `+` where files differ from it; empty outside a checkout."""
+    """Return the measured commit, with `+` if files differ from it, or an empty text outside a
+    checkout.
+    """
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
@@ -233,5 +255,5 @@ def _revision() -> str:
 
 
 def python(*arguments: str) -> list[str]:
-    """Return the command that runs this Python, with the repository's packages in its path."""
+    """Return the command line that runs this Python interpreter with `arguments`."""
     return [sys.executable, *arguments]

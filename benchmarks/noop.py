@@ -1,4 +1,4 @@
-"""What a trial costs that does nothing: a whole sweep on the fake backend, against Ray Tune's own loop on a no-op."""
+"""The cost of a no-op trial: a whole sweep on the fake backend against Ray Tune alone."""
 
 from __future__ import annotations
 
@@ -33,9 +33,11 @@ objective: {{maximize: valid_accuracy}}
 """
 
 
-# -------------------------------------------------------------------------------------------------------------- measure
+# ------------------------------------------------------------------------------------------ measure
 def benchmark(sizes: Sequence[int] = SIZES) -> dict[str, Any]:
-    """Run both ways at each size, interleaved, and return what they took and left on disk."""
+    """Run both ways at each size, interleaved, and return their resource usage and the size of
+    their files.
+    """
     results = []
     for trials in sizes:
         for way in WAYS:
@@ -52,27 +54,36 @@ def _measured(way: str, trials: int) -> dict[str, Any]:
         if way == "sweep":
             file = root / "noop.yaml"
             file.write_text(_SWEEP, encoding="utf-8")
-            done = root / "written"
-            arguments = ("-m", "sweeps.cli", "--root", str(done), "run", str(file), "--set", f"search.trials={trials}")
+            written = root / "written"
+            arguments = (
+                "-m",
+                "sweeps.cli",
+                "--root",
+                str(written),
+                "run",
+                str(file),
+                "--set",
+                f"search.trials={trials}",
+            )
         else:
-            done = root / "written"
-            arguments = ("-m", "benchmarks.noop", "--trials", str(trials), "--folder", str(done))
-        ran = measure.run_process(measure.python(*arguments), _TIMEOUT_S, _CLEAN)
-        files = [each for each in done.rglob("*") if each.is_file()]
+            written = root / "written"
+            arguments = ("-m", "benchmarks.noop", "--trials", str(trials), "--folder", str(written))
+        usage = measure.run_process(measure.python(*arguments), _TIMEOUT_S, _CLEAN)
+        files = [path for path in written.rglob("*") if path.is_file()]
         return {
-            "seconds": ran.seconds,
-            "cpu_seconds": ran.cpu_seconds,
-            "driver_peak_bytes": ran.peak_bytes,
-            "tree_peak_bytes": ran.tree_peak_bytes,
+            "seconds": usage.seconds,
+            "cpu_seconds": usage.cpu_seconds,
+            "driver_peak_bytes": usage.peak_bytes,
+            "tree_peak_bytes": usage.tree_peak_bytes,
             "files": len(files),
-            "bytes": sum(each.stat().st_size for each in files),
+            "bytes": sum(file.stat().st_size for file in files),
             "before": before,
             "after": measure.calibrate(),
         }
 
 
 def _marginals(results: Sequence[dict[str, Any]], sizes: Sequence[int]) -> list[dict[str, Any]]:
-    seconds = {(each["way"], each["trials"]): each["seconds"] for each in results}
+    seconds = {(result["way"], result["trials"]): result["seconds"] for result in results}
     return [
         {
             "way": way,
@@ -85,16 +96,18 @@ def _marginals(results: Sequence[dict[str, Any]], sizes: Sequence[int]) -> list[
     ]
 
 
-# ----------------------------------------------------------------------------------------------- the peer, as a process
+# --------------------------------------------------------------------------- the peer, as a process
 def _ray_tune(trials: int, folder: Path) -> None:
-    """Run no-op trials through Ray Tune as fast as it goes: a class, actors reused, no loggers, no dashboard."""
+    """Run no-op trials through Ray Tune in its fastest form: a class, reused actors, no loggers, no
+    dashboard.
+    """
     from sweeps.execution.engine import _RAY_ENVIRONMENT, OBJECT_STORE_BYTES, SERVICE_TRIAL_CPUS
 
     os.environ.update(_RAY_ENVIRONMENT)
     import ray
     from ray import tune
 
-    class Nothing(tune.Trainable):
+    class NoOp(tune.Trainable):
         def setup(self, config: dict[str, Any]) -> None:
             self._rate = config["learning_rate_multiplier"]
 
@@ -114,7 +127,7 @@ def _ray_tune(trials: int, folder: Path) -> None:
     ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False)
     start = time.perf_counter()
     tune.run(
-        Nothing,
+        NoOp,
         name="noop",
         config={"learning_rate_multiplier": tune.loguniform(0.02, 0.2)},
         num_samples=trials,
@@ -132,5 +145,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=_ray_tune.__doc__)
     parser.add_argument("--trials", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True)
-    given = parser.parse_args()
-    _ray_tune(given.trials, given.folder)
+    options = parser.parse_args()
+    _ray_tune(options.trials, options.folder)

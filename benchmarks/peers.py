@@ -1,9 +1,10 @@
-"""The ways that our sweep is compared with, each a process: `python -m benchmarks.peers WAY JOB RESULT`.
+"""The peers of our sweep, each run as a process: `python -m benchmarks.peers WAY JOB RESULT`.
 
-`sequential`  one process, one trial after another, torch with the job's threads: no orchestration at all.
-`ray`         Ray Tune as its documentation shows it: a function loads, tokenises, trains and reports; a CPU a trial.
-`ray-tuned`   the same by somebody who knows Ray Tune well: tokenised data once in the object store, actors reused, the
-              base model loaded once a worker and copied for a trial, batches grouped by length, loggers off.
+`sequential`  one process, one trial after another, the job's number of torch threads, no orchestration
+`ray`         Ray Tune as its documentation shows it: a function loads, tokenizes, trains and reports;
+              one CPU per trial
+`ray-tuned`   Ray Tune as an expert uses it: tokenized data in the object store, reused actors, the
+              base model loaded once per worker and copied per trial, batches grouped by length, no loggers
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def points(job: Job) -> list[dict[str, float]]:
 
 
 def sequential(job: Job, folder: Path) -> list[dict[str, Any]]:
-    """Train one point after another; the data is tokenised once."""
+    """Train one point after another. Tokenize the data once."""
     from benchmarks import trainer_loop
 
     data = trainer_loop.encode(job)
@@ -43,14 +44,14 @@ def sequential(job: Job, folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-# ------------------------------------------------------------------------------------------------------------- Ray Tune
+# ----------------------------------------------------------------------------------------- Ray Tune
 def _report_evaluations() -> Any:
     from ray import tune
     from transformers import TrainerCallback
 
     class Report(TrainerCallback):
-        def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-            metrics: Mapping[str, float] = given["metrics"]
+        def on_evaluate(self, args: Any, state: Any, control: Any, **options: Any) -> None:
+            metrics: Mapping[str, float] = options["metrics"]
             if "eval_valid_loss" in metrics:
                 tune.report({"valid_loss": metrics["eval_valid_loss"], "epoch": state.epoch})
 
@@ -66,10 +67,10 @@ def _documented_trial(config: dict[str, Any]) -> None:
     data = trainer_loop.encode(job)
     point = {name: config[name] for name in job.grid}
     with tempfile.TemporaryDirectory() as folder:
-        done = trainer_loop.train(
+        work = trainer_loop.train(
             job, data, trainer_loop.load_model(job), point, Path(folder) / "trial", [_report_evaluations()]
         )
-    tune.report({"valid_loss": done["valid_loss"], "done_work": done})
+    tune.report({"valid_loss": work["valid_loss"], "done_work": work})
 
 
 def _tuned_trial(config: dict[str, Any], job: Job, data: Any) -> None:
@@ -83,10 +84,10 @@ def _tuned_trial(config: dict[str, Any], job: Job, data: Any) -> None:
         _base_models[job.model] = trainer_loop.load_model(job)
     model = copy.deepcopy(_base_models[job.model])
     with tempfile.TemporaryDirectory() as folder:
-        done = trainer_loop.train(
+        work = trainer_loop.train(
             job, data, model, config, Path(folder) / "trial", [_report_evaluations()], "group_by_length"
         )
-    tune.report({"valid_loss": done["valid_loss"], "done_work": done})
+    tune.report({"valid_loss": work["valid_loss"], "done_work": work})
 
 
 def ray(job: Job, folder: Path) -> list[dict[str, Any]]:
@@ -106,7 +107,7 @@ def ray(job: Job, folder: Path) -> list[dict[str, Any]]:
 
 
 def ray_tuned(job: Job, folder: Path) -> list[dict[str, Any]]:
-    """Run the grid through a Tuner with everything shared that function trainables can share."""
+    """Run the grid through a Tuner that shares everything that function trainables can share."""
     from ray import tune
 
     from benchmarks import trainer_loop
@@ -125,12 +126,14 @@ def ray_tuned(job: Job, folder: Path) -> list[dict[str, Any]]:
 def _work(results: Any) -> list[dict[str, Any]]:
     if results.errors:
         raise RuntimeError(f"{len(results.errors)} trials failed: {results.errors[0]}")
-    return [each.metrics["done_work"] for each in results]
+    return [result.metrics["done_work"] for result in results]
 
 
-# ---------------------------------------------------------------------------------------------------------------- entry
+# -------------------------------------------------------------------------------------------- entry
 def main(way: str, job: Job, result: Path) -> None:
-    """Run a way and write what it did, and how long that took once everything was imported and Ray ran."""
+    """Run a way. Write its work, and its duration from the moment when all imports are done and Ray
+    runs.
+    """
     import torch
     from transformers.utils import logging
 
@@ -146,7 +149,7 @@ def main(way: str, job: Job, result: Path) -> None:
         import ray as ray_library
 
         ray_library.init(log_to_driver=False)
-    import benchmarks.trainer_loop  # noqa: F401  # imported before the clock starts
+    import benchmarks.trainer_loop  # noqa: F401  # import it before the clock starts
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="bench-peer-") as folder:
@@ -157,5 +160,5 @@ def main(way: str, job: Job, result: Path) -> None:
 
 
 if __name__ == "__main__":
-    # the importable module, so that Ray's workers find its functions by name
+    # Use the importable module, so that Ray's workers find its functions by name.
     importlib.import_module("benchmarks.peers").main(sys.argv[1], Job.read(Path(sys.argv[2])), Path(sys.argv[3]))

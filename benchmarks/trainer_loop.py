@@ -1,4 +1,6 @@
-"""One trial as an engineer writes it with transformers' own `Trainer`: the honest floor, and what Ray Tune is given."""
+"""One trial with transformers' `Trainer`, as an engineer would write it: the baseline, and the
+trial of Ray Tune.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +27,17 @@ from transformers import (
 
 from benchmarks.workloads import Job
 
-_SCORED_AT_ONCE = 32
-"""Examples of one forward pass of the label scoring; each has a row a label."""
+_SCORING_BATCH_SIZE = 32
+"""Examples per forward pass of the label scoring. Each example has one row per label."""
 
 Example = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokenised data: what `Trainer` takes, and the tokens of each label where a language model scores them."""
+    """Tokenized data for `Trainer`, and the tokens of each label if a language model scores
+    them.
+    """
 
     tokenizer: Any
     train: list[Example]
@@ -42,19 +46,22 @@ class Encoded:
     labels: list[list[int]]
 
 
-# ----------------------------------------------------------------------------------------------------------------- data
+# --------------------------------------------------------------------------------------------- data
 def encode(job: Job) -> Encoded:
-    """Load the tokenizer and tokenise both files. What is scored is sorted by length, which wastes least padding."""
+    """Load the tokenizer and tokenize both files.
+
+    Sort evaluated examples by length, which minimizes padding.
+    """
     tokenizer = AutoTokenizer.from_pretrained(job.model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     train, valid = (_lines(path) for path in (job.train, job.valid))
-    labels = [_continuation(tokenizer, each, job) for each in job.labels] if job.task == "causal-lm" else []
+    labels = [_continuation(tokenizer, label, job) for label in job.labels] if job.task == "causal-lm" else []
     encoder = _causal if job.task == "causal-lm" else _pair
-    examples, held_out = ([encoder(tokenizer, line, job) for line in lines] for lines in (train, valid))
+    examples, validation = ([encoder(tokenizer, line, job) for line in lines] for lines in (train, valid))
     chosen = np.random.default_rng(0).choice(len(examples), size=min(job.train_sample, len(examples)), replace=False)
     sample = [examples[i] for i in chosen]
-    return Encoded(tokenizer, examples, _by_length(held_out), _by_length(sample), labels)
+    return Encoded(tokenizer, examples, _by_length(validation), _by_length(sample), labels)
 
 
 def _lines(path: str) -> list[dict[str, Any]]:
@@ -62,7 +69,7 @@ def _lines(path: str) -> list[dict[str, Any]]:
 
 
 def _by_length(examples: Sequence[Example]) -> list[Example]:
-    return sorted(examples, key=lambda each: len(each["input_ids"]))
+    return sorted(examples, key=lambda example: len(example["input_ids"]))
 
 
 def _continuation(tokenizer: Any, text: str, job: Job) -> list[int]:
@@ -73,7 +80,7 @@ def _continuation(tokenizer: Any, text: str, job: Job) -> list[int]:
 def _causal(tokenizer: Any, line: Mapping[str, Any], job: Job) -> Example:
     prompt = list(tokenizer(line["prompt"])["input_ids"])
     if prompt[-1] == tokenizer.eos_token_id:
-        prompt.pop()  # some tokenizers end every text
+        prompt.pop()  # some tokenizers append an end-of-sequence token to every text
     completion = _continuation(tokenizer, line["completion"], job)
     ids = prompt + completion
     return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [-100] * len(prompt) + completion}
@@ -83,13 +90,16 @@ def _pair(tokenizer: Any, line: Mapping[str, Any], job: Job) -> Example:
     return {**tokenizer(*line["segments"]), "labels": job.labels.index(line["completion"])}
 
 
-# ---------------------------------------------------------------------------------------------------------------- trial
-class _Counted(Dataset[Example]):
-    """The training set, counting what the training loop's batches really took."""
+# -------------------------------------------------------------------------------------------- trial
+class _CountingDataset(Dataset[Example]):
+    """The training set.
+
+    It counts the examples and tokens that the training loop's batches really take.
+    """
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self._examples = examples
-        self.taken = self.tokens = 0
+        self.examples = self.tokens = 0
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -99,8 +109,8 @@ class _Counted(Dataset[Example]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
         batch = [self._examples[i] for i in indices]
-        self.taken += len(batch)
-        self.tokens += sum(len(each["input_ids"]) for each in batch)
+        self.examples += len(batch)
+        self.tokens += sum(len(example["input_ids"]) for example in batch)
         return batch
 
 
@@ -122,26 +132,29 @@ class _LabelScoring(Trainer):
 
 @torch.inference_mode()
 def score_labels(model: Any, examples: Sequence[Example], labels: Sequence[list[int]]) -> dict[str, float]:
-    """Return the loss in nats per token of the right completion, and the accuracy of the most probable label."""
+    """Return the loss in nats per token of the correct completion, and the accuracy of the most
+    probable label.
+    """
     model.eval()
     nll, tokens, hits = 0.0, 0, 0
-    for first in range(0, len(examples), _SCORED_AT_ONCE):
-        part = examples[first : first + _SCORED_AT_ONCE]
+    for first in range(0, len(examples), _SCORING_BATCH_SIZE):
+        part = examples[first : first + _SCORING_BATCH_SIZE]
         prompts = [[t for t, y in zip(e["input_ids"], e["labels"], strict=True) if y == -100] for e in part]
         right = [labels.index([y for y in e["labels"] if y != -100]) for e in part]
         rows = [(prompt, label) for prompt in prompts for label in labels]
         width = max(len(prompt) + len(label) for prompt, label in rows)
-        ids, where, target, owner = torch.zeros(len(rows), width, dtype=torch.long), [], [], []
+        ids, positions, target, row_of_token = torch.zeros(len(rows), width, dtype=torch.long), [], [], []
         for n, (prompt, label) in enumerate(rows):
             ids[n, : len(prompt) + len(label)] = torch.tensor(prompt + label)
-            where += [n * width + len(prompt) - 1 + k for k in range(len(label))]
+            positions += [n * width + len(prompt) - 1 + k for k in range(len(label))]
             target += label
-            owner += [n] * len(label)
-        # padding on the right needs no mask: attention is causal, and no padded position is read
+            row_of_token += [n] * len(label)
+        # Padding on the right needs no mask: attention is causal, and no padded position is read.
         logits = model(input_ids=ids, use_cache=False).logits
-        wanted = logits.reshape(-1, logits.shape[-1])[torch.tensor(where)].log_softmax(-1)
-        each = wanted.gather(1, torch.tensor(target)[:, None])[:, 0]
-        sums = torch.zeros(len(rows)).index_add_(0, torch.tensor(owner), each).reshape(len(part), len(labels))
+        logprobs = logits.reshape(-1, logits.shape[-1])[torch.tensor(positions)].log_softmax(-1)
+        token_logprobs = logprobs.gather(1, torch.tensor(target)[:, None])[:, 0]
+        sums = torch.zeros(len(rows)).index_add_(0, torch.tensor(row_of_token), token_logprobs)
+        sums = sums.reshape(len(part), len(labels))
         nll -= float(sums[torch.arange(len(part)), torch.tensor(right)].sum())
         tokens += sum(len(labels[i]) for i in right)
         hits += int((sums.argmax(1) == torch.tensor(right)).sum())
@@ -149,7 +162,7 @@ def score_labels(model: Any, examples: Sequence[Example], labels: Sequence[list[
 
 
 def load_model(job: Job) -> Any:
-    """Load the base model in float32; a new head is drawn from the job's seed."""
+    """Load the base model in float32. The job's seed determines a new head."""
     set_seed(job.seed)
     if job.task == "causal-lm":
         return AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32)
@@ -167,7 +180,9 @@ def train(
     callbacks: Sequence[Any] = (),
     sampling: str = "random",
 ) -> dict[str, Any]:
-    """Train one point of the grid to completion, keep its best state below `folder`, and return what was done."""
+    """Train one point of the grid to completion, keep its best state below `folder`, and return the
+    work done.
+    """
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=point["n_epochs"],
@@ -189,11 +204,11 @@ def train(
         report_to="none",
         disable_tqdm=True,
     )
-    counted = _Counted(data.train)
+    counting = _CountingDataset(data.train)
     options: dict[str, Any] = {
         "model": model,
         "args": arguments,
-        "train_dataset": counted,
+        "train_dataset": counting,
         "callbacks": list(callbacks),
     }
     if job.task == "causal-lm":
@@ -201,16 +216,16 @@ def train(
         trainer: Any = _LabelScoring(**options, eval_dataset=data.valid, data_collator=collator)
         trainer.scored = data
     else:
-        collator, held_out = DataCollatorWithPadding(data.tokenizer), {"valid": data.valid, "train": data.sample}
-        trainer = Trainer(**options, eval_dataset=held_out, data_collator=collator, compute_metrics=_accuracy)
+        collator, validation = DataCollatorWithPadding(data.tokenizer), {"valid": data.valid, "train": data.sample}
+        trainer = Trainer(**options, eval_dataset=validation, data_collator=collator, compute_metrics=_accuracy)
     trainer.train()
-    evaluations = [each for each in trainer.state.log_history if "eval_valid_loss" in each]
+    evaluations = [entry for entry in trainer.state.log_history if "eval_valid_loss" in entry]
     shutil.rmtree(folder, ignore_errors=True)
     return {
         "point": dict(point),
         "steps": trainer.state.global_step,
-        "examples": counted.taken,
-        "tokens": counted.tokens,
+        "examples": counting.examples,
+        "tokens": counting.tokens,
         "evaluations": len(evaluations),
         "scored": len(evaluations) * (len(data.valid) + len(data.sample)),
         "valid_loss": evaluations[-1]["eval_valid_loss"],

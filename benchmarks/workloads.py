@@ -1,4 +1,6 @@
-"""The sweeps that are compared: one grid of points, one data set, one model, for every way of running them."""
+"""The workloads of the comparison: one grid of points, one data set and one model for every way of
+running them.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,17 @@ import yaml
 
 SEED = 7
 TRAIN_SAMPLE = 128
-"""Training examples that are scored beside the validation set at each evaluation."""
+"""The number of training examples that each evaluation scores in addition to the validation set."""
 
 Task = Literal["causal-lm", "sequence-classification"]
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A sweep over a grid, every trial to completion. `backend` and `data` are sections of the sweep file."""
+    """A sweep over a grid that completes every trial.
+
+    `backend` and `data` are sections of the sweep file.
+    """
 
     name: str
     task: Task
@@ -30,7 +35,7 @@ class Workload:
 
     @property
     def trials(self) -> int:
-        """How many points the grid has."""
+        """The number of points of the grid."""
         return math.prod(len(values) for values in self.grid.values())
 
     def sweep_file(self) -> str:
@@ -55,16 +60,17 @@ class Workload:
         )
 
     def scaled(self, share: float) -> Workload:
-        """Return the same workload with a share of its examples, for trying out."""
+        """Return the same workload with a share of its examples, for a trial run."""
         sizes = {name: max(24, round(value * share)) for name, value in self.data.items() if name.endswith("_examples")}
         return replace(self, data={**self.data, **sizes})
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a peer is given: the model, the prepared files that the sweep uses too, and the grid.
+    """The input of a peer: the model, the prepared files that the sweep uses too, and the grid.
 
-    `threads` is of torch in the sequential loop; 0 is torch's default, all cores.
+    `threads` is the number of torch threads of the sequential loop. 0 is torch's default, all
+    cores.
     """
 
     model: str
@@ -79,7 +85,7 @@ class Job:
     threads: int = 0
 
     def write(self, path: Path) -> None:
-        """Write the job for another process."""
+        """Write the job to a file for another process."""
         path.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
     @classmethod
@@ -93,7 +99,9 @@ _PAIRS = {"prompt": "{premise}\n{hypothesis}\n\n###\n\n", "completion": " {label
 
 
 def embedded() -> Workload:
-    """Return the embedded workload: the built-in language model on generated sentence pairs, all weights trained."""
+    """Return the embedded workload: the built-in language model on generated sentence pairs, all
+    weights trained.
+    """
     return Workload(
         name="embedded",
         task="causal-lm",
@@ -104,7 +112,9 @@ def embedded() -> Workload:
 
 
 def encoder(model: Path, data: Path) -> Workload:
-    """Return the real workload: an encoder with a new head on the official SNLI files, all weights trained."""
+    """Return the real workload: an encoder with a new head on the official SNLI files, all weights
+    trained.
+    """
     return Workload(
         name="encoder",
         task="sequence-classification",
