@@ -24,8 +24,10 @@ from backends.training_logs.learning_curve import LearningCurve
 from benchmarks.fit import metrics, records
 from benchmarks.fit.evaluate import judged
 from benchmarks.fit.records import Record
-from sweeps.verdicts.evidence import Evidence, Tail, examples
+from sweeps.verdicts.features import CurveFeatures
+from sweeps.verdicts.noise import evaluated_examples
 from sweeps.verdicts.series import Series
+from sweeps.verdicts.trend import Trend, trend_of
 
 REPEATS, FOLDS = 3, 5
 UNKNOWN = math.nan
@@ -44,40 +46,40 @@ def models(seed: int) -> dict[str, Any]:
 
 def quantities(curve: LearningCurve) -> list[float]:
     """Return what the rules look at, as numbers; NaN where a curve does not tell."""
-    seen = Evidence(curve)
-    base, rise = seen.baseline, seen.rise
-    scale = seen.scale or 1.0
-    finite = all(math.isfinite(value) for point in (base, *seen.points) for value in point.values)
+    features = CurveFeatures(curve)
+    base, rise = features.baseline, features.rise
+    scale = features.unlearned_loss or 1.0
+    finite = all(math.isfinite(value) for point in (base, *features.points) for value in point.values)
     found = [
         float(finite),
         float(("complete", "stopped", "failed", "diverged").index(curve.ended)),
-        seen.evaluations,
-        math.log(examples(curve.valid_examples)),
+        features.evaluations,
+        math.log(evaluated_examples(curve.valid_examples)),
         UNKNOWN if rise is None else rise.height / (abs(rise.low) or 1.0),
-        UNKNOWN if rise is None else rise.height / (seen.rise_noise(rise.low, rise.height) or 1.0),
+        UNKNOWN if rise is None else rise.height / (features.rise_noise(rise.low, rise.height) or 1.0),
         UNKNOWN if rise is None else rise.height / scale,
-        UNKNOWN if rise is None or not seen.points else rise.onset / (seen.last_epoch or 1.0),
-        float(seen.nothing_left),
-        float(seen.never_knew),
-        float(seen.rate_came_down),
-        float(seen.fell_to_frequencies),
-        float(seen.creeps),
-        float(seen.spike is not None),
-        UNKNOWN if seen.reference is None else seen.reference[0],
+        UNKNOWN if rise is None or not features.points else rise.onset / (features.last_epoch or 1.0),
+        float(features.metric_is_saturated),
+        float(features.metric_never_rose),
+        float(features.learning_rate_decayed),
+        float(features.loss_fell_far),
+        float(features.a_loss_falls_slowly),
+        float(features.spike is not None),
+        UNKNOWN if features.no_skill is None else features.no_skill[0],
     ]
     for series, before in (
-        (seen.train_loss, base.train_loss),
-        (seen.valid_loss, base.valid_loss),
-        (seen.train_metric, base.train_metric),
-        (seen.valid_metric, base.valid_metric),
+        (features.train_loss, base.train_loss),
+        (features.valid_loss, base.valid_loss),
+        (features.train_metric, base.train_metric),
+        (features.valid_metric, base.valid_metric),
     ):
-        found += _course(series, before, seen.tail(series, before))
-    train, valid = seen.train_metric, seen.valid_metric
+        found += _course(series, before, trend_of(series, before))
+    train, valid = features.train_metric, features.valid_metric
     found.append(UNKNOWN if train is None or valid is None else train.last - valid.last)
-    return [math.copysign(math.log1p(abs(each)), each) if math.isfinite(each) else UNKNOWN for each in found]
+    return [math.copysign(math.log1p(abs(quantity)), quantity) if math.isfinite(quantity) else UNKNOWN for quantity in found]
 
 
-def _course(series: Series | None, before: float | None, tail: Tail | None) -> list[float]:
+def _course(series: Series | None, before: float | None, trend: Trend | None) -> list[float]:
     if series is None:
         return [UNKNOWN] * 8
     first, low, high = series.values[0], min(series.values), max(series.values)
@@ -89,8 +91,8 @@ def _course(series: Series | None, before: float | None, tail: Tail | None) -> l
         high / size,
         series.roughness / size,
         UNKNOWN if before is None else (series.last - before) / (abs(before) or 1.0),
-        UNKNOWN if tail is None else tail.fall / size,
-        UNKNOWN if tail is None else tail.to_come / size,
+        UNKNOWN if trend is None else trend.fall / size,
+        UNKNOWN if trend is None else trend.expected_fall / size,
     ]
 
 
@@ -100,7 +102,7 @@ def score(truth: Sequence[str], said: Sequence[str]) -> float:
 
 
 def _table(curves: Sequence[Record]) -> tuple[np.ndarray[Any, Any], list[str]]:
-    return np.array([quantities(each.curve) for each in curves]), [each.cause for each in curves]
+    return np.array([quantities(curve.curve) for curve in curves]), [curve.cause for curve in curves]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -109,10 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--report", action="store_true", help="also score the part that is looked at only to report")
     options = parser.parse_args(arguments)
     curves = records.read(records.CURVES)
-    parts = {name: [each for each in curves if each.split == name] for name in ("tune", "report")}
+    parts = {name: [curve for curve in curves if curve.split == name] for name in ("tune", "report")}
     inputs, truth = _table(parts["tune"])
     print(f"tune: {len(truth)} curves, {inputs.shape[1]} quantities; the rules, whose thresholds were chosen on it: "
-          f"{score(truth, [judged(each.curve) for each in parts['tune']]):.3f}")  # fmt: skip
+          f"{score(truth, [judged(record.curve) for record in parts['tune']]):.3f}")  # fmt: skip
     for name in models(0):
         scores = []
         for seed in range(REPEATS):

@@ -1,1 +1,1 @@
-"""The Optuna study of a sweep: trial records, the queue of points, samplers, steering and finals."""
+"""The Optuna study of a sweep: trial records, queue, samplers, steering and finals."""

@@ -1,4 +1,7 @@
-"""The names of the Optuna user attributes that hold a sweep. Stored studies use them, so they never change."""
+"""The names of the Optuna user attributes that hold a sweep.
+
+Stored studies use them, so they never change.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ SETTLED, SET_ASIDE, DELETED_MODELS = "settled", "set_aside", "models_gone"
 """Attributes of the study."""
 
 RECORD, RETRY_OF, REPEAT_OF, SEED = "trial", "retry_of", "repeat_of", "seed"
-"""Attributes of a trial: its record; and for a point that is trained again, of which trial and with which seed."""
+"""Attributes of a trial: its record; and for a point that is trained again, of which trial and
+with which seed."""
 
 
 def evaluation(index: int) -> str:

@@ -1,4 +1,4 @@
-"""The outcome of a challenge: whether the challenger became the champion, and why. Stored in the study."""
+"""The outcome of a challenge, as the study stores it: promoted or not, and why."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class ChampionDecision:
     """The outcome of a challenge: whether `version` of the registered `model` was promoted.
 
-    The scores are shares of correct test examples. `champion_score` is the score of the champion, evaluated again, or
-    of the baseline if there was no champion yet. The interval of the difference is at 95 %. None: not measured.
+    The scores are shares of correct test examples. `champion_score` is the score of the champion,
+    evaluated again, or of the baseline if there was no champion yet. The interval of the difference
+    is at 95 %. None: not measured.
     """
 
     promoted: bool

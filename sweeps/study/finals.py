@@ -1,8 +1,9 @@
-"""The finals: the best configurations of the search, repeated with other seeds and ranked by the means.
+"""The finals: the best configurations, repeated with other seeds and ranked by their means.
 
-The best of many single runs owes part of its lead to chance. A repetition with another seed does not share that luck.
-A candidate is therefore ranked by the mean of its repetitions alone; the run that made it a candidate does not count.
-Everything here is a pure function of the results of the repetitions and a seed for the bootstrap.
+The best of many single runs owes part of its lead to chance. A repetition with another seed does
+not share that luck. A candidate is therefore ranked by the mean of its repetitions alone; the run
+that made it a candidate does not count. Everything here is a pure function of the results of the
+repetitions and a seed for the bootstrap.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class FinalsCandidate:
-    """The repetitions of one configuration: the objective's value for each seed, and the cost of one repetition.
+    """The repetitions of one configuration: the value for each seed, and the cost of each.
 
-    `number` is its trial in the search. `correct` (seeds, examples) says which validation examples each repetition
-    predicted correctly, if the objective is the accuracy; None if that is unknown. `cost` is in dollars or in tokens,
-    the same for all candidates.
+    `number` is its trial in the search. `correct` (seeds, examples) says which validation examples
+    each repetition predicted correctly, if the objective is the accuracy; None if that is unknown.
+    `cost` is in dollars or in tokens, the same for all candidates.
     """
 
     number: int
@@ -41,9 +42,10 @@ class FinalsCandidate:
 
 @dataclass(frozen=True)
 class CandidateScore:
-    """A candidate's mean over its repetitions, with a bootstrap interval, and its distance behind the best mean.
+    """A candidate's mean with its bootstrap interval, and its distance behind the best mean.
 
-    `behind_low` is the smallest distance at 95 % confidence. At 0 or below, the difference lies inside the noise.
+    `behind_low` is the smallest distance at 95 % confidence. At 0 or below, the difference lies
+    inside the noise.
     """
 
     number: int
@@ -60,8 +62,9 @@ class CandidateScore:
 class FinalsResult:
     """The winner, the reason in one sentence, and the standings by mean, best first.
 
-    `searched_value` is the winner's value in the search. `test` is the winner's mean on the test split over its
-    repetitions, with its interval. It is None if the winner was not scored, and `untested` then says why.
+    `searched_value` is the winner's value in the search. `test` is the winner's mean on the test
+    split over its repetitions, with its interval. It is None if the winner was not scored, and
+    `untested` then says why.
     """
 
     metric: str
@@ -86,8 +89,9 @@ def winning_trial(
 ) -> Trial | None:
     """Return the trial whose model the sweep delivers, or None if there is none.
 
-    After finals that is the winner's best repetition, or the winner's run in the search if no repetition's model is
-    kept. Without finals (`winner` is None) it is the best trial of the search.
+    After finals that is the winner's best repetition, or the winner's run in the search if no
+    repetition's model is kept. Without finals (`winner` is None) it is the best trial of the
+    search.
     """
     winner_repeats = [trial for trial in repeats if winner is not None and trial.repeat_of == winner]
     searched = [trial for trial in search_trials if trial.number == winner]
@@ -98,10 +102,10 @@ def winning_trial(
 def rank(
     candidates: Sequence[FinalsCandidate], objective: Objective, searched: Mapping[int, float], seed: int
 ) -> FinalsResult:
-    """Rank the candidates by their means; the cheapest of those inside the noise of the best mean wins.
+    """Rank the candidates by their means; the cheapest within the noise of the best mean wins.
 
-    `searched` holds each candidate's value in the search. There must be at least one candidate, each with at least one
-    value. The same arguments give the same result.
+    `searched` holds each candidate's value in the search. There must be at least one candidate,
+    each with at least one value. The same arguments give the same result.
     """
     sign = 1.0 if objective.direction == "maximize" else -1.0
     draws = {candidate.number: _resampled_means(candidate, seed) for candidate in candidates}
@@ -136,17 +140,17 @@ def interval(draws: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def accuracy_interval(correct: NDArray[np.bool_], seed: int) -> tuple[float, float, float]:
-    """Return the mean accuracy of repetitions (seeds, examples), with its interval over seeds and examples."""
+    """Return the mean accuracy of repetitions (seeds, examples), with its interval over both."""
     draws = _resampled_means(FinalsCandidate(0, (0.0,) * len(correct), 0.0, correct), seed)
     return float(correct.mean()), *interval(draws)
 
 
 def _resampled_means(candidate: FinalsCandidate, seed: int) -> NDArray[np.float64]:
-    """Return bootstrap draws of the mean over seeds, and over examples where their results are known.
+    """Return bootstrap draws of the mean over seeds, and over examples if they are known.
 
-    All candidates are resampled with the same examples, which pairs their differences. The mean of k values drawn with
-    replacement varies less than the mean of k new values, by the factor (k-1)/k; the draws are widened to make up for
-    it.
+    All candidates are resampled with the same examples, which pairs their differences. The mean of
+    k values drawn with replacement varies less than the mean of k new values, by the factor
+    (k-1)/k; the draws are widened to make up for it.
     """
     count = len(candidate.values)
     seeds = np.random.default_rng([seed, candidate.number]).integers(0, count, (RESAMPLES, count))

@@ -1,9 +1,9 @@
-"""A trial's record in Optuna user attributes: one small header, and one attribute for each evaluation.
+"""A trial's record in Optuna user attributes: a small header, and one for each evaluation.
 
-The header is the trial without its learning curve, plus the number of its evaluations. An evaluation is written once,
-under `evaluation:0007`, and before the header that counts it: a process that dies between the two leaves an uncounted
-attribute, which the next run overwrites with the same text. Version 0.1 stored the whole curve inside the header; such
-records can still be read.
+The header is the trial without its learning curve, plus the number of its evaluations. An
+evaluation is written once, under `evaluation:0007`, and before the header that counts it: a process
+that dies between the two leaves an uncounted attribute, which the next run overwrites with the same
+text. Version 0.1 stored the whole curve inside the header; such records can still be read.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class _StoredEvaluation:
 class RecordWriter:
     """Writes the records and the intermediate values of running trials into a storage.
 
-    It uses the public methods of the storage, which also work for a trial that another process asked for. Optuna
-    refuses to change a trial that has ended.
+    It uses the public methods of the storage, which also work for a trial that another process
+    asked for. Optuna refuses to change a trial that has ended.
     """
 
     def __init__(self, storage: optuna.storages.BaseStorage, study_name: str) -> None:
@@ -49,7 +49,7 @@ class RecordWriter:
         self._reported: dict[int, set[int]] = {}
 
     def restore(self, frozen: FrozenTrial) -> None:
-        """Take over a trial that an earlier process left running, so that nothing stored is written again."""
+        """Take over a trial that an earlier process left running, so that no write is repeated."""
         stored: list[_StoredEvaluation] = []
         while (text := frozen.user_attrs.get(attributes.evaluation(len(stored)))) is not None:
             stored.append(_StoredEvaluation(text))
@@ -105,8 +105,8 @@ def read_record(
 ) -> Trial:
     """Rebuild a trial from its stored record, in the present form or in the form of version 0.1.
 
-    Optuna refuses to change an ended trial, so the study stores later facts: the final spend by trial number, and the
-    numbers of the trials with deleted models.
+    Optuna refuses to change an ended trial, so the study stores later facts: the final spend by
+    trial number, and the numbers of the trials with deleted models.
     """
     value = json.loads(frozen.user_attrs[attributes.RECORD])
     if "curve" not in value:

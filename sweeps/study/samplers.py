@@ -17,8 +17,8 @@ from sweeps.spec.sweep_file import SearchSpec
 def make_sampler(search: SearchSpec, space: ResolvedSpace, past_trials: int) -> optuna.samplers.BaseSampler:
     """Return the sampler that the sweep file names.
 
-    Some samplers keep their random state in memory. They are seeded by the sweep's seed and the number of past trials,
-    so that a resumed sweep does not propose its first points again.
+    Some samplers keep their random state in memory. They are seeded by the sweep's seed and the
+    number of past trials, so that a resumed sweep does not propose its first points again.
     """
     seed = search.seed + 10_007 * past_trials
     startup = search.startup_trials if search.startup_trials is not None else max(3, min(10, search.trials // 3))
@@ -46,7 +46,10 @@ def _sampler(search: SearchSpec, seed: int, startup: int) -> optuna.samplers.Bas
 
 
 def grid_points(space: ResolvedSpace, seed: int) -> list[dict[str, Scalar]]:
-    """Return every point of the space, shuffled by the seed, so that a search cut short has seen no pattern."""
+    """Return every point of the space, shuffled by the seed.
+
+    A search that ends early has then tried points without a pattern.
+    """
     values = space.grid()
     points = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
     random.Random(seed).shuffle(points)

@@ -25,9 +25,10 @@ WAITING, INTERRUPTED = "waiting", "interrupted"
 
 @dataclass(frozen=True)
 class SweepState:
-    """The progress of a sweep. `plan` is its plan as JSON values, and `repeats` are the trials of the finals.
+    """The progress of a sweep.
 
-    If no process runs the sweep (`is_running` is False), its open trials wait for the next `sweep run`.
+    `plan` is its plan as JSON values, and `repeats` are the trials of the finals. If no process
+    runs the sweep (`is_running` is False), its open trials wait for the next `sweep run`.
     """
 
     name: str
@@ -43,7 +44,7 @@ class SweepState:
 
     @property
     def data(self) -> str:
-        """The name of the data that the sweep uses, which is the fallback's name if it fell back."""
+        """The name of the data in use: of the fallback, if the sweep fell back to it."""
         return str(self.plan["data"]["name"])
 
     @property
@@ -53,7 +54,8 @@ class SweepState:
 
     @property
     def best(self) -> Trial | None:
-        """The winning trial: a repetition of the finals' winner, or without finals the search's best so far."""
+        """The winner's best repetition after the finals, else the best trial of the search so
+        far."""
         winner = self.finals.winner if self.finals is not None else None
         winning = winning_trial(self.trials if winner is not None else (), self.repeats, winner, self.objective)
         return winning or next(iter(leaderboard(self.trials, self.objective)), None)
@@ -61,8 +63,8 @@ class SweepState:
     def state_name(self, trial: Trial) -> str:
         """Return the name of a trial's state.
 
-        An open trial may be running, waiting for a worker (the sweep asks for a trial before a worker is free) or
-        interrupted.
+        An open trial may be running, waiting for a worker (the sweep asks for a trial before a
+        worker is free) or interrupted.
         """
         if trial.state.ended:
             return trial.state.value
@@ -94,9 +96,10 @@ class SweepState:
 
 
 def read_state(workspace: Workspace, name: str, storage: str | None) -> SweepState:
-    """Read the state of a sweep. `storage` is the URL of a database; None means the journal file of the workspace.
+    """Read the state of a sweep.
 
-    Raises UserInputError if there is no sweep of this name.
+    `storage` is the URL of a database; None means the journal file of the workspace. Raises
+    UserInputError if there is no sweep of this name.
     """
     try:
         plan = json.loads((workspace.sweep_folder(name) / "plan.json").read_text(encoding="utf-8"))

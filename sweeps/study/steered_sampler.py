@@ -1,8 +1,8 @@
-"""Proposing points after steering has changed the space: an Optuna study in memory with the trials that still fit.
+"""Proposing points after steering has changed the space.
 
-Samplers learn from the distributions of past trials, and most ignore or refuse trials from another range. So the
-sampler gets the trials that lie in the present space, as if they had been drawn from it. The recorded study stays as it
-is.
+An Optuna study in memory holds the trials that still fit. Samplers learn from the distributions of
+past trials, and most ignore or refuse trials from another range. So the sampler gets the trials
+that lie in the present space, as if they had been drawn from it. The recorded study stays as it is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from search_spaces.space import ResolvedSpace
 
 
 class Proposer:
-    """Proposes points of a space with a sampler, and learns from trials as they end. Not thread-safe."""
+    """Proposes points of a space with a sampler, and learns from trials as they end.
+
+    Not thread-safe.
+    """
 
     def __init__(
         self,
@@ -28,7 +31,10 @@ class Proposer:
         directions: Sequence[optuna.study.StudyDirection],
         past: Sequence[optuna.trial.FrozenTrial],
     ) -> None:
-        """`past` are recorded trials. Trials that have not ended, or lie outside the space, are left out."""
+        """`past` are recorded trials.
+
+        Trials that have not ended, or lie outside the space, are left out.
+        """
         self._space = space
         self._study = optuna.create_study(
             directions=list(directions), sampler=sampler, pruner=optuna.pruners.NopPruner()
@@ -62,7 +68,7 @@ class Proposer:
             )
 
     def _distributions(self, trial: optuna.trial.FrozenTrial) -> dict[str, BaseDistribution] | None:
-        """Return the distributions of the present space for a trial's point; None if it lies outside the space."""
+        """Return the distributions for a trial's point; None if it lies outside the space."""
         distributions: dict[str, BaseDistribution] = {}
         for name, value in trial.params.items():
             parameter = self._space.parameter(name)

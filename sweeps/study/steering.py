@@ -1,7 +1,8 @@
-"""Steering: verdicts -> a moved edge of the search space, with its reason. Pure: trials and a space in, changes out.
+"""Steering: verdicts move an edge of the search space. Pure functions.
 
-An edge moves only on repeated evidence from trials near it, and evidence from before its last move no longer counts.
-Within the steering bounds a range may grow beyond the range in the sweep file. A list of values has no edges and stays.
+An edge moves only on repeated evidence from trials near it, and evidence from before its last move
+no longer counts. Within the steering bounds a range may grow beyond the range in the sweep file. A
+list of values has no edges and stays.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ NEAR_TOP = 2 / 3
 """The upper third of a range, on its own scale, is near its upper edge."""
 
 EPOCHS_FACTOR, RATE_FACTOR = 1.5, 4.0
-"""How far an upper edge goes up: half as many epochs again; about half a power of ten of learning rate."""
+"""How far an upper edge goes up: half as many epochs again; about half a power of ten of
+learning rate."""
 
 MAX_CHANGES = 3
-"""How often an edge may move: if the space is still wrong after that, a person should look at it."""
+"""How often an edge may move: if the space is still wrong after that, a person should look at
+it."""
 
 NumericRange = IntDistribution | FloatDistribution
 SteeringBounds = tuple[float | None, float | None]
@@ -38,11 +41,12 @@ SteeringBounds = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class Change:
-    """A moved range of one hyperparameter, from `previous_range` to `low .. high`, both ends inclusive.
+    """A moved range of one hyperparameter: `previous_range` to `low .. high`, ends inclusive.
 
-    `trials` are the evidence. `ended_trials` is how many trials had ended by then; only later ones count for the next
-    change. `probe` is a value of this hyperparameter to try first, combined with the best point's other values; None if
-    the sampler's own choice is as good. Two fields are stored under their names of version 0.1.
+    `trials` are the evidence. `ended_trials` is how many trials had ended by then; only later ones
+    count for the next change. `probe` is a value of this hyperparameter to try first, combined with
+    the best point's other values; None if the sampler's own choice is as good. Two fields are
+    stored under their names of version 0.1.
     """
 
     parameter: str
@@ -67,10 +71,11 @@ def propose_changes(
     bounds: Mapping[str, SteeringBounds],
     earlier_changes: Sequence[Change],
 ) -> tuple[Change, ...]:
-    """Return the changes that the verdicts of the ended trials call for now, at most one for each hyperparameter.
+    """Return the changes that the verdicts call for now, at most one for each hyperparameter.
 
-    `ended` is in the order in which the trials ended, and `earlier_changes` are the changes made so far. Every new end
-    lies inside `bounds` (without an entry there is no bound), and a range never becomes empty.
+    `ended` is in the order in which the trials ended, and `earlier_changes` are the changes made so
+    far. Every new end lies inside `bounds` (without an entry there is no bound), and a range never
+    becomes empty.
     """
     changes = []
     for parameter in space:
@@ -113,7 +118,7 @@ class _Edges:
         ]
 
     def epochs_changes(self) -> Iterator[Change]:
-        """Raise the top if runs there were still improving; lower it to the useful epochs if they over-fitted."""
+        """Raise the top if runs there were still improving; lower it if they over-fitted."""
         low, high = self._domain.low, self._domain.high
         near = self._near_the_top()
         improving = [
@@ -131,8 +136,11 @@ class _Edges:
             yield self._change(low, max(low, useful), reason, overfitted_trials)
 
     def rate_changes(self) -> Iterator[Change]:
-        """Cut the range if runs diverged or collapsed; raise the top if runs there under-fitted; lower it if runs there
-        over-fitted and the ones below did not."""
+        """Yield the changes of a learning-rate range, the most urgent first.
+
+        Cut the range if runs diverged or collapsed. Raise the top if runs there under-fitted. Lower
+        it if runs there over-fitted and the runs below did not.
+        """
         low, high = self._domain.low, self._domain.high
         failed = [
             judged for judged in self._judged if judged.verdict.kind is VerdictKind.DIVERGED or judged.verdict.collapsed
@@ -175,7 +183,7 @@ class _Edges:
         return [judged for judged in self._judged if self._position(judged.value) >= NEAR_TOP]
 
     def _position(self, value: float) -> float:
-        """Return where a value lies in the range, from 0 (low) to 1 (high), on the range's own scale."""
+        """Return a value's position in the range, from 0 to 1, on the range's own scale."""
         low, high = self._domain.low, self._domain.high
         if low == high:
             return 1.0

@@ -22,9 +22,10 @@ from sweeps.trials.trial import Trial
 class StoredStudy:
     """The stored state of a sweep.
 
-    `sweep_id` identifies the study; a sweep that starts afresh under the same name gets another. `trials` are the
-    trained trials, including those of the finals: no duplicates, and of a retried trial the last attempt. `ledger`
-    covers all of them, retried attempts too. `changes` are the changes of the space.
+    `sweep_id` identifies the study; a sweep that starts afresh under the same name gets another.
+    `trials` are the trained trials, including those of the finals: no duplicates, and of a retried
+    trial the last attempt. `ledger` covers all of them, retried attempts too. `changes` are the
+    changes of the space.
     """
 
     sweep_id: str
@@ -36,7 +37,10 @@ class StoredStudy:
 
 
 def stored_fingerprint(location: str | Path, name: str) -> str | None:
-    """Return the fingerprint of the study of this name, or None if there is no study. Raises SweepError."""
+    """Return the fingerprint of the study of this name, or None if there is no study.
+
+    Raises SweepError.
+    """
     study = _load(location, name)
     return None if study is None else str(study.user_attrs.get(attributes.FINGERPRINT))
 

@@ -66,10 +66,10 @@ class StudyDefinition:
 class Study:
     """Asks for trials and keeps their records, in an Optuna storage that other programs can read.
 
-    Every change is stored before the method returns. In Optuna a `failed` trial is FAIL, a `stopped` one PRUNED and a
-    `complete` one COMPLETE. A trial that was stopped because it over-fitted is COMPLETE too: its best epoch is behind
-    it. If a process dies and leaves trials running, `ask` offers them again under their old keys before it proposes
-    anything new.
+    Every change is stored before the method returns. In Optuna a `failed` trial is FAIL, a
+    `stopped` one PRUNED and a `complete` one COMPLETE. A trial that was stopped because it
+    over-fitted is COMPLETE too: its best epoch is behind it. If a process dies and leaves trials
+    running, `ask` offers them again under their old keys before it proposes anything new.
     """
 
     def __init__(self, study: optuna.Study, storage: optuna.storages.BaseStorage, definition: StudyDefinition) -> None:
@@ -96,8 +96,8 @@ class Study:
     def open(cls, location: str | Path, definition: StudyDefinition) -> Study:
         """Open the defined study, or create it.
 
-        `location` is the path of a journal file or the URL of a database. Raises UserInputError if the stored study has
-        another fingerprint, and SweepError if the storage cannot be opened.
+        `location` is the path of a journal file or the URL of a database. Raises UserInputError if
+        the stored study has another fingerprint, and SweepError if the storage cannot be opened.
         """
         storage = open_storage(location)
         name, space, search = definition.name, definition.space, definition.search
@@ -140,7 +140,7 @@ class Study:
             self._retried.add(int(frozen.user_attrs[attributes.RETRY_OF]))
         if attributes.RECORD not in frozen.user_attrs:
             if frozen.state is OptunaState.RUNNING:
-                # The process died after it asked for the trial and before it recorded it: nothing was submitted.
+                # The process died before it recorded the trial: nothing was submitted.
                 self._study.tell(frozen.number, state=OptunaState.FAIL)
             return
         trial = records.read_record(frozen, self._settled, self._deleted_models)
@@ -159,7 +159,7 @@ class Study:
         else:
             self._interrupted.append(trial.number)
 
-    # ------------------------------------------------------------------------------------------------------- trials
+    # ----------------------------------------------------------------------------------- trials
     @property
     def trials(self) -> list[Trial]:
         """Every recorded trial in the order of the numbers, including duplicates."""
@@ -172,7 +172,10 @@ class Study:
 
     @property
     def repeats(self) -> list[Trial]:
-        """The trials of the finals, each a point of the search with another seed; of a retried one the last attempt."""
+        """The trials of the finals, each a point of the search with another seed.
+
+        Of a retried trial only the last attempt is included.
+        """
         return [trial for trial in self._last_attempts if trial.repeat_of is not None]
 
     @property
@@ -185,10 +188,10 @@ class Study:
         return bool(self._interrupted)
 
     def ask(self) -> Trial | NoTrial:
-        """Return the next trial to run, already recorded: an interrupted one, else the sampler's next new point.
+        """Return the next trial, recorded: an interrupted one, else the next new point.
 
-        `ask` returns no duplicates. A point equal to that of an ended trial takes over its result; a point equal to
-        that of a running trial waits for it.
+        `ask` returns no duplicates. A point equal to that of an ended trial takes over its result;
+        a point equal to that of a running trial waits for it.
         """
         if self._interrupted:
             return self._trials[self._interrupted.pop(0)]
@@ -223,20 +226,27 @@ class Study:
         return NoTrial.WAIT if running else NoTrial.EXHAUSTED
 
     def record(self, trial: Trial) -> None:
-        """Store the present state of a trial that has not been told. Writes only the evaluations that are new."""
+        """Store the present state of a trial that has not been told.
+
+        Writes only the evaluations that are new.
+        """
         self._remember(trial)
         self._writer.write(trial)
 
     def report(self, trial: Trial, evaluation: int, value: float) -> None:
-        """Store the objective after an evaluation, whose index counts from 1. The first value of an index stays.
+        """Store the objective after an evaluation, whose index counts from 1.
 
-        Ignored with several objectives, because Optuna cannot compare those before the end.
+        The first value of an index stays. Ignored with several objectives, because Optuna cannot
+        compare those before the end.
         """
         if len(self._study.directions) == 1 and math.isfinite(value):
             self._writer.report(trial.number, evaluation, value)
 
     def tell(self, trial: Trial) -> None:
-        """Store an ended trial and tell the sampler. Raises ValueError for a trial that has not ended."""
+        """Store an ended trial and tell the sampler.
+
+        Raises ValueError for a trial that has not ended.
+        """
         if not trial.state.ended:
             raise ValueError(f"trial {trial.number} has not ended")
         self.record(trial)
@@ -254,7 +264,10 @@ class Study:
             self._resolve_duplicate(self._trials[number])
 
     def settle(self, number: int, spend: Spend) -> Trial:
-        """Store the final cost of an ended trial, which is known only after its end. Returns the trial."""
+        """Store the final cost of an ended trial, which is known only after its end.
+
+        Returns the trial.
+        """
         self._settled[str(number)] = asdict(spend)
         self._study.set_user_attr(attributes.SETTLED, self._settled)
         self._trials[number] = replace(self._trials[number], spend=spend, settled=True)
@@ -274,15 +287,21 @@ class Study:
             attempts, number = attempts + 1, self._retry_of[number]
         return attempts
 
-    # -------------------------------------------------------------------------------------------------------- queue
+    # ------------------------------------------------------------------------------------ queue
     @property
     def has_queued(self) -> bool:
-        """True while the queue holds a retry or a repetition for the finals: known points that are trained again."""
+        """True while the queue holds a retry or a repetition for the finals.
+
+        These are known points that are trained again.
+        """
         waiting = self._study.get_trials(deepcopy=False, states=(OptunaState.WAITING,))
         return any({attributes.RETRY_OF, attributes.REPEAT_OF} & set(frozen.user_attrs) for frozen in waiting)
 
     def queue_probe(self, point: Mapping[str, Scalar]) -> None:
-        """Queue a point before the sampler's proposals. A point that is known already is not trained again."""
+        """Queue a point before the sampler's proposals.
+
+        A point that is known already is not trained again.
+        """
         self._study.enqueue_trial(dict(point))
 
     def retry(self, trial: Trial) -> None:
@@ -294,7 +313,7 @@ class Study:
         self._study.enqueue_trial(dict(trial.hyperparameters), user_attrs=user_attrs)
 
     def queue_repeats(self, trials: Sequence[Trial], seeds: int) -> None:
-        """Queue the points of these trials with `seeds` other seeds each, except those queued before. Idempotent.
+        """Queue the points of these trials with `seeds` other seeds each. Idempotent.
 
         The seeds follow the sweep's own seed, so that every candidate gets the same ones.
         """
@@ -311,7 +330,8 @@ class Study:
     def set_aside(self, trial: Trial) -> None:
         """Take back a trial that was asked for and not started.
 
-        The trial disappears from this study. The next `open` queues its point first, as a new trial.
+        The trial disappears from this study. The next `open` queues its point first, as a new
+        trial.
         """
         points = [*self._study.user_attrs.get(attributes.SET_ASIDE, []), dict(trial.hyperparameters)]
         self._study.set_user_attr(attributes.SET_ASIDE, points)
@@ -320,7 +340,7 @@ class Study:
         del self._trials[trial.number]
         self._trial_by_point.pop(_point_key(trial.hyperparameters), None)
 
-    # ----------------------------------------------------------------------------------------------------- steering
+    # --------------------------------------------------------------------------------- steering
     @property
     def steering(self) -> list[Change]:
         """The changes made to the space so far, in their order."""
@@ -329,8 +349,8 @@ class Study:
     def steer(self, changes: Sequence[Change], space: ResolvedSpace, search: SearchSpec) -> None:
         """Store changes of the space, and from now on propose points of `space`, the changed space.
 
-        Without changes, only replace the space. Recorded trials stay as they are; the sampler learns from those that
-        lie in the new space.
+        Without changes, only replace the space. Recorded trials stay as they are; the sampler
+        learns from those that lie in the new space.
         """
         if changes:
             applied = [*self.steering, *changes]
@@ -340,7 +360,7 @@ class Study:
         self._study.sampler = optuna.samplers.RandomSampler(seed=search.seed)  # it only passes on queued points
         self._proposer = Proposer(space, make_sampler(search, space, len(past)), self._study.directions, past)
 
-    # -------------------------------------------------------------------------------------------- state of the sweep
+    # ------------------------------------------------------------------------ state of the sweep
     @property
     def seconds_used(self) -> float:
         """Wall seconds that earlier runs of this sweep took."""
@@ -369,14 +389,14 @@ class Study:
         return bool(self._study.user_attrs.get(attributes.FINISHED) == self._ended_count)
 
     def store_finished(self) -> None:
-        """Store that the work after the trials is done: finals, challenge, report, the MLflow record."""
+        """Store that the work after the trials is done: finals, challenge, report, MLflow."""
         self._study.set_user_attr(attributes.FINISHED, self._ended_count)
 
     @property
     def _ended_count(self) -> int:
         return sum(trial.state.ended for trial in self.trials)
 
-    # ------------------------------------------------------------------------------------------------------ internals
+    # ---------------------------------------------------------------------------------- internals
     def _ask_optuna(self) -> optuna.Trial:
         if self._proposer is not None and not self._study.get_trials(deepcopy=False, states=(OptunaState.WAITING,)):
             self._study.enqueue_trial(self._proposer.propose())

@@ -1,1 +1,1 @@
-"""The record of a trial: its state, its learning curve, its spend, and how backend events change it."""
+"""The record of a trial: state, learning curve, spend, and the effect of backend events."""

@@ -1,7 +1,7 @@
-"""Budget arithmetic: the spend of a sweep, the reservations of its running trials, and whether one more trial fits.
+"""Budget arithmetic: spend, reservations, and whether one more trial fits into the limits.
 
-Everything here is a pure function of the recorded trials, so that the sums are also right after a crash: a trial's
-record holds its cost bound before the sweep asks a backend for anything.
+Everything here is a pure function of the recorded trials, so that the sums are also right after a
+crash: a trial's record holds its cost bound before the sweep asks a backend for anything.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The sums of a sweep: `spent` is charged, `reserved` is what unsettled trials may cost on top of it."""
+    """The sums of a sweep: `spent` is charged, and unsettled trials may add `reserved`."""
 
     spent: Amount
     reserved: Amount
@@ -36,7 +36,7 @@ class Ledger:
         return total((self.spent, self.reserved))
 
     def usd_left(self, limit: BudgetSpec) -> float | None:
-        """Return the dollars that the sweep may still commit; None if `limit` does not limit money."""
+        """Return the dollars that the sweep may still commit; None without a limit on money."""
         return None if limit.usd is None else max(0.0, limit.usd - self.worst_case.usd)
 
 
@@ -47,7 +47,10 @@ def total(amounts: Iterable[Amount]) -> Amount:
 
 
 def cost_bound(estimate: Estimate) -> CostBound:
-    """Return the most that a run with this estimate can cost: its maxima, or where it has none, its expectations."""
+    """Return the most that a run with this estimate can cost.
+
+    The estimate's maxima count; where it has none, its expectations do.
+    """
     tokens = estimate.tokens if estimate.max_tokens is None else estimate.max_tokens
     return CostBound(tokens, estimate.usd if estimate.max_usd is None else estimate.max_usd)
 
@@ -68,7 +71,7 @@ def reservation(trial: Trial) -> Amount:
 
 
 def ledger(trials: Iterable[Trial]) -> Ledger:
-    """Add up all trials of a sweep, including the trials of the finals, failed trials and retried ones."""
+    """Add up all trials of a sweep, including finals, failed trials and retried trials."""
     charged = [trial for trial in trials if trial.duplicate_of is None]
     return Ledger(
         spent=total(Amount(trial.spend.usd or 0.0, trial.spend.tokens) for trial in charged),
@@ -77,11 +80,11 @@ def ledger(trials: Iterable[Trial]) -> Ledger:
 
 
 def fits(trial: Trial, others: Sequence[Trial], reserved_for_later: Amount, limit: BudgetSpec) -> bool:
-    """Return whether the limit holds even if this trial and every unsettled one reach their cost bounds.
+    """Return whether the limit holds if this trial and all unsettled ones reach their cost bounds.
 
-    `reserved_for_later` stays untouched for later trials. A trial with an unknown price fits no limit on money, and a
-    trial with an unknown number of tokens fits no limit on tokens. While a trial like that is unsettled, no other trial
-    fits the limit either.
+    `reserved_for_later` stays untouched for later trials. A trial with an unknown price fits no
+    limit on money, and a trial with an unknown number of tokens fits no limit on tokens. While a
+    trial like that is unsettled, no other trial fits the limit either.
     """
     if limit.usd is None and limit.tokens is None:
         return True
@@ -110,8 +113,8 @@ def is_within(amount: Amount, limit: BudgetSpec) -> bool:
 def finals_reservation(trials: Iterable[Trial], next_trial: Trial, candidates: int, seeds: int) -> Amount:
     """Return the most that the finals can cost.
 
-    Any trial may become a candidate, so the most expensive ones count. Where there are fewer trials than candidates,
-    `next_trial` stands for the missing ones.
+    Any trial may become a candidate, so the most expensive ones count. Where there are fewer trials
+    than candidates, `next_trial` stands for the missing ones.
     """
     bounds = [known_amount(trial.cost_bound or CostBound()) for trial in (*trials, *[next_trial] * candidates)]
     usd = sorted((bound.usd for bound in bounds), reverse=True)[:candidates]

@@ -1,4 +1,4 @@
-"""The learning curve of a trial, and the selection of training-loop reports that its record keeps."""
+"""The learning curve of a trial, and the training-loop reports that its record keeps."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ FIRST_REPORTS, LAST_REPORTS = 10, 10
 
 
 def thin_loop_reports(reports: Sequence[Measured]) -> tuple[Measured, ...]:
-    """Return the first and the last reports of a training loop, and the report with the highest loss.
+    """Return the first and last reports of a training loop, and the one with the highest loss.
 
-    Reports without a finite `batch_loss` are dropped. Thinning `(*thin_loop_reports(reports), next_report)` gives the
-    same result as thinning all reports at once, so a caller can thin after each report.
+    Reports without a finite `batch_loss` are dropped. Thinning `(*thin_loop_reports(reports),
+    next_report)` gives the same result as thinning all reports at once, so a caller can thin after
+    each report.
     """
     finite = [report for report in reports if math.isfinite(report.values.get("batch_loss", math.nan))]
     if len(finite) <= FIRST_REPORTS + LAST_REPORTS + 1:
@@ -40,10 +41,10 @@ def thin_loop_reports(reports: Sequence[Measured]) -> tuple[Measured, ...]:
 def learning_curve_of(
     trial: Trial, data: PreparedData, objectives: Sequence[Objective], *, diverged: bool = False
 ) -> LearningCurve:
-    """Build the learning curve of a trial so far. Set `diverged` if the run itself reported a non-finite loss.
+    """Build the learning curve of a trial so far.
 
-    The curve's metric is the first objective that is not a loss; where all are losses, the accuracy if the data have
-    labels.
+    Set `diverged` if the run itself reported a non-finite loss. The curve's metric is the first
+    objective that is not a loss; where all are losses, the accuracy if the data have labels.
     """
     metrics = [objective.metric for objective in objectives]
     counts = data.label_counts.get("valid", {}) if data.task == "classification" else {}

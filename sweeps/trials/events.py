@@ -25,7 +25,10 @@ from sweeps.trials.trial import StoppedBy, Trial, TrialState
 
 
 def apply_event(trial: Trial, event: Event, objectives: Sequence[Objective]) -> Trial:
-    """Return the record after one more event. The first objective decides which evaluation's values it keeps."""
+    """Return the record after one more event.
+
+    The first objective decides which evaluation's values it keeps.
+    """
     match event:
         case Queued():
             return trial
@@ -59,7 +62,8 @@ def apply_event(trial: Trial, event: Event, objectives: Sequence[Objective]) -> 
 def objective_values(trial: Trial, measured: Mapping[str, float], objectives: Sequence[Objective]) -> tuple[float, ...]:
     """Return the values of the objectives, nan where one is unknown.
 
-    Objectives about cost (`usd`, `tokens`, `seconds`) come from the trial's spend so far, the others from `measured`.
+    Objectives about cost (`usd`, `tokens`, `seconds`) come from the trial's spend so far, the
+    others from `measured`.
     """
     spend = {"usd": trial.spend.usd, "tokens": float(trial.spend.tokens), "seconds": trial.spend.seconds}
     known = {**measured, **{name: value for name, value in spend.items() if value is not None}}

@@ -1,4 +1,4 @@
-"""The record of one trial: plain values that the study stores and every other part of a sweep reads."""
+"""The record of one trial: plain values that the study stores and other packages read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from sweeps.verdicts.verdict import FitVerdict
 
 
 class TrialState(StrEnum):
-    """The state of a trial. A failure ends as `failed` and never as `stopped`; a deliberate stop is no failure."""
+    """The state of a trial.
+
+    A failure ends as `failed` and never as `stopped`; a deliberate stop is no failure.
+    """
 
     RUNNING = "running"
     COMPLETE = "complete"
@@ -57,7 +60,7 @@ class CostBound:
 def _without_kind(
     measured: Measured, serialize: SerializerFunctionWrapHandler
 ) -> dict[str, int | float | str | dict[str, float]]:
-    """Leave out the event's tag: every entry is a measurement, and stored records never had the tag."""
+    """Leave out the tag of the event: all entries are measurements, stored without a tag."""
     fields: dict[str, int | float | str | dict[str, float]] = serialize(measured)
     fields.pop("kind", None)
     return fields
@@ -71,14 +74,15 @@ Measurement = Annotated[Measured, WrapSerializer(_without_kind)]
 class Trial:
     """Everything known about one trial.
 
-    `curve` holds its evaluations in order, starting with the base model's own score. `loop_reports` is a bounded
-    selection of the reports of the training loop between them.
+    `curve` holds its evaluations in order, starting with the base model's own score. `loop_reports`
+    is a bounded selection of the reports of the training loop between them.
 
-    `hyperparameters` is the requested point, and `resolved` the values that the backend uses for it. `values` are the
-    objective values of the kept epoch, in the order of the objectives. Times are seconds since the Unix epoch.
-    `duplicate_of` is an earlier trial with the same point, whose result this one takes over. `repeat_of` is the trial
-    whose point the finals train again with another seed. `cost_bound` is the most that the run can cost; where the
-    sweep keeps a budget it is recorded before submission. `settled`: `spend` is final.
+    `hyperparameters` is the requested point, and `resolved` the values that the backend uses for
+    it. `values` are the objective values of the kept epoch, in the order of the objectives. Times
+    are seconds since the Unix epoch. `duplicate_of` is an earlier trial with the same point, whose
+    result this one takes over. `repeat_of` is the trial whose point the finals train again with
+    another seed. `cost_bound` is the most that the run can cost; where the sweep keeps a budget it
+    is recorded before submission. `settled`: `spend` is final.
 
     The stored names of `loop_reports` and `cost_bound` are those of version 0.1.
     """
@@ -120,7 +124,7 @@ class Trial:
 
 
 def leaderboard(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
-    """Return the trials with a value, without duplicates, best first; on a tie the earlier trial comes first."""
+    """Return the trials with a value, without duplicates: best first, on a tie earliest first."""
     scored = [trial for trial in trials if trial.values is not None and trial.duplicate_of is None]
     sign = -1.0 if objective.direction == "maximize" else 1.0
     return sorted(scored, key=lambda trial: (sign * (trial.values or (0.0,))[0], trial.number))

@@ -1,1 +1,1 @@
-"""Learning curve -> FitVerdict: healthy, underfit, overfit, diverged or unsettled, with evidence and advice."""
+"""Verdicts on learning curves: healthy, underfit, overfit, diverged or unsettled."""

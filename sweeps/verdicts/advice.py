@@ -1,4 +1,4 @@
-"""What to try next after a verdict: the directions are the recommendation catalogue's, the value is computed here."""
+"""Advice after a verdict: directions from the recommendation catalogue, values computed here."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ LEARNING_RATES = ("learning_rate_multiplier", "learning_rate")
 """The hyperparameters that set the learning rate."""
 
 EPOCHS = "n_epochs"
+"""The hyperparameter that sets how long a run trains."""
 
 Symptom = Literal["underfitting", "overfitting", "divergence"]
 
-Lost = Literal["slow", "collapsed", "unclear"]
-"""Why a run learnt nothing: by a rate far too small, by one far too large, or the curve does not tell which."""
+NoLearningCause = Literal["slow", "collapsed", "unclear"]
+"""Why a run learned nothing: a learning rate far too small, one far too large, or the curve does
+not show which."""
 
 _STEP = {"raise": 1.5, "lower": 1 / 1.5}
 _RATE_STEP = {"raise": 2.0, "lower": 0.5}
-_LOST_RATE_STEP = {"raise": 4.0, "lower": 0.2}
-"""By how much a value is moved: by half, a learning rate by a factor of 2, and one that learns nothing or diverges by
-more. Ours: large enough to be told apart from seed noise, small enough not to pass over the good region."""
+_LARGE_RATE_STEP = {"raise": 4.0, "lower": 0.2}
+"""The factors that move a value: by half, a learning rate by 2, and by more if it learns nothing
+or diverges. These are our own: large enough to stand out from seed noise, small enough not to
+jump over the good region."""
 
-_SHOWN = 2
-"""Pieces of advice that are given at once: with more nobody knows which of them helped."""
+_MAX_SUGGESTIONS = 2
+"""How many suggestions one advice holds: after more of them nobody would know which one helped."""
 
 
 class Recommended(Protocol):
-    """What advice is taken from: an entry of the recommendation catalogue."""
+    """The part of an entry of the recommendation catalogue that advice uses."""
 
     @property
     def parameter(self) -> str:
@@ -53,127 +56,151 @@ class Recommended(Protocol):
 
     @property
     def when_overfitting(self) -> str:
-        """The same."""
+        """`raise`, `lower`, or empty where there is no advice."""
         ...
 
 
 @dataclass(frozen=True)
-class Lever:
-    """A hyperparameter that may be moved against a bad fit: by which direction for which symptom, and where it stands.
+class AdjustableParameter:
+    """A hyperparameter to change against a bad fit: the direction for each symptom, its value.
 
-    `value` is the run's own, None where it is not known; `low` and `high` are what the backend accepts.
+    `value` is the run's own value, None if it is unknown. `low` and `high` are the limits of the
+    backend.
     """
 
     parameter: str
     directions: Mapping[Symptom, str]
     value: float | None = None
-    whole: bool = False
+    is_integer: bool = False
     low: float | None = None
     high: float | None = None
 
-    def move(self, symptom: Symptom, *, far: bool = False, useful_epochs: float | None = None) -> str | None:
-        """Return "raise n_epochs from 3 to 5", or None where there is no advice or no room that three digits show.
+    def suggest(self, symptom: Symptom, *, large_step: bool = False, useful_epochs: float | None = None) -> str | None:
+        """Return a suggestion such as "raise n_epochs from 3 to 5".
 
-        `far` asks for a large step. `useful_epochs` is how many epochs were of use to a run that over-fitted.
+        Returns None if there is no advice, or if the limits leave no change that three digits show.
+        `useful_epochs` is how many epochs helped a run that over-fitted.
         """
         direction = self.directions.get(symptom)
         if not direction:
             return None
         if self.value is None:
             return f"{direction} {self.parameter}"
-        steps = (_LOST_RATE_STEP if far else _RATE_STEP) if self.parameter in LEARNING_RATES else _STEP
+        is_rate = self.parameter in LEARNING_RATES
+        steps = (_LARGE_RATE_STEP if large_step else _RATE_STEP) if is_rate else _STEP
         target = self.value * steps[direction]
         if self.parameter == EPOCHS and symptom == "overfitting" and useful_epochs is not None:
             target = min(target, useful_epochs) if useful_epochs >= 1 else 1.0
-        if self.whole:
+        if self.is_integer:
             target = float(max(math.ceil(target), self.value + 1) if direction == "raise" else math.floor(target))
         target = max(target, self.low) if self.low is not None else target
         target = min(target, self.high) if self.high is not None else target
-        was, to = (f"{each:.0f}" if self.whole else f"{each:.3g}" for each in (self.value, target))
-        if float(to) <= float(was) if direction == "raise" else float(to) >= float(was):
+        before, after = (f"{number:.0f}" if self.is_integer else f"{number:.3g}" for number in (self.value, target))
+        if float(after) <= float(before) if direction == "raise" else float(after) >= float(before):
             return None
-        return f"{direction} {self.parameter} from {was} to {to}"
+        return f"{direction} {self.parameter} from {before} to {after}"
 
 
 @dataclass(frozen=True)
 class Advice:
-    """The levers of a run, the weightiest first. Without any there is advice on the learning rate alone."""
+    """The adjustable hyperparameters of a run, the most important first.
 
-    levers: tuple[Lever, ...] = ()
+    Without any of them there is still advice on the learning rate.
+    """
+
+    parameters: tuple[AdjustableParameter, ...] = ()
 
     @classmethod
     def from_recommendations(cls, recommendations: Iterable[Recommended]) -> Self:
-        """Take the directions of catalogue entries; major ones come first, otherwise in the given order."""
-        ordered = sorted(recommendations, key=lambda each: each.weight != "major")
+        """Take the directions of catalogue entries: major ones first, else in the given order."""
+        ordered = sorted(recommendations, key=lambda recommendation: recommendation.weight != "major")
         return cls(
             tuple(
-                Lever(
-                    each.parameter,
+                AdjustableParameter(
+                    recommendation.parameter,
                     {
-                        "underfitting": each.when_underfitting,
-                        "overfitting": each.when_overfitting,
-                        "divergence": "lower" if each.parameter in LEARNING_RATES else "",
+                        "underfitting": recommendation.when_underfitting,
+                        "overfitting": recommendation.when_overfitting,
+                        "divergence": "lower" if recommendation.parameter in LEARNING_RATES else "",
                     },
-                    whole=each.parameter == EPOCHS,
+                    is_integer=recommendation.parameter == EPOCHS,
                 )
-                for each in ordered
+                for recommendation in ordered
             )
         )
 
     def for_run(
-        self, values: Mapping[str, object], room: Mapping[str, tuple[float | None, float | None]] | None = None
+        self, values: Mapping[str, object], limits: Mapping[str, tuple[float | None, float | None]] | None = None
     ) -> Self:
-        """Return the advice for a run with these values; `room` is what the backend accepts by hyperparameter."""
-        levers = []
-        for each in self.levers:
-            value, (low, high) = values.get(each.parameter), (room or {}).get(each.parameter, (None, None))
+        """Return the advice for a run with these values and these limits of the backend."""
+        parameters = []
+        for parameter in self.parameters:
+            value = values.get(parameter.parameter)
+            low, high = (limits or {}).get(parameter.parameter, (None, None))
             number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-            levers.append(replace(each, value=number, low=low, high=high))
-        return replace(self, levers=tuple(levers))
+            parameters.append(replace(parameter, value=number, low=low, high=high))
+        return replace(self, parameters=tuple(parameters))
 
-    def for_verdict(self, kind: VerdictKind, *, lost: Lost | None = None, useful_epochs: float | None = None) -> str:
-        """Return the two weightiest pieces of advice; "" where the verdict needs none.
+    def for_verdict(
+        self, kind: VerdictKind, *, cause: NoLearningCause | None = None, useful_epochs: float | None = None
+    ) -> str:
+        """Return the two most important suggestions; "" if the verdict needs none.
 
-        A run that learns nothing (`lost`) is helped by its rate first, and where the curve does not tell which way, by
-        an epoch that would; one that over-fits, where no lever is left, by data.
+        A run that learned nothing for a known `cause` needs another learning rate first; if the
+        curve does not show in which direction, one short run that finds out. A run that over-fitted
+        needs more data if no hyperparameter is left to change.
         """
         match kind:
             case VerdictKind.DIVERGED:
-                return self._lower_rate()
-            case VerdictKind.UNDERFIT if lost == "collapsed":
-                return self._lower_rate()
-            case VerdictKind.UNDERFIT if lost == "unclear":
-                return self._trial_epoch()
+                return self._lower_learning_rate()
+            case VerdictKind.UNDERFIT if cause == "collapsed":
+                return self._lower_learning_rate()
+            case VerdictKind.UNDERFIT if cause == "unclear":
+                return self._try_one_epoch()
             case VerdictKind.UNDERFIT:
-                levers = sorted(self.levers, key=lambda each: lost is not None and each.parameter not in LEARNING_RATES)
-                moves = [each.move("underfitting", far=lost is not None) for each in levers]
+                learned_nothing = cause is not None
+                ordered = sorted(
+                    self.parameters, key=lambda entry: learned_nothing and entry.parameter not in LEARNING_RATES
+                )
+                suggestions = [entry.suggest("underfitting", large_step=learned_nothing) for entry in ordered]
             case VerdictKind.OVERFIT:
-                moves = [each.move("overfitting", useful_epochs=useful_epochs) for each in self.levers]
-                moves = [*filter(None, moves)] or ["give more training examples"]
+                suggestions = [entry.suggest("overfitting", useful_epochs=useful_epochs) for entry in self.parameters]
+                suggestions = [*filter(None, suggestions)] or ["add training examples"]
             case VerdictKind.HEALTHY | VerdictKind.UNSETTLED:
                 return ""
-        return "; ".join([*filter(None, moves)][:_SHOWN])
+        return "; ".join([*filter(None, suggestions)][:_MAX_SUGGESTIONS])
 
-    def _lower_rate(self) -> str:
-        return "; ".join(self._rates("divergence")) or "lower the learning rate"
+    def _lower_learning_rate(self) -> str:
+        return "; ".join(self._learning_rate_suggestions("divergence")) or "lower the learning rate"
 
-    def _trial_epoch(self) -> str:
-        """One epoch with the larger rate is the cheaper test: where it is right, the losses move within a few steps."""
-        raised, lowered = self._rates("underfitting"), self._rates("divergence")
-        if not self.levers:
+    def _try_one_epoch(self) -> str:
+        """Suggest one epoch with a larger rate.
+
+        That is the cheaper test: if the larger rate is right, the losses move within a few steps.
+        """
+        raised = self._learning_rate_suggestions("underfitting")
+        lowered = self._learning_rate_suggestions("divergence")
+        if not self.parameters:
             raised, lowered = ["raise the learning rate"], ["lower it"]
         steps = [f"{raised[0]} for one epoch"] if raised else []
-        steps += [f"where the losses still do not move, {each}" if raised else each for each in lowered[:1]]
+        for suggestion in lowered[:1]:
+            steps.append(f"if the losses still do not move, {suggestion}" if raised else suggestion)
         return "; ".join(steps)
 
-    def _rates(self, symptom: Symptom) -> list[str]:
-        moves = (each.move(symptom, far=True) for each in self.levers if each.parameter in LEARNING_RATES)
-        return [*filter(None, moves)]
+    def _learning_rate_suggestions(self, symptom: Symptom) -> list[str]:
+        suggestions = (
+            parameter.suggest(symptom, large_step=True)
+            for parameter in self.parameters
+            if parameter.parameter in LEARNING_RATES
+        )
+        return [*filter(None, suggestions)]
 
 
 def advice_for_space(catalogue: Catalogue, scope: str, space: ResolvedSpace) -> Advice:
-    """Take the scope's advice on the hyperparameters of a space, and on the epochs, which every run has."""
-    names = dict.fromkeys([EPOCHS, *(each.name for each in space.parameters)])
-    resolved = {each.name: each.recommendation for each in space.parameters}
-    found = (resolved.get(name) or catalogue.get(name, scope) for name in names)
-    return Advice.from_recommendations(each for each in found if each is not None)
+    """Build a scope's advice on the hyperparameters of a space, and on the epochs of every run."""
+    names = dict.fromkeys([EPOCHS, *(parameter.name for parameter in space.parameters)])
+    own = {parameter.name: parameter.recommendation for parameter in space.parameters}
+    recommendations = (own.get(name) or catalogue.get(name, scope) for name in names)
+    return Advice.from_recommendations(
+        recommendation for recommendation in recommendations if recommendation is not None
+    )

@@ -1,91 +1,98 @@
-"""The rules that find a run over-fitted: by the validation loss, or by the gap between the metrics.
+"""The rules for over-fitting: a rising validation loss, or a widening gap between the metrics.
 
-The thresholds are chosen on the part `tune` of benchmarks/fit.
+The thresholds were chosen on the `tune` part of benchmarks/fit.
 """
 
 from __future__ import annotations
 
 from sweeps.verdicts.advice import Advice
-from sweeps.verdicts.evidence import Evidence, examples
+from sweeps.verdicts.features import CurveFeatures
+from sweeps.verdicts.noise import evaluated_examples
 from sweeps.verdicts.verdict import FitVerdict
-from sweeps.verdicts.wording import number, overfit, times, unsettled
+from sweeps.verdicts.verdict_construction import format_number, multiple, overfit, unsettled
 
-RISE, RISE_OF_SCALE = 0.10, 0.10
-"""A validation loss that ends less than 10 % above its minimum, or by less than 10 % of what lies midway between that
-and the loss of a model that knows nothing, is level."""
+MIN_RISE, MIN_RISE_OF_SCALE = 0.10, 0.10
+"""A validation loss is level if it ends less than 10 % above its minimum, or less than 10 % of
+`rise_scale` above it, which lies between that minimum and the loss of a model that knows
+nothing."""
 
 DOUBTFUL_RISE = 0.09
-"""A rise that chance may explain leaves it open whether the run over-fitted, if it is as large as that."""
+"""A rise from this share of the minimum on leaves it open whether the run over-fitted, even if
+it may be chance."""
 
-GAP = 0.12
-"""A gap between the training and the validation metric must have grown by twelve points to matter."""
+MIN_GAP = 0.12
+"""A gap between the training and the validation metric matters from twelve points of growth on."""
 
-TRAIN_FALL = 0.02
+MIN_TRAIN_IMPROVEMENT = 0.02
 """A training loss that fell by 2 % is still falling."""
 
 FITTED = 0.5
-"""Training examples with half of the validation loss are fitted; a training loss that stays there is at its end."""
+"""Training examples with half of the validation loss are fitted; a training loss that stays
+there has ended its fall."""
 
 
-def loss_rises(seen: Evidence, advice: Advice) -> FitVerdict | None:
-    """Over-fitting as the losses show it: validation has turned, training goes on falling."""
-    rise = seen.rise
+def validation_loss_rises(features: CurveFeatures, advice: Advice) -> FitVerdict | None:
+    """Find over-fitting in the losses: validation has turned while training goes on falling."""
+    rise = features.rise
     if rise is None:
         return None
-    level, noise = RISE * abs(rise.low), seen.rise_noise(rise.low, rise.height)
-    by_metric = seen.curve.best_by == "metric" and (seen.metric_gained(rise.onset) or seen.nothing_left)
-    if by_metric or rise.height <= DOUBTFUL_RISE * abs(rise.low):
+    threshold, noise = MIN_RISE * abs(rise.low), features.rise_noise(rise.low, rise.height)
+    metric_is_fine = features.metric_improved_since(rise.onset) or features.metric_is_saturated
+    if features.curve.best_by == "metric" and metric_is_fine:
+        return None
+    if rise.height <= DOUBTFUL_RISE * abs(rise.low):
         return None
     rose = (
-        f"validation loss rose from {number(rise.low)} (epoch {number(rise.onset)}) to {number(rise.last)} "
-        f"(epoch {number(seen.last_epoch)})"
+        f"validation loss rose from {format_number(rise.low)} (epoch {format_number(rise.onset)}) to "
+        f"{format_number(rise.last)} (epoch {format_number(features.last_epoch)})"
     )
-    went_on = _training_went_on(seen, rise.onset)
-    if went_on is None and seen.never_knew:
+    training_went_on = _training_improved(features, rise.onset)
+    if training_went_on is None and features.metric_never_rose:
         return None
     if rise.height <= noise:
-        if (apart := gap_widens(seen, advice) or _far_apart(seen, advice)) is not None:
-            return apart
-        few = f"which {examples(seen.curve.valid_examples)} validation examples cannot tell from chance"
-        return unsettled(f"{rose}, {few}", by=1.0)
-    if rise.height <= max(level, RISE_OF_SCALE * seen.rise_scale):
+        if (gap := metric_gap_widens(features, advice) or _metrics_far_apart(features, advice)) is not None:
+            return gap
+        count = evaluated_examples(features.curve.valid_examples)
+        return unsettled(f"{rose}, which may be chance with {count} validation examples", strength=1.0)
+    if rise.height <= max(threshold, MIN_RISE_OF_SCALE * features.rise_scale):
         return None
-    if went_on is None:
-        return unsettled(f"{rose}, and the training curve does not show why", by=1.0)
-    evidence = f"{rose} {went_on}{_metric_since(seen, rise.onset)}"
-    return overfit(evidence, seen, advice, rise.onset, times(rise.height, max(noise, level)))
+    if training_went_on is None:
+        return unsettled(f"{rose}, and the training curve does not show why", strength=1.0)
+    evidence = f"{rose} {training_went_on}{_later_metric(features, rise.onset)}"
+    return overfit(evidence, features, advice, rise.onset, multiple(rise.height, max(noise, threshold)))
 
 
-def _metric_since(seen: Evidence, onset: float) -> str:
-    """Say why a later epoch is kept than the one where the loss turned; nothing where it is that one."""
-    metric, kept = seen.valid_metric, seen.keep_epoch
-    if metric is None or kept is None or kept <= onset or seen.curve.best_by != "metric":
+def _later_metric(features: CurveFeatures, onset: float) -> str:
+    """Explain why the kept epoch is later than the turn of the loss; empty if it is not later."""
+    metric, kept = features.valid_metric, features.keep_epoch
+    if metric is None or kept is None or kept <= onset or features.curve.best_by != "metric":
         return ""
-    before = metric.at(onset) if onset > 0 else seen.baseline.valid_metric
-    against = "" if before is None else f", against {number(before)} at epoch {number(onset)}"
-    return f"; validation {seen.metric} was best at epoch {number(kept)}: {number(max(metric.values))}{against}"
+    before = metric.at(onset) if onset > 0 else features.baseline.valid_metric
+    against = "" if before is None else f", against {format_number(before)} at epoch {format_number(onset)}"
+    best = format_number(max(metric.values))
+    return f"; validation {features.metric_name} was best at epoch {format_number(kept)}: {best}{against}"
 
 
-def _training_went_on(seen: Evidence, since: float) -> str | None:
-    """What training did while validation got worse, in words; None where it did not get better, or nobody knows."""
-    for series, base, name, sign in (
-        (seen.train_loss, seen.baseline.train_loss, "training loss fell", -1),
-        (seen.train_metric, seen.baseline.train_metric, f"training {seen.metric} rose", 1),
+def _training_improved(features: CurveFeatures, since: float) -> str | None:
+    """Describe how training improved while validation got worse; None if it did not, or unknown."""
+    for series, base, change, sign in (
+        (features.train_loss, features.baseline.train_loss, "training loss fell", -1),
+        (features.train_metric, features.baseline.train_metric, f"training {features.metric_name} rose", 1),
     ):
         if series is None:
             continue
         before = series.at(since) if since > 0 or base is None else base
-        if sign * (series.last - before) > TRAIN_FALL * abs(before):
-            return f"while {name} from {number(before)} to {number(series.last)}"
-    train, rise = seen.train_loss, seen.rise
+        if sign * (series.last - before) > MIN_TRAIN_IMPROVEMENT * abs(before):
+            return f"while {change} from {format_number(before)} to {format_number(series.last)}"
+    train, rise = features.train_loss, features.rise
     if train is not None and rise is not None and train.last < FITTED * rise.low:
-        return f"while training loss was down at {number(train.last)} already"
+        return f"while training loss was already down at {format_number(train.last)}"
     return None
 
 
-def gap_widens(seen: Evidence, advice: Advice) -> FitVerdict | None:
-    """Over-fitting as the metric shows it: validation has stopped improving, training has not."""
-    train, valid, base = seen.train_metric, seen.valid_metric, seen.baseline
+def metric_gap_widens(features: CurveFeatures, advice: Advice) -> FitVerdict | None:
+    """Find over-fitting in the metrics: validation has stopped improving and training has not."""
+    train, valid, base = features.train_metric, features.valid_metric, features.baseline
     if train is None or valid is None:
         return None
     epochs, values = valid.epochs, valid.values
@@ -93,40 +100,43 @@ def gap_widens(seen: Evidence, advice: Advice) -> FitVerdict | None:
     if base.valid_metric is not None and base.train_metric is not None:
         epochs, values, first_train = (0.0, *epochs), (base.valid_metric, *values), base.train_metric
     best = max(values)
-    onset = next(e for e, v in zip(epochs, values, strict=True) if v >= best - seen.valid_noise(best) / 2)
-    if onset >= epochs[-1] or _still_falls(seen, onset):
+    near_best = best - features.valid_noise(best) / 2
+    onset = next(epoch for epoch, value in zip(epochs, values, strict=True) if value >= near_best)
+    if onset >= epochs[-1] or _valid_loss_fell_since(features, onset):
         return None
-    train_then = first_train if onset == epochs[0] else train.at(onset)
-    gap, gap_then = train.last - valid.last, train_then - values[epochs.index(onset)]
-    noise = max(seen.gap_noise(train.last, valid.last), GAP)
-    if min(gap, gap - gap_then, train.last - train_then) <= noise:
+    train_at_onset = first_train if onset == epochs[0] else train.at(onset)
+    gap, gap_at_onset = train.last - valid.last, train_at_onset - values[epochs.index(onset)]
+    noise = max(features.gap_noise(train.last, valid.last), MIN_GAP)
+    if min(gap, gap - gap_at_onset, train.last - train_at_onset) <= noise:
         return None
+    name = features.metric_name
     evidence = (
-        f"training {seen.metric} rose from {number(train_then)} (epoch {number(onset)}) to {number(train.last)} "
-        f"(epoch {number(epochs[-1])}) while validation {seen.metric} ended at {number(valid.last)}: "
-        f"a gap of {number(gap)}, where sampling explains {number(noise)}"
+        f"training {name} rose from {format_number(train_at_onset)} (epoch {format_number(onset)}) to "
+        f"{format_number(train.last)} (epoch {format_number(epochs[-1])}) while validation {name} ended at "
+        f"{format_number(valid.last)}: a gap of {format_number(gap)}, of which sampling explains {format_number(noise)}"
     )
-    return overfit(evidence, seen, advice, onset, times(gap - gap_then, noise))
+    return overfit(evidence, features, advice, onset, multiple(gap - gap_at_onset, noise))
 
 
-def _far_apart(seen: Evidence, advice: Advice) -> FitVerdict | None:
-    """Training examples are known by heart and the others are not, beyond doubt, wherever that began."""
-    train, valid = seen.train_metric, seen.valid_metric
+def _metrics_far_apart(features: CurveFeatures, advice: Advice) -> FitVerdict | None:
+    """Find memorised training examples: a gap far beyond the noise, wherever it began."""
+    train, valid = features.train_metric, features.valid_metric
     if train is None or valid is None:
         return None
-    gap, noise = train.last - valid.last, 2 * max(seen.gap_noise(train.last, valid.last), GAP)
-    if gap <= noise:
+    gap, noise = train.last - valid.last, max(features.gap_noise(train.last, valid.last), MIN_GAP)
+    if gap <= 2 * noise:
         return None
+    name = features.metric_name
     evidence = (
-        f"training {seen.metric} ended at {number(train.last)}, validation {seen.metric} at {number(valid.last)}: "
-        f"a gap of {number(gap)}, where sampling explains {number(noise / 2)}"
+        f"training {name} ended at {format_number(train.last)} and validation {name} at {format_number(valid.last)}: "
+        f"a gap of {format_number(gap)}, of which sampling explains {format_number(noise)}"
     )
-    return overfit(evidence, seen, advice, seen.keep_epoch or 0.0, 2 * times(gap, noise))
+    return overfit(evidence, features, advice, features.keep_epoch or 0.0, 2 * multiple(gap, 2 * noise))
 
 
-def _still_falls(seen: Evidence, since: float) -> bool:
-    loss, base = seen.valid_loss, seen.baseline.valid_loss
+def _valid_loss_fell_since(features: CurveFeatures, epoch: float) -> bool:
+    loss, base = features.valid_loss, features.baseline.valid_loss
     if loss is None:
         return False
-    before = loss.at(since) if since > 0 or base is None else base
-    return before - loss.last > seen.loss_noise(before)
+    before = loss.at(epoch) if epoch > 0 or base is None else base
+    return before - loss.last > features.loss_noise(before)

@@ -1,24 +1,27 @@
-"""A learning curve: what was measured of a run, epoch by epoch, in the form in which it is judged."""
+"""One measure of a learning curve by epoch, smoothed if it is long."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from backends.training_logs.learning_curve import CurvePoint
 
-if TYPE_CHECKING:
-    pass
-
 SMOOTHED_FROM = 12
-"""Curves of so many evaluations are smoothed by a running median; shorter ones have no point to spare."""
+"""From this many evaluations on, a running median smooths the curve; shorter curves have no
+point to spare."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One measure over the epochs, where it is known; smoothed if there are enough points. Not empty."""
+    """The known values of one measure, by epoch. Never empty.
+
+    `roughness` is the median distance between the raw and the smoothed values; 0 for a short
+    series, which is not smoothed.
+    """
 
     epochs: tuple[float, ...]
     values: tuple[float, ...]
@@ -26,30 +29,59 @@ class Series:
 
     @classmethod
     def of(cls, points: Sequence[CurvePoint], measure: Callable[[CurvePoint], float | None]) -> Self | None:
-        known = [(each.epoch, value) for each in points if (value := measure(each)) is not None]
+        """Build the series of a measure from points in epoch order; None if no value is known."""
+        known = [(point.epoch, value) for point in points if (value := measure(point)) is not None]
         if not known:
             return None
         epochs, raw = tuple(epoch for epoch, _ in known), tuple(value for _, value in known)
         if len(raw) < SMOOTHED_FROM:
             return cls(epochs, raw, 0.0)
         reach = max(1, min(5, len(raw) // 20))
-        smooth = tuple(median(raw[max(0, at - reach) : at + reach + 1]) for at in range(len(raw)))
-        return cls(epochs, smooth, median(abs(one - other) for one, other in zip(raw, smooth, strict=True)))
+        smooth = tuple(median(raw[max(0, index - reach) : index + reach + 1]) for index in range(len(raw)))
+        deviations = (abs(raw_value - smoothed) for raw_value, smoothed in zip(raw, smooth, strict=True))
+        return cls(epochs, smooth, median(deviations))
 
     @property
     def last(self) -> float:
+        """The last value."""
         return self.values[-1]
 
     def at(self, epoch: float) -> float:
-        """The value at `epoch`, on the straight line between its neighbours; outside, the first or the last one."""
-        after = next((n for n, each in enumerate(self.epochs) if each >= epoch), None)
+        """Interpolate linearly at `epoch`; outside the series, return its first or last value."""
+        after = next((index for index, known in enumerate(self.epochs) if known >= epoch), None)
         if after is None:
             return self.values[-1]
         if after == 0 or self.epochs[after] == epoch:
             return self.values[after]
-        (x, y), (right, top) = ((self.epochs[n], self.values[n]) for n in (after - 1, after))
-        return y + (top - y) * (epoch - x) / (right - x)
+        left_epoch, left = self.epochs[after - 1], self.values[after - 1]
+        right_epoch, right = self.epochs[after], self.values[after]
+        return left + (right - left) * (epoch - left_epoch) / (right_epoch - left_epoch)
 
-    def where(self, best: Callable[[Sequence[float]], float]) -> float:
-        """The first epoch that has the best value."""
+    def epoch_of(self, best: Callable[[Sequence[float]], float]) -> float:
+        """Return the first epoch with the best value; `best` is `min` or `max`."""
         return self.epochs[self.values.index(best(self.values))]
+
+
+def without_interpolated(points: Sequence[CurvePoint]) -> list[CurvePoint]:
+    """Leave out points on the line between their neighbours: filled-in values, no evaluations."""
+    kept: list[CurvePoint] = []
+    for index, point in enumerate(points):
+        if 0 < index < len(points) - 1 and _is_interpolated(kept[-1], point, points[index + 1]):
+            continue
+        kept.append(point)
+    return kept
+
+
+def _is_interpolated(before: CurvePoint, point: CurvePoint, after: CurvePoint) -> bool:
+    if after.epoch <= before.epoch:
+        return False
+    share = (point.epoch - before.epoch) / (after.epoch - before.epoch)
+    for name in ("train_loss", "valid_loss", "train_metric", "valid_metric"):
+        left, own, right = (getattr(neighbour, name) for neighbour in (before, point, after))
+        if left is None and own is None and right is None:
+            continue
+        if left is None or own is None or right is None:
+            return False
+        if not math.isclose(own, left + (right - left) * share, rel_tol=1e-9, abs_tol=0.0):
+            return False
+    return True

@@ -1,199 +1,263 @@
-"""The rules that find a run under-fitted, or cut off before anybody can tell: nothing learnt, or still improving.
+"""The rules for under-fitting: nothing learned, still improving, or ended too early to tell.
 
-The thresholds are chosen on the part `tune` of benchmarks/fit.
+The thresholds were chosen on the `tune` part of benchmarks/fit.
 """
 
 from __future__ import annotations
 
-from sweeps.verdicts.advice import Advice, Lost
+from typing import NamedTuple
+
+from sweeps.verdicts.advice import Advice, NoLearningCause
 from sweeps.verdicts.divergence import FAR_ABOVE
-from sweeps.verdicts.evidence import RESOLUTION, Evidence, examples
+from sweeps.verdicts.features import CurveFeatures
+from sweeps.verdicts.noise import RESOLUTION, evaluated_examples
 from sweeps.verdicts.overfitting import FITTED
 from sweeps.verdicts.verdict import FitVerdict, VerdictKind
-from sweeps.verdicts.wording import between, diverged, number, times, unsettled, worded
+from sweeps.verdicts.verdict_construction import (
+    diverged,
+    epoch_span,
+    format_number,
+    make_verdict,
+    multiple,
+    unsettled,
+)
 
-EVALUATIONS_NEEDED = 2
+MIN_EVALUATIONS = 2
 """One evaluation is a level, not a curve."""
 
-EVALUATIONS_OF_STOPPED = 3
-"""A trial that was cut off shows a plateau in three evaluations at the earliest: two of them may be a slow start."""
+MIN_EVALUATIONS_IF_STOPPED = 3
+"""A stopped run shows a plateau in three evaluations at the earliest: two may be a slow start."""
 
-TO_COME, TO_COME_OF_SCALE = 0.03, 0.03
-"""A run whose course promises another 3 % off its validation loss, and off that of a model that knows nothing, had not
-come to its end."""
+MIN_EXPECTED_FALL, MIN_EXPECTED_FALL_OF_SCALE = 0.03, 0.03
+"""A run had not reached its end if its trend promises another 3 % off its validation loss, and 3
+% of the loss of a model that knows nothing."""
 
-TO_COME_OF_GAIN = 0.03
-"""Nor is it worth going on for a thirtieth of what training brought so far."""
+MIN_EXPECTED_FALL_OF_GAIN = 0.03
+"""Nor is more training worthwhile for a thirtieth of what training has gained so far."""
 
 CEILING = 0.06
-"""A validation metric that is within six points of 1, and within its noise, has no more to show."""
+"""A validation metric within six points of 1, and within its noise, cannot improve further."""
 
-LEARNT_LOSS = 0.07
-"""Nothing is learnt by a run whose loss is within 7 % of the base model's."""
+MIN_LOSS_CHANGE = 0.07
+"""A run has learned nothing if its loss is within 7 % of the base model's."""
 
 
-def no_validation(seen: Evidence, advice: Advice) -> FitVerdict | None:
-    """Nothing is known of examples that were not trained on."""
-    if seen.valid_loss is not None or seen.valid_metric is not None:
+class _Improvement(NamedTuple):
+    """An improvement at the end of the curve in words, and its size as a multiple of the noise."""
+
+    text: str
+    strength: float
+
+
+def no_validation(features: CurveFeatures, advice: Advice) -> FitVerdict | None:
+    """Find a curve without any value for examples outside the training set."""
+    if features.valid_loss is not None or features.valid_metric is not None:
         return None
-    return unsettled("it was evaluated on training examples only" if seen.points else "no evaluation was made")
+    return unsettled("it was evaluated on training examples only" if features.points else "no evaluation was made")
 
 
-def too_short(seen: Evidence, advice: Advice) -> FitVerdict | None:
-    """There is no curve, but one value."""
-    if seen.evaluations >= EVALUATIONS_NEEDED:
+def too_few_evaluations(features: CurveFeatures, advice: Advice) -> FitVerdict | None:
+    """Find a single value instead of a curve."""
+    if features.evaluations >= MIN_EVALUATIONS:
         return None
-    how = {"stopped": "it was stopped", "failed": "it failed"}.get(seen.curve.ended, "training ended")
-    return unsettled(f"{how} after one evaluation (epoch {number(seen.last_epoch)}): too little to judge")
+    ended = {"stopped": "it was stopped", "failed": "it failed"}.get(features.curve.ended, "training ended")
+    return unsettled(f"{ended} after one evaluation (epoch {format_number(features.last_epoch)}): too little to judge")
 
 
-def cut_off(seen: Evidence, advice: Advice) -> FitVerdict | None:
-    """A run that did not end by itself is judged only if it had come to rest."""
-    end, last = seen.curve.ended, number(seen.last_epoch)
-    if end == "failed":
+def ended_early(features: CurveFeatures, advice: Advice) -> FitVerdict | None:
+    """Find a run that did not end by itself, unless its curve had already settled."""
+    ended, last = features.curve.ended, format_number(features.last_epoch)
+    if ended == "failed":
         return unsettled(f"it failed after epoch {last}, before its curve showed anything")
-    if end == "stopped" and seen.evaluations < EVALUATIONS_OF_STOPPED:
-        return unsettled(f"it was stopped after epoch {last}, with {seen.evaluations} evaluations: too few to judge")
-    if end == "stopped" and (going := _improvement(seen)) is not None:
-        return unsettled(f"it was stopped after epoch {last} while {going[0]}", by=going[1])
-    train = seen.tail(seen.train_loss, seen.baseline.train_loss)
-    if end == "stopped" and train is not None and train.to_come > TO_COME * abs(train.now):
-        text = f"training loss still fell from {number(train.then)} to {number(train.now)} {between(seen, train)}"
-        return unsettled(f"it was stopped after epoch {last} while {text}")
+    if ended != "stopped":
+        return None
+    if features.evaluations < MIN_EVALUATIONS_IF_STOPPED:
+        return unsettled(
+            f"it was stopped after epoch {last}, with {features.evaluations} evaluations: too few to judge"
+        )
+    if (improvement := _improvement(features)) is not None:
+        return unsettled(f"it was stopped after epoch {last} while {improvement.text}", improvement.strength)
+    train = features.train_trend
+    if train is not None and train.expected_fall > MIN_EXPECTED_FALL * abs(train.end):
+        fall = f"from {format_number(train.start)} to {format_number(train.end)} {epoch_span(features, train)}"
+        return unsettled(f"it was stopped after epoch {last} while training loss still fell {fall}")
     return None
 
 
-def learnt_nothing(seen: Evidence, advice: Advice) -> FitVerdict | None:
-    """Under-fitting from the bottom: at the end the model is not clearly better than without training."""
-    if (still := _hardly_moved(seen)) is not None:
-        return _underfit(still, seen, advice, by=2.0)
-    metric, reference = seen.valid_metric, seen.reference
-    if metric is not None and reference is not None:
-        floor, whose = reference
-        gain, noise = metric.last - floor, seen.valid_noise(floor)
-        if gain > noise or 1 - floor <= noise:
-            return None
-        evidence = (
-            f"validation {seen.metric} ended at {number(metric.last)}, {whose} has {number(floor)}, "
-            f"and {examples(seen.curve.valid_examples)} examples tell differences above {number(noise)}"
-        )
-        if noise > RESOLUTION and gain > 0:
-            return None if _losses_fell(seen) else unsettled(evidence, by=1.0)
-        return _underfit(evidence, seen, advice, by=2 - times(gain, noise))
-    loss, base = seen.valid_loss, seen.baseline.valid_loss
+def learned_nothing(features: CurveFeatures, advice: Advice) -> FitVerdict | None:
+    """Find a run that ends not clearly better than a model without training."""
+    if (stuck := _losses_hardly_moved(features)) is not None:
+        return _underfit(stuck, features, advice, strength=2.0)
+    if features.valid_metric is not None and features.no_skill is not None:
+        return _metric_shows_no_learning(features, advice)
+    return _loss_shows_no_learning(features, advice)
+
+
+def _metric_shows_no_learning(features: CurveFeatures, advice: Advice) -> FitVerdict | None:
+    metric, no_skill = features.valid_metric, features.no_skill
+    assert metric is not None
+    assert no_skill is not None
+    floor, model = no_skill
+    gain, noise = metric.last - floor, features.valid_noise(floor)
+    if gain > noise or 1 - floor <= noise:
+        return None
+    count = evaluated_examples(features.curve.valid_examples)
+    evidence = (
+        f"validation {features.metric_name} ended at {format_number(metric.last)}, {model} has {format_number(floor)}, "
+        f"and {count} examples only show differences above {format_number(noise)}"
+    )
+    if noise > RESOLUTION and gain > 0:
+        return None if _both_losses_fell(features) else unsettled(evidence, strength=1.0)
+    return _underfit(evidence, features, advice, strength=2 - multiple(gain, noise))
+
+
+def _loss_shows_no_learning(features: CurveFeatures, advice: Advice) -> FitVerdict | None:
+    loss, base = features.valid_loss, features.baseline.valid_loss
     if loss is None:
-        return unsettled(f"nobody knows the {seen.metric} without training", by=1.0)
+        return unsettled(f"the {features.metric_name} before training is unknown", strength=1.0)
     start = base if base is not None else loss.values[0]
-    if start - loss.last > LEARNT_LOSS * abs(start):
+    if start - loss.last > MIN_LOSS_CHANGE * abs(start):
         return None
     if base is None:
-        train = seen.train_loss
-        learnt = train is not None and train.values[0] - train.last > LEARNT_LOSS * abs(train.values[0])
-        if learnt or _improvement(seen) is not None:
+        train = features.train_loss
+        train_fell = train is not None and train.values[0] - train.last > MIN_LOSS_CHANGE * abs(train.values[0])
+        if train_fell or _improvement(features) is not None:
             return None
         return unsettled(
-            f"validation loss stayed near {number(loss.last)}, and what it was before is not known", by=1.0
+            f"validation loss stayed near {format_number(loss.last)}, and its value before training is unknown",
+            strength=1.0,
         )
-    evidence = f"validation loss ended at {number(loss.last)}, the base model has {number(base)}"
-    return _underfit(evidence, seen, advice, by=2 - times(base - loss.last, LEARNT_LOSS * abs(start)))
+    evidence = f"validation loss ended at {format_number(loss.last)}, the base model has {format_number(base)}"
+    return _underfit(evidence, features, advice, 2 - multiple(base - loss.last, MIN_LOSS_CHANGE * abs(start)))
 
 
-def _losses_fell(seen: Evidence) -> bool:
-    """Whether both losses ended clearly below the base model's."""
-    pairs = ((seen.train_loss, seen.baseline.train_loss), (seen.valid_loss, seen.baseline.valid_loss))
+def _both_losses_fell(features: CurveFeatures) -> bool:
+    """Return whether both losses ended clearly below the base model's."""
+    pairs = (
+        (features.train_loss, features.baseline.train_loss),
+        (features.valid_loss, features.baseline.valid_loss),
+    )
     return all(
-        series is not None and base is not None and base - series.last > LEARNT_LOSS * abs(base)
+        series is not None and base is not None and base - series.last > MIN_LOSS_CHANGE * abs(base)
         for series, base in pairs
     )
 
 
-def _hardly_moved(seen: Evidence) -> str | None:
-    """Both losses are still about where the base model's were, whatever the metric says: in words, else None."""
-    found = []
+def _losses_hardly_moved(features: CurveFeatures) -> str | None:
+    """Describe losses that are still close to the base model's; None if one has moved."""
+    changes = []
     for series, base, name in (
-        (seen.valid_loss, seen.baseline.valid_loss, "validation"),
-        (seen.train_loss, seen.baseline.train_loss, "training"),
+        (features.valid_loss, features.baseline.valid_loss, "validation"),
+        (features.train_loss, features.baseline.train_loss, "training"),
     ):
         if series is None or base is None:
             continue
-        if abs(base - series.last) > LEARNT_LOSS * abs(base):
+        if abs(base - series.last) > MIN_LOSS_CHANGE * abs(base):
             return None
-        found.append(f"{name} loss from {number(base)} to {number(series.last)}")
-    return f"the losses hardly moved: {', '.join(found)}" if found else None
+        changes.append(f"{name} loss from {format_number(base)} to {format_number(series.last)}")
+    return f"the losses hardly moved: {', '.join(changes)}" if changes else None
 
 
-def _underfit(evidence: str, seen: Evidence, advice: Advice, by: float) -> FitVerdict:
-    going = _improvement(seen)
-    if (going is None or seen.never_knew) and (peak := seen.spike) is not None:
-        rose = f"{peak.what} rose to {number(peak.high)} (epoch {number(peak.epoch)})"
-        evidence = f"{rose}, the base model has {number(peak.base)}; {evidence}"
-        return diverged(evidence, advice, 0.0, times(peak.high, FAR_ABOVE * peak.base))
-    if seen.curve.ended == "stopped":
-        return unsettled(f"it was stopped after epoch {number(seen.last_epoch)}; by then {evidence}", by=1.0)
-    if going is not None:
-        said = advice.for_verdict(VerdictKind.UNDERFIT)
-        return worded(VerdictKind.UNDERFIT, f"{evidence}; {going[0]} when training ended", said, by=by, improving=True)
-    lost, why = _lost(seen)
-    said = advice.for_verdict(VerdictKind.UNDERFIT, lost=lost)
-    return worded(VerdictKind.UNDERFIT, f"{evidence}: {why}", said, by=by, collapsed=lost == "collapsed")
-
-
-def _lost(seen: Evidence) -> tuple[Lost, str]:
-    """Why a run learnt nothing, and that in words."""
-    if seen.fell_to_frequencies:
-        return "collapsed", (
-            "it learnt how often each label occurs and nothing of the examples, as with a rate that is too large, "
-            "or with labels that the examples do not explain"
+def _underfit(evidence: str, features: CurveFeatures, advice: Advice, strength: float) -> FitVerdict:
+    """Build the verdict on a run that learned nothing, with the cause that the curve shows."""
+    improvement = _improvement(features)
+    if (improvement is None or features.metric_never_rose) and (spike := features.spike) is not None:
+        rose = f"{spike.name} rose to {format_number(spike.peak)} (epoch {format_number(spike.epoch)})"
+        evidence = f"{rose}, the base model has {format_number(spike.base)}; {evidence}"
+        return diverged(evidence, advice, 0.0, multiple(spike.peak, FAR_ABOVE * spike.base))
+    if features.curve.ended == "stopped":
+        last = format_number(features.last_epoch)
+        return unsettled(f"it was stopped after epoch {last}; by then {evidence}", strength=1.0)
+    if improvement is not None:
+        return make_verdict(
+            VerdictKind.UNDERFIT,
+            f"{evidence}; {improvement.text} when training ended",
+            advice.for_verdict(VerdictKind.UNDERFIT),
+            strength=strength,
+            improving=True,
         )
-    if seen.creeps:
+    cause, explanation = _no_learning_cause(features)
+    return make_verdict(
+        VerdictKind.UNDERFIT,
+        f"{evidence}: {explanation}",
+        advice.for_verdict(VerdictKind.UNDERFIT, cause=cause),
+        strength=strength,
+        collapsed=cause == "collapsed",
+    )
+
+
+def _no_learning_cause(features: CurveFeatures) -> tuple[NoLearningCause, str]:
+    """Return why a run learned nothing, with the explanation in words."""
+    if features.loss_fell_far:
+        return "collapsed", (
+            "it learned how often each label occurs and nothing about the examples, as with a learning rate that is "
+            "too large or with labels that the examples do not explain"
+        )
+    if features.a_loss_falls_slowly:
         return "slow", "it learns nothing, or far too slowly"
-    if (norms := seen.faded_gradient) is not None:
+    if (norms := features.faded_gradient) is not None:
         return "collapsed", (
-            f"the gradient shrank from {number(norms[0])} to {number(norms[1])} though nothing was learnt, as with a "
-            "rate that is too large"
+            f"the gradient shrank from {format_number(norms[0])} to {format_number(norms[1])} although nothing was "
+            "learned, as with a learning rate that is too large"
         )
-    return "unclear", "the rate is far too small, or so large that the model collapsed before the first evaluation"
+    return "unclear", (
+        "the learning rate is far too small, or so large that the model collapsed before the first evaluation"
+    )
 
 
-def still_improving(seen: Evidence, advice: Advice) -> FitVerdict | None:
-    """Under-fitting from the top: the model is better than before, and was still getting better when training ended."""
-    going = _improvement(seen)
-    if going is None:
+def still_improving(features: CurveFeatures, advice: Advice) -> FitVerdict | None:
+    """Find a run that has learned something and was still getting better when training ended."""
+    improvement = _improvement(features)
+    if improvement is None:
         return None
-    said = advice.for_verdict(VerdictKind.UNDERFIT)
-    return worded(VerdictKind.UNDERFIT, f"{going[0]} when training ended", said, by=going[1], improving=True)
+    return make_verdict(
+        VerdictKind.UNDERFIT,
+        f"{improvement.text} when training ended",
+        advice.for_verdict(VerdictKind.UNDERFIT),
+        strength=improvement.strength,
+        improving=True,
+    )
 
 
-def _improvement(seen: Evidence) -> tuple[str, float] | None:
-    """How validation, with training, still improved at the end: in words, and as a multiple of what does not count."""
-    train = seen.tail(seen.train_loss, seen.baseline.train_loss)
+def _improvement(features: CurveFeatures) -> _Improvement | None:
+    """Return how validation, together with training, still improved at the end of the curve."""
+    train = features.train_trend
     if train is not None and train.fall <= 0:
         return None
-    rose = _metric_rose(seen)
-    metric = seen.valid_metric
-    if rose is None and metric is not None and 1 - metric.last <= min(CEILING, seen.valid_noise(metric.last)):
+    rising_metric = _rising_metric(features)
+    metric = features.valid_metric
+    at_ceiling = metric is not None and 1 - metric.last <= min(CEILING, features.valid_noise(metric.last))
+    if rising_metric is None and at_ceiling:
         return None
-    loss = seen.tail(seen.valid_loss, seen.baseline.valid_loss)
-    if loss is None or seen.rate_came_down:
-        return rose
-    noise = seen.trend_noise(loss.now, shared=train is not None or seen.steady)
-    least = max(TO_COME * abs(loss.now), TO_COME_OF_SCALE * seen.scale, TO_COME_OF_GAIN * seen.gained)
-    if loss.fall <= noise or loss.to_come <= least:
+    loss = features.valid_trend
+    if loss is None or features.learning_rate_decayed:
+        return rising_metric
+    noise = features.trend_noise(loss.end, shared=train is not None or features.valid_loss_fell_steadily)
+    threshold = max(
+        MIN_EXPECTED_FALL * abs(loss.end),
+        MIN_EXPECTED_FALL_OF_SCALE * features.unlearned_loss,
+        MIN_EXPECTED_FALL_OF_GAIN * features.loss_gain,
+    )
+    if loss.fall <= noise or loss.expected_fall <= threshold:
         return None
-    if train is not None and (train.to_come <= TO_COME * abs(train.now) or train.now < FITTED * loss.now):
-        return None
-    text = f"validation loss still fell from {number(loss.then)} to {number(loss.now)} {between(seen, loss)}"
-    by = min(times(loss.fall, noise), times(loss.to_come, least))
-    return (rose[0], max(rose[1], by)) if rose is not None else (text, by)
+    if train is not None:
+        training_settled = train.expected_fall <= MIN_EXPECTED_FALL * abs(train.end)
+        if training_settled or train.end < FITTED * loss.end:
+            return None
+    strength = min(multiple(loss.fall, noise), multiple(loss.expected_fall, threshold))
+    if rising_metric is not None:
+        return _Improvement(rising_metric.text, max(rising_metric.strength, strength))
+    fall = f"from {format_number(loss.start)} to {format_number(loss.end)} {epoch_span(features, loss)}"
+    return _Improvement(f"validation loss still fell {fall}", strength)
 
 
-def _metric_rose(seen: Evidence) -> tuple[str, float] | None:
-    metric = seen.tail(seen.valid_metric, seen.baseline.valid_metric)
-    if metric is None or seen.valid_metric is None:
+def _rising_metric(features: CurveFeatures) -> _Improvement | None:
+    metric, series = features.metric_trend, features.valid_metric
+    if metric is None or series is None:
         return None
-    gain, noise = metric.now - metric.then, seen.valid_noise(metric.then)
-    before = [v for e, v in zip(seen.valid_metric.epochs, seen.valid_metric.values, strict=True) if e <= metric.since]
-    if gain <= noise or metric.now - max(before, default=metric.then) <= noise / 2:
+    gain, noise = metric.end - metric.start, features.valid_noise(metric.start)
+    before = [value for epoch, value in zip(series.epochs, series.values, strict=True) if epoch <= metric.start_epoch]
+    if gain <= noise or metric.end - max(before, default=metric.start) <= noise / 2:
         return None
-    text = f"validation {seen.metric} still rose from {number(metric.then)} to {number(metric.now)}"
-    return f"{text} {between(seen, metric)}", times(gain, noise)
+    rise = f"from {format_number(metric.start)} to {format_number(metric.end)} {epoch_span(features, metric)}"
+    return _Improvement(f"validation {features.metric_name} still rose {rise}", multiple(gain, noise))

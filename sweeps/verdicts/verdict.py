@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class VerdictKind(StrEnum):
-    """How a trial's fit is judged."""
+    """The five judgements on the fit of a run."""
 
     HEALTHY = "healthy"
     UNDERFIT = "underfit"
@@ -20,10 +20,11 @@ class VerdictKind(StrEnum):
 class FitVerdict:
     """A judgement on a learning curve.
 
-    `evidence` is one sentence with the numbers, `advice` what to try next (may be empty), `onset_epoch` where
-    over-fitting or divergence began, `keep_epoch` the epoch whose weights are best. `confidence` is in 0..1.
-    `improving`: validation was still getting better when training ended. `collapsed`: it learnt nothing, by the signs
-    because its learning rate was too large.
+    `evidence` is one sentence with the numbers, and `advice` says what to try next (may be empty).
+    `onset_epoch` is where over-fitting or divergence began, and `keep_epoch` is the epoch with the
+    best weights. `confidence` is in 0..1. `improving`: validation was still getting better when
+    training ended. `collapsed`: the run learned nothing, apparently because its learning rate was
+    too large.
     """
 
     kind: VerdictKind

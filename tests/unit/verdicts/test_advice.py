@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from search_spaces.catalogue import Catalogue
-from sweeps.verdicts.advice import Advice, Lost
+from sweeps.verdicts.advice import Advice, NoLearningCause
 from sweeps.verdicts.verdict import VerdictKind
 
 pytestmark = pytest.mark.unit
@@ -34,13 +34,13 @@ def test_a_known_value_gets_a_next_one() -> None:
     assert advice.for_verdict(VerdictKind.UNDERFIT) == (
         "raise n_epochs from 3 to 5; raise learning_rate_multiplier from 0.06 to 0.12"
     )
-    assert advice.for_verdict(VerdictKind.UNDERFIT, lost="slow") == (
+    assert advice.for_verdict(VerdictKind.UNDERFIT, cause="slow") == (
         "raise learning_rate_multiplier from 0.06 to 0.24; raise n_epochs from 3 to 5"
     )
-    assert advice.for_verdict(VerdictKind.UNDERFIT, lost="collapsed") == "lower learning_rate_multiplier from 0.06 to 0.012"
-    assert advice.for_verdict(VerdictKind.UNDERFIT, lost="unclear") == (
+    assert advice.for_verdict(VerdictKind.UNDERFIT, cause="collapsed") == "lower learning_rate_multiplier from 0.06 to 0.012"
+    assert advice.for_verdict(VerdictKind.UNDERFIT, cause="unclear") == (
         "raise learning_rate_multiplier from 0.06 to 0.24 for one epoch; "
-        "where the losses still do not move, lower learning_rate_multiplier from 0.06 to 0.012"
+        "if the losses still do not move, lower learning_rate_multiplier from 0.06 to 0.012"
     )
     assert advice.for_verdict(VerdictKind.DIVERGED) == "lower learning_rate_multiplier from 0.06 to 0.012"
 
@@ -56,7 +56,7 @@ def test_what_has_no_room_is_left_out_and_data_are_the_last_resort() -> None:
     at_the_top = advice.for_run({"n_epochs": 50}, {"n_epochs": (1, 50)})
     assert at_the_top.for_verdict(VerdictKind.UNDERFIT) == ""
     assert (
-        advice.for_run({"n_epochs": 1}, {"n_epochs": (1, 50)}).for_verdict(VerdictKind.OVERFIT) == "give more training examples"
+        advice.for_run({"n_epochs": 1}, {"n_epochs": (1, 50)}).for_verdict(VerdictKind.OVERFIT) == "add training examples"
     )
 
 
@@ -70,7 +70,7 @@ def test_without_levers_a_diverged_run_is_still_helped() -> None:
     rate=st.floats(1e-6, 1e3),
     room=st.tuples(st.integers(1, 5), st.integers(6, 60)),
     rate_room=st.tuples(st.floats(1e-6, 1e-2), st.floats(0.1, 1e3)),
-    lost=st.sampled_from([None, "slow", "collapsed", "unclear"]),
+    cause=st.sampled_from([None, "slow", "collapsed", "unclear"]),
     useful=st.one_of(st.none(), st.floats(0, 60)),
 )
 @example(VerdictKind.OVERFIT, 1, 1.0000000000000002e-06, (1, 6), (1e-06, 1.0), None, None)
@@ -80,12 +80,12 @@ def test_every_value_is_inside_what_the_backend_accepts(
     rate: float,
     room: tuple[int, int],
     rate_room: tuple[float, float],
-    lost: Lost | None,
+    cause: NoLearningCause | None,
     useful: float | None,
 ) -> None:
     limits = {"n_epochs": room, RATE: rate_room}
     advice = ADVICE.for_run({"n_epochs": epochs, RATE: rate}, limits)
-    said = advice.for_verdict(kind, lost=lost, useful_epochs=useful)
+    said = advice.for_verdict(kind, cause=cause, useful_epochs=useful)
     for name, was, to in re.findall(r"(\w+) from (\S+) to ([^;\s]+)", said):
         low, high = limits[name]
         assert low * 0.995 <= float(to) <= high * 1.005  # written with three digits

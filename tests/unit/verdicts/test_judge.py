@@ -111,7 +111,7 @@ def test_cannot_learn_is_told_from_stopped_while_improving() -> None:
         "it learns nothing, or far too slowly"
     )
     assert slow.advice.startswith("raise learning_rate_multiplier")
-    assert "still rose from 0.5 to 0.64 between epoch 2 and 3 when training ended" in short.evidence
+    assert "still rose from 0.5 to 0.64 between epochs 2 and 3 when training ended" in short.evidence
     assert short.advice.startswith("raise n_epochs")
 
 
@@ -152,7 +152,7 @@ def test_a_spike_of_the_batches_in_a_run_that_learnt_nothing_is_divergence() -> 
     spiked = reported([3.0, 9.0, 4.0, *[1.1] * 7])
     verdict = judge(dataclasses.replace(NOTHING_LEARNT, loop_reports=spiked), ADVICE)
     assert verdict.kind is VerdictKind.DIVERGED
-    assert "the loss of the batches rose to 9 (epoch 0.2), the base model has 3" in verdict.evidence
+    assert "the batch loss rose to 9 (epoch 0.2), the base model has 3" in verdict.evidence
     assert judge(dataclasses.replace(HEALTHY, loop_reports=spiked), ADVICE).kind is VerdictKind.HEALTHY
 
 
@@ -162,7 +162,7 @@ def test_a_gradient_that_fades_though_nothing_is_learnt_is_a_collapse() -> None:
     assert judge(dataclasses.replace(flat, loop_reports=faded), ADVICE).advice == "lower learning_rate_multiplier"
     lively = reported([3.0] * 12, [4.0] * 12)
     unclear = judge(dataclasses.replace(flat, loop_reports=lively), ADVICE)
-    assert unclear.advice.startswith("raise learning_rate_multiplier for one epoch; where the losses still do not move")
+    assert unclear.advice.startswith("raise learning_rate_multiplier for one epoch; if the losses still do not move")
 
 
 def test_a_fall_that_a_rate_brought_down_made_is_no_reason_to_go_on() -> None:
