@@ -1,12 +1,12 @@
-"""A deterministic pretend service, for tests, demonstrations and measuring what everything around a training costs.
+"""The fake backend: a deterministic simulated service for tests, demonstrations and benchmarks.
 
-Nothing is trained and every name says so (`fake-small`, `fake:<key>`). The service outlives its clients: its memory is
-a file below the workspace (`fake_service`); a run's course follows from what it was submitted under (`fake_course`).
+It trains nothing, and every model name says so (`fake-small`, `fake:<key>`). The service outlives
+its clients: its state is a file below the workspace (`fake_service`). The events of a run follow
+from the terms under which it was submitted (`fake_curve`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import hashlib
 import json
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -39,13 +39,22 @@ from backends.contract import (
     Stopped,
     TrainingRequest,
 )
-from backends.fake_curve import DEFAULTS, MODELS, PRETRAINING_RATE, Breakdown, Moment, Terms, course, kept_model
+from backends.fake_curve import (
+    DEFAULTS,
+    MODELS,
+    PRETRAINING_RATE,
+    Breakdown,
+    RunTerms,
+    TimedEvent,
+    model_name,
+    simulated_events,
+)
 from backends.fake_service import FakeRun, FakeService
 from backends.hyperparameter_checks import check_hyperparameters
 
 NAME = "fake"
 BYTES_PER_TOKEN = 4
-"""What a token is taken to be when tokens are counted; a rule of thumb for English."""
+"""The assumed size of a token, a rule of thumb for English."""
 
 _LABEL_METRICS = ("valid_accuracy", "valid_macro_f1", "train_accuracy", "train_macro_f1")
 _METRICS = ("valid_loss", "valid_token_accuracy", "train_loss", "train_token_accuracy", *_LABEL_METRICS)
@@ -56,7 +65,7 @@ _HYPERPARAMETERS = (
     Hyperparameter(
         "learning_rate_multiplier",
         "float",
-        "the learning rate, relative to that of pre-training",
+        "the learning rate relative to the pre-training rate",
         low=1e-9,
         default=DEFAULTS["learning_rate_multiplier"],
         excludes=("learning_rate",),
@@ -64,7 +73,7 @@ _HYPERPARAMETERS = (
     Hyperparameter(
         "learning_rate",
         "float",
-        "the learning rate itself",
+        "the absolute learning rate",
         low=1e-12,
         default_rule=f"learning_rate_multiplier times {PRETRAINING_RATE:g}",
         excludes=("learning_rate_multiplier",),
@@ -92,12 +101,18 @@ _HYPERPARAMETERS = (
 )
 
 
-class Fault(BaseModel):
-    """Something that goes wrong, in the first `times` operations that match (None: in all), whichever client asks.
+Operation: TypeAlias = Literal["submit", "answer", "events", "train"]
+"""An operation in which a fault can happen. `answer` is the answer to `submit`, and `train` is the
+decision, on acceptance, how the run ends."""
 
-    `submit` and `events` faults raise; `lost_answer` of a submit accepts the run first. A `train` fault ends the run
-    with `Failed` after `after_epoch`, or silences it for ever (`hang`). `match` gives hyperparameter values, as the
-    request has them, under which the fault happens; `after_epoch` also delays an `events` fault.
+
+class Fault(BaseModel):
+    """An injected fault, in the first `times` matching operations of all clients (None: in all).
+
+    A fault on `submit` or `events` raises BackendError; with the kind `lost_answer`, `submit`
+    accepts the run before it raises. A fault on `train` ends the run with `Failed` after
+    `after_epoch`, or makes it hang forever (`hang`). The fault applies only to requests with the
+    hyperparameter values in `match`. `after_epoch` also delays an `events` fault.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -116,13 +131,13 @@ class Fault(BaseModel):
 
     @property
     def failure_kind(self) -> FailureKind | None:
-        """The kind of failure that a client sees, None for `hang` and `lost_answer`."""
+        """The kind of failure that a client sees; None for `hang` and `lost_answer`."""
         return self.kind if isinstance(self.kind, FailureKind) else None
 
-    def concerns(self, moment: str, request: TrainingRequest, reached_epoch: float) -> bool:
-        """Return whether it may happen now: at a `submit`, its `answer`, `events`, or the decision how to `train`."""
+    def applies_to(self, operation: Operation, request: TrainingRequest, reached_epoch: float) -> bool:
+        """Return whether the fault may happen now."""
         return (
-            moment == ("answer" if self.kind == "lost_answer" else self.on)
+            operation == ("answer" if self.kind == "lost_answer" else self.on)
             and (self.on == "train" or self.after_epoch <= reached_epoch)
             and all(request.hyperparameters.get(name) == value for name, value in self.match.items())
         )
@@ -131,8 +146,8 @@ class Fault(BaseModel):
 class FakeOptions(BaseModel):
     """The options of `backend: {type: fake}`.
 
-    A run takes `seconds_per_epoch` of real time; where that is 0, each `events` call moves it on by `events_per_poll`
-    events (None: to its end).
+    An epoch takes `seconds_per_epoch` of real time. If that is 0, each `events` call reveals
+    `events_per_poll` more events (None: all of them).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -154,7 +169,7 @@ class FakeOptions(BaseModel):
 
 
 class FakeBackend:
-    """A client of the pretend service below a workspace."""
+    """A client of the fake service of a workspace."""
 
     options_model: ClassVar[type[BaseModel]] = FakeOptions
 
@@ -167,7 +182,7 @@ class FakeBackend:
     @classmethod
     def describe(cls, options: BaseModel) -> Capabilities:
         """Return the capabilities under these options."""
-        options = _own(options)
+        options = _fake_options(options)
         return Capabilities(
             hyperparameters=_HYPERPARAMETERS,
             metrics=_METRICS,
@@ -183,16 +198,16 @@ class FakeBackend:
 
     @classmethod
     def open(cls, options: BaseModel, workspace: Path, placement: Placement) -> FakeBackend:
-        """Connect to the service of this workspace, which begins to exist with its first client."""
-        return cls(_own(options), FakeService(workspace / "fake-service.sqlite"))
+        """Connect to the service of this workspace. The first client creates it."""
+        return cls(_fake_options(options), FakeService(workspace / "fake-service.sqlite"))
 
     def close(self) -> None:
-        """Disconnect. The runs go on."""
+        """Disconnect. The runs continue."""
         self._service.close()
 
     # ---------------------------------------------------------------------------------------------------- before a run
     def check(self, request: TrainingRequest) -> Sequence[Failure]:
-        """Return what is wrong with the model, the hyperparameters, the data files and the evaluation."""
+        """Return the problems of model, hyperparameters, data files and evaluation."""
         return list(self._problems(request))
 
     def _problems(self, request: TrainingRequest) -> Iterator[Failure]:
@@ -208,122 +223,130 @@ class FakeBackend:
                 yield Failure(FailureKind.USER, f"the data file {file.path} is empty")
         metric = request.evaluation.keep_metric
         if metric not in _METRICS or (metric in _LABEL_METRICS and not request.dataset.labels):
-            yield Failure(FailureKind.USER, f"keep_metric: {metric} is not measured on this data set")
+            yield Failure(FailureKind.USER, f"keep_metric: the fake service does not measure {metric} on this data set")
         if request.evaluation.per_epoch < 1:
-            yield Failure(FailureKind.USER, "per_epoch: at least one evaluation an epoch is made")
+            yield Failure(FailureKind.USER, "per_epoch: must be at least 1")
         if request.resume_from is not None:
             yield Failure(FailureKind.USER, "resume_from: the fake service cannot resume from a model")
 
     def estimate(self, request: TrainingRequest) -> Estimate:
-        """Return what the complete run uses: exactly what it will be charged, and no disk. Raises on a bad request."""
+        """Return exactly the tokens and the cost that the complete run will be charged.
+
+        Raises BackendError where the hyperparameters are not accepted.
+        """
         for failure in check_hyperparameters(request.hyperparameters, self.capabilities):
             raise BackendError(failure)
         n_epochs = int(request.hyperparameters.get("n_epochs", DEFAULTS["n_epochs"]))
-        tokens = _tokens(request) * n_epochs
+        tokens = _tokens_per_epoch(request) * n_epochs
         price = self._options.price_usd_per_token
         return Estimate(
             tokens=tokens,
             seconds=n_epochs * self._options.seconds_per_epoch,
             usd=None if price is None else tokens * price,
             disk_bytes=0,
-            basis=f"pretended: {n_epochs} epochs of the training file, {BYTES_PER_TOKEN} bytes a token",
+            basis=f"simulated: {n_epochs} epochs of the training file, {BYTES_PER_TOKEN} bytes per token",
         )
 
     # ----------------------------------------------------------------------------------------------------------- a run
     def submit(self, request: TrainingRequest) -> Handle:
-        """Take the run, or adopt it by its key. Refuses what `check` finds, and more than `max_concurrent` at once."""
-        self._fail("submit", request)
+        """Accept the run, or adopt it by its key.
+
+        Refuses every request that `check` refuses, and more than `max_concurrent` runs at once.
+        """
+        self._raise_fault("submit", request)
         handle = Handle(NAME, "fakejob-" + hashlib.sha256(request.key.encode()).hexdigest()[:16])
         if self._service.run(handle.id) is None:
             for failure in self._problems(request):
                 raise BackendError(failure)
             self._accept(handle.id, request)
-        self._fail("answer", request)
+        self._raise_fault("answer", request)
         return handle
 
     def _accept(self, id_: str, request: TrainingRequest) -> None:
         limit, now = self._options.max_concurrent, self._clock()
-        # asked first, so that a refused run uses up no fault; whether there is room is decided on acceptance
+        # Checked first, so that a refused run uses up no fault. `accept` decides.
         full = limit is not None and self._service.active(now) >= limit
         if full or not self._service.accept(self._new_run(id_, request), limit, now):
-            raise BackendError(Failure(FailureKind.QUOTA, f"no more than {limit} runs at once"))
+            raise BackendError(
+                Failure(FailureKind.QUOTA, f"the fake service accepts no more than {limit} runs at once")
+            )
 
     def _new_run(self, id_: str, request: TrainingRequest) -> FakeRun:
         fault = self._fault("train", request)
-        breakdown = fault and Breakdown(fault.failure_kind, fault.after_epoch)
-        terms = json.dumps(
-            {
-                "request": codec.to_json(request),
-                "tokens_per_epoch": _tokens(request),
-                "usd_per_token": self._options.price_usd_per_token,
-                "breakdown": breakdown and dataclasses.asdict(breakdown),
-                "seconds_per_epoch": self._options.seconds_per_epoch,
-                "events_per_poll": self._options.events_per_poll,
-            }
+        breakdown = Breakdown(fault.failure_kind, fault.after_epoch) if fault else None
+        seconds_per_epoch = self._options.seconds_per_epoch
+        terms = RunTerms(
+            request=request,
+            tokens_per_epoch=_tokens_per_epoch(request),
+            usd_per_token=self._options.price_usd_per_token,
+            breakdown=breakdown,
+            seconds_per_epoch=seconds_per_epoch,
+            events_per_poll=self._options.events_per_poll,
         )
-        moments, now, pace = _course(terms).moments, self._clock(), self._options.seconds_per_epoch
+        stored_terms = json.dumps(codec.to_json(terms))
+        timeline, now = simulated_run(stored_terms).timeline, self._clock()
         return FakeRun(
             id=id_,
             key=request.key,
-            terms=terms,
+            terms=stored_terms,
             submitted_at=now,
-            ends_at=now + moments[-1].epoch * pace if pace else None,
-            total=len(moments),
+            ends_at=now + timeline[-1].epoch * seconds_per_epoch if seconds_per_epoch else None,
+            total=len(timeline),
             hangs=breakdown is not None and breakdown.kind is None,
         )
 
     def events(self, handle: Handle, after: int) -> Sequence[Event]:
-        """Return the events so far from number `after` on. Without real time, each call moves the run on first."""
-        run = self._known(handle)
-        agreed = _course(run.terms)
-        reached = agreed.moments[max(0, run.revealed - 1)].epoch
-        self._fail("events", agreed.request, reached)
-        visible = self._visible(run, agreed)
-        if run.stopped_after is None and (visible > run.revealed or agreed.events_per_poll):
-            run = self._service.reveal(handle.id, visible, agreed.events_per_poll or 0) or run
+        """Return the events so far from number `after` on; without real time, reveal more first."""
+        run = self._run(handle)
+        terms, timeline = simulated_run(run.terms)
+        self._raise_fault("events", terms.request, timeline[max(0, run.revealed - 1)].epoch)
+        visible = self._visible(run)
+        if run.stopped_after is None and (visible > run.revealed or terms.events_per_poll):
+            run = self._service.reveal(handle.id, visible, terms.events_per_poll or 0) or run
         if run.stopped_after is None:
-            return [each.event for each in agreed.moments[after : run.revealed]]
-        past = [each.event for each in agreed.moments[: run.stopped_after]]
-        model = kept_model(run.key) if any(isinstance(each, Checkpointed) for each in past) else None
-        return [*past, Stopped(model)][after:]
+            return [timed.event for timed in timeline[after : run.revealed]]
+        events = [timed.event for timed in timeline[: run.stopped_after]]
+        has_model = any(isinstance(event, Checkpointed) for event in events)
+        return [*events, Stopped(model_name(run.key) if has_model else None)][after:]
 
     def stop(self, handle: Handle) -> None:
         """End the run now, unless it has ended."""
-        run = self._known(handle)
-        agreed = _course(run.terms)
-        self._service.stop(handle.id, self._visible(run, agreed) if agreed.seconds_per_epoch else 0)
+        run = self._run(handle)
+        in_real_time = bool(simulated_run(run.terms).terms.seconds_per_epoch)
+        self._service.stop(handle.id, self._visible(run) if in_real_time else 0)
 
     def discard(self, handle: Handle) -> None:
-        """Forget the run's models."""
-        self._service.discard(self._known(handle).id)
+        """Delete the models of the run."""
+        self._service.discard(self._run(handle).id)
 
-    def _visible(self, run: FakeRun, agreed: _Agreed) -> int:
-        """Return how many events have happened by now, whether or not somebody has asked."""
-        if agreed.events_per_poll:
+    def _visible(self, run: FakeRun) -> int:
+        """Return the number of events that have happened by now, seen or not."""
+        terms, timeline = simulated_run(run.terms)
+        if terms.events_per_poll:
             return run.revealed
-        if not agreed.seconds_per_epoch:
+        if not terms.seconds_per_epoch:
             return run.total
-        elapsed_epochs = (self._clock() - run.submitted_at) / agreed.seconds_per_epoch
-        return max(run.revealed, sum(each.epoch <= elapsed_epochs for each in agreed.moments))
+        elapsed_epochs = (self._clock() - run.submitted_at) / terms.seconds_per_epoch
+        return max(run.revealed, sum(timed.epoch <= elapsed_epochs for timed in timeline))
 
-    def _known(self, handle: Handle) -> FakeRun:
+    def _run(self, handle: Handle) -> FakeRun:
         run = self._service.run(handle.id)
         if run is None:
-            raise BackendError(Failure(FailureKind.LOST, f"the fake service knows no run {handle.id}"))
+            raise BackendError(Failure(FailureKind.LOST, f"the fake service has no run {handle.id}"))
         return run
 
     # ----------------------------------------------------------------------------------------------------------- faults
-    def _fail(self, moment: str, request: TrainingRequest, reached_epoch: float = math.inf) -> None:
-        if fault := self._fault(moment, request, reached_epoch):
+    def _raise_fault(self, operation: Operation, request: TrainingRequest, reached_epoch: float = math.inf) -> None:
+        if fault := self._fault(operation, request, reached_epoch):
             kind = fault.failure_kind or FailureKind.TRANSIENT
             raise BackendError(Failure(kind, f"injected fault: {fault.kind} on {fault.on}"))
 
-    def _fault(self, moment: str, request: TrainingRequest, reached_epoch: float = math.inf) -> Fault | None:
-        """Return the first fault that happens now; it counts as fired."""
+    def _fault(self, operation: Operation, request: TrainingRequest, reached_epoch: float = math.inf) -> Fault | None:
+        """Return the first fault that happens now, and count it as fired."""
         for position, fault in enumerate(self._options.faults):
-            # the position makes two faults of two equal ones
+            # the position distinguishes two equal faults
             identity = f"{position} {fault.model_dump_json()}"
-            if fault.concerns(moment, request, reached_epoch) and self._service.take(identity, fault.times):
+            if fault.applies_to(operation, request, reached_epoch) and self._service.fire(identity, fault.times):
                 return fault
         return None
 
@@ -331,62 +354,52 @@ class FakeBackend:
     def predict(
         self, model: str, prompts: Sequence[Mapping[str, Any]], options: PredictOptions
     ) -> Sequence[Prediction]:
-        """Answer from the model's name and the prompt alone: repeatable, in order, and without any meaning."""
+        """Return meaningless predictions that depend only on the model name and the prompt."""
         key = model.removeprefix("fake:").partition("@")[0]
-        run = self._service.run_of_key(key) if model.startswith("fake:") else None
+        run = self._service.run_by_key(key) if model.startswith("fake:") else None
         if model not in MODELS and (run is None or run.discarded):
             raise BackendError(Failure(FailureKind.USER, f"the fake service has no model {model!r}"))
-        return [_answer(model, each, options) for each in prompts]
+        return [_prediction(model, prompt, options) for prompt in prompts]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Agreed:
-    """A run's terms, decoded, with the course that follows from them."""
+class SimulatedRun(NamedTuple):
+    """The terms of a run, and the events that follow from them."""
 
-    request: TrainingRequest
-    seconds_per_epoch: float
-    events_per_poll: int | None
-    moments: tuple[Moment, ...]
+    terms: RunTerms
+    timeline: tuple[TimedEvent, ...]
 
 
 @lru_cache(maxsize=64)
-def _course(text: str) -> _Agreed:
-    value = json.loads(text)
-    breakdown = value["breakdown"]
-    terms = Terms(
-        request=codec.from_json(TrainingRequest, value["request"]),
-        tokens_per_epoch=value["tokens_per_epoch"],
-        usd_per_token=value["usd_per_token"],
-        breakdown=breakdown
-        and Breakdown(breakdown["kind"] and FailureKind(breakdown["kind"]), breakdown["after_epoch"]),
-    )
-    return _Agreed(terms.request, value["seconds_per_epoch"], value["events_per_poll"], course(terms))
+def simulated_run(stored_terms: str) -> SimulatedRun:
+    """Decode the `terms` of a FakeRun and simulate the run."""
+    terms = codec.from_json(RunTerms, json.loads(stored_terms))
+    return SimulatedRun(terms, simulated_events(terms))
 
 
-def _own(options: BaseModel) -> FakeOptions:
+def _fake_options(options: BaseModel) -> FakeOptions:
     if not isinstance(options, FakeOptions):
-        raise TypeError(f"the fake backend is opened with FakeOptions, not {type(options).__name__}")
+        raise TypeError(f"the fake backend takes FakeOptions, not {type(options).__name__}")
     return options
 
 
-def _tokens(request: TrainingRequest) -> int:
-    """Return the tokens of one epoch; 0 where the file is gone, which `check` reports."""
+def _tokens_per_epoch(request: TrainingRequest) -> int:
+    """Return the tokens of one epoch, or 0 for a missing file, which `check` reports."""
     file = Path(request.dataset.train.path)
     return max(1, file.stat().st_size // BYTES_PER_TOKEN) if file.is_file() else 0
 
 
-def _answer(model: str, line: Mapping[str, Any], options: PredictOptions) -> Prediction:
-    asked = {name: value for name, value in line.items() if name != "completion"}
-    messages = asked.get("messages")
+def _prediction(model: str, line: Mapping[str, Any], options: PredictOptions) -> Prediction:
+    prompt = {name: value for name, value in line.items() if name != "completion"}
+    messages = prompt.get("messages")
     if messages and messages[-1]["role"] == "assistant":
-        asked["messages"] = messages[:-1]
-    chance = random.Random(json.dumps([model, asked], sort_keys=True))
+        prompt["messages"] = messages[:-1]
+    rng = random.Random(json.dumps([model, prompt], sort_keys=True))
     if options.labels is None:
-        words = [f"pretence{chance.randrange(100)}" for _ in range(min(options.max_tokens, 8))]
+        words = [f"pretence{rng.randrange(100)}" for _ in range(min(options.max_tokens, 8))]
         return Prediction(" ".join(words))
-    scores = [chance.gauss(0, 1) for _ in options.labels]
-    total = math.log(sum(math.exp(each) for each in scores))
-    logprobs = tuple(each - total for each in scores)
+    scores = [rng.gauss(0, 1) for _ in options.labels]
+    log_sum = math.log(sum(math.exp(score) for score in scores))
+    logprobs = tuple(score - log_sum for score in scores)
     return Prediction(options.labels[logprobs.index(max(logprobs))], logprobs)
 
 

@@ -1,8 +1,9 @@
-"""The pretended service's memory: runs and fired faults in an SQLite file that outlives its clients.
+"""The state of the fake service: runs and fired faults in an SQLite file that outlives its clients.
 
-Only what cannot be computed is stored: what a run was submitted under, how much of it has been revealed, and where it
-was stopped. A new run and each step of its progress is one small transaction, without waiting for the disk: the file
-survives the death of every process, not a power failure.
+The file stores only facts that cannot be computed: the terms of a run, the number of its revealed
+events, and where it was stopped. A new run and each step of its progress are one small transaction
+that does not wait for the disk. So the file survives the death of every process, but not a power
+failure.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY,
     key TEXT NOT NULL UNIQUE,
-    terms TEXT NOT NULL,             -- JSON: all that the run's course depends on
+    terms TEXT NOT NULL,             -- JSON of RunTerms
     submitted_at REAL NOT NULL,      -- seconds since the Unix epoch
-    ends_at REAL,                    -- when real time ends it; NULL where polls or a stop do
-    total INTEGER NOT NULL,          -- events of the whole run
-    hangs INTEGER NOT NULL,          -- 1 where no end follows them
-    revealed INTEGER NOT NULL DEFAULT 0,
-    stopped_after INTEGER,           -- events before the stop
+    ends_at REAL,                    -- when real time ends the run; NULL where only polls or a stop end it
+    total INTEGER NOT NULL,          -- number of events of the whole run
+    hangs INTEGER NOT NULL,          -- 1 where no terminal event is among them
+    revealed INTEGER NOT NULL DEFAULT 0,  -- number of events that clients can see
+    stopped_after INTEGER,           -- number of events before the stop
     discarded INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS faults (fault TEXT PRIMARY KEY, fired INTEGER NOT NULL) WITHOUT ROWID;
@@ -39,7 +40,7 @@ _ACTIVE = """
 
 @dataclass(frozen=True)
 class FakeRun:
-    """What the service remembers of a run; the columns of the table say what they mean."""
+    """A row of the table `runs`, whose columns are explained there."""
 
     id: str
     key: str
@@ -54,9 +55,9 @@ class FakeRun:
 
 
 class FakeService:
-    """A connection to the file. Threads and processes may share the file; every method is one transaction.
+    """A connection to the file. Threads and processes may share it; a method is a transaction.
 
-    Raises BackendError (transient) where SQLite fails.
+    Every method raises BackendError (transient) where SQLite fails.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,11 +72,11 @@ class FakeService:
             raise _unavailable(error) from error
 
     def close(self) -> None:
-        """Disconnect. The runs stay."""
+        """Disconnect. The runs remain."""
         self._connection.close()
 
     def accept(self, run: FakeRun, max_active: int | None, now: float) -> bool:
-        """Take a new run unless its id is known. Return False where that would make more than `max_active`."""
+        """Store a run, unless its id is known. Return False where `max_active` runs are active."""
         values = {**vars(run), "now": now, "max_active": max_active}
         self._execute(
             f"""
@@ -89,20 +90,20 @@ class FakeService:
         return max_active is None or self.run(run.id) is not None
 
     def active(self, now: float) -> int:
-        """Return how many runs have not ended."""
+        """Return the number of runs that have not ended."""
         ((count,),) = self._execute(f"SELECT COUNT(*) FROM runs WHERE {_ACTIVE}", {"now": now})
         return int(count)
 
     def run(self, id_: str) -> FakeRun | None:
-        """Return a run by its id."""
+        """Return the run with this id, or None."""
         return self._one("SELECT * FROM runs WHERE id = :id", {"id": id_})
 
-    def run_of_key(self, key: str) -> FakeRun | None:
-        """Return a run by its idempotency key."""
+    def run_by_key(self, key: str) -> FakeRun | None:
+        """Return the run with this key, or None."""
         return self._one("SELECT * FROM runs WHERE key = :key", {"key": key})
 
     def reveal(self, id_: str, at_least: int, further: int) -> FakeRun | None:
-        """Reveal `further` events more, and no fewer than `at_least` in all; never more than there are."""
+        """Reveal `further` more events, and at least `at_least` in total. Return the run."""
         return self._one(
             """
             UPDATE runs SET revealed = MIN(MAX(revealed + :further, :at_least), total)
@@ -112,7 +113,10 @@ class FakeService:
         ) or self.run(id_)
 
     def stop(self, id_: str, visible: int) -> None:
-        """Stop a run that has not ended, after what is revealed and at least after the first `visible` events."""
+        """Stop a run that has not ended, after its revealed events or the first `visible` events.
+
+        The larger number counts.
+        """
         self._execute(
             """
             UPDATE runs SET stopped_after = MAX(revealed, :visible)
@@ -122,11 +126,14 @@ class FakeService:
         )
 
     def discard(self, id_: str) -> None:
-        """Forget a run's models."""
+        """Mark the models of a run as deleted."""
         self._execute("UPDATE runs SET discarded = 1 WHERE id = :id", {"id": id_})
 
-    def take(self, fault: str, times: int | None) -> bool:
-        """Count a fault as fired and return True, unless it has fired `times` times (None: without end)."""
+    def fire(self, fault: str, times: int | None) -> bool:
+        """Count a fault as fired and return True, unless it has fired `times` times.
+
+        `times` is None where there is no limit.
+        """
         rows = self._execute(
             """
             INSERT INTO faults VALUES (:fault, 1)
@@ -149,4 +156,4 @@ class FakeService:
 
 
 def _unavailable(error: sqlite3.Error) -> BackendError:
-    return BackendError(Failure(FailureKind.TRANSIENT, f"the fake service's file cannot be used: {error}"))
+    return BackendError(Failure(FailureKind.TRANSIENT, f"the file of the fake service cannot be used: {error}"))

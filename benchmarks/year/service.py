@@ -25,7 +25,7 @@ from backends.contract import (
     PredictOptions,
     TrainingRequest,
 )
-from backends.fake import FakeBackend, FakeOptions, _course
+from backends.fake import FakeBackend, FakeOptions, simulated_run
 from backends.fake_service import FakeService
 from backends.model_packages import ModelPackage
 from benchmarks.year.world import LABELS, Quality, World, label_of, quality
@@ -62,15 +62,15 @@ class YearBackend(FakeBackend):
     def events(self, handle: Handle, after: int) -> Sequence[Event]:
         """Return the events, with the accuracies of the models' own answers."""
         self._reach()
-        agreed = _course(self._known(handle).terms).request
-        return [self._measured(agreed, each) for each in super().events(handle, after)]
+        agreed = simulated_run(self._run(handle).terms).terms.request
+        return [self._measured(agreed, event) for event in super().events(handle, after)]
 
     def predict(
         self, model: str, prompts: Sequence[Mapping[str, Any]], options: PredictOptions
     ) -> Sequence[Prediction]:
         """Answer as often right as the model is good."""
-        texts = [str(each["segments"][0]) for each in prompts]
-        return [Prediction(f" {each}") for each in answers(self.world, self.quality(model, texts[0]), texts)]
+        texts = [str(prompt["segments"][0]) for prompt in prompts]
+        return [Prediction(f" {answer}") for answer in answers(self.world, self.quality(model, texts[0]), texts)]
 
     def package(self, model: str, dataset: Dataset, folder: Path) -> ModelPackage:
         """Hand over what the model's answers follow from."""
@@ -82,9 +82,9 @@ class YearBackend(FakeBackend):
             team = example.split(maxsplit=1)[0]
             return Quality(team, BASE_MODEL, self.world.teams[team].shifts, f"base {team}")
         key, _, epoch = model.removeprefix("fake:").partition("@")
-        run = self._service.run_of_key(key)
+        run = self._service.run_by_key(key)
         assert run is not None
-        request = _course(run.terms).request
+        request = simulated_run(run.terms).terms.request
         return self._at(request, float(epoch)) if epoch else self._kept(request)
 
     def _reach(self) -> None:
@@ -108,7 +108,7 @@ class YearBackend(FakeBackend):
     def _kept(self, request: TrainingRequest) -> Quality:
         """Return the model of the epoch that was best on the validation set."""
         epochs = range(1, int(request.hyperparameters["n_epochs"]) + 1)
-        return self._at(request, max(epochs, key=lambda each: self._accuracy(request, each)))
+        return self._at(request, max(epochs, key=lambda epoch: self._accuracy(request, epoch)))
 
     def _measured(self, request: TrainingRequest, event: Event) -> Event:
         if isinstance(event, Measured) and event.scope == "evaluation" and event.epoch > 0:
@@ -120,7 +120,7 @@ class YearBackend(FakeBackend):
 def answers(world: World, model: Quality, texts: Sequence[str]) -> list[str]:
     """Return a model's labels for texts: where it is wrong, the next label."""
     right = world.right(model, texts)
-    truth = [label_of(each) for each in texts]
+    truth = [label_of(text) for text in texts]
     return [label if good else LABELS[(LABELS.index(label) + 1) % 3] for label, good in zip(truth, right, strict=True)]
 
 
@@ -130,7 +130,7 @@ def texts_of(path: str) -> list[str]:
     import json
 
     lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return [str(json.loads(each)["segments"][0]) for each in lines]
+    return [str(json.loads(line)["segments"][0]) for line in lines]
 
 
 def charges(file: Path, until: float) -> Iterator[tuple[float, float]]:
@@ -138,8 +138,8 @@ def charges(file: Path, until: float) -> Iterator[tuple[float, float]]:
     with sqlite3.connect(file) as memory:
         rows = memory.execute("SELECT terms, submitted_at, stopped_after FROM runs").fetchall()
     for terms, submitted_at, stopped_after in rows:
-        agreed = _course(terms)
-        for each in agreed.moments[:stopped_after]:
-            moment = submitted_at + each.epoch * agreed.seconds_per_epoch
-            if isinstance(each.event, Charged) and moment <= until:
-                yield moment, each.event.usd or 0.0
+        run = simulated_run(terms)
+        for timed in run.timeline[:stopped_after]:
+            moment = submitted_at + timed.epoch * run.terms.seconds_per_epoch
+            if isinstance(timed.event, Charged) and moment <= until:
+                yield moment, timed.event.usd or 0.0

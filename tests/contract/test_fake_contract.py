@@ -1,4 +1,4 @@
-"""The fake service passes the contract: moved on by polls, one event at a time, and in real time."""
+"""The fake backend passes the contract suite: at once, event by event, and in real time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TestFakeAtOnce(BackendContract):
     backend_type = FakeBackend
     base_model = "fake-small"
     timeout_s = 10
-    long_epochs = None  # the first reading sees the end
+    long_epochs = None  # the first call of `events` returns the end
 
 
 class TestFakeEventByEvent(BackendContract):
