@@ -84,9 +84,11 @@ def tracked(folder: Path) -> tuple[Run, list[Run]]:
     return parent, [run for run in runs if "mlflow.parentRunId" in run.data.tags]
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
+def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool], timeout_s: float = 120) -> None:
+    """Wait until `condition` holds while `process` runs. Fails at once if the process ends before."""
     deadline = time.monotonic() + timeout_s
     while not condition():
+        assert process.poll() is None, f"the command ended early: {process.communicate()}"
         assert time.monotonic() < deadline, f"the condition did not hold within {timeout_s} s"
         time.sleep(0.1)
 
@@ -130,7 +132,7 @@ def test_a_sweep_from_file_to_mlflow(folder: Path) -> None:
 
 def test_the_same_command_resumes_a_sweep_after_ctrl_c(folder: Path) -> None:
     process = start(folder, "run", "pairs.yaml", "--set", "backend.seconds_per_epoch=1.5")
-    wait_until(lambda: (folder / ".sweep/sweeps/pairs/plan.json").exists() and bool(completed_trials(folder)))
+    wait_until(process, lambda: (folder / ".sweep/sweeps/pairs/plan.json").exists() and bool(completed_trials(folder)))
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
     assert code == 130, err
@@ -150,7 +152,9 @@ def test_the_same_command_resumes_a_sweep_after_ctrl_c(folder: Path) -> None:
 
 def test_a_killed_sweep_resumes_and_no_trial_is_lost_or_repeated(folder: Path) -> None:
     process = start(folder, "run", "pairs.yaml")
-    wait_until(lambda: (folder / ".sweep/sweeps/pairs/plan.json").exists() and len(completed_trials(folder)) >= 2)
+    wait_until(
+        process, lambda: (folder / ".sweep/sweeps/pairs/plan.json").exists() and len(completed_trials(folder)) >= 2
+    )
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = {trial["number"]: trial for trial in trials(folder)}
@@ -236,4 +240,4 @@ def completed_trials(folder: Path) -> list[str]:
     Reading it as text is fast and takes no lock.
     """
     journal = (folder / ".sweep/sweeps/pairs/study.journal").read_text()
-    return re.findall(r'\\"state\\": \\"complete\\"', journal)
+    return re.findall(r'\\"state\\": ?\\"complete\\"', journal)
