@@ -1,4 +1,6 @@
-"""The hosted backend: fine-tuning at any host with the OpenAI protocol. Each host is a profile, which is data.
+"""The hosted backend: fine-tuning at any host with the OpenAI protocol.
+
+Each host is a profile, which is data.
 
 `HostedBackend` loads on first access. Opening a backend loads the `openai` package.
 """

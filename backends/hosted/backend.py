@@ -53,8 +53,9 @@ _log = logging.getLogger(__name__)
 class HostedBackend:
     """Trains at a host with the OpenAI fine-tuning protocol.
 
-    Reading a run's events also advances the run; see `run_lifecycle`. A job creation that has to wait (for a
-    file check, for a daily limit, for certainty after a lost answer) waits there and blocks nobody.
+    Reading a run's events also advances the run; see `run_lifecycle`. A job creation that has to
+    wait (for a file check, for a daily limit, for certainty after a lost answer) waits there and
+    blocks nobody.
     """
 
     options_model: ClassVar[type[BaseModel]] = HostedOptions
@@ -93,7 +94,8 @@ class HostedBackend:
         self._estimator = CostEstimator(options, self._journal)
         creator = JobCreator(host, DataFileUploads(host))
         self._predictor = Predictor(host, self._deployments, self._rate_limiter.with_retries)
-        # The evaluator runs inside `events`, which must not block: `RunLifecycle` repeats its calls.
+        # The evaluator runs inside `events`, which must not block: `RunLifecycle` repeats its
+        # calls.
         evaluator = ModelEvaluator(Predictor(host, self._deployments, self._rate_limiter.once), self._deployments)
         self._runs = RunLifecycle(host, creator, self._estimator, evaluator)
         self._cleanup = HostCleanup(host, creator, self._deployments)
@@ -109,7 +111,10 @@ class HostedBackend:
         return cls(HostedOptions.model_validate(options), workspace)
 
     def close(self) -> None:
-        """Delete the deployments that this instance created, and close the connections. Jobs go on."""
+        """Delete the deployments that this instance created, and close the connections.
+
+        Jobs go on.
+        """
         try:
             self._deployments.remove_own()
         except BackendError as error:
@@ -118,9 +123,12 @@ class HostedBackend:
         self._client.close()
         self._journal.close()
 
-    # -------------------------------------------------------------------------- check and estimate
+    # --------------------------------------------------------------------------- check and estimate
     def check(self, request: TrainingRequest) -> Sequence[Failure]:
-        """Return what would make the request fail. If the host lists models, also asks it for the base model."""
+        """Return what would make the request fail.
+
+        If the host lists models, also asks it for the base model.
+        """
         return list(self._local_problems(request)) or list(self._remote_problems(request))
 
     def _local_problems(self, request: TrainingRequest) -> Iterator[Failure]:
@@ -198,7 +206,7 @@ class HostedBackend:
             raise BackendError(failure)
         return self._estimator.estimate(request)
 
-    # ---------------------------------------------------------------------------------------- runs
+    # ----------------------------------------------------------------------------------------- runs
     def submit(self, request: TrainingRequest) -> Handle:
         """Record the run and try to create its job; `events` continues whatever has to wait.
 
@@ -212,12 +220,15 @@ class HostedBackend:
         return Handle(NAME, self._runs.begin(request))
 
     def events(self, handle: Handle, after: int) -> Sequence[Event]:
-        """Return the events from number `after` on. Polls the host first, unless the run has to wait."""
+        """Return the events from number `after` on.
+
+        Polls the host first, unless the run has to wait.
+        """
         self._runs.advance(handle.id)
         return self._journal.runs.events(handle.id, after)
 
     def waiting(self, handle: Handle) -> Waiting | None:
-        """Return why a run waits (a limit of the account, an unreachable host); see `waiting.SupportsWaiting`."""
+        """Return why a run waits: a limit of the account, or an unreachable host."""
         return self._journal.accounts.wait(handle.id, self._clock())
 
     def stop(self, handle: Handle) -> None:
@@ -233,11 +244,11 @@ class HostedBackend:
         self._rate_limiter.with_retries(lambda: self._cleanup.discard(self._runs.get(run.id)))
         self._journal.runs.update(run.id, discarded=1)
 
-    # --------------------------------------------------------------------------------- predictions
+    # ---------------------------------------------------------------------------------- predictions
     def predict(
         self, model: str, prompts: Sequence[Mapping[str, Any]], options: PredictOptions
     ) -> Sequence[Prediction]:
-        """Answer prompts with a model of the host; see `prediction` and `label_scoring` for labels."""
+        """Answer prompts with a model of the host; see `label_scoring` for labels."""
         if not self.capabilities.can_predict:
             message = "models of this host answer only while they are deployed"
             raise BackendError(
@@ -246,14 +257,14 @@ class HostedBackend:
         return self._predictor.predict(model, prompts, options)
 
     def package(self, model: str, dataset: Dataset, folder: Path) -> ModelPackage:
-        """Return how to query a model without this backend; see `model_packages.SupportsPackaging`."""
+        """Return how to query a model without this backend; see `SupportsPackaging`."""
         from backends.hosted.packaging import package
 
         return package(model, self._predictor.base_model(model), dataset, self._options)
 
-    # ------------------------------------------------------------------------- beyond the contract
+    # -------------------------------------------------------------------------- beyond the contract
     def checkpoints(self, handle: Handle) -> list[Checkpointed]:
-        """Return the checkpoints that the host still has, including those that appeared too late to be events."""
+        """Return the checkpoints that the host still has, even those too late for events."""
         from backends.hosted.checkpoint_selection import steps_per_epoch
 
         run = self._runs.get(handle.id)
@@ -286,7 +297,10 @@ class HostedBackend:
 def _deployments(
     host: HostConnection, secrets: Mapping[str, str] | None, transport: httpx2.BaseTransport | None
 ) -> Deployments:
-    """Return the deployments of this host. Raises BackendError (user) if their secret is missing."""
+    """Return the deployments of this host.
+
+    Raises BackendError (user) if their secret is missing.
+    """
     from backends.hosted.deployments import AzureDeployments, NoDeployments
     from backends.hosted.rate_limiter import RateLimiter
 

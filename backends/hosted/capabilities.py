@@ -14,13 +14,14 @@ MODEL_EVALUATION_METRICS = ("valid_accuracy", "valid_macro_f1")
 def evaluates_trained_models(options: HostedOptions) -> bool:
     """Return whether the backend itself evaluates trained models on the validation set.
 
-    It does so unless the option `ask_labels` is off, if the host does not score labels and models can be queried.
+    It does so unless the option `ask_labels` is off, if the host does not score labels and models
+    can be queried.
     """
     return options.ask_labels and can_predict(options) and not options.profile.metrics.label_metrics
 
 
 def can_predict(options: HostedOptions) -> bool:
-    """Return whether trained models can be queried: at once, or because the options say where to deploy them."""
+    """Return whether trained models can be queried: at once, or after a configured deployment."""
     return options.profile.inference.deployment == "none" or options.deployment is not None
 
 

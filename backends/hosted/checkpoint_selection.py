@@ -9,7 +9,7 @@ from backends.contract import EvaluationSettings, Event, Measured
 
 
 def steps_per_epoch(events: Sequence[Event]) -> float | None:
-    """Return the number of steps per epoch according to a run's events, or None if they do not tell."""
+    """Return the number of steps per epoch according to a run's events, or None if unknown."""
     measurements = [event for event in events if isinstance(event, Measured) and event.epoch > 0]
     return measurements[-1].step / measurements[-1].epoch if measurements else None
 

@@ -1,8 +1,8 @@
 """`HostCleanup`: list and remove what a workspace's runs have left at the host.
 
-It serves both the discarding of one run and `sweep clean`. The host dictates the order: unfinished jobs
-first, deployments before their models, models before files. Runs and sweeps share data files, so discarding
-one run leaves them; a clean-up removes them if nobody else uses them.
+It serves both the discarding of one run and `sweep clean`. The host dictates the order: unfinished
+jobs first, deployments before their models, models before files. Runs and sweeps share data files,
+so discarding one run leaves them; a clean-up removes them if nobody else uses them.
 """
 
 from __future__ import annotations
@@ -39,9 +39,12 @@ class HostCleanup:
         self._rate_limiter = RateLimiter(PATIENCE_S, None, host.clock, host.sleep)
         self._other_workspaces: Sequence[Path] = ()
 
-    # ------------------------------------------------------------------------------------- one run
+    # -------------------------------------------------------------------------------------- one run
     def discard(self, run: HostedRun) -> None:
-        """Delete a run's deployments, models and result files. Cancels its job if that is paused."""
+        """Delete a run's deployments, models and result files.
+
+        Cancels its job if that is paused.
+        """
         models = self._journal.models.of_run(run.id)
         if run.job is not None and (job := self._client.job(run.job)) is not None:
             if not self._host.job_status(job).is_final:
@@ -81,12 +84,12 @@ class HostCleanup:
     def _why_models_stay(self) -> str:
         return "" if self._host.profile.inference.models_deletable else "this host does not delete models on request"
 
-    # ------------------------------------------------------------------------------------- listing
+    # -------------------------------------------------------------------------------------- listing
     def leftovers(self, keys: Sequence[str] | None = None, others: Sequence[Path] = ()) -> list[Leftover]:
-        """Return what is left of the runs with these keys (None: of all runs), in the order of removal.
+        """Return the leftovers of the runs with these keys (None: of all runs), in removal order.
 
-        A model that is also the result of a run with another key is not listed. `others` are the workspaces
-        of other sweeps; see `SupportsCleanup.leftovers`.
+        A model that is also the result of a run with another key is not listed. `others` are the
+        workspaces of other sweeps; see `SupportsCleanup.leftovers`.
         """
         self._other_workspaces = others
         runs = [run for run in self._journal.runs.all() if keys is None or run.key in keys]
@@ -137,7 +140,7 @@ class HostCleanup:
             return True
         return self._host.profile.inference.models_listed and not self._client.has_model(model)
 
-    # ---------------------------------------------------------------------------------- data files
+    # ----------------------------------------------------------------------------------- data files
     def _data_files(self) -> list[Leftover]:
         return self._rate_limiter.with_retries(lambda: list(self._iterate_data_files()))
 
@@ -160,8 +163,8 @@ class HostCleanup:
     def _jobs_using_files(self) -> dict[str, str]:
         """Return in words, by file, which job of another workspace needs it.
 
-        A job needs its files until it has ended, and for a day after its creation: its sweep may be about to
-        create another job with the same files.
+        A job needs its files until it has ended, and for a day after its creation: its sweep may be
+        about to create another job with the same files.
         """
         runs = self._journal.runs.all()
         own_jobs, own_runs = {run.job for run in runs}, {run.id for run in runs}
@@ -176,7 +179,7 @@ class HostCleanup:
                     reasons.setdefault(file, f"job {job.id} of another sweep used it within the last day")
         return reasons
 
-    # ------------------------------------------------------------------------------------- removal
+    # -------------------------------------------------------------------------------------- removal
     def remove(self, leftover: Leftover) -> str:
         """Remove one leftover; see `SupportsCleanup.remove`.
 

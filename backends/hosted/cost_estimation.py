@@ -1,4 +1,4 @@
-"""`CostEstimator`: the tokens and the cost of a training run, counted if possible, or else estimated."""
+"""`CostEstimator`: tokens and cost of a training run, counted if possible, or else estimated."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TokenCount:
 
 @dataclass(frozen=True)
 class PlannedEpochs:
-    """The epochs of a run, an upper bound for them, and in words who chose them: "" if the request did."""
+    """The epochs of a run, an upper bound, and who chose them: "" if the request did."""
 
     expected: int
     at_most: int
@@ -64,7 +64,7 @@ class CostEstimator:
             self._accounts.set_tokens_per_epoch(base_model_of(request), digest, trained_tokens / n_epochs)
 
     def _content_digest(self, request: TrainingRequest) -> str:
-        """Return a digest of everything that decides the host's count: the account, the file and its format."""
+        """Return a digest of what decides the host's count: account, file and format."""
         format_ = dataclasses.asdict(format_of(request, self._options))
         identity = [self._options.account, request.dataset.train.sha256, format_]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
@@ -121,7 +121,8 @@ class CostEstimator:
 def planned_epochs(request: TrainingRequest, host: Profile) -> PlannedEpochs:
     """Return the epochs of a run.
 
-    Raises BackendError (user) if the request does not set them and the host's own choice is unknown.
+    Raises BackendError (user) if the request does not set them and the host's own choice is
+    unknown.
     """
     if "n_epochs" in request.hyperparameters:
         requested = int(request.hyperparameters["n_epochs"])

@@ -1,7 +1,7 @@
 """Deploy fine-tuned models at hosts where a model answers only while it is deployed.
 
-`NoDeployments` serves hosts where a model answers at once. `AzureDeployments` talks to Azure's control
-plane, which has another address and another secret than the API.
+`NoDeployments` serves hosts where a model answers at once. `AzureDeployments` talks to Azure's
+control plane, which has another address and another secret than the API.
 """
 
 from __future__ import annotations
@@ -89,7 +89,10 @@ class AzureDeployments:
         )
 
     def ensure(self, model: str) -> str:
-        """Return the deployment's name once it is ready. Raises BackendError if it fails or takes too long."""
+        """Return the deployment's name once it is ready.
+
+        Raises BackendError if it fails or takes too long.
+        """
         name = f"{NAME_PREFIX}{hashlib.sha256(model.encode()).hexdigest()[:16]}"
         self._own_models.add(model)
         self._models.set_deployment(model, name)  # before it exists, because a forgotten deployment costs money
@@ -115,7 +118,10 @@ class AzureDeployments:
         self._own_models.discard(model)
 
     def remove_own(self) -> None:
-        """Delete the deployments that this instance has created. `sweep clean` finds those of a killed process."""
+        """Delete the deployments that this instance has created.
+
+        `sweep clean` finds those of a killed process.
+        """
         for model in sorted(self._own_models):
             self.remove(model)
 
@@ -130,7 +136,10 @@ class AzureDeployments:
         }
 
     def _call(self, method: str, name: str, body: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Return the JSON answer, or None if there is no such deployment. Repeats the call after temporary failures."""
+        """Return the JSON answer, or None if there is no such deployment.
+
+        Repeats the call after temporary failures.
+        """
         path = (
             f"/subscriptions/{self._settings.subscription}/resourceGroups/{self._settings.resource_group}"
             f"/providers/Microsoft.CognitiveServices/accounts/{self._settings.account}/deployments/{name}"

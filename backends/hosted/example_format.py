@@ -4,14 +4,14 @@ For a chat model, an example with prompt and completion becomes
 
     {"messages": [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": COMPLETION}]}
 
-preceded by the system message of the options, if there is one. PROMPT is unchanged: the separator at its
-end is harmless, and predictions use the same text later. COMPLETION loses one leading space and the stop
-sequence at its end: both belong to a continued text, whereas a message ends by itself. Chat examples stay
-as they are.
+preceded by the system message of the options, if there is one. PROMPT is unchanged: the separator
+at its end is harmless, and predictions use the same text later. COMPLETION loses one leading space
+and the stop sequence at its end: both belong to a continued text, whereas a message ends by itself.
+Chat examples stay as they are.
 
-For a completion model, an example with prompt and completion stays as it is, stop sequence included.
-`segments`, which only encoders read, is left out unless the host accepts it. Messages cannot become a
-prompt: that is an error.
+For a completion model, an example with prompt and completion stays as it is, stop sequence
+included. `segments`, which only encoders read, is left out unless the host accepts it. Messages
+cannot become a prompt: that is an error.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def write_formatted(file: DataFile, format_: ExampleFormat, folder: Path) -> For
     Raises BackendError (user) where an example does not fit the format or the file is unreadable.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # Two processes may write the same file at once. Each writes its own; the last one to rename it wins.
+    # Two processes may write the same file at once. Each writes its own; the last one to rename it
+    # wins.
     handle, name = tempfile.mkstemp(".part", f"{file.sha256[:16]}-", folder)
     temporary = Path(name)
     digest, size = hashlib.sha256(), 0
@@ -99,7 +100,10 @@ def _chunks(file: DataFile, format_: ExampleFormat) -> Iterator[bytes]:
 
 
 def read_examples(file: DataFile) -> Iterator[dict[str, Any]]:
-    """Yield the examples of a data file. Raises BackendError (user) where the file is missing or damaged."""
+    """Yield the examples of a data file.
+
+    Raises BackendError (user) where the file is missing or damaged.
+    """
     try:
         with Path(file.path).open(encoding="utf-8") as stream:
             for line in stream:
@@ -111,7 +115,10 @@ def read_examples(file: DataFile) -> Iterator[dict[str, Any]]:
 
 
 def formatted(example: Mapping[str, Any], format_: ExampleFormat) -> dict[str, Any]:
-    """Return one example in a host's format. Raises BackendError (user) for messages at a completion model."""
+    """Return one example in a host's format.
+
+    Raises BackendError (user) for messages at a completion model.
+    """
     if format_.chat:
         if "messages" in example:
             return {"messages": example["messages"]}

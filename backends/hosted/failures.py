@@ -1,4 +1,4 @@
-"""Translate what goes wrong at a host into kinds of failure: tables for exceptions, error codes and jobs.
+"""Translate errors of a host into failures: tables for exceptions, error codes and jobs.
 
 The tables also say whether the host may have carried out a failed request (`ambiguous`). After an
 ambiguous creation, the backend looks for the job, and waits, before it creates the job again.
@@ -37,8 +37,8 @@ SHOWN_CHARACTERS = 500
 class FailureRule:
     """The meaning of an exception or a code.
 
-    `ambiguous`: the host may have carried out the request. `wait_s`: the shortest wait before the next
-    attempt.
+    `ambiguous`: the host may have carried out the request. `wait_s`: the shortest wait before the
+    next attempt.
     """
 
     kind: FailureKind
@@ -114,14 +114,17 @@ RULES_BY_JOB_CODE: Mapping[str, FailureRule] = {
     "lost": FailureRule(LOST),
     "internal_error": FailureRule(BUG),
 }
-"""`job.error.code` of a failed job. Hosts may add codes; an unknown code counts as a bug: no retry."""
+"""`job.error.code` of a failed job.
+
+Hosts may add codes; an unknown code counts as a bug: no retry.
+"""
 
 
 class HostError(BackendError):
     """A call to the host failed.
 
-    `ambiguous`: the host may have carried it out. `wait_s`: how long the host, or the rule, asks to wait.
-    `status`: the HTTP status. Each is None where unknown.
+    `ambiguous`: the host may have carried it out. `wait_s`: how long the host, or the rule, asks to
+    wait. `status`: the HTTP status. Each is None where unknown.
     """
 
     def __init__(self, failure: Failure, *, ambiguous: bool, wait_s: float | None, status: int | None) -> None:
@@ -135,7 +138,10 @@ class HostError(BackendError):
 
 
 class NotJsonObjectError(httpx2.RemoteProtocolError):
-    """A successful response whose body is not a JSON object. The package reports it as a connection error."""
+    """A successful response whose body is not a JSON object.
+
+    The package reports it as a connection error.
+    """
 
 
 def rule_for(error: Exception) -> FailureRule:
@@ -151,7 +157,10 @@ def rule_for(error: Exception) -> FailureRule:
 
 @contextmanager
 def translated_errors(redact: Callable[[str], str], action: str) -> Iterator[None]:
-    """Turn the package's exceptions into HostError. `action` begins the message: "creating a job"."""
+    """Turn the package's exceptions into HostError.
+
+    `action` begins the message: "creating a job".
+    """
     try:
         yield
     except (openai.OpenAIError, openai.InvalidWebhookSignatureError) as error:
@@ -166,7 +175,7 @@ def translated_errors(redact: Callable[[str], str], action: str) -> Iterator[Non
 
 
 def retry_after_s(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
-    """Return the wait that a response's headers ask for, however long; None where they ask for none."""
+    """Return the wait that a response's headers ask for, however long; None if they do not."""
     for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         if (value := headers.get(name)) is None:
             continue
@@ -183,7 +192,10 @@ def retry_after_s(headers: Mapping[str, str], now: Callable[[], float] = time.ti
 
 
 def job_failure(code: str | None, message: str | None, last_log_error: str) -> Failure:
-    """Return why a job failed. `last_log_error` explains a job that has no error message of its own."""
+    """Return why a job failed.
+
+    `last_log_error` explains a job that has no error message of its own.
+    """
     reason = message or last_log_error or "the host gave no reason"
     if code is None:
         return Failure(BUG, f"the job failed: {reason}", "The host gave no error code.")

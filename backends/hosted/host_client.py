@@ -1,8 +1,8 @@
 """`HostClient`: calls to one host through the `openai` package. Answers become plain values.
 
-The client sends each request exactly once. The package sends no idempotency key, so a retried creation
-would be a second job; the caller decides what to repeat. Every method raises HostError, and nothing
-else, where the host or the network fails.
+The client sends each request exactly once. The package sends no idempotency key, so a retried
+creation would be a second job; the caller decides what to repeat. Every method raises HostError,
+and nothing else, where the host or the network fails.
 """
 
 from __future__ import annotations
@@ -70,14 +70,17 @@ class HostClient:
         return redacted(text, self._key)
 
     def _without_key(self, value: _Item) -> _Item:
-        """Return a value from the host without the key. It is stored and shown, and some hosts quote the key."""
+        """Return a value from the host without the key.
+
+        It is stored and shown, and some hosts quote the key.
+        """
         return redacted(value, self._key)
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    # --------------------------------------------------------------------------------------- files
+    # ---------------------------------------------------------------------------------------- files
     def upload(self, path: Path) -> RemoteFile:
         """Upload a data file under its local name."""
         with translated_errors(self.redact, f"uploading {path.name}"), path.open("rb") as stream:
@@ -123,7 +126,7 @@ class HostClient:
         """Delete a file. Does nothing if it does not exist."""
         self._unless_missing(lambda: self._client.files.delete(file_id))
 
-    # ---------------------------------------------------------------------------------------- jobs
+    # ----------------------------------------------------------------------------------------- jobs
     def create_job(self, fields: Mapping[str, Any], extra_body: Mapping[str, Any], timeout_s: float) -> RemoteJob:
         """Create a job. After an ambiguous error the job may exist."""
         with translated_errors(self.redact, "creating a job"):
@@ -154,7 +157,10 @@ class HostClient:
             self._client.fine_tuning.jobs.pause(job_id)
 
     def events(self, job_id: str) -> Iterator[RemoteEvent]:
-        """Yield a job's log in the host's order, usually newest first. Reads a page only when needed."""
+        """Yield a job's log in the host's order, usually newest first.
+
+        Reads a page only when needed.
+        """
         jobs = self._client.fine_tuning.jobs
         return self._all_pages(
             lambda **page: jobs.list_events(job_id, **page), read_event, "listing the events of a job"
@@ -174,7 +180,7 @@ class HostClient:
                 return []
             raise
 
-    # -------------------------------------------------------------------------------------- models
+    # --------------------------------------------------------------------------------------- models
     def has_model(self, name: str) -> bool:
         """Return whether the host has a model."""
         return self._unless_missing(lambda: self._client.models.retrieve(name)) is not None
@@ -195,7 +201,7 @@ class HostClient:
             answer = self._client.completions.create(**fields)
         return self._with_choices(answer)
 
-    # ------------------------------------------------------------------------------------ internal
+    # ------------------------------------------------------------------------------------- internal
     def _with_choices(self, answer: Any) -> Mapping[str, Any]:
         value = answer.to_dict() if hasattr(answer, "to_dict") else {}
         if not value.get("choices"):
@@ -213,7 +219,7 @@ class HostClient:
             raise
 
     def _all_pages(self, get_page: Callable[..., Any], read: Callable[[Any], _Item], action: str) -> Iterator[_Item]:
-        """Yield the items of all pages, each id once: pages overlap when new items arrive in between."""
+        """Yield the items of all pages, each id once: pages overlap if new items arrive."""
         seen: set[str] = set()
         after: dict[str, str] = {}
         while True:
@@ -232,7 +238,10 @@ class HostClient:
 
     @staticmethod
     def _checked(answer: Any, action: str) -> Any:
-        """Return the answer if it is an object of the protocol. The package itself does not check that."""
+        """Return the answer if it is an object of the protocol.
+
+        The package itself does not check that.
+        """
         if isinstance(getattr(answer, "id", None), str) and answer.id:
             return answer
         raise _protocol_error(action)
@@ -245,7 +254,7 @@ def _protocol_error(action: str) -> HostError:
 
 
 def _require_json_object(response: httpx2.Response) -> None:
-    """Raise NotJsonObjectError for a successful response without a JSON object: a proxy's page, a truncated body.
+    """Raise NotJsonObjectError for a success without a JSON object: a proxy's page, a cut body.
 
     The package would return the text in place of an object, or fail with an error of another type.
     """

@@ -1,10 +1,11 @@
 """`JobCreator`: give each run exactly one job.
 
-The host knows a run by its id, which travels in the job's metadata, and in the suffix where a host drops
-metadata. The journal records the intention before the backend sends a creation. If the outcome of a
-creation is unknown (a lost answer, a cut connection, an error after acceptance, a killed process), the
-backend looks for the job until the host's grace period is over, and only then creates it again: a host
-lists an accepted job within that period. Nothing here waits; a later call continues.
+The host knows a run by its id, which travels in the job's metadata, and in the suffix where a host
+drops metadata. The journal records the intention before the backend sends a creation. If the
+outcome of a creation is unknown (a lost answer, a cut connection, an error after acceptance, a
+killed process), the backend looks for the job until the host's grace period is over, and only then
+creates it again: a host lists an accepted job within that period. Nothing here waits; a later call
+continues.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ SUFFIX_PREFIX = "sw"
 DAY_S = 86400.0
 
 RECHECK_S = 5.0
-"""How soon to ask the host again for something that takes a moment: a file check, a job that may exist."""
+"""How soon to ask the host again about a file check, or a job that may exist."""
 
 
 class NoJob:
@@ -57,10 +58,10 @@ class JobCreator:
         self.grace_s = self._rules.create_grace_s if grace_s is None else grace_s
 
     def find_or_create(self, run: HostedRun) -> str | NoJob | None:
-        """Return the id of the run's job, or None if it has none yet; then `not_before` says when to continue.
+        """Return the id of the run's job; None if it has none yet: continue at `not_before`.
 
-        The caller holds the run's lock. Raises HostError or BackendError. After an error that is not
-        retryable there is no job.
+        The caller holds the run's lock. Raises HostError or BackendError. After an error that is
+        not retryable there is no job.
         """
         if job := self.find(run.id):
             return self._adopt(run, job.id)
@@ -88,7 +89,8 @@ class JobCreator:
         try:
             job = self._client.create_job(fields, extra_body, self._rules.create_timeout_s)
         except HostError as error:
-            # The grace period counts from the end of the request: the host may have started on it late.
+            # The grace period counts from the end of the request: the host may have started on it
+            # late.
             self._journal.runs.update(run.id, attempted_at=self._clock() if error.ambiguous else None)
             if error.failure.kind is FailureKind.QUOTA and error.wait_s:
                 self.block_creations(error.wait_s, error.failure.message)
@@ -96,7 +98,7 @@ class JobCreator:
         return self._adopt(run, job.id)
 
     def block_creations(self, duration_s: float, reason: str) -> None:
-        """Create no job of this account for a while, for any run: the account has reached a limit."""
+        """Create no job for any run of this account for a while: it has reached a limit."""
         until = self._clock() + duration_s
         self._journal.accounts.block_creations(self._options.account, until)
         self._journal.accounts.set_wait(self._options.account, reason, until)
@@ -112,8 +114,8 @@ class JobCreator:
     def find(self, run_id: str) -> RemoteJob | None:
         """Return the run's job at the host, or None. Abandoned jobs do not count.
 
-        If there are several, all but one are cancelled. The oldest job that has not failed stays, or else
-        the oldest.
+        If there are several, all but one are cancelled. The oldest job that has not failed stays,
+        or else the oldest.
         """
         jobs = self.jobs_of(run_id)
         for superfluous in jobs[1:]:
@@ -122,7 +124,10 @@ class JobCreator:
         return jobs[0] if jobs else None
 
     def jobs_of(self, run_id: str) -> list[RemoteJob]:
-        """Return the run's jobs at the host, usually one, without abandoned ones; the job that counts is first."""
+        """Return the run's jobs at the host, usually one; the job that counts comes first.
+
+        Abandoned jobs are left out.
+        """
         metadata = {METADATA_RUN: run_id} if self._rules.metadata_filter else None
         abandoned = self._journal.runs.abandoned_jobs(run_id)
         return sorted(
@@ -161,7 +166,7 @@ class JobCreator:
     def _job_fields(
         self, run: HostedRun, request: TrainingRequest, files: tuple[str, str]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the job's fields, and separately the fields that the `openai` package does not know."""
+        """Return the job's fields, and separately those that the `openai` package does not know."""
         fields: dict[str, Any] = {
             "model": base_model_of(request),
             "training_file": files[0],

@@ -1,9 +1,9 @@
 """Translate the state of a host's job into the events of a run.
 
-`new_events` is a pure function of the job's snapshot and the events so far. An event never changes once it
-has a number: each call only appends. Measurements come in the order of their steps, in whichever order
-they arrived; one that arrives after an event of a later step is dropped. For hosts whose measurements
-arrive late, the profile has a settling time.
+`new_events` is a pure function of the job's snapshot and the events so far. An event never changes
+once it has a number: each call only appends. Measurements come in the order of their steps, in
+whichever order they arrived; one that arrives after an event of a later step is dropped. For hosts
+whose measurements arrive late, the profile has a settling time.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class JobSnapshot:
 
     - `complete`: the job has ended, and the host will report nothing more.
     - `lost`: why the backend gives the job up, if it does.
-    - `scores_expected`: the trained model is evaluated on the validation set after the end, so the last
-      evaluation waits for `model_scores`.
+    - `scores_expected`: the trained model is evaluated on the validation set after the end, so the
+      last evaluation waits for `model_scores`.
     """
 
     job: RemoteJob
@@ -67,7 +67,7 @@ class JobSnapshot:
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """The price of training (None: unknown), and the tokens of one epoch: counted, or an upper bound."""
+    """The price of training (None: unknown), and the tokens of an epoch: counted, or a bound."""
 
     usd_per_million_tokens: float | None
     tokens_per_epoch: float
@@ -81,7 +81,10 @@ def new_events(
 
 
 def last_log_error(log: Sequence[LogEntry]) -> str:
-    """Return the last error in the log. It explains a job that fails without a message, or a blocked model."""
+    """Return the last error in the log.
+
+    It explains a job that fails without a message, or a blocked model.
+    """
     errors = [entry.event for entry in log if entry.event.level == "error" or entry.event.data.get("blocked")]
     return max(errors, key=lambda event: event.created_at).message if errors else ""
 
@@ -117,14 +120,14 @@ class _Translation:
             yield from self._unplaced_scores()
             yield from self._end()
 
-    # --------------------------------------------------------------------------------------- start
+    # ---------------------------------------------------------------------------------------- start
     def _has_started(self) -> bool:
         if self._measurements or self._snapshot.status is JobStatus.SUCCEEDED:
             return True
         return self._snapshot.status is JobStatus.TRAINING and self._n_epochs is not None
 
     def _resolved_values(self) -> dict[str, Scalar]:
-        """Return the values in use: the host's, which replace "auto", or else the requested ones."""
+        """Return the values in use: the host's, which replace "auto", or the requested ones."""
         requested, used = self._request.hyperparameters, self._snapshot.job.hyperparameters
         resolved: dict[str, Scalar] = dict(requested)
         for name, value in used.items():
@@ -134,7 +137,7 @@ class _Translation:
             resolved["steps_per_epoch"] = int(per_epoch)
         return {**resolved, "job": self._snapshot.job.id}
 
-    # -------------------------------------------------------------------------------- measurements
+    # --------------------------------------------------------------------------------- measurements
     def _last_settled_step(self) -> float:
         """Return the last step to emit now: all earlier measurements have had time to arrive."""
         settled_at = self._snapshot.now - self._host.jobs.settle_s
@@ -171,7 +174,10 @@ class _Translation:
             yield self._emit(Measured(step, epoch, values, "evaluation"))
 
     def _unplaced_scores(self) -> Iterator[Event]:
-        """Yield the model's scores on their own if the last evaluation was emitted earlier, or never measured."""
+        """Yield the model's scores on their own if no evaluation could take them.
+
+        The last evaluation may have been emitted earlier, or the host never measured one.
+        """
         scores = self._snapshot.model_scores
         emitted_values = (event.values.items() for event in self._emitted if isinstance(event, Measured))
         is_placed = not scores or any(scores.items() <= values for values in emitted_values)
@@ -193,7 +199,7 @@ class _Translation:
         self._step, self._epoch = max(self._step, event.step), max(self._epoch, event.epoch)
         return event
 
-    # -------------------------------------------------------------------------------------- epochs
+    # --------------------------------------------------------------------------------------- epochs
     def _steps_per_epoch(self) -> float | None:
         if self._total_steps is not None and self._n_epochs is not None:
             return self._total_steps / self._n_epochs
@@ -203,9 +209,9 @@ class _Translation:
     def _epoch_of(self, step: int, measurements: StepMeasurements, *, at_epoch_end: bool) -> float:
         """Return the time of a step in epochs.
 
-        Where an epoch has no whole number of steps, the first step at or past its end counts as its end.
-        So does the step just before for an evaluation or a checkpoint (`at_epoch_end`). Where the length
-        of an epoch is unknown, each evaluation counts as the end of an epoch.
+        Where an epoch has no whole number of steps, the first step at or past its end counts as its
+        end. So does the step just before for an evaluation or a checkpoint (`at_epoch_end`). Where
+        the length of an epoch is unknown, each evaluation counts as the end of an epoch.
         """
         if step == 0:
             return 0.0
@@ -231,7 +237,7 @@ class _Translation:
         }
         return max(self._epoch, float(len(earlier_steps) + (1 if at_epoch_end else 0)))
 
-    # ----------------------------------------------------------------------------------------- end
+    # ------------------------------------------------------------------------------------------ end
     def _end(self) -> Iterator[Event]:
         job, status = self._snapshot.job, self._snapshot.status
         succeeded = status is JobStatus.SUCCEEDED and self._snapshot.lost is None
@@ -258,7 +264,7 @@ class _Translation:
             yield Charged(None if price is None else 0.0 if free else tokens * price / 1e6, tokens, estimated)
 
     def _trained_epochs(self, succeeded: bool) -> float:
-        """Return an upper bound of the epochs that an ended job has trained, without the host's own count."""
+        """Return an upper bound of the epochs that an ended job has trained."""
         if succeeded:
             return float(self._n_epochs or self._epoch)
         # The host trained on after its last report: the epoch in progress counts in full.
@@ -266,7 +272,7 @@ class _Translation:
         return min(begun, float(self._n_epochs or math.inf))
 
     def _kept_model(self) -> str | None:
-        """Return the model with the best value of the request's metric, of those that the host still has."""
+        """Return the best model, by the request's metric, that the host still has."""
         final = self._snapshot.job.model
         if final is not None and self._host.jobs.final_model == "best":
             return final
@@ -281,8 +287,9 @@ class _Translation:
 def _emittable_checkpoints(snapshot: JobSnapshot) -> Sequence[RemoteCheckpoint]:
     """Return the checkpoints that may become events now.
 
-    The poller reads checkpoints after the log. While the job runs, a checkpoint may be newer than the log.
-    It waits until the log has caught up; otherwise the measurements in between would be dropped.
+    The poller reads checkpoints after the log. While the job runs, a checkpoint may be newer than
+    the log. It waits until the log has caught up; otherwise the measurements in between would be
+    dropped.
     """
     steps = [entry.event.data["step"] for entry in snapshot.log if entry.event.data.get("step") is not None]
     if snapshot.ended or not steps:

@@ -1,4 +1,4 @@
-"""Merge a job's measurements from its log, its checkpoints and its result files, by training step."""
+"""Merge a job's measurements from log, checkpoints and result files, by training step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from backends.hosted.result_files import Row
 class StepMeasurements:
     """The measurements of one step under the host's names.
 
-    `received_at` is when the first of them arrived. `epoch` is None where the host does not report it.
+    `received_at` is when the first of them arrived. `epoch` is None where the host does not report
+    it.
     """
 
     received_at: float = math.inf
@@ -34,7 +35,8 @@ def merged(
 ) -> tuple[dict[int, StepMeasurements], float | None]:
     """Return the measurements by step, and the total number of steps (None if unknown).
 
-    Where sources disagree, the log wins, then the checkpoint. Checkpoints and rows count as received now.
+    Where sources disagree, the log wins, then the checkpoint. Checkpoints and rows count as
+    received now.
     """
     by_step: dict[int, StepMeasurements] = {}
     totals: list[float] = []

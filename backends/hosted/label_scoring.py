@@ -1,4 +1,7 @@
-"""Score labels by a model's answer: which label it means, and with which log-probability. Pure functions."""
+"""Score labels by a model's answer: which label it means, and with which log-probability.
+
+Pure functions.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,13 @@ def label_index(labels: Sequence[str], text: str) -> int | None:
 
 
 def label_logprobs(labels: Sequence[str], tokens: Sequence[Token]) -> tuple[float, ...] | None:
-    """Return a log-probability for each label (nats), or None if the answer says nothing about any of them.
+    """Return a log-probability for each label (nats), or None if the answer matches no label.
 
-    The function follows the answer token by token while several labels can still match. Each alternative
-    to a token counts for the labels that it can lead to, in equal parts if there are several, because its
-    own continuation is unknown. As soon as one label is left, it gets the probability of the path. A label
-    without any matching alternative is at most as probable as the least probable alternative: it gets that
-    value.
+    The function follows the answer token by token while several labels can still match. Each
+    alternative to a token counts for the labels that it can lead to, in equal parts if there are
+    several, because its own continuation is unknown. As soon as one label is left, it gets the
+    probability of the path. A label without any matching alternative is at most as probable as the
+    least probable alternative: it gets that value.
     """
     stripped = [label.strip() for label in labels]
     mass = [0.0] * len(labels)
@@ -93,7 +96,7 @@ def _can_become(path: str, label: str) -> bool:
 
 
 def _add_mass(mass: list[float], labels: Sequence[str], path: str, probability: float, *, final: bool = False) -> None:
-    """Add the probability of a path to the labels that it can become; if `final`, to the one it equals."""
+    """Add a path's probability to the labels it can become; if `final`, to its equal."""
     if not path.strip():
         return  # White space can become any label, so it says nothing.
     matching = [index for index, label in enumerate(labels) if label == path.strip()] if final else []

@@ -1,7 +1,8 @@
-"""`ModelEvaluator`: label accuracy of a trained model on the validation set, which most hosts do not compute.
+"""`ModelEvaluator`: label accuracy of a trained model, which most hosts do not compute.
 
-The evaluator asks a limited number of prompts per call, so that the reader of a run's events never waits
-long. The journal keeps every answer, so no prompt is sent twice, even after an interruption.
+The evaluator queries the model with the validation set. It asks a limited number of prompts per
+call, so that the reader of a run's events never waits long. The journal keeps every answer, so no
+prompt is sent twice, even after an interruption.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class ModelEvaluator:
     def scores(self, request: TrainingRequest, model: str) -> Mapping[str, float] | None:
         """Return accuracy and macro-F1 of the model, or None while there are prompts left to ask.
 
-        If the model had to be deployed, the deployment ends with the last prompt. Raises BackendError.
+        If the model had to be deployed, the deployment ends with the last prompt. Raises
+        BackendError.
         """
         dataset = request.dataset
         options = PredictOptions(labels=dataset.labels, stop=dataset.stop)

@@ -37,7 +37,10 @@ class AzureDeployment(BaseModel):
 
 
 class HostedOptions(BaseModel):
-    """Options of the hosted backend. Unknown keys are errors. The host's profile fills in the rest."""
+    """Options of the hosted backend.
+
+    Unknown keys are errors. The host's profile fills in the rest.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -127,7 +130,7 @@ class HostedOptions(BaseModel):
 
     @property
     def account(self) -> str:
-        """An identifier of the account that owns files and jobs, as far as it is known without the key."""
+        """An identifier of the account, as far as it is known without the key."""
         return " ".join(filter(None, (self.address.rstrip("/"), self.organization, self.project)))
 
     @property

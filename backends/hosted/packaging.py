@@ -1,4 +1,4 @@
-"""Describe a fine-tuned model so that it can be queried without this backend: its address and its format."""
+"""Describe a fine-tuned model, by address and format, for use without this backend."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from backends.model_packages.package import ModelPackage, hosted_package
 def package(model: str, base_model: str, dataset: Dataset, options: HostedOptions) -> ModelPackage:
     """Return the package of `model`, which was trained from `base_model` on `dataset`.
 
-    Raises BackendError (user) for a host whose models answer only while they are deployed: this backend's
-    deployments end with the sweep.
+    Raises BackendError (user) for a host whose models answer only while they are deployed: this
+    backend's deployments end with the sweep.
     """
     host, inference = options.profile, options.profile.inference
     if inference.deployment != "none" or host.client != "OpenAI":

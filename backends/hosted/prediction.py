@@ -1,4 +1,4 @@
-"""`Predictor`: query fine-tuned models: several prompts at a time, each prompt once, labels scored."""
+"""`Predictor`: query fine-tuned models in parallel, each prompt once, and score labels."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Predictor:
     def _ask(
         self, model: str, format_: ExampleFormat, questions: Mapping[str, Any], options: PredictOptions
     ) -> dict[str, StoredAnswer]:
-        """Ask questions in parallel; record each answer as it arrives, so that an interruption loses little.
+        """Ask questions in parallel and record each answer as it arrives.
 
         `questions` and the result are by question id.
         """
@@ -151,7 +151,7 @@ class Predictor:
         return answers
 
     def _echo(self, name: str, prompt: str, options: PredictOptions) -> StoredAnswer:
-        """Score the labels exactly: the model reads prompt and label, and returns the log-probability of each token."""
+        """Score the labels exactly: the model reads each label and returns its log-probability."""
         labels = list(options.labels or ())
         fields: dict[str, Any] = {
             "model": name,
@@ -188,9 +188,10 @@ def _max_tokens(labels: Sequence[str], options: PredictOptions) -> int:
 def _scored_answer(
     text: str, tokens: list[label_scoring.Token], labels: Sequence[str], options: PredictOptions
 ) -> StoredAnswer:
-    """Return the label that the answer means, with the log-probabilities of all labels if the host returned any.
+    """Return the label that the answer means, with the log-probabilities of all labels if known.
 
-    `labels` are those of the options as the model writes them. An answer that is no label stays a text.
+    `labels` are those of the options as the model writes them. An answer that is no label stays a
+    text.
     """
     if options.labels is None or not options.labels:
         return StoredAnswer(text, None)

@@ -23,7 +23,10 @@ from backends.contract import Hyperparameter, Scalar
 
 
 class JobStatus(StrEnum):
-    """The state of a job. A status that a profile does not list is UNKNOWN, which never ends a job."""
+    """The state of a job.
+
+    A status that a profile does not list is UNKNOWN, which never ends a job.
+    """
 
     CHECKING = "checking"
     QUEUED = "queued"
@@ -45,7 +48,10 @@ class _Table(BaseModel):
 
 
 class SourcedTable(_Table):
-    """A table with a source and a date. Where one is absent, that at the top of the file applies."""
+    """A table with a source and a date.
+
+    Where one is absent, that at the top of the file applies.
+    """
 
     source: str | None = None
     as_of: date | None = None
@@ -112,8 +118,8 @@ class JobRules(SourcedTable):
     """How to create, find, poll and stop jobs.
 
     - `hyperparameters_in`: whether they go into `method` or into the older field beside it.
-    - `metadata_filter`: whether the host filters a job list by metadata. Without it, the client reads
-      all pages.
+    - `metadata_filter`: whether the host filters a job list by metadata. Without it, the client
+      reads all pages.
     - `suffix_max`: the key of a run also travels in the suffix, cut to this length, for hosts that
       drop metadata. None: no suffix.
     - `create_grace_s`: the host lists an accepted job within this time after the request ended. The
@@ -187,9 +193,9 @@ class Price(SourcedTable):
 class AutoEpochs(SourcedTable):
     """The rule by which a host chooses the number of epochs.
 
-    The host trains `target_epochs`. It trains more, up to `max_epochs`, where it would otherwise see
-    fewer than `min_examples_seen` examples (counted with repetition), and fewer where it would see
-    more than `max_examples_seen`.
+    The host trains `target_epochs`. It trains more, up to `max_epochs`, where it would otherwise
+    see fewer than `min_examples_seen` examples (counted with repetition), and fewer where it would
+    see more than `max_examples_seen`.
     """
 
     target_epochs: int = 3
@@ -228,7 +234,7 @@ class Profile(_Table):
         return self.statuses.get(str(status), JobStatus.UNKNOWN)
 
     def price(self, model: str) -> Price | None:
-        """Return the price of training `model`: its own, or that of the model it is a dated version of."""
+        """Return the price of training a model: its own, or that of its undated name."""
         undated = re.sub(r"-\d{4}-\d{2}-\d{2}$", "", model)
         return next((price for name in (model, undated) for price in self.prices if price.model == name), None)
 

@@ -1,4 +1,4 @@
-"""Rate limiting and retries: how fast to call a host, and how long to leave it alone after a failure."""
+"""Rate limiting and retries: how fast to call a host, and how long to pause after a failure."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ def backoff_s(failures: int, requested_s: float | None) -> float:
 
 
 class RateLimiter:
-    """Makes calls to one host. Threads share it: they keep its rate together, and all wait if one must.
+    """Makes calls to one host.
 
-    `patience_s`: how long `with_retries` tolerates an unreachable host. `per_minute`: the most calls per
-    minute; None: no limit.
+    Threads share it: they keep its rate together, and all wait if one must.
+
+    `patience_s`: how long `with_retries` tolerates an unreachable host. `per_minute`: the most
+    calls per minute; None: no limit.
     """
 
     def __init__(
@@ -69,7 +71,10 @@ class RateLimiter:
                     self._next_call_at = max(self._next_call_at, self._clock() + pause_s)
 
     def once(self, call: Callable[[], _Answer]) -> _Answer:
-        """Wait for this call's turn, and return its result. Raises its HostError without a retry."""
+        """Wait for this call's turn, and return its result.
+
+        Raises its HostError without a retry.
+        """
         self._wait_for_turn()
         return call()
 

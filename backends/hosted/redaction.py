@@ -16,8 +16,8 @@ _Value = TypeVar("_Value")
 def redacted(value: _Value, secret: str) -> _Value:
     """Return a text, a JSON value or a dataclass with the secret replaced in each of its texts.
 
-    A text on its own loses every secret. Inside other values, a secret of fewer than eight characters
-    stays, because it would match almost everywhere.
+    A text on its own loses every secret. Inside other values, a secret of fewer than eight
+    characters stays, because it would match almost everywhere.
     """
     result: Any = value
     if isinstance(result, str):

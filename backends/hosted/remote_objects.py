@@ -1,7 +1,7 @@
 """The host's objects as plain values: files, jobs, log events, checkpoints.
 
-The functions read them from the objects of the `openai` package, which may lack fields or hold values
-of other types than the protocol says.
+The functions read them from the objects of the `openai` package, which may lack fields or hold
+values of other types than the protocol says.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class RemoteFile:
 class RemoteJob:
     """A job at the host.
 
-    `hyperparameters` are the values in use, as far as the host reports them, without "auto". `files` are
-    the ids of its training and validation file.
+    `hyperparameters` are the values in use, as far as the host reports them, without "auto".
+    `files` are the ids of its training and validation file.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Read the result file of a job: CSV, at some hosts in base64, with column names that differ by host."""
+"""Read the result file of a job: CSV, at some hosts in base64, with different column names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read(content: bytes, aliases: Mapping[str, str]) -> list[Row]:
 
 
 def _csv_text(content: bytes) -> str | None:
-    """Return the CSV text of plain or base64 content, or None if its header has no column `step`."""
+    """Return the CSV text of plain or base64 content; None if it has no column `step`."""
     for candidate in (content, _base64_decoded(content)):
         if candidate is None:
             continue

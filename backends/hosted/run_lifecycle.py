@@ -1,8 +1,8 @@
 """`RunLifecycle`: each run as a state machine, from the submitted request to a job to an end.
 
-Each call advances a run as far as possible and returns soon. An unreachable host, a limit, a file check:
-each sets the time before which the backend sends nothing, and a later call continues. The caller that acts
-for a run holds its lock, so that several processes can share a workspace.
+Each call advances a run as far as possible and returns soon. An unreachable host, a limit, a file
+check: each sets the time before which the backend sends nothing, and a later call continues. The
+caller that acts for a run holds its lock, so that several processes can share a workspace.
 """
 
 from __future__ import annotations
@@ -79,10 +79,12 @@ class RunLifecycle:
 
     # ---------------------------------------------------------------------------------------- begin
     def begin(self, request: TrainingRequest) -> str:
-        """Record the run and try to create its job. Returns the run's id; `advance` does what has to wait.
+        """Record the run and try to create its job.
 
-        Raises BackendError if the host rejects the request for good. A new run is then deleted, so that the
-        same key can be submitted again.
+        Returns the run's id; `advance` does what has to wait.
+
+        Raises BackendError if the host rejects the request for good. A new run is then deleted, so
+        that the same key can be submitted again.
         """
         id_ = run_id(request.key)
         with self._journal.lock(id_, LOCK_WAIT_S, self._host.sleep) as locked:
@@ -108,7 +110,10 @@ class RunLifecycle:
         )
 
     def _end_by_shared_job(self, run: HostedRun) -> bool:
-        """End the run with the first epochs of a longer run. Returns False if that is impossible or not allowed."""
+        """End the run with the first epochs of a longer run.
+
+        Returns False if that is impossible or not allowed.
+        """
         if not self._options.epoch_ladder or run.stop or run.attempted_at is not None:
             return False
         result = self._shared_jobs.result_for(run)
@@ -120,7 +125,10 @@ class RunLifecycle:
 
     # -------------------------------------------------------------------------------------- advance
     def advance(self, id_: str) -> None:
-        """Advance a run as far as possible now. Does nothing if another process acts for it, or it has to wait."""
+        """Advance a run as far as possible now.
+
+        Does nothing if another process acts for it, or it has to wait.
+        """
         run = self.get(id_)
         if self.has_ended(id_) or self._clock() < run.not_before:
             return
@@ -166,7 +174,8 @@ class RunLifecycle:
 
     def _record_progress(self, run: HostedRun, request: TrainingRequest, snapshot: JobSnapshot) -> None:
         """Append the new events, and learn what they say about tokens and limits."""
-        # A spending limit must also hold while nobody has counted the tokens: charge the upper bound.
+        # A spending limit must also hold while nobody has counted the tokens: charge the upper
+        # bound.
         cost = job_events.TrainingCost(
             self._options.usd_per_million_tokens(base_model_of(request)),
             self._estimator.tokens_per_epoch(request).at_most,
@@ -183,10 +192,13 @@ class RunLifecycle:
             self._creator.block_creations(DAILY_LIMIT_RETRY_S, "the account has reached a limit")
 
     def _abandon_for_quota(self, run: HostedRun, job: str, snapshot: JobSnapshot) -> bool:
-        """Abandon a job that failed for a limit of the account before it trained. Returns whether it did.
+        """Abandon a job that failed for a limit of the account before it trained.
 
-        Some hosts accept a job and then let it fail this way. That is not a failure of the run: it gets
-        another job after a wait. A job that began to train may have cost something, so its run fails.
+        Returns whether it did.
+
+        Some hosts accept a job and then let it fail this way. That is not a failure of the run: it
+        gets another job after a wait. A job that began to train may have cost something, so its run
+        fails.
         """
         if snapshot.status is not JobStatus.FAILED or snapshot.job.trained_tokens:
             return False
@@ -201,9 +213,10 @@ class RunLifecycle:
         return True
 
     def _with_model_scores(self, run: HostedRun, request: TrainingRequest, snapshot: JobSnapshot) -> JobSnapshot | None:
-        """Return the snapshot with the scores of the trained model, or None while its evaluation goes on.
+        """Return the snapshot with the model's scores, or None while its evaluation goes on.
 
-        A model that cannot be queried has been paid for all the same: it is the result, without these scores.
+        A model that cannot be queried has been paid for all the same: it is the result, without
+        these scores.
         """
         model = snapshot.job.model
         if not snapshot.complete or snapshot.status is not JobStatus.SUCCEEDED or model is None:
@@ -220,7 +233,10 @@ class RunLifecycle:
 
     # ----------------------------------------------------------------------------------------- stop
     def stop(self, id_: str) -> None:
-        """Request the end of a run. The host hears of it at once, or later if it is unreachable. Idempotent."""
+        """Request the end of a run.
+
+        The host hears of it at once, or later if it is unreachable. Idempotent.
+        """
         run = self.get(id_)
         if self.has_ended(id_) or run.stop:
             return
@@ -249,13 +265,13 @@ class RunLifecycle:
 
     # ------------------------------------------------------------------------------------- failures
     def _tolerating_failures(self, id_: str, call: Callable[[], _Answer]) -> _Answer | None:
-        """Return the result of the call, or None if it failed temporarily: the run then waits and tries again.
+        """Return the result of the call, or None if it failed temporarily and the run has to wait.
 
-        Raises the call's BackendError if a retry cannot help, or has not helped for too long. How long
-        depends:
+        Raises the call's BackendError if a retry cannot help, or has not helped for too long. How
+        long depends:
 
-        - An unreachable host: for `patience_s`. But a run that has a job, or may have one, never gives up:
-          the job would go on unobserved, and the next attempt would pay for another.
+        - An unreachable host: for `patience_s`. But a run that has a job, or may have one, never
+          gives up: the job would go on unobserved, and the next attempt would pay for another.
         - A missing job: for as long as a new job may stay unlisted.
         - A limit of the account: without end.
         """

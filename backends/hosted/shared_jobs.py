@@ -1,9 +1,9 @@
 """`SharedJobs`: use the first epochs of a long job as the result of a shorter run.
 
 If the learning rate follows a schedule over the whole job, the state after an earlier epoch differs
-somewhat from the result of a shorter job, and hosts do not say whether it does. So a run shares a job only
-if the user allows it (option `epoch_ladder`), and its result is labelled: the resolved values contain
-`approximate`, and in `part_of` the key of the longer run.
+somewhat from the result of a shorter job, and hosts do not say whether it does. So a run shares a
+job only if the user allows it (option `epoch_ladder`), and its result is labelled: the resolved
+values contain `approximate`, and in `part_of` the key of the longer run.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def shared_result(
 ) -> SharedResult | None:
     """Return the first epochs of a longer run, with the best of the models that the host still has.
 
-    `events` are those of the longer run, `models` its checkpoints by step. None if the longer run did not
-    reach the request's epochs, or if no model is left.
+    `events` are those of the longer run, `models` its checkpoints by step. None if the longer run
+    did not reach the request's epochs, or if no model is left.
     """
     n_epochs = request.hyperparameters["n_epochs"]
     started = next(event for event in events if isinstance(event, Started))

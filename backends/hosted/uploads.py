@@ -1,7 +1,7 @@
 """`DataFileUploads`: upload each data file once per account.
 
-The host's name of a file is `sweep-<sha256>.jsonl`. By that name another workspace, or this one after a
-crash, finds the file and uses it again.
+The host's name of a file is `sweep-<sha256>.jsonl`. By that name another workspace, or this one
+after a crash, finds the file and uses it again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class DataFileUploads:
     def ready_file_id(self, file: FormattedFile) -> str | None:
         """Return the host's id of a file that jobs may use, or None while the host still checks it.
 
-        Uploads the file if the account does not have it. Raises BackendError (user) if the host rejects it.
+        Uploads the file if the account does not have it. Raises BackendError (user) if the host
+        rejects it.
         """
         account = self._host.options.account
         with self._host.journal.lock(f"upload {file.sha256}", LOCK_WAIT_S, self._host.sleep) as locked:

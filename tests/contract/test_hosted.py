@@ -1,4 +1,4 @@
-"""The hosted backend keeps the contract over a scripted host: a regular one, an odd one, and a faulty one."""
+"""The hosted backend keeps the contract with a regular, an odd and a faulty host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hosted backend keeps the contract over `sweep serve`, a real process: a regular one and a faulty one."""
+"""The hosted backend keeps the contract with `sweep serve`, a real process."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""A host with the OpenAI fine-tuning protocol that trains nothing: jobs advance by polls, faults on demand.
+"""A host with the OpenAI fine-tuning protocol that trains nothing: each poll advances a job.
 
-`ScriptedHost.handle` is the host. `InMemoryTransport` passes it the requests of the genuine client without
-a network, `serving` over real sockets. It is written from the protocol, so that it disagrees with the client
-where the client is wrong.
+Faults happen on demand.
+
+`ScriptedHost.handle` is the host. `InMemoryTransport` passes it the requests of the genuine client
+without a network, `serving` over real sockets. It is written from the protocol, so that it
+disagrees with the client where the client is wrong.
 """
 
 from __future__ import annotations
@@ -137,10 +139,11 @@ def error_response(status: int, message: str, code: str | None = None, **headers
 class ScriptedHost:
     """The host.
 
-    The host calls `fault(operation, moment)` before and after each operation; it may raise, or return another
-    response. `operation` looks like `POST fine_tuning/jobs`. `moment` is `before` (nothing has happened) or
-    `after` (the operation is complete). `operations` lists everything that clients requested.
-    `create_delay` returns after how many seconds the host accepts a job whose client got no answer.
+    The host calls `fault(operation, moment)` before and after each operation; it may raise, or
+    return another response. `operation` looks like `POST fine_tuning/jobs`. `moment` is `before`
+    (nothing has happened) or `after` (the operation is complete). `operations` lists everything
+    that clients requested. `create_delay` returns after how many seconds the host accepts a job
+    whose client got no answer.
     """
 
     def __init__(
@@ -166,7 +169,7 @@ class ScriptedHost:
         self._count = 0
         self._lock = threading.RLock()
 
-    # --------------------------------------------------------------------------------------------------------- dispatch
+    # ------------------------------------------------------------------------------------- dispatch
     def handle(self, request: Request) -> Response:
         with self._lock:
             return self._handle(request)
@@ -256,7 +259,7 @@ class ScriptedHost:
         self._count += 1
         return f"{prefix}{self._count:06d}"
 
-    # ------------------------------------------------------------------------------------------------------------ files
+    # ---------------------------------------------------------------------------------------- files
     def _upload(self, request: Request) -> Response:
         fields = _form(request)
         purpose = fields["purpose"].get_payload(decode=True).decode()
@@ -327,7 +330,7 @@ class ScriptedHost:
         self.contents.pop(id_)
         return json_response({"id": id_, "object": "file", "deleted": True})
 
-    # ------------------------------------------------------------------------------------------------------------- jobs
+    # ----------------------------------------------------------------------------------------- jobs
     def _create(self, body: dict[str, Any]) -> Response:
         for name in ("training_file", "validation_file"):
             if body.get(name) not in self.files:
@@ -496,7 +499,7 @@ class ScriptedHost:
         job.status = "paused"
         return json_response(self.job_json(job))
 
-    # ----------------------------------------------------------------------------------------------------------- models
+    # --------------------------------------------------------------------------------------- models
     def _delete_model(self, name: str) -> Response:
         if name not in self.models:
             return error_response(404, f"The model '{name}' does not exist", "model_not_found")
@@ -505,7 +508,7 @@ class ScriptedHost:
         return json_response({"id": name, "object": "model", "deleted": True})
 
     def label_logprobs(self, model: str, prompt: str) -> dict[str, float]:
-        """Return the log-probabilities of the words red, green and blue, which are single tokens here."""
+        """Return the log-probabilities of the words red, green and blue: single tokens here."""
         job = next((job for job in self.jobs.values() if job.id in model), None)
         trained = model if job is None else f"{job.body.get('seed')} {sorted(job.hyperparameters.items())}"
         chance = random.Random(f"{trained} {prompt}")
@@ -558,7 +561,7 @@ class ScriptedHost:
             }
         return {"index": index, "text": best, "logprobs": logprobs, "finish_reason": "stop"}
 
-    # -------------------------------------------------------------------------------------------- Azure's control plane
+    # ------------------------------------------------------------------------ Azure's control plane
     def _control_plane(self, request: Request, path: str) -> Response:
         if request.headers.get("authorization") != "Bearer management-token-0123456789":
             return json_response({"error": {"code": "InvalidAuthenticationToken", "message": "token"}}, 401)
@@ -596,7 +599,7 @@ def _operation_path(path: str) -> str:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------- carriers
+# ----------------------------------------------------------------------------------------- carriers
 class InMemoryTransport(httpx2.BaseTransport):
     """Passes requests of the genuine client to a host in this process."""
 

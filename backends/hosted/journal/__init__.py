@@ -1,9 +1,11 @@
-"""The journal of hosted runs: one SQLite file per workspace with everything that must outlive the process.
+"""The journal of hosted runs: an SQLite file with everything that must outlive the process.
+
+Each workspace has one.
 
 The backend writes an intention before it acts. The records survive the death of every process. The
 record that a job is about to be created also survives a power failure, because losing it could cost
-money twice. Several processes may share the file. A process that acts for a run holds the run's lock,
-which the operating system releases when the process dies.
+money twice. Several processes may share the file. A process that acts for a run holds the run's
+lock, which the operating system releases when the process dies.
 
 Tables, columns and stored JSON keep their names: a newer version continues with an older file.
 """

@@ -12,7 +12,7 @@ class AccountRecords:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    # -------------------------------------------------------------------------------------- limits
+    # --------------------------------------------------------------------------------------- limits
     def block_creations(self, account: str, until: float) -> None:
         """Record that an account has reached a limit: create no job there before `until`."""
         self._database.execute(
@@ -21,7 +21,7 @@ class AccountRecords:
         )
 
     def creations_blocked_until(self, account: str) -> float:
-        """Return the time before which no job may be created for an account; 0 if it has no limit."""
+        """Return the time until which an account may create no job; 0 if it has no limit."""
         rows = self._database.execute("SELECT until FROM limits WHERE account = :account", {"account": account})
         return rows[0][0] if rows else 0.0
 
@@ -40,7 +40,7 @@ class AccountRecords:
         )
         return Waiting(*rows[0]) if rows else None
 
-    # ------------------------------------------------------------------------------------- uploads
+    # -------------------------------------------------------------------------------------- uploads
     def upload(self, account: str, purpose: str, sha256: str) -> str | None:
         """Return the host's id of an uploaded file, or None if there is none."""
         rows = self._database.execute(
@@ -67,7 +67,7 @@ class AccountRecords:
         )
         return [file for (file,) in rows]
 
-    # -------------------------------------------------------------------------------- token counts
+    # --------------------------------------------------------------------------------- token counts
     def set_tokens_per_epoch(self, model: str, sha256: str, tokens_per_epoch: float) -> None:
         """Record the host's own token count of a training file."""
         self._database.execute(

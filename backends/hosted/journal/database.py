@@ -60,7 +60,10 @@ CREATE TABLE IF NOT EXISTS deployments (model TEXT PRIMARY KEY, name TEXT NOT NU
 
 
 class Database:
-    """A connection to the journal's file. Threads may share it. Raises BackendError where SQLite fails."""
+    """A connection to the journal's file.
+
+    Threads may share it. Raises BackendError where SQLite fails.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._lock = threading.RLock()

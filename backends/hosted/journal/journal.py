@@ -37,7 +37,10 @@ class Journal:
 
     @contextmanager
     def lock(self, name: str, wait_s: float = 0.0, sleep: Callable[[float], None] = time.sleep) -> Iterator[bool]:
-        """Hold the lock `name` while the block runs. Yields False if it was not free within `wait_s`."""
+        """Hold the lock `name` while the block runs.
+
+        Yields False if it was not free within `wait_s`.
+        """
         folder = self.folder / "locks"
         folder.mkdir(exist_ok=True)
         digest = hashlib.sha256(name.encode()).hexdigest()[:32]

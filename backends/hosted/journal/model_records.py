@@ -1,4 +1,4 @@
-"""Records of the models at the host: which runs they belong to, their answers and their deployments."""
+"""Records of the models at the host: their runs, their answers and their deployments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backends.hosted.journal.run_records import HostedRun
 
 
 class StoredAnswer(NamedTuple):
-    """A model's answer to a prompt, and the log-probability of each label (nats) where there is one."""
+    """A model's answer to a prompt, and the log-probability of each label (nats) if known."""
 
     text: str
     label_logprobs: tuple[float, ...] | None
@@ -24,7 +24,7 @@ class ModelRecords:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    # -------------------------------------------------------------------------------------- models
+    # --------------------------------------------------------------------------------------- models
     def add(self, run: str, steps: Mapping[str, int]) -> None:
         """Record models of a run, with the training step of each."""
         with self._database.transaction():
@@ -59,7 +59,7 @@ class ModelRecords:
         """Return whether this workspace deleted a model at the host."""
         return bool(self._database.execute("SELECT 1 FROM gone WHERE model = :model", {"model": model}))
 
-    # ------------------------------------------------------------------------------------- answers
+    # -------------------------------------------------------------------------------------- answers
     def answer(self, question_id: str) -> StoredAnswer | None:
         """Return the answer to a question, or None if nobody asked it yet."""
         rows = self._database.execute(
@@ -74,7 +74,7 @@ class ModelRecords:
             {"question": question_id, "model": model, "answer": json.dumps(codec.to_json(answer))},
         )
 
-    # --------------------------------------------------------------------------------- deployments
+    # ---------------------------------------------------------------------------------- deployments
     def set_deployment(self, model: str, name: str | None) -> None:
         """Record the name of a model's deployment, or None if it has none any more."""
         if name is None:

@@ -64,7 +64,7 @@ class RunRecords:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    # ---------------------------------------------------------------------------------------- runs
+    # ----------------------------------------------------------------------------------------- runs
     def add(self, id_: str, request: TrainingRequest, now: float, first_event: Event) -> None:
         """Record a new run with its event number 0. Does nothing if the run exists."""
         with self._database.transaction():
@@ -105,13 +105,13 @@ class RunRecords:
             self._database.execute("DELETE FROM runs WHERE id = :id", {"id": id_})
 
     def created_since(self, time_s: float) -> list[float]:
-        """Return the creation times of the jobs that were created after `time_s`, in ascending order."""
+        """Return the creation times, in order, of the jobs that were created after `time_s`."""
         rows = self._database.execute(
             "SELECT created_at FROM runs WHERE created_at > :time ORDER BY created_at", {"time": time_s}
         )
         return [created_at for (created_at,) in rows]
 
-    # -------------------------------------------------------------------------------------- events
+    # --------------------------------------------------------------------------------------- events
     def events(self, id_: str, after: int = 0) -> list[Event]:
         """Return a run's events from number `after` on."""
         rows = self._database.execute(
@@ -129,7 +129,7 @@ class RunRecords:
                     {"run": id_, "number": number, "event": json.dumps(codec.to_json(event))},
                 )
 
-    # ----------------------------------------------------------------------------- the host's log
+    # ------------------------------------------------------------------------------- the host's log
     def add_log(self, id_: str, events: Iterable[RemoteEvent], now: float) -> None:
         """Record events of the host, each id once, as received at `now`."""
         with self._database.transaction():
@@ -151,7 +151,7 @@ class RunRecords:
         rows = self._database.execute("SELECT id FROM heard WHERE run = :run", {"run": id_})
         return {event_id for (event_id,) in rows}
 
-    # ------------------------------------------------------------------------------ abandoned jobs
+    # ------------------------------------------------------------------------------- abandoned jobs
     def abandon_job(self, id_: str, job: str) -> None:
         """Detach a failed job from its run, with its log: the run has no job again."""
         with self._database.transaction():

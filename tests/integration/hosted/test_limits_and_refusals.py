@@ -254,7 +254,7 @@ def test_a_run_with_a_job_never_fails_because_its_host_is_unreachable(
 
 
 def test_a_wrong_key_does_not_end_a_run_that_may_have_a_job(world: HostedWorld) -> None:
-    """The answer to the creation is lost, and the key expires before the job is found: that is no rejection."""
+    """An expired key after a lost answer to a creation is no rejection of the run."""
     key_expired = [False]
 
     def fault(operation: str, moment: str) -> Response | None:

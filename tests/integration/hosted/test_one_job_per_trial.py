@@ -1,4 +1,4 @@
-"""Exactly one job per trial, whatever goes wrong between client and host, and whenever a process dies."""
+"""Exactly one job per trial, whatever fails between client and host, and whoever dies."""
 
 from __future__ import annotations
 
@@ -75,7 +75,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture
 def unsynced(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory if possible: no power fails here, and waiting for disks would take half of the time."""
+    """A folder in memory if possible: waiting for disks would take half of the time.
+
+    No power fails in this test.
+    """
     memory = Path("/dev/shm")
     if not memory.is_dir():
         yield tmp_path
@@ -133,7 +136,8 @@ class Schedule:
         )
 
     def fault(self, operation: str, moment: str) -> Response | None:
-        # creations are rare among the requests, and they are the subject here, above all accepted ones
+        # creations are rare among the requests, and they are the subject here, above all accepted
+        # ones
         rate = {"before": 0.35, "after": 0.8}[moment] if operation == CREATE and self.rate else self.rate
         if not self.faulty or self.chance.random() > rate:
             return None
@@ -227,7 +231,8 @@ class Schedule:
             assert self.host.final_model(job) in events[-1].model
             steps = [event.step for event in events if isinstance(event, Measured) and event.scope == "step"]
             assert steps == list(range(1, job.total_steps + 1)), "each step is reported once, in order"
-        # one training file and one validation file for all trials; only a lost answer may repeat an upload
+        # one training file and one validation file for all trials; only a lost answer may repeat an
+        # upload
         digests = collections.Counter(
             file["filename"] for file in self.host.files.values() if "sweep" in file["filename"]
         )
@@ -263,7 +268,7 @@ def test_no_schedule_of_faults_makes_two_jobs_or_loses_one(unsynced: Path, datas
 
 
 def test_a_job_that_the_host_lists_late_is_adopted(tmp_path: Path, dataset: Dataset) -> None:
-    """The answer is lost, and the job appears later, within the grace period: no second job is created."""
+    """The answer is lost, and the job appears within the grace period: there is no second one."""
     schedule = Schedule(1, tmp_path, dataset)
     schedule.rate = 0.0
     host, clock = schedule.host, schedule.clock

@@ -69,7 +69,7 @@ def texts_of_quoting_jobs(world: HostedWorld) -> Iterator[str]:
 
 
 def test_the_key_appears_nowhere(world: HostedWorld, caplog: pytest.LogCaptureFixture) -> None:
-    """After runs with every kind of failure, neither the workspace nor logs nor failures contain the key."""
+    """After every kind of failure, neither the workspace nor logs nor failures contain the key."""
     caplog.set_level(logging.DEBUG)
     texts: list[str] = []
 

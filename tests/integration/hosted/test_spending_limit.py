@@ -1,4 +1,4 @@
-"""The spending limit with hosted jobs, which may cost more or less than estimated: the session without Ray."""
+"""The spending limit with hosted jobs, whose cost differs from the estimate: no Ray here."""
 
 from __future__ import annotations
 

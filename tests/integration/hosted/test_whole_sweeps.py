@@ -1,7 +1,7 @@
 """Whole sweeps over a faulty host, as users run them: real processes, Ray, MLflow, sockets.
 
-The host quotes the key wherever it can. Afterwards the key appears nowhere, the spend is correct, and
-`sweep clean` removes all leftovers except the champion.
+The host quotes the key wherever it can. Afterwards the key appears nowhere, the spend is correct,
+and `sweep clean` removes all leftovers except the champion.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ RUN_ALL = """
 
 
 class QuotingHost(ScriptedHost):
-    """Quotes the key in error bodies and headers, in the log and the errors of jobs, and fails in many ways."""
+    """Quotes the key in errors, headers and logs, and fails in many ways."""
 
     def __init__(self) -> None:
         super().__init__(behaviour=HostBehaviour(kept_checkpoints=2))
@@ -172,7 +172,7 @@ class FinishedSweeps:
     output: str = ""
     began_at: float = field(default_factory=time.time)
     processes: set[str] = field(default_factory=set)
-    """Command lines on this machine that contained the key, and "a worker" if there was a Ray worker."""
+    """Command lines that contained the key, and "a worker" if there was a Ray worker."""
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +268,7 @@ def test_the_key_appears_nowhere(finished: FinishedSweeps) -> None:
         assert KEY.encode() not in file.read_bytes(), file
 
 
-# ---------------------------------------------------------------------------------------------------------------- money
+# -------------------------------------------------------------------------------------------- money
 @pytest.fixture
 def sweep(finished: FinishedSweeps, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Sweep:
     monkeypatch.chdir(finished.folder)
@@ -329,7 +329,7 @@ def test_the_plan_shows_the_cost_and_is_an_error_without_a_price(finished: Finis
     assert re.search(r"troubled.yaml:\d+", err)
 
 
-# ------------------------------------------------------------------------------------------------------------- clean-up
+# ----------------------------------------------------------------------------------------- clean-up
 def items(out: str) -> dict[str, dict[str, Any]]:
     return {f"{item['kind']} {item['name']}": item for item in json.loads(out)["items"]}
 

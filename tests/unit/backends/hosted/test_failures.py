@@ -1,4 +1,4 @@
-"""The tables of failures: every exception of the package, every code, every way to ask for a wait."""
+"""The failure tables: every exception of the package, every code, every `retry-after`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def exceptions() -> list[type[Exception]]:
 
 @pytest.mark.parametrize("exception_type", exceptions(), ids=lambda type_: type_.__name__)
 def test_every_exception_of_the_package_is_in_the_table(exception_type: type[Exception]) -> None:
-    """A developer has to decide about a new exception. Only those listed here may inherit their ancestor's rule."""
+    """A developer has to decide about a new exception.
+
+    Only those listed here may inherit their ancestor's rule.
+    """
     inherits = {"SubjectTokenProviderError", "WorkloadIdentityError"}
     assert exception_type in failures.RULES_BY_EXCEPTION or exception_type.__name__ in inherits
 

@@ -1,4 +1,4 @@
-"""Host reports become events: ordered and stable in whichever order they arrive, and nothing is invented."""
+"""Host reports become events: ordered, stable, and never invented."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_a_complete_run_has_every_measurement_its_charge_and_its_model() -> None
 @settings(max_examples=200)
 @given(st.randoms(use_true_random=False), st.integers(1, 6))
 def test_the_order_in_which_log_entries_arrive_does_not_matter(chance: random.Random, polls: int) -> None:
-    """Entries arrive in any order over several polls, within the settling time: the events are always the same."""
+    """However entries arrive within the settling time, the events are the same."""
     expected = events_of(ended(job=job("succeeded", trained_tokens=2000)))
     arrivals = [LogEntry(n + chance.uniform(0, HOST.jobs.settle_s * 0.9), entry) for n, entry in enumerate(LOG)]
     events: list[Event] = []
@@ -171,7 +171,7 @@ def test_a_measurement_waits_for_the_settling_time() -> None:
     assert len(of(events_of(late, HOST), Measured)) == 5
 
 
-# ------------------------------------------------------------------------------------------------------------- statuses
+# ----------------------------------------------------------------------------------------- statuses
 @pytest.mark.parametrize("status", ["validating_files", "queued", "running", "paused", "moderating", ""])
 def test_no_other_status_ends_a_run(status: str) -> None:
     snapshot = running(LOG, job=job(status), status=HOST.job_status(status))
@@ -203,7 +203,7 @@ def test_a_requested_value_keeps_its_type_and_the_value_of_the_host_wins() -> No
     assert repr(started.resolved["learning_rate_multiplier"]) == "1.0"
 
 
-# --------------------------------------------------------------------------------------------------------------- epochs
+# ------------------------------------------------------------------------------------------- epochs
 @pytest.mark.parametrize(
     ("total", "epochs", "steps", "expected"),
     [
@@ -240,7 +240,7 @@ def test_without_total_and_batch_size_each_evaluation_ends_an_epoch() -> None:
     assert [event.epoch for event in events] == sorted(event.epoch for event in events)
 
 
-# --------------------------------------------------------------------------------------------------------- measurements
+# ------------------------------------------------------------------------------------- measurements
 def test_a_missing_value_is_absent_and_a_non_finite_one_is_reported() -> None:
     log = [metrics(1, valid_loss=None), metrics(2, valid_loss="NaN"), metrics(3, valid_loss=math.inf)]
     first, second, third = (measurement.values for measurement in of(events_of(running(log)), Measured))
@@ -280,7 +280,10 @@ def test_checkpoints_add_the_evaluations_that_the_log_lacks() -> None:
 
 
 def test_a_checkpoint_newer_than_the_log_waits_for_the_log() -> None:
-    """The poller reads the log first. Checkpoints of later steps must not hide measurements of the log."""
+    """The poller reads the log first.
+
+    Checkpoints of later steps must not hide measurements of the log.
+    """
     ahead = [RemoteCheckpoint(f"c{n}", n, f"ft:ckpt-{n}", {"full_valid_loss": 0.5 - n / 100}) for n in (4, 8)]
     first = events_of(running(LOG[:5], checkpoints=ahead))
     assert [checkpoint.step for checkpoint in of(first, Checkpointed)] == [4]
@@ -298,7 +301,7 @@ def test_a_checkpoint_comes_between_its_step_and_the_next() -> None:
     assert not of(events_of(running(LOG[:2], checkpoints=checkpoints)), Checkpointed)
 
 
-# ------------------------------------------------------------------------------------------------------------------ end
+# ---------------------------------------------------------------------------------------------- end
 CHECKPOINTS = [RemoteCheckpoint("c1", 4, "ft:ckpt-4", {}), RemoteCheckpoint("c2", 8, "ft:ckpt-8", {})]
 
 
@@ -366,7 +369,7 @@ def test_the_log_explains_a_model_that_moderation_blocked() -> None:
     assert "violence" in event.failure.message
 
 
-# -------------------------------------------------------------------------------------------------------------- answers
+# ------------------------------------------------------------------------------------------ answers
 SCORES = {"valid_accuracy": 0.75, "valid_macro_f1": 0.7}
 
 

@@ -1,4 +1,4 @@
-"""Shared jobs: which runs are the first part of a longer run, and the results that they get from it."""
+"""Shared jobs: which runs are the first part of a longer run, and their results."""
 
 from __future__ import annotations
 
