@@ -40,7 +40,7 @@ class TrackingObserver(Observer):
             began = trial.handle is not None or trial.state is TrialState.FAILED
             if trial.state.ended and began and trial.duplicate_of is None and not tracker.shows_end_of(trial):
                 tracker.trial_started(trial)
-                tracker.observed_before(trial)
+                tracker.show_record_of(trial)
                 self.trial_ended(trial)
 
     def trial_started(self, trial: Trial) -> None:
@@ -49,7 +49,7 @@ class TrackingObserver(Observer):
 
     def events_received(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
         """Send the measurements."""
-        self._tracker.observed(trial.key, first, events)
+        self._tracker.events_received(trial.key, first, events)
 
     def trial_ended(self, trial: Trial) -> None:
         """Close the trial's run, with a plot of its learning curve."""

@@ -1,8 +1,11 @@
-"""MLflow: one parent run a sweep, one child run a trial, projected from what the study records."""
+"""MLflow: one parent run per sweep and one child run per trial, projected from what the study records."""
 
+from sweeps.tracking.mlflow_client import default_uri
+from sweeps.tracking.mlflow_ui import serve_ui, table_path
+from sweeps.tracking.projection import TrackedDataset, TrackedPart
 from sweeps.tracking.reachability import check_scheme
 from sweeps.tracking.run_metrics import MetricHistory, metric_history
-from sweeps.tracking.tracker import TrackedDataset, TrackedPart, Tracker, default_uri, serve_ui, table_path
+from sweeps.tracking.tracker import Tracker
 
 __all__ = [
     "MetricHistory",

@@ -35,7 +35,7 @@ def check_scheme(uri: str) -> None:
         raise UserInputError([Problem("MLFLOW_TRACKING_URI", f"MLflow keeps nothing at {scheme}://", hint)])
 
 
-def shown(uri: str) -> str:
+def without_secrets(uri: str) -> str:
     """Return the URI without what may be a secret: user, password and query."""
     parts = urlsplit(uri)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
@@ -104,6 +104,6 @@ def _twice(uri: str, ask: Callable[[], None]) -> None:
                     "start it, or give another place by MLFLOW_TRACKING_URI; "
                     "without either, a database in the sweep's own folder is used"
                 )
-                raise SweepError(f"MLflow does not answer at {shown(uri)}: {reason}", hint) from error
+                raise SweepError(f"MLflow does not answer at {without_secrets(uri)}: {reason}", hint) from error
         time.sleep(0.5)
     return None

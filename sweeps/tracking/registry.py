@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 from backends.model_packages import ModelPackage
 from sweeps.errors import SweepError
 from sweeps.tracking import projection, reachability, served_card
+from sweeps.tracking.mlflow_client import load, new_client, translated_errors
 from sweeps.tracking.outbox import RejectedError, UnreachableError
 from sweeps.tracking.served_card import Card
-from sweeps.tracking.tracker import load, new_client, translated
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -231,10 +231,10 @@ class Registry:
     @contextmanager
     def _asking(self) -> Iterator[None]:
         try:
-            with translated():
+            with translated_errors():
                 yield
         except (UnreachableError, RejectedError) as error:
-            message = f"the model registry at {reachability.shown(self._uri)} refuses: {error}"
+            message = f"the model registry at {reachability.without_secrets(self._uri)} refuses: {error}"
             raise SweepError(message, "start it, or give another place by MLFLOW_TRACKING_URI") from error
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sweeps.errors import Problem, SweepError, UserInputError
-from sweeps.tracking import reachability, tracker
+from sweeps.tracking import mlflow_client, reachability
 from sweeps.tracking.outbox import RejectedError, UnreachableError
 
 LARGEST = 1.797e308
@@ -30,11 +30,11 @@ def metric_history(uri: str, run_id: str) -> MetricHistory:
         reachability.check(uri)
     elif not path.is_file():
         hint = "give the place by MLFLOW_TRACKING_URI, or the folder of the sweeps by --root"
-        raise SweepError(f"there is no MLflow database at {reachability.shown(uri)}", hint)
-    tracker.load()
+        raise SweepError(f"there is no MLflow database at {reachability.without_secrets(uri)}", hint)
+    mlflow_client.load()
     try:
-        with tracker.translated():
-            client = tracker.new_client(uri)
+        with mlflow_client.translated_errors():
+            client = mlflow_client.new_client(uri)
             run = client.get_run(run_id)
             metrics = {
                 key: tuple(

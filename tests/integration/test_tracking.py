@@ -96,7 +96,7 @@ def begin(tracker: Tracker, sweep_id: str = "sweep-1") -> str:
 def track(tracker: Tracker, trial: Trial, happened: Sequence[Event], size: int = 7) -> None:
     tracker.trial_started(trial)
     for first in range(0, len(happened), size):
-        tracker.observed(trial.key, first, happened[first : first + size])
+        tracker.events_received(trial.key, first, happened[first : first + size])
 
 
 def finish(tracker: Tracker) -> None:
@@ -282,7 +282,7 @@ def test_an_end_that_was_never_shown_is_caught_up_from_the_record(uri: str, tmp_
         parent = begin(again)
         assert again.shows_end_of(record) is known
         again.trial_started(record)
-        again.observed_before(record)
+        again.show_record_of(record)
         again.trial_ended(record)
         finish(again)
     [run] = children(uri, parent).values()
@@ -434,7 +434,7 @@ def test_a_server_may_go_away_in_the_middle_of_a_sweep(
         trial = new_trial(0)
         track(tracker, trial, happened[:15])
         time.sleep(2.5)  # a part is written
-    tracker.observed(trial.key, 15, happened[15:])
+    tracker.events_received(trial.key, 15, happened[15:])
     done = ended(trial)
     began = time.monotonic()
     tracker.trial_ended(done, lambda: learning_curve_png(done, "trial"))

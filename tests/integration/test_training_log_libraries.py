@@ -118,7 +118,7 @@ def test_our_own_run_gives_the_curve_of_its_trial(root: Path) -> None:
     tracker = Tracker.connect(default_uri(root), "ours", root / "artifacts")
     parent = tracker.start("s", "snli", {}, {}, TrackedDataset("d", "d", {"training": part}), {})
     tracker.trial_started(trial)
-    tracker.observed(trial.key, 0, sorted([*measured, *steps], key=lambda each: each.step))
+    tracker.events_received(trial.key, 0, sorted([*measured, *steps], key=lambda each: each.step))
     verdict = FitVerdict(VerdictKind.HEALTHY, "it learned")
     done = Trial(**{**trial.__dict__, "state": TrialState.COMPLETE, "curve": tuple(measured), "verdict": verdict})
     tracker.trial_ended(done)
