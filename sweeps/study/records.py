@@ -1,4 +1,4 @@
-"""A trial's record in Optuna user attributes: a small header, and one for each evaluation.
+"""A trial's record in Optuna user attributes: a header, and an attribute for each evaluation.
 
 The header is the trial without its learning curve, plus the number of its evaluations. An
 evaluation is written once, under `evaluation:0007`, and before the header that counts it: a process

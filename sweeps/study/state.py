@@ -54,8 +54,7 @@ class SweepState:
 
     @property
     def best(self) -> Trial | None:
-        """The winner's best repetition after the finals, else the best trial of the search so
-        far."""
+        """After finals the winner's best repetition, else the best trial of the search."""
         winner = self.finals.winner if self.finals is not None else None
         winning = winning_trial(self.trials if winner is not None else (), self.repeats, winner, self.objective)
         return winning or next(iter(leaderboard(self.trials, self.objective)), None)

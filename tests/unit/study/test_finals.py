@@ -1,4 +1,4 @@
-"""The finals: repetitions are ranked by their means, and what lies inside the noise goes to the cheaper one."""
+"""The finals: means rank the repetitions, and within the noise the cheaper candidate wins."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ pytestmark = pytest.mark.unit
 ACCURACY, LOSS = Objective("valid_accuracy", "maximize"), Objective("valid_loss", "minimize")
 
 
-def right(shares: list[float], examples: int, seed: int) -> NDArray[np.bool_]:
+def correct_examples(shares: list[float], examples: int, seed: int) -> NDArray[np.bool_]:
     return np.random.default_rng(seed).random((len(shares), examples)) < np.array(shares)[:, None]
 
 
 def candidate(number: int, shares: list[float], cost: float, examples: int = 500) -> FinalsCandidate:
-    known = right(shares, examples, number)
-    return FinalsCandidate(number, tuple(float(each) for each in known.mean(axis=1)), cost, known)
+    known = correct_examples(shares, examples, number)
+    return FinalsCandidate(number, tuple(float(mean) for mean in known.mean(axis=1)), cost, known)
 
 
 def test_a_clear_lead_wins_whatever_it_costs() -> None:
     result = rank([candidate(1, [0.6] * 3, 1.0), candidate(2, [0.8] * 3, 9.0)], ACCURACY, {1: 0.9, 2: 0.8}, seed=7)
     assert result.winner == 2
-    assert [each.number for each in result.standings] == [2, 1]
+    assert [score.number for score in result.standings] == [2, 1]
     assert "more than chance" in result.reason
     assert result.searched_value == 0.8
 
 
-def test_a_difference_inside_the_noise_goes_to_the_cheaper_one_and_says_so() -> None:
+def test_within_the_noise_the_cheaper_candidate_wins_and_the_reason_says_so() -> None:
     result = rank([candidate(1, [0.79] * 3, 1.0), candidate(2, [0.8] * 3, 2.0)], ACCURACY, {1: 0.9, 2: 0.8}, seed=7)
     assert result.standings[0].number == 2
     assert result.winner == 1
@@ -52,7 +52,7 @@ def test_without_examples_the_seeds_alone_decide() -> None:
     assert rank(mixed, LOSS, {1: 0.3, 2: 0.5}, seed=0).winner == 2
 
 
-def test_a_lone_candidate_wins_and_travels_as_json() -> None:
+def test_a_lone_candidate_wins_and_survives_json() -> None:
     result = rank([candidate(3, [0.7, 0.8], 1.0)], ACCURACY, {3: 0.9}, seed=1)
     assert result.winner == 3
     assert codec.from_json(FinalsResult, json.loads(json.dumps(codec.to_json(result)))) == result
@@ -63,7 +63,7 @@ def run_of(number: int, value: float | None, repeat_of: int | None = None, model
     return Trial(number, f"k{number}", "b", {}, 1, TrialState.COMPLETE, values=values, repeat_of=repeat_of, model=model)
 
 
-def test_a_result_is_of_the_repetitions_it_was_decided_by() -> None:
+def test_a_result_knows_the_repetitions_that_decided_it() -> None:
     result = rank(
         [FinalsCandidate(0, (0.7, 0.8), 1.0), FinalsCandidate(1, (0.6, 0.5), 1.0)], ACCURACY, {0: 0.9, 1: 0.8}, seed=1
     )
@@ -74,7 +74,7 @@ def test_a_result_is_of_the_repetitions_it_was_decided_by() -> None:
     assert not result.was_decided_by(repeats[:-2])
 
 
-def test_the_winners_run_in_the_search_is_handed_over_where_its_repetitions_are_gone() -> None:
+def test_the_winners_run_in_the_search_is_delivered_if_the_models_of_its_repetitions_are_deleted() -> None:
     searched = [run_of(0, 0.9), run_of(1, 0.8)]
     repeats = [run_of(2, 0.7, 1), run_of(3, 0.75, 1), run_of(4, 0.6, 0)]
     assert winning_trial(searched, repeats, 1, ACCURACY) == repeats[1]
@@ -89,26 +89,26 @@ def test_the_winners_run_in_the_search_is_handed_over_where_its_repetitions_are_
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=40, deadline=None)
-def test_the_winner_is_the_cheapest_of_those_not_behind_and_order_does_not_matter(
+def test_the_winner_is_the_cheapest_candidate_within_the_noise_in_any_order(
     means: list[float], costs: list[float], seed: int
 ) -> None:
     candidates = [candidate(n, [mean] * 3, costs[n], examples=80) for n, mean in enumerate(means)]
     searched = dict.fromkeys(range(len(means)), 0.5)
     result = rank(candidates, ACCURACY, searched, seed)
     assert rank(candidates[::-1], ACCURACY, searched, seed) == result
-    won = next(each for each in result.standings if each.number == result.winner)
+    won = next(score for score in result.standings if score.number == result.winner)
     assert won.behind_low <= 0
-    assert all(won.cost <= each.cost for each in result.standings if each.behind_low <= 0)
-    assert result.standings[0].mean == max(each.mean for each in result.standings)
-    assert all(each.low <= each.mean <= each.high for each in result.standings)
+    assert all(won.cost <= score.cost for score in result.standings if score.behind_low <= 0)
+    assert result.standings[0].mean == max(score.mean for score in result.standings)
+    assert all(score.low <= score.mean <= score.high for score in result.standings)
 
 
-def test_the_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_true_mean_about_as_often_as_it_claims() -> None:
     random = np.random.default_rng(0)
     covered = 0
     for trial in range(200):
         shares = np.clip(random.normal(0.7, 0.02, 3), 0, 1)
-        _, low, high = accuracy_interval(right([float(each) for each in shares], 300, trial), seed=trial)
+        _, low, high = accuracy_interval(correct_examples([float(share) for share in shares], 300, trial), seed=trial)
         covered += low <= 0.7 <= high
     assert 0.85 <= covered / 200 <= 1.0
 

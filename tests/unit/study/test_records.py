@@ -1,4 +1,5 @@
-"""A trial's record: each evaluation is stored once, a kill loses nothing, and records of version 0.1 still load."""
+"""A trial's record: each evaluation is stored once, a kill loses nothing, and records of version
+0.1 still load."""
 
 from __future__ import annotations
 
@@ -134,7 +135,8 @@ class KilledError(Exception):
 @settings(max_examples=25, deadline=None)
 @given(steps=st.lists(st.sampled_from(["evaluate", "kill", "kill while writing"]), max_size=12))
 def test_no_kill_loses_or_doubles_a_point(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -> None:
-    """After a kill the run tells its events from the beginning. A reader sees a prefix of them at any moment."""
+    """After a kill the run tells its events from the beginning. A reader sees a prefix of them
+    at any moment."""
     location = tmp_path_factory.mktemp("study") / "j"
     study = open_study(location)
     trial, told = next_trial(study), 0
@@ -265,7 +267,8 @@ def test_finals_and_changes_of_version_0_1_load_and_are_written_as_they_were() -
 
 
 def stored_by_version_0_1(location: Path, trial: Trial) -> None:
-    """Overwrite the record of a running trial with one whose curve is inside, and remove the new attributes."""
+    """Overwrite the record of a running trial with one whose curve is inside, and remove the new
+    attributes."""
     lines = [json.loads(line) for line in location.read_text().splitlines()]
     kept = [line for line in lines if not any("evaluation:" in name for name in line.get("user_attr", {}))]
     for line in kept:

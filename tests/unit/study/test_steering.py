@@ -1,4 +1,4 @@
-"""Steering: repeated verdicts near an edge move it, inside the room; the study goes on with every sampler."""
+"""Steering: repeated verdicts near an edge move it within its bounds, and every sampler goes on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WRITTEN = {
     "learning_rate_multiplier": {"low": 0.02, "high": 0.2, "log": True},
     "batch_size": [4, 8],
 }
-ROOM = {name: (limit.low, limit.high) for name, limit in LIMITS.items()}
+BOUNDS = {name: (limit.low, limit.high) for name, limit in LIMITS.items()}
 RATE = "learning_rate_multiplier"
 
 
@@ -54,14 +54,14 @@ UNDER, OVER, DIVERGED, HEALTHY = (
 )
 
 
-def found(*trials: Trial, before: tuple[Change, ...] = (), steering_bounds: object = None) -> dict[str, Change]:
-    given_room = ROOM if steering_bounds is None else steering_bounds
-    bounds = {each.parameter: (each.low, each.high) for each in before}
-    return {each.parameter: each for each in propose_changes(trials, resolved(bounds), given_room, before)}  # type: ignore[arg-type]
+def proposed(*trials: Trial, before: tuple[Change, ...] = (), epochs_bounds: object = None) -> dict[str, Change]:
+    bounds_by_name = BOUNDS if epochs_bounds is None else epochs_bounds
+    bounds = {change.parameter: (change.low, change.high) for change in before}
+    return {change.parameter: change for change in propose_changes(trials, resolved(bounds), bounds_by_name, before)}  # type: ignore[arg-type]
 
 
-def test_runs_that_still_improve_at_the_top_of_the_epochs_raise_it() -> None:
-    change = found(trial(0, UNDER, 4, improving=True), trial(1, UNDER, 4, improving=True))["n_epochs"]
+def test_runs_that_still_improve_with_the_most_epochs_raise_the_edge() -> None:
+    change = proposed(trial(0, UNDER, 4, improving=True), trial(1, UNDER, 4, improving=True))["n_epochs"]
     assert (change.previous_range, change.low, change.high) == ((2, 4), 2, 6)
     assert change.trials == (0, 1)
     assert change.probe == 6
@@ -70,54 +70,56 @@ def test_runs_that_still_improve_at_the_top_of_the_epochs_raise_it() -> None:
 
 
 def test_one_run_or_a_minority_moves_nothing() -> None:
-    assert not found(trial(0, UNDER, 4, improving=True))
-    assert "n_epochs" not in found(
+    assert not proposed(trial(0, UNDER, 4, improving=True))
+    assert "n_epochs" not in proposed(
         *(trial(n, UNDER, 4, improving=True) for n in (0, 1)), *(trial(n, HEALTHY, 4) for n in (2, 3))
     )
 
 
 def test_runs_that_learn_nothing_raise_the_rate_and_not_the_epochs() -> None:
-    changed = found(trial(0, UNDER, 4, 0.18), trial(1, UNDER, 4, 0.15))
+    changed = proposed(trial(0, UNDER, 4, 0.18), trial(1, UNDER, 4, 0.15))
     assert set(changed) == {RATE}
     assert changed[RATE].high == pytest.approx(0.8)
     assert 0.2 < (changed[RATE].probe or 0) < 0.8
 
 
 def test_under_fitting_far_from_the_edge_does_not_move_it() -> None:
-    assert not found(trial(0, UNDER, 2, 0.021), trial(1, UNDER, 2, 0.03))
+    assert not proposed(trial(0, UNDER, 2, 0.021), trial(1, UNDER, 2, 0.03))
 
 
-def test_divergence_cuts_the_rate_between_what_held_and_what_did_not() -> None:
-    change = found(trial(0, HEALTHY, rate=0.04), trial(1, DIVERGED, rate=0.16), trial(2, DIVERGED, rate=0.19))[RATE]
+def test_divergence_cuts_the_rate_between_the_stable_and_the_diverged_runs() -> None:
+    change = proposed(trial(0, HEALTHY, rate=0.04), trial(1, DIVERGED, rate=0.16), trial(2, DIVERGED, rate=0.19))[RATE]
     assert change.low == 0.02
     assert change.high == pytest.approx(0.08)
 
 
-def test_where_everything_diverges_the_whole_range_goes_down() -> None:
-    change = found(*(trial(n, DIVERGED, rate=rate) for n, rate in enumerate((0.021, 0.05, 0.2))))[RATE]
+def test_if_everything_diverges_the_whole_range_goes_down() -> None:
+    change = proposed(*(trial(n, DIVERGED, rate=rate) for n, rate in enumerate((0.021, 0.05, 0.2))))[RATE]
     assert change.high < 0.021
     assert change.low < change.high
 
 
 def test_collapsed_runs_cut_the_rate_like_diverged_ones_and_never_raise_it() -> None:
     collapsed = [trial(n, UNDER, rate=rate, collapsed=True) for n, rate in ((1, 0.17), (2, 0.19))]
-    change = found(trial(0, HEALTHY, rate=0.04), *collapsed)[RATE]
+    change = proposed(trial(0, HEALTHY, rate=0.04), *collapsed)[RATE]
     assert 0.04 < change.high < 0.17
     assert change.reason == "trials 1, 2 diverged or collapsed"
-    assert found(trial(0, HEALTHY, rate=0.04), trial(1, UNDER, rate=0.17), trial(2, UNDER, rate=0.19))[RATE].high > 0.2
+    assert (
+        proposed(trial(0, HEALTHY, rate=0.04), trial(1, UNDER, rate=0.17), trial(2, UNDER, rate=0.19))[RATE].high > 0.2
+    )
 
 
-def test_over_fitting_at_the_top_leaves_as_many_epochs_as_were_of_use() -> None:
-    change = found(*(trial(n, OVER, 4, keep=2.6) for n in range(3)))["n_epochs"]
+def test_over_fitting_with_the_most_epochs_leaves_the_useful_ones() -> None:
+    change = proposed(*(trial(n, OVER, 4, keep=2.6) for n in range(3)))["n_epochs"]
     assert (change.low, change.high) == (2, 3)
 
 
-def test_what_was_seen_before_a_change_counts_no_more() -> None:
+def test_evidence_from_before_a_change_no_longer_counts() -> None:
     trials = [trial(n, UNDER, 4, improving=True) for n in range(2)]
-    first = found(*trials)["n_epochs"]
-    assert "n_epochs" not in found(*trials, before=(first,))
+    first = proposed(*trials)["n_epochs"]
+    assert "n_epochs" not in proposed(*trials, before=(first,))
     more = [trial(n, UNDER, 6, improving=True) for n in (2, 3)]
-    assert found(*trials, *more, before=(first,))["n_epochs"].high == 9
+    assert proposed(*trials, *more, before=(first,))["n_epochs"].high == 9
 
 
 @given(
@@ -131,21 +133,21 @@ def test_what_was_seen_before_a_change_counts_no_more() -> None:
         ),
         max_size=30,
     ),
-    steering_bounds=st.tuples(st.integers(1, 3), st.integers(4, 60)),
-    rate_room=st.tuples(st.floats(1e-4, 0.02), st.floats(0.2, 10.0)),
+    epochs_bounds=st.tuples(st.integers(1, 3), st.integers(4, 60)),
+    rate_bounds=st.tuples(st.floats(1e-4, 0.02), st.floats(0.2, 10.0)),
 )
 @settings(max_examples=100, deadline=None)
-def test_ranges_stay_inside_the_room_and_are_never_empty(
+def test_ranges_stay_within_their_bounds_and_are_never_empty(
     verdicts: list[tuple[VerdictKind, int, float, float, bool]],
-    steering_bounds: tuple[int, int],
-    rate_room: tuple[float, float],
+    epochs_bounds: tuple[int, int],
+    rate_bounds: tuple[float, float],
 ) -> None:
     made: list[Change] = []
     ended: list[Trial] = []
-    limits = {**ROOM, "n_epochs": steering_bounds, RATE: rate_room}
+    limits = {**BOUNDS, "n_epochs": epochs_bounds, RATE: rate_bounds}
     for number, (kind, epochs, rate, keep, improving) in enumerate(verdicts):
         ended.append(trial(number, kind, epochs, rate, keep, improving=improving))
-        space = resolved({each.parameter: (each.low, each.high) for each in made})
+        space = resolved({change.parameter: (change.low, change.high) for change in made})
         for change in propose_changes(ended, space, limits, made):
             low, high = limits[change.parameter]
             assert low is not None
@@ -155,8 +157,8 @@ def test_ranges_stay_inside_the_room_and_are_never_empty(
             assert change.probe is None or change.low <= change.probe <= change.high
             made.append(change)
     for name in ("n_epochs", RATE):
-        assert sum(each.parameter == name for each in made) <= MAX_CHANGES
-    assert all(codec.from_json(Change, codec.to_json(each)) == each for each in made)
+        assert sum(change.parameter == name for change in made) <= MAX_CHANGES
+    assert all(codec.from_json(Change, codec.to_json(change)) == change for change in made)
 
 
 # ------------------------------------------------------------------------------------------------------------ the study
@@ -185,23 +187,23 @@ def test_every_sampler_goes_on_in_the_moved_space_and_after_a_resume(tmp_path: P
     study, search = opened(tmp_path / "j", sampler, directions)
     values = (0.5, 0.7)[:directions]
     before = [ended(study, values) for _ in range(5)]
-    assert all(2 <= float(each.hyperparameters["n_epochs"]) <= 4 for each in before)
+    assert all(2 <= float(trial.hyperparameters["n_epochs"]) <= 4 for trial in before)
     moved = resolved({"n_epochs": (5, 9)})
     study.steer([MOVED], moved, search)
     after = [ended(study, values) for _ in range(5)]
-    assert all(5 <= float(each.hyperparameters["n_epochs"]) <= 9 for each in after)
+    assert all(5 <= float(trial.hyperparameters["n_epochs"]) <= 9 for trial in after)
 
     again, search = opened(tmp_path / "j", sampler, directions)
     assert again.steering == [MOVED]
     again.steer((), moved, search)
     assert again.steering == [MOVED]
     last = [ended(again, values) for _ in range(3)]
-    assert all(5 <= float(each.hyperparameters["n_epochs"]) <= 9 for each in last)
-    points = [str(each.hyperparameters) for each in (*before, *after, *last)]
+    assert all(5 <= float(trial.hyperparameters["n_epochs"]) <= 9 for trial in last)
+    points = [str(trial.hyperparameters) for trial in (*before, *after, *last)]
     assert len(set(points)) == len(points)
 
 
-def test_a_probe_comes_before_what_the_sampler_proposes(tmp_path: Path) -> None:
+def test_a_probe_comes_before_the_proposals_of_the_sampler(tmp_path: Path) -> None:
     study, search = opened(tmp_path / "j", "tpe")
     for _ in range(3):
         ended(study, (0.5,))

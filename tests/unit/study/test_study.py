@@ -1,4 +1,4 @@
-"""The study: what survives a process, what is asked again, and what Optuna is told."""
+"""The study: what survives a process, which trials it offers again, and what Optuna records."""
 
 from __future__ import annotations
 
@@ -84,26 +84,26 @@ def test_a_grid_is_tried_once_and_completely(tmp_path: Path) -> None:
     assert sorted(seen) == [(1, 0.1), (1, 0.2), (2, 0.1), (2, 0.2)]
 
 
-def test_ends_are_told_as_what_they_are(tmp_path: Path) -> None:
+def test_every_end_becomes_the_matching_state_in_optuna(tmp_path: Path) -> None:
     opened = study(tmp_path / "j")
     complete, stopped, failed = asked(opened), asked(opened), asked(opened)
     opened.report(stopped, 1, 0.2)
-    opened.report(stopped, 1, 0.9)  # an index that is stored stays
+    opened.report(stopped, 1, 0.9)  # the first value of an index stays
     finish(opened, complete, 0.7)
     opened.tell(replace(stopped, state=TrialState.STOPPED, values=(0.2,)))
     opened.tell(replace(failed, state=TrialState.FAILED, reason="out of memory"))
     stored = in_optuna(tmp_path / "j")
-    assert [each.state for each in stored] == [OptunaState.COMPLETE, OptunaState.PRUNED, OptunaState.FAIL]
+    assert [frozen.state for frozen in stored] == [OptunaState.COMPLETE, OptunaState.PRUNED, OptunaState.FAIL]
     assert [stored[0].value, stored[1].value, stored[2].value] == [0.7, 0.2, None]
 
 
-def test_a_trial_that_has_not_ended_is_not_told(tmp_path: Path) -> None:
+def test_telling_a_trial_that_has_not_ended_is_an_error(tmp_path: Path) -> None:
     opened = study(tmp_path / "j")
     with pytest.raises(ValueError, match="has not ended"):
         opened.tell(asked(opened))
 
 
-def test_a_reopened_study_offers_what_was_running_first_and_under_its_key(tmp_path: Path) -> None:
+def test_a_reopened_study_first_offers_the_running_trials_under_their_keys(tmp_path: Path) -> None:
     opened = study(tmp_path / "j")
     done, running = asked(opened), asked(opened)
     opened.report(running, 1, 0.4)
@@ -112,20 +112,20 @@ def test_a_reopened_study_offers_what_was_running_first_and_under_its_key(tmp_pa
     assert again.has_interrupted
     assert again.ask() == running
     assert again.sweep_id == opened.sweep_id
-    again.report(running, 1, 0.5)  # told again by the adopted run; no warning, no change
+    again.report(running, 1, 0.5)  # the adopted run reports again: no warning, no change
     finish(again, running, 0.6)
-    assert [each.value for each in in_optuna(tmp_path / "j")] == [0.5, 0.6]
+    assert [frozen.value for frozen in in_optuna(tmp_path / "j")] == [0.5, 0.6]
     assert in_optuna(tmp_path / "j")[1].intermediate_values == {1: 0.4}
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_no_order_of_crashes_loses_or_doubles_a_trial(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
-    """Whatever is running when the process dies, and however often: each number ends once, with its own point."""
+    """However often the process dies: each trial ends once, with its own point."""
     path = tmp_path_factory.mktemp("study") / "j"
     chance = random.Random(seed)
     opened, running, points = study(path, sampler="tpe"), {}, {}
-    while len([each for each in opened.search_trials if each.state.ended]) < 8:
+    while len([trial for trial in opened.search_trials if trial.state.ended]) < 8:
         if chance.random() < 0.2:  # kill -9
             opened, running = study(path, sampler="tpe"), {}
         elif running and chance.random() < 0.5:
@@ -136,32 +136,32 @@ def test_no_order_of_crashes_loses_or_doubles_a_trial(tmp_path_factory: pytest.T
             assert trial.number not in running
             assert points.setdefault(trial.number, trial.hyperparameters) == trial.hyperparameters
             running[trial.number] = trial
-    assert len({str(each.hyperparameters) for each in opened.search_trials}) == len(opened.search_trials)
-    assert [each.state for each in in_optuna(path)].count(OptunaState.COMPLETE) == len(
-        [each for each in opened.trials if each.state.ended]
+    assert len({str(trial.hyperparameters) for trial in opened.search_trials}) == len(opened.search_trials)
+    assert [frozen.state for frozen in in_optuna(path)].count(OptunaState.COMPLETE) == len(
+        [trial for trial in opened.trials if trial.state.ended]
     )
 
 
-def test_a_point_is_trained_once_and_its_double_takes_over_the_result(tmp_path: Path) -> None:
+def test_a_point_is_trained_once_and_its_duplicate_takes_over_the_result(tmp_path: Path) -> None:
     opened = study(tmp_path / "j", {"n_epochs": [1, 2, 3], "rate": 0.1})
     trials = []
     while isinstance(trial := opened.ask(), Trial):
         trials.append(finish(opened, trial, 0.1 * len(trials)))
-    assert sorted(each.hyperparameters["n_epochs"] for each in trials) == [1, 2, 3]
-    values = {each.hyperparameters["n_epochs"]: each.values for each in trials}
-    for double in opened.trials:
-        assert double.values == values[double.hyperparameters["n_epochs"]]
+    assert sorted(trial.hyperparameters["n_epochs"] for trial in trials) == [1, 2, 3]
+    values = {trial.hyperparameters["n_epochs"]: trial.values for trial in trials}
+    for duplicate in opened.trials:
+        assert duplicate.values == values[duplicate.hyperparameters["n_epochs"]]
     assert len(opened.search_trials) == 3
 
 
-def test_the_double_of_a_running_trial_waits_for_it(tmp_path: Path) -> None:
+def test_the_duplicate_of_a_running_trial_waits_for_it(tmp_path: Path) -> None:
     opened = study(tmp_path / "j", {"n_epochs": [1, 2], "rate": 0.1})
     first, second = asked(opened), asked(opened)
     assert opened.ask() is NoTrial.WAIT
     finish(opened, first)
     finish(opened, second)
     assert opened.ask() is NoTrial.EXHAUSTED
-    assert all(each.state.ended for each in opened.trials)
+    assert all(trial.state.ended for trial in opened.trials)
 
 
 def test_a_retry_runs_the_same_point_again_and_counts_once(tmp_path: Path) -> None:
@@ -176,11 +176,11 @@ def test_a_retry_runs_the_same_point_again_and_counts_once(tmp_path: Path) -> No
     assert retried.hyperparameters == trial.hyperparameters
     assert retried.key != trial.key
     assert opened.attempts(retried) == 2
-    assert trial.number not in [each.number for each in opened.search_trials]
-    assert trial.number not in [each.number for each in study(tmp_path / "j").search_trials]
+    assert trial.number not in [other.number for other in opened.search_trials]
+    assert trial.number not in [other.number for other in study(tmp_path / "j").search_trials]
 
 
-def test_another_space_under_the_same_name_is_a_mistake_of_the_user(tmp_path: Path) -> None:
+def test_another_space_under_the_same_name_is_a_user_error(tmp_path: Path) -> None:
     study(tmp_path / "j")
     spec = SearchSpec.model_validate({"trials": 8})
     with pytest.raises(UserInputError, match="another space"):
@@ -197,7 +197,7 @@ def test_an_unreachable_database_is_an_error_without_its_password(tmp_path: Path
     assert "secret" not in caught.value.message + caught.value.hint
 
 
-def test_seconds_add_up_over_runs_and_trials_can_be_read_from_outside(tmp_path: Path) -> None:
+def test_seconds_add_up_over_runs_and_a_reader_sees_the_same_trials(tmp_path: Path) -> None:
     opened = study(tmp_path / "j")
     opened.add_seconds(2.5)
     finish(opened, asked(opened))
@@ -205,7 +205,7 @@ def test_seconds_add_up_over_runs_and_trials_can_be_read_from_outside(tmp_path: 
     again.add_seconds(1.0)
     assert again.seconds_used == 3.5
     assert list(read_study(tmp_path / "j", "s").trials) == again.search_trials
-    with pytest.raises(SweepError, match="no study"):
+    with pytest.raises(SweepError, match="has no study"):
         read_study(tmp_path / "absent", "s")
 
 
@@ -220,10 +220,10 @@ def test_a_study_is_finished_until_another_trial_ends(tmp_path: Path) -> None:
     assert not again.is_finished
 
 
-def test_a_model_that_was_deleted_is_remembered_as_gone(tmp_path: Path) -> None:
+def test_a_deleted_model_stays_deleted_for_every_reader(tmp_path: Path) -> None:
     opened = study(tmp_path / "j")
     kept, deleted = finish(opened, asked(opened)), finish(opened, asked(opened))
     opened.mark_models_deleted([deleted])
     expected = {kept.number: "m", deleted.number: None}
     for trials in (opened.search_trials, study(tmp_path / "j").search_trials, read_study(tmp_path / "j", "s").trials):
-        assert {each.number: each.model for each in trials} == expected
+        assert {trial.number: trial.model for trial in trials} == expected

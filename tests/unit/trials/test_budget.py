@@ -1,5 +1,8 @@
-"""Limits of money and tokens: the sums, what is refused before anything starts, and that no schedule of events exceeds
-a limit. The service in the law is a small one that can be asked what everything really costs."""
+"""Limits on money and tokens: the sums, the checks before anything starts, and a law.
+
+The law: no schedule of events exceeds a limit. Its service is a small simulation that knows what
+everything really costs.
+"""
 
 from __future__ import annotations
 
@@ -66,59 +69,67 @@ def planned(root: Path, *overrides: str) -> SweepPlan:
     return make_plan(from_document(with_overrides(parse(FILE, "f.yaml"), overrides)), Workspace(root), estimate=False)
 
 
-def trial(number: int, *, most: float, spent: float = 0.0, settled: bool = False, **more: Any) -> Trial:
+def open_study(location: Path, plan: SweepPlan) -> Study:
+    objectives = [spec.objective for spec in plan.spec.objectives]
+    definition = StudyDefinition("pairs", plan.fingerprint, plan.space, objectives, plan.spec.search, plan.base_model)
+    return Study.open(location, definition)
+
+
+def trial(number: int, *, bound_usd: float, spent: float = 0.0, settled: bool = False, **more: Any) -> Trial:
     return Trial(
-        number, f"k-{number}", "m", {}, 1, spend=Spend(tokens=10, usd=spent), cost_bound=CostBound(tokens=100, usd=most),
-        settled=settled, **more,
+        number, f"k-{number}", "m", {}, 1, spend=Spend(tokens=10, usd=spent),
+        cost_bound=CostBound(tokens=100, usd=bound_usd), settled=settled, **more,
     )  # fmt: skip
 
 
-def test_what_runs_is_booked_at_its_most_and_what_is_settled_at_its_cost() -> None:
-    running, settled = trial(0, most=3.0, spent=1.0), trial(1, most=3.0, spent=2.0, settled=True)
-    found = ledger([running, settled, trial(2, most=9.0, duplicate_of=1)])
-    assert found.spent == Amount(3.0, 20)
-    assert found.reserved == Amount(2.0, 90)
-    assert found.usd_left(BudgetSpec(usd=6.0)) == 1.0
-    assert found.usd_left(BudgetSpec()) is None
+def test_a_running_trial_counts_with_its_cost_bound_and_a_settled_one_with_its_cost() -> None:
+    running, settled = trial(0, bound_usd=3.0, spent=1.0), trial(1, bound_usd=3.0, spent=2.0, settled=True)
+    sums = ledger([running, settled, trial(2, bound_usd=9.0, duplicate_of=1)])
+    assert sums.spent == Amount(3.0, 20)
+    assert sums.reserved == Amount(2.0, 90)
+    assert sums.usd_left(BudgetSpec(usd=6.0)) == 1.0
+    assert sums.usd_left(BudgetSpec()) is None
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(5.0, True), (4.99, False)])
 def test_a_trial_fits_up_to_the_limit_itself(limit: float, expected: bool) -> None:
-    others = [trial(0, most=3.0, spent=1.0)]
-    assert fits(trial(1, most=2.0), others, Amount(), BudgetSpec(usd=limit)) is expected
+    others = [trial(0, bound_usd=3.0, spent=1.0)]
+    assert fits(trial(1, bound_usd=2.0), others, Amount(), BudgetSpec(usd=limit)) is expected
 
 
-def test_a_trial_without_a_price_fits_no_limit_of_money_but_one_of_tokens() -> None:
-    unpriced = replace(trial(0, most=0.0), cost_bound=CostBound(tokens=5))
+def test_a_trial_without_a_price_fits_no_limit_on_money_but_one_on_tokens() -> None:
+    unpriced = replace(trial(0, bound_usd=0.0), cost_bound=CostBound(tokens=5))
     assert not fits(unpriced, [], Amount(), BudgetSpec(usd=100.0))
     assert fits(unpriced, [], Amount(), BudgetSpec(tokens=5))
     assert not fits(unpriced, [], Amount(), BudgetSpec(tokens=4))
 
 
-def test_a_trial_whose_tokens_nobody_knows_fits_no_limit_of_tokens_but_one_of_money() -> None:
-    uncounted = replace(trial(0, most=0.0), cost_bound=CostBound(usd=5.0))
+def test_a_trial_with_unknown_tokens_fits_no_limit_on_tokens_but_one_on_money() -> None:
+    uncounted = replace(trial(0, bound_usd=0.0), cost_bound=CostBound(usd=5.0))
     assert not fits(uncounted, [], Amount(), BudgetSpec(tokens=10**9))
     assert fits(uncounted, [], Amount(), BudgetSpec(usd=5.0))
     assert cost_bound(Estimate(None, None, 5.0, None, "x")) == CostBound(usd=5.0)
 
 
-def test_nothing_fits_while_an_open_trial_may_take_nobody_knows_how_much() -> None:
-    """A limit that came later: what runs already was started without it."""
+def test_nothing_fits_while_the_cost_bound_of_an_unsettled_trial_is_unknown() -> None:
+    """This happens when the limit is added later: the running trial started without it."""
     uncounted, unpriced = (
-        replace(trial(0, most=0.0), cost_bound=each) for each in (CostBound(usd=1.0), CostBound(tokens=1))
+        replace(trial(0, bound_usd=0.0), cost_bound=bound) for bound in (CostBound(usd=1.0), CostBound(tokens=1))
     )
-    assert not fits(trial(1, most=1.0), [uncounted], Amount(), BudgetSpec(tokens=10**9))
-    assert not fits(trial(1, most=1.0), [unpriced], Amount(), BudgetSpec(usd=10**9))
-    for each in (uncounted, unpriced):
-        assert fits(trial(1, most=1.0), [replace(each, settled=True)], Amount(), BudgetSpec(usd=10.0, tokens=1000))
+    assert not fits(trial(1, bound_usd=1.0), [uncounted], Amount(), BudgetSpec(tokens=10**9))
+    assert not fits(trial(1, bound_usd=1.0), [unpriced], Amount(), BudgetSpec(usd=10**9))
+    for unsettled in (uncounted, unpriced):
+        assert fits(
+            trial(1, bound_usd=1.0), [replace(unsettled, settled=True)], Amount(), BudgetSpec(usd=10.0, tokens=1000)
+        )
 
 
-def test_the_bound_of_an_estimate_counts_not_the_expectation() -> None:
+def test_the_maxima_of_an_estimate_count_and_not_its_expectations() -> None:
     assert cost_bound(Estimate(10, None, 1.0, None, "x", max_tokens=40, max_usd=4.0)) == CostBound(tokens=40, usd=4.0)
     assert cost_bound(Estimate(10, None, 1.0, None, "x")) == CostBound(tokens=10, usd=1.0)
 
 
-def test_a_limit_of_money_is_refused_where_nobody_knows_the_price(tmp_path: Path) -> None:
+def test_a_limit_on_money_is_refused_if_the_price_is_unknown(tmp_path: Path) -> None:
     with pytest.raises(UserInputError) as caught:
         planned(tmp_path, "budget.usd=5", "backend.price_usd_per_token=null")
     [problem] = caught.value.problems
@@ -127,7 +138,7 @@ def test_a_limit_of_money_is_refused_where_nobody_knows_the_price(tmp_path: Path
 
 
 def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on the fake backend cannot say how many tokens a run trains on."""
+    """Make the fake backend unable to estimate the tokens of a run, from now on."""
     known = FakeBackend.estimate
 
     def unknown(self: FakeBackend, request: TrainingRequest) -> Estimate:
@@ -136,9 +147,11 @@ def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeBackend, "estimate", unknown)
 
 
-def test_a_limit_of_tokens_is_refused_where_nobody_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_on_tokens_is_refused_if_the_backend_does_not_count_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     uncounted(monkeypatch)
-    assert planned(tmp_path, "budget.usd=1000").estimate is not None, "money can be limited all the same"
+    assert planned(tmp_path, "budget.usd=1000").estimate is not None, "a limit on money still works"
     for limits, hint in (
         (["budget.tokens=1000000000"], "limit usd or hours"),
         (["budget.tokens=1000000000", "budget.usd=1000"], "limit usd or hours"),
@@ -152,13 +165,12 @@ def test_a_limit_of_tokens_is_refused_where_nobody_counts_them(tmp_path: Path, m
         assert problem.hint == hint
 
 
-def test_a_trial_that_cannot_be_counted_is_never_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It could be when the plan was made, and cannot any more."""
+def test_a_trial_whose_tokens_become_unknown_after_planning_is_never_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backend could estimate the tokens when the plan was made, and cannot any more."""
     plan = planned(tmp_path, "budget.tokens=1000000000")
-    objectives = [each.objective for each in plan.spec.objectives]
-    study = Study.open(
-        tmp_path / "j", StudyDefinition("pairs", plan.fingerprint, plan.space, objectives, plan.spec.search, plan.base_model)
-    )
+    study = open_study(tmp_path / "j", plan)
     uncounted(monkeypatch)
     session = Session(plan, study, [], lambda: 1.0, plan.open_backend())
     assert not isinstance(session.next_trial(), Trial)
@@ -173,7 +185,7 @@ def test_a_limit_that_covers_no_trial_is_refused_before_anything_starts(tmp_path
         planned(tmp_path, "budget.usd=60", "finals.candidates=3")
 
 
-def test_what_a_trial_took_can_be_a_second_objective_but_not_the_first(tmp_path: Path) -> None:
+def test_spend_can_be_the_second_objective_but_not_the_first(tmp_path: Path) -> None:
     front = ["objective=[{maximize: valid_accuracy}, {minimize: usd}]", "search.scheduler=none"]
     assert planned(tmp_path, *front).spec.objectives[1].objective.metric == "usd"
     with pytest.raises(UserInputError, match="cannot be the first objective"):
@@ -185,21 +197,24 @@ def test_what_a_trial_took_can_be_a_second_objective_but_not_the_first(tmp_path:
 # ------------------------------------------------------------------------------------------------------------- the law
 @dataclass
 class Job:
-    """What a run of the service really is. `cost` grows until it has ended; after `stop` it takes a while to end."""
+    """A run as the service knows it.
 
-    most: float
+    `cost` grows until the run ends, which may be some time after `stop`.
+    """
+
+    max_usd: float
     cost: float = 0.0
-    told: list[Event] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     stopping: bool = False
     ended: bool = False
 
     @property
-    def may_cost(self) -> float:
-        return self.cost if self.ended else self.most
+    def worst_case_usd(self) -> float:
+        return self.cost if self.ended else self.max_usd
 
 
 class Service:
-    """The service behind a plan with its jobs by key; it outlives the sessions."""
+    """The service that trains a plan's trials, with its jobs by key. It outlives the sessions."""
 
     def __init__(self, plan: SweepPlan) -> None:
         self._estimator: Backend = plan.open_backend()
@@ -209,27 +224,27 @@ class Service:
     def estimate(self, request: TrainingRequest) -> Estimate:
         return self._estimator.estimate(request)
 
-    def submit(self, key: str, most: float) -> Job:
-        return self.jobs.setdefault(key, Job(most))
+    def submit(self, key: str, max_usd: float) -> Job:
+        return self.jobs.setdefault(key, Job(max_usd))
 
     def grow(self, key: str, share: float) -> None:
         job = self.jobs[key]
         if not job.ended:
-            more = share * (job.most - job.cost)
+            more = share * (job.max_usd - job.cost)
             job.cost += more
-            job.told.append(Charged(more, round(1000 * more)))
+            job.events.append(Charged(more, round(1000 * more)))
 
     def end(self, key: str, event: Event) -> None:
         job = self.jobs[key]
         if not job.ended:
             job.ended = True
-            job.told.append(event)
+            job.events.append(event)
 
     def stop(self, handle: Handle) -> None:
         self.jobs[handle.id].stopping = True
 
     def events(self, handle: Handle, after: int) -> Sequence[Event]:
-        return self.jobs[handle.id].told[after:]
+        return self.jobs[handle.id].events[after:]
 
 
 @cache
@@ -242,11 +257,12 @@ def plan_with_limit(usd: float, finals: bool) -> SweepPlan:
 
 
 class AnySchedule(RuleBasedStateMachine):
-    """No order of starts, progress, ends, failures, early stops, crashes and resumptions exceeds the limit."""
+    """No order of starts, progress, ends, failures, early stops, crashes and resumes exceeds the
+    limit."""
 
     finals = False
     covers = 2.5
-    """How many trials at the centre the limit covers."""
+    """How many trials at the centre of the space the limit covers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -261,15 +277,12 @@ class AnySchedule(RuleBasedStateMachine):
         self.open()
 
     def open(self) -> None:
-        objectives = [each.objective for each in self.plan.spec.objectives]
-        study = Study.open(
-            self.folder / "j", StudyDefinition("pairs", self.plan.fingerprint, self.plan.space, objectives, self.plan.spec.search, "m")
-        )
+        study = open_study(self.folder / "j", self.plan)
         backend: Any = self.service
         self.session = Session(self.plan, study, [], lambda: 1.0, backend)
-        self.session.budget_ledger._sleep = lambda _: self.let_stopped_ones_end(0.5)
+        self.session.budget_ledger._sleep = lambda _: self.end_stopped_jobs(0.5)
 
-    def let_stopped_ones_end(self, share: float) -> None:
+    def end_stopped_jobs(self, share: float) -> None:
         for key, job in self.service.jobs.items():
             if job.stopping and not job.ended:
                 self.service.grow(key, share)
@@ -282,8 +295,8 @@ class AnySchedule(RuleBasedStateMachine):
         return list(self.running.values())[index % len(self.running)]
 
     def tell(self, trial: Trial) -> None:
-        told = self.service.jobs[trial.key].told
-        self.session.observe(trial.number, Handle("service", trial.key), 0, told)
+        events = self.service.jobs[trial.key].events
+        self.session.observe(trial.number, Handle("service", trial.key), 0, events)
 
     @rule(times=st.integers(1, 3))
     def start(self, times: int) -> None:
@@ -291,23 +304,23 @@ class AnySchedule(RuleBasedStateMachine):
             self.start_one()
 
     def start_one(self) -> None:
-        asked = self.session.next_trial()
-        if isinstance(asked, Trial):
-            assert asked.cost_bound is not None
-            self.service.submit(asked.key, asked.cost_bound.usd or 0.0)
-            self.session.trial_started(asked.number)
-            self.running[asked.number] = asked
+        next_trial = self.session.next_trial()
+        if isinstance(next_trial, Trial):
+            assert next_trial.cost_bound is not None
+            self.service.submit(next_trial.key, next_trial.cost_bound.usd or 0.0)
+            self.session.trial_started(next_trial.number)
+            self.running[next_trial.number] = next_trial
 
     @precondition(lambda self: self.running)
-    @rule(index=st.integers(0, 9), share=st.floats(0, 1), value=st.floats(0, 1), told=st.booleans())
-    def progress(self, index: int, share: float, value: float, told: bool) -> None:
+    @rule(index=st.integers(0, 9), share=st.floats(0, 1), value=st.floats(0, 1), is_told=st.booleans())
+    def progress(self, index: int, share: float, value: float, is_told: bool) -> None:
         trial = self.pick(index)
         self.service.grow(trial.key, share)
         if not self.service.jobs[trial.key].ended:
-            step = 1 + len(self.service.jobs[trial.key].told)
+            step = 1 + len(self.service.jobs[trial.key].events)
             measured = Measured(step, 1.0, {"valid_accuracy": value, "valid_loss": 1.0}, "evaluation")
-            self.service.jobs[trial.key].told += [Started({}), measured] if step == 1 else [measured]
-        if told:
+            self.service.jobs[trial.key].events += [Started({}), measured] if step == 1 else [measured]
+        if is_told:
             self.tell(trial)
 
     @precondition(lambda self: self.running)
@@ -315,9 +328,9 @@ class AnySchedule(RuleBasedStateMachine):
     def end_by_itself(self, index: int, kind: FailureKind | None) -> None:
         trial = self.pick(index)
         event = Finished("model") if kind is None else Failed(Failure(kind, f"reason {trial.number}"))
-        if kind is FailureKind.LOST:  # the client gives it up; the job itself may go on
-            told = [*self.service.jobs[trial.key].told, event]
-            self.session.observe(trial.number, Handle("service", trial.key), 0, told)
+        if kind is FailureKind.LOST:  # the client gives up; the job itself may go on
+            events = [*self.service.jobs[trial.key].events, event]
+            self.session.observe(trial.number, Handle("service", trial.key), 0, events)
         else:
             self.service.end(trial.key, event)
             self.tell(trial)
@@ -336,7 +349,7 @@ class AnySchedule(RuleBasedStateMachine):
 
     @rule(share=st.floats(0, 1))
     def time_passes(self, share: float) -> None:
-        self.let_stopped_ones_end(share)
+        self.end_stopped_jobs(share)
 
     @rule(orderly=st.booleans())
     def resume(self, orderly: bool) -> None:
@@ -347,15 +360,17 @@ class AnySchedule(RuleBasedStateMachine):
         self.open()
 
     @invariant()
-    def the_limit_holds_whatever_comes(self) -> None:
-        assert math.fsum(each.may_cost for each in self.service.jobs.values()) <= self.limit * (1 + 1e-9)
+    def the_limit_holds_in_the_worst_case(self) -> None:
+        assert math.fsum(job.worst_case_usd for job in self.service.jobs.values()) <= self.limit * (1 + 1e-9)
 
     @invariant()
-    def nothing_known_is_left_out_of_the_books(self) -> None:
-        found = self.session.budget_ledger.ledger
-        assert found.worst_case.usd <= self.limit * (1 + 1e-9)
-        known = sum(each.spend.usd or 0.0 for each in self.session.study.trials if each.state is not TrialState.RUNNING)
-        assert found.spent.usd >= known - 1e-9
+    def the_ledger_contains_every_known_cost(self) -> None:
+        sums = self.session.budget_ledger.ledger
+        assert sums.worst_case.usd <= self.limit * (1 + 1e-9)
+        known = sum(
+            trial.spend.usd or 0.0 for trial in self.session.study.trials if trial.state is not TrialState.RUNNING
+        )
+        assert sums.spent.usd >= known - 1e-9
 
 
 class AnyScheduleWithFinals(AnySchedule):
@@ -370,19 +385,16 @@ TestAnyScheduleWithFinals = AnyScheduleWithFinals.TestCase
 TestAnyScheduleWithFinals.settings = _SETTINGS
 
 
-def test_a_sweep_ends_where_no_trial_fits_any_more_and_goes_on_with_a_higher_limit(tmp_path: Path) -> None:
+def test_a_sweep_ends_when_no_trial_fits_and_goes_on_with_a_higher_limit(tmp_path: Path) -> None:
     def run(limit: str) -> Session:
         plan = planned(tmp_path, f"budget.usd={limit}", "search.concurrency=1")
-        objectives = [each.objective for each in plan.spec.objectives]
-        study = Study.open(
-            tmp_path / "j", StudyDefinition("pairs", plan.fingerprint, plan.space, objectives, plan.spec.search, plan.base_model)
-        )
+        study = open_study(tmp_path / "j", plan)
         backend = plan.open_backend()
         session = Session(plan, study, [], lambda: 1.0, backend)
-        while isinstance(asked := session.next_trial(), Trial):
-            handle = backend.submit(plan.request(asked))
-            session.observe(asked.number, handle, 0, backend.events(handle, 0))
-            session.trial_ended(asked.number, TrialEnd.ITSELF)
+        while isinstance(next_trial := session.next_trial(), Trial):
+            handle = backend.submit(plan.request(next_trial))
+            session.observe(next_trial.number, handle, 0, backend.events(handle, 0))
+            session.trial_ended(next_trial.number, TrialEnd.ITSELF)
         session.finish()
         return session
 
@@ -391,9 +403,9 @@ def test_a_sweep_ends_where_no_trial_fits_any_more_and_goes_on_with_a_higher_lim
     spent = first.budget_ledger.ledger.spent.usd
     assert first.end is SweepEnd.BUDGET
     assert 0 < spent <= 2.5 * one
-    done = sum(each.state.ended for each in first.study.search_trials)
+    done = sum(trial.state.ended for trial in first.study.search_trials)
     second = run(f"{1000 * one:.4f}")
     assert second.end is SweepEnd.TRIALS
-    assert sum(each.state.ended for each in second.study.search_trials) == 12 > done
-    charged: Mapping[int, float | None] = {each.number: each.spend.usd for each in second.study.search_trials}
-    assert math.isclose(second.budget_ledger.ledger.spent.usd, sum(each or 0.0 for each in charged.values()))
+    assert sum(trial.state.ended for trial in second.study.search_trials) == 12 > done
+    charged: Mapping[int, float | None] = {trial.number: trial.spend.usd for trial in second.study.search_trials}
+    assert math.isclose(second.budget_ledger.ledger.spent.usd, sum(usd or 0.0 for usd in charged.values()))

@@ -1,4 +1,4 @@
-"""The verdict on a learning curve: what each kind looks like, and the laws that hold for every curve."""
+"""The verdict on a learning curve: an example of each kind, and laws that hold for every curve."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ from sweeps.verdicts.verdict import VerdictKind
 pytestmark = pytest.mark.unit
 
 CATALOGUE = Catalogue.load()
-LEVERS = ("n_epochs", "learning_rate_multiplier", "lora_rank", "lora_dropout")
-ADVICE = Advice.from_recommendations(found for name in LEVERS if (found := CATALOGUE.get(name, "local")) is not None)
+PARAMETERS = ("n_epochs", "learning_rate_multiplier", "lora_rank", "lora_dropout")
+ADVICE = Advice.from_recommendations(
+    found for name in PARAMETERS if (found := CATALOGUE.get(name, "local")) is not None
+)
 UNTRAINED = CurvePoint(0.0, 0, train_loss=3.0, valid_loss=3.0, train_metric=0.33, valid_metric=0.33)
 
 
@@ -43,11 +45,11 @@ def curve(
     ended: Literal["complete", "stopped", "failed", "diverged"] = "complete",
     best_by: Literal["metric", "loss"] = "metric",
 ) -> LearningCurve:
-    """A curve with one evaluation an epoch; a column that is not given is not known."""
+    """A curve with one evaluation per epoch; a missing column is unknown."""
     columns = (train_loss, valid_loss, train_metric, valid_metric)
-    epochs = max(len(each) for each in columns if each is not None)
+    epochs = max(len(column) for column in columns if column is not None)
     points = tuple(
-        CurvePoint(n + 1.0, 10 * (n + 1), *(None if each is None else each[n] for each in columns))
+        CurvePoint(n + 1.0, 10 * (n + 1), *(None if column is None else column[n] for column in columns))
         for n in range(epochs)
     )
     return LearningCurve(
@@ -58,7 +60,7 @@ def curve(
 HEALTHY = curve([0.9, 0.6, 0.5], [0.92, 0.65, 0.62], [0.6, 0.78, 0.84], [0.58, 0.76, 0.79])
 OVERFIT = curve([0.75, 0.55, 0.4, 0.31], [0.65, 0.61, 0.7, 0.74], [0.6, 0.8, 0.9, 0.97], [0.6, 0.76, 0.76, 0.75])
 MEMORISED = curve([1.0, 0.7, 0.3, 0.1], [1.1, 1.2, 1.6, 2.2], [0.4, 0.6, 0.85, 0.97], [0.35, 0.33, 0.34, 0.33])
-NOTHING_LEARNT = curve([1.1, 1.1, 1.099], [1.1, 1.1, 1.1], [0.34, 0.35, 0.33], [0.33, 0.34, 0.35])
+NOTHING_LEARNED = curve([1.1, 1.1, 1.099], [1.1, 1.1, 1.1], [0.34, 0.35, 0.33], [0.33, 0.34, 0.35])
 SLOW = curve([2.99, 2.98, 2.97], [2.99, 2.98, 2.97], [0.33, 0.34, 0.33], [0.33, 0.33, 0.34])
 CUT_SHORT = curve([1.1, 0.9, 0.7], [1.1, 0.95, 0.8], [0.4, 0.5, 0.68], [0.38, 0.5, 0.64])
 RAN_AWAY = curve([4.0, 6.0, 8.0], [4.0, 6.0, 8.0], [0.34, 0.34, 0.34], [0.33, 0.33, 0.33])
@@ -71,14 +73,14 @@ COLLAPSED = curve([0.9, 0.5, 1.1, 1.1], [0.9, 0.55, 1.1, 1.1], [0.6, 0.8, 0.3, 0
         (HEALTHY, VerdictKind.HEALTHY),
         (OVERFIT, VerdictKind.OVERFIT),
         (MEMORISED, VerdictKind.OVERFIT),
-        (NOTHING_LEARNT, VerdictKind.UNDERFIT),
+        (NOTHING_LEARNED, VerdictKind.UNDERFIT),
         (CUT_SHORT, VerdictKind.UNDERFIT),
         (RAN_AWAY, VerdictKind.DIVERGED),
         (COLLAPSED, VerdictKind.DIVERGED),
     ],
-    ids=["healthy", "overfit", "memorised", "nothing learnt", "cut short", "ran away", "collapsed"],
+    ids=["healthy", "overfit", "memorised", "nothing learned", "cut short", "ran away", "collapsed"],
 )
-def test_each_kind_is_told_from_a_curve_that_shows_it(seen: LearningCurve, kind: VerdictKind) -> None:
+def test_every_kind_is_recognised_in_a_curve_that_shows_it(seen: LearningCurve, kind: VerdictKind) -> None:
     assert judge(seen, ADVICE).kind is kind
 
 
@@ -104,7 +106,7 @@ def test_a_gap_is_not_overfitting_while_validation_still_gains_or_within_samplin
     assert VerdictKind.OVERFIT not in (gaining.kind, within_noise.kind)
 
 
-def test_cannot_learn_is_told_from_stopped_while_improving() -> None:
+def test_a_run_that_learns_nothing_differs_from_one_that_stopped_while_improving() -> None:
     slow, short = judge(SLOW, ADVICE), judge(CUT_SHORT, ADVICE)
     assert slow.evidence == (
         "the losses hardly moved: validation loss from 3 to 2.97, training loss from 3 to 2.97: "
@@ -115,7 +117,7 @@ def test_cannot_learn_is_told_from_stopped_while_improving() -> None:
     assert short.advice.startswith("raise n_epochs")
 
 
-# A language model's labels begin far less likely than their frequencies: the base model's loss is far above chance's.
+# A base model gives the labels far less probability than their frequencies, so its loss is far above chance.
 FAR_OFF = CurvePoint(0.0, 0, train_loss=13.0, valid_loss=13.0, train_metric=0.31, valid_metric=0.32)
 AT_CHANCE = curve([0.62, 0.56, 0.57], [0.61, 0.57, 0.56], [0.33, 0.34, 0.33], [0.34, 0.34, 0.33], baseline=FAR_OFF)
 LOST_AGAIN = curve(
@@ -126,21 +128,21 @@ LOST_AGAIN = curve(
 def reported(
     losses: Sequence[float], norms: Sequence[float] = (), rates: Sequence[float] = ()
 ) -> tuple[LoopReport, ...]:
-    """What a training loop reported, ten times an epoch."""
+    """Reports of a training loop, ten per epoch."""
     return tuple(
         LoopReport((n + 1) / 10, loss, norms[n] if norms else None, rates[n] if rates else None)
         for n, loss in enumerate(losses)
     )
 
 
-def test_a_run_that_collapsed_at_once_is_told_to_lower_the_rate() -> None:
+def test_a_run_that_collapsed_at_once_gets_the_advice_to_lower_the_rate() -> None:
     verdict = judge(AT_CHANCE, ADVICE)
     assert (verdict.kind, verdict.collapsed) == (VerdictKind.UNDERFIT, True)
     assert "how often each label occurs" in verdict.evidence
     assert verdict.advice == "lower learning_rate_multiplier"
 
 
-def test_a_run_that_learnt_and_lost_it_again_has_diverged() -> None:
+def test_a_run_that_learned_and_lost_it_again_has_diverged() -> None:
     verdict = judge(LOST_AGAIN, ADVICE)
     assert verdict.kind is VerdictKind.DIVERGED
     assert "accuracy fell from 0.61 (epoch 2) to 0.33" in verdict.evidence
@@ -148,15 +150,15 @@ def test_a_run_that_learnt_and_lost_it_again_has_diverged() -> None:
     assert verdict.advice == "lower learning_rate_multiplier"
 
 
-def test_a_spike_of_the_batches_in_a_run_that_learnt_nothing_is_divergence() -> None:
+def test_a_spike_of_the_batch_loss_in_a_run_that_learned_nothing_is_divergence() -> None:
     spiked = reported([3.0, 9.0, 4.0, *[1.1] * 7])
-    verdict = judge(dataclasses.replace(NOTHING_LEARNT, loop_reports=spiked), ADVICE)
+    verdict = judge(dataclasses.replace(NOTHING_LEARNED, loop_reports=spiked), ADVICE)
     assert verdict.kind is VerdictKind.DIVERGED
     assert "the batch loss rose to 9 (epoch 0.2), the base model has 3" in verdict.evidence
     assert judge(dataclasses.replace(HEALTHY, loop_reports=spiked), ADVICE).kind is VerdictKind.HEALTHY
 
 
-def test_a_gradient_that_fades_though_nothing_is_learnt_is_a_collapse() -> None:
+def test_a_gradient_that_fades_although_nothing_is_learned_is_a_collapse() -> None:
     flat = curve([2.99, 3.01, 3.0], [3.0, 3.0, 3.0], [0.34, 0.33, 0.34], [0.33, 0.34, 0.33])
     faded = reported([3.0] * 12, [4.0] * 6 + [0.5] * 6)
     assert judge(dataclasses.replace(flat, loop_reports=faded), ADVICE).advice == "lower learning_rate_multiplier"
@@ -165,7 +167,7 @@ def test_a_gradient_that_fades_though_nothing_is_learnt_is_a_collapse() -> None:
     assert unclear.advice.startswith("raise learning_rate_multiplier for one epoch; if the losses still do not move")
 
 
-def test_a_fall_that_a_rate_brought_down_made_is_no_reason_to_go_on() -> None:
+def test_a_fall_caused_by_a_decaying_rate_is_no_reason_to_train_longer() -> None:
     columns = [0.32, 0.16, 0.13], [0.35, 0.25, 0.21], [0.7, 0.85, 0.87], [0.69, 0.79, 0.8]
     down = reported([0.3] * 10, rates=[1.0 - n / 10 for n in range(10)])
     constant = reported([0.3] * 10, rates=[1.0] * 10)
@@ -176,15 +178,15 @@ def test_a_fall_that_a_rate_brought_down_made_is_no_reason_to_go_on() -> None:
 
 
 @given(st.lists(st.floats(min_value=0, max_value=100), max_size=60))
-def test_reports_may_be_thinned_one_by_one(losses: list[float]) -> None:
-    every = [Measured(n, n / 10, {"batch_loss": each}, "step") for n, each in enumerate(losses)]
+def test_reports_can_be_thinned_one_by_one(losses: list[float]) -> None:
+    every = [Measured(n, n / 10, {"batch_loss": loss}, "step") for n, loss in enumerate(losses)]
     kept: tuple[Measured, ...] = ()
-    for each in every:
-        kept = thin_loop_reports((*kept, each))
+    for report in every:
+        kept = thin_loop_reports((*kept, report))
     assert kept == thin_loop_reports(every)
     assert len(kept) <= 21
     if losses:
-        assert max(each.values["batch_loss"] for each in kept) == max(losses)
+        assert max(report.values["batch_loss"] for report in kept) == max(losses)
 
 
 def test_divergence_names_the_hyperparameter_to_lower_and_the_last_good_epoch() -> None:
@@ -205,11 +207,11 @@ def test_divergence_names_the_hyperparameter_to_lower_and_the_last_good_epoch() 
         ),
     ],
 )
-def test_what_looks_like_overfitting_and_is_not(seen: LearningCurve) -> None:
+def test_curves_that_resemble_overfitting_and_are_not(seen: LearningCurve) -> None:
     assert judge(seen, ADVICE).kind not in (VerdictKind.OVERFIT, VerdictKind.DIVERGED)
 
 
-def test_a_rising_loss_with_a_rising_objective_is_overfitting_only_where_the_loss_counts() -> None:
+def test_a_rising_loss_with_a_rising_objective_is_overfitting_only_if_the_loss_decides() -> None:
     columns = [0.6, 0.4, 0.3], [0.61, 0.65, 0.7], [0.7, 0.85, 0.92], [0.70, 0.74, 0.80]
     assert judge(curve(*columns), ADVICE).kind is VerdictKind.HEALTHY
     assert judge(curve(*columns, best_by="loss"), ADVICE).kind is VerdictKind.OVERFIT
@@ -230,18 +232,18 @@ def test_few_validation_examples_cannot_settle_what_many_can() -> None:
 
 
 @pytest.mark.parametrize("ended", ["stopped", "failed"])
-def test_a_run_that_was_cut_off_early_is_never_healthy(ended: Literal["stopped", "failed"]) -> None:
+def test_a_run_that_ended_early_is_never_healthy(ended: Literal["stopped", "failed"]) -> None:
     short = dataclasses.replace(HEALTHY, points=HEALTHY.points[:2], ended=ended)
     verdict = judge(short, ADVICE)
     assert verdict.kind is VerdictKind.UNSETTLED
     assert "epoch 2" in verdict.evidence
 
 
-def test_a_run_that_was_stopped_after_it_turned_is_still_judged() -> None:
+def test_a_run_that_was_stopped_after_its_turn_is_still_judged() -> None:
     assert judge(dataclasses.replace(OVERFIT, ended="stopped"), ADVICE).kind is VerdictKind.OVERFIT
 
 
-def test_a_run_that_found_its_own_loss_not_finite_has_diverged() -> None:
+def test_a_run_that_reports_a_non_finite_loss_has_diverged() -> None:
     verdict = judge(dataclasses.replace(HEALTHY, ended="diverged"), ADVICE)
     assert verdict.kind is VerdictKind.DIVERGED
     assert verdict.onset_epoch == 3.0
@@ -305,7 +307,7 @@ anything = st.none() | st.floats() | plain | shares
 
 
 def curves(losses: st.SearchStrategy[float | None], metrics: st.SearchStrategy[float | None]) -> st.SearchStrategy:
-    """Curves of which any part may be missing."""
+    """Curves in which any part may be missing."""
     point = st.builds(
         CurvePoint,
         epoch=st.floats(min_value=0, max_value=400),
@@ -327,8 +329,8 @@ def curves(losses: st.SearchStrategy[float | None], metrics: st.SearchStrategy[f
         best_by=st.sampled_from(["metric", "loss"]),
         ended=st.sampled_from(["complete", "stopped", "failed"]),
         loop_reports=st.lists(
-            st.builds(LoopReport, st.floats(0, 400), losses.filter(lambda each: each is not None), losses), max_size=20
-        ).map(lambda found: tuple(sorted(found, key=lambda each: each.epoch))),
+            st.builds(LoopReport, st.floats(0, 400), losses.filter(lambda loss: loss is not None), losses), max_size=20
+        ).map(lambda found: tuple(sorted(found, key=lambda report: report.epoch))),
     )
 
 
@@ -336,10 +338,10 @@ finite_curves = curves(st.none() | plain, st.none() | shares)
 
 
 @given(curves(anything, anything), st.floats())
-def test_judging_never_raises_and_always_explains(seen: LearningCurve, epoch: float) -> None:
+def test_judging_never_raises_and_always_gives_evidence(seen: LearningCurve, epoch: float) -> None:
     strange = dataclasses.replace(seen, points=(*seen.points, CurvePoint(epoch, -1, 0.0, -1.0, 2.0, -3.0)))
-    for each in (seen, strange):
-        verdict = judge(each, ADVICE)
+    for judged in (seen, strange):
+        verdict = judge(judged, ADVICE)
         assert verdict.evidence
         assert 0 <= verdict.confidence <= 1
 
@@ -349,23 +351,23 @@ def test_judging_never_raises_and_always_explains(seen: LearningCurve, epoch: fl
 @example(COLLAPSED, -10)
 def test_the_scale_of_a_loss_does_not_matter(seen: LearningCurve, power: int) -> None:
     def scaled(point: CurvePoint) -> CurvePoint:
-        # A power of two: the comparison is then exact, and no rounding decides a borderline case.
-        losses = [None if each is None else each * 2.0**power for each in (point.train_loss, point.valid_loss)]
+        # A power of two makes the comparison exact, so that no rounding decides a borderline case.
+        losses = [None if loss is None else loss * 2.0**power for loss in (point.train_loss, point.valid_loss)]
         return dataclasses.replace(point, train_loss=losses[0], valid_loss=losses[1])
 
     other = dataclasses.replace(
         seen,
         points=tuple(map(scaled, seen.points)),
         baseline=seen.baseline and scaled(seen.baseline),
-        loop_reports=tuple(dataclasses.replace(each, loss=each.loss * 2.0**power) for each in seen.loop_reports),
+        loop_reports=tuple(dataclasses.replace(report, loss=report.loss * 2.0**power) for report in seen.loop_reports),
     )
     assert judge(other, ADVICE).kind is judge(seen, ADVICE).kind
 
 
 @given(finite_curves)
 @example(HEALTHY)
-def test_without_validation_nothing_is_settled(seen: LearningCurve) -> None:
-    blind = tuple(dataclasses.replace(each, valid_loss=None, valid_metric=None) for each in seen.points)
+def test_without_validation_every_verdict_is_unsettled(seen: LearningCurve) -> None:
+    blind = tuple(dataclasses.replace(point, valid_loss=None, valid_metric=None) for point in seen.points)
     assert judge(dataclasses.replace(seen, points=blind), ADVICE).kind is VerdictKind.UNSETTLED
 
 
@@ -375,7 +377,7 @@ def test_without_validation_nothing_is_settled(seen: LearningCurve) -> None:
     st.sampled_from([math.nan, math.inf, -math.inf]),
     st.integers(0, 30),
 )
-def test_a_value_that_is_not_finite_is_divergence(seen: LearningCurve, name: str, value: float, at: int) -> None:
+def test_a_non_finite_value_is_divergence(seen: LearningCurve, name: str, value: float, at: int) -> None:
     at = min(at, len(seen.points))
     broken = CurvePoint(1.0, 10, **{name: value})
     verdict = judge(dataclasses.replace(seen, points=(*seen.points[:at], broken, *seen.points[at:])), ADVICE)
@@ -384,13 +386,13 @@ def test_a_value_that_is_not_finite_is_divergence(seen: LearningCurve, name: str
 
 @given(finite_curves)
 def test_the_order_of_the_points_does_not_matter(seen: LearningCurve) -> None:
-    unique = {each.epoch: each for each in seen.points}
+    unique = {point.epoch: point for point in seen.points}
     ordered = dataclasses.replace(seen, points=tuple(unique.values()))
     shuffled = dataclasses.replace(seen, points=tuple(reversed(ordered.points)))
     assert judge(shuffled, ADVICE) == judge(ordered, ADVICE)
 
 
-def test_a_curve_of_thousands_of_noisy_points_is_judged_by_its_course() -> None:
+def test_a_curve_of_thousands_of_noisy_points_is_judged_by_its_trend() -> None:
     waves = [0.02 * math.sin(12.9898 * n) for n in range(3000)]
     falling = [0.3 + 2.5 * math.exp(-n / 200) for n in range(3000)]
     rising = [0.6 + 2.0 * math.exp(-n / 200) + n / 6000 for n in range(3000)]
@@ -402,11 +404,13 @@ def test_a_curve_of_thousands_of_noisy_points_is_judged_by_its_course() -> None:
     assert verdict.onset_epoch == pytest.approx(8.2, abs=1.5)
 
 
-# Curves as smooth courses, on which a change of form is no change of substance.
-courses = st.sampled_from([HEALTHY, OVERFIT, NOTHING_LEARNT, CUT_SHORT, RAN_AWAY, COLLAPSED, AT_CHANCE, LOST_AGAIN])
+# Smooth curves, for which more points carry no more information.
+smooth_curves = st.sampled_from(
+    [HEALTHY, OVERFIT, NOTHING_LEARNED, CUT_SHORT, RAN_AWAY, COLLAPSED, AT_CHANCE, LOST_AGAIN]
+)
 
 
-@given(courses, st.integers(1, 12))
+@given(smooth_curves, st.integers(1, 12))
 def test_points_added_by_interpolation_do_not_change_the_kind(seen: LearningCurve, between: int) -> None:
     def mixed(one: CurvePoint, other: CurvePoint, share: float) -> CurvePoint:
         def mix(name: str) -> float | None:
@@ -424,13 +428,13 @@ def test_points_added_by_interpolation_do_not_change_the_kind(seen: LearningCurv
     assert judge(dataclasses.replace(seen, points=tuple(points)), ADVICE).kind is judge(seen, ADVICE).kind
 
 
-def test_the_more_noise_the_less_confident_is_a_verdict_of_over_fitting() -> None:
+def test_more_noise_makes_a_verdict_of_over_fitting_less_confident() -> None:
     def confidence(size: float, seed: int) -> float:
         random = Random(seed)
         rising = [0.6 + 1.2 * math.exp(-n / 5) + 0.01 * n for n in range(40)]
         points = tuple(
-            CurvePoint(n + 1, n, train_loss=1.5 * math.exp(-n / 8), valid_loss=each + size * random.uniform(-1, 1))
-            for n, each in enumerate(rising)
+            CurvePoint(n + 1, n, train_loss=1.5 * math.exp(-n / 8), valid_loss=loss + size * random.uniform(-1, 1))
+            for n, loss in enumerate(rising)
         )
         verdict = judge(LearningCurve(points, valid_examples=5000, best_by="loss"), ADVICE)
         return verdict.confidence if verdict.kind is VerdictKind.OVERFIT else 0.0
@@ -441,6 +445,6 @@ def test_the_more_noise_the_less_confident_is_a_verdict_of_over_fitting() -> Non
     assert means[-1] < 0.2
 
 
-def test_every_advice_in_a_sweep_is_inside_the_limits_of_its_backend() -> None:
+def test_advice_in_a_sweep_stays_within_the_limits_of_its_backend() -> None:
     advice = ADVICE.for_run({"n_epochs": 4, "learning_rate_multiplier": 0.2}, {"n_epochs": (1, 5)})
     assert "from 4 to 5" in judge(CUT_SHORT, advice).advice
