@@ -92,6 +92,7 @@ class TestServerWithFaults(ServedContract):
 
 
 @pytest.mark.slow
+@pytest.mark.trains
 class TestServerThatTrains(ServedContract):
     """The server trains with the local trainer, so the models are real."""
 

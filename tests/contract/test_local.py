@@ -21,7 +21,7 @@ from transformers import (
 from backends.local import LocalBackend
 from backends.testing import BackendContract
 
-pytestmark = pytest.mark.contract
+pytestmark = [pytest.mark.contract, pytest.mark.trains]
 
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz0123456789# \n"]
 

@@ -38,12 +38,13 @@ from sweeps.workspace import Workspace
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.trains,
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-WORDS = ("yes", "no", "perhaps")
+WORDS = ("yes", "no", "maybe")
 FILE = """\
 name: {name}
 data: {{source: {data}, prompt: "{{first}} {{second}}##", separator: "##", completion: " {{label}}", stop: "|",

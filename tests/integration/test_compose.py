@@ -139,6 +139,7 @@ def test_doors_that_are_closed(stack: native_services.Stack) -> None:
             assert secret not in stack.log(name)
 
 
+@pytest.mark.trains
 def test_a_schedule_is_run_now_and_its_champion_is_read_over_http(stack: native_services.Stack) -> None:
     when = ("--cron", "0 2 * * *", "--tz", "Europe/Berlin")
     succeeds(stack, "scheduler", "sweep", "schedule", "add", "/srv/data/pairs.yaml", *when)
@@ -151,11 +152,11 @@ def test_a_schedule_is_run_now_and_its_champion_is_read_over_http(stack: native_
         succeeds(stack, "scheduler", "sweep", *back)
 
     champion = rest(stack, "registered-models/alias", name="pairs", alias="champion")["model_version"]
-    tags = {each["key"]: each["value"] for each in champion["tags"]}
+    tags = {tag["key"]: tag["value"] for tag in champion["tags"]}
     assert (champion["version"], champion["status"], tags["finesweep.sweep"]) == ("1", "READY", "pairs")
     run = rest(stack, "runs/get", run_id=champion["run_id"])["run"]
     assert run["info"]["status"] == "FINISHED"
-    assert any(each["key"] == "valid_accuracy" for each in run["data"]["metrics"])
+    assert any(metric["key"] == "valid_accuracy" for metric in run["data"]["metrics"])
 
     stored = succeeds(stack, "mlflow", "python", "-c", LIST_OBJECTS).splitlines()
     kept = champion["source"].removeprefix("mlflow-artifacts:/")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.trains]
 
 LABELS = [" red", " green", " blue"]
 TASK = {"task": {"labels": LABELS, "per_epoch": 2, "train_examples": 20}}
@@ -24,6 +24,9 @@ LOCAL = ("--backend", "local", "--set", "device=cpu", "--max-jobs", "2")
 """Two jobs at once, so that each of them has half of the cores."""
 
 SLOW = {"n_epochs": 6, "batch_size": 8}
+
+KNOWN = ("apple", "rose", "sheep")
+"""Words that the embedded model knows, so that an answer is one token."""
 
 NAMES = {
     "full_valid_loss": "valid_loss",
@@ -142,9 +145,18 @@ def test_the_numbers_are_those_of_the_trainer(
         assert [top[each] for each in LABELS] == pytest.approx(wanted.label_logprobs, rel=1e-4)
 
 
-def test_a_chat_file_makes_a_model_that_answers(local: Any, make_examples: Any) -> None:
-    values = {"n_epochs": 8, "batch_size": 8, "learning_rate_multiplier": 2.0}
-    training, validation = make_examples(120, chat=True), make_examples(9, chat=True)
+def echoes(count: int) -> bytes:
+    """Return a chat file that every run learns, whatever its seed and rounding: the answer is the word in the question."""
+    lines = []
+    for number in range(count):
+        word = KNOWN[number % len(KNOWN)]
+        lines.append([{"role": "user", "content": f"{word} {word} ->"}, {"role": "assistant", "content": word}])
+    return "".join(json.dumps({"messages": messages}) + "\n" for messages in lines).encode()
+
+
+def test_a_chat_file_makes_a_model_that_answers(local: Any) -> None:
+    values = {"n_epochs": 8, "batch_size": 8, "learning_rate_multiplier": 0.5}
+    training, validation = echoes(120), echoes(9)
     task = {"labels": "auto", "keep_metric": "valid_accuracy", "keep_maximum": True}
     job = local.create(training, validation, hyperparameters=values, extra_body={"task": task})
     job = local.wait(job.id)
@@ -156,7 +168,7 @@ def test_a_chat_file_makes_a_model_that_answers(local: Any, make_examples: Any) 
             model=job.fine_tuned_model, messages=[question], logprobs=True, top_logprobs=3, max_tokens=1, temperature=0
         )
         (token,) = chat.choices[0].logprobs.content
-        assert {top_logprob.token for top_logprob in token.top_logprobs} == {"red", "green", "blue"}
+        assert {top_logprob.token for top_logprob in token.top_logprobs} == set(KNOWN)
         assert chat.choices[0].message.content == token.token == token.top_logprobs[0].token
         right += token.token == answer["content"]
     best = max(evaluation["full_valid_accuracy"] for evaluation in evaluations(local, job.id))

@@ -43,7 +43,7 @@ search: {sampler: tpe, scheduler: none, trials: 2, concurrency: 1, seed: 7}
 objective: {maximize: valid_accuracy}
 """
 NO_FILE = DataFile("none", 0, "")
-LOCAL = "backend: {type: local, model: 'builtin:tiny-lm', device: cpu}\n"
+LOCAL = "backend: {type: local, model: 'builtin:tiny-lm', device: cpu}\nresources: {cpus_per_trial: 1}\n"
 HOSTED = "backend: {type: hosted, host: local, base_url: '%s', model: %s, poll_s: 0.1, create_grace_s: 2}\n"
 
 
@@ -74,8 +74,10 @@ def curve(trial: Mapping[str, Any]) -> list[tuple[float, Mapping[str, float]]]:
 
 
 @pytest.mark.slow
+@pytest.mark.trains
 def test_the_same_space_gives_the_same_locally_and_over_the_server(tmp_path: Path, serve: Any) -> None:
-    server = serve("--backend", "local", "--set", "device=cpu", "--max-jobs", "2")  # so a job has one thread
+    # One thread for each job, as for each local trial: another number of threads rounds differently.
+    server = serve("--backend", "local", "--set", "device=cpu", "--max-jobs", str(os.cpu_count() or 1))
     over = start(tmp_path / "hosted", DATA + HOSTED % (server.url, "tiny-lm") + SPACE)
     direct = outcome(start(tmp_path / "local", DATA + LOCAL + SPACE))
     served = outcome(over)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.contract import DataFile, Dataset
-from sweeps.data.examples import Pairs
+from sweeps.data.examples import PairRecipe
 from sweeps.data.formats import Record
 from sweeps.data.templates import FieldError, Template
 from sweeps.tracking.served_card import Card, name
@@ -45,7 +45,7 @@ class Recorder:
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
 
-    def answer(self, lines: list[dict[str, Any]]) -> list[tuple[str, None]]:
+    def predict(self, lines: list[dict[str, Any]]) -> list[tuple[str, None]]:
         self.lines += lines
         return [(" yes\n", None) for _ in lines]
 
@@ -54,7 +54,7 @@ class Recorder:
 def test_a_registered_model_is_asked_what_it_was_trained_on(
     template: str, premise: str, hypothesis: str, nested: str, separator: str
 ) -> None:
-    how = Pairs(Template.parse(template), Template.parse("{label}"), separator, "\n")
+    how = PairRecipe(Template.parse(template), Template.parse("{label}"), separator, "\n")
     record = {"premise": premise, "hypothesis": hypothesis, "a": {"b": nested}, "label": "yes"}
     trained = json.loads(how.example(Record(record, "f", 1)).to_line())
     card = Card.of(dataset((" yes\n", " no\n"), "\n"), template, separator)

@@ -20,7 +20,7 @@ from backends.local.model_source import find
 from backends.local.options import Task
 from backends.local.trainable_weights import TrainableWeights
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.trains]
 
 CPU = torch.device("cpu")
 SIZES = {"vocab_size": 46, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -18,7 +18,7 @@ from backends.local.options import Task
 from backends.local.trainable_weights import TrainableWeights, lora_layers
 from backends.local.training import initial_micro_batch_size
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.trains]
 
 CPU = torch.device("cpu")
 LORA = LoraSettings(rank=2, alpha=4.0, dropout=0.0, target="all-linear")

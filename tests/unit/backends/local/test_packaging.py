@@ -19,7 +19,7 @@ from backends.local.options import LocalOptions
 from backends.model_packages import ModelPackage, SupportsPackaging, local_predictor
 from backends.testing import drain
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.trains]
 
 PREDICTORS = Path(backends.model_packages.__file__).parent
 WriteFile = Callable[[Path, Sequence[Mapping[str, Any]]], DataFile]

@@ -44,7 +44,7 @@ from backends.local.model_cache import MODEL_CACHE
 from backends.local.options import LocalOptions
 from backends.testing import drain, evaluations, events_as_text
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.trains]
 
 POINT: dict[str, Scalar] = {"n_epochs": 2, "batch_size": 4, "learning_rate": 0.01, "prompt_loss_weight": 0.1}
 WriteFile = Callable[[Path, Sequence[Mapping[str, Any]]], DataFile]
