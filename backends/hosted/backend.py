@@ -315,7 +315,7 @@ def _deployments(
 def _secret(name: str, source: Mapping[str, str] | None, *, required: bool) -> str | None:
     value = credentials.secret(name, source)
     if value is None and required:
-        message = f"the API key is missing: {name} is not set"
+        message = f"a secret is missing: {name} is not set"
         remedy = f"Set {name}, or set {name}_FILE to the path of a file that contains it."
         raise BackendError(Failure(FailureKind.USER, message, remedy))
     return value

@@ -205,7 +205,12 @@ class AutoEpochs(SourcedTable):
 
 
 class Profile(_Table):
-    """A host. `client` names the class of the `openai` package that talks to it."""
+    """A host.
+
+    - `client`: the class of the `openai` package that talks to it.
+    - `api_key`, `deployment_token`: the names of the environment variables with these secrets.
+    - `notice`: advice for people who read the profile.
+    """
 
     title: str
     source: str
