@@ -2,7 +2,7 @@
 
 A passage is a statement about a word, or an event with a claim about it. Words such as `So`, `Maybe` and
 `It is wrong that` join the claim to the event, or a remark such as `Of course.` follows it. The text
-contains no label of the task and no premise that a labelled pair may use (`reserved`).
+contains no label of the task and no premise that a labelled pair may use (`is_reserved`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 
-from sweeps.data.nli import LABELS, Label, events, reserved
+from sweeps.data.nli import LABELS, Label, draw_events, is_reserved
 from sweeps.data.nli_words import SPLITS, Words, words_of
 
 SECTION_BREAK = "\n\n###\n\n"
@@ -56,11 +56,11 @@ def passages(seed: int) -> Iterator[Passage]:
         if kind < STATEMENT_SHARE:
             yield Passage(rng.choice(statements))
             continue
-        event, claimed, deciding = events(rng, words, relation)
+        event, claimed, deciding = draw_events(rng, words, relation)
         if rng.random() < PLAIN_SHARE:
             claimed = replace(event, **{deciding: getattr(claimed, deciding)})
         premise, claim = event.sentence(rng.choice(words.patterns)), claimed.sentence()
-        if reserved(premise):
+        if is_reserved(premise):
             continue
         if kind < STATEMENT_SHARE + REMARK_SHARE:
             end, start = rng.choice(BREAKS)

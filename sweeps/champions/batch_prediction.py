@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from backends.contract import Backend, BackendError, Placement, PredictOptions
-from sweeps.data.findings import Finding, capped, error, nearest, problems
-from sweeps.data.formats import Record, endings, is_data_file, read
+from sweeps.data.findings import Finding, capped, error, errors_as_problems, nearest_hint
+from sweeps.data.formats import Record, is_data_file, known_endings, read_records
 from sweeps.data.templates import FieldError
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.spec.loading import load
@@ -92,7 +92,7 @@ def _nobody(name: str, workspace: Workspace, registry: Registry | None, register
         hint = f"`sweep champion history {name}` says why; --version asks one of its versions"
         return UserInputError([Problem(name, "this registered model has no champion yet", hint)])
     known = [*(registry.models() if registry is not None else ()), *workspace.sweep_names()]
-    return UserInputError([Problem(name, "is neither a registered model nor a sweep here", nearest(name, known))])
+    return UserInputError([Problem(name, "is neither a registered model nor a sweep here", nearest_hint(name, known))])
 
 
 class _BestOfSweep:
@@ -140,7 +140,9 @@ def _best_of_sweep(name: str, workspace: Workspace, storage: str | None) -> Iter
         raise SweepError(f"models of backend `{spec.backend_type}` do not answer here", "ask them where they are")
     card = Card.of_labels(tuple(data["labels"]), data["stop"], data["prompt"], data["separator"])
     try:
-        backend = spec.backend_class.open(spec.backend_options, workspace.sweep_folder(name), Placement(os.cpu_count() or 1))
+        backend = spec.backend_class.open(
+            spec.backend_options, workspace.sweep_folder(name), Placement(os.cpu_count() or 1)
+        )
     except BackendError as refused:
         raise SweepError(refused.failure.message, refused.failure.detail) from refused
     try:
@@ -158,12 +160,14 @@ def table(path: Path, card: Card, encoding: str = "utf-8") -> Table:
     if not path.is_file():
         raise UserInputError([Problem(str(path), "there is no such file", "give a CSV, TSV or JSON-lines file")])
     if not is_data_file(path):
-        raise UserInputError([Problem(str(path), f"the ending {path.suffix!r} is not known", f"known are {endings()}")])
+        raise UserInputError(
+            [Problem(str(path), f"the ending {path.suffix!r} is not known", f"known are {known_endings()}")]
+        )
     findings: list[Finding] = []
     records: list[Mapping[str, Any]] = []
     rows: list[Mapping[str, Any]] = []
     lacking: dict[str, list[Finding]] = {}
-    for each in read(path, encoding):
+    for each in read_records(path, encoding):
         if not isinstance(each, Record):
             findings.append(each)
             continue
@@ -177,13 +181,13 @@ def table(path: Path, card: Card, encoding: str = "utf-8") -> Table:
         if len(found) == len(records) and found[0].code == "missing-field":
             there = [str(each) for each in records[0]]
             message = f"no example has the column {field!r}, which the model asks for"
-            findings.append(error("missing-field", str(path), message, nearest(field, there)))
+            findings.append(error("missing-field", str(path), message, nearest_hint(field, there)))
         else:
             findings += found
     if taken := sorted({key for record in records for key in record if _is_ours(str(key), card)}):
         message = f"the column {taken[0]!r} is there already"
         findings.append(error("taken", str(path), message, "rename it: the predictions are written there"))
-    if mistakes := problems(capped(findings)):
+    if mistakes := errors_as_problems(capped(findings)):
         raise UserInputError(mistakes)
     if not records:
         raise UserInputError([Problem(str(path), "there are no examples in it")])

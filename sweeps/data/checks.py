@@ -1,6 +1,6 @@
-"""What is wrong with examples, before anything is spent on them: pure functions, examples -> findings.
+"""Checks of the examples before anything is spent on them: pure functions, examples -> findings.
 
-This is the place for a data gate. A check looks at one part or at all of them, and knows nothing of files.
+Add new data checks here. A check looks at one part or at all of them, and never opens a file.
 """
 
 from __future__ import annotations
@@ -8,31 +8,40 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from sweeps.data.examples import STOPS, Chat, Example, Recipe
-from sweeps.data.findings import Finding, error, nearest, quoted, warning
-from sweeps.data.formats import is_text
+from sweeps.data.examples import STOPS, ChatRecipe, Example, Recipe
+from sweeps.data.findings import Finding, error, nearest_hint, quoted, warning
+from sweeps.data.formats import is_utf8
 
 MANY_LABELS = 50
-"""At most so many different completions are labels, each on average three times or more (the third is the rule of
-OpenAI's retired preparation tool, openai 0.28), of one line and at most `LONG_LABEL` characters."""
+"""The most different completions that count as labels.
+
+They must also occur three times each on average (the rule of OpenAI's retired preparation tool,
+openai 0.28), be on one line, and have at most `LONG_LABEL` characters.
+"""
 
 LONG_LABEL = 50
 
 IMBALANCE = 4
-"""The most frequent label may be so many times as frequent as the rarest before it is said (our choice: 80/20)."""
+"""Frequency of the most frequent label over the rarest above which it is reported.
+
+Our choice: 80/20.
+"""
 
 FEW_EXAMPLES = 100
-"""Below this the same tool advised to collect more: "a few hundred"."""
+"""Below this number the same tool advised to collect more: "a few hundred"."""
 
 HOSTED_MINIMUM = 10
 """Hosted services refuse training files with fewer examples."""
 
 LONG_EXAMPLE = 10_000
-"""Characters of prompt and completion together, above which the same tool proposed to drop an example."""
+"""Characters of prompt and completion above which the same tool proposed to drop an example."""
 
 
 def is_classification(completions: Iterable[str]) -> bool:
-    """True where the completions look like labels: the rule of `task: auto` (see `MANY_LABELS`)."""
+    """Return whether the completions look like labels: the rule of `task: auto`.
+
+    See `MANY_LABELS`.
+    """
     counts = Counter(completions)
     return (
         len(counts) <= MANY_LABELS
@@ -41,9 +50,11 @@ def is_classification(completions: Iterable[str]) -> bool:
     )
 
 
-def check_texts(examples: Sequence[Example], how: Recipe) -> Iterator[Finding]:
-    """Check each example of any part by itself: is there a text at all, can it be written, is it very long?"""
-    blank = "" if isinstance(how, Chat) else how.answer([""] * len(how.completion.fields)).strip()
+def check_texts(examples: Sequence[Example], recipe: Recipe) -> Iterator[Finding]:
+    """Check each example by itself: empty, very long, and unencodable texts."""
+    blank = (
+        "" if isinstance(recipe, ChatRecipe) else recipe.completion_text([""] * len(recipe.completion.fields)).strip()
+    )
     long: list[Example] = []
     for example in examples:
         prompt, completion = example.prompt, example.completion
@@ -51,31 +62,37 @@ def check_texts(examples: Sequence[Example], how: Recipe) -> Iterator[Finding]:
             yield error("empty-prompt", example.place, "the prompt is empty")
         if completion.strip() == blank:
             yield error("empty-completion", example.place, "the completion is empty")
-        if not (prompt.isascii() and completion.isascii()) and not is_text(prompt + completion):
-            message = "half a character (an unpaired surrogate escape) is in the text, which cannot be written as UTF-8"
+        if not (prompt.isascii() and completion.isascii()) and not is_utf8(prompt + completion):
+            message = "the text has half a character (an unpaired surrogate escape), which UTF-8 cannot encode"
             yield error("surrogate", example.place, message)
         if len(prompt) + len(completion) > LONG_EXAMPLE:
             long.append(example)
     if long:
-        message = f"more than {LONG_EXAMPLE:,} characters in {_examples(long)}; models cut what is too long"
+        message = f"more than {LONG_EXAMPLE:,} characters in {_examples(long)}; models cut text that is too long"
         yield _first("long-example", long, message)
 
 
-def check_delimiters(examples: Sequence[Example], how: Recipe) -> Iterator[Finding]:
-    """Look for the separator and the stop sequence where they do not belong."""
-    if isinstance(how, Chat):
+def check_delimiters(examples: Sequence[Example], recipe: Recipe) -> Iterator[Finding]:
+    """Look for the separator and the stop sequence inside texts."""
+    if isinstance(recipe, ChatRecipe):
         return
-    stop, separator = how.stop, how.separator
-    if stop and (stopped := [each for each in examples if stop in each.completion[: -len(stop)]]):
-        free = [each for each in STOPS if each not in separator and not any(each in it.completion for it in examples)]
-        hint = f"set stop: {_yaml(free[0])}, which no completion holds" if free else "set stop: to another text"
-        message = f"the stop sequence {stop!r} would cut the completion of {_examples(stopped)}"
-        yield error("stop-inside", stopped[0].place, message, hint, len(stopped))
-    # prompts may hold line breaks and spaces: what is generated is cut, not what was asked
-    asked = [each for each in examples if any(stop in text for text in each.segments)] if stop.strip() else []
-    if asked:
-        message = f"the stop sequence {stop!r} is inside the prompt of {_examples(asked)}"
-        yield _first("stop-in-prompt", asked, message, "set stop: to a text that the data does not hold")
+    stop, separator = recipe.stop, recipe.separator
+    if stop and (cut := [example for example in examples if stop in example.completion[: -len(stop)]]):
+        unused = [
+            candidate
+            for candidate in STOPS
+            if candidate not in separator and not any(candidate in example.completion for example in examples)
+        ]
+        hint = f"set stop: {_yaml(unused[0])}, which no completion has" if unused else "set stop: to another text"
+        message = f"the stop sequence {stop!r} would cut the completion of {_examples(cut)}"
+        yield error("stop-inside", cut[0].place, message, hint, len(cut))
+    # Prompts may have line breaks and spaces: the stop sequence cuts generated text, not the prompt.
+    in_prompt: list[Example] = []
+    if stop.strip():
+        in_prompt = [example for example in examples if any(stop in text for text in example.segments)]
+    if in_prompt:
+        message = f"the stop sequence {stop!r} is inside the prompt of {_examples(in_prompt)}"
+        yield _first("stop-in-prompt", in_prompt, message, "set stop: to a text that the data does not have")
     separated = [
         example
         for example in examples
@@ -83,20 +100,20 @@ def check_delimiters(examples: Sequence[Example], how: Recipe) -> Iterator[Findi
     ]
     if separated:
         message = f"the separator {separator!r} is inside {_examples(separated)}"
-        yield _first("separator-inside", separated, message, "set separator: to a text that the data does not hold")
+        yield _first("separator-inside", separated, message, "set separator: to a text that the data does not have")
 
 
 def check_training(examples: Sequence[Example], classification: bool) -> Iterator[Finding]:
-    """Check what the training examples are together: variety, repetitions, contradictions, size."""
+    """Check the training examples together: variety, repetitions, contradictions, balance."""
     first: dict[str, int] = {}
     answers: dict[str, set[str]] = {}
     repeated: list[Example] = []
     contradicted: list[Example] = []
     for index, example in enumerate(examples):
-        before = first.setdefault(example.prompt, index)
-        if before == index:
+        first_index = first.setdefault(example.prompt, index)
+        if first_index == index:
             continue
-        known = answers.setdefault(example.prompt, {examples[before].completion})
+        known = answers.setdefault(example.prompt, {examples[first_index].completion})
         if example.completion in known:
             repeated.append(example)
         else:
@@ -105,30 +122,33 @@ def check_training(examples: Sequence[Example], classification: bool) -> Iterato
     if repeated:
         origin = examples[first[repeated[0].prompt]].place
         message = f"repeated: {_examples(repeated)}; the first is the same as {origin}"
-        yield _first("duplicate", repeated, message, "they weigh more in training; remove them unless meant")
+        yield _first(
+            "duplicate", repeated, message, "repeated examples weigh more in training; remove them unless you mean it"
+        )
     if contradicted and classification:
         origin = examples[first[contradicted[0].prompt]].place
-        message = f"another label than an identical prompt: {_examples(contradicted)}; the first contradicts {origin}"
-        yield _first("conflicting-labels", contradicted, message, "no model can learn both; correct the wrong ones")
+        message = f"identical prompts with different labels: {_examples(contradicted)}; the first contradicts {origin}"
+        yield _first("conflicting-labels", contradicted, message, "no model can learn both; correct the wrong labels")
     counts = Counter(example.completion for example in examples)
     if len(examples) > 1 and len(counts) == 1:
         message = f"all {len(examples)} completions are {quoted(examples[0].completion)}: there is nothing to learn"
-        yield error("one-class", examples[0].file, message, "is the completion template right?")
+        yield error("one-class", examples[0].file, message, "check the completion template")
     if len(examples) > 1 and len(first) == 1:
         message = f"all {len(examples)} prompts are identical: {quoted(examples[0].prompt)}"
-        yield error("one-prompt", examples[0].file, message, "is the prompt template right?")
+        yield error("one-prompt", examples[0].file, message, "check the prompt template")
     if classification and len(counts) > 1:
         (most, many), *_, (least, few) = counts.most_common()
         if many > IMBALANCE * few:
-            message = f"{quoted(most.strip())} is there {many} times, {quoted(least.strip())} {few} times"
-            hint = f"always {quoted(most.strip())} is right in {many / len(examples):.0%}: watch macro-F1 too"
+            message = f"{quoted(most.strip())} occurs {many} times, {quoted(least.strip())} {few} times"
+            share = f"{many / len(examples):.0%}"
+            hint = f"always answering {quoted(most.strip())} has an accuracy of {share}; watch macro-F1 too"
             yield warning("imbalance", examples[0].file, message, hint)
 
 
 def check_size(examples: Sequence[Example]) -> Iterator[Finding]:
-    """Check whether there is enough to train on; none at all is not a matter of size."""
+    """Check whether there are enough training examples. Other checks report an empty part."""
     if 0 < len(examples) < FEW_EXAMPLES:
-        hint = "a few hundred is where it becomes useful"
+        hint = "fine-tuning becomes useful with a few hundred"
         if len(examples) < HOSTED_MINIMUM:
             hint += f"; hosted services refuse fewer than {HOSTED_MINIMUM}"
         yield warning("few-examples", examples[0].file, f"only {len(examples)} training examples", hint)
@@ -137,44 +157,50 @@ def check_size(examples: Sequence[Example]) -> Iterator[Finding]:
 def check_labels(
     parts: Mapping[str, Sequence[Example]], labels: Sequence[str], allowed: bool, stop: str = ""
 ) -> Iterator[Finding]:
-    """Check the completions of a classification task: `labels` are `allowed` by the user, or those of training."""
+    """Check the labels of a classification task.
+
+    `labels` come from the sweep file if `allowed` is true, otherwise from the training examples.
+    """
     known = set(labels)
     for part, examples in parts.items():
         for example in examples:
             if example.completion in known:
                 continue
-            shown = example.completion.removesuffix(stop)
-            hint = nearest(shown, [label.removesuffix(stop) for label in labels])
+            label = example.completion.removesuffix(stop)
+            hint = nearest_hint(label, [known_label.removesuffix(stop) for known_label in labels])
             if allowed:
-                yield error("unknown-label", example.place, f"{quoted(shown)} is not among the labels", hint)
+                yield error("unknown-label", example.place, f"{quoted(label)} is not among the labels", hint)
             else:
-                message = f"the label {quoted(shown)} of this {part} example is never there in training"
+                message = f"no training example has the label {quoted(label)} of this {part} example"
                 yield error("label-unseen", example.place, message, hint)
     spellings: dict[str, list[str]] = {}
     for label in labels:
         spellings.setdefault(" ".join(label.casefold().split()), []).append(label)
     for variants in spellings.values():
         if len(variants) > 1:
-            counts = Counter(each.completion for examples in parts.values() for each in examples)
+            counts = Counter(example.completion for examples in parts.values() for example in examples)
             rarest = min(variants, key=lambda label: (counts[label], label))
-            places = [each for examples in parts.values() for each in examples if each.completion == rarest]
-            shown = " and ".join(quoted(each.removesuffix(stop)) for each in sorted(variants))
-            message = f"{shown} differ in spaces or case only, and are separate labels ({_examples(places)})"
+            affected = [example for examples in parts.values() for example in examples if example.completion == rarest]
+            names = " and ".join(quoted(label.removesuffix(stop)) for label in sorted(variants))
+            message = f"{names} differ only in spaces or case, but are separate labels ({_examples(affected)})"
+            hint = "write each label in one way"
             yield (
-                _first("label-spelling", places, message, "write each label in one way")
-                if places
-                else warning("label-spelling", "", message, "write each label in one way")
+                _first("label-spelling", affected, message, hint)
+                if affected
+                else warning("label-spelling", "", message, hint)
             )
-    if allowed and (unused := known - {each.completion for examples in parts.values() for each in examples}):
-        shown = ", ".join(quoted(each.removesuffix(stop)) for each in sorted(unused))
-        yield warning("label-unused", "", f"no example has the label {shown}", "is it spelled as in the data?")
+    if not allowed:
+        return
+    if unused := known - {example.completion for examples in parts.values() for example in examples}:
+        names = ", ".join(quoted(label.removesuffix(stop)) for label in sorted(unused))
+        yield warning("label-unused", "", f"no example has the label {names}", "check its spelling against the data")
 
 
 def check_overlap(parts: Mapping[str, Sequence[Example]], published: bool) -> Iterator[Finding]:
-    """Look for examples of one part in another, where they would make a model look better than it is.
+    """Look for examples of one part in another, which would make a model look better than it is.
 
-    An identical example is an error; in a `published` division, which its user cannot change, a warning. The same
-    prompt with another completion is a warning.
+    An identical example is an error; in a `published` split, which the user cannot change, it is a
+    warning. The same prompt with another completion is a warning.
     """
     names = list(parts)
     for number, later in enumerate(names[1:], 1):
@@ -183,27 +209,29 @@ def check_overlap(parts: Mapping[str, Sequence[Example]], published: bool) -> It
             prompts.setdefault(example.prompt, []).append(example)
         for earlier in names[:number]:
             same: dict[int, tuple[Example, Example]] = {}
-            near: dict[int, tuple[Example, Example]] = {}
+            same_prompt: dict[int, tuple[Example, Example]] = {}
             for other in parts[earlier]:
                 for example in prompts.get(other.prompt, ()):
-                    met = same if other.completion == example.completion else near
-                    met.setdefault(id(example), (example, other))
+                    matches = same if other.completion == example.completion else same_prompt
+                    matches.setdefault(id(example), (example, other))
             yield from _overlaps(list(same.values()), later, earlier, published)
-            leaked = [pair for key, pair in near.items() if key not in same]
+            leaked = [pair for key, pair in same_prompt.items() if key not in same]
             if leaked:
-                there = f"{earlier} with another completion, first {leaked[0][1].place}"
-                message = f"{len(leaked)} {later} prompts are in {there}"
+                message = (
+                    f"{len(leaked)} {later} prompts are also in {earlier} with another completion, "
+                    f"first {leaked[0][1].place}"
+                )
                 yield warning("prompt-overlap", leaked[0][0].place, message, count=len(leaked))
 
 
 def _overlaps(pairs: Sequence[tuple[Example, Example]], later: str, earlier: str, published: bool) -> Iterator[Finding]:
     if pairs and published:
-        message = f"{len(pairs)} {later} examples are in {earlier} too, first {pairs[0][1].place}"
-        yield warning("overlap", pairs[0][0].place, message, "scores on them are too good", len(pairs))
+        message = f"{len(pairs)} {later} examples are also in {earlier}, first {pairs[0][1].place}"
+        yield warning("overlap", pairs[0][0].place, message, "scores on them are too high", len(pairs))
         return
     for example, other in pairs:
-        message = f"this {later} example is in {earlier} too, at {other.place}"
-        yield error("overlap", example.place, message, "remove it from one of them: scores on it would be too good")
+        message = f"this {later} example is also in {earlier}, at {other.place}"
+        yield error("overlap", example.place, message, "remove it from one of them; its scores would be too high")
 
 
 def _first(code: str, examples: Sequence[Example], message: str, hint: str = "") -> Finding:
@@ -211,8 +239,11 @@ def _first(code: str, examples: Sequence[Example], message: str, hint: str = "")
 
 
 def _examples(examples: Sequence[Example]) -> str:
-    """`3 examples (lines 4, 9, 12)`: the first few lines, of the first one's file."""
-    lines = [str(each.line) for each in examples if each.file == examples[0].file][:5]
+    """Return text such as `3 examples (lines 4, 9, 12)`.
+
+    It lists the first few lines, in the file of the first example.
+    """
+    lines = [str(example.line) for example in examples if example.file == examples[0].file][:5]
     if len(examples) == 1:
         return f"1 example (line {lines[0]})"
     return f"{len(examples)} examples (lines {', '.join(lines)}{', ...' if len(examples) > len(lines) else ''})"

@@ -1,4 +1,4 @@
-"""What the checks have to say about the data: one finding each, and how many of a kind are worth printing."""
+"""Findings: what the checks report about the data, and how many of a kind are listed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Literal
 
 from sweeps.errors import Problem
 
-SHOWN_OF_A_KIND = 10
-"""So many errors of one kind are listed with their lines; the rest is one line with their number."""
+MAX_PER_KIND = 10
+"""Errors of one kind that are listed with their lines; one more line counts the rest."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about the data that a person should know.
+    """Something about the data that the user should know.
 
-    An `error` keeps a sweep from starting, a `warning` does not. `code` names the kind and never changes once
-    published; `place` is `file:line` (of the first one, where `count` is above one) or a file or a part of the data.
+    An `error` prevents the sweep from starting, a `warning` does not. `code` names the kind and
+    never changes once published. `place` is `file:line` (of the first case where `count` is above
+    one), or a file, or a part of the data.
     """
 
     severity: Literal["error", "warning"]
@@ -31,56 +32,56 @@ class Finding:
 
 
 def error(code: str, place: str, message: str, hint: str = "", count: int = 1) -> Finding:
-    """Return a finding that keeps the sweep from starting."""
+    """Return a finding that prevents the sweep from starting."""
     return Finding("error", code, message, place, hint, count)
 
 
 def warning(code: str, place: str, message: str, hint: str = "", count: int = 1) -> Finding:
-    """Return a finding that is said and no more."""
+    """Return a finding that is only reported."""
     return Finding("warning", code, message, place, hint, count)
 
 
-def capped(findings: Iterable[Finding], limit: int = SHOWN_OF_A_KIND) -> tuple[Finding, ...]:
-    """Keep at most `limit` findings of each severity and code, in order; say how many more there are of each."""
+def capped(findings: Iterable[Finding], limit: int = MAX_PER_KIND) -> tuple[Finding, ...]:
+    """Keep at most `limit` findings of each severity and code, in order, and count the rest."""
     kinds: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         kinds.setdefault((finding.severity, finding.code), []).append(finding)
     kept: list[Finding] = []
-    for found in kinds.values():
-        kept += found[:limit]
-        if rest := sum(finding.count for finding in found[limit:]):
-            example = found[limit]
+    for same_kind in kinds.values():
+        kept += same_kind[:limit]
+        if rest := sum(finding.count for finding in same_kind[limit:]):
+            example = same_kind[limit]
             message = f"and {rest} more of the same kind ({example.code})"
             kept.append(Finding(example.severity, example.code, message, _file(example.place), "", rest))
     return tuple(kept)
 
 
-def problems(findings: Iterable[Finding]) -> tuple[Problem, ...]:
-    """Return the errors among the findings as what a user is shown: a file's in the order of its lines."""
-    errors = [each for each in findings if each.severity == "error"]
-    files = list(dict.fromkeys(_file(each.place) for each in errors))
-    errors.sort(key=lambda each: (files.index(_file(each.place)), _line(each.place)))
-    return tuple(Problem(each.place, each.message, each.hint) for each in errors)
+def errors_as_problems(findings: Iterable[Finding]) -> tuple[Problem, ...]:
+    """Return the errors among the findings as problems, those of one file in the order of lines."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    files = list(dict.fromkeys(_file(finding.place) for finding in errors))
+    errors.sort(key=lambda finding: (files.index(_file(finding.place)), _line(finding.place)))
+    return tuple(Problem(finding.place, finding.message, finding.hint) for finding in errors)
 
 
-def nearest(name: str, available: Sequence[str], prefix: str = "") -> str:
-    """Return a hint: the name that was probably meant, else all (at most a dozen) that there are."""
+def nearest_hint(name: str, available: Sequence[str], prefix: str = "") -> str:
+    """Return a hint with the available name that was probably meant, else at most a dozen names."""
     if close := get_close_matches(name, available, n=1):
         return f"did you mean {prefix + close[0]!r}?"
-    folded = [each for each in available if each.casefold() == name.casefold()]
-    if folded:
-        return f"did you mean {prefix + folded[0]!r}?"
-    names = ", ".join(repr(prefix + each) for each in available[:12])
-    return f"there is: {names}{', ...' if len(available) > 12 else ''}" if names else ""
+    same_letters = [candidate for candidate in available if candidate.casefold() == name.casefold()]
+    if same_letters:
+        return f"did you mean {prefix + same_letters[0]!r}?"
+    names = ", ".join(repr(prefix + candidate) for candidate in available[:12])
+    return f"available: {names}{', ...' if len(available) > 12 else ''}" if names else ""
 
 
 def quoted(text: str, limit: int = 40) -> str:
-    """Return a text as it is shown inside a message: one line, in quotes, cut where it is long."""
+    """Return a text for use in a message: on one line, in quotes, cut if it is long."""
     return repr(text if len(text) <= limit else text[: limit - 3] + "...")
 
 
 def _line(place: str) -> float:
-    """The line, or infinity where a place is no single line: what is said of a whole file comes last."""
+    """Return the line, or infinity for a place without one: findings on whole files come last."""
     line = place.rpartition(":")[2]
     return int(line) if line.isdigit() else math.inf
 

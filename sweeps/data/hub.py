@@ -1,7 +1,7 @@
-"""The Hugging Face `datasets` library: saved data sets, directories of Parquet files, and the hub.
+"""The Hugging Face `datasets` library: saved data sets, Parquet directories, and the hub.
 
-The library needs seconds to import, and up to half a minute of retries to notice that there is no network: it is
-imported inside functions, and the hub is asked once, with a time limit, before it is used.
+Importing the library takes seconds, so functions import it. Without a network it retries for up to
+half a minute, so `open_hub` first asks the hub once, with a time limit.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.extras import missing_libraries
-from sweeps.data.formats import Read, Record
+from sweeps.data.formats import Record, RecordStream
 from sweeps.errors import Problem, UserInputError, require_extra
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 PROBE_S = 4.0
-"""How long the hub may take to say that a data set exists."""
+"""Time limit for the hub to answer whether a data set exists."""
 
 ROWS_AT_ONCE = 1000
 
@@ -31,8 +31,11 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class Absent(Exception):  # noqa: N818
-    """The source is not there: a missing file or no network, but never a broken content. A fallback may be used."""
+class SourceUnavailableError(Exception):
+    """The source is unavailable: a missing file or no network, never wrong content.
+
+    The fallback may take its place.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -40,15 +43,19 @@ class Absent(Exception):  # noqa: N818
 
 
 def is_saved(directory: Path) -> bool:
-    """True where `datasets` can read the directory: by `save_to_disk`, or Parquet or Arrow files in it."""
+    """Return whether `datasets` can read the directory.
+
+    It comes from `save_to_disk`, or has Parquet or Arrow files.
+    """
     named = ("dataset_dict.json", "state.json")
     return any((directory / name).is_file() for name in named) or next(_tables(directory), None) is not None
 
 
 def open_saved(directory: Path, cache: Path | None = None) -> dict[str, Dataset]:
-    """Open a directory that `is_saved`; return its parts. Raises UserInputError where it cannot be read.
+    """Open a directory for which `is_saved` holds; return its parts.
 
-    Parquet files are converted once into `cache` (None: the library's own place).
+    The library converts Parquet files once, into `cache` (None: its own cache). Raises
+    UserInputError if it cannot read the directory.
     """
     require_extra("local", f"Reading {directory}")
     import datasets
@@ -58,20 +65,22 @@ def open_saved(directory: Path, cache: Path | None = None) -> dict[str, Dataset]
             if (directory / "dataset_dict.json").is_file() or (directory / "state.json").is_file():
                 return _parts(datasets.load_from_disk(str(directory)), str(directory))
             loaded = datasets.load_dataset(str(directory), cache_dir=str(cache) if cache else None)
-        except (datasets.exceptions.DatasetsError, OSError, ValueError) as broken:
-            raise UserInputError([Problem(str(directory), f"datasets cannot load it: {_line(broken)}")]) from broken
+        except (datasets.exceptions.DatasetsError, OSError, ValueError) as failure:
+            raise UserInputError(
+                [Problem(str(directory), f"datasets cannot load it: {_one_line(failure)}")]
+            ) from failure
     return _parts(loaded, str(directory))
 
 
 def open_hub(repository: str, config: str | None = None, probe_s: float = PROBE_S) -> dict[str, Dataset]:
-    """Load a data set from the hub, or from this machine's cache of it where the hub cannot be reached.
+    """Load a data set from the hub, or from this machine's cache if the hub is unreachable.
 
-    Decides within `probe_s` and a second that it is not there (`Absent`). Raises UserInputError where it is there and
-    cannot be used.
+    Raises SourceUnavailableError if there is neither, at most a second after `probe_s`. Raises
+    UserInputError if the data set exists but cannot be used.
     """
-    reason = missing_from_hub(repository, probe_s)
+    reason = why_unavailable(repository, probe_s)
     if reason is not None and missing_libraries("local"):
-        raise Absent(reason)  # without the library there is no cached copy either
+        raise SourceUnavailableError(reason)  # without the library there is no cached copy either
     require_extra("local", f"Loading {repository} from the Hugging Face hub")
     import datasets
 
@@ -79,23 +88,25 @@ def open_hub(repository: str, config: str | None = None, probe_s: float = PROBE_
         if reason is not None:
             cached = _cached(repository, config)
             if cached is None:
-                raise Absent(reason)
+                raise SourceUnavailableError(reason)
             return _parts(cached, repository)
         try:
             loaded = datasets.load_dataset(repository, config)
-        except datasets.exceptions.DatasetNotFoundError as gone:
-            raise Absent(_line(gone)) from gone
-        except (ConnectionError, TimeoutError, _http_error()) as lost:
-            raise Absent(f"the connection to the hub was lost: {_line(lost)}") from lost
-        except (datasets.exceptions.DatasetsError, OSError, ValueError) as broken:
-            raise UserInputError([Problem(f"hf:{repository}", f"datasets cannot load it: {_line(broken)}")]) from broken
+        except datasets.exceptions.DatasetNotFoundError as missing:
+            raise SourceUnavailableError(_one_line(missing)) from missing
+        except (ConnectionError, TimeoutError, _http_error()) as failure:
+            raise SourceUnavailableError(f"the connection to the hub failed: {_one_line(failure)}") from failure
+        except (datasets.exceptions.DatasetsError, OSError, ValueError) as failure:
+            message = f"datasets cannot load it: {_one_line(failure)}"
+            raise UserInputError([Problem(f"hf:{repository}", message)]) from failure
     return _parts(loaded, repository)
 
 
-def missing_from_hub(repository: str, timeout_s: float = PROBE_S, endpoint: str | None = None) -> str | None:
-    """Ask the hub for a data set; return None, or why it cannot be had, after `timeout_s` at the latest.
+def why_unavailable(repository: str, timeout_s: float = PROBE_S, endpoint: str | None = None) -> str | None:
+    """Ask the hub for a data set. Return None, or the reason why it is unavailable.
 
-    Name resolution has no time limit of its own: the question is asked in a thread that may be left behind.
+    Returns within `timeout_s`. Name resolution has no time limit of its own, so a thread asks; it
+    may outlive this call.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
@@ -108,26 +119,29 @@ def missing_from_hub(repository: str, timeout_s: float = PROBE_S, endpoint: str 
             HfApi(endpoint=endpoint).dataset_info(repository, timeout=timeout_s)
             answer.append(None)
         except HFValidationError:
-            answer.append(f"{repository!r} is no name of a data set (owner/name)")
+            answer.append(f"{repository!r} is not the name of a data set (owner/name)")
         except OfflineModeIsEnabled:
             answer.append("the Hugging Face libraries are set to offline mode")
-        except HfHubHTTPError as refused:
-            status = refused.response.status_code
-            unknown = f"the hub has no {repository!r}, or shows it to others only (HTTP {status})"
-            answer.append(unknown if status in (401, 403, 404) else f"the hub cannot serve now (HTTP {status})")
-        except (http_error, OSError) as unreachable:
-            answer.append(f"the hub cannot be reached ({_line(unreachable)})")
+        except HfHubHTTPError as refusal:
+            status = refusal.response.status_code
+            unknown = f"the hub has no data set {repository!r}, or it is private (HTTP {status})"
+            answer.append(unknown if status in (401, 403, 404) else f"the hub refused the request (HTTP {status})")
+        except (http_error, OSError) as failure:
+            answer.append(f"the hub is unreachable ({_one_line(failure)})")
         except (ValueError, TypeError):
-            answer.append("something else than the hub answered")
+            answer.append("the answer did not come from the hub")
 
-    asking = threading.Thread(target=ask, name="hub-probe", daemon=True)
-    asking.start()
-    asking.join(timeout_s)
+    thread = threading.Thread(target=ask, name="hub-probe", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
     return answer[0] if answer else f"the hub did not answer within {timeout_s:g} s"
 
 
-def rows(table: Dataset, name: str) -> Read:
-    """Return the rows as records, class numbers as their names (none where there is no class). The line is the row."""
+def row_records(table: Dataset, name: str) -> RecordStream:
+    """Yield the rows as records, numbered from 1.
+
+    Class numbers become class names; an example without a class gets None.
+    """
     from datasets import ClassLabel
 
     classes = {column: feature.names for column, feature in table.features.items() if isinstance(feature, ClassLabel)}
@@ -142,7 +156,7 @@ def rows(table: Dataset, name: str) -> Read:
 
 
 def _http_error() -> type[Exception]:
-    """Return the root of the errors of the HTTP library that the installed huggingface_hub uses."""
+    """Return the base class of the HTTP errors that the installed huggingface_hub raises."""
     from huggingface_hub import errors
 
     return errors.HTTPError  # type: ignore[attr-defined]
@@ -154,34 +168,34 @@ def _tables(directory: Path) -> Iterator[Path]:
 
 
 def _cached(repository: str, config: str | None) -> Any:
-    """Return what an earlier `load_dataset` of this repository left behind, or None."""
+    """Return the data set that an earlier `load_dataset` of this repository cached, or None."""
     from datasets.packaged_modules.cache.cache import Cache
 
     try:
         name = repository.rpartition("/")[-1]
-        found = Cache(repo_id=repository, dataset_name=name, config_name=config, version="auto", hash="auto")
-        return found.as_dataset()
+        cache = Cache(repo_id=repository, dataset_name=name, config_name=config, version="auto", hash="auto")
+        return cache.as_dataset()
     except (ValueError, OSError):
         return None
 
 
-def _parts(loaded: Any, name: str) -> dict[str, Dataset]:
+def _parts(loaded: Any, place: str) -> dict[str, Dataset]:
     from datasets import Dataset
 
     if isinstance(loaded, Dataset):
         return {"train": loaded}
-    found = {part: loaded[each] for part, names in _PARTS.items() for each in names if each in loaded}
-    if "train" not in found:
+    parts = {part: loaded[name] for part, names in _PARTS.items() for name in names if name in loaded}
+    if "train" not in parts:
         if len(loaded) != 1:
-            there = ", ".join(sorted(loaded))
-            raise UserInputError([Problem(name, f"there is no training part, only: {there}")])
-        found = {"train": next(iter(loaded.values()))}
-    return found
+            available = ", ".join(sorted(loaded))
+            raise UserInputError([Problem(place, f"the data set has no training part, only: {available}")])
+        parts = {"train": next(iter(loaded.values()))}
+    return parts
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the library's progress bars and warnings off the terminal, and restore them afterwards."""
+    """Keep the library's progress bars and warnings off the terminal; restore them afterwards."""
     import datasets
 
     bars, level = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
@@ -195,6 +209,6 @@ def _quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _line(failure: BaseException) -> str:
+def _one_line(failure: BaseException) -> str:
     text = " ".join(str(failure).split()) or type(failure).__name__
     return text if len(text) <= 200 else text[:197] + "..."

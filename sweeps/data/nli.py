@@ -1,7 +1,10 @@
-"""`builtin:nli`: generated pairs of sentences, shaped as SNLI's but of our own writing. They are never SNLI results.
+"""`builtin:nli`: generated sentence pairs in the form of SNLI.
 
-A premise tells that somebody does something with a thing, perhaps somewhere; a hypothesis tells it again. It follows
-(entailment), says something that the premise leaves open (neutral), or cannot be true as well (contradiction).
+Results on them are not SNLI results.
+
+A premise says that a person does something with a thing, perhaps at a place. A hypothesis describes
+the same event: it follows from the premise (entailment), adds something that the premise leaves
+open (neutral), or cannot be true at the same time (contradiction).
 """
 
 from __future__ import annotations
@@ -20,12 +23,12 @@ LABELS: tuple[Label, ...] = ("entailment", "neutral", "contradiction")
 Aspect: TypeAlias = Literal["thing", "act", "place", "quality"]
 
 ANY_THING, ANY_ACT = "thing", "seeing"
-"""A thing of no known kind; an act that says nothing about any other one."""
+"""A thing of unknown kind, and an act that neither implies nor contradicts another one."""
 
-DECIDES: Mapping[Label, str] = {"entailment": ">", "neutral": "?", "contradiction": "!"}
-"""The sign of the one aspect that decides a label. The other aspects have one of the signs that do not."""
+DECIDING_SIGN: Mapping[Label, str] = {"entailment": ">", "neutral": "?", "contradiction": "!"}
+"""The sign of the one aspect that decides a label. All other aspects have a sign that does not."""
 
-TOLD: Mapping[Aspect, Mapping[Label, str]] = {
+RELATION_WEIGHTS: Mapping[Aspect, Mapping[Label, str]] = {
     "thing": {
         "entailment": "2=2:6 1=1:4 0=0:3 2>1:5 2>0:1 1>0:1",
         "neutral": "2=2:4 1=1:3 0=0:2 2>1:3 2>0:1 1?2:4 0?2:2 0?1:1",
@@ -47,25 +50,27 @@ TOLD: Mapping[Aspect, Mapping[Label, str]] = {
         "contradiction": "1=1:4 0=0:9 1>0:4 1!1:3",
     },
 }
-"""How exactly premise and hypothesis tell an aspect, and how often, in twentieths.
+"""How specific premise and hypothesis are about an aspect, and how often, in twentieths.
 
-`2>1:4` is four times in twenty an apple in the premise and a fruit in the hypothesis: 0 is nothing (or ANY_THING,
-ANY_ACT), 1 a kind (or an act, a quality), 2 a member of the kind. The sign says what the hypothesis does: `=` the same
-again, `>` less, `?` something that the premise leaves open, `!` something that contradicts.
+`2>1:4` means: in four of twenty pairs the premise has an apple and the hypothesis a fruit. The
+levels are 0: nothing (or ANY_THING, ANY_ACT), 1: a kind (or an act, a quality), 2: a member of the
+kind. The sign is the relation of the hypothesis to the premise: `=` the same, `>` less specific,
+`?` something that the premise leaves open, `!` a contradiction.
 
-A label's deciding cells are twenty twentieths in all aspects together. Hypotheses of every label leave something out
-about as often, and each side tells an aspect about as often: a linear model of the words that each sentence holds sees
-little, and only what the two say of each other decides. (With exactly equal margins such a model sees nothing, but a
-small language model hardly learns the task: see docs/log.md, 2026-11-25.)
+The deciding relations of a label add up to twenty twentieths over all aspects. Under every label,
+hypotheses leave something out about equally often, and each sentence mentions an aspect about
+equally often. Therefore a linear model of the words of each sentence learns little: only the
+relation between the sentences decides. (With exactly equal margins such a model learns nothing, but
+a small language model hardly learns the task either: see docs/log.md, 2026-11-25.)
 """
 
-_ATTEMPTS = 10_000
-"""Draws in search of one new pair before the world counts as told."""
+_MAX_ATTEMPTS = 10_000
+"""Draws for one new pair before `generate` gives up."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """What a sentence tells. An empty place or quality is not told."""
+    """The content of a sentence. An empty place or quality is not mentioned."""
 
     name: str
     act: str
@@ -87,99 +92,105 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Telling:
-    """How exactly two sentences tell an aspect, and what the hypothesis does with it: a cell of TOLD."""
+class AspectRelation:
+    """How specific two sentences are about an aspect, and the sign of their relation."""
 
     premise: int
     sign: str
     hypothesis: int
 
 
-def tellings(aspect: Aspect, label: Label) -> dict[Telling, int]:
-    """Return the cells of TOLD for an aspect under a label, with their weights."""
-    cells = (cell.split(":") for cell in TOLD[aspect][label].split())
-    return {Telling(int(cell[0]), cell[1], int(cell[2])): int(weight) for cell, weight in cells}
+def aspect_relations(aspect: Aspect, label: Label) -> dict[AspectRelation, int]:
+    """Return the relations of an aspect under a label, with their weights in twentieths."""
+    written = (text.split(":") for text in RELATION_WEIGHTS[aspect][label].split())
+    return {
+        AspectRelation(int(relation[0]), relation[1], int(relation[2])): int(weight) for relation, weight in written
+    }
 
 
-def _of_sign(aspect: Aspect, label: Label, decides: bool) -> dict[Telling, int]:
-    cells = tellings(aspect, label)
-    return {each: weight for each, weight in cells.items() if (each.sign == DECIDES[label]) is decides}
+def _with_sign(aspect: Aspect, label: Label, decides: bool) -> dict[AspectRelation, int]:
+    weights = aspect_relations(aspect, label)
+    return {
+        relation: weight for relation, weight in weights.items() if (relation.sign == DECIDING_SIGN[label]) is decides
+    }
 
 
-_DECIDING = {label: {aspect: _of_sign(aspect, label, True) for aspect in TOLD} for label in LABELS}
-_OTHER = {label: {aspect: _of_sign(aspect, label, False) for aspect in TOLD} for label in LABELS}
+_DECIDING = {label: {aspect: _with_sign(aspect, label, True) for aspect in RELATION_WEIGHTS} for label in LABELS}
+_OTHER = {label: {aspect: _with_sign(aspect, label, False) for aspect in RELATION_WEIGHTS} for label in LABELS}
 
 
 def generate(split: Split, examples: int, seed: int, label_noise: float = 0.0) -> list[dict[str, str]]:
-    """Return `examples` records `{"premise", "hypothesis", "label"}`, label entailment, neutral or contradiction.
+    """Return `examples` records `{"premise", "hypothesis", "label"}` with a label of `LABELS`.
 
-    The same arguments give the same records, and a smaller number of examples gives the beginning of the larger set.
-    The labels' counts differ by at most 1 before noise. No pair occurs twice in a split, and none in two splits,
-    whatever the seeds: each split has its own names, words and pattern of the premise. `label_noise` (0 to 1) is the
-    share of records whose label is replaced by another one; the sentences stay. Raises ValueError for an unusable
-    number.
+    The same arguments give the same records, and fewer examples give the beginning of the larger
+    set. Before noise the counts of the labels differ by at most 1. No pair occurs twice in a split
+    or in two splits, whatever the seeds: each split has its own names, words and premise pattern.
+    `label_noise` (0 to 1) is the share of records whose label is replaced by another one; the
+    sentences stay. Raises ValueError for a number out of range.
     """
     if examples < 0:
         raise ValueError(f"examples must not be negative: {examples}")
     if not 0.0 <= label_noise <= 1.0:
         raise ValueError(f"label_noise must lie between 0 and 1: {label_noise}")
     words, rng = words_of(split), Random(f"{split} {seed}")
-    found: dict[tuple[str, str], Label] = {}
-    while len(found) < examples:
+    pairs: dict[tuple[str, str], Label] = {}
+    while len(pairs) < examples:
         for label in rng.sample(LABELS, len(LABELS)):
-            found[_new_pair(rng, words, label, found)] = label
+            pairs[_new_pair(rng, words, label, pairs)] = label
     records = [
         {"premise": premise, "hypothesis": hypothesis, "label": label}
-        for (premise, hypothesis), label in list(found.items())[:examples]
+        for (premise, hypothesis), label in list(pairs.items())[:examples]
     ]
     noise = Random(f"noise {split} {seed}")
     for record in noise.sample(records, round(label_noise * examples)):
-        record["label"] = noise.choice([each for each in LABELS if each != record["label"]])
+        record["label"] = noise.choice([label for label in LABELS if label != record["label"]])
     return records
 
 
-def reserved(premise: str) -> bool:
-    """Say whether labelled pairs may use this premise; text for pre-training tells only the others."""
+def is_reserved(premise: str) -> bool:
+    """Return whether this premise is for labelled pairs only; pre-training text uses the others."""
     return crc32(premise.encode()) % 2 == 0
 
 
-def pair(rng: Random, words: Words, label: Label) -> tuple[str, str]:
-    """Draw a premise and a hypothesis that stand in the relation `label`."""
-    told, claimed, _ = events(rng, words, label)
-    return told.sentence(rng.choice(words.patterns)), claimed.sentence()
+def draw_pair(rng: Random, words: Words, label: Label) -> tuple[str, str]:
+    """Draw a premise and a hypothesis whose relation is `label`."""
+    premise, hypothesis, _ = draw_events(rng, words, label)
+    return premise.sentence(rng.choice(words.patterns)), hypothesis.sentence()
 
 
-def events(rng: Random, words: Words, label: Label) -> tuple[Event, Event, Aspect]:
-    """Draw what a premise and a hypothesis tell under `label`, as TOLD says, and the aspect that decides."""
-    deciding = _draw(rng, {aspect: sum(cells.values()) for aspect, cells in _DECIDING[label].items()})
+def draw_events(rng: Random, words: Words, label: Label) -> tuple[Event, Event, Aspect]:
+    """Draw the events of a premise and a hypothesis under `label`, and the aspect that decides."""
+    deciding = _draw(rng, {aspect: sum(weights.values()) for aspect, weights in _DECIDING[label].items()})
     name = rng.choice(words.names)
-    told, claimed = {}, {}
-    for aspect in TOLD:
-        telling = _draw(rng, (_DECIDING if aspect == deciding else _OTHER)[label][aspect])
-        told[aspect], claimed[aspect] = _tell(rng, words, aspect, telling)
-    return Event(name, **told), Event(name, **claimed), deciding
+    premise, hypothesis = {}, {}
+    for aspect in RELATION_WEIGHTS:
+        relation = _draw(rng, (_DECIDING if aspect == deciding else _OTHER)[label][aspect])
+        premise[aspect], hypothesis[aspect] = _draw_words(rng, words, aspect, relation)
+    return Event(name, **premise), Event(name, **hypothesis), deciding
 
 
-def _tell(rng: Random, words: Words, aspect: Aspect, telling: Telling) -> tuple[str, str]:
+def _draw_words(rng: Random, words: Words, aspect: Aspect, relation: AspectRelation) -> tuple[str, str]:
     """Draw the words for an aspect in the premise and in the hypothesis."""
-    truth: tuple[str, ...]
-    lie: tuple[str, ...]
+    true_words: tuple[str, ...]
+    false_words: tuple[str, ...]
     if aspect == "act":
         act = rng.choice(words.acts)
-        truth, lie = (ANY_ACT, act), (ANY_ACT, words.opposite[act])
+        true_words, false_words = (ANY_ACT, act), (ANY_ACT, words.opposite[act])
     elif aspect == "quality":
         quality = rng.choice(words.qualities)
-        truth, lie = ("", quality), ("", words.opposite[quality])
+        true_words, false_words = ("", quality), ("", words.opposite[quality])
     else:
         nothing, kinds = (ANY_THING, words.things) if aspect == "thing" else ("", words.places)
         kind, other = rng.sample(list(kinds), 2)
         member, another = rng.choice(kinds[kind]), rng.choice(kinds[other])
-        # Both by the river and by the lake may be true; an apple is no pear, though both are fruit.
-        siblings = [each for each in kinds[kind] if each != member]
-        if aspect == "thing" and telling.premise == telling.hypothesis == 2:
+        # Somebody may be by the river and by the lake, but an apple is not a pear, though both are
+        # fruit.
+        siblings = [sibling for sibling in kinds[kind] if sibling != member]
+        if aspect == "thing" and relation.premise == relation.hypothesis == 2:
             another = rng.choice([*kinds[other], *siblings])
-        truth, lie = (nothing, kind, member), (nothing, other, another)
-    return truth[telling.premise], (lie if telling.sign == "!" else truth)[telling.hypothesis]
+        true_words, false_words = (nothing, kind, member), (nothing, other, another)
+    hypothesis_words = false_words if relation.sign == "!" else true_words
+    return true_words[relation.premise], hypothesis_words[relation.hypothesis]
 
 
 _Drawn = TypeVar("_Drawn")
@@ -190,8 +201,8 @@ def _draw(rng: Random, weights: Mapping[_Drawn, int]) -> _Drawn:
 
 
 def _new_pair(rng: Random, words: Words, label: Label, known: dict[tuple[str, str], Label]) -> tuple[str, str]:
-    for _ in range(_ATTEMPTS):
-        premise, hypothesis = found = pair(rng, words, label)
-        if premise != hypothesis and found not in known and reserved(premise):
-            return found
-    raise ValueError(f"there are no more than about {len(known)} different pairs; ask for fewer examples")
+    for _ in range(_MAX_ATTEMPTS):
+        premise, hypothesis = drawn = draw_pair(rng, words, label)
+        if premise != hypothesis and drawn not in known and is_reserved(premise):
+            return drawn
+    raise ValueError(f"only about {len(known)} different pairs exist; request fewer examples")

@@ -1,7 +1,8 @@
-"""The words of `builtin:nli`: a small world of people, things, places and opposites, and which split may use which.
+"""The words of `builtin:nli`: people, things, places, acts and qualities, divided among the splits.
 
-Every list is cut in three by bars, ` training | validation | test `: no part is used by another split. The names of the
-kinds belong to all. `builtin:tiny-lm` reads text about all of these words in its pre-training, never a labelled pair.
+Bars cut every list in three, ` training | validation | test `, and no split uses the words of
+another. The names of the kinds belong to all splits. `builtin:tiny-lm` reads text about all of
+these words in its pre-training, but never a labelled pair.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ _PATTERNS = "plain | place_first | there_is"
 
 @dataclass(frozen=True)
 class Words:
-    """What some splits may say. `opposite` maps each act and quality to its opposite."""
+    """The words of one or several splits. `opposite` maps each act and quality to its opposite."""
 
     names: tuple[str, ...]
     things: Mapping[str, tuple[str, ...]]
@@ -65,14 +66,14 @@ class Words:
 
 
 def words_of(*splits: Split) -> Words:
-    """Return the words of one or several splits together."""
+    """Return the words of these splits together."""
 
     def chosen(text: str) -> tuple[str, ...]:
         parts = text.split("|")
         return tuple(word.replace("_", " ") for split in splits for word in parts[SPLITS.index(split)].split())
 
-    acts = [tuple(each.split("/")) for each in chosen(_ACTS)]
-    qualities = [tuple(each.split("/")) for each in chosen(_QUALITIES)]
+    acts = [tuple(pair.split("/")) for pair in chosen(_ACTS)]
+    qualities = [tuple(pair.split("/")) for pair in chosen(_QUALITIES)]
     pairs = [*acts, *qualities]
     return Words(
         names=chosen(_NAMES),
@@ -81,5 +82,5 @@ def words_of(*splits: Split) -> Words:
         acts=tuple(act for pair in acts for act in pair),
         qualities=tuple(quality for pair in qualities for quality in pair),
         opposite={one: other for pair in pairs for one, other in (pair, pair[::-1])},
-        patterns=tuple(each.replace(" ", "_") for each in chosen(_PATTERNS)),
+        patterns=tuple(pattern.replace(" ", "_") for pattern in chosen(_PATTERNS)),
     )

@@ -1,10 +1,10 @@
-"""Load, check, template, split, write: what a sweep does with data before it spends anything."""
+"""Prepare the data of a sweep: load, check, apply the templates, split, and write the parts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -12,26 +12,26 @@ from typing import Literal
 
 from backends.contract import DataFile, Dataset
 from sweeps.data import checks
-from sweeps.data.examples import Example, Pairs, Recipe, build, recipe
-from sweeps.data.findings import Finding, capped, error, problems, warning
-from sweeps.data.formats import Read, Record, read
-from sweeps.data.hub import Absent
+from sweeps.data.examples import Example, PairRecipe, Recipe, build_examples, choose_recipe
+from sweeps.data.findings import Finding, capped, error, errors_as_problems, warning
+from sweeps.data.formats import Record, RecordStream, read_records
+from sweeps.data.hub import SourceUnavailableError
 from sweeps.data.sources import Source, locate
 from sweeps.data.spec import DataSpec
-from sweeps.data.split import split, take
-from sweeps.data.store import write
+from sweeps.data.split import split, stratified_sample
+from sweeps.data.store import write_parts
 from sweeps.errors import Problem, UserInputError
 
 DEFAULT_FRACTION = 0.1
-"""Share of the training examples that is held out where the source has no part of its own."""
+"""Fraction of the training examples to hold out if the source has no such part."""
 
 _SAMPLE = 100
-"""So many first records decide the layout, and which separator and stop sequence they already have."""
+"""First records that decide the layout, the separator and the stop sequence."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Characters of a part's examples: prompts and completions with separator and stop sequence."""
+    """Character counts of a part: prompts and completions with separator and stop sequence."""
 
     prompt_mean: float
     prompt_max: int
@@ -41,12 +41,13 @@ class Lengths:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Data that are ready to train on, and what is worth knowing about them. All maps are by part: train, valid, test.
+    """Data that is ready to train on. All mappings are by part: train, valid, test.
 
-    `source` is what was truly used, `name` the same in short; `fallback_from` is what was asked for where that is not
-    it. `origins` says where each part comes from. `findings` are the warnings: errors never get here. `fingerprint`
-    (hex) changes with any byte of the prepared files, the labels or the stop sequence, and with nothing else. `prompt`
-    is the template of the prompts, without the separator; None where the examples are conversations.
+    `source` describes the source that was used, `name` is its short name. `fallback_from` is the
+    requested source if the fallback took its place. `origins` says where each part comes from.
+    `findings` are warnings only. `fingerprint` (hex) changes with any byte of the prepared files,
+    the labels or the stop sequence, and with nothing else. `prompt` is the template of the prompts,
+    without the separator; None if the examples are conversations.
     """
 
     dataset: Dataset
@@ -65,171 +66,203 @@ class PreparedData:
     prompt: str | None = None
 
 
-def prepare(spec: DataSpec, workspace: Path, located: Path | None = None) -> PreparedData:
-    """Prepare the data below `workspace/data/<fingerprint>/`; the same input gives the same bytes.
+@dataclass
+class _PartPlan:
+    """How to get each part: `readers` read it, `fractions` take it from the training examples."""
 
-    `located` is where the source is, in place of what the specification says. Raises UserInputError with all errors
-    that the data have, each with its line.
+    readers: dict[str, Callable[[], RecordStream]]
+    origins: dict[str, str]
+    fractions: dict[str, float] = field(default_factory=dict)
+
+
+def prepare(spec: DataSpec, workspace: Path, data_path: Path | None = None) -> PreparedData:
+    """Prepare the data below `workspace/data/<fingerprint>/`. The same input gives the same bytes.
+
+    `data_path` replaces the place of the source in `spec`. Raises UserInputError with all errors
+    of the data, each with its line.
     """
-    source, fallback_from, findings = _source(spec, located)
-    planned, fractions, origins = _plan(spec, source)
-    pools, how = _load(spec, source, planned, findings)
-    task, labels = _task(spec, pools["train"], how)
-    parts = _divide(pools, task, fractions, spec.seed)
-    if not any(each.severity == "error" for each in findings):
-        findings += [_empty(part, origins[part], part in fractions) for part, examples in parts.items() if not examples]
-    findings += _checked(pools, how, labels, spec.labels is not None)
+    source, fallback_from, findings = _locate_source(spec, data_path)
+    plan = _plan_parts(spec, source)
+    pools, recipe = _load_examples(spec, source, plan.readers, findings)
+    task, labels = _task_and_labels(spec, pools["train"], recipe)
+    parts = _split_parts(pools, task, plan.fractions, spec.seed)
+    if not any(finding.severity == "error" for finding in findings):
+        findings += [
+            _empty_part(part, plan.origins[part], part in plan.fractions)
+            for part, examples in parts.items()
+            if not examples
+        ]
+    findings += _check_examples(pools, recipe, labels, spec.labels is not None)
     findings += checks.check_overlap(parts, source.kind != "own")
-    if found := problems(capped(findings)):
-        raise UserInputError(found)
+    if problems := errors_as_problems(capped(findings)):
+        raise UserInputError(problems)
     chosen: dict[str, Sequence[Example]] = {}
     for part, examples in parts.items():
         limit = getattr(spec, f"{part}_examples")
         if limit is not None and limit < len(examples):
-            prompts, strata = _columns(examples, task)
-            chosen[part] = [examples[index] for index in take(prompts, strata, limit, spec.seed)]
-            origins[part] += f", {limit:,} of {len(examples):,}, stratified, seed {spec.seed}"
+            prompts, strata = _prompts_and_strata(examples, task)
+            chosen[part] = [examples[index] for index in stratified_sample(prompts, strata, limit, spec.seed)]
+            plan.origins[part] += f", {limit:,} of {len(examples):,}, stratified, seed {spec.seed}"
         else:
             chosen[part] = examples
     findings += checks.check_size(chosen["train"])
-    files, fingerprint = write(chosen, how, labels, workspace / "data")
+    files, fingerprint = write_parts(chosen, recipe, labels, workspace / "data")
     return PreparedData(
-        dataset=Dataset(files["train"], files["valid"], how.layout, labels, how.stop),
+        dataset=Dataset(files["train"], files["valid"], recipe.layout, labels, recipe.stop),
         test=files.get("test"),
         source=source.description,
         fallback_from=fallback_from,
         name=source.name,
         task=task,
-        separator=how.separator,
-        origins=origins,
+        separator=recipe.separator,
+        origins=plan.origins,
         label_counts={part: _label_counts(examples, labels) for part, examples in chosen.items()},
         lengths={part: _lengths(examples) for part, examples in chosen.items()},
         findings=capped(findings),
         digests={part: file.sha256 for part, file in files.items()},
         fingerprint=fingerprint,
-        prompt=how.prompt.text if isinstance(how, Pairs) else None,
+        prompt=recipe.prompt.text if isinstance(recipe, PairRecipe) else None,
     )
 
 
-def _source(spec: DataSpec, located: Path | None) -> tuple[Source, str | None, list[Finding]]:
+def _locate_source(spec: DataSpec, data_path: Path | None) -> tuple[Source, str | None, list[Finding]]:
+    """Return the source, and the requested one with a warning if the fallback takes its place."""
     try:
-        return locate(spec.source, spec, located), None, []
-    except Absent as absent:
-        reason = absent.reason
+        return locate(spec.source, spec, data_path), None, []
+    except SourceUnavailableError as unavailable:
+        reason = unavailable.reason
     if spec.fallback is None:
-        hint = "give the place of the data by --data, or name a fallback, as fallback: builtin:nli"
-        raise UserInputError([Problem("data.source", f"{spec.source} is not there: {reason}", hint)])
+        hint = "pass the place of the data with --data, or add a fallback, e.g. fallback: builtin:nli"
+        raise UserInputError([Problem("data.source", f"{_shown(spec.source)} is unavailable: {reason}", hint)])
     try:
         source = locate(spec.fallback, spec)
-    except Absent as absent:
+    except SourceUnavailableError as unavailable:
         raise UserInputError(
             [
-                Problem("data.source", f"{spec.source} is not there: {reason}"),
-                Problem("data.fallback", f"{spec.fallback} is not there either: {absent.reason}"),
+                Problem("data.source", f"{_shown(spec.source)} is unavailable: {reason}"),
+                Problem("data.fallback", f"{_shown(spec.fallback)} is unavailable, too: {unavailable.reason}"),
             ]
         ) from None
-    message = f"{spec.source} is not there ({reason}): {source.name} is used, and no result is one on {spec.source}"
+    requested = _shown(spec.source)
+    message = (
+        f"{requested} is unavailable ({reason}). Using {source.name} instead; results are not {requested} results."
+    )
     return source, spec.source, [warning("fallback", "data.source", message)]
 
 
-def _plan(spec: DataSpec, source: Source) -> tuple[dict[str, Callable[[], Read]], dict[str, float], dict[str, str]]:
-    """Decide for each part whether it is read or taken from the training examples."""
-    planned = {"train": source.parts["train"]}
-    fractions: dict[str, float] = {}
-    origins = {"train": source.description}
+def _shown(source: str) -> str:
+    return "SNLI" if source == "snli" else source
+
+
+def _plan_parts(spec: DataSpec, source: Source) -> _PartPlan:
+    """Decide for each part whether to read it or to take it from the training examples.
+
+    Raises UserInputError if a file for a part does not exist.
+    """
+    plan = _PartPlan({"train": source.parts["train"]}, {"train": source.description})
     missing: list[Problem] = []
-    for part, key, wanted in (("valid", "validation", spec.validation), ("test", "test", spec.test)):
-        if isinstance(wanted, str):
-            path = Path(wanted).expanduser()
+    for part, key, requested in (("valid", "validation", spec.validation), ("test", "test", spec.test)):
+        if isinstance(requested, str):
+            path = Path(requested).expanduser()
             if not path.is_file():
-                hint = f"give a file, or a fraction of the training examples, as {key}: {DEFAULT_FRACTION}"
+                hint = f"name a file, or a fraction of the training examples, e.g. {key}: {DEFAULT_FRACTION}"
                 missing.append(Problem(f"data.{key}", f"the file {path} does not exist", hint))
-            planned[part], origins[part] = partial(read, path, spec.encoding), str(path)
-        elif wanted == 0:
+            plan.readers[part], plan.origins[part] = partial(read_records, path, spec.encoding), str(path)
+        elif requested == 0:
             continue
-        elif part in source.parts and (wanted is None or source.kind == "generated"):
-            planned[part], origins[part] = source.parts[part], source.description
+        elif part in source.parts and (requested is None or source.kind == "generated"):
+            plan.readers[part], plan.origins[part] = source.parts[part], source.description
         else:
-            fractions[part] = DEFAULT_FRACTION if wanted is None else wanted
-            share = f"{fractions[part]:.3g}"
-            origins[part] = f"{share} of the training examples of {source.name}, stratified, seed {spec.seed}"
+            fraction = DEFAULT_FRACTION if requested is None else requested
+            plan.fractions[part] = fraction
+            plan.origins[part] = (
+                f"{fraction:.3g} of the training examples of {source.name}, stratified, seed {spec.seed}"
+            )
     if missing:
         raise UserInputError(missing)
-    return planned, fractions, origins
+    return plan
 
 
-def _load(
-    spec: DataSpec, source: Source, planned: Mapping[str, Callable[[], Read]], findings: list[Finding]
+def _load_examples(
+    spec: DataSpec, source: Source, readers: Mapping[str, Callable[[], RecordStream]], findings: list[Finding]
 ) -> tuple[dict[str, list[Example]], Recipe]:
-    """Read all parts; errors go to the findings, unless not even the form of an example is known."""
-    stream = planned["train"]()
+    """Read all parts and append what is wrong to `findings`.
+
+    Raises UserInputError if the training part has no record or no recipe fits its records.
+    """
+    stream = readers["train"]()
     head: list[Record | Finding] = list(islice(stream, _SAMPLE))
-    sample = [each for each in head if isinstance(each, Record)]
+    sample = [record for record in head if isinstance(record, Record)]
     if not sample:
-        rest = [each for each in chain(head, stream) if isinstance(each, Finding)]
-        raise UserInputError(problems(capped([*findings, *rest])) or [_nothing(source.description)])
-    how = recipe(sample, spec.prompt or source.prompt, spec.completion or source.completion, spec.separator, spec.stop)
-    if isinstance(how, Finding):
-        broken = [each for each in head if isinstance(each, Finding)]
-        raise UserInputError(problems(capped([*broken, how])))
+        others = [item for item in chain(head, stream) if isinstance(item, Finding)]
+        raise UserInputError(errors_as_problems(capped([*findings, *others])) or [_no_examples(source.description)])
+    prompt, completion = spec.prompt or source.prompt, spec.completion or source.completion
+    recipe = choose_recipe(sample, prompt, completion, spec.separator, spec.stop)
+    if isinstance(recipe, Finding):
+        unreadable = [item for item in head if isinstance(item, Finding)]
+        raise UserInputError(errors_as_problems(capped([*unreadable, recipe])))
     pools: dict[str, list[Example]] = {}
-    for part, opened in planned.items():
+    for part, read_part in readers.items():
         examples: list[Example] = []
-        for each in build(chain(head, stream) if part == "train" else opened(), how):
-            if isinstance(each, Example):
-                examples.append(each)
+        for item in build_examples(chain(head, stream) if part == "train" else read_part(), recipe):
+            if isinstance(item, Example):
+                examples.append(item)
             else:
-                findings.append(each)
+                findings.append(item)
         pools[part] = examples
-    return pools, how
+    return pools, recipe
 
 
-def _task(
-    spec: DataSpec, examples: Sequence[Example], how: Recipe
+def _task_and_labels(
+    spec: DataSpec, examples: Sequence[Example], recipe: Recipe
 ) -> tuple[Literal["classification", "generation"], tuple[str, ...]]:
-    """Return the task and the labels as they stand in the files, in the user's order or in that of the alphabet."""
+    """Return the task and the labels as they stand in the prepared files.
+
+    Labels are in the order of the sweep file, else in alphabetical order.
+    """
     completions = {example.completion for example in examples}
     if spec.labels is not None:
-        if isinstance(how, Pairs) and len(how.completion.fields) == 1:
-            written = [how.answer([label]) for label in spec.labels]
-            # a completion that is a column of its own begins with the space that separates words, or does not
-            spaced = [how.answer([f" {label}"]) for label in spec.labels]
-            if not completions & set(written) and completions & set(spaced):
-                written = spaced
+        if isinstance(recipe, PairRecipe) and len(recipe.completion.fields) == 1:
+            labels = [recipe.completion_text([label]) for label in spec.labels]
+            # A column of completions may already begin with the space that separates words.
+            with_space = [recipe.completion_text([f" {label}"]) for label in spec.labels]
+            if not completions & set(labels) and completions & set(with_space):
+                labels = with_space
         else:
-            written = [label + how.stop for label in spec.labels]
-        return "classification", tuple(written)
-    plain = (example.completion.removesuffix(how.stop) for example in examples)
-    if spec.task == "classification" or (spec.task == "auto" and checks.is_classification(plain)):
+            labels = [label + recipe.stop for label in spec.labels]
+        return "classification", tuple(labels)
+    without_stop = (example.completion.removesuffix(recipe.stop) for example in examples)
+    if spec.task == "classification" or (spec.task == "auto" and checks.is_classification(without_stop)):
         return "classification", tuple(sorted(completions))
     return "generation", ()
 
 
-def _divide(
+def _split_parts(
     pools: Mapping[str, list[Example]], task: str, fractions: Mapping[str, float], seed: int
 ) -> dict[str, Sequence[Example]]:
+    """Return all parts: those that were read, and those taken from the training examples."""
     parts: dict[str, Sequence[Example]] = {"train": pools["train"]}
     if fractions:
-        prompts, strata = _columns(pools["train"], task)
-        divided = split(prompts, strata, fractions, seed)
-        parts = {part: [pools["train"][index] for index in indices] for part, indices in divided.items()}
+        prompts, strata = _prompts_and_strata(pools["train"], task)
+        indices_by_part = split(prompts, strata, fractions, seed)
+        parts = {part: [pools["train"][index] for index in indices] for part, indices in indices_by_part.items()}
     parts |= {part: pools[part] for part in ("valid", "test") if part in pools}
     return {part: parts[part] for part in ("train", "valid", "test") if part in parts}
 
 
-def _checked(
-    pools: Mapping[str, Sequence[Example]], how: Recipe, labels: Sequence[str], allowed: bool
+def _check_examples(
+    pools: Mapping[str, Sequence[Example]], recipe: Recipe, labels: Sequence[str], allowed: bool
 ) -> Iterator[Finding]:
     for examples in pools.values():
-        yield from checks.check_texts(examples, how)
-        yield from checks.check_delimiters(examples, how)
+        yield from checks.check_texts(examples, recipe)
+        yield from checks.check_delimiters(examples, recipe)
     yield from checks.check_training(pools["train"], bool(labels))
     if labels:
-        yield from checks.check_labels(pools, labels, allowed, how.stop)
+        yield from checks.check_labels(pools, labels, allowed, recipe.stop)
 
 
-def _columns(examples: Sequence[Example], task: str) -> tuple[list[str], list[str]]:
-    """Return prompts and strata: labels where there are some."""
+def _prompts_and_strata(examples: Sequence[Example], task: str) -> tuple[list[str], list[str]]:
+    """Return the prompts and the strata, which are the labels for classification."""
     strata = [example.completion if task == "classification" else "" for example in examples]
     return [example.prompt for example in examples], strata
 
@@ -246,13 +279,13 @@ def _lengths(examples: Sequence[Example]) -> Lengths:
     return Lengths(sum(prompts) / total, max(prompts), sum(completions) / total, max(completions))
 
 
-def _nothing(place: str) -> Problem:
-    hint = "give a file with examples: a line each, in CSV and TSV below a line that names the columns"
-    return Problem(place, "there are no examples in the train part", hint)
+def _no_examples(place: str) -> Problem:
+    hint = "name a file with one example per line; in CSV and TSV the first line names the columns"
+    return Problem(place, "the train part has no examples", hint)
 
 
-def _empty(part: str, place: str, held_out: bool) -> Finding:
+def _empty_part(part: str, place: str, held_out: bool) -> Finding:
     if held_out:
-        message = f"there are too few examples to hold some out as the {part} part"
-        return error("too-few", place, message, "give more examples, or a file of its own")
-    return error("empty-set", place, f"there are no examples in the {part} part")
+        message = f"too few examples to hold some out as the {part} part"
+        return error("too-few", place, message, "add examples, or give the part a file of its own")
+    return error("empty-set", place, f"the {part} part has no examples")

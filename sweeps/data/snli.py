@@ -1,7 +1,8 @@
-"""Stanford Natural Language Inference: the official files, or the hub's copy, as premise, hypothesis and label.
+"""Stanford Natural Language Inference (SNLI): premise, hypothesis and label.
 
-Pairs on whose label the annotators did not agree ("-", or no class on the hub) are dropped and counted, as in the
-data set's own evaluation. Bowman et al., 2015, "A large annotated corpus for learning natural language inference".
+The source is a directory with the official files, or the hub's copy. Pairs whose annotators did not
+agree on a label ("-", or no class on the hub) are dropped and counted, as in the data set's own
+evaluation. Bowman et al., 2015, "A large annotated corpus for learning natural language inference".
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.data import hub
-from sweeps.data.findings import Finding, error, nearest, quoted, warning
-from sweeps.data.formats import Read, Record, read
+from sweeps.data.findings import Finding, error, nearest_hint, quoted, warning
+from sweeps.data.formats import Record, RecordStream, read_records
 from sweeps.errors import Problem, UserInputError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _NO_LABEL = "-"
 
 
 def official_files(directory: Path) -> dict[str, Path]:
-    """Return the official files that are in the directory, by part; the plain one where there is a gzipped one too."""
+    """Return the official files of the directory by part, a plain one before a gzipped one."""
     return {
         part: path
         for part, stem in _OFFICIAL.items()
@@ -37,74 +38,78 @@ def official_files(directory: Path) -> dict[str, Path]:
     }
 
 
-def in_directory(directory: Path) -> tuple[str, dict[str, Callable[[], Read]]]:
-    """Return what is used and its parts: the official files, else a saved data set with the hub's columns.
+def in_directory(directory: Path) -> tuple[str, dict[str, Callable[[], RecordStream]]]:
+    """Return a description and the parts: the official files, else a saved copy of the hub's.
 
-    Raises UserInputError where the directory holds neither.
+    Raises UserInputError if the directory has neither.
     """
     if files := official_files(directory):
         if "train" not in files:
-            missing = f"{_OFFICIAL['train']}.jsonl or .jsonl.gz is not in it"
-            raise UserInputError([Problem(str(directory), missing, f"there is: {_names(files)}")])
+            message = f"the directory has no {_OFFICIAL['train']}.jsonl or .jsonl.gz"
+            raise UserInputError([Problem(str(directory), message, f"it has: {_names(files)}")])
         return f"snli (official files in {directory})", {part: partial(_official, path) for part, path in files.items()}
     if directory.is_dir() and hub.is_saved(directory):
         saved = hub.open_saved(directory)
         return f"snli (saved data set in {directory})", _labelled(saved, str(directory))
-    hint = "it holds snli_1.0_train.jsonl, snli_1.0_dev.jsonl and snli_1.0_test.jsonl, or these with .gz"
-    raise UserInputError([Problem(str(directory), "this is not the directory of the official SNLI files", hint)])
+    hint = "expected: snli_1.0_train.jsonl, snli_1.0_dev.jsonl and snli_1.0_test.jsonl, or these with .gz"
+    raise UserInputError([Problem(str(directory), "not a directory with the official SNLI files", hint)])
 
 
-def from_hub() -> tuple[str, dict[str, Callable[[], Read]]]:
-    """Return what is used and its parts from the hub or its local cache. Raises hub.Absent where there is neither."""
+def from_hub() -> tuple[str, dict[str, Callable[[], RecordStream]]]:
+    """Return a description and the parts from the hub or its local cache.
+
+    Raises hub.SourceUnavailableError if there is neither.
+    """
     return f"snli (Hugging Face {REPOSITORY})", _labelled(hub.open_hub(REPOSITORY), f"hf:{REPOSITORY}")
 
 
-def _official(path: Path) -> Read:
-    """Read an official file, renaming its columns."""
-    yield from _agreed(map(_renamed, read(path)), str(path))
+def _official(path: Path) -> RecordStream:
+    """Read an official file and rename its columns."""
+    yield from _with_gold_label(map(_renamed, read_records(path)), str(path))
 
 
-def _renamed(found: Record | Finding) -> Record | Finding:
-    if isinstance(found, Finding):
-        return found
-    fields = found.fields
+def _renamed(record: Record | Finding) -> Record | Finding:
+    if isinstance(record, Finding):
+        return record
+    fields = record.fields
     try:
         values = (fields["sentence1"], fields["sentence2"], fields["gold_label"])
     except KeyError as missing:
-        hint = nearest(missing.args[0], list(fields))
-        return error("missing-field", found.place, f"the field {missing.args[0]!r} is missing", hint)
-    return Record(dict(zip(COLUMNS, values, strict=True)), found.file, found.line)
+        hint = nearest_hint(missing.args[0], list(fields))
+        return error("missing-field", record.place, f"the field {missing.args[0]!r} is missing", hint)
+    return Record(dict(zip(COLUMNS, values, strict=True)), record.file, record.line)
 
 
-def _labelled(tables: Mapping[str, Dataset], name: str) -> dict[str, Callable[[], Read]]:
+def _labelled(tables: Mapping[str, Dataset], name: str) -> dict[str, Callable[[], RecordStream]]:
     for part, table in tables.items():
-        if absent := set(COLUMNS) - set(table.column_names):
-            message = f"the {part} part has no column {min(absent)!r}"
-            raise UserInputError([Problem(name, message, f"there is: {', '.join(table.column_names)}")])
-    return {part: partial(_agreed_rows, table, f"{name} {part}") for part, table in tables.items()}
+        if missing := set(COLUMNS) - set(table.column_names):
+            message = f"the {part} part has no column {min(missing)!r}"
+            raise UserInputError([Problem(name, message, f"available: {', '.join(table.column_names)}")])
+    return {part: partial(_labelled_rows, table, f"{name} {part}") for part, table in tables.items()}
 
 
-def _agreed_rows(table: Dataset, name: str) -> Read:
-    yield from _agreed(hub.rows(table, name), name)
+def _labelled_rows(table: Dataset, name: str) -> RecordStream:
+    yield from _with_gold_label(hub.row_records(table, name), name)
 
 
-def _agreed(records: Read, file: str) -> Read:
+def _with_gold_label(records: RecordStream, file: str) -> RecordStream:
+    """Drop the pairs without a gold label and report their number."""
     dropped, first = 0, ""
-    for found in records:
-        if isinstance(found, Finding):
-            yield found
+    for record in records:
+        if isinstance(record, Finding):
+            yield record
             continue
-        label = found.fields["label"]
+        label = record.fields["label"]
         if label in LABELS:
-            yield found
+            yield record
         elif label == _NO_LABEL or label is None:
             dropped += 1
-            first = first or found.place
+            first = first or record.place
         else:
-            shown = quoted(str(label))
-            yield error("unknown-label", found.place, f"{shown} is no label of SNLI", nearest(str(label), LABELS))
+            message = f"{quoted(str(label))} is not a label of SNLI"
+            yield error("unknown-label", record.place, message, nearest_hint(str(label), LABELS))
     if dropped:
-        message = f"{dropped} pairs without a gold label are left out, as usual with SNLI"
+        message = f"left out {dropped} pairs without a gold label, as usual with SNLI"
         yield warning("no-gold-label", first or file, message, count=dropped)
 
 

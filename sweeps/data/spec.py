@@ -41,7 +41,7 @@ _RULES: dict[str, Any] = {
 
 
 class DataSpec(BaseModel):
-    """The source of the examples, the templates that make prompts and completions of them, and the split."""
+    """The source of the examples, their templates for prompt and completion, and the split."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_RULES)
 

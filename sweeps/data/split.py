@@ -1,7 +1,8 @@
-"""Dividing and selecting examples: seeded, stratified, and independent of the order in which they stand in the file.
+"""Split and select examples: seeded, stratified, and independent of their order in the file.
 
-Examples are ordered by a hash of seed and text; a part takes the first ones of each stratum. So an example that is
-added moves few others, and a larger selection with the same seed holds nearly all of a smaller one.
+A hash of seed and text orders the examples, and a part takes the first ones of each stratum.
+Therefore an added example moves few others, and with the same seed a larger selection contains
+nearly all of a smaller one.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 
-def apportion(counts: Mapping[str, int], total: int, at_least_one: bool = False) -> dict[str, int]:
-    """Divide `total` seats in proportion to the counts (largest remainder); nobody gets more than its count.
+def apportion_seats(counts: Mapping[str, int], total: int, at_least_one: bool = False) -> dict[str, int]:
+    """Divide `total` seats in proportion to the counts by the largest-remainder method.
 
-    Without `at_least_one` each share is within one of the exact proportion. With it, everybody gets a seat first where
-    there are enough of them. A total above the sum of the counts gives everybody its count. Ties go by name.
+    No name gets more seats than its count. Without `at_least_one` each number of seats is within
+    one of the exact proportion. With it, every name gets one seat first if there are enough seats.
+    If `total` exceeds the sum of the counts, every name gets its count. Names break ties.
     """
     available = sum(counts.values())
     if total >= available:
@@ -27,7 +29,7 @@ def apportion(counts: Mapping[str, int], total: int, at_least_one: bool = False)
     if at_least_one and total >= len(counts):
         for name in sorted(counts):
             if not seats[name] and counts[name]:
-                seats[max(sorted(seats), key=lambda each: seats[each])] -= 1
+                seats[max(sorted(seats), key=lambda candidate: seats[candidate])] -= 1
                 seats[name] = 1
     return seats
 
@@ -35,11 +37,12 @@ def apportion(counts: Mapping[str, int], total: int, at_least_one: bool = False)
 def split(
     prompts: Sequence[str], labels: Sequence[str], fractions: Mapping[str, float], seed: int
 ) -> dict[str, list[int]]:
-    """Divide examples into `train` and one part per fraction; return ascending indices that partition the set.
+    """Split examples into `train` and one part per fraction; return ascending indices by part.
 
-    Identical prompts stay together. Each label is divided in proportion (within one example where no prompt is there
-    twice; give the same label to all for a plain split), and every label is in `train`. A part that gets less than one
-    example gets one where there is a label with enough of them; it may be empty in very small sets.
+    The parts partition the set. Identical prompts stay in one part. Each label is divided in
+    proportion, within one example if no prompt repeats, and `train` has every label. With one label
+    for all examples it is a plain split. A part whose fraction amounts to less than one example
+    still gets one if some label has enough examples; in very small sets it may be empty.
     """
     groups: dict[str, list[int]] = {}
     for index, prompt in enumerate(prompts):
@@ -57,28 +60,31 @@ def split(
     for part, fraction in fractions.items():
         wanted = max(1, round(fraction * len(prompts))) if fraction > 0 else 0
         divisible = {label: sizes[label] for label, members in strata.items() if len(members) > 1}
-        for label, quota in apportion(divisible, min(wanted, sum(divisible.values()))).items():
+        for label, quota in apportion_seats(divisible, min(wanted, sum(divisible.values()))).items():
             open_seats = quota
-            left = [prompt for prompt in strata[label] if prompt not in part_of]
-            for prompt in left[:-1]:  # the last one stays in train
+            unassigned = [prompt for prompt in strata[label] if prompt not in part_of]
+            for prompt in unassigned[:-1]:  # the last one stays in train
                 if len(groups[prompt]) <= open_seats:
                     part_of[prompt] = part
                     open_seats -= len(groups[prompt])
-    _give_back(groups, labels, part_of, seed)
+    _return_missing_labels(groups, labels, part_of, seed)
     parts: dict[str, list[int]] = {"train": [], **{part: [] for part in fractions}}
     for index, prompt in enumerate(prompts):
         parts[part_of.get(prompt, "train")].append(index)
     return parts
 
 
-def take(prompts: Sequence[str], labels: Sequence[str], count: int, seed: int) -> list[int]:
-    """Select `count` examples in proportion to their labels (every label at least once); return ascending indices."""
+def stratified_sample(prompts: Sequence[str], labels: Sequence[str], count: int, seed: int) -> list[int]:
+    """Select `count` examples in proportion to their labels; return ascending indices.
+
+    Every label occurs at least once if `count` allows.
+    """
     if count >= len(prompts):
         return list(range(len(prompts)))
     strata: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
         strata.setdefault(label, []).append(index)
-    seats = apportion({label: len(members) for label, members in strata.items()}, count, at_least_one=True)
+    seats = apportion_seats({label: len(members) for label, members in strata.items()}, count, at_least_one=True)
     chosen: list[int] = []
     for label, members in strata.items():
         members.sort(key=lambda index: _rank(seed, prompts[index]))
@@ -86,16 +92,21 @@ def take(prompts: Sequence[str], labels: Sequence[str], count: int, seed: int) -
     return sorted(chosen)
 
 
-def _give_back(groups: Mapping[str, list[int]], labels: Sequence[str], part_of: dict[str, str], seed: int) -> None:
-    """Return groups to train until every label is there: one prompt may have several labels, the rarest decided."""
-    trained = {labels[index] for prompt, members in groups.items() if prompt not in part_of for index in members}
-    if len(trained) == len(set(labels)):
+def _return_missing_labels(
+    groups: Mapping[str, list[int]], labels: Sequence[str], part_of: dict[str, str], seed: int
+) -> None:
+    """Return groups to train until it has every label.
+
+    A prompt may have several labels; the rarest one decided its stratum.
+    """
+    train_labels = {labels[index] for prompt, members in groups.items() if prompt not in part_of for index in members}
+    if len(train_labels) == len(set(labels)):
         return
     for prompt in sorted(part_of, key=lambda prompt: _rank(seed, prompt)):
-        own = {labels[index] for index in groups[prompt]}
-        if not own <= trained:
+        group_labels = {labels[index] for index in groups[prompt]}
+        if not group_labels <= train_labels:
             del part_of[prompt]
-            trained |= own
+            train_labels |= group_labels
 
 
 def _rank(seed: int, text: str) -> bytes:

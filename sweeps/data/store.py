@@ -1,4 +1,4 @@
-"""Prepared parts on disk: JSON lines below the fingerprint of their content, written whole or not at all."""
+"""Prepared parts on disk: JSON lines in a folder named by the fingerprint of their content."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ from backends.contract import DataFile
 from sweeps.data.examples import Example, Recipe
 
 
-def write(
-    parts: Mapping[str, Sequence[Example]], how: Recipe, labels: Sequence[str], directory: Path
+def write_parts(
+    parts: Mapping[str, Sequence[Example]], recipe: Recipe, labels: Sequence[str], directory: Path
 ) -> tuple[dict[str, DataFile], str]:
-    """Write `directory/<fingerprint>/<part>.jsonl` and a manifest; return the files and the fingerprint (hex).
+    """Write `directory/<fingerprint>/<part>.jsonl` and a manifest.
 
-    Files that are there with the right content are left alone; any other content is replaced.
+    Returns the files by part, and the fingerprint (hex). Each file is written completely or not at
+    all. Existing files with the right content stay untouched; files with other content are
+    replaced.
     """
     directory.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
     try:
         digests = {part: _write_lines(examples, draft / f"{part}.jsonl") for part, examples in parts.items()}
-        content = {"layout": how.layout, "labels": list(labels), "stop": how.stop, "sha256": digests}
+        content = {"layout": recipe.layout, "labels": list(labels), "stop": recipe.stop, "sha256": digests}
         manifest = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
         fingerprint = hashlib.sha256(manifest.encode()).hexdigest()[:16]
         (draft / "manifest.json").write_text(manifest + "\n", encoding="utf-8")
         home = directory / fingerprint
         home.mkdir(exist_ok=True)
         for written in sorted(draft.iterdir()):
-            there = home / written.name
-            if not there.is_file() or _digest(there) != _digest(written):
-                os.replace(written, there)
+            target = home / written.name
+            if not target.is_file() or _digest(target) != _digest(written):
+                os.replace(written, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     files = {

@@ -1,4 +1,4 @@
-"""Templates over the columns of a record: `{premise}`, `{instances.0.input}`, and `{{` for a brace."""
+"""Templates over the columns of a record: `{premise}`, `{instances.0.input}`, `{{` for a brace."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any
 
-from sweeps.data.findings import nearest
+from sweeps.data.findings import nearest_hint
 
 
 class FieldError(Exception):
-    """A record does not have what a template asks for. `missing` is true where the field itself is not there."""
+    """A record has no text for a field of a template.
+
+    `missing` is true if the record does not have the field at all.
+    """
 
     def __init__(self, field: str, message: str, hint: str = "", *, missing: bool = False) -> None:
         super().__init__(message)
@@ -24,7 +27,7 @@ class FieldError(Exception):
 
 @dataclass(frozen=True)
 class Template:
-    """A parsed template: `fields` in the order of the text, `tail` the literal text after the last of them."""
+    """A parsed template: its `fields` in order, and the literal `tail` after the last of them."""
 
     text: str
     fields: tuple[str, ...]
@@ -34,78 +37,82 @@ class Template:
 
     @classmethod
     def parse(cls, text: str) -> Template:
-        """Parse a template. Raises ValueError, saying what is wrong, for anything but literal text and fields."""
+        """Parse a template of literal text and fields. Raises ValueError for anything else."""
         fields: list[str] = []
         pieces: list[str] = []
         tail = ""
         try:
             parsed = list(Formatter().parse(text))
-        except ValueError as broken:
-            raise ValueError(f"{broken}: write a column as {{name}} and a brace as {{{{ or }}}}") from None
+        except ValueError as problem:
+            raise ValueError(f"{problem}; write a column as {{name}} and a brace as {{{{ or }}}}") from None
         for literal, field, format_spec, conversion in parsed:
             tail += literal
             pieces.append(_escaped(literal))
             if field is None:
                 continue
             if not field.strip():
-                raise ValueError("a field needs a column's name: {name}")
+                raise ValueError("write the name of a column between the braces: {name}")
             if format_spec or conversion:
-                raise ValueError(f"{{{field}}} may not have a format or a conversion; give only the column's name")
+                raise ValueError(f"{{{field}}} may not have a format or a conversion; write only the column's name")
             pieces.append(f"{{{len(fields)}}}")
             fields.append(field)
             tail = ""
         if not fields:
-            raise ValueError("there is no {column} in it, so that it would be the same for every example")
+            raise ValueError("the template names no {column}, so it would be the same for every example")
         return cls(text, tuple(fields), tail, "".join(pieces))
 
     def values(self, record: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the fields' texts in order. Raises FieldError where one is missing or not a text."""
+        """Return the texts of the fields in order.
+
+        Raises FieldError if a field is missing or not text.
+        """
         return tuple([_text(record, field) for field in self.fields])
 
     def fill(self, values: Sequence[str]) -> str:
-        """Return the text with these values in the places of the fields."""
+        """Return the text with these values in place of the fields."""
         return self.positional.format(*values)
 
 
 def _text(record: Mapping[str, Any], field: str) -> str:
-    value = record.get(field, record)  # the record itself stands for "not there": it is no text
+    value = record.get(field, record)  # the record itself stands for a missing value
     if type(value) is str:
         return value
     if value is record:
-        value = _walk(record, field)
+        value = _follow_path(record, field)
     if isinstance(value, str):
         return value
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     if value is None:
         raise FieldError(field, f"the field {field!r} is null")
-    inside = nearest("", [str(key) for key in (value if isinstance(value, dict) else range(len(value)))], f"{field}.")
-    raise FieldError(field, f"the field {field!r} is a {_KINDS.get(type(value), 'value')}, not a text", inside)
+    keys = [str(key) for key in (value if isinstance(value, dict) else range(len(value)))]
+    message = f"the field {field!r} is a {_KINDS.get(type(value), 'value')}, not text"
+    raise FieldError(field, message, nearest_hint("", keys, f"{field}."))
 
 
 _KINDS: Mapping[type, str] = {dict: "mapping", list: "list"}
 
 
-def _walk(record: Mapping[str, Any], field: str) -> Any:
-    """Follow a dotted path. A column whose own name has the dots was looked up before."""
-    here: Any = record
+def _follow_path(record: Mapping[str, Any], field: str) -> Any:
+    """Follow a dotted path. The caller has tried a column whose own name has the dots."""
+    value: Any = record
     steps = field.split(".")
     for number, step in enumerate(steps):
         prefix = ".".join(steps[:number]) + "." if number else ""
-        if isinstance(here, Mapping):
-            if step not in here:
-                hint = nearest(step, [str(key) for key in here], prefix)
+        if isinstance(value, Mapping):
+            if step not in value:
+                hint = nearest_hint(step, [str(key) for key in value], prefix)
                 raise FieldError(field, f"the field {field!r} is missing", hint, missing=True)
-            here = here[step]
-        elif isinstance(here, list):
-            if not step.isdecimal() or int(step) >= len(here):
-                hint = f"{prefix[:-1]!r} is a list of {len(here)}, counted from 0"
+            value = value[step]
+        elif isinstance(value, list):
+            if not step.isdecimal() or int(step) >= len(value):
+                hint = f"{prefix[:-1]!r} is a list of {len(value)}; positions count from 0"
                 raise FieldError(field, f"the field {field!r} is missing", hint, missing=True)
-            here = here[int(step)]
+            value = value[int(step)]
         else:
-            hint = f"{prefix[:-1]!r} has nothing inside"
+            hint = f"{prefix[:-1]!r} is a single value"
             raise FieldError(field, f"the field {field!r} is missing", hint, missing=True)
-    return here
+    return value
 
 
 def _escaped(literal: str) -> str:

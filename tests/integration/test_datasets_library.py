@@ -1,4 +1,4 @@
-"""The real `datasets` library on local directories, and the question to the hub against real local servers."""
+"""The real `datasets` library on local directories, and the hub probe against local servers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 from sweeps.data import DataSpec, prepare
 from sweeps.data.formats import Record
-from sweeps.data.hub import missing_from_hub, open_saved, rows
+from sweeps.data.hub import open_saved, row_records, why_unavailable
 from sweeps.errors import UserInputError
 
 pytestmark = pytest.mark.integration
@@ -47,47 +47,47 @@ def saved(tmp_path) -> Path:
     return tmp_path / "saved"
 
 
-def test_snli_saved_by_the_library_is_snli_with_names_for_classes(saved, tmp_path):
+def test_a_saved_copy_of_snli_is_read_with_class_names(saved, tmp_path):
     prepared = prepare(DataSpec(source="snli"), tmp_path, saved)
     assert (prepared.name, prepared.source) == ("snli", f"snli (saved data set in {saved})")
     assert prepared.dataset.labels == (" contradiction\n", " entailment\n", " neutral\n")
     assert [sum(counts.values()) for counts in prepared.label_counts.values()] == [148, 8, 9]
-    assert [(each.code, each.place, each.count) for each in prepared.findings] == [
+    assert [(finding.code, finding.place, finding.count) for finding in prepared.findings] == [
         ("no-gold-label", f"{saved} train:1", 2),
         ("no-gold-label", f"{saved} valid:1", 1),
     ]
 
 
-def test_a_saved_data_set_is_a_source_and_a_row_without_class_is_an_error_there(saved, tmp_path):
+def test_in_a_saved_data_set_a_row_without_class_is_an_error(saved, tmp_path):
     spec = DataSpec(source=str(saved), prompt="{premise}|{hypothesis}\n", completion=" {label}")
     with pytest.raises(UserInputError) as raised:
         prepare(spec, tmp_path)
-    assert [(each.place, each.message) for each in raised.value.problems] == [
+    assert [(problem.place, problem.message) for problem in raised.value.problems] == [
         (f"{saved} {place}", "the field 'label' is null") for place in ("train:1", "train:2", "valid:1")
     ]
 
 
-def test_a_single_saved_table_is_divided_in_its_own_order(tmp_path):
+def test_a_single_saved_table_is_split_and_read_in_its_order(tmp_path):
     table = snli_table("one", 100).shuffle(seed=1)
     table.save_to_disk(str(tmp_path / "one"))
-    records = list(rows(open_saved(tmp_path / "one")["train"], "one"))
-    assert [each.fields["premise"] for each in records if isinstance(each, Record)] == list(table["premise"])
+    records = list(row_records(open_saved(tmp_path / "one")["train"], "one"))
+    assert [record.fields["premise"] for record in records if isinstance(record, Record)] == list(table["premise"])
     spec = DataSpec(source=str(tmp_path / "one"), prompt="{premise}{hypothesis}", completion=" {label}")
     assert prepare(spec, tmp_path).dataset.train.examples == 80
 
 
-def test_a_directory_of_parquet_files_as_the_hub_has_them(tmp_path):
+def test_a_directory_of_parquet_files_is_read_like_a_clone_of_the_hub(tmp_path):
     home = tmp_path / "clone"
     (home / "data").mkdir(parents=True)
     snli_table("train", 30).to_parquet(str(home / "data" / "train-00000-of-00001.parquet"))
     snli_table("v", 6).to_parquet(str(home / "data" / "validation-00000-of-00001.parquet"))
     parts = open_saved(home, cache=tmp_path / "cache")
     assert {part: len(table) for part, table in parts.items()} == {"train": 30, "valid": 6}
-    first = next(rows(parts["valid"], "v"))
+    first = next(row_records(parts["valid"], "v"))
     assert first == Record({"premise": "v 0.", "hypothesis": "v 0?", "label": "entailment"}, "v", 1)
 
 
-def test_a_damaged_saved_data_set_is_an_error_and_no_reason_for_the_fallback(saved, tmp_path):
+def test_a_damaged_saved_data_set_is_an_error_and_does_not_use_the_fallback(saved, tmp_path):
     (saved / "train" / "state.json").write_text("{")
     with pytest.raises(UserInputError, match="datasets cannot load it"):
         prepare(DataSpec(source="snli", fallback="builtin:nli"), tmp_path, saved)
@@ -100,15 +100,15 @@ def test_a_saved_data_set_with_other_columns_is_not_snli(saved, tmp_path):
         prepare(DataSpec(source="snli"), tmp_path, tmp_path / "other")
 
 
-def test_a_set_without_a_training_part(tmp_path):
+def test_a_data_set_without_a_training_part_is_an_error(tmp_path):
     datasets.DatasetDict({"a": snli_table("a", 3), "b": snli_table("b", 3)}).save_to_disk(str(tmp_path / "ab"))
-    with pytest.raises(UserInputError, match="there is no training part, only: a, b"):
+    with pytest.raises(UserInputError, match="the data set has no training part, only: a, b"):
         prepare(DataSpec(source=str(tmp_path / "ab")), tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------------- the hub
 def offline(tmp_path: Path, source: str, fallback: str | None = "builtin:nli") -> tuple[dict, float]:
-    """Prepare in a process of its own whose hub is a closed port, so that no network is ever used."""
+    """Prepare in a separate process whose hub is a closed port, so that it never uses a network."""
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
     script = (
@@ -118,9 +118,9 @@ def offline(tmp_path: Path, source: str, fallback: str | None = "builtin:nli") -
         f"spec = DataSpec(source={source!r}, fallback={fallback!r}, train_examples=60, valid_examples=15, test=0,\n"
         "                prompt='{premise} {hypothesis}\\n##\\n', completion=' {label}')\n"
         f"made = prepare(spec, pathlib.Path({str(tmp_path)!r}))\n"
-        "size, said = made.dataset.train.examples, [each.message for each in made.findings]\n"
-        "print(json.dumps({'name': made.name, 'fallback_from': made.fallback_from, 'train': size, 'said': said,\n"
-        "                  's': time.monotonic() - start}))\n"
+        "size, messages = made.dataset.train.examples, [finding.message for finding in made.findings]\n"
+        "print(json.dumps({'name': made.name, 'fallback_from': made.fallback_from, 'train': size,\n"
+        "                  'messages': messages, 's': time.monotonic() - start}))\n"
     )
     environment = {
         "HF_ENDPOINT": f"http://127.0.0.1:{port}",
@@ -136,10 +136,10 @@ def offline(tmp_path: Path, source: str, fallback: str | None = "builtin:nli") -
     return found, found["s"]
 
 
-def test_without_a_hub_the_fallback_is_decided_within_seconds_and_quietly(tmp_path):
+def test_without_a_hub_the_fallback_is_chosen_within_seconds_and_quietly(tmp_path):
     found, took_s = offline(tmp_path, "snli")
     assert (found["name"], found["fallback_from"]) == ("builtin:nli", "snli")
-    assert any("snli is not there (the hub cannot be reached" in message for message in found["said"])
+    assert any("SNLI is unavailable (the hub is unreachable" in message for message in found["messages"])
     assert took_s < 20  # 2 s on an idle machine, of which most is the library's import; its own retries take 23 s
 
 
@@ -192,25 +192,25 @@ def served(status: int, body: bytes) -> Iterator[str]:
     ("status", "body", "expected"),
     [
         (200, b'{"id": "owner/pairs", "sha": "abc", "tags": [], "siblings": []}', None),
-        (404, b"{}", "the hub has no 'owner/pairs', or shows it to others only (HTTP 404)"),
-        (401, b"{}", "the hub has no 'owner/pairs', or shows it to others only (HTTP 401)"),
-        (503, b"", "the hub cannot serve now (HTTP 503)"),
-        (200, b"<html>log in to the hotel</html>", "something else than the hub answered"),
+        (404, b"{}", "the hub has no data set 'owner/pairs', or it is private (HTTP 404)"),
+        (401, b"{}", "the hub has no data set 'owner/pairs', or it is private (HTTP 401)"),
+        (503, b"", "the hub refused the request (HTTP 503)"),
+        (200, b"<html>log in to the hotel</html>", "the answer did not come from the hub"),
     ],
 )
-def test_what_the_hub_answers(status, body, expected):
+def test_each_answer_of_the_hub_has_its_reason(status, body, expected):
     with served(status, body) as endpoint:
-        assert missing_from_hub("owner/pairs", 20, endpoint) == expected
+        assert why_unavailable("owner/pairs", 20, endpoint) == expected
 
 
-def test_a_name_that_no_hub_can_have():
+def test_an_invalid_name_is_a_reason():
     with served(200, b"{}") as endpoint:
-        assert missing_from_hub("a/b/c", 20, endpoint) == "'a/b/c' is no name of a data set (owner/name)"
+        assert why_unavailable("a/b/c", 20, endpoint) == "'a/b/c' is not the name of a data set (owner/name)"
 
 
-def test_a_server_that_never_answers_is_given_up_in_time():
+def test_a_server_that_never_answers_is_given_up_after_the_time_limit():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.monotonic()
-        reason = missing_from_hub("owner/pairs", 1.0, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        reason = why_unavailable("owner/pairs", 1.0, f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert reason is not None
         assert time.monotonic() - start < 5

@@ -1,4 +1,4 @@
-"""Recipes: what becomes of a record, the same in every part; and conversations."""
+"""Recipes: how a record becomes an example, the same in every part; and conversations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.data.examples import Chat, Example, Pairs, build, recipe
+from sweeps.data.examples import ChatRecipe, Example, PairRecipe, build_examples, choose_recipe
 from sweeps.data.findings import Finding
 from sweeps.data.formats import Record
 from sweeps.data.templates import FieldError
@@ -18,15 +18,15 @@ pytestmark = pytest.mark.unit
 NLI = {"premise": "A dog runs.", "hypothesis": "It moves.", "label": "entailment"}
 
 
-def pairs(records: list[dict], prompt=None, completion=None, separator=None, stop=None) -> Pairs:
-    chosen = recipe([Record(each, "d", 1) for each in records], prompt, completion, separator, stop)
-    assert isinstance(chosen, Pairs)
+def pairs(records: list[dict], prompt=None, completion=None, separator=None, stop=None) -> PairRecipe:
+    chosen = choose_recipe([Record(record, "d", 1) for record in records], prompt, completion, separator, stop)
+    assert isinstance(chosen, PairRecipe)
     return chosen
 
 
-def test_the_sentence_pair_of_the_guide():
-    how = pairs([NLI], "{premise}\n{hypothesis}\n\n###\n\n", " {label}")
-    assert how.example(Record(NLI, "d.jsonl", 3)) == Example(
+def test_the_sentence_pair_of_the_guide_becomes_prompt_and_completion():
+    recipe = pairs([NLI], "{premise}\n{hypothesis}\n\n###\n\n", " {label}")
+    assert recipe.example(Record(NLI, "d.jsonl", 3)) == Example(
         "A dog runs.\nIt moves.\n\n###\n\n", " entailment\n", ("A dog runs.", "It moves."), "d.jsonl", 3
     )
 
@@ -42,55 +42,55 @@ def test_the_sentence_pair_of_the_guide():
         ("{premise} is it", "\n\n###\n\n"),
     ],
 )
-def test_the_separator_is_the_tail_of_the_template_where_that_marks_an_end(template, separator):
+def test_the_tail_of_the_template_is_the_separator_if_it_has_punctuation_or_a_newline(template, separator):
     assert pairs([NLI], template, "{label}").separator == separator
 
 
-def test_a_separator_that_is_written_ends_every_prompt_exactly_once():
+def test_a_written_separator_ends_every_prompt_exactly_once():
     for template in ("{premise}", "{premise}\n##\n"):
-        how = pairs([NLI], template, "{label}", "\n##\n", " END")
-        assert how.example(Record(NLI, "d", 1))[:2] == ("A dog runs.\n##\n", "entailment END")
+        recipe = pairs([NLI], template, "{label}", "\n##\n", " END")
+        assert recipe.example(Record(NLI, "d", 1))[:2] == ("A dog runs.\n##\n", "entailment END")
 
 
-def test_records_that_were_prepared_elsewhere_keep_their_separator_and_stop():
+def test_records_prepared_elsewhere_keep_their_separator_and_stop_sequence():
     records = [{"prompt": f"burger {number} ->", "completion": f" edible {number} END"} for number in range(3)]
-    how = pairs(records)
-    assert (how.separator, how.stop) == (" ->", " END")
-    example = how.example(Record(records[0], "d", 1))
+    recipe = pairs(records)
+    assert (recipe.separator, recipe.stop) == (" ->", " END")
+    example = recipe.example(Record(records[0], "d", 1))
     assert example[:3] == ("burger 0 ->", " edible 0 END", ("burger 0",))
-    later = how.example(Record({"prompt": "pan", "completion": " inedible"}, "d", 200))
+    later = recipe.example(Record({"prompt": "pan", "completion": " inedible"}, "d", 200))
     assert later[:3] == ("pan ->", " inedible END", ("pan",))
 
 
-def test_plain_records_get_the_defaults():
-    how = pairs([{"prompt": "2+2?", "completion": " 4"}, {"prompt": "1 ->", "completion": " 1"}])
-    assert (how.separator, how.stop) == ("\n\n###\n\n", "\n")
+def test_plain_records_get_the_default_separator_and_stop_sequence():
+    recipe = pairs([{"prompt": "2+2?", "completion": " 4"}, {"prompt": "1 ->", "completion": " 1"}])
+    assert (recipe.separator, recipe.stop) == ("\n\n###\n\n", "\n")
 
 
-def test_one_template_may_be_left_out_where_the_column_is_there():
-    how = pairs([{"text": "t", "completion": "c"}], prompt="{text}")
-    assert how.example(Record({"text": "t", "completion": "c"}, "d", 1)).completion == "c\n"
+def test_one_template_may_be_left_out_if_its_column_exists():
+    recipe = pairs([{"text": "t", "completion": "c"}], prompt="{text}")
+    assert recipe.example(Record({"text": "t", "completion": "c"}, "d", 1)).completion == "c\n"
 
 
 @pytest.mark.parametrize(
     ("columns", "hint"),
     [
-        (["question", "answer"], 'say for example prompt: "{question}" and completion: " {answer}"'),
+        (["question", "answer"], 'write for example prompt: "{question}" and completion: " {answer}"'),
         (["Prompt", "Completion"], "did you mean 'Prompt'?"),
-        (["text"], "say prompt: and completion: as templates over columns"),
+        (["text"], "write prompt: and completion: as templates over the columns"),
     ],
 )
-def test_columns_without_a_template_are_an_error_that_proposes_one(columns, hint):
-    found = recipe([Record(dict.fromkeys(columns, "x"), "d.csv", 2)], None, None, None, None)
+def test_other_columns_without_a_template_are_an_error_that_proposes_one(columns, hint):
+    found = choose_recipe([Record(dict.fromkeys(columns, "x"), "d.csv", 2)], None, None, None, None)
     assert isinstance(found, Finding)
     assert (found.code, found.place, found.hint) == ("no-template", "d.csv:2", hint)
 
 
 @given(values=st.lists(st.text(max_size=12), min_size=2, max_size=2), stop=st.sampled_from(["\n", " END", "", "."]))
-def test_every_example_ends_in_separator_and_stop_and_gives_back_its_values(values, stop):
+def test_every_example_ends_in_separator_and_stop_and_preserves_its_values(values, stop):
     record = Record({"a": values[0], "b": values[1]}, "d", 1)
-    how = pairs([dict(record.fields)], "{a}", " {b}", "\n##\n", stop)
-    example = how.example(record)
+    recipe = pairs([dict(record.fields)], "{a}", " {b}", "\n##\n", stop)
+    example = recipe.example(record)
     assert example.prompt.endswith("\n##\n")
     assert example.completion.endswith(stop)
     assert example.prompt.removesuffix("\n##\n") == values[0].removesuffix("\n##\n") == example.segments[0]
@@ -102,24 +102,24 @@ def test_every_example_ends_in_separator_and_stop_and_gives_back_its_values(valu
     }
 
 
-def test_a_field_that_some_records_lack_is_named_with_each_line():
-    how = pairs([NLI], "{premise}", "{label}")
+def test_a_field_that_some_records_lack_is_reported_with_each_line():
+    recipe = pairs([NLI], "{premise}", "{label}")
     records = [
         Record(NLI, "d", 1),
         Record({"premis": "x", "label": "y"}, "d", 2),
         Record(NLI | {"label": None}, "d", 3),
     ]
-    found = list(build(records, how))
+    found = list(build_examples(records, recipe))
     assert isinstance(found[0], Example)
-    assert [(each.code, each.place, each.hint) for each in found if isinstance(each, Finding)] == [
+    assert [(item.code, item.place, item.hint) for item in found if isinstance(item, Finding)] == [
         ("field", "d:3", ""),
         ("missing-field", "d:2", "did you mean 'premis'?"),
     ]
 
 
 def test_a_field_that_no_record_has_is_one_error():
-    how = pairs([NLI], "{premis}", "{label}")
-    (found,) = build([Record(NLI, "d", line) for line in range(1, 500)], how)
+    recipe = pairs([NLI], "{premis}", "{label}")
+    (found,) = build_examples([Record(NLI, "d", line) for line in range(1, 500)], recipe)
     assert isinstance(found, Finding)
     assert (found.code, found.place, found.count) == ("missing-field", "data.prompt", 499)
     assert found.hint == "did you mean 'premise'?"
@@ -133,11 +133,11 @@ TALK = [
 ]
 
 
-def test_a_conversation_ends_with_its_completion():
+def test_the_last_message_of_a_conversation_is_the_completion():
     record = Record({"messages": TALK}, "d", 1)
-    how = recipe([record], None, None, None, None)
-    assert isinstance(how, Chat)
-    example = how.example(record)
+    recipe = choose_recipe([record], None, None, None, None)
+    assert isinstance(recipe, ChatRecipe)
+    example = recipe.example(record)
     assert (example.prompt, example.completion) == ("system: Be short.\nuser: 2+2?", "4")
     assert json.loads(example.to_line()) == {"messages": TALK}
 
@@ -151,28 +151,28 @@ def test_a_conversation_ends_with_its_completion():
         ([{"role": "user"}], "messages.0 has no 'content'"),
         ([{"content": "x"}], "messages.0 has no 'role'"),
         ([{"role": "bot", "content": "x"}], "messages.0 has the role 'bot'"),
-        ([{"role": "user", "content": [{"type": "text"}]}], "the content of messages.0 is not a text"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "the content of messages.0 is not text"),
         ([*TALK, {"role": "user", "content": "3+3?"}], "the last message is by 'user'"),
         ([{"role": "assistant", "content": "x", "weight": 0}], "messages.0 has 'weight', which is not supported"),
         ([{"role": "assistant", "content": "x", "tool_calls": []}], "messages.0 has 'tool_calls'"),
     ],
 )
-def test_what_is_no_conversation(messages, message):
+def test_a_malformed_conversation_is_an_error(messages, message):
     with pytest.raises(FieldError, match=message):
-        Chat().example(Record({"messages": messages}, "d", 1))
+        ChatRecipe().example(Record({"messages": messages}, "d", 1))
 
 
-def test_conversations_with_tools_are_refused_rather_than_cut():
+def test_conversations_with_tools_are_refused_and_not_cut():
     with pytest.raises(FieldError, match="tools"):
-        Chat().example(Record({"messages": TALK, "tools": []}, "d", 1))
+        ChatRecipe().example(Record({"messages": TALK, "tools": []}, "d", 1))
 
 
-def test_a_separator_for_conversations_is_refused_rather_than_ignored():
-    found = recipe([Record({"messages": TALK}, "d", 1)], None, None, None, "\n")
+def test_a_separator_for_conversations_is_refused_and_not_ignored():
+    found = choose_recipe([Record({"messages": TALK}, "d", 1)], None, None, None, "\n")
     assert isinstance(found, Finding)
     assert found.code == "chat"
 
 
-def test_templates_win_over_messages():
+def test_templates_take_precedence_over_messages():
     record = Record({"messages": TALK, "q": "2+2?", "a": "4"}, "d", 1)
-    assert isinstance(recipe([record], "{q}", "{a}", None, None), Pairs)
+    assert isinstance(choose_recipe([record], "{q}", "{a}", None, None), PairRecipe)

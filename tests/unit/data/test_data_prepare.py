@@ -1,4 +1,4 @@
-"""The whole way: files in, prepared files, findings and digests out; errors all at once; fallback only for absence."""
+"""prepare: files in; prepared files, findings and digests out; all errors at once; the fallback."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rows(count: int, start: int = 0) -> list[dict]:
 
 def write(path: Path, records: list) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join((each if isinstance(each, str) else json.dumps(each)) + "\n" for each in records)
+    text = "".join((record if isinstance(record, str) else json.dumps(record)) + "\n" for record in records)
     if path.suffix == ".gz":
         path.write_bytes(gzip.compress(text.encode(), mtime=0))
     else:
@@ -44,22 +44,22 @@ def lines(file: DataFile | None) -> list[dict]:
     return found
 
 
-def errors_of(spec: DataSpec, tmp_path: Path, located: Path | None = None) -> list[tuple[str, str, str]]:
+def errors_of(spec: DataSpec, tmp_path: Path, data_path: Path | None = None) -> list[tuple[str, str, str]]:
     with pytest.raises(UserInputError) as raised:
-        prepare(spec, tmp_path / "workspace", located)
+        prepare(spec, tmp_path / "workspace", data_path)
     assert not (tmp_path / "workspace").exists()
     return [
-        (each.place.removeprefix(f"{tmp_path}/"), each.message.removeprefix(f"{tmp_path}/"), each.hint)
-        for each in raised.value.problems
+        (problem.place.removeprefix(f"{tmp_path}/"), problem.message.removeprefix(f"{tmp_path}/"), problem.hint)
+        for problem in raised.value.problems
     ]
 
 
 def codes(prepared: PreparedData) -> list[str]:
-    return [each.code for each in prepared.findings]
+    return [finding.code for finding in prepared.findings]
 
 
 # ------------------------------------------------------------------------------------------------------ what comes out
-def test_one_file_is_divided_and_every_part_is_written_the_same_way(tmp_path):
+def test_one_file_is_split_and_every_part_is_written_the_same_way(tmp_path):
     source = write(tmp_path / "d.jsonl", rows(200))
     prepared = prepare(DataSpec(source=str(source), **PAIR), tmp_path)
     parts = [lines(prepared.dataset.train), lines(prepared.dataset.valid), lines(prepared.test)]
@@ -84,7 +84,7 @@ def test_one_file_is_divided_and_every_part_is_written_the_same_way(tmp_path):
     assert prepared.findings == ()
 
 
-def test_the_same_input_gives_the_same_bytes_and_leaves_good_files_alone(tmp_path):
+def test_the_same_input_gives_the_same_bytes_and_leaves_correct_files_untouched(tmp_path):
     spec = DataSpec(source=str(write(tmp_path / "d.jsonl", rows(200))), **PAIR)
     first = prepare(spec, tmp_path)
     path = Path(first.dataset.train.path)
@@ -95,7 +95,7 @@ def test_the_same_input_gives_the_same_bytes_and_leaves_good_files_alone(tmp_pat
     elsewhere = prepare(spec, tmp_path / "other")
     assert (elsewhere.digests, elsewhere.fingerprint) == (first.digests, first.fingerprint)
     assert Path(elsewhere.dataset.train.path).read_bytes() == path.read_bytes()
-    assert [each.name for each in (tmp_path / "data").iterdir()] == [first.fingerprint]
+    assert [folder.name for folder in (tmp_path / "data").iterdir()] == [first.fingerprint]
 
 
 def test_a_prepared_file_that_was_changed_is_replaced(tmp_path):
@@ -105,7 +105,7 @@ def test_a_prepared_file_that_was_changed_is_replaced(tmp_path):
     assert len(lines(prepare(spec, tmp_path).dataset.valid)) == 20
 
 
-def test_seed_template_and_data_change_the_fingerprint_and_the_order_of_the_file_not_the_parts(tmp_path):
+def test_seed_template_and_data_change_the_fingerprint_but_the_order_of_the_file_does_not_change_the_parts(tmp_path):
     source = write(tmp_path / "d.jsonl", rows(200))
     spec = DataSpec(source=str(source), **PAIR)
     first = prepare(spec, tmp_path)
@@ -113,13 +113,13 @@ def test_seed_template_and_data_change_the_fingerprint_and_the_order_of_the_file
         prepare(spec.model_copy(update=change), tmp_path)
         for change in ({"seed": 8}, {"prompt": "{text}\n##\n"}, {"stop": " END"}, {"train_examples": 50})
     ]
-    assert len({first.fingerprint, *(each.fingerprint for each in others)}) == 5
+    assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 5
     write(source, rows(200)[::-1])
     reversed_order = prepare(spec, tmp_path)
     assert lines(reversed_order.dataset.valid) == lines(first.dataset.valid)[::-1]
 
 
-def test_a_limit_is_stratified_and_said(tmp_path):
+def test_a_limited_number_of_examples_is_stratified_and_named_in_the_origin(tmp_path):
     spec = DataSpec(source=str(write(tmp_path / "d.jsonl", rows(400))), train_examples=100, valid_examples=10, **PAIR)
     prepared = prepare(spec, tmp_path)
     assert prepared.label_counts["train"] == {" a\n": 50, " b\n": 50}
@@ -127,7 +127,7 @@ def test_a_limit_is_stratified_and_said(tmp_path):
     assert prepared.origins["train"].endswith("d.jsonl, 100 of 320, stratified, seed 7")
 
 
-def test_a_directory_of_parts_is_used_as_it_is(tmp_path):
+def test_the_files_of_a_directory_are_the_parts(tmp_path):
     write(tmp_path / "d" / "train.jsonl.gz", rows(120))
     write(tmp_path / "d" / "dev.jsonl", rows(20, start=1000))
     (tmp_path / "d" / "test.csv").write_text('text,label\n"two\nlines",a\nlast,b\n')
@@ -136,7 +136,7 @@ def test_a_directory_of_parts_is_used_as_it_is(tmp_path):
     assert [line["segments"] for line in lines(prepared.test)] == [["two\nlines"], ["last"]]
 
 
-def test_parts_may_be_given_or_left_out(tmp_path):
+def test_a_part_may_come_from_a_file_or_be_left_out(tmp_path):
     source, held_out = write(tmp_path / "d.jsonl", rows(200)), write(tmp_path / "v.jsonl", rows(10, start=900))
     prepared = prepare(DataSpec(source=str(source), validation=str(held_out), test=0, **PAIR), tmp_path)
     assert (prepared.dataset.train.examples, prepared.dataset.valid.examples, prepared.test) == (200, 10, None)
@@ -148,13 +148,13 @@ def test_parts_may_be_given_or_left_out(tmp_path):
 def test_repeated_prompts_of_one_file_stay_in_one_part(tmp_path):
     source = write(tmp_path / "d.jsonl", rows(60) * 3)
     prepared = prepare(DataSpec(source=str(source), **PAIR), tmp_path)
-    parts = [lines(each) for each in (prepared.dataset.train, prepared.dataset.valid, prepared.test)]
+    parts = [lines(file) for file in (prepared.dataset.train, prepared.dataset.valid, prepared.test)]
     prompts = [{line["prompt"] for line in part} for part in parts]
     assert sum(map(len, prompts)) == 60
     assert codes(prepared) == ["duplicate"]
 
 
-def test_labels_are_taken_in_the_order_they_were_written_with_or_without_the_space(tmp_path):
+def test_labels_keep_the_written_order_with_or_without_the_leading_space(tmp_path):
     spec = DataSpec(source=str(write(tmp_path / "d.jsonl", rows(200))), labels=["b", "a"], **PAIR)
     assert prepare(spec, tmp_path).dataset.labels == (" b\n", " a\n")
     plain = [{"prompt": f"p {number}", "completion": [" x", " y"][number % 2]} for number in range(100)]
@@ -162,13 +162,13 @@ def test_labels_are_taken_in_the_order_they_were_written_with_or_without_the_spa
     assert prepare(spec, tmp_path).dataset.labels == (" y\n", " x\n")
 
 
-def test_numbers_are_labels_too(tmp_path):
+def test_numbers_can_be_labels(tmp_path):
     records = [{"text": f"t {number}", "label": number % 2} for number in range(200)]
     spec = DataSpec(source=str(write(tmp_path / "d.jsonl", records)), labels=[0, 1], **PAIR)
     assert prepare(spec, tmp_path).dataset.labels == (" 0\n", " 1\n")
 
 
-def test_text_generation_and_conversations(tmp_path):
+def test_conversations_are_text_generation(tmp_path):
     records = [
         {"messages": [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"here: {n}"}]}
         for n in range(150)
@@ -180,7 +180,7 @@ def test_text_generation_and_conversations(tmp_path):
         (),
         "",
     )
-    assert {json.dumps(line) for line in lines(prepared.dataset.valid)} < {json.dumps(each) for each in records}
+    assert {json.dumps(line) for line in lines(prepared.dataset.valid)} < {json.dumps(record) for record in records}
 
 
 # -------------------------------------------------------------------------------------------------------------- errors
@@ -198,14 +198,14 @@ def test_all_errors_come_at_once_with_their_lines(tmp_path):
             "d.jsonl.gz:9",  # empty completion
             "v.jsonl:1",  # also in train
             "v.jsonl:2",  # also in train
-            "v.jsonl:3",  # a label that training never shows
-            "v.jsonl:4",  # no object
+            "v.jsonl:3",  # a label without training examples
+            "v.jsonl:4",  # not an object
         ]
     )
-    assert ("v.jsonl:2", f"this valid example is in train too, at {source}:2") in [each[:2] for each in found]
+    assert ("v.jsonl:2", f"this valid example is also in train, at {source}:2") in [problem[:2] for problem in found]
 
 
-def test_csv_errors_know_the_line_after_cells_of_several_lines(tmp_path):
+def test_csv_errors_have_the_right_line_after_cells_of_several_lines(tmp_path):
     (tmp_path / "d.csv").write_text('text,label\n"a\nb\nc",x\nlonely\n" ",y\n"open,x\n')
     assert [place for place, _, _ in errors_of(DataSpec(source=str(tmp_path / "d.csv"), **PAIR), tmp_path)] == [
         "d.csv:5",
@@ -221,7 +221,7 @@ def test_a_wrong_column_is_one_error_with_the_nearest_name(tmp_path):
     assert errors_of(spec, tmp_path) == [("data.prompt", message, "did you mean 'text'?")]
 
 
-def test_more_than_ten_of_a_kind_are_counted(tmp_path):
+def test_more_than_ten_errors_of_a_kind_are_counted(tmp_path):
     source = write(tmp_path / "d.jsonl", [*rows(200), *["{"] * 47])
     found = errors_of(DataSpec(source=str(source), **PAIR), tmp_path)
     assert [place for place, _, _ in found] == [*(f"d.jsonl:{line}" for line in range(201, 211)), "d.jsonl"]
@@ -231,38 +231,38 @@ def test_more_than_ten_of_a_kind_are_counted(tmp_path):
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ([], "there are no examples in the train part"),
+        ([], "the train part has no examples"),
         (["{", "{"], "not valid JSON: Expecting property name enclosed in double quotes (column 2)"),
-        (rows(1), "there are too few examples to hold some out as the valid part"),
+        (rows(1), "too few examples to hold some out as the valid part"),
         ([{"text": f"t {n}", "label": "same"} for n in range(9)], "all 9 completions are ' same\\n'"),
         ([{"text": "same", "label": "ab"[n % 2]} for n in range(9)], "all 9 prompts are identical"),
     ],
 )
-def test_sets_that_nothing_can_be_learned_from(tmp_path, records, message):
+def test_data_from_which_a_model_can_learn_nothing_is_an_error(tmp_path, records, message):
     found = errors_of(DataSpec(source=str(write(tmp_path / "d.jsonl", records)), **PAIR), tmp_path)
-    assert any(each.startswith(message) for _, each, _ in found)
+    assert any(text.startswith(message) for _, text, _ in found)
 
 
 def test_an_empty_validation_file_is_an_error(tmp_path):
     source, valid = write(tmp_path / "d.jsonl", rows(200)), write(tmp_path / "v.jsonl", [])
     spec = DataSpec(source=str(source), validation=str(valid), **PAIR)
-    assert errors_of(spec, tmp_path) == [("v.jsonl", "there are no examples in the valid part", "")]
+    assert errors_of(spec, tmp_path) == [("v.jsonl", "the valid part has no examples", "")]
 
 
-def test_missing_part_files_are_named_together(tmp_path):
+def test_missing_part_files_are_reported_together(tmp_path):
     source = write(tmp_path / "d.jsonl", rows(20))
     spec = DataSpec(source=str(source), validation="v.jsonl", test="t.jsonl", **PAIR)
     assert [place for place, _, _ in errors_of(spec, tmp_path)] == ["data.validation", "data.test"]
 
 
-def test_spam_as_people_export_it(tmp_path):
+def test_the_spam_data_set_as_people_export_it(tmp_path):
     text = 'v1,v2,,,\r\nham,"Ok, lar... \xa35",,,\r\nspam,"WIN "now"",,,\r\nham,Hi, lost,,\r\n'.replace(
         '"now"', '""now""'
     )
     (tmp_path / "spam.csv").write_bytes(text.encode("latin-1") + b"ham,x,,,\r\nspam,y,,,\r\n" * 3)
     template = {"prompt": "{v2}", "completion": " {v1}"}
     (found,) = errors_of(DataSpec(source=str(tmp_path / "spam.csv"), **template), tmp_path)
-    assert found == ("spam.csv:2", "this is not utf-8 text", "set encoding: cp1252")
+    assert found == ("spam.csv:2", "the line is not utf-8 text", "set encoding: cp1252")
     spec = DataSpec(source=str(tmp_path / "spam.csv"), encoding="cp1252", **template)
     prepared = prepare(spec, tmp_path)
     assert {"unnamed-column", "duplicate", "few-examples"} == set(codes(prepared))
@@ -321,7 +321,9 @@ def test_a_benchmark_that_repeats_itself_is_warned_about(tmp_path):
     with (directory / "snli_1.0_dev.jsonl").open("a") as file:
         file.write(json.dumps(snli_line("train 0", "entailment")) + "\n")
     prepared = prepare(DataSpec(source="snli"), tmp_path, directory)
-    assert [each.place for each in prepared.findings if each.code == "overlap"] == [f"{directory}/snli_1.0_dev.jsonl:8"]
+    assert [finding.place for finding in prepared.findings if finding.code == "overlap"] == [
+        f"{directory}/snli_1.0_dev.jsonl:8"
+    ]
 
 
 @pytest.mark.parametrize("present", [[], ["snli_1.0_dev.jsonl"], ["train.jsonl"]])
@@ -335,7 +337,7 @@ def test_a_directory_that_is_not_snli_is_an_error_when_snli_was_asked_for(tmp_pa
 
 def test_a_place_that_does_not_exist_is_an_error_when_it_was_given_on_the_command_line(tmp_path):
     found = errors_of(DataSpec(source="snli", fallback="builtin:nli"), tmp_path, tmp_path / "nowhere")
-    assert found == [("--data", "nowhere does not exist", "give the file or the folder with the data")]
+    assert found == [("--data", "nowhere does not exist", "pass the file or the folder with the data")]
 
 
 def test_the_fallback_is_used_for_an_absent_file_and_said(tmp_path):
@@ -345,8 +347,11 @@ def test_the_fallback_is_used_for_an_absent_file_and_said(tmp_path):
     )
     prepared = prepare(spec, tmp_path)
     assert (prepared.name, prepared.source, prepared.fallback_from) == ("builtin:nli", "builtin:nli", str(missing))
-    (said,) = (each for each in prepared.findings if each.code == "fallback")
-    assert f"no result is one on {missing}" in said.message
+    (fallback,) = (finding for finding in prepared.findings if finding.code == "fallback")
+    assert fallback.message == (
+        f"{missing} is unavailable (no such file or folder in {tmp_path}). "
+        f"Using builtin:nli instead; results are not {missing} results."
+    )
     assert [sum(counts.values()) for counts in prepared.label_counts.values()] == [120, 30, 30]
     assert prepare(spec.model_copy(update={"source": "builtin:nli"}), tmp_path).fingerprint == prepared.fingerprint
 
@@ -358,7 +363,7 @@ def test_the_fallback_is_not_used_for_a_broken_file_or_an_unknown_name(tmp_path)
     (tmp_path / "empty").mkdir()
     assert errors_of(DataSpec(source=str(tmp_path / "empty"), fallback="builtin:nli"), tmp_path)[0][0] == "empty"
     assert errors_of(DataSpec(source="snil", fallback="builtin:nli"), tmp_path) == [
-        ("data.source", "there is no source 'snil'", "did you mean 'snli'?")
+        ("data.source", "unknown source 'snil'", "did you mean 'snli'?")
     ]
 
 
@@ -384,7 +389,7 @@ def test_two_files_for_one_part_are_ambiguous(tmp_path):
     write(tmp_path / "d" / "train.jsonl", rows(3))
     write(tmp_path / "d" / "training.jsonl", rows(3))
     (found,) = errors_of(DataSpec(source=str(tmp_path / "d"), **PAIR), tmp_path)
-    assert found[1] == "only one of these can be the part: train.jsonl, training.jsonl"
+    assert found[1] == "several files for one part: train.jsonl, training.jsonl"
 
 
 def test_importing_and_preparing_local_files_loads_nothing_heavy(tmp_path):

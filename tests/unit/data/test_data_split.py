@@ -1,4 +1,4 @@
-"""Laws of dividing and selecting: partitions, groups, proportions, seeds, and independence of the order."""
+"""Laws of split and selection: partition, groups, proportions, seeds, independence of order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.data.split import apportion, split, take
+from sweeps.data.split import apportion_seats, split, stratified_sample
 
 pytestmark = pytest.mark.unit
 
@@ -22,7 +22,7 @@ seeds = st.integers(0, 2**32)
 
 
 @given(pairs=examples, shares=fractions, seed=seeds)
-def test_a_split_partitions_the_set_and_no_prompt_crosses(pairs, shares, seed):
+def test_a_split_partitions_the_set_and_keeps_equal_prompts_together(pairs, shares, seed):
     prompts, labels = zip(*pairs, strict=True)
     parts = split(prompts, labels, shares, seed)
     assert set(parts) == {"train", "valid", "test"}
@@ -33,7 +33,7 @@ def test_a_split_partitions_the_set_and_no_prompt_crosses(pairs, shares, seed):
 
 
 @given(pairs=examples, shares=fractions, seed=seeds)
-def test_every_label_can_be_learned(pairs, shares, seed):
+def test_training_has_every_label(pairs, shares, seed):
     prompts, labels = zip(*pairs, strict=True)
     train = split(prompts, labels, shares, seed)["train"]
     assert {labels[index] for index in train} == set(labels)
@@ -55,26 +55,26 @@ def test_the_order_of_the_file_does_not_matter(pairs, shares, seed, order):
     shuffled = list(pairs)
     order.shuffle(shuffled)
     divided = []
-    for each in (pairs, shuffled):
-        prompts, labels = zip(*each, strict=True)
+    for order_of_pairs in (pairs, shuffled):
+        prompts, labels = zip(*order_of_pairs, strict=True)
         parts = split(prompts, labels, shares, seed)
-        divided.append({part: sorted(each[index] for index in indices) for part, indices in parts.items()})
+        divided.append({part: sorted(order_of_pairs[index] for index in indices) for part, indices in parts.items()})
     assert divided[0] == divided[1]
 
 
 @given(labels=st.lists(st.sampled_from("ab"), min_size=30, max_size=60), seed=seeds)
-def test_the_test_part_does_not_move_the_validation_part(labels, seed):
+def test_the_test_part_does_not_change_the_validation_part(labels, seed):
     prompts = [str(number) for number in range(len(labels))]
     alone = split(prompts, labels, {"valid": 0.2}, seed)["valid"]
     assert split(prompts, labels, {"valid": 0.2, "test": 0.3}, seed)["valid"] == alone
 
 
-def test_another_seed_is_another_split():
+def test_another_seed_gives_another_split():
     prompts = [str(number) for number in range(100)]
     assert split(prompts, ["a"] * 100, {"valid": 0.2}, 1) != split(prompts, ["a"] * 100, {"valid": 0.2}, 2)
 
 
-def test_a_rare_label_beside_a_rarer_one_on_the_same_prompt_is_returned_to_training():
+def test_training_gets_back_a_rare_label_that_shares_its_prompt_with_a_rarer_one():
     prompts = ["both"] * 3 + ["rarest"] + [str(number) for number in range(20)]
     labels = ["rare", "rare", "rarest", "rarest"] + ["often"] * 20
     for seed in range(40):
@@ -83,18 +83,18 @@ def test_a_rare_label_beside_a_rarer_one_on_the_same_prompt_is_returned_to_train
 
 
 @given(labels=distinct, count=st.integers(1, 80), seed=seeds)
-def test_a_selection_has_its_size_and_every_label(labels, count, seed):
+def test_a_selection_has_the_requested_size_and_every_label(labels, count, seed):
     prompts = [str(number) for number in range(len(labels))]
-    chosen = take(prompts, labels, count, seed)
+    chosen = stratified_sample(prompts, labels, count, seed)
     assert len(set(chosen)) == len(chosen) == min(count, len(labels))
-    assert chosen == sorted(chosen) == take(prompts, labels, count, seed)
+    assert chosen == sorted(chosen) == stratified_sample(prompts, labels, count, seed)
     if count >= len(set(labels)):
         assert {labels[index] for index in chosen} == set(labels)
 
 
-def test_a_larger_selection_holds_the_smaller_one():
+def test_a_larger_selection_contains_the_smaller_one():
     prompts, labels = [str(number) for number in range(1000)], ["a", "b"] * 500
-    assert set(take(prompts, labels, 100, 7)) < set(take(prompts, labels, 400, 7))
+    assert set(stratified_sample(prompts, labels, 100, 7)) < set(stratified_sample(prompts, labels, 400, 7))
 
 
 @given(
@@ -102,7 +102,7 @@ def test_a_larger_selection_holds_the_smaller_one():
 )
 def test_apportionment_is_exact_bounded_and_within_one(counts, total):
     available = sum(counts.values())
-    seats = apportion(counts, total)
+    seats = apportion_seats(counts, total)
     assert sum(seats.values()) == min(total, available)
     for name, count in counts.items():
         assert 0 <= seats[name] <= count

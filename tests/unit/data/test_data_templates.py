@@ -1,4 +1,4 @@
-"""Templates: what may be written, what a record gives, and what is said where it gives nothing."""
+"""Templates: their syntax, the text they take from a record, and errors for missing fields."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ def filled(text: str, record: dict) -> str:
     return template.fill(template.values(record))
 
 
-def test_fields_in_order_and_the_tail_after_the_last():
+def test_a_template_knows_its_fields_in_order_and_the_text_after_the_last():
     template = Template.parse("Premise: {premise}\nHypothesis: {hypothesis}\n\n###\n\n")
     assert (template.fields, template.tail) == (("premise", "hypothesis"), "\n\n###\n\n")
 
 
-def test_braces_are_doubled_and_stay_single_in_the_text():
+def test_doubled_braces_become_single_braces_in_the_text():
     assert filled('{{"text": "{a}"}}', {"a": "{b}"}) == '{"text": "{b}"}'
 
 
-def test_dotted_path_and_a_column_whose_name_has_the_dot():
+def test_a_dotted_path_reaches_into_a_record_unless_a_column_has_that_name():
     record = {"instances": [{"input": "x"}], "a.b": "own name wins", "a": {"b": "inner"}}
     assert filled("{instances.0.input}|{a.b}", record) == "x|own name wins"
 
 
 @pytest.mark.parametrize(("value", "text"), [(3, "3"), (0.5, "0.5"), (True, "true"), ("", "")])
-def test_numbers_and_booleans_are_written_as_in_json(value, text):
+def test_numbers_and_booleans_become_json_text(value, text):
     assert filled("{a}", {"a": value}) == text
 
 
@@ -39,14 +39,14 @@ def test_numbers_and_booleans_are_written_as_in_json(value, text):
     ("text", "message"),
     [
         ("no field", "the same for every example"),
-        ("{}", "needs a column's name"),
+        ("{}", "write the name of a column"),
         ("{a!r}", "may not have a format or a conversion"),
         ("{a:>5}", "may not have a format or a conversion"),
         ("{a", "write a column as {name}"),
         ("a}", "write a column as {name}"),
     ],
 )
-def test_a_broken_template_says_what_is_wrong(text, message):
+def test_the_error_for_a_broken_template_says_what_is_wrong(text, message):
     with pytest.raises(ValueError, match=message.replace("{", r"\{")):
         Template.parse(text)
 
@@ -56,15 +56,15 @@ def test_a_broken_template_says_what_is_wrong(text, message):
     [
         ("premis", True, "did you mean 'premise'?"),
         ("Premise", True, "did you mean 'premise'?"),
-        ("list.3.a", True, "'list' is a list of 1, counted from 0"),
-        ("list.0.b", True, "there is: 'list.0.answer'"),
-        ("premise.x", True, "'premise' has nothing inside"),
+        ("list.3.a", True, "'list' is a list of 1; positions count from 0"),
+        ("list.0.b", True, "available: 'list.0.answer'"),
+        ("premise.x", True, "'premise' is a single value"),
         ("nothing", False, ""),
-        ("list", False, "there is: 'list.0'"),
-        ("map", False, "there is: 'map.key'"),
+        ("list", False, "available: 'list.0'"),
+        ("map", False, "available: 'map.key'"),
     ],
 )
-def test_what_a_record_lacks_is_named_with_the_nearest_there_is(field, missing, hint):
+def test_a_missing_field_is_reported_with_the_nearest_available_name(field, missing, hint):
     record = {"premise": "p", "nothing": None, "list": [{"answer": "a"}], "map": {"key": "v"}}
     with pytest.raises(FieldError) as raised:
         Template.parse(f"{{{field}}}").values(record)
