@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -84,3 +85,19 @@ def test_every_module_says_in_its_first_line_what_lives_there() -> None:
         for file in (CHECKOUT / package).rglob("*.py"):
             docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
             assert docstring, f"{file} has no docstring"
+
+
+def test_the_documentation_names_only_files_that_exist() -> None:
+    pages = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *(CHECKOUT / "docs").rglob("*.md")]
+    missing = []
+    for page in pages:
+        if page.name == "log.md":  # old entries name files of their time
+            continue
+        text = page.read_text(encoding="utf-8")
+        for path in re.findall(r"`((?:sweeps|backends|search_spaces|tests|benchmarks|scripts)/[\w./-]*)`", text):
+            if not (CHECKOUT / path).exists():
+                missing.append(f"{page.relative_to(CHECKOUT)}: {path}")
+        for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text):
+            if not (page.parent / link).exists():
+                missing.append(f"{page.relative_to(CHECKOUT)}: link {link}")
+    assert not missing, missing

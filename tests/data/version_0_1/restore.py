@@ -1,4 +1,4 @@
-"""Unpack the state that finesweep 0.1 has left into another folder, with its absolute paths rewritten. No imports of the product."""
+"""Unpack the state that finesweep 0.1 wrote into another folder, and rewrite its absolute paths."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def restore(archive: Path, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive) as packed:
         packed.extractall(folder, filter="data")
-    times = {each: each.stat().st_mtime_ns for each in folder.rglob("*")}
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     rewritten = []
-    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         if path.suffix in BINARY:
             assert WRITTEN_IN.encode() not in path.read_bytes(), path
             continue
@@ -33,7 +33,7 @@ def restore(archive: Path, folder: Path) -> list[Path]:
                 path.write_bytes(content.replace(WRITTEN_IN.encode(), str(folder).encode()))
         if changed:
             rewritten.append(path)
-    for path, time in times.items():  # `sweep status` lists by the times of the sweeps' folders
+    for path, time in times.items():  # `sweep status` sorts by the times of the folders
         os.utime(path, ns=(time, time))
     return rewritten
 

@@ -146,7 +146,7 @@ def test_the_numbers_are_those_of_the_trainer(
 
 
 def echoes(count: int) -> bytes:
-    """Return a chat file that every run learns, whatever its seed and rounding: the answer is the word in the question."""
+    """Return a chat file that a run learns with any seed and rounding: the answer is the word in the question."""
     lines = []
     for number in range(count):
         word = KNOWN[number % len(KNOWN)]
