@@ -1,9 +1,10 @@
 """A trial's record in Optuna user attributes: a header, and an attribute for each evaluation.
 
 The header is the trial without its learning curve, plus the number of its evaluations. An
-evaluation is written once, under `evaluation:0007`, and before the header that counts it: a process
-that dies between the two leaves an uncounted attribute, which the next run overwrites with the same
-text. Version 0.1 stored the whole curve inside the header; such records can still be read.
+evaluation is written once, under `evaluation:0007`, and before the header that counts it. A process
+that dies between the two leaves an evaluation that no header counts; the next run counts it, or
+replaces it if it measures something else. Version 0.1 stored the whole curve inside the header, and
+those records can still be read.
 """
 
 from __future__ import annotations

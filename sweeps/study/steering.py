@@ -56,7 +56,7 @@ class Change:
     reason: str
     trials: tuple[int, ...]
     ended_trials: Annotated[int, Field(alias="after")]
-    probe: float | None = None
+    probe: int | float | None = None
 
     @property
     def text(self) -> str:

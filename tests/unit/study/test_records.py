@@ -258,7 +258,7 @@ def test_finals_and_changes_of_version_0_1_load_and_are_written_as_they_were() -
     }  # fmt: skip
     change = {
         "parameter": "n_epochs", "was": [1.0, 2.0], "low": 1.0, "high": 3.0, "reason": "trials 1, 5 improved",
-        "trials": [1, 5], "after": 6, "probe": 3.0,
+        "trials": [1, 5], "after": 6, "probe": 3,
     }  # fmt: skip
     assert json.dumps(codec.to_json(codec.from_json(FinalsResult, finals))) == json.dumps(finals)
     loaded = codec.from_json(Change, change)
