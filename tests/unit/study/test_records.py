@@ -80,7 +80,7 @@ def test_the_bytes_of_an_evaluation_do_not_depend_on_how_many_there_were(
     assert at_1000 <= at_100 + 10, "only the number of evaluations may get longer"
 
 
-def test_every_point_is_stored_once_and_read_back_by_a_reader_and_by_the_next_process(tmp_path: Path) -> None:
+def test_every_evaluation_is_stored_once_and_read_by_a_reader_and_by_the_next_process(tmp_path: Path) -> None:
     study = open_study(tmp_path / "j")
     trial = next_trial(study)
     points = evaluations(12)
@@ -102,7 +102,7 @@ def test_a_record_that_has_not_changed_is_not_written_again(tmp_path: Path) -> N
     assert (tmp_path / "j").read_bytes() == before
 
 
-def test_an_adopted_run_that_tells_its_events_again_writes_no_point_twice(tmp_path: Path) -> None:
+def test_an_adopted_run_that_reports_its_events_again_writes_no_evaluation_twice(tmp_path: Path) -> None:
     first = open_study(tmp_path / "j")
     trial, points = next_trial(first), evaluations(6)
     first.record(replace(trial, curve=points[:4]))
@@ -116,7 +116,7 @@ def test_an_adopted_run_that_tells_its_events_again_writes_no_point_twice(tmp_pa
     assert read_study(tmp_path / "j", "s").trials[0].curve == points
 
 
-def test_a_run_that_measures_otherwise_after_its_adoption_replaces_the_points(tmp_path: Path) -> None:
+def test_different_measurements_after_an_adoption_replace_the_stored_ones(tmp_path: Path) -> None:
     first = open_study(tmp_path / "j")
     trial, points = next_trial(first), evaluations(3)
     first.record(replace(trial, curve=points))
@@ -134,34 +134,34 @@ class KilledError(Exception):
 
 @settings(max_examples=25, deadline=None)
 @given(steps=st.lists(st.sampled_from(["evaluate", "kill", "kill while writing"]), max_size=12))
-def test_no_kill_loses_or_doubles_a_point(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -> None:
-    """After a kill the run tells its events from the beginning. A reader sees a prefix of them
+def test_no_kill_loses_or_doubles_an_evaluation(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -> None:
+    """After a kill the run reports its events from the beginning. A reader sees a prefix of them
     at any moment."""
     location = tmp_path_factory.mktemp("study") / "j"
     study = open_study(location)
-    trial, told = next_trial(study), 0
+    trial, evaluated = next_trial(study), 0
     points = evaluations(len(steps))
     for step in steps:
         if step == "evaluate":
-            told += 1
-            study.record(replace(trial, curve=points[:told]))
+            evaluated += 1
+            study.record(replace(trial, curve=points[:evaluated]))
         else:
             if step == "kill while writing":
                 kill_after_the_next_attribute(study)
-                told += 1
+                evaluated += 1
                 with pytest.raises(KilledError):
-                    study.record(replace(trial, curve=points[:told]))
+                    study.record(replace(trial, curve=points[:evaluated]))
             study = open_study(location)
             trial = replace(next_trial(study), curve=())
             seen = read_study(location, "s").trials[0].curve
             assert seen == points[: len(seen)]
-            for count in range(told + 1):
+            for count in range(evaluated + 1):
                 study.record(replace(trial, curve=points[:count]))
-        assert read_study(location, "s").trials[0].curve == points[:told]
-    study.tell(replace(trial, curve=points[:told], state=TrialState.COMPLETE, values=(0.5,)))
-    assert read_study(location, "s").trials[0].curve == points[:told]
+        assert read_study(location, "s").trials[0].curve == points[:evaluated]
+    study.tell(replace(trial, curve=points[:evaluated], state=TrialState.COMPLETE, values=(0.5,)))
+    assert read_study(location, "s").trials[0].curve == points[:evaluated]
     journal = location.read_text()
-    assert all(journal.count(f'"{attributes.evaluation(index)}"') == 1 for index in range(told))
+    assert all(journal.count(f'"{attributes.evaluation(index)}"') == 1 for index in range(evaluated))
 
 
 def kill_after_the_next_attribute(study: Study) -> None:
