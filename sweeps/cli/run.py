@@ -25,7 +25,7 @@ def sweep_file_options(command: _Command) -> _Command:
         click.option("--model", metavar="NAME_OR_DIR", help="The base model; short for --set backend.model=..."),
         click.option(
             "--data",
-            "located",
+            "data_path",
             type=click.Path(path_type=Path),
             metavar="PATH",
             help="The folder or file of the data on this machine.",
@@ -62,12 +62,12 @@ def schema() -> None:
 @sweep_file_options
 @click.pass_obj
 def check(
-    workspace: Workspace, file: Path, located: Path | None, model: str | None, overrides: tuple[str, ...]
+    workspace: Workspace, file: Path, data_path: Path | None, model: str | None, overrides: tuple[str, ...]
 ) -> None:
     """Check a sweep file, its data and its model. Starts nothing."""
     from sweeps.cli import screen
 
-    plan = _plan(workspace, file, located, model, overrides, estimate=False)
+    plan = _plan(workspace, file, data_path, model, overrides, estimate=False)
     for finding in screen.findings(plan.findings):
         err.print(finding, soft_wrap=True)
     say(f"{file}: ok. {screen.data_line(plan)}")
@@ -81,7 +81,7 @@ def check(
 def plan(
     workspace: Workspace,
     file: Path,
-    located: Path | None,
+    data_path: Path | None,
     model: str | None,
     overrides: tuple[str, ...],
     as_json: bool,
@@ -93,7 +93,7 @@ def plan(
     """
     from sweeps.cli import screen
 
-    made = _plan(workspace, file, located, model, overrides, estimate=not no_estimate)
+    made = _plan(workspace, file, data_path, model, overrides, estimate=not no_estimate)
     if as_json:
         print_json(made.to_json())
     else:
@@ -110,7 +110,7 @@ def plan(
 def run(
     workspace: Workspace,
     file: Path,
-    located: Path | None,
+    data_path: Path | None,
     model: str | None,
     overrides: tuple[str, ...],
     fresh: bool,
@@ -122,7 +122,7 @@ def run(
     from sweeps.cli import screen
     from sweeps.cli.progress import Progress
 
-    made = _plan(workspace, file, located, model, overrides, estimate=False)
+    made = _plan(workspace, file, data_path, model, overrides, estimate=False)
     for finding in screen.findings(made.findings):
         err.print(finding, soft_wrap=True)
     say(f"data: {screen.data_line(made)}")
@@ -137,7 +137,7 @@ def run(
 def _plan(
     workspace: Workspace,
     file: Path,
-    located: Path | None,
+    data_path: Path | None,
     model: str | None,
     overrides: tuple[str, ...],
     *,
@@ -147,7 +147,7 @@ def _plan(
 
     if model is not None:
         overrides = (*overrides, f"backend.model={json.dumps(model)}")
-    return api.plan(file, overrides=overrides, data=located, root=workspace.root, estimate=estimate)
+    return api.plan(file, overrides=overrides, data=data_path, root=workspace.root, estimate=estimate)
 
 
 def _outcome_json(outcome: Any) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def schedule() -> None:
 @click.option("--name", metavar="NAME", help="The schedule's name.  [default: the sweep's name]")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, e.g. search.trials=8.")
 @click.option(
-    "--data", "located", type=click.Path(path_type=Path), metavar="PATH", help="The folder or file of the data."
+    "--data", "data_path", type=click.Path(path_type=Path), metavar="PATH", help="The folder or file of the data."
 )
 @click.option(
     "--notify-env",
@@ -78,7 +78,7 @@ def add(
     until: str | None,
     name: str | None,
     overrides: tuple[str, ...],
-    located: Path | None,
+    data_path: Path | None,
     variables: tuple[str, ...],
     files: tuple[Path, ...],
     when: Any,
@@ -94,7 +94,7 @@ def add(
     from sweeps.spec.loading import load
 
     mistakes = [Problem(place, message, hint) for place, message, hint in calendar.problems(cron, tz, until)]
-    mistakes += _mistakes(name, variables, located)
+    mistakes += _mistakes(name, variables, data_path)
     checked: Any = None
     try:
         checked = load(file, overrides)
@@ -114,7 +114,7 @@ def add(
         tz=tz,
         created_at=time.time(),
         until=until,
-        data=str(located.absolute()) if located is not None else None,
+        data=str(data_path.absolute()) if data_path is not None else None,
         overrides=overrides,
         notify=Notify(variables, tuple(str(file.absolute()) for file in files), when),
         folder=str(Path.cwd()),
@@ -259,7 +259,7 @@ def export(
         click.echo(text, nl=False)
 
 
-def _mistakes(name: str | None, variables: Sequence[str], located: Path | None) -> Iterable[Problem]:
+def _mistakes(name: str | None, variables: Sequence[str], data_path: Path | None) -> Iterable[Problem]:
     """Yield every mistake in the options of `add`."""
     if name is not None and not _NAME.match(name):
         yield Problem(
@@ -270,8 +270,8 @@ def _mistakes(name: str | None, variables: Sequence[str], located: Path | None) 
         if not _VARIABLE.match(variable):
             hint = "Keep the address in the environment: export TELL=..., then --notify-env TELL."
             yield Problem("--notify-env", "expected the name of an environment variable, not an address", hint)
-    if located is not None and not located.exists():
-        yield Problem("--data", f"{located} does not exist", "Give the folder or file of the data.")
+    if data_path is not None and not data_path.exists():
+        yield Problem("--data", f"{data_path} does not exist", "Give the folder or file of the data.")
 
 
 def _paused(workspace: Workspace, name: str, paused: bool, as_json: bool) -> None:
