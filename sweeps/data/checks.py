@@ -12,41 +12,38 @@ from sweeps.data.examples import STOPS, ChatRecipe, Example, Recipe
 from sweeps.data.findings import Finding, error, nearest_hint, quoted, warning
 from sweeps.data.formats import is_utf8
 
-MANY_LABELS = 50
+MAX_LABELS = 50
 """The most different completions that count as labels.
 
-They must also occur three times each on average (the rule of OpenAI's retired preparation tool,
-openai 0.28), be on one line, and have at most `LONG_LABEL` characters.
+These must also occur three times each on average (the rule of OpenAI's retired preparation tool,
+openai 0.28), be on one line, and have at most `MAX_LABEL_CHARACTERS` characters.
 """
 
-LONG_LABEL = 50
+MAX_LABEL_CHARACTERS = 50
 
-IMBALANCE = 4
-"""Frequency of the most frequent label over the rarest above which it is reported.
-
-Our choice: 80/20.
-"""
+IMBALANCE_RATIO = 4
+"""The most frequent label over the rarest one; a higher ratio is reported (our choice: 80/20)."""
 
 FEW_EXAMPLES = 100
 """Below this number the same tool advised to collect more: "a few hundred"."""
 
-HOSTED_MINIMUM = 10
+HOSTED_MIN_EXAMPLES = 10
 """Hosted services refuse training files with fewer examples."""
 
-LONG_EXAMPLE = 10_000
+LONG_EXAMPLE_CHARACTERS = 10_000
 """Characters of prompt and completion above which the same tool proposed to drop an example."""
 
 
 def is_classification(completions: Iterable[str]) -> bool:
     """Return whether the completions look like labels: the rule of `task: auto`.
 
-    See `MANY_LABELS`.
+    See `MAX_LABELS`.
     """
     counts = Counter(completions)
     return (
-        len(counts) <= MANY_LABELS
+        len(counts) <= MAX_LABELS
         and 3 * len(counts) <= counts.total()
-        and all(len(text) <= LONG_LABEL and "\n" not in text.strip() for text in counts)
+        and all(len(text) <= MAX_LABEL_CHARACTERS and "\n" not in text.strip() for text in counts)
     )
 
 
@@ -65,10 +62,12 @@ def check_texts(examples: Sequence[Example], recipe: Recipe) -> Iterator[Finding
         if not (prompt.isascii() and completion.isascii()) and not is_utf8(prompt + completion):
             message = "the text has half a character (an unpaired surrogate escape), which UTF-8 cannot encode"
             yield error("surrogate", example.place, message)
-        if len(prompt) + len(completion) > LONG_EXAMPLE:
+        if len(prompt) + len(completion) > LONG_EXAMPLE_CHARACTERS:
             long.append(example)
     if long:
-        message = f"more than {LONG_EXAMPLE:,} characters in {_examples(long)}; models cut text that is too long"
+        message = (
+            f"more than {LONG_EXAMPLE_CHARACTERS:,} characters in {_examples(long)}; models cut text that is too long"
+        )
         yield _first("long-example", long, message)
 
 
@@ -86,7 +85,7 @@ def check_delimiters(examples: Sequence[Example], recipe: Recipe) -> Iterator[Fi
         hint = f"set stop: {_yaml(unused[0])}, which no completion has" if unused else "set stop: to another text"
         message = f"the stop sequence {stop!r} would cut the completion of {_examples(cut)}"
         yield error("stop-inside", cut[0].place, message, hint, len(cut))
-    # Prompts may have line breaks and spaces: the stop sequence cuts generated text, not the prompt.
+    # Prompts may have line breaks and spaces: the stop sequence cuts generated text only.
     in_prompt: list[Example] = []
     if stop.strip():
         in_prompt = [example for example in examples if any(stop in text for text in example.segments)]
@@ -105,12 +104,12 @@ def check_delimiters(examples: Sequence[Example], recipe: Recipe) -> Iterator[Fi
 
 def check_training(examples: Sequence[Example], classification: bool) -> Iterator[Finding]:
     """Check the training examples together: variety, repetitions, contradictions, balance."""
-    first: dict[str, int] = {}
+    first_indices: dict[str, int] = {}
     answers: dict[str, set[str]] = {}
     repeated: list[Example] = []
     contradicted: list[Example] = []
     for index, example in enumerate(examples):
-        first_index = first.setdefault(example.prompt, index)
+        first_index = first_indices.setdefault(example.prompt, index)
         if first_index == index:
             continue
         known = answers.setdefault(example.prompt, {examples[first_index].completion})
@@ -120,28 +119,27 @@ def check_training(examples: Sequence[Example], classification: bool) -> Iterato
             known.add(example.completion)
             contradicted.append(example)
     if repeated:
-        origin = examples[first[repeated[0].prompt]].place
+        origin = examples[first_indices[repeated[0].prompt]].place
         message = f"repeated: {_examples(repeated)}; the first is the same as {origin}"
-        yield _first(
-            "duplicate", repeated, message, "repeated examples weigh more in training; remove them unless you mean it"
-        )
+        hint = "repeated examples weigh more in training; remove them unless you mean it"
+        yield _first("duplicate", repeated, message, hint)
     if contradicted and classification:
-        origin = examples[first[contradicted[0].prompt]].place
+        origin = examples[first_indices[contradicted[0].prompt]].place
         message = f"identical prompts with different labels: {_examples(contradicted)}; the first contradicts {origin}"
         yield _first("conflicting-labels", contradicted, message, "no model can learn both; correct the wrong labels")
     counts = Counter(example.completion for example in examples)
     if len(examples) > 1 and len(counts) == 1:
         message = f"all {len(examples)} completions are {quoted(examples[0].completion)}: there is nothing to learn"
         yield error("one-class", examples[0].file, message, "check the completion template")
-    if len(examples) > 1 and len(first) == 1:
+    if len(examples) > 1 and len(first_indices) == 1:
         message = f"all {len(examples)} prompts are identical: {quoted(examples[0].prompt)}"
         yield error("one-prompt", examples[0].file, message, "check the prompt template")
     if classification and len(counts) > 1:
-        (most, many), *_, (least, few) = counts.most_common()
-        if many > IMBALANCE * few:
-            message = f"{quoted(most.strip())} occurs {many} times, {quoted(least.strip())} {few} times"
-            share = f"{many / len(examples):.0%}"
-            hint = f"always answering {quoted(most.strip())} has an accuracy of {share}; watch macro-F1 too"
+        (commonest, highest), *_, (rarest, lowest) = counts.most_common()
+        if highest > IMBALANCE_RATIO * lowest:
+            message = f"{quoted(commonest.strip())} occurs {highest} times, {quoted(rarest.strip())} {lowest} times"
+            share = f"{highest / len(examples):.0%}"
+            hint = f"always answering {quoted(commonest.strip())} has an accuracy of {share}; watch macro-F1 too"
             yield warning("imbalance", examples[0].file, message, hint)
 
 
@@ -149,8 +147,8 @@ def check_size(examples: Sequence[Example]) -> Iterator[Finding]:
     """Check whether there are enough training examples. Other checks report an empty part."""
     if 0 < len(examples) < FEW_EXAMPLES:
         hint = "fine-tuning becomes useful with a few hundred"
-        if len(examples) < HOSTED_MINIMUM:
-            hint += f"; hosted services refuse fewer than {HOSTED_MINIMUM}"
+        if len(examples) < HOSTED_MIN_EXAMPLES:
+            hint += f"; hosted services refuse fewer than {HOSTED_MIN_EXAMPLES}"
         yield warning("few-examples", examples[0].file, f"only {len(examples)} training examples", hint)
 
 

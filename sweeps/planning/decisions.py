@@ -44,8 +44,8 @@ class BackendAnswers:
     """What the backend says about the probe requests.
 
     `failures` are its objections to the central requests. `central` is its estimate for the first
-    central request, `longest` those for all of the longest ones; both are missing where nobody
-    asked for estimates.
+    central request, and `longest` has its estimates for the longest requests. Both are missing if
+    the plan needs no estimates.
     """
 
     failures: tuple[Failure, ...] = ()

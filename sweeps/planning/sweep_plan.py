@@ -27,8 +27,8 @@ class SweepPlan:
     """A sweep that could start now.
 
     `estimate` is for one trial at the centre of the space, `most_expensive` for the most expensive
-    trial at the centre: the most epochs and the most expensive base model. Both are None where
-    nobody asked the backend for them.
+    trial at the centre: the most epochs and the most expensive base model. Both are None if the
+    backend was not asked for estimates.
     """
 
     spec: SweepSpec

@@ -69,7 +69,7 @@ class SweepSpec:
         """The registered model whose champion the winner challenges."""
         return (self.champion.model if self.champion is not None else None) or self.name
 
-    # ------------------------------------------------------------------------------------------- sections of the file
+    # ------------------------------------------------------------------------- sections of the file
     @property
     def name(self) -> str:
         """The sweep's name."""

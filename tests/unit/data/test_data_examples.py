@@ -125,7 +125,7 @@ def test_a_field_that_no_record_has_is_one_error():
     assert found.hint == "did you mean 'premise'?"
 
 
-# ------------------------------------------------------------------------------------------------------- conversations
+# ------------------------------------------------------------------------------------ conversations
 TALK = [
     {"role": "system", "content": "Be short."},
     {"role": "user", "content": "2+2?"},

@@ -58,7 +58,7 @@ def codes(prepared: PreparedData) -> list[str]:
     return [finding.code for finding in prepared.findings]
 
 
-# ------------------------------------------------------------------------------------------------------ what comes out
+# ----------------------------------------------------------------------------------- what comes out
 def test_one_file_is_split_and_every_part_is_written_the_same_way(tmp_path):
     source = write(tmp_path / "d.jsonl", rows(200))
     prepared = prepare(DataSpec(source=str(source), **PAIR), tmp_path)
@@ -183,7 +183,7 @@ def test_conversations_are_text_generation(tmp_path):
     assert {json.dumps(line) for line in lines(prepared.dataset.valid)} < {json.dumps(record) for record in records}
 
 
-# -------------------------------------------------------------------------------------------------------------- errors
+# ------------------------------------------------------------------------------------------- errors
 def test_all_errors_come_at_once_with_their_lines(tmp_path):
     records = [*rows(5), '{"text": ', {"text": "x"}, {"text": " ", "label": "a"}, {"text": "x", "label": ""}, *rows(1)]
     source = write(tmp_path / "d.jsonl.gz", records)
@@ -270,7 +270,7 @@ def test_the_spam_data_set_as_people_export_it(tmp_path):
     assert ["Ok, lar... £5"] in [line["segments"] for line in everything]
 
 
-# --------------------------------------------------------------------------------------------- sources and the fallback
+# ------------------------------------------------------------------------- sources and the fallback
 def snli_line(sentence: str, label: str) -> dict:
     return {"sentence1": f"{sentence}.", "sentence2": f"{sentence}?", "gold_label": label, "pairID": "1"}
 

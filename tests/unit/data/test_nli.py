@@ -125,7 +125,7 @@ def test_words_and_their_counts_do_not_solve_the_task(
     train: Records, valid: Records, vectorizer: CountVectorizer, strength: float
 ) -> None:
     def accuracy(*views: str) -> float:
-        """Fit one linear model on the words of all views, each view with a vocabulary of its own."""
+        """Fit one linear model on the words of all views, with a vocabulary for each view."""
         words = make_union(*(make_pipeline(FunctionTransformer(VIEWS[view]), clone(vectorizer)) for view in views))
         model = make_pipeline(words, LogisticRegression(C=strength, max_iter=1000))
         return float(model.fit(train, labels(train)).score(valid, labels(valid)))

@@ -37,7 +37,7 @@ def rejected(resolved: SweepPlan, answers: BackendAnswers) -> list[Problem]:
     return list(caught.value.problems)
 
 
-# ---------------------------------------------------------------------------------------------------------- resolving
+# ---------------------------------------------------------------------------------------- resolving
 def test_a_plan_holds_the_spec_resolved_against_the_data() -> None:
     resolved = plan()
     batch_size = resolved.space.parameter("batch_size")
@@ -98,7 +98,7 @@ def test_planning_the_same_facts_twice_gives_the_same_plan() -> None:
     assert json.dumps(one.to_json(), sort_keys=True) == json.dumps(other.to_json(), sort_keys=True)
 
 
-# ---------------------------------------------------------------------------------------------- asking the backend
+# ------------------------------------------------------------------------------- asking the backend
 def test_the_probes_cover_every_base_model_at_the_centre_and_with_the_most_epochs() -> None:
     any_model = Hyperparameter("base_model", "str", "the model to start from")
     written = {"base_model": ["small", "large"], "n_epochs": {"low": 1, "high": 7}}
@@ -147,7 +147,7 @@ def test_an_estimate_that_leaves_a_limited_quantity_unknown_counts_as_the_most_e
     assert complete_plan(plan(), answers).most_expensive == estimate(usd=None)
 
 
-# --------------------------------------------------------------------------------------------------------- budgets
+# ------------------------------------------------------------------------------------------ budgets
 @pytest.mark.parametrize(
     ("overrides", "answer", "place", "words"),
     [
@@ -192,7 +192,7 @@ def test_quantities_without_an_estimate_are_unknown_and_the_required_budget_is_z
     assert (resolved.required_budget.usd, resolved.required_budget.tokens) == (0.0, 0)
 
 
-# -------------------------------------------------------------------------------------------------------- steering
+# ----------------------------------------------------------------------------------------- steering
 def test_steering_moves_within_the_backends_limits_and_the_files_bounds() -> None:
     resolved = plan("bounds={n_epochs: [2, 5]}")
     declared = resolved.spec.capabilities.hyperparameter("batch_size")

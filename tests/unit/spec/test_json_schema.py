@@ -65,7 +65,7 @@ def good(*overrides: str) -> Document:
     return with_overrides(parse(GOOD, "f.yaml"), overrides)
 
 
-# -------------------------------------------------------------------------------------------------------- the document
+# ------------------------------------------------------------------------------------- the document
 def test_it_is_a_valid_schema_of_its_draft() -> None:
     Draft202012Validator.check_schema(sweep_file_schema())
     assert sweep_file_schema()["$schema"] == DIALECT
@@ -100,7 +100,7 @@ def test_making_the_schema_loads_no_heavy_library() -> None:
     assert done.stdout == "set()\n"
 
 
-# --------------------------------------------------------------------------------------------------------- valid files
+# -------------------------------------------------------------------------------------- valid files
 @pytest.mark.parametrize("file", sorted((ROOT / "spaces").glob("*.yaml")), ids=lambda file: file.name)
 def test_the_files_in_spaces_are_valid(file: Path) -> None:
     assert schema_errors(parse(file.read_text(encoding="utf-8"), file.name)) == []
@@ -201,7 +201,7 @@ def test_every_sweep_file_in_the_tests_gets_the_verdict_of_the_loader() -> None:
     assert all(any("there is no backend" in error for error in loader) for _, loader in differing.values()), differing
 
 
-# ------------------------------------------------------------------------------------------------------- invalid files
+# ------------------------------------------------------------------------------------ invalid files
 NOT_EXPRESSIBLE = {
     ("objective={maximize: valid_acuracy}",): "the metrics of a backend depend on its options and its model",
     (
@@ -363,7 +363,7 @@ def test_rules_across_sections_are_found() -> None:
     assert schema_errors(good(several, "search.scheduler={type: asha}"))
 
 
-# ---------------------------------------------------------------------------------------------------------------- laws
+# --------------------------------------------------------------------------------------------- laws
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -396,7 +396,7 @@ def test_the_schema_accepts_every_hyperparameter_that_the_parser_accepts(written
     assert definition_validator("Parameter").is_valid(written)
 
 
-COMPARISONS = ("is above high", "stands in the list twice", "a log scale needs low above 0", "step is no number")
+COMPARISONS = ("is above high", "is in the list twice", "a log scale needs low above 0", "step is not a number")
 """What the parser finds by reading texts as numbers, or by comparing two numbers."""
 
 
