@@ -1,1 +1,1 @@
-"""WHAT may be tried: recommendations, parameters and search spaces. Pure: no I/O but reading packaged data."""
+"""WHAT may be tried: recommendations, parameters and search spaces. Pure."""

@@ -1,4 +1,7 @@
-"""Look-up of a recommendation by hyperparameter and scope. The numbers stand in catalogue.toml and nowhere else."""
+"""The recommendation catalogue: recommended ranges by hyperparameter and scope.
+
+All numbers are in catalogue.toml, and nowhere else in this software.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal, TypeAlias, get_args
 
-from search_spaces.limits import Scalar, plain
+from search_spaces.limits import Scalar, yaml_text
 
 Unit: TypeAlias = Literal[
     "epochs",
@@ -32,7 +35,10 @@ Direction: TypeAlias = Literal["raise", "lower", ""]
 
 @dataclass(frozen=True)
 class Case:
-    """A range that holds below a number of training examples, or where other hyperparameters have given values."""
+    """A range that applies under conditions.
+
+    `below` is a number of training examples, and `when` maps other hyperparameters to values.
+    """
 
     low: float
     high: float
@@ -43,10 +49,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What somebody recommends for a hyperparameter, in `unit`; None is what the source leaves open.
+    """The recommended values of a hyperparameter, in `unit`. None where the source gives no number.
 
-    `scope` is where the entry stands, which for an inherited one is not the scope that was asked for. `cases` narrow
-    the range, `low`/`high` then span all of them. `when_underfitting`/`when_overfitting` are directions.
+    `scope` is the scope that contains the entry, which may be an ancestor of the requested scope.
+    `cases` narrow the range; `low` and `high` then span all cases. `when_underfitting` and
+    `when_overfitting` are the directions in which to move the value.
     """
 
     parameter: str
@@ -66,13 +73,13 @@ class Recommendation:
     cases: tuple[Case, ...] = ()
 
     @property
-    def ours(self) -> bool:
-        """True where the numbers, or a part of them, are our own choice and not a source's."""
+    def is_ours(self) -> bool:
+        """True where all or some of the numbers are our own choice and not from a source."""
         return "ours" in self.source.replace(":", " ").split()
 
     @property
     def text(self) -> str:
-        """The recommendation in words: "2 .. 4", "0.01 % .. 4 % of the training set, log", "0.1"."""
+        """The recommendation in words: "2 .. 4", "1 % .. 4 % of the training set, log", "0.1"."""
         if self.low is None or self.high is None:
             return self._in_unit(self.default if self.default is not None else 0.0)
         ends = f"{self._in_unit(self.low)} .. {self._in_unit(self.high)}"
@@ -80,47 +87,55 @@ class Recommendation:
             ends += " of the training set"
         return f"{ends}, log" if self.scale == "log" else ends
 
-    def applicable(self, training_examples: int, possible: Mapping[str, Collection[Scalar]]) -> tuple[Case, ...]:
-        """Return the cases that may hold, in their order, up to the first that certainly does.
+    def applicable_cases(
+        self, training_examples: int, possible_values: Mapping[str, Collection[Scalar]]
+    ) -> tuple[Case, ...]:
+        """Return the cases that may apply, in order, up to the first one that certainly applies.
 
-        `possible` has the values that each other hyperparameter can take here; one that is absent can take any.
+        `possible_values` has the values that each other hyperparameter can take here. A
+        hyperparameter that is absent can take any value.
         """
-        found = []
+        applicable = []
         for case in self.cases:
             if case.below is not None and training_examples >= case.below:
                 continue
-            overlaps = [_overlap(possible.get(name), values) for name, values in case.when.items()]
+            overlaps = [_overlap(possible_values.get(name), values) for name, values in case.when.items()]
             if "none" not in overlaps:
-                found.append(case)
-                if all(each == "all" for each in overlaps):
+                applicable.append(case)
+                if all(overlap == "all" for overlap in overlaps):
                     break
-        return tuple(found)
+        return tuple(applicable)
 
-    def at(self, training_examples: int, possible: Mapping[str, Collection[Scalar]]) -> Recommendation:
-        """Return the recommendation without cases: the range spans the applicable ones, a shared default stays."""
-        cases = self.applicable(training_examples, possible)
+    def narrowed(self, training_examples: int, possible_values: Mapping[str, Collection[Scalar]]) -> Recommendation:
+        """Return the recommendation without cases.
+
+        Its range spans the applicable cases, and its default is the one that all of them share.
+        """
+        cases = self.applicable_cases(training_examples, possible_values)
         if not cases:
             return dataclasses.replace(self, cases=())
-        defaults = {each.default for each in cases}
+        defaults = {case.default for case in cases}
         return dataclasses.replace(
             self,
-            low=min(each.low for each in cases),
-            high=max(each.high for each in cases),
+            low=min(case.low for case in cases),
+            high=max(case.high for case in cases),
             default=defaults.pop() if len(defaults) == 1 else None,
             cases=(),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {**dataclasses.asdict(self), "as_of": self.as_of.isoformat(), "text": self.text, "ours": self.ours}
+        return {**dataclasses.asdict(self), "as_of": self.as_of.isoformat(), "text": self.text, "ours": self.is_ours}
 
     def _in_unit(self, number: float) -> str:
-        return f"{plain(round(number * 100, 10))} %" if self.unit == "fraction_of_training_set" else plain(number)
+        if self.unit == "fraction_of_training_set":
+            return f"{yaml_text(round(number * 100, 10))} %"
+        return yaml_text(number)
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All recommendations. `load()` gives the packaged one."""
+    """All recommendations. `load` returns the packaged catalogue."""
 
     titles: Mapping[str, str]
     parents: Mapping[str, str]
@@ -129,12 +144,16 @@ class Catalogue:
     @staticmethod
     @cache
     def load() -> Catalogue:
-        """Return the packaged catalogue; read once. Raises ValueError naming the entry that is broken (a bug)."""
-        return Catalogue.parse(resources.files("search_spaces").joinpath("catalogue.toml").read_text(encoding="utf-8"))
+        """Return the packaged catalogue, which is read only once.
+
+        Raises ValueError with the name of an invalid entry, which is a bug.
+        """
+        file = resources.files("search_spaces").joinpath("catalogue.toml")
+        return Catalogue.parse(file.read_text(encoding="utf-8"))
 
     @classmethod
     def parse(cls, text: str) -> Catalogue:
-        """Read a catalogue in TOML. Raises ValueError naming the entry that is broken."""
+        """Read a catalogue in TOML. Raises ValueError with the name of an invalid entry."""
         scopes = tomllib.loads(text)
         parents = {name: scope["inherits"] for name, scope in scopes.items() if "inherits" in scope}
         for name, scope in scopes.items():
@@ -147,40 +166,42 @@ class Catalogue:
         return cls({name: scope["title"] for name, scope in scopes.items()}, parents, entries)
 
     def scopes(self) -> tuple[str, ...]:
-        """Return the names of all scopes, in the file's order."""
+        """Return the names of all scopes, in file order."""
         return tuple(self.titles)
 
     def get(self, parameter: str, scope: str) -> Recommendation | None:
-        """Return the entry of the scope or of the nearest scope that it inherits; None where there is none."""
-        seat: str | None = scope
-        while seat is not None:
-            if (parameter, seat) in self.entries:
-                return self.entries[parameter, seat]
-            seat = self.parents.get(seat)
+        """Return the entry of the scope or of its nearest ancestor with one, or None."""
+        ancestor: str | None = scope
+        while ancestor is not None:
+            if (parameter, ancestor) in self.entries:
+                return self.entries[parameter, ancestor]
+            ancestor = self.parents.get(ancestor)
         return None
 
     def for_scope(self, scope: str) -> Mapping[str, Recommendation]:
-        """Return every recommendation that holds in the scope by hyperparameter, inherited ones included."""
+        """Return all recommendations of the scope by hyperparameter, including inherited ones."""
         names = dict.fromkeys(parameter for parameter, _ in self.entries)
-        found = {name: self.get(name, scope) for name in names}
-        return {name: each for name, each in found.items() if each is not None}
+        entries = {name: self.get(name, scope) for name in names}
+        return {name: entry for name, entry in entries.items() if entry is not None}
 
     def scopes_with(self, parameter: str) -> tuple[str, ...]:
-        """Return the scopes in which something is recommended for the hyperparameter."""
+        """Return the scopes that have a recommendation for the hyperparameter."""
         return tuple(scope for scope in self.titles if self.get(parameter, scope) is not None)
 
 
 def _overlap(possible: Collection[Scalar] | None, wanted: tuple[Scalar, ...]) -> Literal["none", "some", "all"]:
     if possible is None:
         return "some"
-    met = [value in wanted for value in possible]
-    return "all" if all(met) else "some" if any(met) else "none"
+    matches = [value in wanted for value in possible]
+    return "all" if all(matches) else "some" if any(matches) else "none"
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
 _SCOPE_KEYS = {"title", "source", "as_of", "inherits", "parameters"}
-_ENTRY_KEYS = {each.name for each in dataclasses.fields(Recommendation)} - {"parameter", "scope"} | {"extends"}
-_CASE_KEYS = {each.name for each in dataclasses.fields(Case)}
+_ENTRY_KEYS = {entry_field.name for entry_field in dataclasses.fields(Recommendation)} - {"parameter", "scope"} | {
+    "extends"
+}
+_CASE_KEYS = {case_field.name for case_field in dataclasses.fields(Case)}
 _VOCABULARY: Mapping[str, tuple[str, ...]] = {
     "unit": get_args(Unit),
     "scale": get_args(Scale),
@@ -193,10 +214,10 @@ _VOCABULARY: Mapping[str, tuple[str, ...]] = {
 def _check_scope(name: str, scope: Mapping[str, Any], scopes: Mapping[str, Any]) -> None:
     _require(set(scope) <= _SCOPE_KEYS, name, f"unknown keys {sorted(set(scope) - _SCOPE_KEYS)}")
     _require(bool(scope.get("title")), name, "title is missing")
-    seen = [name]
-    while (parent := scopes[seen[-1]].get("inherits")) is not None:
-        _require(parent in scopes and parent not in seen, name, f"inherits {parent}, unknown or in a circle")
-        seen.append(parent)
+    lineage = [name]
+    while (parent := scopes[lineage[-1]].get("inherits")) is not None:
+        _require(parent in scopes and parent not in lineage, name, f"inherits {parent}, unknown or in a circle")
+        lineage.append(parent)
 
 
 def _entry(parameter: str, scope: str, scopes: Mapping[str, Any]) -> Recommendation:
@@ -205,13 +226,17 @@ def _entry(parameter: str, scope: str, scopes: Mapping[str, Any]) -> Recommendat
     _require(set(own) <= _ENTRY_KEYS, place, f"unknown keys {sorted(set(own) - _ENTRY_KEYS)}")
     base: Mapping[str, Any] = {key: scopes[scope][key] for key in ("source", "as_of") if key in scopes[scope]}
     if (extended := own.pop("extends", None)) is not None:
-        _require(parameter in scopes.get(extended, {}).get("parameters", {}), place, f"{extended} has no such entry")
+        _require(
+            parameter in scopes.get(extended, {}).get("parameters", {}),
+            place,
+            f"extends {extended}, which has no such entry",
+        )
         base = {**scopes[extended]["parameters"][parameter], **base}
     values = {"low": None, "high": None, "default": None, **base, **own}
     ends = {key: values[key] for key in ("low", "high") if values[key] is not None}
     values["cases"] = tuple(_case(place, {**ends, **case}) for case in values.get("cases", ()))
     if values["cases"]:
-        _require(not {"low", "high"} & set(own), place, "low and high follow from the cases")
+        _require(not {"low", "high"} & set(own), place, "remove low and high: the cases determine them")
         values["low"] = min(case.low for case in values["cases"])
         values["high"] = max(case.high for case in values["cases"])
     _check(place, values)
@@ -219,8 +244,9 @@ def _entry(parameter: str, scope: str, scopes: Mapping[str, Any]) -> Recommendat
 
 
 def _case(place: str, raw: Mapping[str, Any]) -> Case:
-    _require({"low", "high"} <= set(raw) <= _CASE_KEYS, place, f"a case has the keys {sorted(raw)}")
-    when = {name: tuple(each if isinstance(each, list) else [each]) for name, each in raw.get("when", {}).items()}
+    _require({"low", "high"} <= set(raw) <= _CASE_KEYS, place, f"a case has the wrong keys {sorted(raw)}")
+    conditions = raw.get("when", {}).items()
+    when = {name: tuple(values if isinstance(values, list) else [values]) for name, values in conditions}
     _check_numbers(place, raw["low"], raw["high"], raw.get("default"))
     return Case(**{**raw, "when": when})
 
@@ -229,19 +255,22 @@ def _check(place: str, values: Mapping[str, Any]) -> None:
     for key, words in _VOCABULARY.items():
         _require(values.get(key, "") in words, place, f"{key} is {values.get(key)!r}, not one of {words}")
     _require(bool(values.get("source")), place, "source is missing")
-    _require(isinstance(values.get("as_of"), datetime.date), place, "as_of is no date")
-    _require((values["low"] is None) == (values["high"] is None), place, "low and high come together")
-    _require(values["low"] is not None or values["default"] is not None, place, "nothing is recommended")
+    _require(isinstance(values.get("as_of"), datetime.date), place, "as_of is not a date")
+    _require((values["low"] is None) == (values["high"] is None), place, "low needs high, and high needs low")
+    _require(values["low"] is not None or values["default"] is not None, place, "the entry has no number")
     _check_numbers(place, values["low"], values["high"], values["default"])
-    _require(values["scale"] == "linear" or values["low"] is None or values["low"] > 0, place, "log needs low above 0")
+    _require(
+        values["scale"] == "linear" or values["low"] is None or values["low"] > 0,
+        place,
+        "a log scale needs low above 0",
+    )
 
 
 def _check_numbers(place: str, low: Any, high: Any, default: Any) -> None:
-    given = [each for each in (low, high, default) if each is not None]
-    numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in given)
-    _require(numbers, place, f"{given} are not all numbers")
-    inside = [each for each in (low, default, high) if each is not None]
-    _require(inside == sorted(inside), place, f"low, default and high {inside} are not in order")
+    numbers = [value for value in (low, default, high) if value is not None]
+    all_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in numbers)
+    _require(all_numbers, place, f"{numbers} are not all numbers")
+    _require(numbers == sorted(numbers), place, f"low, default and high {numbers} are not in order")
 
 
 def _require(condition: bool, place: str, message: str) -> None:

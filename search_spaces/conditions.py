@@ -1,29 +1,29 @@
-"""When a hyperparameter takes part: `when:` as written, what the backend requires, and the order that follows."""
+"""The conditions of hyperparameters: `when:`, and the requirements of the backend."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import TypeAlias
 
-from search_spaces.limits import Limit, Scalar, plain
+from search_spaces.limits import Limit, Scalar, yaml_text
 from search_spaces.parameters import Parameter
-from search_spaces.problems import MisfitError, SpaceProblem, did_you_mean
+from search_spaces.problems import InvalidValueError, SpaceProblem, did_you_mean
 
 Condition: TypeAlias = dict[str, tuple[Scalar, ...]]
+"""Maps other hyperparameters to values. It holds where each of them has one of its values."""
 
 
 def dependency_order(
     parameters: Mapping[str, Parameter], parents: Mapping[str, Iterable[str]], problems: list[SpaceProblem]
 ) -> list[str]:
-    """Return the names in the written order, except that parents come first. A circle is reported once."""
+    """Return the names in written order, except that parents come first. Report each cycle once."""
     order: list[str] = []
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
         if name in trail:
-            circle = " -> ".join((*trail[trail.index(name) :], name))
-            problems.append(
-                SpaceProblem((trail[-1], "when", name), f"{trail[-1]}: when goes in a circle: {circle}", "drop one")
-            )
+            cycle = " -> ".join((*trail[trail.index(name) :], name))
+            message = f"{trail[-1]}: the conditions form a cycle: {cycle}"
+            problems.append(SpaceProblem((trail[-1], "when", name), message, "remove one of them"))
         elif name not in order:
             for parent in parents[name]:
                 if parent in parameters:
@@ -36,8 +36,11 @@ def dependency_order(
     return order
 
 
-class Conditions:
-    """The conditions found so far, in dependency order: call `find` for a parameter, then `settle` with its values."""
+class ConditionResolver:
+    """Resolves conditions one parameter after the other, in dependency order.
+
+    For each parameter, call `resolve`, and then `set_values` with the values that it can take.
+    """
 
     def __init__(
         self, parameters: Mapping[str, Parameter], limits: Mapping[str, Limit], problems: list[SpaceProblem]
@@ -48,105 +51,122 @@ class Conditions:
         self._values: dict[str, Collection[Scalar] | None] = {}
         self._effective: dict[str, dict[str, frozenset[Scalar]]] = {}
 
-    def settle(self, name: str, values: Collection[Scalar] | None) -> None:
-        """Remember which values a parameter can take; None: so many that no condition can name one."""
+    def set_values(self, name: str, values: Collection[Scalar] | None) -> None:
+        """Store the values that a parameter can take. None stands for a continuous range."""
         self._values[name] = values
 
-    def find(self, parameter: Parameter, notes: list[str]) -> Condition:
-        """Return the parameter's condition: what always holds is left out, what the backend requires is added."""
+    def resolve(self, parameter: Parameter, notes: list[str]) -> Condition:
+        """Return the parameter's condition.
+
+        It omits conditions that always hold, and includes the requirements of the backend.
+        """
         condition: Condition = {}
         for other, written in parameter.when.items():
-            wanted = self._wanted(parameter, other, written, notes)
-            if wanted and not self._always(other, wanted):
-                condition[other] = wanted
+            possible = self._possible_when_values(parameter, other, written, notes)
+            if possible and not self._always_holds(other, possible):
+                condition[other] = possible
         if all(self._merged(condition).values()):
-            self._add_required(parameter, condition, notes)
+            self._add_requirements(parameter, condition, notes)
         else:
             chain = " and ".join(f"{other} is {_either(values)}" for other, values in condition.items())
-            message = f"{parameter.name}: {chain} never happens, by the conditions of what it names"
-            self._report((parameter.name, "when"), message, "drop one of the conditions")
+            message = f"{parameter.name}: {chain} never happens, because of the conditions of these parameters"
+            self._report((parameter.name, "when"), message, "remove one of the conditions")
         self._effective[parameter.name] = self._merged(condition)
         return condition
 
-    def possible(self, name: str) -> dict[str, Collection[Scalar]]:
-        """Return what the other hyperparameters can be where this one is active; those nobody knows are absent."""
-        found = {other: self._possible(other, self._effective[name]) for other in {**self._limits, **self._values}}
-        return {other: values for other, values in found.items() if values is not None}
+    def possible_values(self, name: str) -> dict[str, Collection[Scalar]]:
+        """Return the values that other hyperparameters can have where this one is active.
 
-    def ever_together(self, one: str, other: str) -> bool:
+        A hyperparameter whose values are unknown is absent.
+        """
+        names = {**self._limits, **self._values}
+        possible = {other: self._possible(other, self._effective[name]) for other in names}
+        return {other: values for other, values in possible.items() if values is not None}
+
+    def can_coexist(self, one: str, other: str) -> bool:
         """Return whether two parameters can be active in the same point."""
         first, second = self._effective.get(one, {}), self._effective.get(other, {})
         return all(first[name] & second[name] for name in first.keys() & second.keys())
 
     # ---------------------------------------------------------------------------------------------------------- `when:`
-    def _wanted(
+    def _possible_when_values(
         self, parameter: Parameter, other: str, written: tuple[Scalar, ...], notes: list[str]
     ) -> tuple[Scalar, ...]:
-        """Return the values of `when:` that can occur; empty where the condition holds anyway or cannot be judged."""
+        """Return the values in `when:` that can occur.
+
+        The result is empty where the condition always holds, or where it has a problem.
+        """
         path, name = (parameter.name, "when", other), parameter.name
         if other not in self._limits:
             if other not in self._parameters:
                 known = did_you_mean(other, {*self._parameters, *self._limits} - {name})
-                self._report(path, f"{name}: when names {other}, which nobody knows", known)
+                self._report(path, f"{name}: when names the unknown parameter {other}", known)
             return ()
-        wanted = self._admitted(path, other, written)
+        accepted = self._accepted(path, other, written)
         if other not in self._parameters:
-            self._judge_default(path, other, wanted, notes)
+            self._compare_with_default(path, other, accepted, notes)
             return ()
-        if not wanted or other not in self._values:
+        if not accepted or other not in self._values:
             return ()
         values = self._values[other]
         if values is None:
-            self._report(path, f"{name}: when cannot name {other}, which is a range of numbers", "write it as a list")
+            message = f"{name}: when cannot name {other}, which is a range of numbers"
+            self._report(path, message, f"write {other} as a list")
             return ()
-        met = tuple(value for value in wanted if value in values)
-        if not met:
-            found = f"{other} is never {_either(wanted)}, so it would never be used"
-            self._report(path, f"{name}: {found}", f"{other} is {_either(values)}")
-        elif len(met) < len(wanted):
-            notes.append(f"{other} is never {_either(value for value in wanted if value not in met)} here")
-        return met
+        possible = tuple(value for value in accepted if value in values)
+        if not possible:
+            message = f"{name}: {other} is never {_either(accepted)}, so {name} would never be used"
+            self._report(path, message, f"{other} is {_either(values)}")
+        elif len(possible) < len(accepted):
+            impossible = [value for value in accepted if value not in possible]
+            notes.append(f"{other} is never {_either(impossible)} here")
+        return possible
 
-    def _admitted(self, path: tuple[str, ...], other: str, written: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-        admitted: list[Scalar] = []
+    def _accepted(self, path: tuple[str, ...], other: str, written: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+        """Return the values as the backend takes them; none unless it accepts all of them."""
+        accepted: list[Scalar] = []
         for value in written:
             try:
-                admitted.append(self._limits[other].admit(value))
-            except MisfitError as misfit:
-                self._report(path, f"{path[0]}: when {other} is {plain(value)}: {misfit.message}", misfit.hint)
-        return tuple(dict.fromkeys(admitted)) if len(admitted) == len(written) else ()
+                accepted.append(self._limits[other].validate(value))
+            except InvalidValueError as error:
+                message = f"{path[0]}: when {other} is {yaml_text(value)}: {error.message}"
+                self._report(path, message, error.hint)
+        return tuple(dict.fromkeys(accepted)) if len(accepted) == len(written) else ()
 
-    def _judge_default(self, path: tuple[str, ...], other: str, wanted: tuple[Scalar, ...], notes: list[str]) -> None:
-        """A condition on what is not in the space holds or not by the backend's default."""
+    def _compare_with_default(
+        self, path: tuple[str, ...], other: str, accepted: tuple[Scalar, ...], notes: list[str]
+    ) -> None:
+        """Decide a condition on a hyperparameter outside of the space by the backend's default."""
         default = self._limits[other].default
         if default is None:
             self._report(path, f"{path[0]}: when names {other}, which is not in the space", f"add {other} to the space")
-        elif default in wanted:
-            notes.append(f"{other} is not in the space; the backend's default, {plain(default)}, fits")
-        elif wanted:
+        elif default in accepted:
+            notes.append(f"{other} is not in the space; the backend's default, {yaml_text(default)}, fits")
+        elif accepted:
             message = (
-                f"{path[0]}: {other} is not in the space, and by default {plain(default)}, so it would never be used"
+                f"{path[0]}: {other} is not in the space and by default {yaml_text(default)}, "
+                f"so {path[0]} would never be used"
             )
-            self._report(path, message, f"add `{other}: {plain(wanted[0])}`, or a list, to the space")
+            self._report(path, message, f"add `{other}: {yaml_text(accepted[0])}`, or a list, to the space")
 
-    def _always(self, other: str, wanted: tuple[Scalar, ...]) -> bool:
+    def _always_holds(self, other: str, possible: tuple[Scalar, ...]) -> bool:
         values = self._values[other]
-        return values is not None and len(wanted) == len(values) and not self._effective[other]
+        return values is not None and len(possible) == len(values) and not self._effective[other]
 
-    # ----------------------------------------------------------------------------------------------- the backend's word
-    def _add_required(self, parameter: Parameter, condition: Condition, notes: list[str]) -> None:
+    # -------------------------------------------------------------------------------------- requirements of the backend
+    def _add_requirements(self, parameter: Parameter, condition: Condition, notes: list[str]) -> None:
         name = parameter.name
         for other, required in self._limits[name].requires.items():
             if other in self._parameters and other not in self._values:
-                continue  # it has a problem of its own
+                continue  # the other parameter has its own problem
             possible = self._possible(other, self._merged(condition))
             if possible is None:
                 notes.append(f"has an effect only where {other} is {_either(required)}")
                 continue
             useful = tuple(value for value in possible if value in required)
             if not useful:
-                remedy = f"leave {name} out, or write `{other}: {plain(required[0])}`"
-                self._report((name,), f"{name} has no effect: {other} is {_either(possible)}", remedy)
+                message = f"{name} has no effect: {other} is {_either(possible)}"
+                self._report((name,), message, f"leave {name} out, or write `{other}: {yaml_text(required[0])}`")
             elif len(useful) < len(possible):
                 condition[other] = useful
                 notes.append(f"only where {other} is {_either(useful)}: elsewhere it has no effect")
@@ -160,7 +180,10 @@ class Conditions:
         return None if default is None else (default,)
 
     def _merged(self, condition: Condition) -> dict[str, frozenset[Scalar]]:
-        """Return the condition together with those of the parameters it names: an empty set can never be met."""
+        """Return the condition together with the conditions of the parameters that it names.
+
+        An empty set means that the condition can never hold.
+        """
         merged: dict[str, frozenset[Scalar]] = {}
         for other, values in condition.items():
             for name, allowed in {**self._effective[other], other: frozenset(values)}.items():
@@ -174,4 +197,4 @@ class Conditions:
 def _either(values: Iterable[Scalar]) -> str:
     if isinstance(values, range):
         return f"{values[0]} .. {values[-1]}"
-    return " or ".join(sorted(plain(value) for value in values))
+    return " or ".join(sorted(yaml_text(value) for value in values))

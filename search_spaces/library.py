@@ -1,4 +1,4 @@
-"""Named search spaces, built from the recommendation catalogue: library/*.yaml, which hold no numbers of their own."""
+"""Named search spaces, made of recommendations: library/*.yaml, which contain no numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SUFFIX = ".yaml"
 
 @dataclass(frozen=True)
 class LibrarySpace:
-    """A named space: one sentence on what it is for, and the mapping that `space:` would hold."""
+    """A named space: its purpose in one sentence, and the mapping that replaces `use: NAME`."""
 
     name: str
     description: str
@@ -31,7 +31,7 @@ def names() -> tuple[str, ...]:
 
 @cache
 def load(name: str) -> LibrarySpace:
-    """Return a packaged space. Raises KeyError where there is none of the name."""
+    """Return a packaged space. Raises KeyError for an unknown name."""
     if name not in names():
         raise KeyError(name)
     file = resources.files("search_spaces").joinpath("library", name + _SUFFIX)

@@ -1,4 +1,4 @@
-"""What a backend accepts for one hyperparameter, and how a written value becomes one of its kind."""
+"""The values that a backend accepts for a hyperparameter, and the conversion of written values."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from search_spaces.problems import MisfitError, did_you_mean
+from search_spaces.problems import InvalidValueError, did_you_mean
 
 Scalar: TypeAlias = bool | int | float | str
-"""The type of one hyperparameter's value."""
+"""The type of the value of one hyperparameter."""
 
 Kind: TypeAlias = Literal["int", "float", "str", "bool"]
 
@@ -23,15 +23,16 @@ _KIND_NAMES: Mapping[Kind, str] = {
 }
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _LARGEST = 2**53
-"""Beyond it a whole number is no longer exact as a float, which is how Optuna keeps every number."""
+"""Larger whole numbers are not exact as floats, and Optuna stores every number as a float."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What a backend accepts: inclusive bounds of a number (None: unbounded) or the accepted values.
+    """What a backend accepts: inclusive bounds of a number (None: unbounded), or a list of values.
 
-    `default` is used where a space is silent; None means that the backend chooses. `requires` names the values of other
-    hyperparameters under which this one has an effect, `excludes` those that cannot be given together with it.
+    `default` is the value where a space does not mention the hyperparameter; None means that the
+    backend chooses. `requires` maps other hyperparameters to the values under which this one has an
+    effect. `excludes` names those that cannot be given together with it.
     """
 
     kind: Kind
@@ -43,23 +44,27 @@ class Limit:
     excludes: tuple[str, ...] = ()
 
     @property
-    def numeric(self) -> bool:
-        """True for whole numbers and numbers, which alone have ranges."""
+    def is_numeric(self) -> bool:
+        """True for whole numbers and numbers; only these have ranges."""
         return self.kind in ("int", "float")
 
     @property
     def text(self) -> str:
-        """What is accepted, in words: "1 .. 1024", "lora or full", "any number"."""
+        """The accepted values in words: "1 .. 1024", "lora or full", "any number"."""
         if self.choices is not None:
-            return " or ".join(plain(each) for each in self.choices)
+            return " or ".join(yaml_text(choice) for choice in self.choices)
         if self.low is None and self.high is None:
             return "any text" if self.kind == "str" else _KIND_NAMES[self.kind].replace("a ", "any ", 1)
         if self.low is None or self.high is None:
-            return f"at least {plain(self.low)}" if self.low is not None else f"at most {plain(self.high or 0)}"
-        return f"{plain(self.low)} .. {plain(self.high)}"
+            return f"at least {yaml_text(self.low)}" if self.low is not None else f"at most {yaml_text(self.high or 0)}"
+        return f"{yaml_text(self.low)} .. {yaml_text(self.high)}"
 
-    def read(self, value: Scalar) -> Scalar:
-        """Return the value as this kind: 3.0 and "3e0" are whole numbers, "1e-4" is a number. Raises MisfitError."""
+    def convert(self, value: Scalar) -> Scalar:
+        """Return the value as this kind.
+
+        3.0 and "3e0" are whole numbers, and "1e-4" is a number. Raises InvalidValueError for a
+        value of another kind.
+        """
         match self.kind:
             case "str" if isinstance(value, str):
                 return value
@@ -71,38 +76,44 @@ class Limit:
                     return float(number)
                 if number is not None and number == int(number):
                     return int(number)
-        raise MisfitError(f"{plain(value)} is not {_KIND_NAMES[self.kind]}", self._way_out(value))
+        raise InvalidValueError(f"{yaml_text(value)} is not {_KIND_NAMES[self.kind]}", self._hint(value))
 
-    def admit(self, value: Scalar) -> Scalar:
-        """Return the value as this kind where the backend accepts it. Raises MisfitError otherwise."""
-        read = self.read(value)
-        if self.choices is not None and read not in self.choices:
-            nearest = did_you_mean(str(read), [str(each) for each in self.choices]) if self.kind == "str" else ""
-            raise MisfitError(f"{plain(read)} is not accepted by the backend", nearest or f"accepted: {self.text}")
-        if not self.within(read):
-            raise MisfitError(f"{plain(read)} is outside of what the backend accepts", f"accepted: {self.text}")
-        return read
+    def validate(self, value: Scalar) -> Scalar:
+        """Return the value as this kind.
 
-    def within(self, value: Scalar) -> bool:
-        """Return whether a value of this kind respects the bounds; text and truth values have none."""
+        Raises InvalidValueError if the backend does not accept it.
+        """
+        converted = self.convert(value)
+        if self.choices is not None and converted not in self.choices:
+            nearest = ""
+            if self.kind == "str":
+                nearest = did_you_mean(str(converted), [str(choice) for choice in self.choices])
+            message = f"{yaml_text(converted)} is not accepted by the backend"
+            raise InvalidValueError(message, nearest or f"accepted: {self.text}")
+        if not self._is_within_bounds(converted):
+            message = f"{yaml_text(converted)} is outside of the range that the backend accepts"
+            raise InvalidValueError(message, f"accepted: {self.text}")
+        return converted
+
+    def _is_within_bounds(self, value: Scalar) -> bool:
         if isinstance(value, str | bool):
             return True
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
-    def _way_out(self, value: Scalar) -> str:
+    def _hint(self, value: Scalar) -> str:
         if self.kind == "bool":
             return "write true or false"
         if self.kind == "str":
-            return f'text that looks like something else needs quotes: "{plain(value)}"'
+            return f'put quotes around text that looks like another type: "{yaml_text(value)}"'
         if isinstance(value, str) and value.strip().endswith("%"):
-            return "a percentage of the training set is a count; this is none"
+            return "write a number; only a count of examples can be a percentage of the training set"
         return f"accepted: {self.text}"
 
 
 def as_number(value: object) -> int | float | None:
-    """Return a finite number, read from text such as "1e-4" where need be; None for everything else, truth values too.
+    """Return a finite number, also from text such as "1e-4", or None for any other value.
 
-    Whole numbers beyond 2**53 in size are refused as well.
+    Booleans are not numbers. Numbers beyond 2**53 in size are refused as well.
     """
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         number = float(value)
@@ -112,8 +123,8 @@ def as_number(value: object) -> int | float | None:
     return value if -_LARGEST <= value <= _LARGEST else None
 
 
-def plain(value: object) -> str:
-    """Write a value as YAML would: true, 3, 0.0001, adamw; a number without a fraction has no point."""
+def yaml_text(value: object) -> str:
+    """Return a value as YAML writes it: true, 3, 0.0001, adamw. A whole number has no point."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:

@@ -1,6 +1,7 @@
-"""How a hyperparameter is written in YAML: recommended, a value, a list, a range, a share of the training set, `when:`.
+"""The syntax of a hyperparameter in YAML: recommended, a value, a list, a range, and `when:`.
 
-Syntax only: nothing here knows the backend, the size of the training set, or Optuna.
+A number of examples may be a share of the training set. Syntax only: this module does not know the
+backend, the size of the training set, or Optuna.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, TypeAlias
 
-from search_spaces.limits import Scalar, as_number, plain
+from search_spaces.limits import Scalar, as_number, yaml_text
 from search_spaces.problems import SpaceProblem, did_you_mean
 
 _PERCENT = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*%")
@@ -21,27 +22,30 @@ _KEYS = ("low", "high", "log", "step", "choices", "value", "recommended", "when"
 
 @dataclass(frozen=True)
 class Share:
-    """A share of the training set, exact: 0.01 % is 1/10000."""
+    """An exact share of the training set: 0.01 % is 1/10000."""
 
     fraction: Fraction
 
     @classmethod
     def parse(cls, written: object) -> Share | None:
-        """Read "0.5%" or "0.01 %"; None for everything else."""
+        """Parse "0.5%" or "0.01 %". Return None for any other value."""
         match = _PERCENT.fullmatch(written.strip()) if isinstance(written, str) else None
         return cls(Fraction(match[1].rstrip(".")) / 100) if match else None
 
     @classmethod
-    def of_one(cls, fraction: float) -> Share:
-        """Read a fraction as it is written: 0.0001 is exactly 1/10000."""
+    def from_fraction(cls, fraction: float) -> Share:
+        """Return the share for a fraction by its decimal text: 0.0001 is exactly 1/10000."""
         return cls(Fraction(str(fraction)))
 
     def examples(self, training_examples: int) -> int:
-        """Return the number of examples, rounded half up, at least 1. Never falls as the training set grows."""
+        """Return the number of examples, rounded half up, and at least 1.
+
+        It never decreases as the training set grows.
+        """
         return max(1, int(self.fraction * training_examples + Fraction(1, 2)))
 
     def __str__(self) -> str:
-        return f"{plain(float(self.fraction * 100))} %"
+        return f"{yaml_text(float(self.fraction * 100))} %"
 
 
 Bound: TypeAlias = int | float | Share
@@ -49,26 +53,26 @@ Bound: TypeAlias = int | float | Share
 
 @dataclass(frozen=True)
 class Recommended:
-    """The range of the recommendation catalogue."""
+    """The range in the recommendation catalogue."""
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """One value, not searched."""
+    """A single value, which is not searched."""
 
     value: Scalar
 
 
 @dataclass(frozen=True)
 class Choices:
-    """A list to choose from, in the written order."""
+    """A list of values to choose from, in the written order."""
 
     values: tuple[Scalar, ...]
 
 
 @dataclass(frozen=True)
 class Range:
-    """A range of numbers, both ends included."""
+    """A range of numbers, including both ends."""
 
     low: Bound
     high: Bound
@@ -81,10 +85,12 @@ Form: TypeAlias = Recommended | Fixed | Choices | Range
 
 @dataclass(frozen=True)
 class Parameter:
-    """A hyperparameter as it is written. It takes part only where each name in `when` has one of the values.
+    """A hyperparameter as the user wrote it.
 
-    An `optional` one is left out where the backend does not know it; any other is an error there. `path` leads to the
-    value or the list: below the name where it is spelled out as `value:` or `choices:`.
+    It takes part only in points where each name in `when` has one of the given values. If the
+    backend does not know the hyperparameter, an `optional` one is left out, and any other is an
+    error. `path` leads to the value or the list, including `value` or `choices` if these keys are
+    written.
     """
 
     name: str
@@ -95,7 +101,10 @@ class Parameter:
     optional: bool = False
 
     def canonical(self) -> dict[str, Any]:
-        """Return JSON values that are equal for every way to write the same: 0.02 and "2e-2", lists in any order."""
+        """Return JSON values that do not depend on how the parameter is written.
+
+        They are equal for 0.02 and "2e-2", and for lists in any order.
+        """
         match self.form:
             case Recommended():
                 form: Any = "recommended"
@@ -110,13 +119,13 @@ class Parameter:
 
 
 def parse_parameter(name: str, written: object, problems: list[SpaceProblem]) -> Parameter | None:
-    """Read one parameter. Everything that is wrong is appended to `problems`, and None returned."""
-    before = len(problems)
+    """Parse one parameter. Append its mistakes to `problems`, and return None if there are any."""
+    problems_before = len(problems)
     when: Mapping[str, tuple[Scalar, ...]] = {}
     optional = written.get("optional", False) if isinstance(written, Mapping) else False
     if not isinstance(optional, bool):
         problems.append(
-            SpaceProblem((name, "optional"), f"{name}: optional is {plain(optional)}", "write true or false")
+            SpaceProblem((name, "optional"), f"{name}: optional is {yaml_text(optional)}", "write true or false")
         )
     if isinstance(written, Mapping):
         form = _mapping(name, written, problems)
@@ -125,31 +134,33 @@ def parse_parameter(name: str, written: object, problems: list[SpaceProblem]) ->
         form = _choices((name,), written, problems)
     else:
         form = _scalar((name,), written, problems)
-    if form is None or len(problems) > before:
+    if form is None or len(problems) > problems_before:
         return None
-    spelled_out = [key for key in ("value", "choices") if isinstance(written, Mapping) and key in written]
-    return Parameter(name, form, flow(written), (name, *spelled_out), when, optional)
+    written_keys = [key for key in ("value", "choices") if isinstance(written, Mapping) and key in written]
+    return Parameter(name, form, flow_style(written), (name, *written_keys), when, optional)
 
 
-def flow(value: object) -> str:
-    """Write a value on one line, as in YAML's flow style."""
+def flow_style(value: object) -> str:
+    """Return a value on one line, in YAML's flow style."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{plain(key)}: {flow(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{yaml_text(key)}: {flow_style(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(flow, value)) + "]"
-    return "null" if value is None else plain(value)
+        return "[" + ", ".join(map(flow_style, value)) + "]"
+    return "null" if value is None else yaml_text(value)
 
 
 # ---------------------------------------------------------------------------------------------------------------- forms
 def _mapping(name: str, written: Mapping[Any, Any], problems: list[SpaceProblem]) -> Form | None:
     problems.extend(
-        SpaceProblem((name, key), f"{name}: {plain(key)} is not a part of a parameter", did_you_mean(str(key), _KEYS))
+        SpaceProblem(
+            (name, key), f"{name}: {yaml_text(key)} is not a key of a parameter", did_you_mean(str(key), _KEYS)
+        )
         for key in written
         if key not in _KEYS
     )
     kinds = [kind for kind in ("range", "choices", "value", "recommended") if kind in _kinds(written)]
     if len(kinds) != 1:
-        message = f"{name}: {' and '.join(kinds)} exclude each other" if kinds else f"{name}: no values are given"
+        message = f"{name}: {' and '.join(kinds)} exclude each other" if kinds else f"{name}: the values are missing"
         problems.append(SpaceProblem((name,), message, _FORMS))
         return None
     match kinds[0]:
@@ -184,16 +195,17 @@ def _scalar(
 def _choices(path: tuple[str | int, ...], written: object, problems: list[SpaceProblem]) -> Choices | None:
     name = path[0]
     if not isinstance(written, list | tuple) or not written:
-        problems.append(SpaceProblem(path, f"{name}: a list of at least one value is needed", "write [a, b, c]"))
+        problems.append(SpaceProblem(path, f"{name}: the list needs at least one value", "write [a, b, c]"))
         return None
     values: list[Scalar] = []
-    for position, each in enumerate(written):
-        here = (*path, position)
-        if each == "recommended":
-            problems.append(SpaceProblem(here, f"{name}: recommended cannot stand in a list", "write it alone"))
-        elif (value := _value(here, each, problems)) is not None:
+    for position, item in enumerate(written):
+        item_path = (*path, position)
+        if item == "recommended":
+            problems.append(SpaceProblem(item_path, f"{name}: recommended cannot be in a list", "write it alone"))
+        elif (value := _value(item_path, item, problems)) is not None:
             if _canonical(value) in map(_canonical, values):
-                problems.append(SpaceProblem(here, f"{name}: {plain(value)} stands in the list twice", "write it once"))
+                message = f"{name}: {yaml_text(value)} is in the list twice"
+                problems.append(SpaceProblem(item_path, message, "write it once"))
             values.append(value)
     return Choices(tuple(values))
 
@@ -202,29 +214,36 @@ def _range(name: str, written: Mapping[Any, Any], problems: list[SpaceProblem]) 
     low, high = (_bound(name, key, written, problems) for key in ("low", "high"))
     log, step = written.get("log", False), None
     if not isinstance(log, bool):
-        problems.append(SpaceProblem((name, "log"), f"{name}: log is {plain(log)}", "write true or false"))
+        problems.append(SpaceProblem((name, "log"), f"{name}: log is {yaml_text(log)}", "write true or false"))
         log = False
     if "step" in written:
         step = as_number(written["step"])
         if step is None or step <= 0:
-            problems.append(SpaceProblem((name, "step"), f"{name}: step is no number above 0", "leave it out"))
+            problems.append(SpaceProblem((name, "step"), f"{name}: step is not a number above 0", "leave it out"))
         elif log:
             problems.append(SpaceProblem((name, "step"), f"{name}: step and log exclude each other", "leave one out"))
     if low is None or high is None:
         return None
     if not isinstance(low, Share) and log and low <= 0:
         problems.append(
-            SpaceProblem((name, "low"), f"{name}: a log scale needs low above 0, not {plain(low)}", "or leave log out")
+            SpaceProblem(
+                (name, "low"),
+                f"{name}: a log scale needs low above 0, not {yaml_text(low)}",
+                "raise low, or leave log out",
+            )
         )
-    if reversed_bounds(low, high):
+    if are_reversed(low, high):
         problems.append(
-            SpaceProblem((name, "low"), f"{name}: low {plain(low)} is above high {plain(high)}", "swap the two")
+            SpaceProblem((name, "low"), f"{name}: low {yaml_text(low)} is above high {yaml_text(high)}", "swap the two")
         )
     return Range(low, high, log, step)
 
 
-def reversed_bounds(low: Bound, high: Bound) -> bool:
-    """Return whether low is above high; False for a share beside a count, which only a training set decides."""
+def are_reversed(low: Bound, high: Bound) -> bool:
+    """Return whether low is above high.
+
+    Returns False for a share and a count, which can be compared only for a given training set.
+    """
     if isinstance(low, Share) and isinstance(high, Share):
         return low.fraction > high.fraction
     return not isinstance(low, Share) and not isinstance(high, Share) and low > high
@@ -232,13 +251,13 @@ def reversed_bounds(low: Bound, high: Bound) -> bool:
 
 def _bound(name: str, key: str, written: Mapping[Any, Any], problems: list[SpaceProblem]) -> Bound | None:
     if key not in written:
-        problems.append(SpaceProblem((name,), f"{name}: {key} is missing", "a range needs low and high"))
+        problems.append(SpaceProblem((name,), f"{name}: {key} is missing", "write both low and high"))
         return None
     share = Share.parse(written[key])
     number = share if share is not None else as_number(written[key])
     if number is None or not _fits_training_set(share):
-        problem = f"{name}: {key} is {flow(written[key])}"
-        problems.append(SpaceProblem((name, key), problem, "a number, or up to 100 % of the training set, is needed"))
+        message = f"{name}: {key} is {flow_style(written[key])}"
+        problems.append(SpaceProblem((name, key), message, "write a number, or at most 100 % of the training set"))
         return None
     return number
 
@@ -248,9 +267,9 @@ def _value(path: tuple[str | int, ...], written: object, problems: list[SpacePro
     if isinstance(written, float) and as_number(written) is None:
         problems.append(SpaceProblem(path, f"{name}: {written} is not a finite number", _FORMS))
     elif not _fits_training_set(Share.parse(written)):
-        problems.append(SpaceProblem(path, f"{name}: {written} is more than the training set", "at most 100 %"))
+        problems.append(SpaceProblem(path, f"{name}: {written} is more than the training set", "write at most 100 %"))
     elif not isinstance(written, bool | int | float | str):
-        what = "no value is given" if written is None else f"{flow(written)} is not a single value"
+        what = "the value is missing" if written is None else f"{flow_style(written)} is not a single value"
         problems.append(SpaceProblem(path, f"{name}: {what}", _FORMS))
     else:
         return written
@@ -264,21 +283,24 @@ def _fits_training_set(share: Share | None) -> bool:
 def _when(name: str, written: object, problems: list[SpaceProblem]) -> Mapping[str, tuple[Scalar, ...]]:
     hint = "write when: {other: value} or when: {other: [value, value]}"
     if not isinstance(written, Mapping) or not written:
-        problems.append(SpaceProblem((name, "when"), f"{name}: when needs another parameter and its value", hint))
+        problems.append(
+            SpaceProblem((name, "when"), f"{name}: when needs the name of another parameter and its value", hint)
+        )
         return {}
     conditions: dict[str, tuple[Scalar, ...]] = {}
     for other, values in written.items():
         path = (name, "when", other)
         listed = values if isinstance(values, list | tuple) else [values]
         if not isinstance(other, str) or not listed or not all(isinstance(v, bool | int | float | str) for v in listed):
-            problems.append(SpaceProblem(path, f"{name}: when {plain(other)} is {flow(values)} is no condition", hint))
+            message = f"{name}: `when: {{{yaml_text(other)}: {flow_style(values)}}}` is not a condition"
+            problems.append(SpaceProblem(path, message, hint))
         else:
             conditions[other] = tuple(listed)
     return conditions
 
 
 def _canonical(value: Bound | Scalar | None) -> str:
-    """Return text that is equal for equal values, whatever way they are written in, and different otherwise."""
+    """Return a text that is the same for equal values, however they are written."""
     share = value if isinstance(value, Share) else Share.parse(value)
     if share is not None:
         return f"share {share.fraction}"

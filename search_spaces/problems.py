@@ -1,4 +1,4 @@
-"""What is wrong with a search space: every mistake at once, each with its place and the nearest valid name."""
+"""The mistakes in a search space, each with its place and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SpaceProblem:
-    """One mistake. `path` leads to it from the root of the space's mapping: names and list positions."""
+    """One mistake. `path` leads to it from the root of the space: names and list positions."""
 
     path: tuple[str | int, ...]
     message: str
@@ -20,19 +20,19 @@ class SpaceProblem:
 
 
 class SpaceError(ValueError):
-    """A search space cannot be used; `problems` holds everything that is wrong with it."""
+    """A search space is invalid. `problems` holds all of its mistakes."""
 
     def __init__(self, problems: Iterable[SpaceProblem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(str(each) for each in self.problems))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
 
     def __reduce__(self) -> tuple[type[SpaceError], tuple[tuple[SpaceProblem, ...]]]:
         """Pickle by the problems, so that the error crosses process boundaries."""
         return type(self), (self.problems,)
 
 
-class MisfitError(ValueError):
-    """A single value that does not fit, before it is known where it stands."""
+class InvalidValueError(ValueError):
+    """A single value is invalid. The caller adds its place."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -40,10 +40,13 @@ class MisfitError(ValueError):
         self.hint = hint
 
 
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Return "did you mean X?" for the nearest of the known names, else the list of them; empty where there is none."""
+def did_you_mean(written: str, known: Iterable[str]) -> str:
+    """Return "did you mean X?" with the nearest known name, otherwise the list of known names.
+
+    The result is empty where there are no known names.
+    """
     names = sorted(set(known))
-    near = difflib.get_close_matches(wrong, names, n=1)
-    if near:
-        return f"did you mean {near[0]}?"
+    nearest = difflib.get_close_matches(written, names, n=1)
+    if nearest:
+        return f"did you mean {nearest[0]}?"
     return f"known: {', '.join(names)}" if names else ""

@@ -1,4 +1,4 @@
-"""From written hyperparameters to a space that can be sampled; every problem is collected on the way."""
+"""Resolves written hyperparameters to a space that can be sampled, and collects every problem."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from search_spaces import domains
 from search_spaces.catalogue import Case, Catalogue, Recommendation
-from search_spaces.conditions import Conditions, dependency_order
-from search_spaces.limits import Limit, Scalar, plain
+from search_spaces.conditions import ConditionResolver, dependency_order
+from search_spaces.limits import Limit, Scalar, yaml_text
 from search_spaces.parameters import Parameter, Recommended
 from search_spaces.problems import SpaceError, SpaceProblem, did_you_mean
 from search_spaces.resolved import ResolvedParameter, ResolvedSpace
-from search_spaces.values import Setting, Values, resolve_values, starting_value
+from search_spaces.values import ResolutionContext, ResolvedValues, resolve_values, starting_value
 
 
 def resolve(
@@ -23,27 +23,29 @@ def resolve(
     scope: str,
     bounds: Mapping[str, tuple[float, float]],
 ) -> ResolvedSpace:
-    """Do what `SearchSpace.resolve` promises. Raises SpaceError with everything that is wrong."""
+    """Return what `SearchSpace.resolve` promises. Raises SpaceError with all problems."""
     problems: list[SpaceProblem] = []
-    asked = {each.name: each for each in written}
-    left_out = tuple(name for name, each in asked.items() if each.optional and name not in limits)
-    parameters = {name: each for name, each in asked.items() if name not in left_out}
-    advice = {name: Catalogue.load().get(name, scope) for name in parameters}
-    order = dependency_order(parameters, _parents(parameters, limits, advice), problems)
-    problems.extend(_unknown(parameters, limits, bounds))
-    conditions = Conditions(parameters, limits, problems)
+    all_parameters = {parameter.name: parameter for parameter in written}
+    left_out = tuple(name for name, parameter in all_parameters.items() if parameter.optional and name not in limits)
+    parameters = {name: parameter for name, parameter in all_parameters.items() if name not in left_out}
+    recommendations = {name: Catalogue.load().get(name, scope) for name in parameters}
+    order = dependency_order(parameters, _parents(parameters, limits, recommendations), problems)
+    problems.extend(_unknown_names(parameters, limits, bounds))
+    conditions = ConditionResolver(parameters, limits, problems)
     resolved = []
     for parameter in (parameters[name] for name in order if name in limits):
         name, notes, limit = parameter.name, list[str](), limits[parameter.name]
-        condition = conditions.find(parameter, notes)
-        recommendation, spanned = _here(advice[name], training_examples, conditions.possible(name))
-        setting = Setting(limit, training_examples, scope, recommendation, bounds.get(name))
-        values = resolve_values(parameter, setting, problems)
+        condition = conditions.resolve(parameter, notes)
+        recommendation, span_notes = _narrowed(
+            recommendations[name], training_examples, conditions.possible_values(name)
+        )
+        context = ResolutionContext(limit, training_examples, scope, recommendation, bounds.get(name))
+        values = resolve_values(parameter, context, problems)
         if values is None:
             continue
-        conditions.settle(name, _countable(values))
+        conditions.set_values(name, _countable_values(values))
         follows = isinstance(parameter.form, Recommended)
-        centre = starting_value(values, setting)
+        centre = starting_value(values, context)
         resolved.append(
             ResolvedParameter(
                 name=name,
@@ -51,11 +53,11 @@ def resolve(
                 distribution=values.domain,
                 fixed=values.fixed,
                 centre=centre,
-                default=_backend_default(values, limit, centre),
+                default=_default_in_domain(values, limit, centre),
                 condition=condition,
                 recommendation=recommendation,
                 follows_recommendation=follows,
-                notes=(*values.notes, *(spanned if follows else ()), *notes),
+                notes=(*values.notes, *(span_notes if follows else ()), *notes),
             )
         )
     problems.extend(_exclusions(parameters, limits, conditions))
@@ -64,7 +66,7 @@ def resolve(
     return ResolvedSpace(tuple(resolved), left_out)
 
 
-def _unknown(
+def _unknown_names(
     parameters: Mapping[str, Parameter], limits: Mapping[str, Limit], bounds: Iterable[str]
 ) -> Iterable[SpaceProblem]:
     for name in parameters:
@@ -72,79 +74,85 @@ def _unknown(
             yield SpaceProblem((name,), f"this backend has no hyperparameter {name}", did_you_mean(name, limits))
     for name in bounds:
         if name not in parameters:
-            yield SpaceProblem((name,), f"{name}: bounds, but it is not in the space", did_you_mean(name, parameters))
+            message = f"{name}: the bounds are for a hyperparameter that is not in the space"
+            yield SpaceProblem((name,), message, did_you_mean(name, parameters))
 
 
 def _parents(
     parameters: Mapping[str, Parameter],
     limits: Mapping[str, Limit],
-    advice: Mapping[str, Recommendation | None],
+    recommendations: Mapping[str, Recommendation | None],
 ) -> dict[str, list[str]]:
-    """Return what must be resolved first: the names in `when:`, in the backend's requirements, and in the catalogue."""
+    """Return, for each parameter, the names that must be resolved before it.
+
+    They come from its `when:`, the requirements of the backend, and the cases in the catalogue.
+    """
     parents = {}
     for name, parameter in parameters.items():
         required = limits[name].requires if name in limits else {}
-        recommendation = advice[name]
+        recommendation = recommendations[name]
         cases = recommendation.cases if recommendation else ()
-        consulted = [other for case in cases for other in case.when]
-        parents[name] = [*parameter.when, *required, *consulted]
+        in_cases = [other for case in cases for other in case.when]
+        parents[name] = [*parameter.when, *required, *in_cases]
     return parents
 
 
-def _here(
-    recommendation: Recommendation | None, training_examples: int, possible: Mapping[str, Collection[Scalar]]
+def _narrowed(
+    recommendation: Recommendation | None, training_examples: int, possible_values: Mapping[str, Collection[Scalar]]
 ) -> tuple[Recommendation | None, tuple[str, ...]]:
-    """Return the recommendation for this training set and condition, and a note where it had to span several cases."""
+    """Return the recommendation for this data and condition, and a note on spanned cases."""
     if recommendation is None:
         return None, ()
-    cases = recommendation.applicable(training_examples, possible)
+    cases = recommendation.applicable_cases(training_examples, possible_values)
     notes = (f"spans {', '.join(map(_case_text, cases))}",) if len(cases) > 1 else ()
-    return recommendation.at(training_examples, possible), notes
+    return recommendation.narrowed(training_examples, possible_values), notes
 
 
 def _case_text(case: Case) -> str:
-    conditions = [f"{name} is {' or '.join(map(plain, values))}" for name, values in case.when.items()]
-    return (
-        f"{plain(case.low)} .. {plain(case.high)} {'where ' + ' and '.join(conditions) if conditions else 'elsewhere'}"
-    )
+    conditions = [f"{name} is {' or '.join(map(yaml_text, values))}" for name, values in case.when.items()]
+    where = f"where {' and '.join(conditions)}" if conditions else "elsewhere"
+    return f"{yaml_text(case.low)} .. {yaml_text(case.high)} {where}"
 
 
-def _countable(values: Values) -> Collection[Scalar] | None:
-    """Return what a condition can name: the values of a list or of whole numbers, but not those of a float range."""
+def _countable_values(values: ResolvedValues) -> Collection[Scalar] | None:
+    """Return the values that a condition can name, or None for a range of floats."""
     match values.domain:
         case None:
             assert values.fixed is not None
             return (values.fixed,)
-        case IntDistribution() as whole:
-            return range(whole.low, whole.high + 1, whole.step)
-        case CategoricalDistribution() as choice:
-            return tuple(each for each in choice.choices if each is not None)
+        case IntDistribution() as integers:
+            return range(integers.low, integers.high + 1, integers.step)
+        case CategoricalDistribution() as categorical:
+            return tuple(choice for choice in categorical.choices if choice is not None)
         case FloatDistribution():
             return None
 
 
-def _backend_default(values: Values, limit: Limit, centre: Scalar) -> Scalar:
-    """Return the backend's default moved into the values; the centre where the backend has none that can be moved."""
+def _default_in_domain(values: ResolvedValues, limit: Limit, centre: Scalar) -> Scalar:
+    """Return the value of the domain that is nearest to the backend's default.
+
+    Returns the centre where the backend has no default, or has one without a nearest value.
+    """
     default, domain = limit.default, values.domain
     if default is None or domain is None:
         return centre
     if domains.contains(domain, default):
-        return limit.read(default)
+        return limit.convert(default)
     if isinstance(default, str | bool):
         return centre
     if isinstance(domain, CategoricalDistribution):
-        numbers = [each for each in domain.choices if isinstance(each, int | float)]
-        return min(numbers, key=lambda each: abs(each - default))
+        numbers = [choice for choice in domain.choices if isinstance(choice, int | float)]
+        return min(numbers, key=lambda number: abs(number - default))
     return domains.nearest(domain, default)
 
 
 def _exclusions(
-    parameters: Mapping[str, Parameter], limits: Mapping[str, Limit], conditions: Conditions
+    parameters: Mapping[str, Parameter], limits: Mapping[str, Limit], conditions: ConditionResolver
 ) -> Iterable[SpaceProblem]:
     names = [name for name in parameters if name in limits]
     for position, later in enumerate(names):
         for earlier in names[:position]:
             exclusive = later in limits[earlier].excludes or earlier in limits[later].excludes
-            if exclusive and conditions.ever_together(earlier, later):
+            if exclusive and conditions.can_coexist(earlier, later):
                 message = f"{later}: cannot be given together with {earlier}"
-                yield SpaceProblem((later,), message, "keep one, or keep them apart by `when:`")
+                yield SpaceProblem((later,), message, "remove one, or separate them by `when:`")

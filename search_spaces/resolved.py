@@ -1,4 +1,4 @@
-"""A search space that can be sampled: Optuna distributions, conditions, seed points, and notes on how it came about."""
+"""A resolved search space, which can be sampled: distributions, conditions, seed points, notes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from optuna.trial import BaseTrial
 
 from search_spaces import domains
 from search_spaces.catalogue import Recommendation
-from search_spaces.limits import Scalar, plain
+from search_spaces.limits import Scalar, yaml_text
 from search_spaces.problems import SpaceError, SpaceProblem
 
 Point = dict[str, Scalar]
@@ -22,11 +22,12 @@ Point = dict[str, Scalar]
 
 @dataclass(frozen=True)
 class ResolvedParameter:
-    """One hyperparameter: searched where there is a `distribution`, else `fixed` to a value.
+    """One hyperparameter: searched if it has a `distribution`, otherwise `fixed` to a value.
 
-    `written` is how the user wrote it, `notes` what was done to it. It takes part in a point only where each name in
-    `condition` has one of the values. `centre` is its value in the first seed point, `default` in the second.
-    `recommendation` is what the catalogue says in the scope, followed or not (`follows_recommendation`).
+    `written` is the user's text, and `notes` explain every change to it. The hyperparameter takes
+    part only in points where each name in `condition` has one of the given values. `centre` is its
+    value in the first seed point, and `default` in the second. `recommendation` is the entry of the
+    catalogue, and `follows_recommendation` says whether the space uses it.
     """
 
     name: str
@@ -41,38 +42,38 @@ class ResolvedParameter:
     notes: tuple[str, ...] = ()
 
     @property
-    def searched(self) -> bool:
-        """True where there is more than one value."""
+    def is_searched(self) -> bool:
+        """True for a hyperparameter with more than one value."""
         return self.distribution is not None
 
     @property
     def text(self) -> str:
-        """What was resolved, in words: "1 .. 80, log", "0.01 | 0.1 | 1", "3"."""
-        return plain(self.fixed) if self.distribution is None else domains.text(self.distribution)
+        """The values in words: "1 .. 80, log", "0.01 | 0.1 | 1", "3"."""
+        return yaml_text(self.fixed) if self.distribution is None else domains.text(self.distribution)
 
     @property
     def condition_text(self) -> str:
-        """The condition in words: "method is lora", "method is lora or dora"; empty where there is none."""
+        """The condition in words, such as "method is lora or dora"; empty without a condition."""
         return " and ".join(
-            f"{name} is {' or '.join(map(plain, values))}" for name, values in sorted(self.condition.items())
+            f"{name} is {' or '.join(map(yaml_text, values))}" for name, values in sorted(self.condition.items())
         )
 
-    def active(self, point: Mapping[str, object]) -> bool:
-        """Return whether the parameter takes part, given the values of those that stand before it."""
+    def is_active(self, point: Mapping[str, object]) -> bool:
+        """Return whether the parameter takes part, given the values of the earlier parameters."""
         return all(
-            name in point and any(domains.same(point[name], each) for each in values)
+            name in point and any(domains.same_value(point[name], value) for value in values)
             for name, values in self.condition.items()
         )
 
     def contains(self, value: object) -> bool:
-        """Return whether the value is one of this parameter's."""
+        """Return whether the parameter can have the value."""
         if self.distribution is None:
-            return domains.same(value, self.fixed)
+            return domains.same_value(value, self.fixed)
         return domains.contains(self.distribution, value)
 
     @property
     def size(self) -> int | None:
-        """The number of values; None where they cannot be counted."""
+        """The number of values, or None for a continuous range."""
         return 1 if self.distribution is None else domains.size(self.distribution)
 
     def suggest(self, trial: BaseTrial) -> Scalar:
@@ -83,7 +84,7 @@ class ResolvedParameter:
         return self.fixed
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
+        """Return yaml_text JSON values."""
         distribution = None if self.distribution is None else json.loads(distribution_to_json(self.distribution))
         return {
             "name": self.name,
@@ -100,9 +101,9 @@ class ResolvedParameter:
 
 @dataclass(frozen=True)
 class ResolvedSpace:
-    """The hyperparameters in dependency order: a condition only ever names parameters that stand before.
+    """The hyperparameters in dependency order: a condition names only earlier parameters.
 
-    `left_out` are optional ones that the backend does not know.
+    `left_out` are the names of optional hyperparameters that the backend does not know.
     """
 
     parameters: tuple[ResolvedParameter, ...]
@@ -115,86 +116,100 @@ class ResolvedSpace:
         return len(self.parameters)
 
     def parameter(self, name: str) -> ResolvedParameter | None:
-        """Return the parameter of the name; None where the space has none."""
-        return next((each for each in self.parameters if each.name == name), None)
+        """Return the parameter with this name, or None."""
+        return next((parameter for parameter in self.parameters if parameter.name == name), None)
 
     @property
     def searched(self) -> tuple[str, ...]:
-        """The names of the parameters that have more than one value."""
-        return tuple(each.name for each in self.parameters if each.searched)
+        """The names of the parameters with more than one value."""
+        return tuple(parameter.name for parameter in self.parameters if parameter.is_searched)
 
     @property
     def seed_points(self) -> tuple[Point, ...]:
-        """The points to try first: the recommended centre, then the backend's defaults moved into the space; distinct.
+        """The points to try first: the recommended centre, then the backend's defaults.
 
-        They are complete points, fixed values included; Optuna ignores those when such a point is enqueued.
+        The defaults are moved into the space. The points are distinct and complete, including fixed
+        values, which Optuna ignores when such a point is enqueued.
         """
-        centre = self._point({each.name: each.centre for each in self.parameters})
-        default = self._point({each.name: each.default for each in self.parameters})
+        centre = self._point({parameter.name: parameter.centre for parameter in self.parameters})
+        default = self._point({parameter.name: parameter.default for parameter in self.parameters})
         return (centre,) if centre == default else (centre, default)
 
     def suggest(self, trial: BaseTrial) -> Point:
-        """Return a point: the trial is asked for each searched parameter that is active, in dependency order."""
+        """Return a point. Asks the trial for each active parameter, in dependency order."""
         point: Point = {}
-        for each in self.parameters:
-            if each.active(point):
-                point[each.name] = each.suggest(trial)
+        for parameter in self.parameters:
+            if parameter.is_active(point):
+                point[parameter.name] = parameter.suggest(trial)
         return point
 
     def violations(self, point: Mapping[str, object]) -> list[str]:
-        """Return why the point is not one of this space; empty where it is."""
-        found = [f"{name} is not in this space" for name in point if self.parameter(name) is None]
-        for each in self.parameters:
-            if not each.active(point):
-                if each.name in point:
-                    found.append(f"{each.name} has a value, but takes part only where {each.condition_text}")
-            elif each.name not in point:
-                found.append(f"{each.name} has no value")
-            elif not each.contains(point[each.name]):
-                found.append(f"{each.name} is {plain(point[each.name])}, not in {each.text}")
-        return found
+        """Return the reasons why the point is not in this space; empty for a point inside."""
+        reasons = [f"{name} is not in this space" for name in point if self.parameter(name) is None]
+        for parameter in self.parameters:
+            name = parameter.name
+            if not parameter.is_active(point):
+                if name in point:
+                    reasons.append(f"{name} has a value, but takes part only where {parameter.condition_text}")
+            elif name not in point:
+                reasons.append(f"{name} has no value")
+            elif not parameter.contains(point[name]):
+                reasons.append(f"{name} is {yaml_text(point[name])}, not in {parameter.text}")
+        return reasons
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """Return the searched parameters that are in every point: the static search space of samplers that need one."""
-        return {each.name: each.distribution for each in self.parameters if each.distribution and not each.condition}
+        """Return the distributions of the searched parameters that are in every point.
+
+        Samplers that need a static search space use these.
+        """
+        return {
+            parameter.name: parameter.distribution
+            for parameter in self.parameters
+            if parameter.distribution and not parameter.condition
+        }
 
     def grid(self) -> dict[str, list[Scalar]]:
-        """Return all values of each searched parameter. Raises SpaceError where one is continuous or conditional."""
+        """Return all values of each searched parameter.
+
+        Raises SpaceError for every parameter that is continuous or has a condition.
+        """
         problems: list[SpaceProblem] = []
         grid: dict[str, list[Scalar]] = {}
-        for each in self.parameters:
-            if each.condition:
-                message = f"{each.name}: a grid has no conditions"
-                hint = f"it takes part only where {each.condition_text}; choose another sampler or drop the condition"
-                problems.append(SpaceProblem((each.name,), message, hint))
-            elif each.distribution is not None:
-                values = domains.values(each.distribution)
+        for parameter in self.parameters:
+            name = parameter.name
+            if parameter.condition:
+                message = (
+                    f"{name}: a grid cannot have conditions, but this applies only where {parameter.condition_text}"
+                )
+                problems.append(SpaceProblem((name,), message, "choose another sampler, or remove the condition"))
+            elif parameter.distribution is not None:
+                values = domains.values(parameter.distribution)
                 if values is None:
-                    message = f"{each.name}: a grid needs values that can be counted, not {each.text}"
-                    problems.append(SpaceProblem((each.name,), message, "give a step or a list"))
+                    message = f"{name}: a grid needs a finite number of values, not {parameter.text}"
+                    problems.append(SpaceProblem((name,), message, "write a step or a list"))
                 else:
-                    grid[each.name] = values
+                    grid[name] = values
         if problems:
             raise SpaceError(problems)
         return grid
 
     def size(self) -> int | None:
-        """Return the number of distinct points, conditions respected; None where they cannot be counted."""
-        return None if any(each.size is None for each in self.parameters) else self._count(0, {})
+        """Return the number of distinct points, or None for a continuous space."""
+        return None if any(parameter.size is None for parameter in self.parameters) else self._count(0, {})
 
     @cached_property
     def fingerprint(self) -> str:
-        """The sha256 (hex) of what can be sampled: values and conditions, not how they were written or came about."""
+        """The SHA-256 digest (hex) of all values and conditions, however they are written."""
         content = {
-            each.name: {key: each.to_json()[key] for key in ("distribution", "fixed", "condition")}
-            for each in self.parameters
+            parameter.name: {key: parameter.to_json()[key] for key in ("distribution", "fixed", "condition")}
+            for parameter in self.parameters
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values: parameters, seed points, size and fingerprint."""
+        """Return yaml_text JSON values: parameters, seed points, size and fingerprint."""
         return {
-            "parameters": [each.to_json() for each in self.parameters],
+            "parameters": [parameter.to_json() for parameter in self.parameters],
             "left_out": list(self.left_out),
             "seed_points": list(self.seed_points),
             "size": self.size(),
@@ -203,23 +218,32 @@ class ResolvedSpace:
 
     def _point(self, values: Mapping[str, Scalar]) -> Point:
         point: Point = {}
-        for each in self.parameters:
-            if each.active(point):
-                point[each.name] = values[each.name]
+        for parameter in self.parameters:
+            if parameter.is_active(point):
+                point[parameter.name] = values[parameter.name]
         return point
 
     def _count(self, position: int, point: Mapping[str, object]) -> int:
-        """Count the points that begin with `point`, which holds only what the conditions further on ask for."""
+        """Count the points that begin with `point`, the values of the parameters before `position`.
+
+        Values that no later condition names are equivalent, so that they are counted together.
+        """
         if position == len(self.parameters):
             return 1
-        each, following = self.parameters[position], self.parameters[position + 1 :]
-        if not each.active(point):
+        parameter, later_parameters = self.parameters[position], self.parameters[position + 1 :]
+        if not parameter.is_active(point):
             return self._count(position + 1, point)
-        asked = {value for later in following for value in later.condition.get(each.name, ()) if each.contains(value)}
-        counted = sum(self._count(position + 1, {**point, each.name: value}) for value in asked)
-        others = (each.size or 0) - len(asked)
-        return counted + (others * self._count(position + 1, {**point, each.name: _ANOTHER}) if others else 0)
+        named_values = {
+            value
+            for later in later_parameters
+            for value in later.condition.get(parameter.name, ())
+            if parameter.contains(value)
+        }
+        count = sum(self._count(position + 1, {**point, parameter.name: value}) for value in named_values)
+        if others := (parameter.size or 0) - len(named_values):
+            count += others * self._count(position + 1, {**point, parameter.name: _ANY_OTHER})
+        return count
 
 
-_ANOTHER = object()
-"""Stands for all values that no condition asks for."""
+_ANY_OTHER = object()
+"""Stands for all values that no condition names."""

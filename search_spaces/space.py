@@ -1,4 +1,4 @@
-"""SearchSpace: what a user wrote under `space:`, and its resolution against a training set and a backend's limits."""
+"""SearchSpace: the hyperparameters under `space:` as the user wrote them, and their resolution."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The hyperparameters as they are written, in the written order; `library` names the space they began with."""
+    """The hyperparameters as written, in written order.
+
+    `library` is the name of the library space that they extend, and `from_library` are the names of
+    the parameters that come from it.
+    """
 
     parameters: tuple[Parameter, ...]
     library: str | None = None
@@ -37,33 +41,39 @@ class SearchSpace:
 
     @classmethod
     def parse(cls, written: object) -> SearchSpace:
-        """Read a mapping of names to hyperparameters; syntax only. Raises SpaceError with everything that is wrong.
+        """Parse a mapping of names to hyperparameters. Raises SpaceError with all mistakes.
 
-        `use: NAME` begins with a space of the library. What stands beside it replaces the library's parameter of the
-        same name or is added; `null` leaves a parameter of the library out.
+        This checks only the syntax. `use: NAME` starts with a library space. Other keys replace the
+        library's parameter of the same name, or add one; `null` removes a parameter of the library.
         """
         if not isinstance(written, Mapping):
-            hint = "write `n_epochs: recommended`, or `use: NAME` for a space of the library"
-            raise SpaceError([SpaceProblem((), "a space is a mapping of hyperparameters", hint)])
+            hint = "write `n_epochs: recommended`, or `use: NAME` for a library space"
+            raise SpaceError([SpaceProblem((), "a space must be a mapping of hyperparameters", hint)])
         problems: list[SpaceProblem] = []
-        used = _used(written["use"], problems) if "use" in written else None
-        begun: Mapping[str, Any] = {} if used is None else used.space
-        merged = {**begun, **{key: value for key, value in written.items() if key != "use"}}
+        library_space = _library_space(written["use"], problems) if "use" in written else None
+        inherited: Mapping[str, Any] = {} if library_space is None else library_space.space
+        merged = {**inherited, **{key: value for key, value in written.items() if key != "use"}}
         parameters = []
         for name, value in merged.items():
             if not isinstance(name, str):
-                problems.append(SpaceProblem((name,), f"{name} is no name of a hyperparameter", "write a word"))
-            elif value is not None or name not in begun:
+                problems.append(
+                    SpaceProblem((name,), f"{name} is not the name of a hyperparameter", "write a text as the name")
+                )
+            elif value is not None or name not in inherited:
                 parameter = parse_parameter(name, value, problems)
                 parameters.extend([parameter] if parameter else [])
         if problems:
             raise SpaceError(problems)
-        return cls(tuple(parameters), used.name if used else None, frozenset(set(begun) - set(written)))
+        library_name = library_space.name if library_space else None
+        return cls(tuple(parameters), library_name, frozenset(set(inherited) - set(written)))
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 (hex) of what is written, whatever the order of keys and lists and the formatting of numbers."""
-        content = {each.name: each.canonical() for each in self.parameters}
+        """The SHA-256 digest (hex) of the parameters.
+
+        It does not depend on the order of keys and lists, or on the notation of numbers.
+        """
+        content = {parameter.name: parameter.canonical() for parameter in self.parameters}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def resolve(
@@ -73,30 +83,31 @@ class SearchSpace:
         scope: str,
         bounds: Mapping[str, tuple[float, float]] | None = None,
     ) -> ResolvedSpace:
-        """Return what can be sampled for a training set of this size on a backend with these limits.
+        """Return the space for a training set of this size on a backend with these limits.
 
-        `scope` is the scope of the recommendation catalogue. `bounds` replaces the ends of searched ranges (steering
-        does so); they are counts, never shares, and lists and fixed values have none, because Optuna cannot go on with
-        a study whose choices have changed. Ranges are clamped to the limits, and say so in their notes.
+        `scope` is the scope of the recommendation catalogue. `bounds` replace the ends of searched
+        ranges; steering uses them. They are numbers and never shares of the training set. Lists and
+        fixed values cannot have bounds, because Optuna cannot continue a study whose choices have
+        changed. Ranges are clamped to the limits, with a note.
 
-        Raises SpaceError with everything that is wrong, the nearest valid name in the hint.
+        Raises SpaceError with all problems, with the nearest valid name in the hint.
         """
         if training_examples < 1:
             raise ValueError(f"training_examples is {training_examples}")
         try:
             return resolve(self.parameters, training_examples, limits, scope, bounds or {})
         except SpaceError as error:
-            raise SpaceError(map(self._placed, error.problems)) from None
+            raise SpaceError(map(self._with_user_place, error.problems)) from None
 
-    def _placed(self, problem: SpaceProblem) -> SpaceProblem:
-        """Point to `use:` for a parameter that the user did not write."""
+    def _with_user_place(self, problem: SpaceProblem) -> SpaceProblem:
+        """Return the problem with the place of `use:`, if the library wrote the parameter."""
         if not problem.path or problem.path[0] not in self.from_library:
             return problem
-        hint = f"to leave it out of the {self.library} space, write {problem.path[0]}: null"
+        hint = f"write {problem.path[0]}: null to remove it from the {self.library} space"
         return replace(problem, path=("use",), hint=f"{problem.hint}; {hint}" if problem.hint else hint)
 
 
-def _used(name: object, problems: list[SpaceProblem]) -> library.LibrarySpace | None:
+def _library_space(name: object, problems: list[SpaceProblem]) -> library.LibrarySpace | None:
     if isinstance(name, str) and name in library.names():
         return library.load(name)
     problems.append(

@@ -1,4 +1,4 @@
-"""From one written hyperparameter to its values: shares become counts, ranges are clamped to what is accepted."""
+"""Resolves a written hyperparameter to its values: shares become counts, ranges are clamped."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from search_spaces import domains
 from search_spaces.catalogue import Catalogue, Recommendation
-from search_spaces.limits import Limit, Scalar, plain
+from search_spaces.limits import Limit, Scalar, yaml_text
 from search_spaces.parameters import Bound, Choices, Fixed, Parameter, Range, Recommended, Share
-from search_spaces.problems import MisfitError, SpaceProblem
+from search_spaces.problems import InvalidValueError, SpaceProblem
 
-_Placed: TypeAlias = tuple[tuple[str | int, ...], Scalar]
-"""A written value and the path to it."""
+_ValueWithPath: TypeAlias = tuple[tuple[str | int, ...], Scalar]
+"""A written value, after the path to it."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a hyperparameter is resolved against; `recommendation` has no cases left, `bounds` are steering's."""
+class ResolutionContext:
+    """The facts that decide about the values of a hyperparameter.
+
+    `recommendation` has no cases any more. `bounds` come from steering.
+    """
 
     limit: Limit
     training_examples: int
@@ -30,7 +33,7 @@ class Setting:
     bounds: tuple[float, float] | None = None
 
     @property
-    def accepted(self) -> str:
+    def accepted_text(self) -> str:
         """The limits in words."""
         return f"the backend accepts {self.limit.text}"
 
@@ -44,8 +47,12 @@ class Setting:
 
 
 @dataclass
-class Values:
-    """The values of a hyperparameter: a domain, or one fixed value; the value to start with, and what was done."""
+class ResolvedValues:
+    """The values of a hyperparameter: a domain or one fixed value.
+
+    `first` is the value to start with, if the domain is a list. `notes` explain every change to the
+    written values.
+    """
 
     domain: domains.Domain | None = None
     fixed: Scalar | None = None
@@ -53,33 +60,41 @@ class Values:
     notes: list[str] = field(default_factory=list)
 
 
-def resolve_values(parameter: Parameter, setting: Setting, problems: list[SpaceProblem]) -> Values | None:
-    """Return the parameter's values; None where something was appended to `problems`."""
-    before = len(problems)
-    if setting.bounds is not None and isinstance(parameter.form, Fixed | Choices):
+def resolve_values(
+    parameter: Parameter, context: ResolutionContext, problems: list[SpaceProblem]
+) -> ResolvedValues | None:
+    """Return the parameter's values. Append its problems, and return None if there are any."""
+    problems_before = len(problems)
+    if context.bounds is not None and isinstance(parameter.form, Fixed | Choices):
         message = f"{parameter.name}: bounds apply to a range, not to {parameter.written}"
-        problems.append(SpaceProblem((parameter.name,), message, "search it as a range"))
+        problems.append(SpaceProblem((parameter.name,), message, "write a range"))
     values = None
     match parameter.form:
         case Fixed(value):
-            values = _chosen(parameter, [(parameter.path, value)], setting, problems)
+            values = _listed(parameter, [(parameter.path, value)], context, problems)
         case Choices(written):
-            placed: list[_Placed] = [((*parameter.path, place), each) for place, each in enumerate(written)]
-            values = _chosen(parameter, placed, setting, problems)
+            with_paths: list[_ValueWithPath] = [
+                ((*parameter.path, position), value) for position, value in enumerate(written)
+            ]
+            values = _listed(parameter, with_paths, context, problems)
         case Range() as written_range:
-            values = _Span(parameter.name, setting, problems, (parameter.name,)).resolve(written_range)
-            _suggest_log(written_range, setting, values)
+            values = _RangeResolver(parameter.name, context, problems, (parameter.name,)).resolve(written_range)
+            _suggest_log(written_range, context, values)
         case Recommended():
-            values = _recommended(parameter, setting, problems)
-    return values if len(problems) == before else None
+            values = _recommended(parameter, context, problems)
+    return values if len(problems) == problems_before else None
 
 
-def starting_value(values: Values, setting: Setting) -> Scalar:
-    """Return the recommended default where the values hold it, else the first of a list or the middle of a range."""
+def starting_value(values: ResolvedValues, context: ResolutionContext) -> Scalar:
+    """Return the value to try first.
+
+    It is the recommended default if it is among the values, otherwise the first value of a list or
+    the middle of a range.
+    """
     if values.domain is None:
         assert values.fixed is not None
         return values.fixed
-    recommended = recommended_default(setting)
+    recommended = recommended_default(context)
     if recommended is not None and domains.contains(values.domain, recommended):
         return recommended
     if isinstance(values.domain, CategoricalDistribution):
@@ -88,188 +103,198 @@ def starting_value(values: Values, setting: Setting) -> Scalar:
     return domains.middle(values.domain)
 
 
-def recommended_default(setting: Setting) -> Scalar | None:
-    """Return the recommendation's default in the hyperparameter's own terms; None where there is none that fits."""
-    recommendation = setting.recommendation
+def recommended_default(context: ResolutionContext) -> Scalar | None:
+    """Return the recommended default as a value of the hyperparameter, or None if there is none."""
+    recommendation = context.recommendation
     if recommendation is None or recommendation.default is None:
         return None
-    bound = _in_examples(recommendation, recommendation.default)
-    value = min(setting.count(bound), recommendation.cap or math.inf) if isinstance(bound, Share) else bound
+    bound = _as_bound(recommendation, recommendation.default)
+    value = min(context.count(bound), recommendation.cap or math.inf) if isinstance(bound, Share) else bound
     try:
-        return setting.limit.read(value)
-    except MisfitError:
+        return context.limit.convert(value)
+    except InvalidValueError:
         return None
 
 
 # ----------------------------------------------------------------------------------------------------- values and lists
-def _chosen(
+def _listed(
     parameter: Parameter,
-    placed: list[_Placed],
-    setting: Setting,
+    with_paths: list[_ValueWithPath],
+    context: ResolutionContext,
     problems: list[SpaceProblem],
-) -> Values:
-    chosen: list[Scalar] = []
+) -> ResolvedValues:
+    values: list[Scalar] = []
     notes: list[str] = []
-    for path, written in placed:
-        share = Share.parse(written) if setting.limit.kind == "int" else None
+    for path, written in with_paths:
+        share = Share.parse(written) if context.limit.kind == "int" else None
         try:
-            chosen.append(setting.limit.admit(setting.count(share) if share is not None else written))
-        except MisfitError as misfit:
-            where = parameter.name if share is None else f"{parameter.name}: {setting.of_training_set(str(share))}"
-            problems.append(SpaceProblem(path, f"{where}: {misfit.message}", misfit.hint))
+            values.append(context.limit.validate(context.count(share) if share is not None else written))
+        except InvalidValueError as error:
+            subject = parameter.name if share is None else f"{parameter.name}: {context.of_training_set(str(share))}"
+            problems.append(SpaceProblem(path, f"{subject}: {error.message}", error.hint))
         if share is not None:
-            notes.append(setting.of_training_set(str(share)))
-    distinct = list(dict.fromkeys(chosen))
-    if len(distinct) < len(chosen):
-        notes.append("values that came out the same stand once")
+            notes.append(context.of_training_set(str(share)))
+    distinct = list(dict.fromkeys(values))
+    if len(distinct) < len(values):
+        notes.append("equal values are used once")
     if len(distinct) > 1:
-        return Values(domain=domains.of_choices(distinct), first=distinct[0], notes=notes)
-    return Values(fixed=distinct[0] if distinct else None, notes=notes)
+        return ResolvedValues(domain=domains.categorical(distinct), first=distinct[0], notes=notes)
+    return ResolvedValues(fixed=distinct[0] if distinct else None, notes=notes)
 
 
 # --------------------------------------------------------------------------------------------------------------- ranges
-def _recommended(parameter: Parameter, setting: Setting, problems: list[SpaceProblem]) -> Values | None:
-    name, recommendation = parameter.name, setting.recommendation
+def _recommended(
+    parameter: Parameter, context: ResolutionContext, problems: list[SpaceProblem]
+) -> ResolvedValues | None:
+    name, recommendation = parameter.name, context.recommendation
     if recommendation is None:
-        catalogue = Catalogue.load()
-        message = f"{name}: nothing is recommended in the scope {setting.scope}"
-        if setting.scope not in catalogue.scopes():
-            message = f"{name}: the catalogue has no scope {setting.scope}"
-        scopes = catalogue.scopes_with(name)
-        elsewhere = f"recommended in the scopes {', '.join(scopes)}" if scopes else "recommended in no scope"
-        hint = f"{elsewhere}; write `{name}: {{low: ..., high: ...}}`"
-        problems.append(SpaceProblem(parameter.path, message, hint))
+        problems.append(_no_recommendation(parameter, context.scope))
         return None
     if recommendation.low is None or recommendation.high is None:
         assert recommendation.default is not None
-        low = high = _in_examples(recommendation, recommendation.default)
+        low = high = _as_bound(recommendation, recommendation.default)
     else:
-        low, high = (_in_examples(recommendation, each) for each in (recommendation.low, recommendation.high))
-    span = _Span(name, setting, problems, parameter.path, recommendation.cap)
-    values = span.resolve(Range(low, high, log=recommendation.scale == "log"))
+        low, high = (_as_bound(recommendation, end) for end in (recommendation.low, recommendation.high))
+    resolver = _RangeResolver(name, context, problems, parameter.path, recommendation.cap)
+    values = resolver.resolve(Range(low, high, log=recommendation.scale == "log"))
     if values is not None and recommendation.low is None:
         values.notes.append("the source recommends a value and no range")
     return values
 
 
-def _in_examples(recommendation: Recommendation, number: float) -> Bound:
-    return Share.of_one(number) if recommendation.unit == "fraction_of_training_set" else number
+def _no_recommendation(parameter: Parameter, scope: str) -> SpaceProblem:
+    name, catalogue = parameter.name, Catalogue.load()
+    message = f"{name}: there is no recommendation in the scope {scope}"
+    if scope not in catalogue.scopes():
+        message = f"{name}: the catalogue has no scope {scope}"
+    scopes = catalogue.scopes_with(name)
+    others = f"the scopes with one are {', '.join(scopes)}" if scopes else "no other scope has one"
+    return SpaceProblem(parameter.path, message, f"write `{name}: {{low: ..., high: ...}}`; {others}")
 
 
-def _suggest_log(written: Range, setting: Setting, values: Values | None) -> None:
-    recommendation = setting.recommendation
-    linear = isinstance(values and values.domain, IntDistribution | FloatDistribution) and not written.log
-    if values is not None and linear and written.step is None and recommendation and recommendation.scale == "log":
+def _as_bound(recommendation: Recommendation, number: float) -> Bound:
+    return Share.from_fraction(number) if recommendation.unit == "fraction_of_training_set" else number
+
+
+def _suggest_log(written: Range, context: ResolutionContext, values: ResolvedValues | None) -> None:
+    recommendation = context.recommendation
+    is_linear = isinstance(values and values.domain, IntDistribution | FloatDistribution) and not written.log
+    if values is not None and is_linear and written.step is None and recommendation and recommendation.scale == "log":
         values.notes.append("searched on a linear scale; the recommendation is log: true")
 
 
 @dataclass(frozen=True)
-class _Span:
-    """The resolution of one range; `at` is where the range stands, for problems that are not those of one end."""
+class _RangeResolver:
+    """Resolves one range. `path` leads to the range, for problems that do not belong to one end."""
 
     name: str
-    setting: Setting
+    context: ResolutionContext
     problems: list[SpaceProblem]
-    at: tuple[str, ...]
+    path: tuple[str, ...]
     cap: int | None = None
 
-    def resolve(self, written: Range) -> Values | None:
-        """Return the values of the range; None where a problem was found."""
-        if not self.setting.limit.numeric:
-            self._report(self.at, f"a range needs numbers, but {self.setting.accepted}", "write a list")
+    def resolve(self, written: Range) -> ResolvedValues | None:
+        """Return the values of the range, or None if it has a problem."""
+        if not self.context.limit.is_numeric:
+            self._report(self.path, f"a range needs numbers, but {self.context.accepted_text}", "write a list")
             return None
-        before, notes = len(self.problems), list[str]()
+        problems_before, notes = len(self.problems), list[str]()
         low, high = self._end("low", written.low), self._end("high", written.high)
-        step = None if written.step is None else self._whole("step", written.step)
+        step = None if written.step is None else self._integer_if_needed("step", written.step)
         if isinstance(written.low, Share) or isinstance(written.high, Share):
-            ends = dict.fromkeys(plain(end) for end in (written.low, written.high))
-            notes.append(self.setting.of_training_set(" .. ".join(ends)))
-        if len(self.problems) > before or low is None or high is None:
+            ends = dict.fromkeys(yaml_text(end) for end in (written.low, written.high))
+            notes.append(self.context.of_training_set(" .. ".join(ends)))
+        if len(self.problems) > problems_before or low is None or high is None:
             return None
-        if self.setting.bounds is not None:
-            written_ends = f"{plain(low)} .. {plain(high)}"
-            low, high = self._inward(*self.setting.bounds)
-            notes.append(f"{plain(low)} .. {plain(high)} takes the place of {written_ends}")
-        if low > high or (written.log and low <= 0):
-            what = (
-                f"low {plain(low)} is above high {plain(high)}" if low > high else f"log needs low above 0, not {low}"
-            )
-            self._report(self.at, what, "swap the two" if low > high else "raise low or leave log out")
+        if self.context.bounds is not None:
+            written_ends = f"{yaml_text(low)} .. {yaml_text(high)}"
+            low, high = self._rounded_inward(*self.context.bounds)
+            notes.append(f"{yaml_text(low)} .. {yaml_text(high)} replaces {written_ends}")
+        if low > high:
+            self._report(self.path, f"low {yaml_text(low)} is above high {yaml_text(high)}", "swap the two")
+            return None
+        if written.log and low <= 0:
+            self._report(self.path, f"a log scale needs low above 0, not {low}", "raise low, or leave log out")
             return None
         return self._within_limits(low, high, step, written.log, notes)
 
     def _end(self, key: str, written: Bound) -> float | None:
         if not isinstance(written, Share):
-            return self._whole(key, written)
-        if self.setting.limit.kind != "int":
-            hint = "a percentage of the training set is a count; this is none"
+            return self._integer_if_needed(key, written)
+        if self.context.limit.kind != "int":
+            hint = "write a number; only a count of examples can be a percentage of the training set"
             self._report((self.name, key), f"{key} cannot be {written}", hint)
             return None
-        return min(self.setting.count(written), self.cap or math.inf)
+        return min(self.context.count(written), self.cap or math.inf)
 
-    def _whole(self, key: str, written: float) -> float | None:
-        if self.setting.limit.kind == "int" and written != int(written):
-            self._report(
-                (self.name, key), f"{key} is {plain(written)}, not a whole number", f"accepted: {self._accepted}"
-            )
+    def _integer_if_needed(self, key: str, written: float) -> float | None:
+        """Return the number. Report a fraction where the hyperparameter is a whole number."""
+        if self.context.limit.kind == "int" and written != int(written):
+            message = f"{key} is {yaml_text(written)}, not a whole number"
+            self._report((self.name, key), message, f"accepted: {self._accepted}")
             return None
         return written
 
-    def _inward(self, low: float, high: float) -> tuple[float, float]:
-        return (math.ceil(low), math.floor(high)) if self.setting.limit.kind == "int" else (low, high)
+    def _rounded_inward(self, low: float, high: float) -> tuple[float, float]:
+        return (math.ceil(low), math.floor(high)) if self.context.limit.kind == "int" else (low, high)
 
-    def _within_limits(self, low: float, high: float, step: float | None, log: bool, notes: list[str]) -> Values | None:
-        """Clamp; the steps stay where they are written, counted from low."""
-        limit = self.setting.limit
+    def _within_limits(
+        self, low: float, high: float, step: float | None, log: bool, notes: list[str]
+    ) -> ResolvedValues | None:
+        """Clamp the range. The steps stay where the user wrote them, counted from low."""
+        limit = self.context.limit
         if limit.choices is not None:
-            return self._among(low, high, step, notes)
-        floor, ceiling = self._inward(
-            low if limit.low is None else max(low, limit.low), high if limit.high is None else min(high, limit.high)
-        )
+            return self._choices_within(low, high, step, notes)
+        clamped_low = low if limit.low is None else max(low, limit.low)
+        clamped_high = high if limit.high is None else min(high, limit.high)
+        floor, ceiling = self._rounded_inward(clamped_low, clamped_high)
         first, last = (floor, ceiling) if step is None else _on_steps(low, floor, ceiling, step)
         if first > last:
-            self._report(
-                self.at, f"{plain(low)} .. {plain(high)} is outside of the limits", f"accepted: {self._accepted}"
-            )
+            message = f"{yaml_text(low)} .. {yaml_text(high)} is outside of the limits"
+            self._report(self.path, message, f"accepted: {self._accepted}")
             return None
         if floor != low:
-            notes.append(f"low clamped from {plain(low)} to {plain(first)}: {self.setting.accepted}")
+            notes.append(f"low clamped from {yaml_text(low)} to {yaml_text(first)}: {self.context.accepted_text}")
         if ceiling != high:
-            notes.append(f"high clamped from {plain(high)} to {plain(last)}: {self.setting.accepted}")
+            notes.append(f"high clamped from {yaml_text(high)} to {yaml_text(last)}: {self.context.accepted_text}")
         elif last != high:
-            notes.append(f"high is {plain(last)}, the last step before {plain(high)}")
+            notes.append(f"high is {yaml_text(last)}, the last step before {yaml_text(high)}")
         if first == last:
-            return Values(fixed=limit.read(first), notes=notes)
+            return ResolvedValues(fixed=limit.convert(first), notes=notes)
         if limit.kind == "int":
-            return Values(domain=IntDistribution(int(first), int(last), log, int(step or 1)), notes=notes)
-        return Values(domain=FloatDistribution(first, last, log, step), notes=notes)
+            return ResolvedValues(domain=IntDistribution(int(first), int(last), log, int(step or 1)), notes=notes)
+        return ResolvedValues(domain=FloatDistribution(first, last, log, step), notes=notes)
 
-    def _among(self, low: float, high: float, step: float | None, notes: list[str]) -> Values | None:
-        """Keep those of the backend's own values that lie in the range, and on its steps."""
-        inside = sorted(each for each in self.setting.limit.choices or () if not isinstance(each, str))
+    def _choices_within(self, low: float, high: float, step: float | None, notes: list[str]) -> ResolvedValues | None:
+        """Return the backend's own values that are in the range and on its steps."""
+        choices = sorted(choice for choice in self.context.limit.choices or () if not isinstance(choice, str))
         kept = [
-            each
-            for each in inside
-            if low <= each <= high and (step is None or _on_steps(low, each, each, step)[0] == each)
+            choice
+            for choice in choices
+            if low <= choice <= high and (step is None or _on_steps(low, choice, choice, step)[0] == choice)
         ]
         if not kept:
-            self._report(self.at, f"{plain(low)} .. {plain(high)} holds nothing", f"accepted: {self._accepted}")
+            message = f"{yaml_text(low)} .. {yaml_text(high)} contains no accepted value"
+            self._report(self.path, message, f"accepted: {self._accepted}")
             return None
-        notes.append(self.setting.accepted)
+        notes.append(self.context.accepted_text)
         if len(kept) == 1:
-            return Values(fixed=kept[0], notes=notes)
-        return Values(domain=domains.of_choices(kept), first=kept[(len(kept) - 1) // 2], notes=notes)
+            return ResolvedValues(fixed=kept[0], notes=notes)
+        return ResolvedValues(domain=domains.categorical(kept), first=kept[(len(kept) - 1) // 2], notes=notes)
 
     @property
     def _accepted(self) -> str:
-        return self.setting.limit.text
+        return self.context.limit.text
 
     def _report(self, path: tuple[str | int, ...], message: str, hint: str) -> None:
         self.problems.append(SpaceProblem(path, f"{self.name}: {message}", hint))
 
 
 def _on_steps(origin: float, floor: float, ceiling: float, step: float) -> tuple[float, float]:
-    """Return the first and the last of origin, origin + step, ... between floor and ceiling, exact in decimals."""
+    """Return the first and the last of origin, origin + step, ... between floor and ceiling.
+
+    The result is exact in decimals.
+    """
     start, width = Decimal(str(origin)), Decimal(str(step))
     first = start + ((Decimal(str(floor)) - start) / width).to_integral_value(ROUND_CEILING) * width
     last = start + ((Decimal(str(ceiling)) - start) / width).to_integral_value(ROUND_FLOOR) * width

@@ -329,7 +329,8 @@ STORED_TERMS = (
     '{"request": {"key": "k", "base_model": "fake-small", "dataset": {"train": {"path": "nowhere", "examples": 2000, '
     '"sha256": "sha"}, "valid": {"path": "nowhere", "examples": 2000, "sha256": "sha"}, "layout": "completion", '
     '"labels": [" a", " b", " c"], "stop": ""}, "hyperparameters": {"n_epochs": 2}, "seed": 1, "evaluation": '
-    '{"per_epoch": 1, "train_examples": 256, "keep_metric": "valid_loss", "keep_maximum": false}, "resume_from": null}, '
+    '{"per_epoch": 1, "train_examples": 256, "keep_metric": "valid_loss", "keep_maximum": false}, '
+    '"resume_from": null}, '
     '"tokens_per_epoch": 100, "usd_per_token": 1e-06, "breakdown": BREAKDOWN, "seconds_per_epoch": 2.0, '
     '"events_per_poll": null}'
 )

@@ -1,9 +1,13 @@
-"""No code of the product repeats a recommendation: the numbers stand in catalogue.toml and nowhere else.
+"""No source file repeats a recommendation: the numbers are in catalogue.toml and nowhere else.
 
-A passage repeats one where it is about a hyperparameter and holds both ends of a range that is recommended for it. What
-is about a hyperparameter: the value beside its name in a dictionary or a keyword, the smallest call or sequence that
-holds its name as text, and every statement that has it as a variable. So the declaration of what a backend accepts, one
-call for each hyperparameter, is not mixed up with its neighbours.
+A passage of code repeats a recommendation if it is about a hyperparameter and contains both ends of
+a range that is recommended for it. A passage is about a hyperparameter if it is
+
+- the value next to its name in a dictionary or a keyword argument,
+- the smallest call or sequence that contains its name as text, or
+- a statement that has it as a variable.
+
+So the declarations of a backend, one call per hyperparameter, are not mixed up with each other.
 """
 
 from __future__ import annotations
@@ -45,11 +49,11 @@ def recommended_ranges(with_cases: bool) -> Ranges:
 
 DECLARED = recommended_ranges(with_cases=True)
 COMPUTED = recommended_ranges(with_cases=False)
-"""For statements with variables, in which 1 and 2 may stand for anything."""
+"""For statements with variables, in which 1 and 2 can mean anything."""
 
 
 def passages(tree: ast.AST) -> Iterator[tuple[str, ast.AST, Ranges]]:
-    """Yield each passage with the name that it is about and the ranges that it must not hold."""
+    """Yield (name, passage about it, ranges that the passage must not contain)."""
     for node in ast.walk(tree):
         match node:
             case ast.Dict(keys=keys, values=values):
@@ -63,16 +67,19 @@ def passages(tree: ast.AST) -> Iterator[tuple[str, ast.AST, Ranges]]:
                     if isinstance(child, ast.Constant) and isinstance(child.value, str):
                         yield child.value, node, DECLARED
             case ast.stmt() if not hasattr(node, "body"):
-                for each in ast.walk(node):
-                    if isinstance(each, ast.Name | ast.Attribute):
-                        yield (each.id if isinstance(each, ast.Name) else each.attr).lower(), node, COMPUTED
+                for variable in ast.walk(node):
+                    if isinstance(variable, ast.Name | ast.Attribute):
+                        name = variable.id if isinstance(variable, ast.Name) else variable.attr
+                        yield name.lower(), node, COMPUTED
 
 
 def numbers_in(node: ast.AST) -> set[float]:
     return {
-        float(each.value)
-        for each in ast.walk(node)
-        if isinstance(each, ast.Constant) and isinstance(each.value, int | float) and not isinstance(each.value, bool)
+        float(constant.value)
+        for constant in ast.walk(node)
+        if isinstance(constant, ast.Constant)
+        and isinstance(constant.value, int | float)
+        and not isinstance(constant.value, bool)
     }
 
 
@@ -103,7 +110,7 @@ def test_no_source_file_repeats_a_recommendation(path: Path) -> None:
         "if config.n_epochs not in range(2, 4):\n    n_epochs = min(4, max(2, config.n_epochs))",
     ],
 )
-def test_a_repetition_would_be_found(source: str) -> None:
+def test_a_repetition_is_found(source: str) -> None:
     assert repetitions(source) != []
 
 
@@ -118,5 +125,5 @@ def test_a_repetition_would_be_found(source: str) -> None:
         "steps = range(1, 2 * n_epochs)",
     ],
 )
-def test_what_a_backend_accepts_is_no_repetition(source: str) -> None:
+def test_the_limits_of_a_backend_are_not_a_repetition(source: str) -> None:
     assert repetitions(source) == []

@@ -1,4 +1,4 @@
-"""The recommendation catalogue: what it says, how scopes inherit, and how a broken file is refused."""
+"""The recommendation catalogue: its content, the inheritance of scopes, and invalid files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from search_spaces.catalogue import Catalogue
 pytestmark = pytest.mark.unit
 
 CATALOGUE = Catalogue.load()
-EVERYTHING = [(each.parameter, each.scope) for each in CATALOGUE.entries.values()]
+ALL_ENTRIES = list(CATALOGUE.entries)
 
 SMALL = """
 [base]
@@ -45,16 +45,16 @@ as_of = 2021-01-01
         ("prompt_loss_weight", "0.1"),
     ],
 )
-def test_the_legacy_table_says_what_its_source_says(parameter: str, text: str) -> None:
-    found = CATALOGUE.get(parameter, "gpt3-classification")
-    assert found is not None
-    assert found.text == text
-    assert not found.ours
+def test_the_legacy_table_has_the_numbers_of_its_source(parameter: str, text: str) -> None:
+    entry = CATALOGUE.get(parameter, "gpt3-classification")
+    assert entry is not None
+    assert entry.text == text
+    assert not entry.is_ours
 
 
 def test_scopes_do_not_mix() -> None:
     multipliers = {
-        scope: found.text for scope in CATALOGUE.scopes() if (found := CATALOGUE.get("learning_rate_multiplier", scope))
+        scope: entry.text for scope in CATALOGUE.scopes() if (entry := CATALOGUE.get("learning_rate_multiplier", scope))
     }
     assert multipliers["gpt3-classification"] == "0.02 .. 0.2, log"
     assert multipliers["hosted-current"] == "0.1 .. 2, log"
@@ -62,7 +62,7 @@ def test_scopes_do_not_mix() -> None:
     assert CATALOGUE.get("n_epochs", "no-such-scope") is None
 
 
-def test_an_inherited_entry_keeps_the_scope_it_stands_in() -> None:
+def test_an_inherited_entry_keeps_its_own_scope() -> None:
     inherited = CATALOGUE.get("n_epochs", "local")
     assert inherited is not None
     assert inherited.scope == "gpt3-classification"
@@ -70,56 +70,56 @@ def test_an_inherited_entry_keeps_the_scope_it_stands_in() -> None:
     assert CATALOGUE.scopes_with("lora_rank") == ("local",)
 
 
-def test_the_searched_range_of_the_prompt_loss_weight_is_called_ours_and_its_default_is_the_tables() -> None:
-    found, table = (CATALOGUE.get("prompt_loss_weight", scope) for scope in ("local", "gpt3-classification"))
-    assert found is not None
+def test_the_local_range_of_prompt_loss_weight_is_ours_and_its_default_is_from_the_table() -> None:
+    entry, table = (CATALOGUE.get("prompt_loss_weight", scope) for scope in ("local", "gpt3-classification"))
+    assert entry is not None
     assert table is not None
-    assert found.ours
-    assert found.default == table.default
+    assert entry.is_ours
+    assert entry.default == table.default
     assert table.low is None
 
 
-@pytest.mark.parametrize(("parameter", "scope"), EVERYTHING)
-def test_every_entry_has_a_source_and_a_date_and_can_be_written_as_json(parameter: str, scope: str) -> None:
-    found = CATALOGUE.entries[parameter, scope]
-    assert found.source
-    assert found.as_of.year >= 2019
-    assert json.loads(json.dumps(found.to_json()))["text"] == found.text
+@pytest.mark.parametrize(("parameter", "scope"), ALL_ENTRIES)
+def test_every_entry_has_a_source_and_a_date_and_converts_to_json(parameter: str, scope: str) -> None:
+    entry = CATALOGUE.entries[parameter, scope]
+    assert entry.source
+    assert entry.as_of.year >= 2019
+    assert json.loads(json.dumps(entry.to_json()))["text"] == entry.text
 
 
 @pytest.mark.parametrize(("examples", "low", "high"), [(99, 3, 5), (100, 2, 3), (499, 2, 3), (500, 1, 2), (2000, 1, 1)])
 def test_hosted_epochs_follow_the_size_of_the_training_set(examples: int, low: int, high: int) -> None:
-    found = CATALOGUE.get("n_epochs", "hosted-current")
-    assert found is not None
-    here = found.at(examples, {})
-    assert (here.low, here.high) == (low, high)
-    assert (found.low, found.high) == (1, 5)
+    entry = CATALOGUE.get("n_epochs", "hosted-current")
+    assert entry is not None
+    narrowed = entry.narrowed(examples, {})
+    assert (narrowed.low, narrowed.high) == (low, high)
+    assert (entry.low, entry.high) == (1, 5)
 
 
-def test_the_learning_rate_follows_the_method_and_spans_all_that_are_possible() -> None:
-    found = CATALOGUE.get("learning_rate", "local")
-    assert found is not None
-    lora, full = (found.at(1000, {"method": (method,)}) for method in ("lora", "full"))
+def test_the_learning_rate_depends_on_the_method_and_spans_all_possible_methods() -> None:
+    entry = CATALOGUE.get("learning_rate", "local")
+    assert entry is not None
+    lora, full = (entry.narrowed(1000, {"method": (method,)}) for method in ("lora", "full"))
     assert lora.low is not None
     assert full.high is not None
     assert full.high < lora.low
     for possible in ({}, {"method": ("full", "lora")}):
-        both = found.at(1000, possible)
+        both = entry.narrowed(1000, possible)
         assert (both.low, both.high, both.default) == (full.low, lora.high, None)
 
 
-def test_a_case_without_a_range_has_that_of_the_entry_it_extends() -> None:
-    found, table = (CATALOGUE.get("learning_rate_multiplier", scope) for scope in ("local", "gpt3-classification"))
-    assert found is not None
+def test_a_case_without_a_range_takes_the_range_of_the_extended_entry() -> None:
+    entry, table = (CATALOGUE.get("learning_rate_multiplier", scope) for scope in ("local", "gpt3-classification"))
+    assert entry is not None
     assert table is not None
-    full, lora = (found.at(1000, {"method": (method,)}) for method in ("full", "lora"))
+    full, lora = (entry.narrowed(1000, {"method": (method,)}) for method in ("full", "lora"))
     assert (full.low, full.high) == (table.low, table.high)
     assert lora.high is not None
     assert table.high is not None
     assert lora.high > table.high
 
 
-def test_advice_names_the_direction_and_the_range_and_is_silent_where_the_source_is() -> None:
+def test_an_entry_has_directions_only_where_its_source_gives_them() -> None:
     epochs, batch = (CATALOGUE.get(name, "gpt3-classification") for name in ("n_epochs", "batch_size"))
     assert epochs is not None
     assert batch is not None
@@ -127,31 +127,31 @@ def test_advice_names_the_direction_and_the_range_and_is_silent_where_the_source
     assert (batch.when_underfitting, batch.when_overfitting) == ("", "")
 
 
-def test_an_extending_entry_takes_what_it_does_not_name() -> None:
-    found = Catalogue.parse(SMALL).get("rate", "child")
-    assert found is not None
-    assert (found.low, found.high, found.default, found.source, found.as_of.year) == (0.1, 0.8, 0.2, "ours", 2021)
+def test_an_extending_entry_takes_the_fields_that_it_lacks() -> None:
+    entry = Catalogue.parse(SMALL).get("rate", "child")
+    assert entry is not None
+    assert (entry.low, entry.high, entry.default, entry.source, entry.as_of.year) == (0.1, 0.8, 0.2, "ours", 2021)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "place", "complaint"),
+    ("old", "new", "place", "message"),
     [
         ("low = 0.1", "low = 0.5", "base.rate", "low, default and high .* are not in order"),
-        ("low = 0.1", "low = 0.0", "base.rate", "log needs low above 0"),
+        ("low = 0.1", "low = 0.0", "base.rate", "a log scale needs low above 0"),
         ("low = 0.1", 'low = "0.1"', "base.rate", ".* are not all numbers"),
-        ("low = 0.1", "", "base.rate", "low and high come together"),
+        ("low = 0.1", "", "base.rate", "low needs high, and high needs low"),
         ("low = 0.1", "lo = 0.1", "base.rate", r"unknown keys \['lo'\]"),
-        ("low = 0.1", "cases = [{ low = 0.1 }]", "base.rate", "low and high follow from the cases"),
+        ("low = 0.1", "cases = [{ low = 0.1 }]", "base.rate", "remove low and high: the cases determine them"),
         ('unit = "rate"', 'unit = "furlongs"', "base.rate", "unit is 'furlongs'"),
         ('weight = "major"', "", "base.rate", "weight is None"),
         ('source = "somebody"', "", "base.rate", "source is missing"),
-        ('extends = "base"', 'extends = "bases"', "child.rate", "bases has no such entry"),
+        ('extends = "base"', 'extends = "bases"', "child.rate", "extends bases, which has no such entry"),
         ('inherits = "base"', 'inherits = "child"', "child", "inherits child"),
         ('title = "Child"', "", "child", "title is missing"),
     ],
 )
-def test_a_broken_catalogue_is_refused_with_the_name_of_the_entry(
-    old: str, new: str, place: str, complaint: str
+def test_an_invalid_catalogue_is_refused_with_the_name_of_the_entry(
+    old: str, new: str, place: str, message: str
 ) -> None:
-    with pytest.raises(ValueError, match=rf"catalogue.toml, {place}: {complaint}"):
+    with pytest.raises(ValueError, match=rf"catalogue.toml, {place}: {message}"):
         Catalogue.parse(SMALL.replace(old, new, 1))

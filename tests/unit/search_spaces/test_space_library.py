@@ -1,4 +1,4 @@
-"""The named spaces: each resolves on a backend that knows its hyperparameters, and none holds a number."""
+"""The library spaces: they resolve on a backend with all hyperparameters, and have no numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from search_spaces.space import Limit, SearchSpace
 pytestmark = pytest.mark.unit
 
 _LORA = {"method": ("lora",)}
-EVERYTHING = {
+LIMITS = {
     "n_epochs": Limit("int", 1, 50),
     "batch_size": Limit("int", 1),
     "learning_rate_multiplier": Limit("float", 1e-6, 1e3),
@@ -30,11 +30,11 @@ EVERYTHING = {
 
 def leaves(value: Any) -> Iterator[Any]:
     if isinstance(value, dict):
-        for each in value.values():
-            yield from leaves(each)
+        for item in value.values():
+            yield from leaves(item)
     elif isinstance(value, list):
-        for each in value:
-            yield from leaves(each)
+        for item in value:
+            yield from leaves(item)
     else:
         yield value
 
@@ -46,24 +46,24 @@ def test_the_library_has_spaces() -> None:
 
 
 @pytest.mark.parametrize("name", library.names())
-def test_a_named_space_holds_no_number_and_says_what_it_is_for(name: str) -> None:
+def test_a_library_space_has_no_number_and_a_description(name: str) -> None:
     loaded = library.load(name)
     assert loaded.description.endswith(".")
-    assert all(isinstance(each, bool | str) and not any(map(str.isdigit, str(each))) for each in leaves(loaded.space))
+    assert all(isinstance(leaf, bool | str) and not any(map(str.isdigit, str(leaf))) for leaf in leaves(loaded.space))
 
 
 @pytest.mark.parametrize("examples", [10, 2000, 500_000])
 @pytest.mark.parametrize("name", library.names())
-def test_a_named_space_resolves_and_its_seed_points_are_inside(name: str, examples: int) -> None:
+def test_a_library_space_resolves_and_its_seed_points_are_inside(name: str, examples: int) -> None:
     scope = "hosted-current" if name == "hosted" else "local"
-    space = SearchSpace.parse({"use": name}).resolve(examples, EVERYTHING, scope)
+    space = SearchSpace.parse({"use": name}).resolve(examples, LIMITS, scope)
     assert space.searched
     assert all(space.violations(point) == [] for point in space.seed_points)
 
 
-def test_the_adapters_hyperparameters_take_part_only_where_there_is_one() -> None:
-    space = SearchSpace.parse({"use": "lora-or-full"}).resolve(2000, EVERYTHING, "local")
-    conditional = {each.name: each.condition for each in space if each.condition}
+def test_the_hyperparameters_of_lora_apply_only_to_lora() -> None:
+    space = SearchSpace.parse({"use": "lora-or-full"}).resolve(2000, LIMITS, "local")
+    conditional = {parameter.name: parameter.condition for parameter in space if parameter.condition}
     assert conditional == {"lora_rank": _LORA, "lora_alpha": _LORA}
     multiplier = space.parameter("learning_rate_multiplier")
     assert multiplier is not None

@@ -1,4 +1,4 @@
-"""A written space against a training set and a backend's limits: clamping, shares, advice, and what is refused."""
+"""The resolution of a space: clamping, shares, recommendations, conditions and refusals."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def resolve(written: Any, examples: int = 2000, scope: str = "local", **options:
     return SearchSpace.parse(written).resolve(examples, LIMITS, scope, **options)
 
 
-def one(name: str, written: Any, **options: Any) -> ResolvedParameter:
-    found = resolve({name: written}, **options).parameter(name)
-    assert found is not None
-    return found
+def resolve_one(name: str, written: Any, **options: Any) -> ResolvedParameter:
+    parameter = resolve({name: written}, **options).parameter(name)
+    assert parameter is not None
+    return parameter
 
 
 def problems(written: Any, **options: Any) -> tuple[SpaceProblem, ...]:
@@ -65,9 +65,9 @@ def problems(written: Any, **options: Any) -> tuple[SpaceProblem, ...]:
     ],
 )
 def test_every_form_becomes_a_distribution(name: str, written: Any, distribution: Any, text: str) -> None:
-    found = one(name, written)
-    assert found.distribution == distribution
-    assert found.text == text
+    parameter = resolve_one(name, written)
+    assert parameter.distribution == distribution
+    assert parameter.text == text
 
 
 @pytest.mark.parametrize(
@@ -83,47 +83,47 @@ def test_every_form_becomes_a_distribution(name: str, written: Any, distribution
         ("adapter", {"low": 5, "high": 9}, 8),
     ],
 )
-def test_what_has_one_value_is_fixed_and_of_the_backends_type(name: str, written: Any, fixed: Any) -> None:
-    found = one(name, written)
-    assert not found.searched
-    assert found.fixed == fixed
-    assert type(found.fixed) is type(fixed)
+def test_a_single_value_is_fixed_and_has_the_type_of_the_backend(name: str, written: Any, fixed: Any) -> None:
+    parameter = resolve_one(name, written)
+    assert not parameter.is_searched
+    assert parameter.fixed == fixed
+    assert type(parameter.fixed) is type(fixed)
 
 
-def test_the_order_of_a_list_does_not_change_the_distribution_because_a_study_could_not_go_on() -> None:
-    assert one("n_epochs", [4, 2]).distribution == one("n_epochs", [2, 4]).distribution
-    assert [each["n_epochs"] for each in resolve({"n_epochs": [40, 20]}).seed_points] == [40, 20]
+def test_the_order_of_a_list_does_not_change_the_distribution_so_that_a_study_can_continue() -> None:
+    assert resolve_one("n_epochs", [4, 2]).distribution == resolve_one("n_epochs", [2, 4]).distribution
+    assert [point["n_epochs"] for point in resolve({"n_epochs": [40, 20]}).seed_points] == [40, 20]
 
 
 # ---------------------------------------------------------------------------------------------------------- recommended
 def test_a_recommended_batch_is_a_share_of_the_training_set() -> None:
-    found = one("batch_size", "recommended")
-    assert found.text == "1 .. 80, log"
-    assert found.notes == ("0.01 % .. 4 % of 2,000 examples",)
-    assert found.follows_recommendation
-    assert found.recommendation is not None
-    assert found.recommendation.scope == "gpt3-classification"
+    parameter = resolve_one("batch_size", "recommended")
+    assert parameter.text == "1 .. 80, log"
+    assert parameter.notes == ("0.01 % .. 4 % of 2,000 examples",)
+    assert parameter.follows_recommendation
+    assert parameter.recommendation is not None
+    assert parameter.recommendation.scope == "gpt3-classification"
 
 
 def test_a_recommended_share_is_capped_where_the_source_caps_it() -> None:
-    assert one("batch_size", "recommended", scope="gpt3-api-defaults", examples=10_000).fixed == 20
-    assert one("batch_size", "recommended", scope="gpt3-api-defaults", examples=1_000_000).fixed == 256
+    assert resolve_one("batch_size", "recommended", scope="gpt3-api-defaults", examples=10_000).fixed == 20
+    assert resolve_one("batch_size", "recommended", scope="gpt3-api-defaults", examples=1_000_000).fixed == 256
 
 
-def test_the_cap_holds_for_the_first_point_of_a_range_of_ones_own_too() -> None:
+def test_the_cap_also_applies_to_the_first_point_of_a_written_range() -> None:
     space = resolve({"batch_size": {"low": 1, "high": 1000}}, scope="gpt3-api-defaults", examples=1_000_000)
     assert space.seed_points[0] == {"batch_size": 256}
 
 
-def test_a_recommendation_without_a_range_is_a_fixed_value_and_says_so() -> None:
-    found = one("prompt_loss_weight", "recommended", scope="gpt3-classification")
-    assert found.fixed == 0.1
-    assert found.notes == ("the source recommends a value and no range",)
+def test_a_recommendation_without_a_range_is_a_fixed_value_with_a_note() -> None:
+    parameter = resolve_one("prompt_loss_weight", "recommended", scope="gpt3-classification")
+    assert parameter.fixed == 0.1
+    assert parameter.notes == ("the source recommends a value and no range",)
 
 
 @pytest.mark.parametrize(("examples", "text"), [(50, "3 .. 5"), (300, "2 .. 3"), (1500, "1 .. 2"), (5000, "1")])
-def test_recommended_epochs_follow_the_training_set(examples: int, text: str) -> None:
-    assert one("n_epochs", "recommended", scope="hosted-current", examples=examples).text == text
+def test_recommended_epochs_depend_on_the_training_set(examples: int, text: str) -> None:
+    assert resolve_one("n_epochs", "recommended", scope="hosted-current", examples=examples).text == text
 
 
 @pytest.mark.parametrize(
@@ -135,30 +135,30 @@ def test_recommended_epochs_follow_the_training_set(examples: int, text: str) ->
         (None, "2e-05 .. 5e-05, log", False),
     ],
 )
-def test_a_recommendation_follows_the_method_wherever_it_is_written(method: Any, text: str, noted: bool) -> None:
+def test_a_recommendation_depends_on_the_method_wherever_it_is_written(method: Any, text: str, noted: bool) -> None:
     written = {"learning_rate": "recommended", **({"method": method} if method else {})}
-    found = resolve(written).parameter("learning_rate")
-    assert found is not None
-    assert found.text == text
-    assert any(each.startswith("spans") for each in found.notes) == noted
+    parameter = resolve(written).parameter("learning_rate")
+    assert parameter is not None
+    assert parameter.text == text
+    assert any(note.startswith("spans") for note in parameter.notes) == noted
 
 
-def test_a_recommendation_follows_the_method_of_its_own_condition() -> None:
+def test_a_recommendation_depends_on_the_method_in_its_own_condition() -> None:
     written = {
         "learning_rate": {"recommended": True, "when": {"method": "full"}},
         "learning_rate_multiplier": {"low": 0.5, "high": 1.5, "when": {"method": "lora"}},
         "method": ["lora", "full"],
     }
     space = resolve(written)
-    assert [each.name for each in space] == ["method", "learning_rate", "learning_rate_multiplier"]
+    assert [parameter.name for parameter in space] == ["method", "learning_rate", "learning_rate_multiplier"]
     assert space.parameters[1].text == "2e-05 .. 5e-05, log"
 
 
-def test_a_range_of_ones_own_still_shows_what_is_recommended() -> None:
-    found = one("learning_rate_multiplier", {"low": 0.1, "high": 10})
-    assert found.recommendation is not None
-    assert not found.follows_recommendation
-    assert found.notes == ("searched on a linear scale; the recommendation is log: true",)
+def test_a_written_range_keeps_the_recommendation_for_display() -> None:
+    parameter = resolve_one("learning_rate_multiplier", {"low": 0.1, "high": 10})
+    assert parameter.recommendation is not None
+    assert not parameter.follows_recommendation
+    assert parameter.notes == ("searched on a linear scale; the recommendation is log: true",)
 
 
 # ------------------------------------------------------------------------------------------------------------- clamping
@@ -196,42 +196,46 @@ def test_a_range_of_ones_own_still_shows_what_is_recommended() -> None:
         ("adapter", {"low": 2, "high": 9, "step": 3}, "2 | 8", ["the backend accepts 1 or 2 or 4 or 8"]),
     ],
 )
-def test_a_range_is_clamped_keeps_its_steps_and_says_so(name: str, written: Any, text: str, notes: list[str]) -> None:
-    found = one(name, written)
-    assert found.text == text
-    assert list(found.notes) == notes
+def test_a_clamped_range_keeps_its_steps_and_has_a_note(name: str, written: Any, text: str, notes: list[str]) -> None:
+    parameter = resolve_one(name, written)
+    assert parameter.text == text
+    assert list(parameter.notes) == notes
 
 
-def test_shares_that_come_out_the_same_stand_once() -> None:
-    found = one("batch_size", ["0.01%", "0.02%", "4%"])
-    assert found.text == "1 | 80"
-    assert "values that came out the same stand once" in found.notes
+def test_shares_with_equal_counts_are_used_once() -> None:
+    parameter = resolve_one("batch_size", ["0.01%", "0.02%", "4%"])
+    assert parameter.text == "1 | 80"
+    assert "equal values are used once" in parameter.notes
 
 
-def test_bounds_take_the_place_of_the_written_ends_and_are_clamped_too() -> None:
-    found = one("n_epochs", "recommended", bounds={"n_epochs": (3.5, 70)})
-    assert found.text == "4 .. 50"
-    assert found.notes == (
-        "4 .. 70 takes the place of 2 .. 4",
+def test_bounds_replace_the_written_ends_and_are_clamped_as_well() -> None:
+    parameter = resolve_one("n_epochs", "recommended", bounds={"n_epochs": (3.5, 70)})
+    assert parameter.text == "4 .. 50"
+    assert parameter.notes == (
+        "4 .. 70 replaces 2 .. 4",
         "high clamped from 70 to 50: the backend accepts 1 .. 50",
     )
 
 
-def test_bounds_that_cannot_be_are_refused() -> None:
+def test_invalid_bounds_are_refused() -> None:
     written = {"n_epochs": {"low": 1, "high": 4, "log": True}, "batch_size": "recommended"}
     found = problems(written, bounds={"n_epochs": (0, 4), "batch_size": (9, 3), "n_epoch": (1, 2)})
-    assert [(each.path, each.message, each.hint) for each in found] == [
-        (("n_epoch",), "n_epoch: bounds, but it is not in the space", "did you mean n_epochs?"),
-        (("n_epochs",), "n_epochs: log needs low above 0, not 0", "raise low or leave log out"),
+    assert [(problem.path, problem.message, problem.hint) for problem in found] == [
+        (
+            ("n_epoch",),
+            "n_epoch: the bounds are for a hyperparameter that is not in the space",
+            "did you mean n_epochs?",
+        ),
+        (("n_epochs",), "n_epochs: a log scale needs low above 0, not 0", "raise low, or leave log out"),
         (("batch_size",), "batch_size: low 9 is above high 3", "swap the two"),
     ]
 
 
 @pytest.mark.parametrize("written", [3, [2, 3]])
 def test_bounds_need_a_range(written: Any) -> None:
-    (found,) = problems({"n_epochs": written}, bounds={"n_epochs": (2, 3)})
-    assert found.path == ("n_epochs",)
-    assert "bounds apply to a range" in found.message
+    (problem,) = problems({"n_epochs": written}, bounds={"n_epochs": (2, 3)})
+    assert problem.path == ("n_epochs",)
+    assert "bounds apply to a range" in problem.message
 
 
 # ------------------------------------------------------------------------------------------------------------- refusals
@@ -250,47 +254,47 @@ def test_bounds_need_a_range(written: Any) -> None:
         ({"n_epochs": {"low": 1.5, "high": 3}}, ("n_epochs", "low"), "low is 1.5, not a whole number", ""),
         ({"n_epochs": {"low": 1, "high": 3, "step": 0.5}}, ("n_epochs", "step"), "step is 0.5, not a whole", ""),
         ({"batch_size": {"low": 30, "high": "1%"}}, ("batch_size",), "low 30 is above high 20", "swap"),
-        ({"learning_rate": "1%"}, ("learning_rate",), "1% is not a number", "is a count"),
-        ({"learning_rate": {"low": "1%", "high": 1}}, ("learning_rate", "low"), "low cannot be 1 %", "is a count"),
+        ({"learning_rate": "1%"}, ("learning_rate",), "1% is not a number", "only a count"),
+        ({"learning_rate": {"low": "1%", "high": 1}}, ("learning_rate", "low"), "low cannot be 1 %", "only a count"),
         ({"schedule": "cosin"}, ("schedule",), "cosin is not accepted", "did you mean cosine?"),
         ({"schedule": 3}, ("schedule",), "3 is not text", "quotes"),
         ({"schedule": {"low": 1, "high": 2}}, ("schedule",), "a range needs numbers", "list"),
         ({"packing": "yes"}, ("packing",), "yes is not true or false", "write true or false"),
         ({"packing": 1}, ("packing",), "1 is not true or false", ""),
         ({"adapter": 3}, ("adapter",), "3 is not accepted", "accepted: 1 or 2 or 4 or 8"),
-        ({"adapter": {"low": 5, "high": 7}}, ("adapter",), "5 .. 7 holds nothing", "1 or 2 or 4 or 8"),
-        ({"schedule": "recommended"}, ("schedule",), "nothing is recommended in the scope local", "no scope; write"),
+        ({"adapter": {"low": 5, "high": 7}}, ("adapter",), "5 .. 7 contains no accepted value", "1 or 2 or 4 or 8"),
+        ({"schedule": "recommended"}, ("schedule",), "there is no recommendation in the scope local", "no other scope"),
         ({"learning_rate": 0.1, "learning_rate_multiplier": 1}, ("learning_rate_multiplier",), "together with", "when"),
     ],
 )
-def test_what_a_backend_cannot_take_is_refused_with_its_place(
+def test_values_that_the_backend_does_not_accept_are_refused_with_their_place(
     written: Any, path: tuple[Any, ...], message: str, hint: str
 ) -> None:
-    (found,) = problems(written)
-    assert found.path == path
-    assert message in found.message
-    assert hint in found.hint
+    (problem,) = problems(written)
+    assert problem.path == path
+    assert message in problem.message
+    assert hint in problem.hint
 
 
-def test_nothing_recommended_here_names_the_scopes_that_have_something_and_the_form_to_write() -> None:
-    (found,) = problems({"batch_size": "recommended"}, scope="hosted-current")
-    assert found.message == "batch_size: nothing is recommended in the scope hosted-current"
-    assert "gpt3-classification, gpt3-api-defaults, local" in found.hint
-    assert "`batch_size: {low: ..., high: ...}`" in found.hint
-    (found,) = problems({"batch_size": "recommended"}, scope="elsewhere")
-    assert found.message == "batch_size: the catalogue has no scope elsewhere"
+def test_a_missing_recommendation_names_the_scopes_with_one_and_the_form_to_write() -> None:
+    (problem,) = problems({"batch_size": "recommended"}, scope="hosted-current")
+    assert problem.message == "batch_size: there is no recommendation in the scope hosted-current"
+    assert "gpt3-classification, gpt3-api-defaults, local" in problem.hint
+    assert "`batch_size: {low: ..., high: ...}`" in problem.hint
+    (problem,) = problems({"batch_size": "recommended"}, scope="elsewhere")
+    assert problem.message == "batch_size: the catalogue has no scope elsewhere"
 
 
-def test_all_problems_come_together_and_survive_a_process_boundary() -> None:
+def test_all_problems_are_reported_together_and_survive_pickling() -> None:
     written = {"n_epoch": 3, "batch_size": 0, "packing": "no", "schedule": "linea", "lora_rank": 4}
     with pytest.raises(SpaceError) as caught:
         resolve(written)
-    assert {each.path[0] for each in caught.value.problems} == set(written)
+    assert {problem.path[0] for problem in caught.value.problems} == set(written)
     assert pickle.loads(pickle.dumps(caught.value)).problems == caught.value.problems
 
 
 @pytest.mark.parametrize("examples", [0, -1])
-def test_a_training_set_has_examples(examples: int) -> None:
+def test_a_training_set_without_examples_is_refused(examples: int) -> None:
     with pytest.raises(ValueError, match="training_examples"):
         resolve({}, examples=examples)
 
@@ -299,9 +303,9 @@ def test_a_training_set_has_examples(examples: int) -> None:
 METHODS = {"method": ["lora", "full"]}
 
 
-def test_a_condition_keeps_its_parameter_out_of_the_other_points() -> None:
+def test_a_parameter_is_absent_where_its_condition_does_not_hold() -> None:
     space = resolve({"lora_rank": {"low": 2, "high": 4, "when": {"method": "lora"}}, **METHODS})
-    assert [each.name for each in space] == ["method", "lora_rank"]
+    assert [parameter.name for parameter in space] == ["method", "lora_rank"]
     assert space.parameters[1].condition_text == "method is lora"
     assert space.violations({"method": "full"}) == []
     assert space.violations({"method": "full", "lora_rank": 3}) == [
@@ -311,41 +315,41 @@ def test_a_condition_keeps_its_parameter_out_of_the_other_points() -> None:
 
 
 @pytest.mark.parametrize("written", [8, {"low": 2, "high": 4}, [2, 4], "recommended"])
-def test_what_the_backend_requires_becomes_a_condition_with_a_note(written: Any) -> None:
-    found = resolve({"lora_rank": written, **METHODS}).parameter("lora_rank")
-    assert found is not None
-    assert found.condition == {"method": ("lora",)}
-    assert "only where method is lora: elsewhere it has no effect" in found.notes
+def test_a_requirement_of_the_backend_becomes_a_condition_with_a_note(written: Any) -> None:
+    parameter = resolve({"lora_rank": written, **METHODS}).parameter("lora_rank")
+    assert parameter is not None
+    assert parameter.condition == {"method": ("lora",)}
+    assert "only where method is lora: elsewhere it has no effect" in parameter.notes
 
 
-def test_a_wider_condition_is_narrowed_to_what_has_an_effect() -> None:
+def test_a_condition_is_narrowed_to_the_values_with_an_effect() -> None:
     written = {
         "schedule": ["constant", "linear", "cosine"],
         "warmup": {"value": 10, "when": {"schedule": ["constant", "cosine"]}},
     }
-    found = resolve(written).parameter("warmup")
-    assert found is not None
-    assert found.condition == {"schedule": ("cosine",)}
+    parameter = resolve(written).parameter("warmup")
+    assert parameter is not None
+    assert parameter.condition == {"schedule": ("cosine",)}
 
 
 @pytest.mark.parametrize("others", [{"method": "lora"}, {"method": ["lora"]}])
-def test_a_requirement_that_always_holds_is_no_condition(others: Any) -> None:
+def test_a_requirement_that_always_holds_is_omitted(others: Any) -> None:
     space = resolve({"lora_rank": {"low": 2, "high": 4, "when": {"method": "lora"}}, **others})
-    assert not any(each.condition for each in space)
+    assert not any(parameter.condition for parameter in space)
 
 
-def test_a_condition_through_another_condition_needs_no_repetition() -> None:
+def test_a_requirement_that_another_condition_implies_is_omitted() -> None:
     written = {
         **METHODS,
         "packing": {"choices": [True, False], "when": {"method": "lora"}},
         "lora_rank": {"low": 2, "high": 4, "when": {"packing": True}},
     }
-    found = resolve(written).parameter("lora_rank")
-    assert found is not None
-    assert found.condition == {"packing": (True,)}
+    parameter = resolve(written).parameter("lora_rank")
+    assert parameter is not None
+    assert parameter.condition == {"packing": (True,)}
 
 
-def test_a_condition_on_a_fixed_value_that_is_itself_conditional_is_kept() -> None:
+def test_a_condition_on_a_conditional_fixed_value_is_kept() -> None:
     written = {
         **METHODS,
         "packing": {"value": True, "when": {"method": "lora"}},
@@ -356,22 +360,27 @@ def test_a_condition_on_a_fixed_value_that_is_itself_conditional_is_kept() -> No
     assert space.violations({"method": "lora", "packing": True, "n_epochs": 3}) == []
 
 
-def test_a_condition_on_what_is_left_to_the_backend_is_judged_by_its_default() -> None:
-    found = one("n_epochs", {"value": 3, "when": {"method": "full"}})
-    assert found.condition == {}
-    assert found.notes == ("method is not in the space; the backend's default, full, fits",)
+def test_a_condition_on_a_hyperparameter_outside_the_space_uses_the_default_of_the_backend() -> None:
+    parameter = resolve_one("n_epochs", {"value": 3, "when": {"method": "full"}})
+    assert parameter.condition == {}
+    assert parameter.notes == ("method is not in the space; the backend's default, full, fits",)
 
 
 @pytest.mark.parametrize(
     ("written", "path", "message", "hint"),
     [
-        ({"when": {"metod": "lora"}}, "metod", "metod, which nobody knows", "did you mean method?"),
+        ({"when": {"metod": "lora"}}, "metod", "the unknown parameter metod", "did you mean method?"),
         ({"when": {"method": "lroa"}}, "method", "lroa is not accepted", "did you mean lora?"),
         ({"when": {"schedule": "linear"}}, "schedule", "schedule, which is not in the space", "add schedule"),
         ({"when": {"base_model": "x"}}, "base_model", "base_model is never x", "base_model is y"),
         ({"when": {"batch_size": 3}}, "batch_size", "batch_size is never 3", "batch_size is 4 .. 8"),
         ({"when": {"learning_rate": 0.5}}, "learning_rate", "learning_rate, which is a range", "list"),
-        ({"when": {"packing": True}}, "packing", "by default false, so it would never be used", "add `packing: true`"),
+        (
+            {"when": {"packing": True}},
+            "packing",
+            "by default false, so n_epochs would never be",
+            "add `packing: true`",
+        ),
     ],
 )
 def test_a_condition_that_cannot_be_met_is_refused(written: Any, path: str, message: str, hint: str) -> None:
@@ -381,10 +390,10 @@ def test_a_condition_that_cannot_be_met_is_refused(written: Any, path: str, mess
         "batch_size": {"low": 4, "high": 8},
         "learning_rate": {"low": 0.1, "high": 0.9},
     }
-    (found,) = problems({**others, "n_epochs": {"value": 3, **written}})
-    assert found.path == ("n_epochs", "when", path)
-    assert message in found.message
-    assert hint in found.hint
+    (problem,) = problems({**others, "n_epochs": {"value": 3, **written}})
+    assert problem.path == ("n_epochs", "when", path)
+    assert message in problem.message
+    assert hint in problem.hint
 
 
 def test_conditions_that_contradict_each_other_are_refused() -> None:
@@ -393,36 +402,36 @@ def test_conditions_that_contradict_each_other_are_refused() -> None:
         "packing": {"choices": [True, False], "when": {"method": "full"}},
         "n_epochs": {"value": 3, "when": {"packing": True, "method": "lora"}},
     }
-    (found,) = problems(written)
-    assert found.path == ("n_epochs", "when")
-    assert "never happens" in found.message
+    (problem,) = problems(written)
+    assert problem.path == ("n_epochs", "when")
+    assert "never happens" in problem.message
 
 
-def test_a_circle_of_conditions_is_refused() -> None:
+def test_a_cycle_of_conditions_is_refused() -> None:
     written = {
         "n_epochs": {"choices": [1, 2], "when": {"batch_size": 1}},
         "batch_size": {"choices": [1, 2], "when": {"n_epochs": 1}},
     }
-    (found,) = problems(written)
-    assert found.path == ("batch_size", "when", "n_epochs")
-    assert "n_epochs -> batch_size -> n_epochs" in found.message
-    (found,) = problems({"n_epochs": {"choices": [1, 2], "when": {"n_epochs": 1}}})
-    assert found.path == ("n_epochs", "when", "n_epochs")
+    (problem,) = problems(written)
+    assert problem.path == ("batch_size", "when", "n_epochs")
+    assert "n_epochs -> batch_size -> n_epochs" in problem.message
+    (problem,) = problems({"n_epochs": {"choices": [1, 2], "when": {"n_epochs": 1}}})
+    assert problem.path == ("n_epochs", "when", "n_epochs")
 
 
 @pytest.mark.parametrize("others", [{"method": "full"}, {}])
-def test_what_has_no_effect_is_refused_with_the_remedy(others: Any) -> None:
-    (found,) = problems({"lora_rank": {"low": 2, "high": 4}, **others})
-    assert found.path == ("lora_rank",)
-    assert found.message == "lora_rank has no effect: method is full"
-    assert "write `method: lora`" in found.hint
+def test_a_hyperparameter_without_effect_is_refused_with_the_remedy(others: Any) -> None:
+    (problem,) = problems({"lora_rank": {"low": 2, "high": 4}, **others})
+    assert problem.path == ("lora_rank",)
+    assert problem.message == "lora_rank has no effect: method is full"
+    assert "write `method: lora`" in problem.hint
 
 
-def test_a_requirement_on_what_the_backend_chooses_is_only_noted() -> None:
-    assert one("warmup", 10).notes == ("has an effect only where schedule is cosine or linear",)
+def test_a_requirement_on_a_value_that_the_backend_chooses_is_only_noted() -> None:
+    assert resolve_one("warmup", 10).notes == ("has an effect only where schedule is cosine or linear",)
 
 
-def test_what_excludes_each_other_may_stand_in_different_branches() -> None:
+def test_parameters_that_exclude_each_other_may_have_disjoint_conditions() -> None:
     branches = {
         **METHODS,
         "learning_rate": {"value": 0.1, "when": {"method": "full"}},
@@ -434,20 +443,25 @@ def test_what_excludes_each_other_may_stand_in_different_branches() -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- library
-def test_a_library_space_can_be_changed_and_thinned() -> None:
+def test_a_library_space_can_be_changed_and_reduced() -> None:
     written = {"use": "classification", "n_epochs": [1, 2], "prompt_loss_weight": None, "packing": True}
     space = SearchSpace.parse(written)
     assert space.library == "classification"
     resolved = resolve(written)
-    assert [each.name for each in resolved] == ["n_epochs", "batch_size", "learning_rate_multiplier", "packing"]
+    assert [parameter.name for parameter in resolved] == [
+        "n_epochs",
+        "batch_size",
+        "learning_rate_multiplier",
+        "packing",
+    ]
     assert resolved.parameters[0].text == "1 | 2"
 
 
-def test_a_problem_of_a_library_parameter_points_to_use_and_tells_how_to_leave_it_out() -> None:
-    limits = {name: each for name, each in LIMITS.items() if name != "prompt_loss_weight"}
+def test_a_problem_of_a_library_parameter_points_to_use_and_says_how_to_remove_it() -> None:
+    limits = {name: limit for name, limit in LIMITS.items() if name != "prompt_loss_weight"}
     with pytest.raises(SpaceError) as caught:
         SearchSpace.parse({"use": "classification", "batch_size": 0}).resolve(2000, limits, "local")
-    by_path = {each.path: each for each in caught.value.problems}
+    by_path = {problem.path: problem for problem in caught.value.problems}
     assert set(by_path) == {("use",), ("batch_size",)}
     assert "no hyperparameter prompt_loss_weight" in by_path["use",].message
     assert "write prompt_loss_weight: null" in by_path["use",].hint
@@ -456,7 +470,7 @@ def test_a_problem_of_a_library_parameter_points_to_use_and_tells_how_to_leave_i
 def test_an_optional_hyperparameter_is_left_out_where_the_backend_does_not_know_it() -> None:
     written = {"n_epochs": 3, "sparkle": {"choices": [1, 2], "optional": True}}
     space = SearchSpace.parse(written).resolve(1000, {"n_epochs": Limit("int", low=1, high=9)}, "local")
-    assert [each.name for each in space] == ["n_epochs"]
+    assert [parameter.name for parameter in space] == ["n_epochs"]
     assert space.left_out == ("sparkle",)
     known = SearchSpace.parse(written).resolve(1000, {**LIMITS, "sparkle": Limit("int", low=1, high=9)}, "local")
     assert known.left_out == ()

@@ -1,9 +1,10 @@
-"""Laws of a resolved space: every sample is inside, conditions hold, sizes are right, and Optuna agrees."""
+"""Laws of a resolved space: samples are inside, conditions hold, and sizes are correct."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 import pickle
 from collections.abc import Mapping
 from typing import Any
@@ -87,8 +88,8 @@ def spaces(draw: st.DrawFn) -> ResolvedSpace:
         written[name] = form
     try:
         return SearchSpace.parse(written).resolve(draw(st.integers(1, 100_000)), LIMITS, "local")
-    except SpaceError as error:  # a condition that can never be met, by the values that happen to be drawn
-        assume(not all("never" in each.message or "no effect" in each.message for each in error.problems))
+    except SpaceError as error:  # the drawn values cannot meet a condition
+        assume(not all("never" in problem.message or "no effect" in problem.message for problem in error.problems))
         raise
 
 
@@ -96,10 +97,10 @@ def loss(point: Mapping[str, Any]) -> float:
     return float(sum(value for value in point.values() if not isinstance(value, str)))
 
 
-generous = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+more_examples = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@generous
+@more_examples
 @given(spaces(), st.integers(0, 1000), st.booleans())
 def test_every_sample_is_inside_its_space(space: ResolvedSpace, seed: int, tpe: bool) -> None:
     sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
@@ -110,16 +111,16 @@ def test_every_sample_is_inside_its_space(space: ResolvedSpace, seed: int, tpe: 
         trial = study.ask()
         point = space.suggest(trial)
         assert space.violations(point) == []
-        for each in space:
-            expected = all(point.get(name) in values for name, values in each.condition.items())
-            assert (each.name in point) == expected
+        for parameter in space:
+            expected = all(point.get(name) in values for name, values in parameter.condition.items())
+            assert (parameter.name in point) == expected
         assert {type(value) for value in point.values()} <= {bool, int, float, str}
         study.tell(trial, loss(point))
 
 
-@generous
+@more_examples
 @given(spaces())
-def test_seed_points_are_inside_and_come_back_from_the_study_as_they_are(space: ResolvedSpace) -> None:
+def test_seed_points_are_inside_and_the_study_returns_them_unchanged(space: ResolvedSpace) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     assert 1 <= len(space.seed_points) <= 2
     for point in space.seed_points:
@@ -128,21 +129,18 @@ def test_seed_points_are_inside_and_come_back_from_the_study_as_they_are(space: 
     assert [space.suggest(study.ask()) for _ in space.seed_points] == list(space.seed_points)
 
 
-@generous
+@more_examples
 @given(spaces())
 def test_the_size_is_the_number_of_distinct_points(space: ResolvedSpace) -> None:
     size = space.size()
-    continuous = [each.name for each in space if each.size is None]
+    continuous = [parameter.name for parameter in space if parameter.size is None]
     assert (size is None) == bool(continuous)
     assume(size is not None)
-    values = [_values(each) for each in space]
-    combinations = 1
-    for each in values:
-        combinations *= len(each)
-    assume(combinations <= 20_000)
+    values = [_values(parameter) for parameter in space]
+    assume(math.prod(map(len, values)) <= 20_000)
     distinct = set()
     for combination in itertools.product(*values):
-        candidates = dict(zip((each.name for each in space), combination, strict=True))
+        candidates = dict(zip((parameter.name for parameter in space), combination, strict=True))
         point = space.suggest(FixedTrial(candidates))
         distinct.add(json.dumps(point, sort_keys=True))
     assert size == len(distinct)
@@ -161,28 +159,28 @@ def _values(parameter: ResolvedParameter) -> list[Any]:
             return [round(low + number * step, 9) for number in range(int((high - low) / step + 1.5))]
 
 
-@generous
+@more_examples
 @given(spaces())
-def test_a_point_outside_is_told_from_one_inside(space: ResolvedSpace) -> None:
+def test_a_point_outside_has_a_violation(space: ResolvedSpace) -> None:
     point = dict(space.seed_points[0])
     assert space.violations({**point, "stranger": 1}) == ["stranger is not in this space"]
     for name in point:
         changed: dict[str, Any] = {**point, name: "something else"}
-        assert any(each.startswith(f"{name} is something else, not in") for each in space.violations(changed))
+        assert any(reason.startswith(f"{name} is something else, not in") for reason in space.violations(changed))
         missing = {key: value for key, value in point.items() if key != name}
         assert f"{name} has no value" in space.violations(missing)
 
 
-@generous
+@more_examples
 @given(spaces())
-def test_a_space_survives_a_process_boundary_and_json(space: ResolvedSpace) -> None:
+def test_a_space_survives_pickling_and_json(space: ResolvedSpace) -> None:
     copy = pickle.loads(pickle.dumps(space))
     assert copy == space
     assert copy.fingerprint == space.fingerprint
     assert json.loads(json.dumps(space.to_json()))["size"] == space.size()
 
 
-@generous
+@more_examples
 @given(spaces())
 def test_the_static_space_is_the_searched_part_without_conditions(space: ResolvedSpace) -> None:
     static = space.distributions()
@@ -203,11 +201,11 @@ def test_the_static_space_is_the_searched_part_without_conditions(space: Resolve
         ({"learning_rate": {"low": 0.1, "high": 0.2}}, {"learning_rate": 0.3}),
     ],
 )
-def test_neither_between_the_steps_nor_of_another_type_is_inside(written: Any, point: dict[str, Any]) -> None:
+def test_values_between_steps_or_of_another_type_are_outside(written: Any, point: dict[str, Any]) -> None:
     assert len(resolve(written).violations(point)) == 1
 
 
-def test_a_stepped_number_is_given_without_the_noise_of_its_arithmetic() -> None:
+def test_a_value_on_a_step_has_no_rounding_error() -> None:
     space = resolve({"dropout": {"low": 0, "high": 0.5, "step": 0.1}})
     assert space.suggest(FixedTrial({"dropout": 0.1 + 0.2})) == {"dropout": 0.3}
 
@@ -217,7 +215,7 @@ def resolve(written: Any, **options: Any) -> ResolvedSpace:
     return SearchSpace.parse(written).resolve(1000, LIMITS, "local", **options)
 
 
-def test_a_grid_holds_every_point_once_and_optuna_walks_it() -> None:
+def test_a_grid_contains_every_point_once_and_optuna_samples_it() -> None:
     space = resolve(
         {
             "method": ["lora", "full"],
@@ -237,11 +235,11 @@ def test_a_grid_holds_every_point_once_and_optuna_walks_it() -> None:
         return loss(points[-1])
 
     study.optimize(objective, n_trials=24)
-    assert len({json.dumps(each, sort_keys=True) for each in points}) == 24
-    assert all(space.violations(each) == [] for each in points)
+    assert len({json.dumps(point, sort_keys=True) for point in points}) == 24
+    assert all(space.violations(point) == [] for point in points)
 
 
-def test_a_grid_refuses_what_cannot_be_counted_and_what_is_conditional_in_one_go() -> None:
+def test_a_grid_refuses_all_continuous_and_conditional_parameters_together() -> None:
     space = resolve(
         {
             "method": ["lora", "full"],
@@ -252,7 +250,7 @@ def test_a_grid_refuses_what_cannot_be_counted_and_what_is_conditional_in_one_go
     )
     with pytest.raises(SpaceError) as caught:
         space.grid()
-    assert {each.path for each in caught.value.problems} == {("lora_rank",), ("learning_rate",)}
+    assert {problem.path for problem in caught.value.problems} == {("lora_rank",), ("learning_rate",)}
 
 
 # ---------------------------------------------------------------------------------------------------------------- seeds
@@ -269,7 +267,7 @@ def test_a_grid_refuses_what_cannot_be_counted_and_what_is_conditional_in_one_go
         ({"method": "full", "learning_rate": "recommended"}, {"method": "full", "learning_rate": 3e-5}),
     ],
 )
-def test_the_first_point_is_the_recommended_default_else_the_centre(written: Any, first: dict[str, Any]) -> None:
+def test_the_first_point_is_the_recommended_default_or_the_centre(written: Any, first: dict[str, Any]) -> None:
     assert resolve(written).seed_points[0] == pytest.approx(first)
 
 
@@ -287,21 +285,21 @@ def test_the_second_point_is_the_backends_default_moved_into_the_space(written: 
     assert resolve(written).seed_points[1] == second
 
 
-def test_one_seed_point_is_enough_where_both_are_the_same() -> None:
+def test_equal_seed_points_are_given_once() -> None:
     assert resolve({"n_epochs": "recommended"}).seed_points == ({"n_epochs": 3},)
 
 
 # ---------------------------------------------------------------------------------------------------------- fingerprint
-def test_the_fingerprint_is_of_what_can_be_sampled() -> None:
-    as_list, in_other_order = (resolve({"n_epochs": each}) for each in ([1, 2], [2, 1]))
+def test_the_fingerprint_depends_only_on_the_samples() -> None:
+    as_list, in_other_order = (resolve({"n_epochs": values}) for values in ([1, 2], [2, 1]))
     assert as_list.fingerprint == in_other_order.fingerprint
-    recommended, by_hand = (resolve({"n_epochs": each}) for each in ("recommended", {"low": 2, "high": 4}))
+    recommended, by_hand = (resolve({"n_epochs": form}) for form in ("recommended", {"low": 2, "high": 4}))
     assert recommended.fingerprint == by_hand.fingerprint
-    different = [resolve({"n_epochs": each}).fingerprint for each in (2, 3, [2, 3], {"low": 2, "high": 3})]
+    different = [resolve({"n_epochs": form}).fingerprint for form in (2, 3, [2, 3], {"low": 2, "high": 3})]
     assert len(set(different)) == 4
 
 
-def test_a_study_goes_on_when_steering_moves_the_bounds() -> None:
+def test_a_study_continues_when_steering_moves_the_bounds() -> None:
     written = {"n_epochs": "recommended", "learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}}
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=1, n_startup_trials=2, multivariate=True))
     for space in (resolve(written), resolve(written, bounds={"n_epochs": (4, 8), "learning_rate": (1e-3, 1e-2)})):

@@ -1,4 +1,4 @@
-"""How a space is written: the forms, the fingerprint, and every mistake with its place."""
+"""The syntax of a space: the forms, the fingerprint, and every mistake with its place."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_condition_is_read_as_values_of_other_parameters() -> None:
         ("0.5 %", "0.5 %"),
     ],
 )
-def test_what_was_written_is_kept_on_one_line(written: object, shown: str) -> None:
+def test_the_written_text_is_kept_on_one_line(written: object, shown: str) -> None:
     assert SearchSpace.parse({"p": written}).parameters[0].written == shown
 
 
@@ -84,42 +84,41 @@ def test_what_was_written_is_kept_on_one_line(written: object, shown: str) -> No
         ({"low": 1, "high": "200%"}, ("p", "high"), "high is 200%", "100 %"),
         ({"low": 0, "high": 1, "log": True}, ("p", "low"), "log scale needs low above 0, not 0", "log out"),
         ({"low": 1, "high": 2, "log": "yes"}, ("p", "log"), "log is yes", "true or false"),
-        ({"low": 1, "high": 2, "step": 0}, ("p", "step"), "step is no number above 0", ""),
+        ({"low": 1, "high": 2, "step": 0}, ("p", "step"), "step is not a number above 0", ""),
         ({"low": 1, "high": 2, "step": 1, "log": True}, ("p", "step"), "step and log exclude", ""),
-        ({"lwo": 1, "high": 2}, ("p", "lwo"), "lwo is not a part", "did you mean low?"),
+        ({"lwo": 1, "high": 2}, ("p", "lwo"), "lwo is not a key", "did you mean low?"),
         ({"low": 1, "high": 2, "choices": [1]}, ("p",), "range and choices exclude each other", "low"),
-        ({"when": {"q": 1}}, ("p",), "no values are given", "recommended"),
+        ({"when": {"q": 1}}, ("p",), "the values are missing", "recommended"),
         ({"recommended": False}, ("p", "recommended"), "can only be true", ""),
-        ({"value": 1, "when": "lora"}, ("p", "when"), "when needs another parameter", "when: {other"),
-        ({"value": 1, "when": {"q": []}}, ("p", "when", "q"), "is no condition", "when: {other"),
-        ({"choices": 3}, ("p", "choices"), "a list of at least one", "[a, b, c]"),
-        ([], ("p",), "a list of at least one", "[a, b, c]"),
+        ({"value": 1, "when": "lora"}, ("p", "when"), "when needs the name of another parameter", "when: {other"),
+        ({"value": 1, "when": {"q": []}}, ("p", "when", "q"), "is not a condition", "when: {other"),
+        ({"choices": 3}, ("p", "choices"), "at least one value", "[a, b, c]"),
+        ([], ("p",), "at least one value", "[a, b, c]"),
         ([1, [2]], ("p", 1), "[2] is not a single value", ""),
-        ([1, "recommended"], ("p", 1), "recommended cannot stand in a list", "alone"),
-        ([2, 1, 2.0], ("p", 2), "2 stands in the list twice", "once"),
-        ({"choices": [1, None]}, ("p", "choices", 1), "no value is given", ""),
-        (None, ("p",), "no value is given", "recommended"),
+        ([1, "recommended"], ("p", 1), "recommended cannot be in a list", "alone"),
+        ([2, 1, 2.0], ("p", 2), "2 is in the list twice", "once"),
+        ({"choices": [1, None]}, ("p", "choices", 1), "the value is missing", ""),
+        (None, ("p",), "the value is missing", "recommended"),
         (float("nan"), ("p",), "nan is not a finite number", ""),
         ("101 %", ("p",), "more than the training set", "100 %"),
     ],
 )
 def test_a_mistake_is_reported_with_its_place(written: object, path: tuple[Any, ...], message: str, hint: str) -> None:
-    found = [each for each in problems({"p": written}) if each.path == path]
-    assert len(found) == 1
-    assert message in found[0].message
-    assert found[0].message.startswith("p: ")
-    assert hint in found[0].hint
+    (problem,) = (problem for problem in problems({"p": written}) if problem.path == path)
+    assert message in problem.message
+    assert problem.message.startswith("p: ")
+    assert hint in problem.hint
 
 
 def test_all_mistakes_are_reported_together() -> None:
     written = {"a": {"low": 3, "high": 1}, "b": None, "c": [1, 1], 7: "x", "use": "clasification"}
-    found = {each.path: each for each in problems(written)}
-    assert set(found) == {("a", "low"), ("b",), ("c", 1), (7,), ("use",)}
-    assert found["use",].hint == "did you mean classification?"
+    by_path = {problem.path: problem for problem in problems(written)}
+    assert set(by_path) == {("a", "low"), ("b",), ("c", 1), (7,), ("use",)}
+    assert by_path["use",].hint == "did you mean classification?"
 
 
 @pytest.mark.parametrize("written", [None, [], "recommended", 3])
-def test_a_space_that_is_no_mapping_is_refused(written: object) -> None:
+def test_a_space_that_is_not_a_mapping_is_refused(written: object) -> None:
     assert problems(written)[0].path == ()
 
 
@@ -136,7 +135,7 @@ def test_a_space_that_is_no_mapping_is_refused(written: object) -> None:
         ({"value": 1, "when": {"q": "x", "r": [1, 2]}}, {"when": {"r": [2, 1], "q": ["x"]}, "value": 1}),
     ],
 )
-def test_the_fingerprint_ignores_how_the_same_is_written(one: object, other: object) -> None:
+def test_the_fingerprint_ignores_the_notation(one: object, other: object) -> None:
     assert fingerprint(one) == fingerprint(other)
 
 
@@ -153,7 +152,7 @@ def test_the_fingerprint_ignores_how_the_same_is_written(one: object, other: obj
         ({"value": 1, "when": {"q": 1}}, {"value": 1, "when": {"q": 2}}),
     ],
 )
-def test_the_fingerprint_tells_different_spaces_apart(one: object, other: object) -> None:
+def test_different_spaces_have_different_fingerprints(one: object, other: object) -> None:
     assert fingerprint(one) != fingerprint(other)
 
 
@@ -185,7 +184,7 @@ def test_the_fingerprint_changes_with_every_value(one: float, other: float) -> N
 
 
 @given(st.decimals(0, 100, places=4), st.integers(1, 10**7), st.integers(1, 10**7))
-def test_a_share_never_falls_as_the_training_set_grows(percent: Any, one: int, other: int) -> None:
+def test_a_share_never_decreases_as_the_training_set_grows(percent: Any, one: int, other: int) -> None:
     share = Share.parse(f"{percent}%")
     assert share is not None
     few, many = sorted((one, other))
