@@ -1,4 +1,6 @@
-"""A background thread that writes what it is given, run by run, and goes on trying while the receiver is away."""
+"""A background thread that writes projections run by run, and retries while the receiver is
+unreachable.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +12,33 @@ from collections.abc import Callable
 from sweeps.tracking.projection import Point, Projection
 
 PAUSE_S = 1.0
-"""Between two rounds: what comes in meanwhile is written in one go."""
+"""The pause between two rounds. Changes that arrive during it are written together."""
 
 FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 15.0
 
 MOST_POINTS = 1_000_000
-"""Points that wait at most, some 200 MB. Beyond, a run's oldest step values go, and a problem says so."""
+"""The most points that wait, some 200 MB.
+
+Beyond it, a run's oldest points are dropped and noted.
+"""
 
 
 class UnreachableError(Exception):
-    """The receiver did not answer, or is out of order: the same write may succeed later."""
+    """The receiver did not answer, or is out of order. The same write may succeed later."""
 
 
 class RejectedError(Exception):
-    """The receiver will never take this."""
+    """The receiver will never accept this write."""
 
 
 class Outbox:
-    """Takes projections of runs at once and writes them later, in the order of the runs' first waiting change.
+    """Accepts projections of runs at once and writes them later, in the order of the first waiting
+    change.
 
-    `write(key, projection)` raises UnreachableError or RejectedError. It is called from one thread only. A write that
-    failed half way is repeated with what it left in the projection, so each of its parts has to be idempotent.
+    `write(key, projection)` raises UnreachableError or RejectedError, and is called on one thread
+    only. After an error it is called again with what it left in the projection, so each part of a
+    write must be idempotent.
     """
 
     def __init__(self, write: Callable[[str, Projection], None], name: str) -> None:
@@ -46,11 +53,11 @@ class Outbox:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start to write."""
         self._thread.start()
 
     def put(self, key: str, projection: Projection) -> None:
-        """Take what is to be shown of the run `key`. Returns at once."""
+        """Accept a change of the run `key`. Returns at once."""
         with self._changed:
             self._points += len(projection.points)
             waiting = self._waiting.get(key)
@@ -59,13 +66,14 @@ class Outbox:
             else:
                 waiting.add(projection)
             if self._points > MOST_POINTS:
-                self._shed(key)
+                self._drop_oldest(key)
             self._changed.notify()
 
-    def close(self, timeout_s: float, away_s: float) -> bool:
-        """Write what waits and end; give up after `timeout_s`, or after `away_s` if the receiver does not answer then.
+    def close(self, timeout_s: float, unreachable_s: float) -> bool:
+        """Write what waits, then end.
 
-        Returns whether all was written. Idempotent.
+        Gives up after `timeout_s`, or after `unreachable_s` if the receiver does not answer then.
+        Returns whether everything was written. Idempotent.
         """
         began = time.monotonic()
         with self._changed:
@@ -74,20 +82,20 @@ class Outbox:
         while self._thread.is_alive():
             self._thread.join(0.1)
             waited = time.monotonic() - began
-            if waited > timeout_s or (waited > away_s and self._unreachable is not None):
+            if waited > timeout_s or (waited > unreachable_s and self._unreachable is not None):
                 break
         with self._changed:
             return not self._waiting and not self._writing
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What could not be written, and what still waits because the receiver is away."""
+        """What could not be written, and what still waits because the receiver is unreachable."""
         with self._changed:
-            away = [f"{self._unreachable} ({len(self._waiting)} runs wait)"] if self._unreachable else []
-            return (*self._problems, *away)
+            still_waiting = [f"{self._unreachable} ({len(self._waiting)} runs wait)"] if self._unreachable else []
+            return (*self._problems, *still_waiting)
 
     def note(self, problem: str) -> None:
-        """Remember something that could not be written."""
+        """Remember that something could not be written."""
         with self._changed:
             self._problems[problem] = None
 
@@ -100,7 +108,7 @@ class Outbox:
                     return
                 keys = list(self._waiting)
             for key in keys:
-                if self._written(key):
+                if self._write_one(key):
                     retry_s = FIRST_RETRY_S
                 else:
                     self._sleep(retry_s, even_if_closing=True)
@@ -109,7 +117,7 @@ class Outbox:
             else:
                 self._sleep(PAUSE_S)
 
-    def _written(self, key: str) -> bool:
+    def _write_one(self, key: str) -> bool:
         with self._changed:
             projection = self._waiting.pop(key)
             self._points -= len(projection.points)
@@ -121,7 +129,7 @@ class Outbox:
             unreachable = str(error)
         except RejectedError as error:
             self.note(str(error))
-        except Exception as error:  # noqa: BLE001 - the rim: a mistake here must not end a sweep, nor go unsaid
+        except Exception as error:  # noqa: BLE001 - a bug here must not end a sweep; it is noted
             self.note(f"{type(error).__name__}: {error}")
         with self._changed:
             self._writing = False
@@ -135,7 +143,8 @@ class Outbox:
         self._points += len(projection.points)
         if later is not None:
             projection.add(later)
-        self._waiting[key] = projection  # at the end: what fails for a reason of its own must not hold up the others
+        # at the end, so that a run that keeps failing does not hold up the others
+        self._waiting[key] = projection
 
     def _sleep(self, seconds: float, *, even_if_closing: bool = False) -> None:
         until = time.monotonic() + seconds
@@ -143,9 +152,9 @@ class Outbox:
             while (left := until - time.monotonic()) > 0 and (even_if_closing or not self._closing):
                 self._changed.wait(min(left, 0.5) if even_if_closing else left)
 
-    def _shed(self, key: str) -> None:
+    def _drop_oldest(self, key: str) -> None:
         projection = self._waiting[key]
         kept: list[Point] = projection.points[len(projection.points) // 2 :]
         self._points -= len(projection.points) - len(kept)
         projection.points = kept
-        self._problems["the receiver was away for so long that early values of some runs were dropped"] = None
+        self._problems["the receiver was unreachable for so long that early values of some runs were dropped"] = None

@@ -1,4 +1,4 @@
-"""Trials and events -> what a tracking server shows of them: parameters, metrics and tags, as plain values."""
+"""Trials and events -> parameters, metrics and tags of a run, as plain values."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ if TYPE_CHECKING:
 
 RunStatus: TypeAlias = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
 Content: TypeAlias = str | bytes | Path | Callable[[], bytes]
-"""What an artifact holds: a text, bytes, a file or a folder, or a function that makes the bytes when needed."""
+"""The content of an artifact: a text, bytes, a file, a folder, or a function that returns the
+bytes.
+"""
 
 SWEEP_TAG = "finesweep.sweep_id"
 TRIAL_TAG = "finesweep.trial_key"
 CURSOR_TAG = "finesweep.cursor"
-"""How many of the trial's events are written."""
+"""The tag that counts the trial's events that MLflow has."""
 
 SUMMARY_STEP = 0
-"""The step of the values that a trial has only one of."""
+"""The step of metrics of which a run has only one value."""
 
 UNTRAINED = "untrained/"
-"""Before the base model's own scores; the slash gives them a section of their own, below the curves."""
+"""The prefix of the base model's scores. The slash puts them into a section below the curves."""
 
 VIEW_KEY = "finesweep"
-"""Under this name the run table is saved with the columns that a sweep is about."""
+"""The name under which the table of runs is saved, with the columns of a sweep."""
 
 _STATUS: Mapping[TrialState, RunStatus] = {
     TrialState.RUNNING: "RUNNING",
@@ -55,7 +57,7 @@ class TrackedPart:
 
 @dataclass(frozen=True)
 class TrackedDataset:
-    """The data that a sweep trains on, by what they are for: `training`, `validation`."""
+    """The data of a sweep, by purpose: `training`, `validation`."""
 
     name: str
     source: str
@@ -74,7 +76,10 @@ class TrackedDataset:
 
 @dataclass(frozen=True)
 class Point:
-    """One value of a metric. `once` marks a summary, of which the latest counts; else there is one point a step."""
+    """One value of a metric.
+
+    `once` marks a summary, of which the latest value counts. Other metrics have one point per step.
+    """
 
     key: str
     value: float
@@ -85,7 +90,7 @@ class Point:
 
 @dataclass
 class Projection:
-    """What is to be shown of one run. `files` are by artifact path."""
+    """Everything that one run should show. `files` maps artifact paths to their content."""
 
     points: list[Point] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
@@ -95,7 +100,7 @@ class Projection:
     ended_at_ms: int | None = None
 
     def add(self, later: Projection) -> None:
-        """Take in what came later; its parameters, tags, files and status win."""
+        """Merge a later projection. Its parameters, tags, files and status win."""
         self.points += later.points
         self.params |= later.params
         self.tags |= later.tags
@@ -105,17 +110,17 @@ class Projection:
 
 
 def run_name(trial: Trial) -> str:
-    """The name of a trial's run; it sorts like the trial's number."""
+    """Return the name of a trial's run. Names sort like the trials' numbers."""
     return f"trial-{trial.number:02d}"
 
 
 def status_of(trial: Trial) -> RunStatus:
-    """A stopped trial is no failure: its run was killed."""
+    """Return the run status of a trial. A stopped trial is KILLED, not FAILED."""
     return _STATUS[trial.state]
 
 
 def of_start(trial: Trial, backend: str) -> Projection:
-    """Project what is known of a trial before it has done anything."""
+    """Project a trial that starts."""
     tags = {TRIAL_TAG: trial.key, "model": trial.base_model, "state": trial.state.value, "seed": str(trial.seed)}
     if trial.repeat_of is not None:
         tags["finals.repeats"] = run_name(replace(trial, number=trial.repeat_of))
@@ -124,20 +129,23 @@ def of_start(trial: Trial, backend: str) -> Projection:
     return Projection(params=params_of(trial.hyperparameters), tags=tags, status="RUNNING")
 
 
-def of_events(first: int, events: Sequence[Event], now_ms: int, asked: Mapping[str, Scalar]) -> Projection:
-    """Project the events numbered `first`, `first + 1`, ... of a trial that was `asked` for these hyperparameters, and
-    move its cursor behind them."""
+def of_events(first: int, events: Sequence[Event], now_ms: int, requested: Mapping[str, Scalar]) -> Projection:
+    """Project the events numbered `first`, `first + 1`, ... of a trial, and move its cursor behind
+    them.
+
+    `requested` are the trial's hyperparameters.
+    """
     projection = Projection(tags={CURSOR_TAG: str(first + len(events))})
     for event in events:
         if isinstance(event, Started):
-            projection.params |= _resolved(event.resolved, asked)
+            projection.params |= _resolved(event.resolved, requested)
         elif isinstance(event, Measured):
             projection.points += _points(event, now_ms)
     return projection
 
 
 def of_end(trial: Trial, now_ms: int) -> Projection:
-    """Project a trial's result: its objective, its verdict, what it took."""
+    """Project a trial's result: its objective, its verdict and its cost."""
     tags = {"state": trial.state.value, "reason": trial.reason, "model.path": trial.model or ""}
     verdict = trial.verdict
     if verdict is not None:
@@ -165,7 +173,7 @@ def of_end(trial: Trial, now_ms: int) -> Projection:
 
 
 def summary_points(values: Mapping[str, float | None], now_ms: int) -> list[Point]:
-    """Make points of values that a run has only one of; unknown ones stay away."""
+    """Return points for metrics of which a run has only one value. Unknown values are left out."""
     return [
         Point(_key(key), float(value), SUMMARY_STEP, now_ms, once=True)
         for key, value in values.items()
@@ -173,22 +181,24 @@ def summary_points(values: Mapping[str, float | None], now_ms: int) -> list[Poin
     ]
 
 
-def _resolved(values: Mapping[str, Scalar], asked: Mapping[str, Scalar]) -> dict[str, str]:
-    """What a trial really used, where that is more than it was asked for: the same value twice would only be in the way
-    of whoever compares runs."""
-    return params_of({name: value for name, value in values.items() if asked.get(name) != value}, "resolved.")
+def _resolved(values: Mapping[str, Scalar], requested: Mapping[str, Scalar]) -> dict[str, str]:
+    """Return the values that a trial really used, if they differ from the requested ones.
+
+    Equal values would only double the columns when you compare runs.
+    """
+    return params_of({name: value for name, value in values.items() if requested.get(name) != value}, "resolved.")
 
 
 def params_of(values: Mapping[str, Scalar], prefix: str = "") -> dict[str, str]:
-    """Write hyperparameters as the user would: 0.0002, lora, 3."""
+    """Return hyperparameters as a user would write them: 0.0002, lora, 3."""
     return {_key(prefix + key): value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
 
 def run_table_view(hyperparameters: Iterable[str]) -> str:
-    """The state of MLflow's run table that shows a sweep at a glance, as the MLflow UI saves a shared view.
+    """Return the view of MLflow's table of runs that shows a sweep, in the format of a shared view.
 
-    The best trial first; its objective and verdict, what was searched, how it ended. Without it the table has none of
-    these columns, and only the sweep's own run.
+    The best trial comes first, with its objective, verdict, hyperparameters and state. The default
+    view has none of these columns, and shows only the sweep's own run.
     """
     widths = {
         "attributes.`Run Name`": 170,
@@ -211,7 +221,7 @@ def run_table_view(hyperparameters: Iterable[str]) -> str:
 
 
 def _note(verdict: FitVerdict) -> str:
-    """The description that stands on top of the run's page, in Markdown."""
+    """Return the description at the top of the run's page, in Markdown."""
     evidence = verdict.evidence[:1].upper() + verdict.evidence[1:]
     advice = f"\n\nNext: {verdict.advice}." if verdict.advice else ""
     return f"**{verdict.kind.value}** · {evidence}.{advice}"
@@ -224,7 +234,8 @@ def _points(event: Measured, now_ms: int) -> list[Point]:
             known = {f"{UNTRAINED}{key}": value for key, value in event.values.items()}
             points += [Point(_key(key), value, event.step, now_ms) for key, value in known.items()]
         points.append(Point("epoch", event.epoch, event.step, now_ms))
-    # A chart with an infinite value shows nothing else. "Not a number" leaves a gap, and the verdict says why.
+    # An infinite value would flatten the rest of a chart. NaN leaves a gap, and the verdict says
+    # why.
     return [point if math.isfinite(point.value) else Point(point.key, math.nan, point.step, now_ms) for point in points]
 
 

@@ -1,4 +1,4 @@
-"""Is there something at a tracking URI? Asked in seconds, before anything heavy is loaded or started."""
+"""Checks within seconds whether a tracking URI is reachable, before anything heavy is loaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from sweeps.errors import Problem, SweepError, UserInputError
 
 ANSWER_S = 4.0
-"""A server that has not answered by then, twice, is not there."""
+"""How long each of two attempts waits for a server's answer."""
 
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _OUT_OF_ORDER = (502, 503, 504)
@@ -27,25 +27,26 @@ _SCHEMES = (*_PORTS, "sqlite", "file", "databricks", "databricks-uc", "uc")
 
 
 def check_scheme(uri: str) -> None:
-    """Raise UserInputError where MLflow has no store for such a URI; nothing is asked or loaded."""
+    """Raise UserInputError if MLflow has no store for the scheme of a URI. Contacts nothing."""
     scheme = urlsplit(uri).scheme.partition("+")[0]
     plugins = tuple(entry_point.name for entry_point in metadata.entry_points(group="mlflow.tracking_store"))
     if scheme and scheme not in (*_SCHEMES, *plugins):
-        hint = f"give a folder, or a place that begins with one of {', '.join((*_SCHEMES, *plugins))}"
-        raise UserInputError([Problem("MLFLOW_TRACKING_URI", f"MLflow keeps nothing at {scheme}://", hint)])
+        hint = f"Set it to a folder, or to a URI with one of the schemes {', '.join((*_SCHEMES, *plugins))}."
+        raise UserInputError([Problem("MLFLOW_TRACKING_URI", f"MLflow does not support {scheme}:// URIs", hint)])
 
 
 def without_secrets(uri: str) -> str:
-    """Return the URI without what may be a secret: user, password and query."""
+    """Return the URI without user, password and query, which may be secret."""
     parts = urlsplit(uri)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def check(uri: str) -> None:
-    """Raise SweepError where nothing answers at an MLflow tracking URI, within 10 s.
+    """Raise SweepError within 10 s if nothing answers at an MLflow tracking URI.
 
-    A database file is made ready: its folder, and write-ahead logging, with which the UI can read while a sweep writes,
-    and which halves the cost of every write (`docs/log.md`). Other schemes without a host are left to MLflow.
+    For a database file, creates its folder and turns on write-ahead logging: the UI can then read
+    while a sweep writes, and every write costs half as much (`docs/log.md`). Other schemes without
+    a host are left to MLflow.
     """
     parts = urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
@@ -65,18 +66,19 @@ def _check_file(uri: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(sqlite3.connect(path, timeout=ANSWER_S)) as database:
-            with contextlib.suppress(sqlite3.OperationalError):  # somebody reads just now, or the disk is a network's
+            # another process reads, or it is a network disk
+            with contextlib.suppress(sqlite3.OperationalError):
                 database.execute("PRAGMA journal_mode=WAL")
             database.execute("SELECT count(*) FROM sqlite_master").fetchall()
             database.execute("BEGIN IMMEDIATE")
             database.rollback()
     except (OSError, sqlite3.Error) as error:
-        hint = "give another place by MLFLOW_TRACKING_URI, or move the file away"
+        hint = "Set MLFLOW_TRACKING_URI to another place, or move the file away."
         raise SweepError(f"the MLflow database {path} cannot be used: {error}", hint) from error
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Return the file of an SQLite URI; None where the URI is no such, or the database lives in memory."""
+    """Return the file of an SQLite URI; None for other URIs and for databases in memory."""
     scheme, _, rest = uri.partition(":///")
     if scheme.partition("+")[0] != "sqlite" or not rest or rest.startswith((":memory:", "file:")):
         return None
@@ -88,7 +90,7 @@ def _ask(uri: str) -> None:
     try:
         with urllib.request.urlopen(request, timeout=ANSWER_S):
             pass
-    except urllib.error.HTTPError as error:  # whatever else it says, somebody answered
+    except urllib.error.HTTPError as error:  # any other answer shows that a server is there
         if error.code in _OUT_OF_ORDER:
             raise
 
@@ -100,10 +102,7 @@ def _twice(uri: str, ask: Callable[[], None]) -> None:
         except (OSError, http.client.HTTPException) as error:
             if last:
                 reason = getattr(error, "reason", None) or error
-                hint = (
-                    "start it, or give another place by MLFLOW_TRACKING_URI; "
-                    "without either, a database in the sweep's own folder is used"
-                )
+                hint = "Start it, or unset MLFLOW_TRACKING_URI to record in the workspace."
                 raise SweepError(f"MLflow does not answer at {without_secrets(uri)}: {reason}", hint) from error
         time.sleep(0.5)
     return None

@@ -1,4 +1,6 @@
-"""Writing one run to MLflow, so that a repeated or interrupted write neither loses nor doubles anything."""
+"""Writing one run to MLflow, so that a repeated or interrupted write neither loses nor doubles
+anything.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run
 
 BATCH_METRICS, BATCH_OTHERS = 800, 100
-"""The most metrics, and parameters or tags, in one `log_batch`. MLflow's limits are 1,000 items in all,
-100 parameters and 100 tags."""
+"""The most metrics, and parameters or tags, in one `log_batch`.
+
+MLflow's limits are 1,000 items in all, 100 parameters and 100 tags.
+"""
 
 PARAM_CHARS, TAG_CHARS = 6000, 8000
 """MLflow's limits for the value of a parameter and of a tag."""
@@ -118,7 +122,9 @@ class RunWriter:
         return str(run.run_id)
 
     def write(self, run: RunRecord, parent: RunRecord | None, projection: Projection) -> None:
-        """Write a projection, and remove from it what is written, so that a retry writes only the rest."""
+        """Write a projection, and remove from it what is written, so that a retry writes only the
+        rest.
+        """
         if run.run_id is None:
             self.create(run, parent, projection.tags)
         run_id = run.run_id or ""
@@ -154,7 +160,10 @@ class RunWriter:
             self._client.log_artifact(run_id, str(local), folder or None)
 
     def save_table_view(self, hyperparameters: list[str], saved: str) -> str:
-        """Save the columns of the table of runs, unless they equal `saved`. Returns the saved view."""
+        """Save the columns of the table of runs, unless they equal `saved`.
+
+        Returns the saved view.
+        """
         view = project.run_table_view(hyperparameters)
         if not hyperparameters or view == saved:
             return saved

@@ -1,8 +1,8 @@
 """A sweep's connection to MLflow: one parent run per sweep, one child run per trial.
 
-MLflow shows a projection of what the study records. The tracker finds a run again by its tags, and each
-child run carries a cursor. So a sweep that resumes after a crash neither loses nor doubles a point.
-Writing happens in batches, off the training path.
+MLflow shows a projection of what the study records. The tracker finds a run again by its tags, and
+each child run carries a cursor. So a sweep that resumes after a crash neither loses nor doubles a
+point. Writing happens in batches, off the training path.
 """
 
 from __future__ import annotations
@@ -32,11 +32,14 @@ OPEN_TIMEOUT_S = 90.0
 """Creating the tables of a new database takes 2 to 8 s on a laptop, and longer on a busy one."""
 
 FINISH_TIMEOUT_S, FINISH_UNREACHABLE_S = 120.0, 15.0
-"""How long the end of a sweep waits until everything is written, the best model included; and how long
-while MLflow does not answer."""
+"""How long the end of a sweep waits until everything is written, the best model included; and how
+long while MLflow does not answer.
+"""
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""Tags of a new experiment: the UI then offers the views for training, not those for prompts and traces."""
+"""Tags of a new experiment: the UI then offers the views for training, not those for prompts and
+traces.
+"""
 
 ENDED = frozenset({"FINISHED", "FAILED", "KILLED"})
 """MLflow's names for the final states of a run."""
@@ -67,14 +70,14 @@ class Tracker:
         self._outbox = Outbox(self._write, f"mlflow {experiment}")
         self._opening = threading.Thread(target=self._open, name=f"mlflow {experiment}: open", daemon=True)
 
-    # -------------------------------------------------------------------------------------- beginning
+    # ------------------------------------------------------------------------------------ beginning
     @classmethod
     def connect(cls, uri: str, experiment: str, artifact_root: Path | None) -> Self:
         """Connect to MLflow, and create the experiment if it does not exist.
 
-        A new experiment in a database keeps its artifacts below `artifact_root`. The tables of a new
-        database are created in the background: start other things before you call `start`. Raises
-        SweepError within about 10 s if nothing answers.
+        A new experiment in a database keeps its artifacts below `artifact_root`. The tables of a
+        new database are created in the background: start other things before you call `start`.
+        Raises SweepError within about 10 s if nothing answers.
         """
         reachability.check(uri)
         load()
@@ -166,7 +169,7 @@ class Tracker:
                 child.events_seen = int(tags.get(project.CURSOR_TAG, 0))
                 child.ended_as = tags.get("state", "") if run.info.status in ENDED else ""
 
-    # ----------------------------------------------------------------------------------------- trials
+    # --------------------------------------------------------------------------------------- trials
     def trial_started(self, trial: Trial) -> None:
         """Show a trial that starts or resumes."""
         run = self._runs.get(trial.key)
@@ -182,7 +185,8 @@ class Tracker:
             self._outbox.put(_PARENT, Projection())  # saves the table with the new columns
 
     def events_received(self, trial_key: str, first: int, events: Sequence[Event]) -> None:
-        """Show the events numbered `first`, `first + 1`, ... of a started trial; known ones are skipped.
+        """Show the events numbered `first`, `first + 1`, ... of a started trial; known ones are
+        skipped.
 
         After an interruption the caller may pass the events from the beginning again.
         """
@@ -194,7 +198,9 @@ class Tracker:
             run.events_seen = begin + len(fresh)
 
     def shows_end_of(self, trial: Trial) -> bool:
-        """Return whether MLflow already showed the end of this trial when the sweep was tracked before."""
+        """Return whether MLflow already showed the end of this trial when the sweep was tracked
+        before.
+        """
         run = self._runs.get(trial.key)
         return run is not None and run.ended_as == trial.state.value
 
@@ -214,7 +220,7 @@ class Tracker:
         self._runs[trial.key].running = False
         self._outbox.put(trial.key, end)
 
-    # -------------------------------------------------------------------------------------------- end
+    # ------------------------------------------------------------------------------------------ end
     def tag_sweep(self, tags: Mapping[str, str]) -> None:
         """Set tags of the parent run."""
         self._outbox.put(_PARENT, Projection(tags=cut_tags(tags)))
@@ -246,7 +252,10 @@ class Tracker:
             self._outbox.note("MLflow does not have everything about this sweep; the study does")
 
     def replace(self, run_id: str, path: str, content: str) -> None:
-        """Write a text artifact of a run again, after `finish`. `problems` lists what is not written."""
+        """Write a text artifact of a run again, after `finish`.
+
+        `problems` lists what is not written.
+        """
         try:
             with self._writer.noting(path):
                 self._writer.write_file(run_id, path, content)
@@ -254,7 +263,10 @@ class Tracker:
             self._outbox.note(f"{path} was not written again: {error}")
 
     def close(self) -> None:
-        """Disconnect from MLflow. A sweep that was started and not finished counts as killed. Idempotent."""
+        """Disconnect from MLflow.
+
+        A sweep that was started and not finished counts as killed. Idempotent.
+        """
         if _PARENT in self._runs and not self._finished:
             self.finish("KILLED", {}, {}, {}, None)
 
@@ -274,7 +286,7 @@ class Tracker:
         """Return the URL path of the table of runs in the MLflow UI, with a sweep's columns."""
         return table_path(self._experiment_id)
 
-    # ------------------------------------------------------------------------- on the outbox's thread
+    # ----------------------------------------------------------------------- on the outbox's thread
     def _write(self, key: str, projection: Projection) -> None:
         with translated_errors():
             self._writer.write(self._runs[key], self._runs.get(_PARENT) if key != _PARENT else None, projection)
