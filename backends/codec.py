@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter
+from pydantic_core import SchemaSerializer
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -26,7 +27,7 @@ def to_json(value: object, declared_type: Any = None) -> Any:
     dataclasses. Non-finite floats stay floats: write and read them with the defaults of `json`.
     """
     type_: Any = type(value) if declared_type is None else declared_type
-    return _adapter(type_).dump_python(value, mode="json", by_alias=True)
+    return _serializer(type_).to_python(value, mode="json", by_alias=True)
 
 
 def from_json(declared_type: TypeForm[T], value: Any) -> T:
@@ -42,3 +43,9 @@ def from_json(declared_type: TypeForm[T], value: Any) -> T:
 @cache
 def _adapter(declared_type: Any) -> TypeAdapter[Any]:
     return TypeAdapter(declared_type)
+
+
+@cache
+def _serializer(declared_type: Any) -> SchemaSerializer:
+    # The adapter's own serializer turns a non-finite float inside an `Any` field into null.
+    return SchemaSerializer(_adapter(declared_type).core_schema, {"ser_json_inf_nan": "constants"})

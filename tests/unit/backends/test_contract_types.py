@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -259,3 +260,14 @@ def test_capabilities_find_a_hyperparameter_by_name() -> None:
     capabilities = Capabilities((rank,), ("valid_loss",), (), "any", in_process=True)
     assert capabilities.hyperparameter("lora_rank") is rank
     assert capabilities.hyperparameter("rank") is None
+
+
+def test_a_non_finite_float_inside_an_untyped_field_stays_a_float() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Untyped:
+        content: Mapping[str, Any]
+
+    written = codec.to_json(Untyped({"loss": math.nan, "steps": [math.inf]}))
+    assert math.isnan(written["content"]["loss"])
+    assert written["content"]["steps"] == [math.inf]
+    assert json.loads(json.dumps(written))["content"]["steps"] == [math.inf]
