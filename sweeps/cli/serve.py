@@ -1,4 +1,4 @@
-"""The command `sweep serve`: our own fine-tuning server, for any OpenAI client."""
+"""The command `sweep serve`: a fine-tuning server for any OpenAI client."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ WEBHOOK_SECRET = "SWEEP_WEBHOOK_SECRET"
 @click.option(
     "--model", "models", multiple=True, metavar="NAME=DIR", help="A base model that clients may use. Repeatable."
 )
-@click.option("--set", "options", multiple=True, metavar="KEY=VALUE", help="A backend option, e.g. device=cuda.")
+@click.option(
+    "--set", "backend_options", multiple=True, metavar="KEY=VALUE", help="A backend option, e.g. device=cuda."
+)
 @click.option(
     "--max-jobs", type=click.IntRange(1), help="The most jobs to run at the same time.  [default: 1 for local]"
 )
@@ -64,30 +66,30 @@ def serve(
     root: Path | None,
     key_variables: tuple[str, ...],
     webhook: str | None,
-    **written: Any,
+    **typed: Any,
 ) -> None:
-    """Serve the OpenAI fine-tuning protocol, so that any OpenAI client can train and use models
-    here.
-    """
+    """Serve the OpenAI fine-tuning protocol: OpenAI clients can train and use models here."""
     require_extra("server", "`sweep serve`")
     from sweeps.cli import serve_settings
     from sweeps.server import serving
 
-    settings = serve_settings.settings(
-        (root or workspace.root / "server").absolute(),
+    options = serve_settings.ServeOptions(
+        root=(root or workspace.root / "server").absolute(),
         keys=_secrets(key_variables or (API_KEYS,), required=bool(key_variables)),
         webhook=webhook,
         webhook_secrets=_secrets((WEBHOOK_SECRET,), required=webhook is not None),
-        **written,
+        **typed,
     )
-    serving.serve(settings, host, port, say)
+    serving.serve(serve_settings.server_settings(options), host, port, say)
 
 
 def _secrets(variables: tuple[str, ...], *, required: bool) -> tuple[str, ...]:
-    """Return the secrets in these environment variables, or in the files that `VARIABLE_FILE`
-    names.
+    """Return the secrets in environment variables, and in the files named by `VARIABLE_FILE`.
+
+    Commas, spaces and line ends separate several secrets. Raises UserInputError if a file cannot be
+    read, or if a variable without any secret is `required`.
     """
-    found: list[str] = []
+    secrets: list[str] = []
     for variable in variables:
         text = os.environ.get(variable, "")
         if file := os.environ.get(f"{variable}_FILE"):
@@ -96,8 +98,8 @@ def _secrets(variables: tuple[str, ...], *, required: bool) -> tuple[str, ...]:
             except (OSError, UnicodeDecodeError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
                 raise UserInputError([Problem(f"{variable}_FILE", f"cannot read {file}: {reason}")]) from error
-        secrets = text.replace(",", " ").split()
-        if not secrets and required:
+        in_variable = text.replace(",", " ").split()
+        if not in_variable and required:
             raise UserInputError([Problem(variable, "is not set", f"Set it, or {variable}_FILE.")])
-        found += secrets
-    return tuple(found)
+        secrets += in_variable
+    return tuple(secrets)

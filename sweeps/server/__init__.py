@@ -1,1 +1,4 @@
-"""An OpenAI-protocol fine-tuning server over any backend; see docs/guide/serve.md. FastAPI and uvicorn live here."""
+"""The fine-tuning server: the OpenAI protocol over any backend; see docs/guide/serve.md.
+
+FastAPI, uvicorn and Prometheus' client live here.
+"""

@@ -1,4 +1,4 @@
-"""The application: routes, error bodies, and the description that is served as /openapi.json."""
+"""The FastAPI application: routes, error responses, and the OpenAPI description."""
 
 from __future__ import annotations
 
@@ -11,109 +11,117 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from sweeps.server import completions, files, jobs, metrics, models, uploads
-from sweeps.server.errors import SERVER, ApiError
-from sweeps.server.middleware import Gate
-from sweeps.server.responses import ERRORS, answer
-from sweeps.server.schemas import Health
+from sweeps.server import prometheus_metrics
+from sweeps.server.errors import SERVER_ERROR, ApiError
+from sweeps.server.middleware import RequestChecks
+from sweeps.server.routes import completions, files, jobs, models, uploads
+from sweeps.server.routes.responses import ERROR_RESPONSES, json_response
+from sweeps.server.schemas.base import Health
 from sweeps.server.service import Service
 
 TITLE = "sweep serve"
 
 
-def create(service: Service) -> ASGIApp:
-    """Return the application of a server, behind its gate."""
+def create_app(service: Service) -> ASGIApp:
+    """Return the application of a server, behind its middleware."""
     app = FastAPI(title=TITLE, version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
-    for part in (files, uploads, jobs, models, completions):
-        app.include_router(part.router(service))
+    for routes in (files, uploads, jobs, models, completions):
+        app.include_router(routes.router(service))
 
     @app.get("/healthz", response_model=Health, tags=["server"])
     def healthz() -> Response:
-        """Say that the server is there. Asks for no key."""
-        return answer(Health())
+        """Report that the server is up. Needs no key."""
+        return json_response(Health())
 
     @app.get(
         "/metrics",
         tags=["server"],
         response_class=Response,
-        responses={200: {"content": {"text/plain": {}}}, 401: ERRORS[401]},
+        responses={200: {"content": {"text/plain": {}}}, 401: ERROR_RESPONSES[401]},
     )
     def prometheus() -> Response:
         """Return the counters in Prometheus' text format."""
-        return Response(service.counters.text(), headers={"content-type": metrics.CONTENT_TYPE})
+        return Response(service.metrics.text(), headers={"content-type": prometheus_metrics.CONTENT_TYPE})
 
-    app.add_exception_handler(ApiError, _api_error)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _bug)
-    _describe(app, bool(service.keys))
-    return Gate(app, service)
+    app.add_exception_handler(ApiError, _handle_api_error)
+    app.add_exception_handler(RequestValidationError, _handle_invalid_request)
+    app.add_exception_handler(HTTPException, _handle_http_error)
+    app.add_exception_handler(Exception, _handle_bug)
+    _correct_description(app, needs_keys=bool(service.keys))
+    return RequestChecks(app, service)
 
 
-def _answered(error: ApiError) -> JSONResponse:
+def _error_response(error: ApiError) -> JSONResponse:
     return JSONResponse(error.body(), error.status, headers=error.headers)
 
 
-def _api_error(_: Request, error: Exception) -> JSONResponse:
+def _handle_api_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ApiError)
-    return _answered(error)
+    return _error_response(error)
 
 
-def _invalid(_: Request, error: Exception) -> JSONResponse:
-    """Tell the first mistake in the protocol's form."""
+def _handle_invalid_request(_: Request, error: Exception) -> JSONResponse:
+    """Report the first mistake in a request, in the protocol's form."""
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = [str(each) for each in first["loc"] if each not in ("body", "query", "path")]
-    if first["type"] == "json_invalid":
+    mistake = error.errors()[0]
+    if mistake["type"] == "json_invalid":
         message = "We could not parse the JSON body of your request. The API expects a JSON payload."
-        return _answered(ApiError(400, message))
-    param = ".".join(place)[:128] or None
-    if first["type"] == "extra_forbidden":
-        return _answered(ApiError(400, f"Unrecognized request argument supplied: {param}", param=param))
-    return _answered(ApiError(400, f"{param or 'body'}: {first['msg']}", param=param))
+        return _error_response(ApiError(400, message))
+    names = [str(name) for name in mistake["loc"] if name not in ("body", "query", "path")]
+    param = ".".join(names)[:128] or None
+    if mistake["type"] == "extra_forbidden":
+        return _error_response(ApiError(400, f"Unrecognized request argument supplied: {param}", param=param))
+    return _error_response(ApiError(400, f"{param or 'body'}: {mistake['msg']}", param=param))
 
 
-def _http_error(request: Request, error: Exception) -> JSONResponse:
+def _handle_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    where = f"{request.method} {request.url.path[:256]}"
-    message = {404: f"Invalid URL ({where})", 405: f"Not allowed to {where}"}.get(error.status_code, str(error.detail))
-    code = {404: "unknown_url", 405: "method_not_supported"}.get(error.status_code)
-    headers = {"Allow": ", ".join(_methods(request))} if error.status_code == 405 else error.headers
-    return _answered(ApiError(error.status_code, message, code=code, headers=headers))
+    attempt = f"{request.method} {request.url.path[:256]}"
+    if error.status_code == 404:
+        return _error_response(ApiError(404, f"Invalid URL ({attempt})", code="unknown_url"))
+    if error.status_code == 405:
+        headers = {"Allow": ", ".join(_allowed_methods(request))}
+        message = f"Not allowed to {attempt}"
+        return _error_response(ApiError(405, message, code="method_not_supported", headers=headers))
+    return _error_response(ApiError(error.status_code, str(error.detail), headers=error.headers))
 
 
-def _methods(request: Request) -> list[str]:
-    """Return what is offered at a path: the routes of its methods do not know of each other."""
-    found: set[str] = set()
-    for route in request.app.openapi()["paths"].items():
-        pattern = re.sub(r"\\{[^}]*\\}", "[^/]+", re.escape(route[0]))
+def _allowed_methods(request: Request) -> list[str]:
+    """Return all methods at the request's path. Each route knows only its own."""
+    methods: set[str] = set()
+    for path, operations in request.app.openapi()["paths"].items():
+        pattern = re.sub(r"\\{[^}]*\\}", "[^/]+", re.escape(path))
         if re.fullmatch(pattern, request.url.path):
-            found |= {method.upper() for method in route[1]}
-    return sorted(found)
+            methods |= {method.upper() for method in operations}
+    return sorted(methods)
 
 
-def _bug(_: Request, __: Exception) -> JSONResponse:
-    message = "The server had an error while processing your request. Its log says more."
-    return _answered(ApiError(500, message, type_=SERVER, code="internal_error"))
+def _handle_bug(_: Request, __: Exception) -> JSONResponse:
+    message = "The server had an error while processing your request. See the server's log."
+    return _error_response(ApiError(500, message, type_=SERVER_ERROR, code="internal_error"))
 
 
-def _describe(app: FastAPI, asks_for_keys: bool) -> None:
-    """Correct the generated description: mistakes are answered with 400 and our body, and keys are asked for."""
-    plain = app.openapi
+def _correct_description(app: FastAPI, *, needs_keys: bool) -> None:
+    """Correct the generated OpenAPI description.
 
-    def described() -> dict[str, Any]:
+    An invalid request gets status 400 with the protocol's error body, not FastAPI's 422, and
+    operations need a key.
+    """
+    generate = app.openapi
+
+    def corrected() -> dict[str, Any]:
         if app.openapi_schema is None:
-            description = plain()
+            description = generate()
             for path, operations in description["paths"].items():
                 for operation in operations.values():
                     operation["responses"].pop("422", None)
-                    if asks_for_keys and path != "/healthz":
+                    if needs_keys and path != "/healthz":
                         operation["security"] = [{"key": []}]
             for name in ("HTTPValidationError", "ValidationError"):
                 description["components"]["schemas"].pop(name, None)
-            if asks_for_keys:
+            if needs_keys:
                 description["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             app.openapi_schema = description
         return app.openapi_schema
 
-    app.openapi = described  # type: ignore[method-assign]
+    app.openapi = corrected  # type: ignore[method-assign]

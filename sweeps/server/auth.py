@@ -1,4 +1,7 @@
-"""API keys: compared by their digests, in constant time; the keys themselves are not kept."""
+"""Authentication: API keys, and the rule for servers that have none.
+
+Keys are compared by digest in constant time.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,17 @@ from urllib.parse import urlsplit
 
 from sweeps.server.errors import ApiError
 
-LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
-"""The names by which only this machine is reached."""
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+"""The host names under which only this machine can reach a server."""
+
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
-class Keys:
-    """The accepted keys. Without any, every request is let in."""
+class ApiKeys:
+    """The accepted API keys, of which only the digests are kept.
+
+    Without any key, every request is authenticated.
+    """
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = tuple(_digest(key) for key in keys)
@@ -22,40 +30,40 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def admit(self, headers: Mapping[str, str]) -> None:
-        """Let a request in by `Authorization: Bearer KEY`, or by `api-key: KEY` as Azure's clients send it.
+    def authenticate(self, headers: Mapping[str, str]) -> None:
+        """Accept `Authorization: Bearer KEY`, and `api-key: KEY` as Azure's clients send it.
 
-        Raises ApiError (401) otherwise. Every key is compared, so that the time tells nothing.
+        Raises ApiError (401) if the key is missing or wrong. The key is compared with all accepted
+        keys, so that the response time reveals nothing.
         """
         if not self._digests:
             return
-        scheme, _, given = headers.get("authorization", "").partition(" ")
+        scheme, _, key = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            given = headers.get("api-key", "")
-        if not given.strip():
+            key = headers.get("api-key", "")
+        if not key.strip():
             message = "You didn't provide an API key. Send it in an Authorization header: Bearer YOUR_KEY."
             raise ApiError(401, message, code="missing_api_key", headers=_CHALLENGE)
-        digest = _digest(given.strip())
-        if not any([hmac.compare_digest(digest, each) for each in self._digests]):  # noqa: C419  all are compared
+        digest = _digest(key.strip())
+        matches = [hmac.compare_digest(digest, accepted) for accepted in self._digests]
+        if not any(matches):
             raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key", headers=_CHALLENGE)
 
 
-def admit_neighbour(headers: Mapping[str, str]) -> None:
-    """Let a request in that a program of this machine sends; for a server without keys that only listens locally.
+def require_local_origin(headers: Mapping[str, str]) -> None:
+    """Accept only requests from programs on this machine. A local server without keys needs this.
 
-    A web page that is open in a browser here can send requests, too, in its own name (`Origin`) or through a name of
-    its own that leads to 127.0.0.1 (`Host`). Raises ApiError (403) for those.
+    A web page that is open in a browser on this machine can also send requests: under its own name
+    (`Origin`), or through a host name of its own that resolves to 127.0.0.1 (`Host`). Raises
+    ApiError (403) for both.
     """
-    names = [urlsplit(f"//{headers.get('host', '')}").hostname]
+    hosts = [urlsplit(f"//{headers.get('host', '')}").hostname]
     if "origin" in headers:
-        names.append(urlsplit(headers["origin"]).hostname)
-    for name in names:
-        if name not in LOCAL:
-            message = f"Without API keys this server answers this machine alone, not {str(name)[:64]!r}."
+        hosts.append(urlsplit(headers["origin"]).hostname)
+    for host in hosts:
+        if host not in LOOPBACK_HOSTS:
+            message = f"Without API keys this server accepts requests from this machine only, not {str(host)[:64]!r}."
             raise ApiError(403, message, code="host_not_allowed")
-
-
-_CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
 def _digest(key: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Uploaded JSON lines -> the data set of a run: chat or prompt/completion, examined as the real services do."""
+"""From uploaded JSON lines to the data set of a run, with the checks of the real services."""
 
 from __future__ import annotations
 
@@ -6,125 +6,137 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from backends.contract import DataFile, Dataset
-from sweeps.server.records import Task
+from sweeps.server.records import JobFailure, Task
 
 MIN_EXAMPLES = 10
-"""What the real services ask of a training file."""
+"""The fewest examples in a training file, as at the real services."""
 
 MAX_AUTO_LABELS = 100
-TRAINING_SAMPLE = 256
-"""Examples of the training file that are measured where there is no validation file."""
+TRAINING_SAMPLE_EXAMPLES = 256
+"""The number of training examples that stand in for a missing validation file."""
 
-_SHOWN = 3
+_REPORTED_PROBLEMS = 3
 _ROLES = frozenset({"system", "developer", "user", "assistant"})
 
+_FileParameter: TypeAlias = Literal["training_file", "validation_file"]
 
-class DataError(Exception):
-    """A file that cannot be trained on: the code of the job's error, its parameter, and what is wrong."""
+
+class DatasetError(Exception):
+    """The files cannot be trained on; `failure` says why, as the job reports it."""
 
     def __init__(self, code: str, param: str, message: str) -> None:
         super().__init__(message)
-        self.code, self.param, self.message = code, param, message
+        self.failure = JobFailure(code, message, param)
 
 
 @dataclass(frozen=True)
-class Examined:
-    """A file that can be trained on. `as_it_is`: the trainers read it so; otherwise a plain copy is made."""
+class CheckedFile:
+    """The properties of a file that passed the checks.
 
+    `completions` holds the distinct completions, up to one more than `MAX_AUTO_LABELS`. `is_plain`:
+    the trainers can read the file as it is, otherwise they need a converted copy.
+    """
+
+    path: Path
     layout: Literal["completion", "chat"]
     examples: int
-    answers: tuple[str, ...]
-    as_it_is: bool
+    completions: tuple[str, ...]
+    is_plain: bool
     notes: tuple[str, ...]
 
 
-def prepare(
+def prepare_dataset(
     training: Path, validation: Path | None, task: Task, folder: Path, min_examples: int
 ) -> tuple[Dataset, list[str]]:
-    """Examine the files and lay them below `folder`; return the data set, and what the user should know.
+    """Check the files and place them below `folder`. Return the data set, and notes for the user.
 
-    Without a validation file, the first examples of the training file stand in for it. The files in `folder` are
-    links where they can be: deleting an uploaded file does no harm to its jobs. Raises DataError.
+    Without a validation file, the first examples of the training file stand in for it. The files in
+    `folder` are hard links if possible, so that a job keeps its data when the user deletes an
+    uploaded file. Raises DatasetError.
     """
-    train = _examine(training, "training_file", min_examples)
-    files, notes = [(training, train, "train")], list(train.notes)
-    if validation is not None:
-        valid = _examine(validation, "validation_file", 1)
-        if valid.layout != train.layout:
-            message = f"The training file is {train.layout}, the validation file is {valid.layout}"
-            raise DataError("invalid_validation_file", "validation_file", message)
-        files.append((validation, valid, "valid"))
-        notes += valid.notes
+    train = _check(training, "training_file", min_examples)
+    valid = None if validation is None else _check(validation, "validation_file", 1)
+    if valid is not None and valid.layout != train.layout:
+        message = f"The training file is {train.layout}, the validation file is {valid.layout}"
+        raise DatasetError("invalid_validation_file", "validation_file", message)
     folder.mkdir(parents=True, exist_ok=True)
-    laid = [_lay(source, folder / f"{name}.jsonl", examined) for source, examined, name in files]
-    if validation is None:
-        laid.append(_sample(Path(laid[0].path), folder / "sample.jsonl"))
-    labels = _labels(task, [each for _, each, _ in files])
-    return Dataset(laid[0], laid[1], train.layout, labels, task.stop), notes
-
-
-def _labels(task: Task, files: list[Examined]) -> tuple[str, ...]:
-    if not isinstance(task.labels, str):
-        labels = task.labels
+    train_data = _place(train, folder / "train.jsonl")
+    if valid is None:
+        valid_data = _sample(Path(train_data.path), folder / "sample.jsonl")
     else:
-        labels = tuple(sorted(files[0].answers))
+        valid_data = _place(valid, folder / "valid.jsonl")
+    labels = _labels(task, train, valid)
+    notes = [*train.notes, *(() if valid is None else valid.notes)]
+    return Dataset(train_data, valid_data, train.layout, labels, task.stop), notes
+
+
+def _labels(task: Task, train: CheckedFile, valid: CheckedFile | None) -> tuple[str, ...]:
+    if task.labels == "auto":
+        labels = tuple(sorted(train.completions))
         if len(labels) > MAX_AUTO_LABELS:
-            message = f"The training file has more than {MAX_AUTO_LABELS} different completions: these are no labels"
-            raise DataError("invalid_training_file", "task.labels", message)
-    for examined, which in zip(files, ("training_file", "validation_file"), strict=False):
-        if labels and (unknown := sorted(set(examined.answers) - set(labels))):
-            message = f"A completion is none of the labels: {unknown[0]!r}"
-            raise DataError(f"invalid_{which}", which, message)
+            message = f"The training file has more than {MAX_AUTO_LABELS} different completions, too many to be labels"
+            raise DatasetError("invalid_training_file", "task.labels", message)
+    else:
+        labels = task.labels
+    files: Sequence[tuple[CheckedFile | None, str]] = ((train, "training_file"), (valid, "validation_file"))
+    for file, param in files:
+        if labels and file is not None and (unknown := sorted(set(file.completions) - set(labels))):
+            message = f"The completion {unknown[0]!r} is not one of the labels"
+            raise DatasetError(f"invalid_{param}", param, message)
     return labels
 
 
-def _examine(path: Path, which: str, min_examples: int) -> Examined:
-    code, name = f"invalid_{which}", which.replace("_", " ").capitalize()
+def _check(path: Path, param: _FileParameter, min_examples: int) -> CheckedFile:
+    code, title = f"invalid_{param}", param.replace("_", " ").capitalize()
     problems: list[str] = []
-    answers: dict[str, None] = {}
+    completions: dict[str, None] = {}
     layouts: set[Literal["completion", "chat"]] = set()
-    examples, turns, as_it_is = 0, 0, True
+    examples, multi_answer_conversations, is_plain = 0, 0, True
     try:
-        for number, value in _lines(path):
-            found = value if isinstance(value, str) else _problem(value)
-            if found is not None:
-                problems.append(f"line {number}: {found}")
-                if len(problems) == _SHOWN:
+        for number, line in _lines(path):
+            problem = line if isinstance(line, str) else _problem(line)
+            if problem is not None:
+                problems.append(f"line {number}: {problem}")
+                if len(problems) == _REPORTED_PROBLEMS:
                     break
                 continue
-            assert not isinstance(value, str)
+            assert not isinstance(line, str)
             examples += 1
-            plain = _plain(value)
-            as_it_is = as_it_is and (plain is value)
-            layouts.add("chat" if "messages" in value else "completion")
-            answer = plain["messages"][-1]["content"] if "messages" in plain else plain["completion"]
-            if len(answers) <= MAX_AUTO_LABELS:
-                answers[answer] = None
-            turns += sum(each.get("role") == "assistant" for each in value.get("messages", ())) > 1
+            plain = _plain(line)
+            is_plain = is_plain and (plain is line)
+            layouts.add("chat" if "messages" in line else "completion")
+            completion = plain["messages"][-1]["content"] if "messages" in plain else plain["completion"]
+            if len(completions) <= MAX_AUTO_LABELS:
+                completions[completion] = None
+            answers = sum(message.get("role") == "assistant" for message in line.get("messages", ()))
+            multi_answer_conversations += answers > 1
     except UnicodeDecodeError as error:
-        raise DataError(code, which, f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        message = f"{title} is not UTF-8 text: {error.reason} at byte {error.start}"
+        raise DatasetError(code, param, message) from error
     if problems:
-        raise DataError(code, which, f"{name} is not valid: {'; '.join(problems)}")
+        raise DatasetError(code, param, f"{title} is not valid: {'; '.join(problems)}")
     if len(layouts) > 1:
-        raise DataError(code, which, f"{name} mixes chat and prompt/completion examples")
+        raise DatasetError(code, param, f"{title} mixes chat and prompt/completion examples")
     if examples < min_examples:
-        message = f"{name} has {examples} example(s), but must have at least {min_examples} examples"
-        raise DataError("invalid_n_examples", which, message)
+        message = f"{title} has {examples} example(s), but must have at least {min_examples} examples"
+        raise DatasetError("invalid_n_examples", param, message)
     with path.open("rb") as stream:
-        as_it_is = as_it_is and stream.read(3) != b"\xef\xbb\xbf"
-    notes = (f"{turns} conversations have several answers; only the last one is trained",) if turns else ()
-    return Examined(layouts.pop(), examples, tuple(answers), as_it_is, notes)
+        is_plain = is_plain and stream.read(3) != b"\xef\xbb\xbf"
+    notes: tuple[str, ...] = ()
+    if multi_answer_conversations:
+        notes = (f"{multi_answer_conversations} conversations have several answers; only the last one is trained",)
+    return CheckedFile(path, layouts.pop(), examples, tuple(completions), is_plain, notes)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Yield each line that is not blank with its number, or what is wrong with it."""
+    """Yield each line that is not blank: its number, and its JSON object or an error message."""
     with path.open(encoding="utf-8-sig") as stream:
         for number, line in enumerate(stream, 1):
             if line.isspace():
@@ -138,11 +150,13 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 
 def _problem(line: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a line, or None."""
     if "messages" in line:
         return _chat_problem(line["messages"])
     if "prompt" not in line and "completion" not in line:
-        missing = "it needs `messages`, or `prompt` and `completion`"
-        return "preference examples are not supported" if "preferred_output" in line else missing
+        if "preferred_output" in line:
+            return "preference examples are not supported"
+        return "it needs `messages`, or `prompt` and `completion`"
     for name in ("prompt", "completion"):
         if not isinstance(line.get(name), str):
             return f"`{name}` is missing or not a string"
@@ -159,7 +173,7 @@ def _chat_problem(messages: Any) -> str | None:
         return "`messages` is not a list, or empty"
     for message in messages:
         if not isinstance(message, dict) or "role" not in message:
-            return "a message is no object with a `role`"
+            return "a message is not an object with a `role`"
         if message["role"] not in _ROLES:
             return f"the role {str(message['role'])[:30]!r} is not supported"
         if message.get("tool_calls") or message.get("function_call"):
@@ -175,20 +189,24 @@ def _chat_problem(messages: Any) -> str | None:
 
 
 def _text(content: Any) -> str | None:
-    """Return the text of a message's content: a string, or a list of text parts."""
+    """Return the text of a message's content, or None if it is neither a string nor text parts."""
     if isinstance(content, str):
         return content
-    if isinstance(content, list) and content:
-        texts = [
-            each.get("text") if isinstance(each, dict) and each.get("type") == "text" else None for each in content
-        ]
-        if all(isinstance(text, str) for text in texts):
-            return "".join(str(text) for text in texts)
-    return None
+    if not isinstance(content, list) or not content:
+        return None
+    texts: list[str] = []
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            return None
+        texts.append(part["text"])
+    return "".join(texts)
 
 
-def conversation(messages: list[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Return messages with plain texts. Raises ValueError where one is no text message."""
+def conversation(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return messages with plain strings as contents.
+
+    Raises ValueError if one is not a text message.
+    """
     plain = []
     for message in messages:
         text = _text(message.get("content"))
@@ -199,35 +217,36 @@ def conversation(messages: list[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def _plain(line: dict[str, Any]) -> dict[str, Any]:
-    """Return a line as the trainers read it: the very same object where it is so already."""
+    """Return a line as the trainers read it: the same object if it needs no conversion."""
     if "messages" in line and not all(isinstance(message["content"], str) for message in line["messages"]):
         return {"messages": conversation(line["messages"])}
     return line
 
 
-def _lay(source: Path, target: Path, examined: Examined) -> DataFile:
+def _place(file: CheckedFile, target: Path) -> DataFile:
+    """Link, copy or convert a file to `target`."""
     target.unlink(missing_ok=True)
-    if examined.as_it_is:
+    if file.is_plain:
         try:
-            os.link(source, target)
-        except OSError:  # another file system
-            shutil.copyfile(source, target)
+            os.link(file.path, target)
+        except OSError:  # `target` is on another file system
+            shutil.copyfile(file.path, target)
     else:
         with target.open("w", encoding="utf-8") as stream:
-            for _, value in _lines(source):
-                assert not isinstance(value, str)
-                stream.write(json.dumps(_plain(value), ensure_ascii=False) + "\n")
-    return _described(target, examined.examples)
+            for _, line in _lines(file.path):
+                assert not isinstance(line, str)
+                stream.write(json.dumps(_plain(line), ensure_ascii=False) + "\n")
+    return _data_file(target, file.examples)
 
 
 def _sample(training: Path, target: Path) -> DataFile:
     with training.open("rb") as stream, target.open("wb") as out:
-        lines = list(islice((line for line in stream if line.strip()), TRAINING_SAMPLE))
+        lines = list(islice((line for line in stream if line.strip()), TRAINING_SAMPLE_EXAMPLES))
         out.writelines(lines)
-    return _described(target, len(lines))
+    return _data_file(target, len(lines))
 
 
-def _described(path: Path, examples: int) -> DataFile:
+def _data_file(path: Path, examples: int) -> DataFile:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256")
     return DataFile(str(path), examples, digest.hexdigest())

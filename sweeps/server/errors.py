@@ -1,18 +1,22 @@
-"""The one error body of the protocol, and what a backend's failure is called in it."""
+"""The error body of the protocol, and how a backend's failure appears in it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backends.contract import Failure, FailureKind
+from sweeps.server.records import JobFailure
 
-INVALID = "invalid_request_error"
-SERVER = "server_error"
+INVALID_REQUEST = "invalid_request_error"
+SERVER_ERROR = "server_error"
 
 
 class ApiError(Exception):
-    """A request that is refused: the HTTP status and the fields of `{"error": {message, type, param, code}}`."""
+    """The server refuses a request.
+
+    Holds the HTTP status and the fields of the body, `{"error": {message, type, param, code}}`.
+    """
 
     def __init__(
         self,
@@ -21,7 +25,7 @@ class ApiError(Exception):
         *,
         code: str | None = None,
         param: str | None = None,
-        type_: str = INVALID,
+        type_: str = INVALID_REQUEST,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
@@ -37,17 +41,12 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
-def not_found(what: str, name: str, *, code: str | None = None, param: str = "id") -> ApiError:
-    """Return the answer where a client names something that is not there."""
-    return ApiError(404, f"No such {what}: {name}", code=code, param=param)
-
-
 def failure_text(failure: Failure) -> str:
     """Return a failure's message with its remedy."""
     return f"{failure.message} ({failure.detail})" if failure.detail else failure.message
 
 
-_STATUS: Mapping[FailureKind, tuple[int, str | None]] = {
+_RESPONSES: Mapping[FailureKind, tuple[int, str]] = {
     FailureKind.USER: (400, "invalid_request"),
     FailureKind.OUT_OF_MEMORY: (503, "out_of_memory"),
     FailureKind.DIVERGED: (500, "diverged"),
@@ -56,15 +55,17 @@ _STATUS: Mapping[FailureKind, tuple[int, str | None]] = {
     FailureKind.LOST: (404, "lost"),
     FailureKind.BUG: (500, "internal_error"),
 }
+"""The HTTP status and the code of a request that failed at the backend, by kind of failure."""
 
 
-def of_failure(failure: Failure) -> ApiError:
-    """Return the answer to a request that a backend could not fulfil."""
-    status, code = _STATUS[failure.kind]
-    return ApiError(status, failure_text(failure), code=code, type_=SERVER if status >= 500 else INVALID)
+def api_error(failure: Failure) -> ApiError:
+    """Return the response to a request that failed at the backend."""
+    status, code = _RESPONSES[failure.kind]
+    type_ = SERVER_ERROR if status >= 500 else INVALID_REQUEST
+    return ApiError(status, failure_text(failure), code=code, type_=type_)
 
 
-JOB_CODES: Mapping[FailureKind, str] = {
+_JOB_CODES: Mapping[FailureKind, str] = {
     FailureKind.USER: "invalid_request",
     FailureKind.OUT_OF_MEMORY: "out_of_memory",
     FailureKind.DIVERGED: "diverged",
@@ -73,4 +74,12 @@ JOB_CODES: Mapping[FailureKind, str] = {
     FailureKind.LOST: "lost",
     FailureKind.BUG: "internal_error",
 }
-"""What `job.error.code` says for each kind of failure."""
+"""`job.error.code` by kind of failure."""
+
+
+def job_failure(failures: Sequence[Failure]) -> JobFailure:
+    """Return why a job failed: the kind of the first failure, and the texts of the first three."""
+    first = failures[0]
+    message = "; ".join(failure_text(failure) for failure in failures[:3])
+    param = "training_file" if first.kind is FailureKind.USER and "data file" in first.message else None
+    return JobFailure(_JOB_CODES[first.kind], message, param)

@@ -1,4 +1,4 @@
-"""What a backend says about a run -> what the protocol calls it: log lines, metrics, checkpoints, the result file."""
+"""The backend's events in the words of the protocol: log lines, metrics, the result file."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from typing import Any
 
 from backends.contract import Charged, Event, Measured, Scalar
 
-_EVALUATION = {
+_EVALUATION_NAMES = {
     "valid_loss": "full_valid_loss",
     "valid_token_accuracy": "full_valid_mean_token_accuracy",
     "train_token_accuracy": "full_train_mean_token_accuracy",
 }
-"""Scores of a whole data set are `full_...` here; those that are not named get the prefix alone."""
+"""The protocol's names of scores of a whole data set.
 
-_STEP = {"batch_loss": "train_loss", "batch_token_accuracy": "train_mean_token_accuracy"}
+A name that is missing here only gets the prefix `full_`.
+"""
 
-_WORDS = (
+_STEP_NAMES = {"batch_loss": "train_loss", "batch_token_accuracy": "train_mean_token_accuracy"}
+
+_MESSAGE_WORDS = (
     ("train_loss", "training loss"),
     ("valid_loss", "validation loss"),
     ("full_valid_loss", "full validation loss"),
 )
 
-_COLUMNS = (
+_FIRST_COLUMNS = (
     "step",
     "train_loss",
     "train_mean_token_accuracy",
@@ -34,57 +37,61 @@ _COLUMNS = (
     "full_valid_loss",
     "full_valid_mean_token_accuracy",
 )
-"""The first columns of a result file; further metrics follow in the order in which they came."""
+"""The first columns of a result file.
+
+Other metrics follow in the order in which they first occur.
+"""
 
 
-def metrics(event: Measured, before: Sequence[Event], *, has_validation: bool) -> dict[str, float]:
-    """Return the metrics of a measurement in the protocol's names.
+def protocol_metrics(event: Measured, earlier: Sequence[Event], *, has_validation: bool) -> dict[str, float]:
+    """Return the metrics of a measurement under the protocol's names.
 
-    `valid_...` are the scores of the whole validation file, too: nothing smaller is ever measured. An evaluation
-    carries the running values of the same step, as the real services report both at once. Without a validation file
-    there are no validation metrics, although the backend was given a sample of the training file.
+    `valid_...` are also scores of the whole validation file, because the backend never scores a
+    smaller part. An evaluation includes the running values of its step, which are among the
+    `earlier` events, as the real services report both at once. Without a validation file there are
+    no validation metrics, although the backend scores a sample of the training file in its place.
     """
     if event.scope == "step":
-        return {_STEP.get(name, name): value for name, value in event.values.items()}
-    found: dict[str, float] = {}
-    for each in before:
-        if isinstance(each, Measured) and each.scope == "step" and each.step == event.step:
-            found |= metrics(each, (), has_validation=has_validation)
+        return {_STEP_NAMES.get(name, name): value for name, value in event.values.items()}
+    metrics: dict[str, float] = {}
+    for previous in earlier:
+        if isinstance(previous, Measured) and previous.scope == "step" and previous.step == event.step:
+            metrics |= protocol_metrics(previous, (), has_validation=has_validation)
     for name, value in event.values.items():
         if name.startswith("valid_") and not has_validation:
             continue
-        found[_EVALUATION.get(name, f"full_{name}")] = value
+        metrics[_EVALUATION_NAMES.get(name, f"full_{name}")] = value
     for name in ("valid_loss", "valid_mean_token_accuracy"):
-        if f"full_{name}" in found:
-            found[name] = found[f"full_{name}"]
-    return found
+        if f"full_{name}" in metrics:
+            metrics[name] = metrics[f"full_{name}"]
+    return metrics
 
 
-def data_of(event: Measured, values: Mapping[str, float], resolved: Mapping[str, Scalar]) -> dict[str, Any]:
-    """Return the `data` of a metrics event. JSON has no number for what is not finite: null."""
+def metrics_data(event: Measured, metrics: Mapping[str, float], resolved: Mapping[str, Scalar]) -> dict[str, Any]:
+    """Return the `data` of a metrics event; `resolved` are the values that the run uses."""
     data: dict[str, Any] = {"step": event.step}
-    if (total := total_steps(resolved)) is not None:
+    if (total := _total_steps(resolved)) is not None:
         data["total_steps"] = total
     data["epoch"] = event.epoch
-    return data | finite(values)
+    return data | finite_or_null(metrics)
 
 
-def finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    """Return values with None in place of those that are not finite."""
+def finite_or_null(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Return the values, with None in place of non-finite ones, which JSON cannot express."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
-def total_steps(resolved: Mapping[str, Scalar]) -> int | None:
-    """Return the steps of the complete run, where the backend says how many an epoch has."""
+def _total_steps(resolved: Mapping[str, Scalar]) -> int | None:
+    """Return the steps of the complete run, or None if the steps per epoch are unknown."""
     if "steps_per_epoch" not in resolved or "n_epochs" not in resolved:
         return None
     return int(resolved["steps_per_epoch"]) * int(resolved["n_epochs"])
 
 
-def sentence(data: Mapping[str, Any]) -> str:
-    """Return the message of a metrics event."""
+def metrics_message(data: Mapping[str, Any]) -> str:
+    """Return the message of a metrics event, given its `data`."""
     total = f"/{data['total_steps']}" if "total_steps" in data else ""
-    parts = [f"{word}={_number(data[name])}" for name, word in _WORDS if name in data]
+    parts = [f"{word}={_number(data[name])}" for name, word in _MESSAGE_WORDS if name in data]
     return f"Step {data['step']}{total}: {', '.join(parts)}" if parts else f"Step {data['step']}{total}"
 
 
@@ -92,24 +99,23 @@ def _number(value: float | None) -> str:
     return "nan" if value is None else f"{value:.4g}"
 
 
-def trained_tokens(heard: Iterable[Event]) -> int | None:
-    """Return the tokens that the backend has charged, None where it has not said."""
-    charges = [each.tokens for each in heard if isinstance(each, Charged)]
+def trained_tokens(events: Iterable[Event]) -> int | None:
+    """Return how many tokens the backend has charged for, or None if it has charged nothing."""
+    charges = [event.tokens for event in events if isinstance(event, Charged)]
     return sum(charges) if charges else None
 
 
-def result_csv(heard: Sequence[Event], *, has_validation: bool) -> bytes:
-    """Return the result file of a run: one row a step, a cell empty where nothing was measured."""
+def result_csv(events: Sequence[Event], *, has_validation: bool) -> bytes:
+    """Return the result file of a run: one row per step, an empty cell per missing measurement."""
     rows: dict[int, dict[str, float]] = {}
-    for number, each in enumerate(heard):
-        if isinstance(each, Measured):
-            row = rows.setdefault(each.step, {"epoch": each.epoch})
-            row.update(
-                metrics(each, heard[:number] if each.scope == "evaluation" else (), has_validation=has_validation)
-            )
-    more = dict.fromkeys(name for row in rows.values() for name in row if name not in _COLUMNS)
+    for number, event in enumerate(events):
+        if isinstance(event, Measured):
+            row = rows.setdefault(event.step, {"epoch": event.epoch})
+            earlier = events[:number] if event.scope == "evaluation" else ()
+            row.update(protocol_metrics(event, earlier, has_validation=has_validation))
+    other_columns = dict.fromkeys(name for row in rows.values() for name in row if name not in _FIRST_COLUMNS)
     out = io.StringIO()
-    writer = csv.DictWriter(out, [*_COLUMNS, *more], restval="", lineterminator="\n")
+    writer = csv.DictWriter(out, [*_FIRST_COLUMNS, *other_columns], restval="", lineterminator="\n")
     writer.writeheader()
     for step in sorted(rows):
         writer.writerow({"step": step, **rows[step]})

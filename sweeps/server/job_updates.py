@@ -1,4 +1,4 @@
-"""What follows from what a run tells: the job's state, its log, its checkpoints and models, its result file."""
+"""From the backend's events to the job: status, log, checkpoints, models, result file."""
 
 from __future__ import annotations
 
@@ -15,123 +15,145 @@ from backends.contract import (
     Event,
     Failed,
     Failure,
-    FailureKind,
     Finished,
     Measured,
     Queued,
     Started,
     Stopped,
 )
-from sweeps.server import event_rendering as wording
-from sweeps.server.errors import JOB_CODES, failure_text
-from sweeps.server.records import ENDED, Checkpoint, Job, JobEvent, Status, StoredFile, TunedModel, new_id
-from sweeps.server.storage import Store, log
+from sweeps.server import event_rendering
+from sweeps.server.errors import job_failure
+from sweeps.server.folder import ServerFolder
+from sweeps.server.records import (
+    ENDED_STATUSES,
+    Checkpoint,
+    Job,
+    JobEvent,
+    JobFailure,
+    JobStatus,
+    StoredFile,
+    TunedModel,
+    log_line,
+    new_id,
+)
+from sweeps.server.storage import Store
 
-Announce = Callable[[str, str], None]
-"""Called with a webhook's type and the job's id, once a job has ended."""
+Notify = Callable[[str, str], None]
+"""Called once a job has ended, with the event type of the webhook and the job's id."""
 
 
-class Teller:
-    """Draws the conclusions, each of them once: a run's event counts when it is written down."""
+class JobUpdater:
+    """Updates jobs by the backend's events. Each event takes effect once, however often it arrives.
+
+    An event is written in one transaction with what follows from it.
+    """
 
     def __init__(
-        self, store: Store, folder: Path, announce: Announce, *, organization: str, kept_checkpoints: int
+        self, store: Store, folder: ServerFolder, notify: Notify, *, organization: str, kept_checkpoints: int
     ) -> None:
-        self._store, self._folder, self._announce = store, folder, announce
-        self._organization, self._kept = organization, kept_checkpoints
-        self._heard: dict[str, list[Event]] = {}
+        self._store, self._folder, self._notify = store, folder, notify
+        self._organization, self._kept_checkpoints = organization, kept_checkpoints
+        self._events: dict[str, list[Event]] = {}
+        """The events of the running jobs, as they are in the database."""
 
-    # ------------------------------------------------------------------------------------------------------- run events
-    def hear(self, job_id: str, number: int, event: Event, copies: Mapping[str, str]) -> None:
-        """Write down event `number` of a job's run with all that follows; nothing where it is known already."""
+    # ----------------------------------------------------------------------------------- run events
+    def record_event(self, job_id: str, number: int, event: Event, checkpoint_copies: Mapping[str, str]) -> None:
+        """Write event `number` of a job's run with all that follows from it. Idempotent.
+
+        `checkpoint_copies` maps the step of each copied checkpoint (as text) to the path of its
+        copy.
+        """
         job = self._store.find(Job, job_id)
         assert job is not None, "jobs are never deleted"
-        if job_id not in self._heard:
-            self._heard[job_id] = self._store.heard(job_id)
-        before = self._heard[job_id]
-        if number < len(before):
+        if job_id not in self._events:
+            self._events[job_id] = self._store.run_events(job_id)
+        earlier = self._events[job_id]
+        if number < len(earlier):
             return
-        rows: list[JobEvent | Checkpoint | TunedModel] = []
-        if job.status not in ENDED:
+        records: list[JobEvent | Checkpoint | TunedModel] = []
+        if job.status not in ENDED_STATUSES:
             match event:
                 case Measured():
-                    rows.append(self._measured(job, event, before))
+                    records.append(_metrics_line(job, event, earlier))
                 case Checkpointed():
-                    rows += self._checkpointed(job, event, before, copies)
+                    records += self._checkpoint_records(job, event, earlier, checkpoint_copies)
                 case Queued() | Started() | Charged() | Finished() | Failed() | Stopped():
                     pass
                 case _:
                     assert_never(event)
+        events = [*earlier, event]
         with self._store.transaction():
-            if not self._store.hear(job_id, number, event, rows):
+            if not self._store.add_run_event(job_id, number, event, records):
                 return
             if isinstance(event, Started):
-                resolved = dict(event.resolved)
-                self._store.change(Job, job_id, resolved=resolved)
-                self._store.move(job_id, Status.RUNNING, [log(job_id, "Fine-tuning job started")])
-            if isinstance(event, Charged) and job.status in ENDED:
-                self._store.change(Job, job_id, trained_tokens=wording.trained_tokens([*before, event]))
-        self._heard[job_id] = [*before, event]
+                self._store.update(Job, job_id, resolved=dict(event.resolved))
+                started = log_line(job_id, "Fine-tuning job started")
+                self._store.change_status(job_id, JobStatus.RUNNING, [started])
+            if isinstance(event, Charged) and job.status in ENDED_STATUSES:
+                self._store.update(Job, job_id, trained_tokens=event_rendering.trained_tokens(events))
+        self._events[job_id] = events
         if isinstance(event, Checkpointed):
-            self._forget_old_checkpoints(job_id)
+            self._delete_old_checkpoints(job_id)
         if isinstance(event, Finished | Failed | Stopped):
-            del self._heard[job_id]
-            self.settle(self._store.find(Job, job_id) or job, [*before, event])
+            del self._events[job_id]
+            self.end_job(self._store.find(Job, job_id) or job, events)
 
-    def _measured(self, job: Job, event: Measured, before: Sequence[Event]) -> JobEvent:
-        values = wording.metrics(event, before, has_validation=job.validation_file is not None)
-        data = wording.data_of(event, values, job.resolved)
-        return log(job.id, wording.sentence(data), data=data)
-
-    def _checkpointed(
-        self, job: Job, event: Checkpointed, before: Sequence[Event], copies: Mapping[str, str]
+    def _checkpoint_records(
+        self, job: Job, event: Checkpointed, earlier: Sequence[Event], checkpoint_copies: Mapping[str, str]
     ) -> list[JobEvent | Checkpoint | TunedModel]:
-        """A folder that was not copied holds a later state by now, and is no checkpoint of this step."""
-        copy = copies.get(str(event.step))
+        """Return the records of a checkpoint.
+
+        None if it is a folder without a copy: the folder holds a later state by now, not the
+        checkpoint of this step.
+        """
+        copy = checkpoint_copies.get(str(event.step))
         if copy is None and Path(event.model).is_absolute():
             return []
         name = f"{self.model_name(job)}:ckpt-step-{event.step}"
-        values: dict[str, float] = {}
-        for number, each in enumerate(before):
-            if isinstance(each, Measured) and each.step == event.step:
-                has_validation = job.validation_file is not None
-                values |= wording.metrics(each, before[:number], has_validation=has_validation)
-        found = {"step": event.step, **wording.finite(values)}
+        has_validation = job.validation_file is not None
+        metrics: dict[str, float] = {}
+        for number, previous in enumerate(earlier):
+            if isinstance(previous, Measured) and previous.step == event.step:
+                metrics |= event_rendering.protocol_metrics(previous, earlier[:number], has_validation=has_validation)
         now = int(time.time())
+        shown_metrics = {"step": event.step, **event_rendering.finite_or_null(metrics)}
         return [
             TunedModel(name, job.id, job.model, copy or event.model, now, copied=copy is not None),
-            Checkpoint(new_id("ftckpt_"), job.id, now, event.step, name, found),
-            log(job.id, f"Checkpoint created at step {event.step}"),
+            Checkpoint(new_id("ftckpt_"), job.id, now, event.step, name, shown_metrics),
+            log_line(job.id, f"Checkpoint created at step {event.step}"),
         ]
 
-    def _forget_old_checkpoints(self, job_id: str) -> None:
-        for old in self._store.all(Checkpoint, "job_id = ?", job_id)[: -self._kept]:
-            model = self._store.find(TunedModel, old.model)
-            self._store.delete(Checkpoint, old.id)
+    def _delete_old_checkpoints(self, job_id: str) -> None:
+        for checkpoint in self._store.all(Checkpoint, "job_id = ?", job_id)[: -self._kept_checkpoints]:
+            model = self._store.find(TunedModel, checkpoint.model)
+            self._store.delete(Checkpoint, checkpoint.id)
             if model is not None:
                 self._store.delete(TunedModel, model.name)
-                delete_copy(model)
+                delete_checkpoint_copy(model)
 
-    # -------------------------------------------------------------------------------------------------------------- end
-    def settle(self, job: Job, heard: Sequence[Event]) -> None:
-        """Draw the conclusion from a run's last event. Nothing where the job has ended already."""
-        if job.status in ENDED:
-            self._store.change(Job, job.id, trained_tokens=wording.trained_tokens(heard))
+    # ------------------------------------------------------------------------------------------ end
+    def end_job(self, job: Job, events: Sequence[Event]) -> None:
+        """End a job by the last of its run's events, and delete its prepared data.
+
+        A job that has ended already keeps its status, but its token count becomes final.
+        """
+        if job.status in ENDED_STATUSES:
+            self._store.update(Job, job.id, trained_tokens=event_rendering.trained_tokens(events))
         else:
-            match heard[-1]:
-                case Finished() as end:
-                    self._succeed(job, end, heard)
-                case Failed() as end:
-                    self.refuse(job, [end.failure])
+            match events[-1]:
+                case Finished() as last:
+                    self._succeed(job, last, events)
+                case Failed() as last:
+                    self.refuse(job, [last.failure])
                 case Stopped():
                     self.cancel(job)
                 case _:
                     raise ValueError("the run has not ended")
-        shutil.rmtree(self._folder / "jobs" / job.id, ignore_errors=True)
+        shutil.rmtree(self._folder.job_data(job.id), ignore_errors=True)
 
-    def _succeed(self, job: Job, end: Finished, heard: Sequence[Event]) -> None:
+    def _succeed(self, job: Job, finished: Finished, events: Sequence[Event]) -> None:
         name, now = self.model_name(job), int(time.time())
-        content = wording.result_csv(heard, has_validation=job.validation_file is not None)
+        content = event_rendering.result_csv(events, has_validation=job.validation_file is not None)
         file = StoredFile(
             id=f"file-{hashlib.sha256(f'result of {job.id}'.encode()).hexdigest()[:24]}",
             filename="step_metrics.csv",
@@ -140,73 +162,82 @@ class Teller:
             created_at=now,
             sha256=hashlib.sha256(content).hexdigest(),
         )
-        (self._folder / "files" / file.id).write_bytes(content)
+        self._folder.content(file.id).write_bytes(content)
         with self._store.transaction():
-            moved = self._store.move(
+            is_changed = self._store.change_status(
                 job.id,
-                Status.SUCCEEDED,
+                JobStatus.SUCCEEDED,
                 [
-                    log(job.id, f"New fine-tuned model created: {name}"),
-                    log(job.id, "The job has successfully completed"),
+                    log_line(job.id, f"New fine-tuned model created: {name}"),
+                    log_line(job.id, "The job has successfully completed"),
                 ],
                 finished_at=now,
                 fine_tuned_model=name,
-                trained_tokens=wording.trained_tokens(heard),
-                result_files=[file.id],
+                trained_tokens=event_rendering.trained_tokens(events),
+                result_files=(file.id,),
             )
-            if moved:
+            if is_changed:
                 self._store.add(file)
-                self._store.add(TunedModel(name, job.id, job.model, end.model, now))
-        if moved:
-            self._announce("fine_tuning.job.succeeded", job.id)
+                self._store.add(TunedModel(name, job.id, job.model, finished.model, now))
+        if is_changed:
+            self._notify("fine_tuning.job.succeeded", job.id)
 
     def refuse(self, job: Job, failures: Sequence[Failure]) -> None:
-        """Fail a job for what the backend says."""
-        first = failures[0]
-        text = "; ".join(failure_text(failure) for failure in failures[:3])
-        parameter = "training_file" if first.kind is FailureKind.USER and "data file" in first.message else None
-        self.fail(job, JOB_CODES[first.kind], text, parameter)
+        """Fail a job because of the backend's failures, unless it has ended."""
+        self.fail(job, job_failure(failures))
 
-    def fail(self, job: Job, code: str, message: str, parameter: str | None = None) -> None:
+    def fail(self, job: Job, failure: JobFailure) -> None:
         """Fail a job, unless it has ended."""
-        error = {"code": code, "message": message, "param": parameter}
-        moved = self._store.move(
+        is_changed = self._store.change_status(
             job.id,
-            Status.FAILED,
-            [log(job.id, f"The job failed: {message}", level="error")],
+            JobStatus.FAILED,
+            [log_line(job.id, f"The job failed: {failure.message}", level="error")],
             finished_at=int(time.time()),
-            error=error,
-            trained_tokens=wording.trained_tokens(self._store.heard(job.id)),
+            error=failure,
+            trained_tokens=event_rendering.trained_tokens(self._store.run_events(job.id)),
         )
-        if moved:
-            self._announce("fine_tuning.job.failed", job.id)
+        if is_changed:
+            self._notify("fine_tuning.job.failed", job.id)
 
     def cancel(self, job: Job) -> bool:
-        """Cancel a job; False where it has ended."""
-        moved = self._store.move(
+        """Cancel a job. Return False if it has ended already."""
+        is_changed = self._store.change_status(
             job.id,
-            Status.CANCELLED,
-            [log(job.id, "Fine-tuning job cancelled")],
+            JobStatus.CANCELLED,
+            [log_line(job.id, "Fine-tuning job cancelled")],
             finished_at=int(time.time()),
-            trained_tokens=wording.trained_tokens(self._store.heard(job.id)),
+            trained_tokens=event_rendering.trained_tokens(self._store.run_events(job.id)),
         )
-        if moved:
-            self._announce("fine_tuning.job.cancelled", job.id)
-        return moved
+        if is_changed:
+            self._notify("fine_tuning.job.cancelled", job.id)
+        return is_changed
 
     def model_name(self, job: Job) -> str:
         """Return the name of the job's model: `ft:BASE:ORGANIZATION:SUFFIX:ID`."""
-        base = job.model.split(":")[1] if job.model.startswith("ft:") else job.model
         organization = self._organization.removeprefix("org-")
-        return f"ft:{base}:{organization}:{slug(job.suffix or '')}:{job.id.removeprefix('ftjob-')[:10]}"
+        suffix = _name_suffix(job.suffix or "")
+        return f"ft:{job.base_name}:{organization}:{suffix}:{job.id.removeprefix('ftjob-')[:10]}"
 
 
-def slug(suffix: str) -> str:
-    """Return a suffix as it stands in a model's name: lower case, and `-` for what is no letter, digit, `_` or `-`."""
-    return "".join(each if (each.isalnum() and each.isascii()) or each in "_-" else "-" for each in suffix.lower())
+def _metrics_line(job: Job, event: Measured, earlier: Sequence[Event]) -> JobEvent:
+    has_validation = job.validation_file is not None
+    metrics = event_rendering.protocol_metrics(event, earlier, has_validation=has_validation)
+    data = event_rendering.metrics_data(event, metrics, job.resolved)
+    return log_line(job.id, event_rendering.metrics_message(data), data=data)
 
 
-def delete_copy(model: TunedModel) -> None:
-    """Delete a checkpoint's copy, where the server made one."""
+def _name_suffix(suffix: str) -> str:
+    """Return a suffix as model names contain it.
+
+    It is in lower case, with `-` for everything but ASCII letters, digits, `_` and `-`.
+    """
+    return "".join(
+        character if (character.isalnum() and character.isascii()) or character in "_-" else "-"
+        for character in suffix.lower()
+    )
+
+
+def delete_checkpoint_copy(model: TunedModel) -> None:
+    """Delete the server's copy of a checkpoint, if the model is one."""
     if model.copied:
         shutil.rmtree(model.target, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Multipart bodies, streamed: the file's bytes go straight to the disk, only the small fields are kept in memory."""
+"""Multipart bodies: the file streams to the disk, and only the small fields stay in memory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _MAX_FIELDS = 20
 
 
 @dataclass
-class Received:
-    """The fields of a body, and the file as it lies at `path`."""
+class ReceivedForm:
+    """A received body: its file lies at `path`, and `fields` holds the other parts."""
 
     path: Path
     fields: dict[str, str] = field(default_factory=dict)
@@ -28,49 +28,51 @@ class Received:
     sha256: str = ""
 
 
-async def receive(request: Request, path: Path, *, file_field: str, max_bytes: int) -> Received:
-    """Read a multipart body, writing the part `file_field` to `path`. On any error nothing is left there.
+async def receive_form(request: Request, path: Path, *, file_field: str, max_bytes: int) -> ReceivedForm:
+    """Read a multipart body, and write the part `file_field` to `path`.
 
-    Raises ApiError (400, 413) where the body is malformed, too large, or has no such part.
+    After an error nothing remains there.
+
+    Raises ApiError (400 or 413) if the body is malformed or too large, or has no such part.
     """
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    if kind != b"multipart/form-data" or b"boundary" not in options:
+    content_type, options = parse_options_header(request.headers.get("content-type", ""))
+    if content_type != b"multipart/form-data" or b"boundary" not in options:
         raise ApiError(400, "The body must be multipart/form-data with a boundary.", code="invalid_multipart")
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > max_bytes + 2**20:
         raise _too_large(max_bytes)
-    received = Received(path)
+    form = ReceivedForm(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    complete = False
+    is_complete = False
     try:
         with path.open("wb") as stream:
-            reader = _Reader(received, stream, file_field, max_bytes)
+            reader = _FormReader(form, stream, file_field, max_bytes)
             parser = MultipartParser(options[b"boundary"], reader.callbacks())  # type: ignore[arg-type]
             async for chunk in request.stream():
                 parser.write(chunk)
             parser.finalize()
-        if not reader.ended or received.filename is None:
+        if not reader.has_ended or form.filename is None:
             raise ApiError(400, f"The body has no file in a part named {file_field!r}.", param=file_field)
-        received.sha256 = reader.digest.hexdigest()
-        complete = True
-        return received
+        form.sha256 = reader.digest.hexdigest()
+        is_complete = True
+        return form
     except (FormParserError, UnicodeDecodeError, ValueError) as error:
         raise ApiError(400, f"The multipart body cannot be read: {error}", code="invalid_multipart") from error
     except ClientDisconnect as error:
         raise ApiError(400, "The upload was interrupted.", code="interrupted") from error
     finally:
-        if not complete:
+        if not is_complete:
             path.unlink(missing_ok=True)
 
 
-class _Reader:
-    """The parser's callbacks: which part it is in, and where its bytes go."""
+class _FormReader:
+    """The callbacks of the parser. They fill `form`, and write the file's bytes to `stream`."""
 
-    def __init__(self, received: Received, stream: IO[bytes], file_field: str, max_bytes: int) -> None:
-        self._received, self._stream = received, stream
+    def __init__(self, form: ReceivedForm, stream: IO[bytes], file_field: str, max_bytes: int) -> None:
+        self._form, self._stream = form, stream
         self._file_field, self._max_bytes = file_field, max_bytes
         self.digest = hashlib.sha256()
-        self.ended = False
+        self.has_ended = False
         self._header, self._value = b"", b""
         self._headers: dict[bytes, bytes] = {}
         self._name: str | None = None
@@ -105,31 +107,31 @@ class _Reader:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         self._name = options.get(b"name", b"").decode()
         if self._name == self._file_field:
-            if self._received.filename is not None:
+            if self._form.filename is not None:
                 raise ApiError(400, "Send one file at a time.", param=self._file_field)
-            self._received.filename = options.get(b"filename", b"").decode() or "file"
-        elif len(self._received.fields) >= _MAX_FIELDS:
+            self._form.filename = options.get(b"filename", b"").decode() or "file"
+        elif len(self._form.fields) >= _MAX_FIELDS:
             raise ApiError(400, "Too many fields.", code="invalid_multipart")
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
-        part = data[start:end]
+        chunk = data[start:end]
         if self._name != self._file_field:
-            self._text += part
+            self._text += chunk
             if len(self._text) > _MAX_FIELD_BYTES:
                 raise ApiError(413, f"The field {str(self._name)[:64]!r} is too long.", code="field_too_long")
             return
-        self._received.bytes += len(part)
-        if self._received.bytes > self._max_bytes:
+        self._form.bytes += len(chunk)
+        if self._form.bytes > self._max_bytes:
             raise _too_large(self._max_bytes)
-        self.digest.update(part)
-        self._stream.write(part)
+        self.digest.update(chunk)
+        self._stream.write(chunk)
 
     def _part_end(self) -> None:
         if self._name != self._file_field:
-            self._received.fields[str(self._name)] = self._text.decode()
+            self._form.fields[str(self._name)] = self._text.decode()
 
     def _end(self) -> None:
-        self.ended = True
+        self.has_ended = True
 
 
 def _too_large(max_bytes: int) -> ApiError:

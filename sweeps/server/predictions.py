@@ -1,4 +1,4 @@
-"""Asking models: questions that wait at the same time are answered together, one model after the other."""
+"""Predictions: requests that wait at the same time are answered together, model by model."""
 
 from __future__ import annotations
 
@@ -12,154 +12,149 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backends import codec
-from backends.contract import Backend, BackendError, Failure, FailureKind, Prediction, PredictOptions
-from sweeps.server.settings import Trainer
+from backends.contract import BackendError, Failure, FailureKind, Prediction, PredictOptions
+from sweeps.server.training_backend import TrainingBackend
+from sweeps.server.worker_messages import PredictCommand, PredictionFailed, PredictionsMade
 from sweeps.server.worker_pool import WorkerProcess
 
-IDLE_S = 300.0
-"""After this long without a question the process that holds the model ends, and its memory is free."""
+MAX_IDLE_S = 300.0
+"""After this time without a request, the process that holds the model ends and frees its memory."""
 
-MAX_TOGETHER = 256
+MAX_BATCH_PROMPTS = 256
 
 
 @dataclass(frozen=True)
-class _Question:
+class _Request:
     model: str
     prompts: tuple[Mapping[str, Any], ...]
     options: PredictOptions
-    answer: Future[list[Prediction]]
+    result: Future[list[Prediction]]
+
+    @property
+    def batch_key(self) -> tuple[str, PredictOptions, bool]:
+        """Requests with equal keys can share a batch.
+
+        A backend answers either conversations or texts in one call, but not both.
+        """
+        return self.model, self.options, "messages" in self.prompts[0]
 
 
-class Predictions:
-    """Answers questions from any thread. An in-process backend lives in a process of its own, begun when needed."""
+class PredictionQueue:
+    """Answers requests from any thread, in one thread of its own.
 
-    def __init__(self, trainer: Trainer, folder: Path) -> None:
-        self._trainer, self._folder = trainer, folder
-        self._waiting: deque[_Question] = deque()
-        self._lock = threading.Condition()
+    An in-process backend predicts in a worker process, which starts with the first request.
+    """
+
+    def __init__(self, backend: TrainingBackend, worker_log: Path) -> None:
+        self._backend, self._worker_log = backend, worker_log
+        self._waiting: deque[_Request] = deque()
+        self._changed = threading.Condition()
         self._closing = False
-        self._worker: _Worker | None = None
-        self._thread = threading.Thread(target=self._loop, name="predictions", daemon=True)
+        self._worker: WorkerProcess | None = None
+        self._thread = threading.Thread(target=self._run, name="predictions", daemon=True)
         self._thread.start()
 
-    def ask(self, model: str, prompts: Sequence[Mapping[str, Any]], options: PredictOptions) -> list[Prediction]:
-        """Return the answers in the prompts' order. Raises BackendError."""
-        question = _Question(model, tuple(prompts), options, Future())
-        with self._lock:
+    def predict(self, model: str, prompts: Sequence[Mapping[str, Any]], options: PredictOptions) -> list[Prediction]:
+        """Return the answers in the order of the prompts. Raises BackendError."""
+        request = _Request(model, tuple(prompts), options, Future())
+        with self._changed:
             if self._closing:
-                raise BackendError(Failure(FailureKind.TRANSIENT, "the server is ending"))
-            self._waiting.append(question)
-            self._lock.notify()
-        return question.answer.result()
+                raise BackendError(_shutting_down())
+            self._waiting.append(request)
+            self._changed.notify()
+        return request.result.result()
 
     def close(self) -> None:
-        """Refuse what waits, and end."""
-        with self._lock:
+        """Refuse the waiting requests, and end."""
+        with self._changed:
             self._closing = True
-            self._lock.notify()
+            self._changed.notify()
         self._thread.join()
 
-    def _loop(self) -> None:
-        last = time.monotonic()
+    def _run(self) -> None:
+        last_request = time.monotonic()
         while True:
-            with self._lock:
+            with self._changed:
                 if not self._waiting and not self._closing:
-                    self._lock.wait(5.0)
+                    self._changed.wait(5.0)
                 batch = self._next_batch()
                 closing = self._closing
             if closing:
-                self._refuse(batch)
+                _fail([*batch, *self._waiting], _shutting_down())
                 break
             if batch:
                 self._answer(batch)
-                last = time.monotonic()
-            elif self._worker is not None and time.monotonic() - last > IDLE_S:
-                self._end_worker()
-        self._end_worker()
+                last_request = time.monotonic()
+            elif self._worker is not None and time.monotonic() - last_request > MAX_IDLE_S:
+                self._stop_worker()
+        self._stop_worker()
 
-    def _next_batch(self) -> list[_Question]:
-        """Take the first question, and all that can be answered together with it."""
+    def _next_batch(self) -> list[_Request]:
+        """Take the first waiting request, and all that can share its batch."""
         if not self._waiting:
             return []
         first = self._waiting[0]
-        batch: list[_Question] = []
-        rest: deque[_Question] = deque()
+        batch: list[_Request] = []
+        rest: deque[_Request] = deque()
         size = 0
-        for each in self._waiting:
-            fits = (each.model, each.options, _kind(each)) == (first.model, first.options, _kind(first))
-            if fits and (not batch or size + len(each.prompts) <= MAX_TOGETHER):
-                batch.append(each)
-                size += len(each.prompts)
+        for request in self._waiting:
+            fits = not batch or size + len(request.prompts) <= MAX_BATCH_PROMPTS
+            if fits and request.batch_key == first.batch_key:
+                batch.append(request)
+                size += len(request.prompts)
             else:
-                rest.append(each)
+                rest.append(request)
         self._waiting = rest
         return batch
 
-    def _answer(self, batch: list[_Question]) -> None:
+    def _answer(self, batch: list[_Request]) -> None:
         first = batch[0]
-        prompts = [prompt for each in batch for prompt in each.prompts]
+        prompts = [prompt for request in batch for prompt in request.prompts]
         try:
-            found = self._predict(first.model, prompts, first.options)
+            predictions = self._predict(first.model, prompts, first.options)
         except BackendError as error:
-            for each in batch:
-                each.answer.set_exception(error)
+            _fail(batch, error.failure)
             return
-        except Exception as error:  # noqa: BLE001  whoever waits must be told, and the thread must live
-            failure = Failure(FailureKind.BUG, f"{type(error).__name__} while predicting")
-            for each in batch:
-                each.answer.set_exception(BackendError(failure))
+        except Exception as error:  # noqa: BLE001  each waiting caller must get an answer, and the thread must survive
+            _fail(batch, Failure(FailureKind.BUG, f"{type(error).__name__} while predicting"))
             return
         start = 0
-        for each in batch:
-            each.answer.set_result(found[start : start + len(each.prompts)])
-            start += len(each.prompts)
+        for request in batch:
+            request.result.set_result(predictions[start : start + len(request.prompts)])
+            start += len(request.prompts)
 
     def _predict(self, model: str, prompts: list[Mapping[str, Any]], options: PredictOptions) -> list[Prediction]:
-        if not self._trainer.capabilities.in_process:
-            backend: Backend = self._trainer.open()
-            try:
+        if not self._backend.capabilities.in_process:
+            with contextlib.closing(self._backend.open()) as backend:
                 return list(backend.predict(model, prompts, options))
-            finally:
-                backend.close()
-        if self._worker is not None and self._worker.process.exit_code is not None:  # it died since the last question
-            self._end_worker()
+        # it died since the last request
+        if self._worker is not None and self._worker.exit_code is not None:
+            self._stop_worker()
         if self._worker is None:
-            self._worker = _Worker(self._trainer, self._folder / "worker.log")
-        try:
-            return self._worker.ask(model, prompts, options)
-        except StopIteration as error:  # it died
-            self._end_worker()
-            failure = Failure(FailureKind.TRANSIENT, "the process that answers has died", "the next question starts it")
-            raise BackendError(failure) from error
+            self._worker = WorkerProcess(self._backend.worker_setup(), self._worker_log)
+        self._worker.send(PredictCommand(model, prompts, options))
+        match next(self._worker.reports(), None):
+            case PredictionsMade(predictions=predictions):
+                return list(predictions)
+            case PredictionFailed(failure=failure):
+                raise BackendError(failure)
+            case None:
+                self._stop_worker()
+                message = "the process that predicts has died"
+                raise BackendError(Failure(FailureKind.TRANSIENT, message, "Repeat the request, which restarts it."))
+            case report:
+                raise ValueError(f"unexpected report: {report.kind}")
 
-    def _end_worker(self) -> None:
+    def _stop_worker(self) -> None:
         if self._worker is not None:
-            self._worker.process.end()
+            self._worker.stop()
             self._worker = None
 
-    def _refuse(self, batch: list[_Question]) -> None:
-        for each in [*batch, *self._waiting]:
-            with contextlib.suppress(Exception):
-                each.answer.set_exception(BackendError(Failure(FailureKind.TRANSIENT, "the server is ending")))
+
+def _fail(requests: Sequence[_Request], failure: Failure) -> None:
+    for request in requests:
+        request.result.set_exception(BackendError(failure))
 
 
-class _Worker:
-    """The process that holds the model."""
-
-    def __init__(self, trainer: Trainer, log: Path) -> None:
-        self.process = WorkerProcess(trainer.place(), log)
-        self._answers = self.process.answers()
-
-    def ask(self, model: str, prompts: list[Mapping[str, Any]], options: PredictOptions) -> list[Prediction]:
-        """Ask, and wait. Raises StopIteration where the process has died."""
-        self.process.tell({"kind": "predict", "model": model, "prompts": prompts, "options": codec.to_json(options)})
-        answer = next(self._answers)
-        if "failure" in answer:
-            raise BackendError(codec.from_json(Failure, answer["failure"]))
-        return codec.from_json(list[Prediction], answer["predictions"])
-
-
-def _kind(question: _Question) -> bool:
-    """Whether it is a conversation: a backend is asked for one form at a time."""
-    return "messages" in question.prompts[0]
+def _shutting_down() -> Failure:
+    return Failure(FailureKind.TRANSIENT, "the server is shutting down", "Repeat the request later.")

@@ -1,18 +1,19 @@
-"""What the server remembers: files, uploads, jobs with their states, events, checkpoints, models."""
+"""The records that the server stores: files, uploads, jobs, checkpoints, models, deliveries."""
 
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
-from backends.contract import Scalar
+from backends.contract import Dataset, Handle, Scalar
 
 
-class Status(StrEnum):
-    """The states of a job, in the protocol's words."""
+class JobStatus(StrEnum):
+    """The status of a job, in the words of the protocol."""
 
     VALIDATING = "validating_files"
     QUEUED = "queued"
@@ -23,28 +24,28 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
-ENDED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
+ENDED_STATUSES = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
 
-COMES_FROM: Mapping[Status, frozenset[Status]] = {
-    Status.VALIDATING: frozenset(),
-    Status.QUEUED: frozenset({Status.VALIDATING, Status.PAUSED}),
-    Status.RUNNING: frozenset({Status.QUEUED}),
-    Status.PAUSED: frozenset({Status.QUEUED, Status.RUNNING}),
-    Status.SUCCEEDED: frozenset({Status.RUNNING, Status.PAUSED}),
-    Status.FAILED: frozenset({Status.VALIDATING, Status.QUEUED, Status.RUNNING, Status.PAUSED}),
-    Status.CANCELLED: frozenset({Status.VALIDATING, Status.QUEUED, Status.RUNNING, Status.PAUSED}),
+PREVIOUS_STATUSES: Mapping[JobStatus, frozenset[JobStatus]] = {
+    JobStatus.VALIDATING: frozenset(),
+    JobStatus.QUEUED: frozenset({JobStatus.VALIDATING, JobStatus.PAUSED}),
+    JobStatus.RUNNING: frozenset({JobStatus.QUEUED}),
+    JobStatus.PAUSED: frozenset({JobStatus.QUEUED, JobStatus.RUNNING}),
+    JobStatus.SUCCEEDED: frozenset({JobStatus.RUNNING, JobStatus.PAUSED}),
+    JobStatus.FAILED: frozenset({JobStatus.VALIDATING, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED}),
+    JobStatus.CANCELLED: frozenset({JobStatus.VALIDATING, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED}),
 }
-"""The only transitions there are: which states each state is reached from."""
+"""Every allowed transition: a status -> the statuses from which a job can reach it."""
 
 
 def new_id(prefix: str) -> str:
-    """Return an identifier that nobody has used: `prefix` and 24 random characters."""
+    """Return a fresh identifier: `prefix` and 24 random hexadecimal digits."""
     return f"{prefix}{secrets.token_hex(12)}"
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """An uploaded or produced file; its content lies in the server's folder under its id."""
+    """An uploaded file, or a result file. The server's folder holds its content under its id."""
 
     id: str
     filename: str
@@ -57,7 +58,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that arrives in parts."""
+    """A file that a client uploads in parts."""
 
     id: str
     filename: str
@@ -66,14 +67,14 @@ class Upload:
     mime_type: str
     created_at: int
     expires_at: int
-    status: str = "pending"
+    status: Literal["pending", "completed", "cancelled", "expired"] = "pending"
     file_id: str | None = None
     file_expires_after_s: int | None = None
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of an upload; its content lies in the server's folder under its id."""
+class StoredPart:
+    """A part of an upload. The server's folder holds its content under its id."""
 
     id: str
     upload_id: str
@@ -83,13 +84,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Task:
-    """What the protocol has no words for: the extension `task` of a job; the defaults are a plain job's.
+    """The field `task` of a job, an extension of the protocol.
 
-    `labels` as in `backends.contract.Dataset`, or `"auto"`: the distinct completions of the training file. The rest is
-    `backends.contract.Evaluation`.
+    The defaults describe a job without it.
+
+    `labels` is as in `backends.contract.Dataset`, or `"auto"`: the distinct completions of the
+    training file. `stop` is as there, too. The other fields are those of
+    `backends.contract.EvaluationSettings`.
     """
 
-    labels: tuple[str, ...] | str = ()
+    labels: tuple[str, ...] | Literal["auto"] = ()
     stop: str = ""
     per_epoch: int = 1
     train_examples: int = 256
@@ -98,8 +102,23 @@ class Task:
 
 
 @dataclass(frozen=True)
+class JobFailure:
+    """Why a job failed: a code of the protocol, one sentence, and the request's wrong parameter."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+@dataclass(frozen=True)
 class Job:
-    """A fine-tuning job. `hyperparameters` are those that were given, "auto" left out; `resolved` those in use."""
+    """A fine-tuning job.
+
+    `model` is the name that the client gave, and `base_model` what the backend calls its base
+    model. `hyperparameters` holds the values that the client gave, without "auto"; `resolved` the
+    values that the run uses. `data` is the prepared data set, and `handle` the run at the backend;
+    both are None until they exist.
+    """
 
     id: str
     created_at: int
@@ -113,33 +132,56 @@ class Job:
     hyperparameters: Mapping[str, Scalar]
     task: Task
     resume_from: str | None = None
-    status: Status = Status.VALIDATING
+    status: JobStatus = JobStatus.VALIDATING
     resolved: Mapping[str, Scalar] = field(default_factory=dict)
     finished_at: int | None = None
     fine_tuned_model: str | None = None
     trained_tokens: int | None = None
-    error: Mapping[str, Any] | None = None
+    error: JobFailure | None = None
     result_files: tuple[str, ...] = ()
-    data: Mapping[str, Any] | None = None
-    handle: Mapping[str, str] | None = None
+    data: Dataset | None = None
+    handle: Handle | None = None
+
+    @property
+    def base_name(self) -> str:
+        """The public name of the base model, even if `model` is a fine-tuned model."""
+        return base_name(self.model)
+
+
+def base_name(model: str) -> str:
+    """Return the public name of a model's base model; a fine-tuned model is named `ft:BASE:...`."""
+    return model.split(":")[1] if model.startswith("ft:") else model
 
 
 @dataclass(frozen=True)
 class JobEvent:
-    """A line of a job's log. `data` is that of a metrics event."""
+    """A line of a job's log. A line of the type `metrics` carries them in `data`."""
 
     id: str
     job_id: str
     created_at: int
-    level: str
+    level: Literal["info", "warn", "error"]
     message: str
-    type: str
+    type: Literal["message", "metrics", "moderation_checks"]
     data: Mapping[str, Any] | None
+
+
+def log_line(
+    job_id: str,
+    message: str,
+    *,
+    level: Literal["info", "warn", "error"] = "info",
+    data: Mapping[str, Any] | None = None,
+) -> JobEvent:
+    """Return a new line for a job's log, of the type `metrics` if it has `data`."""
+    return JobEvent(
+        new_id("ftevent-"), job_id, int(time.time()), level, message, "message" if data is None else "metrics", data
+    )
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model of a moment in a job."""
+    """The model of a job after one of its steps, with the metrics of that step."""
 
     id: str
     job_id: str
@@ -151,9 +193,9 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class TunedModel:
-    """A model that a job has made: its public name, and what the backend calls it (`target`).
+    """A model that a job produced: its public name, and what the backend calls it (`target`).
 
-    `copied`: the target is the server's own copy of a checkpoint, which it deletes itself.
+    `copied`: the target is the server's own copy of a checkpoint, so the server deletes it.
     """
 
     name: str
@@ -162,3 +204,12 @@ class TunedModel:
     target: str
     created_at: int
     copied: bool = False
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A webhook that the receiver has not accepted yet. `attempts` counts the failed attempts."""
+
+    id: str
+    body: str
+    attempts: int

@@ -1,17 +1,16 @@
-"""Driving one run of a backend to its end: the same loop in a thread of the server and in a worker process."""
+"""The loop that drives one run of a backend, in a thread of the server or in a worker process."""
 
 from __future__ import annotations
 
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
-from backends import codec
 from backends.contract import (
     TERMINAL_EVENTS,
     Backend,
@@ -20,129 +19,180 @@ from backends.contract import (
     Event,
     Failure,
     FailureKind,
+    Handle,
     TrainingRequest,
 )
 
-PATIENCE_S = 900.0
-"""How long an operation is repeated that fails in passing; the last server's trainer may still hold the run."""
+RETRY_FOR_S = 900.0
+"""How long the loop retries an operation that fails temporarily; the previous server's trainer may
+hold the run.
+"""
 
 _LONGEST_PAUSE_S = 15.0
 
-Message: TypeAlias = dict[str, Any]
-"""What a run tells, JSON-able, by its `kind`: `refused`, `submitted`, `heard`, `left`, `broken`."""
-
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 
+# ------------------------------------------------------------------------------------------ reports
+@dataclass(frozen=True)
+class RunRefused:
+    """The backend does not accept the request. The last report."""
+
+    failures: Sequence[Failure]
+    kind: Literal["refused"] = field(default="refused", kw_only=True)
+
+
+@dataclass(frozen=True)
+class RunSubmitted:
+    """The backend has accepted or adopted the run."""
+
+    handle: Handle
+    kind: Literal["submitted"] = field(default="submitted", kw_only=True)
+
+
+@dataclass(frozen=True)
+class EventsReported:
+    """The backend's events numbered `first`, `first + 1`, ...; the last report if they end the run.
+
+    `checkpoint_copies` maps the step of each copied checkpoint (as text) to the path of its copy.
+    """
+
+    first: int
+    events: Sequence[Event]
+    checkpoint_copies: Mapping[str, str]
+    kind: Literal["events"] = field(default="events", kw_only=True)
+
+
+@dataclass(frozen=True)
+class RunDetached:
+    """The loop has left the run where it is, as it was asked to. The last report."""
+
+    kind: Literal["detached"] = field(default="detached", kw_only=True)
+
+
+@dataclass(frozen=True)
+class RunBroken:
+    """The backend, or the disk, failed. The last report."""
+
+    failure: Failure
+    kind: Literal["broken"] = field(default="broken", kw_only=True)
+
+
+RunReport: TypeAlias = RunRefused | RunSubmitted | EventsReported | RunDetached | RunBroken
+
+
+# --------------------------------------------------------------------------------------------- loop
 @dataclass
-class Control:
-    """How the server speaks to a run: end it (`stop`), or leave it where it is (`leave`)."""
+class RunControl:
+    """How other threads control a run: they stop it for good, or detach from it until later."""
 
-    stop: threading.Event = field(default_factory=threading.Event)
-    leave: threading.Event = field(default_factory=threading.Event)
-    changed: threading.Event = field(default_factory=threading.Event)
+    stop: threading.Event = field(default_factory=threading.Event, init=False)
+    detach: threading.Event = field(default_factory=threading.Event, init=False)
+    _changed: threading.Event = field(default_factory=threading.Event, init=False)
 
-    def ask_stop(self) -> None:
-        """Ask for the run's end."""
+    def request_stop(self) -> None:
+        """Ask the loop to stop the run for good."""
         self.stop.set()
-        self.changed.set()
+        self._changed.set()
 
-    def ask_leave(self) -> None:
-        """Ask to leave the run alone: a later one goes on with it."""
-        self.leave.set()
-        self.changed.set()
+    def request_detach(self) -> None:
+        """Ask the loop to leave the run where it is; a later loop resumes it."""
+        self.detach.set()
+        self._changed.set()
 
     def pause(self, seconds: float) -> None:
-        """Wait, unless something is asked for."""
-        if self.changed.wait(seconds):
-            self.changed.clear()
+        """Wait for some seconds, or until the next request."""
+        if self._changed.wait(seconds):
+            self._changed.clear()
 
 
-class _Left(Exception):  # noqa: N818  no error: it was asked for
+class _Detached(Exception):  # noqa: N818  not an error: another thread asked for it
     pass
 
 
-def follow(
+def drive_run(
     backend: Backend,
     request: TrainingRequest,
-    after: int,
-    control: Control,
-    report: Callable[[Message], object],
-    keep: Path,
+    first_event: int,
+    control: RunControl,
+    report: Callable[[RunReport], object],
+    checkpoints_folder: Path,
 ) -> None:
-    """Submit or adopt the run and report its events from number `after` on, until it ends or is left.
+    """Submit or adopt a run, and report its events until it ends or is detached.
 
-    A checkpoint that is a folder is copied below `keep` before training goes on, because trainers write the next one
-    over it. Raises nothing: what goes wrong is reported, by the kind of failure.
+    The first event to report is number `first_event`. A checkpoint that is a folder is copied into
+    `checkpoints_folder` before training continues, because the trainers overwrite it with the next
+    one. Raises nothing: failures are reported.
     """
     try:
-        if not after and (failures := backend.check(request)):
-            report({"kind": "refused", "failures": [codec.to_json(failure) for failure in failures]})
+        if not first_event and (failures := backend.check(request)):
+            report(RunRefused(failures))
             return
-        handle = _patient(control, lambda: backend.submit(request), waits_for_room=True)
-        report({"kind": "submitted", "handle": codec.to_json(handle)})
-        stopped = False
-        while not control.leave.is_set():
-            if control.stop.is_set() and not stopped:
-                _patient(control, lambda: backend.stop(handle))
-                stopped = True
-            events = _patient(control, partial(backend.events, handle, after))
+        handle = _retry(control, lambda: backend.submit(request), wait_for_quota=True)
+        report(RunSubmitted(handle))
+        is_stopped = False
+        while not control.detach.is_set():
+            if control.stop.is_set() and not is_stopped:
+                _retry(control, lambda: backend.stop(handle))
+                is_stopped = True
+            events = _retry(control, partial(backend.events, handle, first_event))
             if events:
-                copies = _copied(events, keep)
-                told = [codec.to_json(event) for event in events]
-                report({"kind": "heard", "after": after, "events": told, "copies": copies})
-                after += len(events)
+                report(EventsReported(first_event, events, _copy_checkpoints(events, checkpoints_folder)))
+                first_event += len(events)
                 if isinstance(events[-1], TERMINAL_EVENTS):
                     return
             elif not backend.capabilities.in_process:
                 control.pause(max(0.02, backend.capabilities.poll_s))
-        report({"kind": "left"})
-    except _Left:
-        report({"kind": "left"})
+        report(RunDetached())
+    except _Detached:
+        report(RunDetached())
     except BackendError as error:
-        report({"kind": "broken", "failure": codec.to_json(error.failure)})
+        report(RunBroken(error.failure))
     except OSError as error:
-        failure = Failure(FailureKind.TRANSIENT, f"the disk refuses: {error.strerror or error}")
-        report({"kind": "broken", "failure": codec.to_json(failure)})
+        report(RunBroken(Failure(FailureKind.TRANSIENT, f"a file operation failed: {error.strerror or error}")))
 
 
-def _patient(control: Control, operation: Callable[[], _Answer], *, waits_for_room: bool = False) -> _Answer:
-    """Repeat what fails in passing, ever more slowly; a full service is waited for without end.
+def _retry(control: RunControl, operation: Callable[[], _Result], *, wait_for_quota: bool = False) -> _Result:
+    """Return the operation's result. Repeat it while it fails temporarily.
 
-    Raises _Left where the run is to be left meanwhile.
+    The pauses get longer and longer. `wait_for_quota`: also repeat it, without end, while the
+    service has no room. Raises BackendError for any other failure and after `RETRY_FOR_S`, and
+    _Detached if another thread asks to detach meanwhile.
     """
-    pause_s, deadline = 0.1, time.monotonic() + PATIENCE_S
+    pause_s, deadline = 0.1, time.monotonic() + RETRY_FOR_S
     while True:
         try:
             return operation()
         except BackendError as error:
-            full = waits_for_room and error.failure.kind is FailureKind.QUOTA
-            if not full and (error.failure.kind is not FailureKind.TRANSIENT or time.monotonic() > deadline):
+            has_no_room = wait_for_quota and error.failure.kind is FailureKind.QUOTA
+            may_retry = error.failure.kind is FailureKind.TRANSIENT and time.monotonic() <= deadline
+            if not has_no_room and not may_retry:
                 raise
-        if control.leave.is_set():
-            raise _Left
+        if control.detach.is_set():
+            raise _Detached
         control.pause(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
-def _copied(events: Sequence[Event], keep: Path) -> dict[str, str]:
-    """Copy the checkpoints that are folders; return where each step's copy is.
+def _copy_checkpoints(events: Sequence[Event], folder: Path) -> dict[str, str]:
+    """Copy the checkpoints that are folders. Return the path of the copy by step.
 
-    Of several checkpoints under one name only the last one is still what it was.
+    If several checkpoints have the same path, it holds the last of them, so only this one is
+    copied.
     """
-    last = {event.model: event for event in events if isinstance(event, Checkpointed)}
+    last_at_path = {event.model: event for event in events if isinstance(event, Checkpointed)}
     copies = {}
-    for each in last.values():
-        source = Path(each.model)
+    for checkpoint in last_at_path.values():
+        source = Path(checkpoint.model)
         if not source.is_dir():
             continue
-        target = keep / f"step-{each.step}"
+        target = folder / f"step-{checkpoint.step}"
         temporary = target.with_name(f"{target.name}.tmp")
-        for old in (temporary, target):
-            if old.exists():
-                shutil.rmtree(old)
-        keep.mkdir(parents=True, exist_ok=True)
+        for leftover in (temporary, target):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        folder.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, temporary)
         temporary.rename(target)
-        copies[str(each.step)] = str(target)
+        copies[str(checkpoint.step)] = str(target)
     return copies

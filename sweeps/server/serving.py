@@ -1,4 +1,4 @@
-"""Listening: a socket, uvicorn, and a clean end."""
+"""Serving: a listening socket, uvicorn, and a clean shutdown."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ import uvicorn
 from pydantic import ValidationError
 
 from sweeps.errors import Problem, SweepError, UserInputError
-from sweeps.server import app
-from sweeps.server.auth import LOCAL
+from sweeps.server.app import create_app
+from sweeps.server.auth import LOOPBACK_HOSTS
 from sweeps.server.faults import Faults, FaultsError
 from sweeps.server.service import Service
 from sweeps.server.settings import ServerSettings
 
 
 def serve(settings: ServerSettings, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C or SIGTERM; jobs go on at the next start. Port 0: a free one, which is said.
+    """Serve until Ctrl-C or SIGTERM. The next start continues the jobs. Port 0 picks a free port.
 
-    Raises UserInputError for settings that are wrong, SweepError where the address or the folder is taken.
+    `say` receives messages for the user, among them the address. Raises UserInputError for wrong
+    settings, SweepError if another program uses the address or the folder.
     """
     try:
         faults = Faults.parse(settings.faults)
@@ -31,33 +32,35 @@ def serve(settings: ServerSettings, host: str, port: int, say: Callable[[str], N
         raise UserInputError([Problem("--faults", str(error))]) from error
     with _listening(host, port) as listener:
         try:
-            service = Service(dataclasses.replace(settings, local_only=host in LOCAL), faults)
+            service = Service(dataclasses.replace(settings, local_only=host in LOOPBACK_HOSTS), faults)
         except ValidationError as error:
-            problems = [Problem(f"--set {'.'.join(map(str, e['loc']))}", e["msg"]) for e in error.errors()]
-            raise UserInputError(problems) from error
+            raise UserInputError(
+                [Problem(f"--set {'.'.join(map(str, mistake['loc']))}", mistake["msg"]) for mistake in error.errors()]
+            ) from error
         try:
             _run(service, listener, host, say)
         finally:
-            if jobs := service.runner.at_work():
-                say(f"ending: {jobs} running job(s) are suspended where they are; this may take some seconds")
+            if jobs := service.runner.active_count():
+                say(f"stopping: suspending {jobs} running job(s); this may take a few seconds")
             service.close()
-    say("ended; what has not finished goes on at the next start")
+    say("stopped; the next start continues unfinished jobs")
 
 
 @contextlib.contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        # named by its protocol, because asyncio only then turns off Nagle's algorithm, which costs 40 ms an answer
+        # The protocol is explicit because asyncio otherwise leaves Nagle's algorithm on, which
+        # delays each answer by 40 ms.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
-        raise UserInputError([Problem("--host", f"{host} is no address of this machine")]) from error
+        raise UserInputError([Problem("--host", f"{host} is not an address of this machine")]) from error
     with listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
         except OSError as error:
-            raise SweepError(f"{host}:{port} cannot be used: {error.strerror}", "try another --port") from error
+            raise SweepError(f"cannot listen on {host}:{port}: {error.strerror}", "Choose another --port.") from error
         listener.listen(2048)
         yield listener
 
@@ -65,7 +68,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 def _run(service: Service, listener: socket.socket, host: str, say: Callable[[str], None]) -> None:
     logging.getLogger("sweeps.server").setLevel(logging.INFO)
     config = uvicorn.Config(
-        app.create(service),
+        create_app(service),
         http="h11",
         log_level="warning",
         access_log=False,
@@ -73,30 +76,35 @@ def _run(service: Service, listener: socket.socket, host: str, say: Callable[[st
         lifespan="off",
     )
     server = uvicorn.Server(config)
-    with _ending(server):
+    with _clean_shutdown(server):
         service.start()
-        shown = f"[{host}]" if ":" in host else host
-        say(f"listening on http://{shown}:{listener.getsockname()[1]}/v1   (Ctrl-C ends it)")
-        if host in LOCAL:
+        shown_host = f"[{host}]" if ":" in host else host
+        say(f"listening on http://{shown_host}:{listener.getsockname()[1]}/v1   (Ctrl-C stops it)")
+        if host in LOOPBACK_HOSTS:
             say("only this machine can reach it; --host 0.0.0.0 lets others in")
         elif not service.keys:
-            say("warning: anybody who can reach this address can train and delete here: set keys, see --api-key-env")
+            say(
+                "warning: anybody who can reach this address can train and delete models here. "
+                "Set API keys; see --api-key-env."
+            )
         server.run(sockets=[listener])
 
 
 @contextlib.contextmanager
-def _ending(server: uvicorn.Server) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the server in good order, also before uvicorn listens to them.
+def _clean_shutdown(server: uvicorn.Server) -> Iterator[None]:
+    """Make Ctrl-C and SIGTERM shut the server down cleanly.
 
-    Uvicorn, once it has ended, raises the signal again that ended it, which shall end nothing else.
+    This also holds before uvicorn has installed its own handlers. Once uvicorn has stopped, it
+    raises the signal again that stopped it. The handlers here absorb that signal, so that it does
+    not end the process before the cleanup.
     """
 
-    def end(*_: object) -> None:
+    def stop(*_: object) -> None:
         server.should_exit = True
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

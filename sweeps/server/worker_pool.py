@@ -1,30 +1,35 @@
-"""The server's end of its worker processes: start them, give them orders, read their answers, use them again."""
+"""The server's side of worker processes: start, reuse and stop them, exchange messages."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from sweeps.server.settings import Trainer
+from sweeps.server.training_backend import TrainingBackend
+from sweeps.server.worker_messages import WorkerCommand, WorkerReport, WorkerSetup, decode_report, encode
 
-GRACE_S = 30.0
-"""How long a worker may take to leave its run; afterwards it is killed, and the run goes on at its last checkpoint."""
+STOP_TIMEOUT_S = 30.0
+"""How long a worker may take to leave its run.
 
-IDLE_S = 60.0
-"""How long a worker waits for the next job: loading the libraries takes seconds. Then its memory is given back."""
+Then the server kills it, and the run resumes at its last checkpoint.
+"""
+
+MAX_IDLE_S = 60.0
+"""How long a worker waits for the next job, because loading the libraries takes seconds.
+
+Then it frees its memory.
+"""
 
 
 class WorkerProcess:
-    """One worker. It is in a session of its own, so that Ctrl-C reaches the server alone."""
+    """One worker process. It has a session of its own, so that Ctrl-C reaches only the server."""
 
-    def __init__(self, place: Mapping[str, Any], log: Path) -> None:
+    def __init__(self, setup: WorkerSetup, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
@@ -36,46 +41,48 @@ class WorkerProcess:
                 text=True,
                 encoding="utf-8",
             )
-        self._writing = threading.Lock()
-        self.tell(place)
-
-    @property
-    def pid(self) -> int:
-        """The process's number."""
-        return self._process.pid
+        self._stdin_lock = threading.Lock()
+        self.send(setup)
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code, None while the process lives."""
+        """The exit code, or None while the process lives."""
         return self._process.poll()
 
-    def tell(self, value: Mapping[str, Any]) -> None:
-        """Give it an order or a command. One that is dead does not mind: its answers have ended, too."""
+    def send(self, command: WorkerCommand) -> None:
+        """Send a command.
+
+        If the process is dead, nothing happens: its reports have ended as well.
+        """
         stdin = self._process.stdin
         assert stdin is not None
-        with self._writing, contextlib.suppress(OSError, ValueError):
-            stdin.write(json.dumps(value) + "\n")
+        with self._stdin_lock, contextlib.suppress(OSError, ValueError):
+            stdin.write(encode(command))
             stdin.flush()
 
-    def answers(self) -> Iterator[dict[str, Any]]:
-        """Yield its answers until it ends. May be left and called again for the next order's answers."""
+    def reports(self) -> Iterator[WorkerReport]:
+        """Yield the worker's reports until it ends.
+
+        A caller may stop early and call again for the next command.
+        """
         stdout = self._process.stdout
         assert stdout is not None
-        while (line := stdout.readline()).endswith("\n"):  # else it has ended, perhaps in the middle of a line
-            yield json.loads(line)
+        # a worker that died may have left half a line
+        while (line := stdout.readline()).endswith("\n"):
+            yield decode_report(line)
 
-    def dismiss(self) -> None:
-        """Let it leave its run where it is, and end."""
+    def request_exit(self) -> None:
+        """Ask the worker to leave its run where it is, and to end."""
         stdin = self._process.stdin
         assert stdin is not None
-        with self._writing, contextlib.suppress(OSError, ValueError):
+        with self._stdin_lock, contextlib.suppress(OSError, ValueError):
             stdin.close()
 
-    def end(self) -> None:
-        """Dismiss it, wait, and kill it where it does not end by itself. Idempotent."""
-        self.dismiss()
+    def stop(self) -> None:
+        """Ask the worker to end, wait for it, and kill it after `STOP_TIMEOUT_S`. Idempotent."""
+        self.request_exit()
         try:
-            self._process.wait(GRACE_S)
+            self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -83,42 +90,42 @@ class WorkerProcess:
             self._process.stdout.close()
 
 
-class Workers:
-    """Worker processes for jobs, one after the other in each. Safe to use from any thread."""
+class WorkerPool:
+    """Worker processes that train one job after the other. Any thread may call its methods."""
 
-    def __init__(self, trainer: Trainer, log: Path) -> None:
-        self._trainer, self._log = trainer, log
+    def __init__(self, backend: TrainingBackend, log: Path) -> None:
+        self._backend, self._log = backend, log
         self._idle: list[tuple[float, WorkerProcess]] = []
         self._lock = threading.Lock()
 
     def take(self) -> WorkerProcess:
-        """Return one that waits, else a new one."""
+        """Return an idle worker, or start one."""
         with self._lock:
             while self._idle:
                 _, worker = self._idle.pop()
                 if worker.exit_code is None:
                     return worker
-        return WorkerProcess(self._trainer.place(), self._log)
+        return WorkerProcess(self._backend.worker_setup(), self._log)
 
     def give_back(self, worker: WorkerProcess) -> None:
-        """Let one wait for the next job."""
+        """Keep a worker for the next job."""
         with self._lock:
             self._idle.append((time.monotonic(), worker))
 
-    def dismiss_idle(self) -> None:
-        """End those that have waited long enough."""
+    def stop_idle(self) -> None:
+        """Stop the workers that have been idle for longer than `MAX_IDLE_S`."""
         now = time.monotonic()
         with self._lock:
-            tired = [worker for since, worker in self._idle if now - since > IDLE_S]
-            self._idle = [(since, worker) for since, worker in self._idle if now - since <= IDLE_S]
-        for each in tired:
-            each.end()
+            expired = [worker for since, worker in self._idle if now - since > MAX_IDLE_S]
+            self._idle = [(since, worker) for since, worker in self._idle if now - since <= MAX_IDLE_S]
+        for worker in expired:
+            worker.stop()
 
     def close(self) -> None:
-        """End all that wait."""
+        """Stop all idle workers."""
         with self._lock:
-            waiting, self._idle = self._idle, []
-        for _, worker in waiting:
-            worker.dismiss()
-        for _, worker in waiting:
-            worker.end()
+            idle, self._idle = self._idle, []
+        for _, worker in idle:
+            worker.request_exit()
+        for _, worker in idle:
+            worker.stop()

@@ -1,106 +1,126 @@
-"""The process beside the server in which an in-process backend trains or answers: `sweeps.server.worker_process`.
+"""The program of a worker process: an in-process backend that trains or predicts.
 
-The first line of stdin says which backend to open, each further one is an order or a command; answers are lines of
-stdout. All of them are JSON. When stdin ends, so does the worker, and leaves its run where it is: a server that dies
-leaves no trainer behind.
+The process reads one message per line from stdin and writes its answers to stdout; see
+`worker_messages`. The first message says which backend to open. When stdin ends, the worker leaves
+its run where it is and ends, so that no trainer outlives its server.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, assert_never
 
-from backends import codec, registry
-from backends.contract import Backend, BackendError, Placement, PredictOptions, TrainingRequest
-from sweeps.server.run_loop import Control, follow
-
-Order = Mapping[str, Any]
+from backends import registry
+from backends.contract import Backend, BackendError
+from sweeps.server.run_loop import RunControl, drive_run
+from sweeps.server.worker_messages import (
+    PredictCommand,
+    PredictionFailed,
+    PredictionsMade,
+    StopCommand,
+    TrainCommand,
+    WorkerReport,
+    WorkerSetup,
+    decode_command,
+    encode,
+)
 
 
 def main() -> None:
-    """Carry out orders until stdin ends."""
-    answers = _own_stdout()
-    place = json.loads(sys.stdin.readline())
-    type_ = registry.load(place["backend"])
-    options = type_.options_model.model_validate(place["options"])
-    backend = type_.open(options, Path(place["workspace"]), codec.from_json(Placement, place["placement"]))
+    """Carry out commands until stdin ends."""
+    output = _claim_stdout()
+    setup = decode_command(sys.stdin.readline())
+    assert isinstance(setup, WorkerSetup)
+    backend_class = registry.load(setup.backend)
+    options = backend_class.options_model.model_validate(setup.options)
+    backend = backend_class.open(options, Path(setup.workspace), setup.placement)
     inbox = _Inbox()
-    threading.Thread(target=inbox.listen, args=(sys.stdin,), daemon=True).start()
+    threading.Thread(target=inbox.read, args=(sys.stdin,), daemon=True).start()
     try:
-        while (order := inbox.orders.get()) is not None:
-            if order["kind"] == "train":
-                _train(backend, order, inbox, answers)
+        while (command := inbox.commands.get()) is not None:
+            if isinstance(command, TrainCommand):
+                _train(backend, command, inbox, output)
             else:
-                _answer(backend, order, answers)
+                _send(output, _prediction(backend, command))
     finally:
         backend.close()
 
 
 class _Inbox:
-    """What the server says: orders to be carried out one after the other, and commands for the one at hand."""
+    """Receives commands. It queues all but stops, which take effect at once."""
 
     def __init__(self) -> None:
-        self.orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+        self.commands: queue.SimpleQueue[TrainCommand | PredictCommand | None] = queue.SimpleQueue()
+        """The commands in their order; None at the end of stdin."""
         self._lock = threading.Lock()
-        self._controls: dict[str, Control] = {}
-        self._ended = False
+        self._controls: dict[str, RunControl] = {}
+        self._has_ended = False
 
-    def listen(self, stdin: IO[str]) -> None:
+    def read(self, stdin: IO[str]) -> None:
+        """Read commands until stdin ends, then detach from all runs."""
         for line in stdin:
-            order = json.loads(line)
-            if order["kind"] == "stop":
-                self.control_of(order["key"]).ask_stop()
-            else:
-                self.orders.put(order)
+            match decode_command(line):
+                case StopCommand(key=key):
+                    self.control(key).request_stop()
+                case TrainCommand() | PredictCommand() as command:
+                    self.commands.put(command)
+                case WorkerSetup():
+                    raise ValueError("a worker is set up once")
+                case other:
+                    assert_never(other)
         with self._lock:
-            self._ended = True
+            self._has_ended = True
             for control in self._controls.values():
-                control.ask_leave()
-        self.orders.put(None)
+                control.request_detach()
+        self.commands.put(None)
 
-    def control_of(self, key: str) -> Control:
-        """Return the control of a run, which a command may reach before its order does."""
+    def control(self, key: str) -> RunControl:
+        """Return the control of a run.
+
+        A stop may arrive before the run begins, so either side creates it.
+        """
         with self._lock:
-            control = self._controls.setdefault(key, Control())
-            if self._ended:
-                control.ask_leave()
+            control = self._controls.setdefault(key, RunControl())
+            if self._has_ended:
+                control.request_detach()
             return control
 
 
-def _own_stdout() -> IO[str]:
-    """Return the real stdout; what libraries print goes to stderr from now on."""
+def _claim_stdout() -> IO[str]:
+    """Return the real stdout, and send to stderr whatever libraries print from now on."""
     real = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return real
 
 
-def _say(answers: IO[str], value: Mapping[str, Any]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the server is gone; stdin has ended, too
-        answers.write(json.dumps(value) + "\n")
-        answers.flush()
+def _send(output: IO[str], report: WorkerReport) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the server is gone, so stdin ends, too
+        output.write(encode(report))
+        output.flush()
 
 
-def _train(backend: Backend, order: Order, inbox: _Inbox, answers: IO[str]) -> None:
-    request = codec.from_json(TrainingRequest, order["request"])
-    control = inbox.control_of(request.key)
-    follow(backend, request, order["after"], control, lambda value: _say(answers, value), Path(order["keep"]))
+def _train(backend: Backend, command: TrainCommand, inbox: _Inbox, output: IO[str]) -> None:
+    control = inbox.control(command.request.key)
+    drive_run(
+        backend,
+        command.request,
+        command.first_event,
+        control,
+        lambda report: _send(output, report),
+        Path(command.checkpoints_folder),
+    )
 
 
-def _answer(backend: Backend, order: Order, answers: IO[str]) -> None:
-    options = codec.from_json(PredictOptions, order["options"])
+def _prediction(backend: Backend, command: PredictCommand) -> PredictionsMade | PredictionFailed:
     try:
-        found = backend.predict(order["model"], order["prompts"], options)
+        return PredictionsMade(backend.predict(command.model, command.prompts, command.options))
     except BackendError as error:
-        _say(answers, {"failure": codec.to_json(error.failure)})
-        return
-    _say(answers, {"predictions": [codec.to_json(each) for each in found]})
+        return PredictionFailed(error.failure)
 
 
 if __name__ == "__main__":

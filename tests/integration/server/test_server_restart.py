@@ -104,4 +104,4 @@ def test_one_folder_has_one_server(serve: Any, tmp_path: Path) -> None:
     other = [*command[:-1], str(tmp_path / "other"), "--port", server.url.split(":")[2].removesuffix("/v1")]
     done = subprocess.run(other, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert "try another --port" in done.stderr
+    assert "Choose another --port." in done.stderr

@@ -1,4 +1,4 @@
-"""The objects of questions and answers: chat and legacy completions, as the OpenAPI description shows them."""
+"""The schemas of chat completions and of legacy completions."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from sweeps.server.schemas import Answered, Ordered, Whole, whole
+from sweeps.server.schemas.base import RequestModel, ResponseModel, WholeNumber, whole_number
 
 Stop = str | Annotated[list[str], Field(max_length=4)] | None
 Labels = Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=1000)]
 
 
-class _Question(Ordered):
+class _CompletionRequest(RequestModel):
     model: str
-    max_tokens: Whole | None = Field(default=None, ge=1, le=65536)
-    n: Annotated[Literal[1], BeforeValidator(whole)] | None = None
+    max_tokens: WholeNumber | None = Field(default=None, ge=1, le=65536)
+    n: Annotated[Literal[1], BeforeValidator(whole_number)] | None = None
     stop: Stop = None
-    temperature: float | None = Field(default=None, ge=0, le=0, description="only 0: answers are not sampled")
-    top_p: float | None = Field(default=None, gt=0, le=1, description="without effect: answers are not sampled")
-    seed: Whole | None = Field(default=None, description="without effect: answers are not sampled")
+    temperature: float | None = Field(default=None, ge=0, le=0, description="only 0: this server does not sample")
+    top_p: float | None = Field(default=None, gt=0, le=1, description="no effect: this server does not sample")
+    seed: WholeNumber | None = Field(default=None, description="no effect: this server does not sample")
     stream: Literal[False] | None = None
     user: str | None = None
     labels: Labels | None = Field(
         default=None,
-        description="an extension: the answer is one of these; default: the labels of the job that made the model; "
-        "[]: any text",
+        description="an extension: the answer is one of these labels; default: the labels of the job that made the "
+        "model; []: any text",
     )
 
 
 class Message(BaseModel):
-    """A message of a conversation; texts only."""
+    """A text message of a conversation."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -38,34 +38,34 @@ class Message(BaseModel):
     content: str | list[dict[str, Any]]
 
 
-class CreateChatCompletion(_Question):
-    """A conversation that is to be continued."""
+class CreateChatCompletion(_CompletionRequest):
+    """A conversation for the model to continue."""
 
     messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: Whole | None = Field(default=None, ge=1, le=65536)
+    max_completion_tokens: WholeNumber | None = Field(default=None, ge=1, le=65536)
     logprobs: bool | None = None
-    top_logprobs: Whole | None = Field(default=None, ge=0, le=20)
+    top_logprobs: WholeNumber | None = Field(default=None, ge=0, le=20)
 
 
-class CreateCompletion(_Question):
-    """Texts that are to be continued."""
+class CreateCompletion(_CompletionRequest):
+    """Texts for the model to continue."""
 
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=2048)]
-    logprobs: Whole | None = Field(default=None, ge=0, le=20)
+    logprobs: WholeNumber | None = Field(default=None, ge=0, le=20)
     echo: Literal[False] | None = None
-    best_of: Annotated[Literal[1], BeforeValidator(whole)] | None = None
+    best_of: Annotated[Literal[1], BeforeValidator(whole_number)] | None = None
 
 
-class Usage(Answered):
-    """What a request has used."""
+class Usage(ResponseModel):
+    """The tokens that a request used."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
 
 
-class TopLogprob(Answered):
-    """A possible token."""
+class TopLogprob(ResponseModel):
+    """A possible token with its log-probability."""
 
     token: str
     logprob: float
@@ -73,19 +73,19 @@ class TopLogprob(Answered):
 
 
 class TokenLogprob(TopLogprob):
-    """A token of an answer."""
+    """A token of an answer, with the tokens that were possible in its place."""
 
     top_logprobs: list[TopLogprob]
 
 
-class ChatLogprobs(Answered):
+class ChatLogprobs(ResponseModel):
     """The tokens of an answer."""
 
     content: list[TokenLogprob] | None
     refusal: None = None
 
 
-class AssistantMessage(Answered):
+class AssistantMessage(ResponseModel):
     """An answer."""
 
     role: Literal["assistant"] = "assistant"
@@ -93,7 +93,7 @@ class AssistantMessage(Answered):
     refusal: None = None
 
 
-class ChatChoice(Answered):
+class ChatChoice(ResponseModel):
     """An answer, and why it ends."""
 
     index: int
@@ -102,7 +102,7 @@ class ChatChoice(Answered):
     finish_reason: Literal["stop", "length"]
 
 
-class ChatCompletion(Answered):
+class ChatCompletion(ResponseModel):
     """The answer to a conversation."""
 
     id: str
@@ -113,7 +113,7 @@ class ChatCompletion(Answered):
     usage: Usage | None = None
 
 
-class TextLogprobs(Answered):
+class TextLogprobs(ResponseModel):
     """The tokens of a continuation."""
 
     tokens: list[str]
@@ -122,7 +122,7 @@ class TextLogprobs(Answered):
     text_offset: list[int]
 
 
-class TextChoice(Answered):
+class TextChoice(ResponseModel):
     """A continuation, and why it ends."""
 
     index: int
@@ -131,7 +131,7 @@ class TextChoice(Answered):
     finish_reason: Literal["stop", "length"]
 
 
-class Completion(Answered):
+class Completion(ResponseModel):
     """The continuations, in the order of the prompts."""
 
     id: str
