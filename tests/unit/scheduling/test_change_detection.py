@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sweeps.execution.trial_duration import expected_seconds
 
 from sweeps.planning.plan import make_plan
 from sweeps.planning.sweep_plan import SweepPlan
@@ -24,7 +23,7 @@ from sweeps.scheduling.schedule import Night, NightState
 from sweeps.spec.loading import from_document
 from sweeps.spec.objective import Objective
 from sweeps.spec.yaml_source import parse, with_overrides
-from sweeps.trials.trial import Spend, Trial, TrialState
+from sweeps.trials.trial import Trial, TrialState
 from sweeps.workspace import Workspace
 
 pytestmark = pytest.mark.unit
@@ -155,20 +154,3 @@ def test_a_name_is_free_where_its_sweep_is_the_same_one(tmp_path: Path) -> None:
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "study.journal").write_text("")
     assert taken(tmp_path / "begun", "f"), "a study without a plan is not taken for ours"
-
-
-def test_trials_are_expected_to_take_as_long_an_epoch_as_the_slow_ones_did() -> None:
-    from backends.contract import Measured
-
-    def ended(number: int, seconds: float, epochs: float) -> Trial:
-        curve = (Measured(step=1, epoch=epochs, values={}, scope="evaluation"),)
-        return replace(trial(number, 0.5), spend=Spend(seconds=seconds), curve=curve)
-
-    asked = trial(99, None, n_epochs=4)
-    assert expected_seconds(asked, []) is None
-    assert expected_seconds(asked, [replace(ended(0, 10, 2), state=TrialState.RUNNING)]) is None
-    assert expected_seconds(asked, [ended(0, 10, 2)]) == pytest.approx(20)
-    many = [ended(each, 1.0 + each, 1) for each in range(11)]  # 1 to 11 s an epoch
-    assert expected_seconds(asked, many) == pytest.approx(4 * 10.0)
-    unknown = replace(asked, hyperparameters={})
-    assert expected_seconds(unknown, many) == 11.0
