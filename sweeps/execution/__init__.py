@@ -1,1 +1,1 @@
-"""Run a sweep: the session, the Ray Tune engine, the budget ledger and the failure policy."""
+"""Run a sweep: the session, the Ray Tune engine, budget, finals, champion challenge, clean-up."""
