@@ -1,1 +1,3 @@
-"""How well learning curves are judged, measured on curves of real runs whose cause is known by construction."""
+"""Accuracy of the judge of learning curves, measured on curves of real runs with a known,
+engineered cause.
+"""

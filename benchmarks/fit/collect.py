@@ -1,10 +1,13 @@
-"""Make the learning curves: run every recipe, screen the runs by the oracle, share them out, write curves.jsonl.gz.
+"""Create the learning curves: run all recipes, screen the runs by their oracle, assign splits,
+write curves.jsonl.gz.
 
-    python -m benchmarks.fit.collect --work DIR [--share 0.1] [--families torch,sklearn,local] [--generation 2]
+python -m benchmarks.fit.collect --work DIR [--share 0.1] [--families torch,sklearn,local]
+[--generation 2]
 
-Candidates are kept in DIR by family and generation. What is there is not run again, so that an interrupted collection
-goes on, and a finished one is only screened anew. A family whose recipes have changed needs its file deleted. Of the
-families and generations of which DIR has no file, the committed curves stay, screened anew.
+DIR keeps the candidates by family and generation. Runs that are already there are not repeated, so
+that an interrupted collection continues and a finished one is only screened again. Delete a
+family's file after its recipes change. For families and generations without a file in DIR, the
+committed curves stay and are screened again.
 """
 
 from __future__ import annotations
@@ -18,22 +21,22 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.fit import datasets, recipes, records
+from benchmarks.fit.hidden_information import hide_information
 from benchmarks.fit.recipes import Recipe
 from benchmarks.fit.records import CURVES, Record
 from benchmarks.fit.screening import objection
-from benchmarks.fit.showing import shown
 from benchmarks.fit.sklearn_runs import BoostedLearner, SteppedLearner
 from benchmarks.fit.torch_runs import TorchLearner, TorchSettings
 from benchmarks.fit.tracing import Learner, curve_of, follow, oracle_of
 
 SUMMARY = CURVES.with_name("collected.json")
-SAVED_EVERY = 10
-RUNNING_SHARE = 5
+SAVE_INTERVAL = 10
+BATCH_LOSS_EVERY = 5
 """Every fifth torch run shows the mean loss of its batches instead of a scored training sample."""
 
 
 def run(recipe: Recipe) -> Record | None:
-    """Train as the recipe says; None where the run broke down before its first evaluation."""
+    """Train by the recipe. Return None if the run broke down before its first evaluation."""
     data = datasets.draw(recipe.dataset, recipe.seed, recipe.train, recipe.valid, **recipe.data)
     learner: Learner
     if isinstance(recipe.settings, TorchSettings):
@@ -51,76 +54,78 @@ def run(recipe: Recipe) -> Record | None:
         classes=data.classes,
         chance=data.chance,
         train_sample=256,
-        running=recipe.family == "torch" and recipe.seed % RUNNING_SHARE == 0,
+        use_batch_loss=recipe.family == "torch" and recipe.seed % BATCH_LOSS_EVERY == 0,
         ended=recipe.ended,
     )
-    curve = shown(curve, recipe.cause, recipe.detail, recipe.seed)
+    curve = hide_information(curve, recipe.cause, recipe.detail, recipe.seed)
     settings = {**asdict(recipe.settings), **recipe.data, "train": recipe.train, "seed": recipe.seed}
     return Record(
         recipe.id, recipe.family, recipe.dataset, recipe.cause, recipe.detail, curve, oracle_of(trace), settings
     )
 
 
-def small(family: str, share: float, generation: int, known: Set[str]) -> Iterable[Record]:
-    """Run the recipes of a family and a generation but those that are known."""
+def run_small_models(family: str, share: float, generation: int, known: Set[str]) -> Iterable[Record]:
+    """Run the recipes of a family and a generation whose ids are not in `known`."""
     for recipe in recipes.recipes(share, generation):
         if recipe.family == family and recipe.id not in known and (record := run(recipe)) is not None:
             yield record
 
 
-def screened(candidates: Sequence[Record]) -> tuple[list[Record], dict[str, object]]:
-    """Return the records that pass, with their splits, and in numbers what was left out."""
-    kept, left_out = [], Counter[tuple[str, str]]()
-    for each in candidates:
-        why = objection(each)
-        if why is None:
-            kept.append(each)
+def screen(candidates: Sequence[Record]) -> tuple[list[Record], dict[str, object]]:
+    """Return the records that pass, with their splits, and the numbers of rejected candidates."""
+    kept, rejected = [], Counter[tuple[str, str]]()
+    for candidate in candidates:
+        reason = objection(candidate)
+        if reason is None:
+            kept.append(candidate)
         else:
-            left_out[each.cause, why] += 1
-    found = records.shared_out(kept)
+            rejected[candidate.cause, reason] += 1
+    split_records = records.assign_splits(kept)
     causes = {
         cause: {
-            "candidates": sum(each.cause == cause for each in candidates),
-            "kept": sum(each.cause == cause for each in kept),
-            "no effect": sum(n for (of, why), n in left_out.items() if of == cause and why.startswith("no effect")),
-            "between": sum(n for (of, why), n in left_out.items() if of == cause and why.startswith("between")),
-            "not visible": sum(n for (of, why), n in left_out.items() if of == cause and why.startswith("not visible")),
+            "candidates": sum(candidate.cause == cause for candidate in candidates),
+            "kept": sum(record.cause == cause for record in kept),
+            "no effect": _count(rejected, cause, "no effect"),
+            "between": _count(rejected, cause, "between"),
+            "not visible": _count(rejected, cause, "not visible"),
         }
         for cause in records.CAUSES
     }
-    details = Counter((each.cause, each.detail) for each in candidates)
-    kept_details = Counter((each.cause, each.detail) for each in kept)
-    return found, {
+    details = Counter((candidate.cause, candidate.detail) for candidate in candidates)
+    kept_details = Counter((record.cause, record.detail) for record in kept)
+    return split_records, {
         "candidates": len(candidates),
         "kept": len(kept),
         "causes": causes,
         "details": {f"{c}: {d}": [kept_details[c, d], n] for (c, d), n in sorted(details.items())},
-        "reasons": {f"{cause}: {why}": n for (cause, why), n in sorted(left_out.items())},
+        "reasons": {f"{cause}: {reason}": n for (cause, reason), n in sorted(rejected.items())},
     }
+
+
+def _count(rejected: Counter[tuple[str, str]], cause: str, kind: str) -> int:
+    return sum(n for (of_cause, reason), n in rejected.items() if of_cause == cause and reason.startswith(kind))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--work", type=Path, required=True, help="directory for the candidates")
-    parser.add_argument("--families", default="torch,sklearn,local", help="which to run; none: screen only")
-    parser.add_argument("--generation", type=int, default=1, help="runs of another generation have other seeds")
-    parser.add_argument("--share", type=float, help="an even share of the runs, for trying out")
+    parser.add_argument("--work", type=Path, required=True, help="the directory of the candidates")
+    parser.add_argument("--families", default="torch,sklearn,local", help="families to run; empty: only screen")
+    parser.add_argument("--generation", type=int, default=1, help="each generation has its own seeds")
+    parser.add_argument("--share", type=float, help="an even share of the runs, for a trial run")
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
     for family in filter(None, options.families.split(",")):
         start, path = time.process_time(), options.work / f"{family}-{options.generation}.jsonl.gz"
-        found = _candidates(path)
-        before = len(found)
-        for record in _family(family, options, {each.id for each in found}):
-            found.append(record)
-            if len(found) % SAVED_EVERY == 0:
-                records.write(found, path)
-        records.write(found, path)
-        took = time.process_time() - start
-        print(
-            f"{family}: {len(found)} candidates, {len(found) - before} of them new, {took:.0f} CPU seconds", flush=True
-        )
-    kept, summary = screened(_with_committed(options.work))
+        candidates = _candidates(path)
+        known = {candidate.id for candidate in candidates}
+        for record in _family(family, options, known):
+            candidates.append(record)
+            if len(candidates) % SAVE_INTERVAL == 0:
+                records.write(candidates, path)
+        records.write(candidates, path)
+        cpu_s, new = time.process_time() - start, len(candidates) - len(known)
+        print(f"{family}: {len(candidates)} candidates, {new} of them new, {cpu_s:.0f} CPU seconds", flush=True)
+    kept, summary = screen(_with_committed(options.work))
     records.write(kept)
     SUMMARY.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(summary, indent=1))
@@ -135,13 +140,14 @@ def _family(family: str, options: argparse.Namespace, known: Set[str]) -> Iterab
     import torch
 
     torch.set_num_threads(1)
-    return small(family, options.share or recipes.SHARE, options.generation, known)
+    return run_small_models(family, options.share or recipes.SHARE, options.generation, known)
 
 
 def _with_committed(work: Path) -> list[Record]:
-    found = [each for path in sorted(work.glob("*-*.jsonl.gz")) for each in _candidates(path)]
-    made = {(each.family, each.generation) for each in found}
-    return found + [each for each in _candidates(CURVES) if (each.family, each.generation) not in made]
+    candidates = [candidate for path in sorted(work.glob("*-*.jsonl.gz")) for candidate in _candidates(path)]
+    collected = {(candidate.family, candidate.generation) for candidate in candidates}
+    committed = _candidates(CURVES)
+    return candidates + [record for record in committed if (record.family, record.generation) not in collected]
 
 
 def _candidates(path: Path) -> list[Record]:

@@ -1,4 +1,4 @@
-"""Random choices of a run's settings; the same run gets the same ones."""
+"""Seeded random choices of a run's settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Draws:
-    """Random choices of one run; the same number gives the same ones."""
+    """The random choices of one run. The same arguments give the same choices."""
 
     def __init__(self, family: str, detail: str, number: int, long: bool) -> None:
         self.rng = random.Random(f"{family} {detail} {number} {long}")

@@ -1,7 +1,8 @@
-"""Would a learned model judge better than the rules? Trained on `tune`, on the quantities that the rules look at.
+"""Comparison of the judge with learned models, trained on `tune` on the quantities that the judge's
+rules use.
 
 python -m benchmarks.fit.learned             # cross-validated within `tune`
-python -m benchmarks.fit.learned --report    # also trained on all of `tune` and scored on the part looked at to report
+python -m benchmarks.fit.learned --report    # also trained on all of `tune` and scored on `report`
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from backends.training_logs.learning_curve import LearningCurve
 from benchmarks.fit import metrics, records
-from benchmarks.fit.evaluate import judged
+from benchmarks.fit.evaluate import judge_kind
 from benchmarks.fit.records import Record
 from sweeps.verdicts.features import CurveFeatures
 from sweeps.verdicts.noise import evaluated_examples
@@ -34,10 +35,10 @@ UNKNOWN = math.nan
 
 
 def models(seed: int) -> dict[str, Any]:
-    """Return what is compared, from the simplest to the most flexible."""
-    filled = SimpleImputer(add_indicator=True, keep_empty_features=True)
+    """Return the models to compare, from the simplest to the most flexible."""
+    imputer = SimpleImputer(add_indicator=True, keep_empty_features=True)
     return {
-        "logistic regression": make_pipeline(filled, StandardScaler(), LogisticRegression(max_iter=2000)),
+        "logistic regression": make_pipeline(imputer, StandardScaler(), LogisticRegression(max_iter=2000)),
         "tree of depth 6": DecisionTreeClassifier(max_depth=6, min_samples_leaf=4, random_state=seed),
         "forest of 300 trees": RandomForestClassifier(300, min_samples_leaf=2, random_state=seed),
         "gradient boosting": HistGradientBoostingClassifier(random_state=seed),
@@ -45,12 +46,15 @@ def models(seed: int) -> dict[str, Any]:
 
 
 def quantities(curve: LearningCurve) -> list[float]:
-    """Return what the rules look at, as numbers; NaN where a curve does not tell."""
+    """Return the quantities that the rules use, on a logarithmic scale.
+
+    NaN means that the curve does not tell.
+    """
     features = CurveFeatures(curve)
     base, rise = features.baseline, features.rise
     scale = features.unlearned_loss or 1.0
     finite = all(math.isfinite(value) for point in (base, *features.points) for value in point.values)
-    found = [
+    values = [
         float(finite),
         float(("complete", "stopped", "failed", "diverged").index(curve.ended)),
         features.evaluations,
@@ -73,13 +77,16 @@ def quantities(curve: LearningCurve) -> list[float]:
         (features.train_metric, base.train_metric),
         (features.valid_metric, base.valid_metric),
     ):
-        found += _course(series, before, trend_of(series, before))
+        values += _series_quantities(series, before, trend_of(series, before))
     train, valid = features.train_metric, features.valid_metric
-    found.append(UNKNOWN if train is None or valid is None else train.last - valid.last)
-    return [math.copysign(math.log1p(abs(quantity)), quantity) if math.isfinite(quantity) else UNKNOWN for quantity in found]
+    values.append(UNKNOWN if train is None or valid is None else train.last - valid.last)
+    return [
+        math.copysign(math.log1p(abs(quantity)), quantity) if math.isfinite(quantity) else UNKNOWN
+        for quantity in values
+    ]
 
 
-def _course(series: Series | None, before: float | None, trend: Trend | None) -> list[float]:
+def _series_quantities(series: Series | None, before: float | None, trend: Trend | None) -> list[float]:
     if series is None:
         return [UNKNOWN] * 8
     first, low, high = series.values[0], min(series.values), max(series.values)
@@ -96,25 +103,25 @@ def _course(series: Series | None, before: float | None, trend: Trend | None) ->
     ]
 
 
-def score(truth: Sequence[str], said: Sequence[str]) -> float:
+def score(truth: Sequence[str], predicted: Sequence[str]) -> float:
     """Return the macro-F1."""
-    return metrics.macro_f1(metrics.confusion(truth, said))
+    return metrics.macro_f1(metrics.confusion(truth, predicted))
 
 
-def _table(curves: Sequence[Record]) -> tuple[np.ndarray[Any, Any], list[str]]:
-    return np.array([quantities(curve.curve) for curve in curves]), [curve.cause for curve in curves]
+def _inputs_and_truth(run_records: Sequence[Record]) -> tuple[np.ndarray[Any, Any], list[str]]:
+    return np.array([quantities(record.curve) for record in run_records]), [record.cause for record in run_records]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the macro-F1 of each model, and of the judge on the same curves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--report", action="store_true", help="also score the part that is looked at only to report")
+    parser.add_argument("--report", action="store_true", help="also score the part used only to report")
     options = parser.parse_args(arguments)
-    curves = records.read(records.CURVES)
-    parts = {name: [curve for curve in curves if curve.split == name] for name in ("tune", "report")}
-    inputs, truth = _table(parts["tune"])
-    print(f"tune: {len(truth)} curves, {inputs.shape[1]} quantities; the rules, whose thresholds were chosen on it: "
-          f"{score(truth, [judged(record.curve) for record in parts['tune']]):.3f}")  # fmt: skip
+    run_records = records.read(records.CURVES)
+    parts = {name: [record for record in run_records if record.split == name] for name in ("tune", "report")}
+    inputs, truth = _inputs_and_truth(parts["tune"])
+    print(f"tune: {len(truth)} curves, {inputs.shape[1]} quantities; the judge, whose thresholds were chosen on it: "
+          f"{score(truth, [judge_kind(record.curve) for record in parts['tune']]):.3f}")  # fmt: skip
     for name in models(0):
         scores = []
         for seed in range(REPEATS):
@@ -122,10 +129,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             scores.append(score(truth, list(cross_val_predict(models(seed)[name], inputs, truth, cv=folds))))
         print(f"  {name}, cross-validated: {np.mean(scores):.3f}")
     if options.report:
-        held_back, true = _table(parts["report"])
-        print(f"report: {len(true)} curves; the rules: {score(true, [judged(e.curve) for e in parts['report']]):.3f}")
+        held_out, true = _inputs_and_truth(parts["report"])
+        print(
+            f"report: {len(true)} curves; the judge: "
+            f"{score(true, [judge_kind(record.curve) for record in parts['report']]):.3f}"
+        )
         for name, model in models(0).items():
-            print(f"  {name}: {score(true, list(model.fit(inputs, truth).predict(held_back))):.3f}")
+            print(f"  {name}: {score(true, list(model.fit(inputs, truth).predict(held_out))):.3f}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Runs of this project's own trainer: the embedded language model, fine-tuned on generated sentence pairs.
+"""Runs of our own trainer: the embedded language model, fine-tuned on generated sentence pairs.
 
-It is the loop that `LocalBackend` drives, driven directly: after each evaluation the model in training is scored on the
-oracle's pairs, too, which no backend would do.
+The runs use the training loop of `LocalBackend` directly, because after each evaluation the model
+must also be scored on the oracle's pairs, which no backend does.
 """
 
 from __future__ import annotations
@@ -24,18 +24,23 @@ from backends.local.model_cache import MODEL_CACHE
 from backends.local.options import LocalOptions
 from backends.local.request_resolution import resolve
 from backends.training_logs.learning_curve import LearningCurve
-from benchmarks.fit.records import APART, Record
-from benchmarks.fit.showing import shown
-from benchmarks.fit.tracing import Scores, State, Trace, oracle_of
+from benchmarks.fit.hidden_information import hide_information
+from benchmarks.fit.records import GENERATION_OFFSET, Record
+from benchmarks.fit.tracing import ExampleScores, State, Trace, oracle_of
 from sweeps.data.nli import LABELS, generate
 from sweeps.trials.curve import thin_loop_reports
 
 ORACLE = 600
-"""Pairs of the oracle: scoring one takes a millisecond, and every evaluation of every run does it."""
+"""The number of the oracle's pairs.
+
+Scoring one takes a millisecond, and every evaluation of every run scores all.
+"""
 
 TRAIN_SAMPLE = 200
 LATER_RATE = 0.1
-"""The rate of the continuation, as a share of the peak rate, where the schedule had brought the rate down."""
+"""The rate of the continuation as a share of the peak rate, if the schedule has lowered the
+rate.
+"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ class LocalRecipe:
         return 10_000 + self.number
 
 
-def _drawn(cause: str, detail: str, rng: random.Random) -> dict[str, Any]:  # one line a case, as a table
+# a table, one line per case
+def _draw_settings(cause: str, detail: str, rng: random.Random) -> dict[str, Any]:
     def log(low: float, high: float) -> float:
         return float(low * (high / low) ** rng.random())
 
@@ -149,22 +155,25 @@ PLANS = (
     ("unsettled", "within the noise of few examples", 8),
     ("underfit", "too few epochs, rate brought down", 6),
 )
-"""Cause, detail, candidates."""
+"""Cause, detail and number of candidates."""
 
 
 def recipes(share: float = 1.0, generation: int = 1) -> Iterator[LocalRecipe]:
     """Yield all runs of a generation, or an even share of them, in a fixed order."""
-    number, offset = 0, APART * (generation - 1)
-    for cause, detail, wanted in PLANS:
-        for nth in range(wanted):
+    number, offset = 0, GENERATION_OFFSET * (generation - 1)
+    for cause, detail, count in PLANS:
+        for nth in range(count):
             number += 1
             if int(number * share) > int((number - 1) * share):
-                drawn = _drawn(cause, detail, random.Random(f"local {detail} {offset + nth}"))
+                drawn = _draw_settings(cause, detail, random.Random(f"local {detail} {offset + nth}"))
                 yield LocalRecipe(offset + number, cause, detail, **drawn)
 
 
 def all_runs(share: float, generation: int, work: Path, known: Set[str]) -> Iterator[Record]:
-    """Train every recipe of a generation but those that are known. Data files are written into `work`."""
+    """Train every recipe of a generation whose id is not in `known`.
+
+    Write the data files below `work`.
+    """
     MODEL_CACHE.add_backend()
     try:
         for recipe in recipes(share, generation):
@@ -175,10 +184,10 @@ def all_runs(share: float, generation: int, work: Path, known: Set[str]) -> Iter
 
 
 def run(recipe: LocalRecipe, work: Path) -> Record:
-    """Train as the recipe says."""
-    measured, trace, chance = _followed(recipe, work)
+    """Train by the recipe and return the record."""
+    measurements, trace, chance = _trace(recipe, work)
     curve = LearningCurve.from_measurements(
-        _as_recorded(measured),
+        _as_recorded(measurements),
         metric="valid_accuracy",
         train_examples=min(TRAIN_SAMPLE, recipe.train),
         valid_examples=recipe.valid,
@@ -186,21 +195,22 @@ def run(recipe: LocalRecipe, work: Path) -> Record:
         chance=chance,
         ended="diverged" if trace.broke_down else recipe.ended,
     )
-    curve = shown(curve, recipe.cause, recipe.detail, recipe.seed)
+    curve = hide_information(curve, recipe.cause, recipe.detail, recipe.seed)
     settings = {k: v for k, v in asdict(recipe).items() if k not in {"number", "cause", "detail"}}
     return Record(recipe.id, "local", "builtin:nli", recipe.cause, recipe.detail, curve, oracle_of(trace), settings)
 
 
-def _as_recorded(measured: Sequence[Measured]) -> tuple[Measured, ...]:
-    """Return what a trial's record keeps of its measurements."""
-    evaluations = [each for each in measured if each.scope == "evaluation"]
-    return (*evaluations, *thin_loop_reports([each for each in measured if each.scope == "step"]))
+def _as_recorded(measurements: Sequence[Measured]) -> tuple[Measured, ...]:
+    """Return the measurements that a trial's record keeps."""
+    evaluations = [measurement for measurement in measurements if measurement.scope == "evaluation"]
+    loop_reports = [measurement for measurement in measurements if measurement.scope == "step"]
+    return (*evaluations, *thin_loop_reports(loop_reports))
 
 
-def _followed(recipe: LocalRecipe, work: Path) -> tuple[list[Measured], Trace, float]:
+def _trace(recipe: LocalRecipe, work: Path) -> tuple[list[Measured], Trace, float]:
     parts = _parts(recipe)
-    train, valid, oracle = (_written(work / "data", rows) for rows in parts)
-    dataset = Dataset(train, valid, "completion", tuple(f" {each}" for each in LABELS))
+    train, valid, oracle = (_write(work / "data", rows) for rows in parts)
+    dataset = Dataset(train, valid, "completion", tuple(f" {label}" for label in LABELS))
     request = TrainingRequest(
         recipe.id,
         "builtin:tiny-lm",
@@ -216,35 +226,37 @@ def _followed(recipe: LocalRecipe, work: Path) -> tuple[list[Measured], Trace, f
     options = LocalOptions(device="cpu")
     resolved = resolve(request, options)
     plan, trainable = run_setup.set_up_run(request, resolved, options, Placement())
-    data = MODEL_CACHE.encoded_data(resolved.base, resolved.task, replace(dataset, valid=oracle), "valid", resolved.max_length)
+    data = MODEL_CACHE.encoded_data(
+        resolved.base, resolved.task, replace(dataset, valid=oracle), "valid", resolved.max_length
+    )
     assert isinstance(data, CausalData)
     loop = training.TrainingLoop(plan, trainable, recipe.id, lambda: None)
     try:
-        measured, states, later, broke_down = _courses(recipe, plan, loop, data)
+        measurements, states, later, broke_down = _follow(recipe, plan, loop, data)
     finally:
         trainable.release()
-    counts = Counter(each["label"] for each in parts[1])
+    counts = Counter(pair["label"] for pair in parts[1])
     trace = Trace(states[0], tuple(states[1:]), tuple(later), _prior_loss(data, parts[2]), broke_down)
-    return measured, trace, max(counts.values()) / len(parts[1])
+    return measurements, trace, max(counts.values()) / len(parts[1])
 
 
-def _courses(
+def _follow(
     recipe: LocalRecipe, plan: training.TrainingPlan, loop: training.TrainingLoop, oracle: CausalData
 ) -> tuple[list[Measured], list[State], list[State], bool]:
-    measured = [loop.evaluate()]
-    states: list[State] = [_state(measured[0], loop, oracle)]
+    measurements = [loop.evaluate()]
+    states: list[State] = [_state(measurements[0], loop, oracle)]
     later: list[State] = []
     last_step = recipe.epochs * plan.steps_per_epoch
-    for event in (each for events in loop.events() for each in events):
+    for event in (event for events in loop.events() for event in events):
         if isinstance(event, Failed):
             if loop.progress.step <= last_step:
                 states.append(_broken(states[0], event, loop))
-                return measured, states, later, True
+                return measurements, states, later, True
             break
         if not isinstance(event, Measured):
             continue
         if event.step <= last_step:
-            measured.append(event)
+            measurements.append(event)
             if event.scope == "evaluation":
                 states.append(_state(event, loop, oracle))
         elif event.scope == "evaluation" and event.step % plan.steps_per_epoch == 0:
@@ -252,20 +264,25 @@ def _courses(
     if recipe.schedule != "constant" and recipe.later:
         rate = LATER_RATE * plan.peak_learning_rate
         settings = replace(plan.settings, n_epochs=recipe.later, schedule="constant", warmup_ratio=0.0)
-        more = training.TrainingLoop(
-            replace(plan, settings=settings, peak_learning_rate=rate, seed=plan.seed + 1), loop.trainable, recipe.id, lambda: None
+        continuation = training.TrainingLoop(
+            replace(plan, settings=settings, peak_learning_rate=rate, seed=plan.seed + 1),
+            loop.trainable,
+            recipe.id,
+            lambda: None,
         )
-        for event in (each for events in more.events() for each in events):
+        for event in (event for events in continuation.events() for event in events):
             if isinstance(event, Measured) and event.scope == "evaluation" and event.step % plan.steps_per_epoch == 0:
-                later.append(_state(event, more, oracle))
-    return measured, states, later, False
+                later.append(_state(event, continuation, oracle))
+    return measurements, states, later, False
 
 
 def _state(event: Measured, loop: training.TrainingLoop, oracle: CausalData) -> State:
-    """Return a state: example by example for the oracle, and the trainer's own means for the rest."""
+    """Return a state: example by example for the oracle, and the trainer's means for training and
+    validation.
+    """
     values = event.values
     train, valid = (
-        Scores(np.full(size, values[f"{side}_loss"]), np.full(size, values[f"{side}_accuracy"]))
+        ExampleScores(np.full(size, values[f"{side}_loss"]), np.full(size, values[f"{side}_accuracy"]))
         for side, size in (("train", len(loop.plan.train_sample.ids)), ("valid", len(loop.plan.valid.ids)))
     )
     return State(event.epoch, event.step, train, valid, _scores(loop, oracle))
@@ -273,54 +290,54 @@ def _state(event: Measured, loop: training.TrainingLoop, oracle: CausalData) -> 
 
 def _broken(before: State, event: Failed, loop: training.TrainingLoop) -> State:
     parts = (
-        Scores(np.full(len(each.loss), np.nan), np.zeros(len(each.loss)))
-        for each in (before.train, before.valid, before.oracle)
+        ExampleScores(np.full(len(scores.loss), np.nan), np.zeros(len(scores.loss)))
+        for scores in (before.train, before.valid, before.oracle)
     )
     return State(loop.progress.step / loop.plan.steps_per_epoch, loop.progress.step, *parts)
 
 
-def _scores(loop: training.TrainingLoop, data: CausalData) -> Scores:
+def _scores(loop: training.TrainingLoop, data: CausalData) -> ExampleScores:
     assert data.labels is not None
     assert data.label_ids is not None
     prompts = [ids[:start] for ids, start in zip(data.ids, data.completion_starts, strict=True)]
-    found = model_evaluation.score_continuations(loop.trainable.model, prompts, [data.label_ids] * len(prompts))
-    right = found.logprobs[np.arange(len(prompts)), data.labels]
-    return Scores(-right / _tokens(data), (found.logprobs.argmax(1) == data.labels).astype(np.float64))
+    scores = model_evaluation.score_continuations(loop.trainable.model, prompts, [data.label_ids] * len(prompts))
+    label_logprobs = scores.logprobs[np.arange(len(prompts)), data.labels]
+    return ExampleScores(-label_logprobs / _tokens(data), (scores.logprobs.argmax(1) == data.labels).astype(np.float64))
 
 
 def _tokens(data: CausalData) -> float:
-    """Return tokens of a completion, on average."""
+    """Return the mean number of tokens of a completion."""
     return float(sum(len(ids) for ids in data.ids) - data.completion_starts.sum()) / len(data.ids)
 
 
 def _prior_loss(data: CausalData, rows: Sequence[dict[str, str]]) -> float:
-    shares = np.array(list(Counter(each["label"] for each in rows).values())) / len(rows)
+    shares = np.array(list(Counter(row["label"] for row in rows).values())) / len(rows)
     return -float((shares * np.log(shares)).sum()) / _tokens(data)
 
 
-# ----------------------------------------------------------------------------------------------------------------- data
+# --------------------------------------------------------------------------------------------- data
 def _parts(recipe: LocalRecipe) -> list[list[dict[str, str]]]:
     train = generate("train", recipe.train, recipe.seed, recipe.noise)
     rest = generate("valid", recipe.valid + ORACLE, recipe.seed)
     random.Random(recipe.seed).shuffle(rest)
     if recipe.random_labels:
         rng = random.Random(f"labels {recipe.seed}")
-        for each in (*train, *rest):
-            each["label"] = rng.choice(LABELS)
+        for pair in (*train, *rest):
+            pair["label"] = rng.choice(LABELS)
     return [train, rest[: recipe.valid], rest[recipe.valid :]]
 
 
-def _written(directory: Path, rows: Sequence[dict[str, str]]) -> DataFile:
+def _write(directory: Path, rows: Sequence[dict[str, str]]) -> DataFile:
     text = "".join(
         json.dumps(
             {
-                "prompt": f"{each['premise']}\n{each['hypothesis']}\n\n###\n\n",
-                "completion": f" {each['label']}",
-                "segments": [each["premise"], each["hypothesis"]],
+                "prompt": f"{row['premise']}\n{row['hypothesis']}\n\n###\n\n",
+                "completion": f" {row['label']}",
+                "segments": [row["premise"], row["hypothesis"]],
             }
         )
         + "\n"
-        for each in rows
+        for row in rows
     )
     digest = hashlib.sha256(text.encode()).hexdigest()
     path = directory / f"{digest[:20]}.jsonl"

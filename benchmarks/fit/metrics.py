@@ -1,4 +1,6 @@
-"""How good predicted classes are: precision, recall and F1 per class, macro-F1, confusion, and bootstrap intervals."""
+"""Quality of predicted classes: precision, recall and F1 per class, macro-F1, confusion, bootstrap
+intervals.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Of one class. A share of nothing is 0."""
+class ClassScores:
+    """The scores of one class. An undefined share (0 / 0) is 0."""
 
     precision: float
     recall: float
@@ -35,38 +37,42 @@ class Interval:
 
 
 def confusion(truth: Sequence[str], predicted: Sequence[str], classes: Sequence[str] = CAUSES) -> Matrix:
-    """Return counts, (true class, predicted class) in the order of `classes`."""
-    place = {name: at for at, name in enumerate(classes)}
+    """Return the counts (true class, predicted class) in the order of `classes`."""
+    index = {name: at for at, name in enumerate(classes)}
     matrix = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    for one, other in zip(truth, predicted, strict=True):
-        matrix[place[one], place[other]] += 1
+    for true_class, predicted_class in zip(truth, predicted, strict=True):
+        matrix[index[true_class], index[predicted_class]] += 1
     return matrix
 
 
-def per_class(matrix: Matrix) -> list[Scores]:
+def per_class(matrix: Matrix) -> list[ClassScores]:
     """Return the scores of each class, in the matrix's order."""
-    found = []
+    scores = []
     for at in range(len(matrix)):
-        hits, said, there = int(matrix[at, at]), int(matrix[:, at].sum()), int(matrix[at].sum())
-        precision, recall = hits / said if said else 0.0, hits / there if there else 0.0
-        found.append(Scores(precision, recall, 2 * hits / (said + there) if said + there else 0.0, there))
-    return found
+        hits, predicted, support = int(matrix[at, at]), int(matrix[:, at].sum()), int(matrix[at].sum())
+        precision, recall = hits / predicted if predicted else 0.0, hits / support if support else 0.0
+        f1 = 2 * hits / (predicted + support) if predicted + support else 0.0
+        scores.append(ClassScores(precision, recall, f1, support))
+    return scores
 
 
 def macro_f1(matrix: Matrix) -> float:
-    """Return the mean F1 of the classes that occur, as the truth or as a prediction."""
+    """Return the mean F1 of all classes that occur as a truth or as a prediction."""
     scores = [s for at, s in enumerate(per_class(matrix)) if matrix[at].sum() + matrix[:, at].sum() > 0]
-    return float(np.mean([each.f1 for each in scores])) if scores else 0.0
+    return float(np.mean([score.f1 for score in scores])) if scores else 0.0
 
 
 def accuracy(matrix: Matrix) -> float:
-    """Return the share of right predictions."""
+    """Return the share of correct predictions."""
     total = int(matrix.sum())
     return float(np.trace(matrix)) / total if total else 0.0
 
 
 def class_f1(name: str) -> Callable[[Matrix], float]:
-    """Return what computes one class's F1; that of `overfit` is the F1 of telling over-fitting from all else."""
+    """Return a function that computes one class's F1.
+
+    That of `overfit` measures how well over-fitting is distinguished from everything else.
+    """
     at = CAUSES.index(name)
     return lambda matrix: per_class(matrix)[at].f1
 
@@ -78,7 +84,10 @@ def intervals(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[str, Interval]:
-    """Return measures with percentile intervals over curves drawn with replacement; the same seed, the same ones."""
+    """Return the measures with 95 % percentile intervals over curves drawn with replacement.
+
+    The same seed gives the same intervals.
+    """
     if not truth:
         return {}
     size = len(CAUSES)
@@ -92,6 +101,6 @@ def intervals(
             drawn[name].append(measure(matrix))
     whole = confusion(truth, predicted)
     return {
-        name: Interval(measure(whole), *(float(each) for each in np.percentile(drawn[name], [2.5, 97.5])))
+        name: Interval(measure(whole), *(float(bound) for bound in np.percentile(drawn[name], [2.5, 97.5])))
         for name, measure in measures.items()
     }

@@ -1,4 +1,6 @@
-"""Which runs are made: for each cause and hard case, settings that bring it about, drawn anew for every run."""
+"""Recipes of the small-model runs: for each cause and hard case, random settings that bring it
+about.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Any, Literal
 
 from benchmarks.fit.datasets import REGRESSIONS
 from benchmarks.fit.draws import Draws
-from benchmarks.fit.records import APART
+from benchmarks.fit.records import GENERATION_OFFSET
 from benchmarks.fit.sklearn_runs import SklearnSettings
 from benchmarks.fit.torch_runs import TorchSettings
 
@@ -17,18 +19,21 @@ Draw = dict[str, Any]
 EASY = ("blobs", "sparse", "moons", "circles", "quantiles")
 REAL = ("digits", "cancer", "wine", "diabetes")
 SMALL_SETS = {"digits": 700, "cancer": 250, "wine": 70, "diabetes": 200}
-"""How many training examples leave enough for the rest."""
+"""The most training examples that leave enough validation and oracle examples."""
 
 
 TORCH_STEPS, SKLEARN_STEPS, TREES = 1500, 3000, 300
-"""What a run may cost: optimizer steps, or trees, its continuation included. Where it would cost more, an evaluation
-comes after fewer of them (twice as many where the rate has a course to run through); a perceptron of scikit-learn,
-which only knows whole passes, gets larger batches."""
+"""The largest cost of a run with its continuation, in optimizer steps or trees.
+
+A run that would cost more gets fewer steps between two evaluations (the limit is twice as high if
+the rate follows a schedule). A perceptron of scikit-learn, which trains only in whole passes, gets
+larger batches instead.
+"""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One run of a small model: what it is trained on, how, for how long, and what is made of it."""
+    """One run of a small model: its data, settings, duration and engineered cause."""
 
     number: int
     family: Literal["torch", "sklearn"]
@@ -54,9 +59,10 @@ def torch_rate(optimizer: str) -> float:
     return {"adam": 5e-3, "sgd": 3e-2}[optimizer]
 
 
-# Each returns the changes to a plain run: keys of the settings, `train`, `valid`, `data`, `later`, `evaluations`, ...
+# Each of these functions returns changes to a plain run: settings, `train`, `valid`, `data`,
+# `later`, `evaluations`, ...
 def _plain(d: Draws) -> Draw:
-    """A run that goes well: enough examples for the model, some decay, a sensible rate."""
+    """Return a run that goes well: enough examples for the model, some decay, a sensible rate."""
     optimizer = d.one("adam", "adam", "sgd")
     return {
         "dataset": d.one(*EASY, *EASY, *REAL, *REGRESSIONS[:2], "linear"),
@@ -220,7 +226,9 @@ def _few_examples(d: Draws) -> Draw:
 
 
 def _separable(d: Draws) -> Draw:
-    """Training examples are fitted almost perfectly, soon, and nothing follows: healthy, at a large ratio of losses."""
+    """Return a healthy run with a large ratio of losses: it soon fits the training examples almost
+    perfectly.
+    """
     return {
         "dataset": d.one("digits", "digits", "cancer", "wine", "blobs"), "data": {}, "schedule": "cosine", "decay": 0.0,
         "optimizer": "adam", "rate": d.log(5e-3, 1e-2), "width": d.one(16, 32, 64), "batch": 32,
@@ -242,7 +250,10 @@ def _few_examples_turning(d: Draws) -> Draw:
 
 
 def _yet_clear(change: Callable[[Draws], Draw]) -> Callable[[Draws], Draw]:
-    """Return the same with as few validation examples as the undecidable runs have: few alone decides nothing."""
+    """Return the same changes with as few validation examples as undecidable runs have.
+
+    A small number alone decides nothing.
+    """
     return lambda d: {**change(d), "valid": d.one(8, 10, 12, 15, 20)}
 
 
@@ -278,30 +289,33 @@ PLANS: tuple[tuple[str, str, Callable[[Draws], Draw], int, int], ...] = (
     ("overfit", "few examples, yet clear", _yet_clear(_memorised), 24, 8),
     ("diverged", "few examples, yet clear", _yet_clear(_blow_up), 10, 4),
 )
-"""Of these numbers for torch; three quarters as many for scikit-learn. New ones go to the end, so that others stay."""
+"""The numbers are those of torch; scikit-learn gets three quarters of them.
+
+Append new cases at the end, so that the existing runs stay the same.
+"""
 
 
 SHARE = 0.7
-"""The share of the candidates below that the committed curves were made of."""
+"""The share of the candidates from which the committed curves come."""
 
 
 def recipes(share: float = SHARE, generation: int = 1) -> Iterator[Recipe]:
     """Yield all runs of the small models, or an even share of them, in a fixed order.
 
-    Each generation draws the settings, the data and the seeds of the same cases anew; no two share an id.
+    Each generation has the same cases with its own settings, data and seeds. Ids never repeat.
     """
-    number, offset = 0, APART * (generation - 1)
+    number, offset = 0, GENERATION_OFFSET * (generation - 1)
     for cause, detail, change, short, long in PLANS:
-        for is_long, wanted in ((False, short), (True, long)):
+        for is_long, count in ((False, short), (True, long)):
             for family in ("torch", "sklearn"):
-                for nth in range(wanted if family == "torch" else round(0.75 * wanted)):
+                for nth in range(count if family == "torch" else round(0.75 * count)):
                     number += 1
                     if int(number * share) == int((number - 1) * share):
                         continue
                     draws = Draws(family, detail, offset + nth, is_long)
                     make = _torch if family == "torch" else _sklearn
-                    if (found := make(offset + number, cause, detail, draws, change(draws))) is not None:
-                        yield found
+                    if (recipe := make(offset + number, cause, detail, draws, change(draws))) is not None:
+                        yield recipe
 
 
 def _sizes(d: Draws, draw: Draw) -> tuple[int, int]:
@@ -327,7 +341,7 @@ def _torch(number: int, cause: str, detail: str, d: Draws, change: Draw) -> Reci
     steps = draw["passes"] * train / draw["batch"] * (evaluations + later)
     draw["passes"] *= min(1.0, (TORCH_STEPS if draw["schedule"] in {"constant", "cosine"} else 2 * TORCH_STEPS) / steps)
     settings = TorchSettings(
-        rate=draw["rate"] * draw.get("rate_times", 1.0), **{each: draw[each] for each in names if each in draw}
+        rate=draw["rate"] * draw.get("rate_times", 1.0), **{name: draw[name] for name in names if name in draw}
     )
     return Recipe(
         number, "torch", draw["dataset"], cause, detail, settings, evaluations, later, train, valid, draw["data"],
@@ -335,11 +349,11 @@ def _torch(number: int, cause: str, detail: str, d: Draws, change: Draw) -> Reci
     )  # fmt: skip
 
 
-_SKLEARN_HAS_NOT = {"late drop of the rate", "bump at the beginning", "double descent", "blown up on the way"}
+_TORCH_ONLY = {"late drop of the rate", "bump at the beginning", "double descent", "blown up on the way"}
 
 
 def _sklearn(number: int, cause: str, detail: str, d: Draws, change: Draw) -> Recipe | None:
-    if detail in _SKLEARN_HAS_NOT:
+    if detail in _TORCH_ONLY:
         return None
     draw: Draw = {**_plain(d), **change}
     models = {
@@ -361,10 +375,10 @@ def _sklearn(number: int, cause: str, detail: str, d: Draws, change: Draw) -> Re
         rate = 0.1 * draw.get("rate_times", 1.0)
         rate = d.log(2.2, 30.0) if cause == "diverged" else rate
         rate = 3 * rate if cause == "overfit" or (d.long and cause == "healthy") else rate
-        wanted = (1 if d.long else d.one(5, 10, 20)) * (3 if cause == "overfit" else 1)
-        later = min(later * 10, 100 // wanted) if detail == "rate far too small" else later
+        trees = (1 if d.long else d.one(5, 10, 20)) * (3 if cause == "overfit" else 1)
+        later = min(later * 10, 100 // trees) if detail == "rate far too small" else later
         width = d.one(3, 4) if cause == "overfit" else d.one(1, 2)
-        passes = max(1, min(wanted, TREES // (evaluations + later)))
+        passes = max(1, min(trees, TREES // (evaluations + later)))
         settings = SklearnSettings("boosting", width, rate, passes=passes, subsample=d.one(1.0, 0.7))
         draw["train"] = min(draw["train"], 800)
     else:

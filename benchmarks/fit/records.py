@@ -1,4 +1,6 @@
-"""What is known of a recorded run: the curve that is judged, and what an oracle saw that no judge is shown."""
+"""The record of a run: the curve for the judge, and the measurements of an oracle, which the judge
+never sees.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,14 @@ CURVES = Path(__file__).resolve().parent / "curves.jsonl.gz"
 CAUSES = ("healthy", "underfit", "overfit", "diverged", "unsettled")
 FAMILIES = ("local", "torch", "sklearn")
 
-APART = 10_000
-"""By how much the numbers of runs, and so their ids and seeds, differ from one generation of runs to the next."""
+GENERATION_OFFSET = 10_000
+"""The difference between the run numbers of two generations.
+
+Ids and seeds follow from the numbers.
+"""
 
 LONG_FROM = 50
-"""A curve of so many evaluations is a long one."""
+"""The number of evaluations from which a curve counts as long."""
 
 Split = Literal["tune", "report"]
 _COLUMNS = ("epoch", "step", "train_loss", "valid_loss", "train_metric", "valid_metric")
@@ -29,12 +34,14 @@ _DIGITS = 4
 
 @dataclass(frozen=True)
 class Oracle:
-    """What a large held-out set and the full training set said, at each of the run's evaluations, in their order.
+    """Loss and metric on a large held-out set and on the full training set, at each of the run's
+    evaluations.
 
-    `base_*` are the values before training, `prior_loss` the loss of the best constant prediction. `later_*` are of
-    the run's continuation, after the last evaluation that is shown. `spread_*` are standard deviations, over the
-    held-out examples, of the change of one example's loss: from the oracle's minimum to the end (`rise`), from the
-    shown validation minimum to the end (`shown`), over the last stretch (`last`).
+    `base_*` are the values before training and `prior_loss` the loss of the best constant
+    prediction. `later_*` belong to the run's continuation after the last visible evaluation.
+    `spread_*` are standard deviations, over the held-out examples, of the change of one example's
+    loss: from the oracle's minimum to the end (`rise`), from the visible validation minimum to the
+    end (`shown`), and over the last quarter (`last`).
     """
 
     examples: int
@@ -55,7 +62,9 @@ class Oracle:
 
 @dataclass(frozen=True)
 class Record:
-    """A run: why it went as it did (`cause`, `detail`), what a judge is shown (`curve`), what is true (`oracle`)."""
+    """A run: its engineered cause (`cause`, `detail`), the judge's input (`curve`) and the truth
+    (`oracle`).
+    """
 
     id: str
     family: str
@@ -68,37 +77,40 @@ class Record:
     split: Split = "tune"
 
     @property
-    def long(self) -> bool:
-        """Whether it is one of the long curves."""
+    def is_long(self) -> bool:
+        """Whether the curve is a long one."""
         return len(self.curve.points) >= LONG_FROM
 
     @property
     def generation(self) -> int:
-        """Which generation of runs it is of; the ids of two generations are `APART`."""
-        return int(self.id.rpartition("-")[2]) // APART + 1
+        """The generation of the run, which follows from its id."""
+        return int(self.id.rpartition("-")[2]) // GENERATION_OFFSET + 1
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values with four significant digits; `from_json` inverts it but for those."""
-        curve = {each.name: getattr(self.curve, each.name) for each in dataclasses.fields(self.curve)}
+        """Return plain JSON values with four significant digits.
+
+        `from_json` inverts it except for the rounding.
+        """
+        curve = {attribute.name: getattr(self.curve, attribute.name) for attribute in dataclasses.fields(self.curve)}
         points, baseline, loop_reports = curve.pop("points"), curve.pop("baseline"), curve.pop("loop_reports")
-        value = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        value = {attribute.name: getattr(self, attribute.name) for attribute in dataclasses.fields(self)}
         value |= {"settings": dict(self.settings), "oracle": dataclasses.asdict(self.oracle)}
         value["curve"] = {
             **curve,
-            "points": {name: [getattr(each, name) for each in points] for name in _COLUMNS},
+            "points": {name: [getattr(point, name) for point in points] for name in _COLUMNS},
             "baseline": baseline and dataclasses.asdict(baseline),
-            **({"running": [dataclasses.astuple(each) for each in loop_reports]} if loop_reports else {}),
+            **({"running": [dataclasses.astuple(loop_report) for loop_report in loop_reports]} if loop_reports else {}),
         }
         return dict(_rounded(value))
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Rebuild a record from `to_json`'s value."""
+        """Rebuild a record from the result of `to_json`."""
         curve, oracle = dict(value["curve"]), dict(value["oracle"])
         columns = curve.pop("points")
         points = tuple(CurvePoint(*row) for row in zip(*(columns[name] for name in _COLUMNS), strict=True))
         baseline = curve.pop("baseline")
-        curve["loop_reports"] = tuple(LoopReport(*each) for each in curve.pop("running", ()))
+        curve["loop_reports"] = tuple(LoopReport(*row) for row in curve.pop("running", ()))
         return cls(
             **{
                 **value,
@@ -112,22 +124,29 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}")
     if isinstance(value, Mapping):
-        return {key: _rounded(each) for key, each in value.items()}
+        return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_rounded(each) for each in value]
+        return [_rounded(item) for item in value]
     return value
 
 
-def shared_out(records: Iterable[Record]) -> list[Record]:
-    """Return the records with their splits: the last generation of runs is for reporting, all before it for tuning."""
-    found = sorted(records, key=lambda each: each.id)
-    last = max((each.generation for each in found), default=1)
-    return [dataclasses.replace(each, split="report" if each.generation == last > 1 else "tune") for each in found]
+def assign_splits(records: Iterable[Record]) -> list[Record]:
+    """Return the records by id with their splits: the last generation is `report`, all earlier ones
+    are `tune`.
+    """
+    ordered = sorted(records, key=lambda record: record.id)
+    last = max((record.generation for record in ordered), default=1)
+    return [
+        dataclasses.replace(record, split="report" if record.generation == last > 1 else "tune") for record in ordered
+    ]
 
 
 def write(records: Sequence[Record], path: Path = CURVES) -> None:
-    """Write records, one a line; the same records give the same bytes. Values that are not finite stand as NaN."""
-    lines = "".join(json.dumps(each.to_json(), separators=(",", ":")) + "\n" for each in records)
+    """Write records, one per line.
+
+    The same records give the same bytes. Non-finite values are written as NaN.
+    """
+    lines = "".join(json.dumps(record.to_json(), separators=(",", ":")) + "\n" for record in records)
     path.write_bytes(gzip.compress(lines.encode(), compresslevel=9, mtime=0))
 
 

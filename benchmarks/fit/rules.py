@@ -1,12 +1,16 @@
-"""The rules that people use today, as classifiers over learning curves, and the search for their best thresholds.
+"""Today's common rules as classifiers of learning curves, and the search for their best thresholds.
 
-Each rule sees what the judge sees. Each is given in two forms: `plain`, which can only tell over-fitting and calls the
-rest healthy, as people use it; and `expert`, in which the same rule decides about over-fitting after a fixed reading of
-the rest that any practitioner would add: a value that is not finite, or a loss far above where it began, is divergence;
-fewer than two evaluations, no validation, a run that was cut off while it still improved, or a rise on few validation
-examples that the rule does not call over-fitting, is unsettled; a metric near chance (without one, a loss near where it
-began), and a validation loss that still falls steeply when training ends, is under-fitting. All numbers in it are
-searched, too.
+Each rule sees the same curve as the judge, and each has two forms. `plain` can only detect
+over-fitting and calls everything else healthy, as people use the rule. `expert` lets the same rule
+decide about over-fitting and adds checks for the other classes that any practitioner would make:
+
+- A non-finite value, or a loss far above its start, is divergence.
+- Fewer than two evaluations, no validation, a run that was cut off while it still improved, or a
+  rise on few validation examples that the rule does not call over-fitting is unsettled.
+- A metric near chance (without a metric, a loss near its start), or a validation loss that still
+  falls steeply when training ends, is under-fitting.
+
+All thresholds of these checks are searched, too.
 """
 
 from __future__ import annotations
@@ -29,41 +33,45 @@ Thresholds = Mapping[str, float]
 
 
 def series(curve: LearningCurve, name: str) -> Series:
-    """Return one measure over the evaluations, where it is known, in the order of the epochs."""
-    points = sorted(curve.points, key=lambda each: (each.epoch, each.step))
-    return [value for each in points if (value := getattr(each, name)) is not None]
+    """Return the known values of one measure in the order of the epochs."""
+    points = sorted(curve.points, key=lambda point: (point.epoch, point.step))
+    return [value for point in points if (value := getattr(point, name)) is not None]
 
 
 def validation(curve: LearningCurve) -> Series:
-    """Return what the rules watch, lower is better: the validation loss; without one, the share of errors."""
-    return series(curve, "valid_loss") or [1 - each for each in series(curve, "valid_metric")]
+    """Return the series that the rules watch (lower is better): validation loss, or without one the
+    error rate.
+    """
+    return series(curve, "valid_loss") or [1 - metric for metric in series(curve, "valid_metric")]
 
 
 def training(curve: LearningCurve) -> Series:
-    """Return the same of the training examples, of the same measure as `validation`."""
+    """Return the series of the training examples for the measure that `validation` uses."""
     if series(curve, "valid_loss"):
         return series(curve, "train_loss")
-    return [1 - each for each in series(curve, "train_metric")]
+    return [1 - metric for metric in series(curve, "train_metric")]
 
 
-# ----------------------------------------------------------------------------------------- is this curve over-fitted?
+# ------------------------------------------------------------------------ is the curve over-fitted?
 def above_minimum(curve: LearningCurve, at: Thresholds) -> bool:
-    """The last validation loss lies more than a share above the lowest one."""
-    seen = validation(curve)
-    return len(seen) > 1 and seen[-1] > (1 + at["share"]) * min(seen)
+    """Whether the last validation loss exceeds the lowest one by more than a share of it."""
+    valid = validation(curve)
+    return len(valid) > 1 and valid[-1] > (1 + at["share"]) * min(valid)
 
 
 def ratio(curve: LearningCurve, at: Thresholds) -> bool:
-    """The last validation loss is more than so many times the training loss."""
-    seen, trained = validation(curve), training(curve)
-    return bool(seen and trained) and seen[-1] > at["ratio"] * trained[-1]
+    """Whether the last validation loss exceeds the training loss by more than a factor."""
+    valid, train = validation(curve), training(curve)
+    return bool(valid and train) and valid[-1] > at["ratio"] * train[-1]
 
 
 def patience(curve: LearningCurve, at: Thresholds) -> bool:
-    """Early stopping would have fired: no new best in so many evaluations, and in such a share of all, in a row."""
-    seen = validation(curve)
-    best, waited, allowed = math.inf, 0, max(at["patience"], at["share"] * len(seen))
-    for value in seen:
+    """Whether early stopping would have fired: no new best in a number, and in a share, of
+    evaluations in a row.
+    """
+    valid = validation(curve)
+    best, waited, allowed = math.inf, 0, max(at["patience"], at["share"] * len(valid))
+    for value in valid:
         best, waited = (
             (value, 0) if value < best - at["delta"] * abs(best if best < math.inf else 0) else (best, waited + 1)
         )
@@ -73,11 +81,13 @@ def patience(curve: LearningCurve, at: Thresholds) -> bool:
 
 
 def correlation(curve: LearningCurve, at: Thresholds) -> bool:
-    """The Spearman correlation of training and validation loss over the evaluations is below a threshold."""
-    seen, trained = validation(curve), training(curve)
-    if len(seen) != len(trained) or len(seen) < 2:
+    """Whether the Spearman correlation of training and validation loss over the evaluations is
+    below a threshold.
+    """
+    valid, train = validation(curve), training(curve)
+    if len(valid) != len(train) or len(valid) < 2:
         return False
-    one, other = rankdata(seen), rankdata(trained)
+    one, other = rankdata(valid), rankdata(train)
     if one.std() == 0 or other.std() == 0:
         return False
     return float(np.corrcoef(one, other)[0, 1]) < at["correlation"]
@@ -85,14 +95,16 @@ def correlation(curve: LearningCurve, at: Thresholds) -> bool:
 
 @dataclass(frozen=True)
 class Rule:
-    """A way of telling over-fitting, and the thresholds to choose from; the published ones are among them."""
+    """A test for over-fitting and the candidates for its thresholds, including the published
+    ones.
+    """
 
     name: str
-    tells: Callable[[LearningCurve, Thresholds], bool]
+    is_overfit: Callable[[LearningCurve, Thresholds], bool]
     grid: Mapping[str, Sequence[float]]
 
     def thresholds(self) -> Iterator[dict[str, float]]:
-        """Yield all combinations."""
+        """Yield all combinations of thresholds."""
         return combinations(self.grid)
 
 
@@ -126,7 +138,7 @@ def combinations(grid: Mapping[str, Sequence[float]]) -> Iterator[dict[str, floa
         yield dict(zip(grid, values, strict=True))
 
 
-# --------------------------------------------------------------------------------------------------- the expert's rest
+# ------------------------------------------------------------------------ the expert's other checks
 EXPERT_GRID: Mapping[str, Sequence[float]] = {
     "margin": (0.02, 0.05, 0.1, 0.15),
     "far": (1.02, 1.1, 1.2, 1.5, 2.0),
@@ -136,28 +148,28 @@ EXPERT_GRID: Mapping[str, Sequence[float]] = {
 }
 
 
-def before(curve: LearningCurve, at: Thresholds) -> str | None:
-    """Return the class that the expert sees before asking about over-fitting, or None."""
-    values = [each for point in curve.points for each in point.values]
+def class_before_rule(curve: LearningCurve, at: Thresholds) -> str | None:
+    """Return the class that the expert recognises before applying the rule, or None."""
+    values = [value for point in curve.points for value in point.values]
     if curve.ended == "diverged" or not all(map(math.isfinite, values)):
         return "diverged"
-    trained, seen = series(curve, "train_loss"), validation(curve)
+    train, valid = series(curve, "train_loss"), validation(curve)
     base = curve.baseline.train_loss if curve.baseline and curve.baseline.train_loss is not None else None
-    start = base if base is not None else max(trained[:1], default=None)
-    if trained and start is not None and trained[-1] > at["far"] * start:
+    start = base if base is not None else max(train[:1], default=None)
+    if train and start is not None and train[-1] > at["far"] * start:
         return "diverged"
-    if len(seen) < 2:
+    if len(valid) < 2:
         return "unsettled"
     return None
 
 
-def after(curve: LearningCurve, at: Thresholds) -> str:
-    """Return the class of a curve that is not over-fitted."""
-    seen = validation(curve)
-    if curve.valid_examples and curve.valid_examples < at["few"] and seen[-1] > min(seen):
+def class_after_rule(curve: LearningCurve, at: Thresholds) -> str:
+    """Return the class of a curve that the rule does not call over-fitted."""
+    valid = validation(curve)
+    if curve.valid_examples and curve.valid_examples < at["few"] and valid[-1] > min(valid):
         return "unsettled"
-    back = max(1, len(seen) // 4)
-    falling = seen[-1 - back] - seen[-1] > at["falling"] * abs(seen[-1 - back])
+    back = max(1, len(valid) // 4)
+    falling = valid[-1 - back] - valid[-1] > at["falling"] * abs(valid[-1 - back])
     if curve.ended == "failed" or (curve.ended == "stopped" and falling):
         return "unsettled"
     metric, floor = series(curve, "valid_metric"), chance(curve)
@@ -165,49 +177,50 @@ def after(curve: LearningCurve, at: Thresholds) -> str:
         nothing = metric[-1] < floor + at["margin"]
     else:
         base = curve.baseline.valid_loss if curve.baseline else None
-        start = base if base is not None else seen[0]
-        nothing = seen[-1] > (1 - at["level"]) * start
+        start = base if base is not None else valid[0]
+        nothing = valid[-1] > (1 - at["level"]) * start
     return "underfit" if nothing or falling else "healthy"
 
 
 def chance(curve: LearningCurve) -> float | None:
-    """Return the metric of a model that knows nothing, where it is known."""
+    """Return the metric of a model that has learnt nothing, or None if it is unknown."""
     if curve.chance is not None:
         return curve.chance
     return 1 / curve.classes if curve.classes else None
 
 
-# -------------------------------------------------------------------------------------------------------- classifying
+# -------------------------------------------------------------------------------------- classifying
 def plain(rule: Rule, curve: LearningCurve, at: Thresholds) -> str:
     """Return `overfit` or `healthy`."""
-    return "overfit" if rule.tells(curve, at) else "healthy"
+    return "overfit" if rule.is_overfit(curve, at) else "healthy"
 
 
 def expert(rule: Rule, curve: LearningCurve, at: Thresholds) -> str:
     """Return one of the five classes."""
-    found = before(curve, at)
-    if found is not None:
-        return found
-    return "overfit" if rule.tells(curve, at) else after(curve, at)
+    early = class_before_rule(curve, at)
+    if early is not None:
+        return early
+    return "overfit" if rule.is_overfit(curve, at) else class_after_rule(curve, at)
 
 
 def best_plain(
-    rule: Rule, curves: Sequence[Record], measure: Callable[[metrics.Matrix], float]
+    rule: Rule, run_records: Sequence[Record], measure: Callable[[metrics.Matrix], float]
 ) -> tuple[dict[str, float], float]:
-    """Return the thresholds with the highest measure, the first of equals, and that measure."""
-    truth = [each.cause for each in curves]
+    """Return the thresholds with the highest measure (the first of equals) and that measure."""
+    truth = [record.cause for record in run_records]
     scored = [
-        (at, measure(metrics.confusion(truth, [plain(rule, each.curve, at) for each in curves])))
+        (at, measure(metrics.confusion(truth, [plain(rule, record.curve, at) for record in run_records])))
         for at in rule.thresholds()
     ]
-    return max(scored, key=lambda each: each[1])
+    return max(scored, key=lambda pair: pair[1])
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What the expert makes of some curves, by one choice of his thresholds, before he asks the rule.
+class ExpertReading:
+    """The expert's classes of some curves by one choice of thresholds, without the rule.
 
-    `otherwise` are the numbers of the classes where the rule says no; where `is_open` it is asked at all.
+    `otherwise` (N,) holds the class indices for curves that the rule does not call over-fitted.
+    `is_open` (N,) says whether the rule decides about a curve at all.
     """
 
     thresholds: dict[str, float]
@@ -215,28 +228,37 @@ class Reading:
     is_open: NDArray[np.bool_]
 
 
-def readings(curves: Sequence[Record]) -> list[Reading]:
-    """Return the expert's reading by all combinations of his thresholds."""
-    place = {name: at for at, name in enumerate(CAUSES)}
-    found = []
-    for rest in combinations(EXPERT_GRID):
-        early = [before(each.curve, rest) for each in curves]
-        late = [place[one or after(each.curve, rest)] for one, each in zip(early, curves, strict=True)]
-        found.append(Reading(rest, np.array(late), np.array([one is None for one in early])))
-    return found
+def readings(run_records: Sequence[Record]) -> list[ExpertReading]:
+    """Return the expert's readings for all combinations of the expert's thresholds."""
+    index = {name: at for at, name in enumerate(CAUSES)}
+    expert_readings = []
+    for thresholds in combinations(EXPERT_GRID):
+        early = [class_before_rule(record.curve, thresholds) for record in run_records]
+        late = [
+            index[cause or class_after_rule(record.curve, thresholds)]
+            for cause, record in zip(early, run_records, strict=True)
+        ]
+        is_open = np.array([cause is None for cause in early])
+        expert_readings.append(ExpertReading(thresholds, np.array(late), is_open))
+    return expert_readings
 
 
 def best_expert(
-    rule: Rule, curves: Sequence[Record], measure: Callable[[metrics.Matrix], float], read: Sequence[Reading]
+    rule: Rule, run_records: Sequence[Record], measure: Callable[[metrics.Matrix], float], read: Sequence[ExpertReading]
 ) -> tuple[dict[str, float], float]:
-    """The same over all combinations of the rule's and the expert's thresholds; `read` are `readings(curves)`."""
+    """Return the same for all combinations of the rule's and the expert's thresholds.
+
+    `read` is the result of `readings(run_records)`.
+    """
     size, overfit = len(CAUSES), CAUSES.index("overfit")
-    truth = np.array([CAUSES.index(each.cause) for each in curves]) * size
-    told = [(at, np.array([rule.tells(each.curve, at) for each in curves])) for at in rule.thresholds()]
+    truth = np.array([CAUSES.index(record.cause) for record in run_records]) * size
+    rule_results = [
+        (at, np.array([rule.is_overfit(record.curve, at) for record in run_records])) for at in rule.thresholds()
+    ]
     best: tuple[dict[str, float], float] = ({}, -1.0)
-    for reading, (at, yes) in itertools.product(read, told):
-        said = np.where(reading.is_open & yes, overfit, reading.otherwise)
-        value = measure(np.bincount(truth + said, minlength=size * size).reshape(size, size))
+    for reading, (at, overfitted) in itertools.product(read, rule_results):
+        predicted = np.where(reading.is_open & overfitted, overfit, reading.otherwise)
+        value = measure(np.bincount(truth + predicted, minlength=size * size).reshape(size, size))
         if value > best[1]:
             best = ({**at, **reading.thresholds}, value)
     return best

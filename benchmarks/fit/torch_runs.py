@@ -1,4 +1,6 @@
-"""Small torch models in training: perceptrons, a convolution over digits, bags of embeddings and a GRU over texts."""
+"""Training of small torch models: perceptrons, a convolution over digits, bags of embeddings and a
+GRU over texts.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.fit.datasets import TOKENS, VOCABULARY, Data, Part
-from benchmarks.fit.tracing import Scores, State
+from benchmarks.fit.tracing import ExampleScores, State
 
 Net = Literal["linear", "mlp", "cnn", "bag", "gru"]
 Schedule = Literal["constant", "cosine", "drop", "hump", "bump", "blow-up"]
@@ -22,7 +24,11 @@ DROP_AT, HUMP_FROM, HUMP_TO, BUMP_TO, BLOW_UP_AT = 0.6, 0.3, 0.45, 0.15, 0.5
 
 @dataclass(frozen=True)
 class TorchSettings:
-    """A run. `passes` is epochs from one evaluation to the next, below 1 for several evaluations an epoch."""
+    """The settings of a run.
+
+    `passes` is the number of epochs between two evaluations, below 1 for several evaluations per
+    epoch.
+    """
 
     net: Net
     width: int
@@ -38,8 +44,10 @@ class TorchSettings:
     later_rate: float = 1.0
 
 
-def factor(settings: TorchSettings, done: float) -> float:
-    """Return the factor of the rate when a share `done` of the run is over; from 1.0 on it is the continuation."""
+def rate_factor(settings: TorchSettings, done: float) -> float:
+    """Return the factor of the rate after the share `done` of the run; from 1.0 on it is that of
+    the continuation.
+    """
     anneal = 0.05 + 0.95 * (1 + math.cos(math.pi * min(done, 1.0))) / 2
     match settings.schedule:
         case "constant":
@@ -57,7 +65,7 @@ def factor(settings: TorchSettings, done: float) -> float:
 
 
 class TorchLearner:
-    """A model in training; the same seed gives the same course."""
+    """A model in training. The same seed gives the same states."""
 
     def __init__(self, data: Data, settings: TorchSettings, evaluations: int, seed: int) -> None:
         torch.manual_seed(seed)
@@ -73,7 +81,7 @@ class TorchLearner:
         self._rng = np.random.default_rng([seed, 3])
         self._step, self._done, self._later = 0, 0, 1.0
         self._order = np.zeros(0, dtype=np.int64)
-        self._running: float | None = None
+        self._batch_loss: float | None = None
 
     @property
     def _steps_per_epoch(self) -> int:
@@ -81,15 +89,15 @@ class TorchLearner:
 
     def advance(self) -> bool:
         settings = self._settings
-        rate = settings.rate * self._later * factor(settings, self._done / self._evaluations)
+        rate = settings.rate * self._later * rate_factor(settings, self._done / self._evaluations)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         losses = [self._train_batch() for _ in range(max(1, round(settings.passes * self._steps_per_epoch)))]
-        self._running = float(np.mean(losses))
+        self._batch_loss = float(np.mean(losses))
         self._done += 1
         return True
 
-    def further(self) -> None:
+    def start_continuation(self) -> None:
         self._later = self._settings.later_rate
 
     def _train_batch(self) -> float:
@@ -107,14 +115,14 @@ class TorchLearner:
 
     def state(self) -> State:
         self._net.eval()
-        parts = [self._scores(each) for each in (self._data.train, self._data.valid, self._data.oracle)]
-        return State(self._step / self._steps_per_epoch, self._step, *parts, self._running)
+        parts = [self._scores(part) for part in (self._data.train, self._data.valid, self._data.oracle)]
+        return State(self._step / self._steps_per_epoch, self._step, *parts, self._batch_loss)
 
     @torch.no_grad()
-    def _scores(self, part: Part) -> Scores:
+    def _scores(self, part: Part) -> ExampleScores:
         out, y = self._net(torch.from_numpy(part.x)), torch.from_numpy(part.y)
-        right = None if self._data.classes is None else (out.argmax(1) == y).double().numpy()
-        return Scores(_losses(out, y).double().numpy(), right)
+        correct = None if self._data.classes is None else (out.argmax(1) == y).double().numpy()
+        return ExampleScores(_losses(out, y).double().numpy(), correct)
 
 
 def _losses(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -148,7 +156,7 @@ def _network(settings: TorchSettings, shape: tuple[int, ...], outputs: int) -> n
 
 
 class _Bag(nn.Module):
-    """The mean of the words' embeddings, and a layer on it."""
+    """The mean of the words' embeddings, and two layers on it."""
 
     def __init__(self, width: int, outputs: int, dropout: float) -> None:
         super().__init__()

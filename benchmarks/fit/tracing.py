@@ -1,4 +1,6 @@
-"""Following a run: at each evaluation, every example's loss and whether it is right, and what is made of that."""
+"""Tracing a run: the loss and correctness of every example at each evaluation, and the curve and
+oracle from them.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,17 @@ from benchmarks.fit.records import Oracle
 Floats = NDArray[np.float64]
 
 LATER_EVALUATIONS = 12
-"""How often a continuation is scored at most."""
+"""The most evaluations of a continuation."""
 
 
 @dataclass(frozen=True)
-class Scores:
-    """For each example its loss and, for classification, whether the prediction is right (0 or 1)."""
+class ExampleScores:
+    """The loss (N,) of each example and, for classification, whether its prediction is correct
+    (N,), 0 or 1.
+    """
 
     loss: Floats
-    right: Floats | None
+    correct: Floats | None
 
     @property
     def mean_loss(self) -> float:
@@ -31,23 +35,26 @@ class Scores:
 
     @property
     def metric(self) -> float | None:
-        return None if self.right is None else float(np.mean(self.right))
+        return None if self.correct is None else float(np.mean(self.correct))
 
 
 @dataclass(frozen=True)
 class State:
-    """A model at one evaluation, on all three parts. `running_loss` is the mean loss of the batches since the last."""
+    """The scores of a model on all three parts at one evaluation.
+
+    `batch_loss` is the mean training loss of the batches since the previous evaluation.
+    """
 
     epoch: float
     step: int
-    train: Scores
-    valid: Scores
-    oracle: Scores
-    running_loss: float | None = None
+    train: ExampleScores
+    valid: ExampleScores
+    oracle: ExampleScores
+    batch_loss: float | None = None
 
     @property
-    def finite(self) -> bool:
-        return all(np.isfinite(each.loss).all() for each in (self.train, self.valid, self.oracle))
+    def is_finite(self) -> bool:
+        return all(np.isfinite(scores.loss).all() for scores in (self.train, self.valid, self.oracle))
 
 
 class Learner(Protocol):
@@ -58,17 +65,19 @@ class Learner(Protocol):
         ...
 
     def advance(self) -> bool:
-        """Train up to the next evaluation; False where the run broke down."""
+        """Train until the next evaluation. Return False if the run broke down."""
         ...
 
-    def further(self) -> None:
-        """Be told that what follows is the continuation, which no judge sees."""
+    def start_continuation(self) -> None:
+        """Prepare for the continuation, which no judge sees."""
         ...
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A run's states: before training (scikit-learn: the constant prediction), at the shown evaluations, later."""
+    """A run's states: before training (scikit-learn: the constant prediction), at the visible
+    evaluations, and later.
+    """
 
     before: State
     states: tuple[State, ...]
@@ -78,7 +87,10 @@ class Trace:
 
 
 def follow(learner: Learner, evaluations: int, later: int, prior_loss: float) -> Trace:
-    """Train for some evaluations and go on for `later` more. A state that is not finite is the last one."""
+    """Train for `evaluations` evaluations and continue for `later` more.
+
+    A non-finite state is the last one.
+    """
     start = learner.state()
     states: list[State] = []
     broke_down = False
@@ -87,21 +99,23 @@ def follow(learner: Learner, evaluations: int, later: int, prior_loss: float) ->
         if broke_down:
             break
         states.append(learner.state())
-        if not states[-1].finite:
+        if not states[-1].is_finite:
             break
-    after: list[State] = []
-    if later and states and states[-1].finite and not broke_down:
-        learner.further()
+    continuation: list[State] = []
+    if later and states and states[-1].is_finite and not broke_down:
+        learner.start_continuation()
         every = max(1, later // LATER_EVALUATIONS)
         for number in range(1, later + 1):
             if not learner.advance():
                 break
             if number % every == 0:
-                after.append(learner.state())
-    return Trace(start, tuple(states), tuple(each for each in after if each.finite), prior_loss, broke_down)
+                continuation.append(learner.state())
+    return Trace(
+        start, tuple(states), tuple(state for state in continuation if state.is_finite), prior_loss, broke_down
+    )
 
 
-# ------------------------------------------------------------------------------------------------ what is made of it
+# --------------------------------------------------------------------------------- curve and oracle
 def curve_of(
     trace: Trace,
     *,
@@ -109,25 +123,29 @@ def curve_of(
     classes: int | None,
     chance: float | None,
     train_sample: int,
-    running: bool,
+    use_batch_loss: bool,
     ended: Literal["complete", "stopped", "failed", "diverged"],
 ) -> LearningCurve:
-    """Return everything that can be shown of a run. Training is scored on a sample, or by its batches (`running`)."""
+    """Return the complete curve of a run.
+
+    The training values come from a sample of `train_sample` examples, or from the loss of the
+    batches if `use_batch_loss`.
+    """
 
     def point(state: State) -> CurvePoint:
-        train = state.train.loss[:train_sample], None if state.train.right is None else state.train.right[:train_sample]
-        seen = Scores(*train)
+        correct = None if state.train.correct is None else state.train.correct[:train_sample]
+        sample = ExampleScores(state.train.loss[:train_sample], correct)
         return CurvePoint(
             state.epoch,
             state.step,
-            state.running_loss if running else seen.mean_loss,
+            state.batch_loss if use_batch_loss else sample.mean_loss,
             state.valid.mean_loss,
-            None if running else seen.metric,
+            None if use_batch_loss else sample.metric,
             state.valid.metric,
         )
 
     return LearningCurve(
-        tuple(point(each) for each in trace.states),
+        tuple(point(state) for state in trace.states),
         point(trace.before),
         metric=metric,
         train_examples=min(train_sample, len(trace.states[0].train.loss)),
@@ -140,32 +158,34 @@ def curve_of(
 
 
 def oracle_of(trace: Trace) -> Oracle:
-    """Return what the oracle saw."""
+    """Return the oracle's series."""
     states = trace.states
     first, before = states[0], trace.before
-    losses = [each.oracle.mean_loss for each in states]
-    shown = [each.valid.mean_loss for each in states]
-    metrics = first.oracle.right is not None
+    losses = [state.oracle.mean_loss for state in states]
+    valid_losses = [state.valid.mean_loss for state in states]
+    has_metric = first.oracle.correct is not None
     return Oracle(
         examples=len(first.oracle.loss),
         base_loss=before.oracle.mean_loss,
         prior_loss=trace.prior_loss,
         loss=tuple(losses),
-        train_loss=tuple(each.train.mean_loss for each in states),
+        train_loss=tuple(state.train.mean_loss for state in states),
         spread_rise=_spread(states, _lowest(losses), -1),
-        spread_shown=_spread(states, _lowest(shown), -1),
+        spread_shown=_spread(states, _lowest(valid_losses), -1),
         spread_last=_spread(states, last_stretch(len(states)), -1),
         base_train_loss=before.train.mean_loss,
         base_metric=before.oracle.metric,
-        metric=tuple(float(np.mean(each.oracle.right)) for each in states) if metrics else None,
-        train_metric=tuple(float(np.mean(each.train.right)) for each in states) if metrics else None,
-        later_loss=tuple(each.oracle.mean_loss for each in trace.later),
-        later_metric=tuple(float(np.mean(each.oracle.right)) for each in trace.later) if metrics else None,
+        metric=tuple(float(np.mean(state.oracle.correct)) for state in states) if has_metric else None,
+        train_metric=tuple(float(np.mean(state.train.correct)) for state in states) if has_metric else None,
+        later_loss=tuple(state.oracle.mean_loss for state in trace.later),
+        later_metric=tuple(float(np.mean(state.oracle.correct)) for state in trace.later) if has_metric else None,
     )
 
 
 def last_stretch(evaluations: int) -> int:
-    """Return where the last quarter of a curve begins: the number of an evaluation, never the last one of several."""
+    """Return the index of the evaluation where the last quarter of a curve begins, never the last
+    of several.
+    """
     return max(0, min(evaluations - 2, round(0.75 * evaluations) - 1))
 
 
@@ -174,6 +194,6 @@ def _lowest(values: Sequence[float]) -> int:
     return 0 if np.isnan(known).all() else int(np.nanargmin(known))
 
 
-def _spread(states: Sequence[State], one: int, other: int) -> float:
+def _spread(states: Sequence[State], start: int, end: int) -> float:
     with np.errstate(all="ignore"):
-        return float(np.std(states[other].oracle.loss - states[one].oracle.loss))
+        return float(np.std(states[end].oracle.loss - states[start].oracle.loss))

@@ -1,4 +1,4 @@
-"""The benchmark of the judge: what is left out of it, how it is split, today's rules, and its metrics."""
+"""The benchmark of the judge: screening, splits, today's common rules, and metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 from backends.training_logs.learning_curve import CurvePoint, LearningCurve, LoopReport
 from benchmarks.fit import evaluate, local_runs, metrics, recipes, records, rules, screening
 from benchmarks.fit.records import CAUSES, Oracle, Record
-from benchmarks.fit.rendering import rendered, spark
+from benchmarks.fit.rendering import render, sparkline
 
 pytestmark = pytest.mark.unit
 
@@ -52,7 +52,7 @@ def record(
     number: int = 0,
     **known: object,
 ) -> Record:
-    """A run whose curve shows just what its oracle saw."""
+    """Return a record whose curve shows exactly the oracle's series."""
     oracle = Oracle(
         2000, 1.1, 1.1, tuple(loss), tuple(train), spread, spread, spread, 1.1, 0.33,
         metric and tuple(metric), train_metric and tuple(train_metric),
@@ -89,14 +89,16 @@ STOPPED = dataclasses.replace(
 )
 
 
-# ----------------------------------------------------------------------------------------------------------- screening
-@pytest.mark.parametrize("kept", [HEALTHY, OVERFIT, TOO_FEW, NOTHING, COLLAPSED, STOPPED], ids=lambda each: each.detail)
-def test_a_run_that_went_as_it_was_built_to_go_is_kept(kept: Record) -> None:
+# ---------------------------------------------------------------------------------------- screening
+@pytest.mark.parametrize(
+    "kept", [HEALTHY, OVERFIT, TOO_FEW, NOTHING, COLLAPSED, STOPPED], ids=lambda record: record.detail
+)
+def test_a_run_whose_cause_took_effect_is_kept(kept: Record) -> None:
     assert screening.objection(kept) is None
 
 
 @pytest.mark.parametrize(
-    ("left_out", "why"),
+    ("rejected", "reason"),
     [
         pytest.param(
             record("healthy", "plateau", [0.6, 0.4], [0.6, 0.42], [0.7, 0.8], [0.7, 0.8], [0.2], [0.9]),
@@ -147,13 +149,13 @@ def test_a_run_that_went_as_it_was_built_to_go_is_kept(kept: Record) -> None:
         ),
     ],
 )
-def test_a_run_that_did_not_is_left_out_with_the_reason(left_out: Record, why: str) -> None:
-    objection = screening.objection(left_out)
+def test_a_run_whose_cause_took_no_effect_is_rejected_with_the_reason(rejected: Record, reason: str) -> None:
+    objection = screening.objection(rejected)
     assert objection is not None
-    assert objection.startswith(why)
+    assert objection.startswith(reason)
 
 
-def test_a_rising_loss_with_a_rising_metric_is_overfitting_where_the_loss_is_the_objective() -> None:
+def test_a_rising_loss_with_a_rising_metric_is_overfitting_if_the_loss_is_the_objective() -> None:
     rising = record(
         "overfit",
         "over-sized model",
@@ -166,7 +168,7 @@ def test_a_rising_loss_with_a_rising_metric_is_overfitting_where_the_loss_is_the
     assert screening.objection(rising) is None
 
 
-def test_a_value_that_is_not_finite_is_divergence_only_where_it_is_shown() -> None:
+def test_a_non_finite_value_is_divergence_only_if_it_is_visible() -> None:
     broken = record("diverged", "rate far too large", [0.9, math.nan], [0.9, math.nan])
     hidden = dataclasses.replace(broken, curve=HEALTHY.curve)
     assert screening.objection(broken) is None
@@ -180,12 +182,12 @@ LOST = record(
 AT_ONCE = record("underfit", screening.COLLAPSED, [0.55, 0.5], [0.55, 0.52], [0.34, 0.34], [0.34, 0.33])
 
 
-def with_reports(given: Record, *losses: float) -> Record:
-    running = tuple(LoopReport(n / 10, each) for n, each in enumerate(losses))
-    return dataclasses.replace(given, curve=dataclasses.replace(given.curve, loop_reports=running))
+def with_reports(record: Record, *losses: float) -> Record:
+    loop_reports = tuple(LoopReport(n / 10, loss) for n, loss in enumerate(losses))
+    return dataclasses.replace(record, curve=dataclasses.replace(record.curve, loop_reports=loop_reports))
 
 
-def test_what_was_learnt_and_lost_is_divergence_though_the_loss_stayed_below_the_base_models() -> None:
+def test_a_run_that_lost_what_it_learnt_diverged_even_if_its_loss_stayed_below_the_base_models() -> None:
     assert screening.objection(LOST) is None
     hidden = dataclasses.replace(LOST, curve=dataclasses.replace(LOST.curve, valid_examples=8))
     assert screening.objection(hidden) is not None
@@ -193,7 +195,7 @@ def test_what_was_learnt_and_lost_is_divergence_though_the_loss_stayed_below_the
     assert screening.objection(half) is not None
 
 
-def test_a_loss_that_only_the_loop_saw_far_up_is_divergence_where_nothing_was_learnt() -> None:
+def test_a_high_loss_that_only_the_loop_reported_is_divergence_if_nothing_was_learnt() -> None:
     blown = dataclasses.replace(AT_ONCE, cause="diverged", detail="rate far too large")
     assert screening.objection(with_reports(blown, 1.1, 3.0, 0.6)) is None
     assert str(screening.objection(with_reports(blown, 1.1, 1.2, 0.6))).startswith("no effect")
@@ -201,7 +203,7 @@ def test_a_loss_that_only_the_loop_saw_far_up_is_divergence_where_nothing_was_le
     assert screening.objection(with_reports(learnt, 1.1, 3.0, 0.6)) is not None
 
 
-def test_a_collapse_at_once_is_one_that_never_knew_anything_and_never_was_far_up() -> None:
+def test_a_collapse_at_once_never_learnt_anything_and_its_loss_was_never_far_up() -> None:
     assert screening.objection(with_reports(AT_ONCE, 1.1, 1.1, 0.6)) is None
     assert str(screening.objection(with_reports(AT_ONCE, 1.1, 1.5, 0.6))) == "between: the loss was, or is, far up"
     knew = dataclasses.replace(LOST, cause="underfit", detail=screening.COLLAPSED)
@@ -210,21 +212,21 @@ def test_a_collapse_at_once_is_one_that_never_knew_anything_and_never_was_far_up
     assert str(screening.objection(unknown)).startswith("not visible")
 
 
-def test_what_is_said_of_the_rate_is_counted_by_what_is_right() -> None:
+def test_advice_about_the_rate_is_counted_by_the_correct_advice() -> None:
     slow = record("underfit", "rate far too small", [1.09, 1.08], [1.09, 1.08], [0.34, 0.34], [0.34, 0.33])
-    told = evaluate.advised([AT_ONCE, slow, LOST, HEALTHY])
-    assert told["collapsed at once: lower"] == {"raise": 0, "lower": 1, "try both": 0, "nothing": 0}
-    assert told["blown up on the way: lower"] == {"raise": 0, "lower": 1, "try both": 0, "nothing": 0}
-    assert told["rate far too small: raise"] == {"raise": 1, "lower": 0, "try both": 0, "nothing": 0}
+    counts = evaluate.count_rate_advice([AT_ONCE, slow, LOST, HEALTHY])
+    assert counts["collapsed at once: lower"] == {"raise": 0, "lower": 1, "try both": 0, "nothing": 0}
+    assert counts["blown up on the way: lower"] == {"raise": 0, "lower": 1, "try both": 0, "nothing": 0}
+    assert counts["rate far too small: raise"] == {"raise": 1, "lower": 0, "try both": 0, "nothing": 0}
 
 
-def test_double_descent_is_a_rise_that_is_undone() -> None:
+def test_double_descent_is_a_rise_followed_by_a_lower_loss() -> None:
     loss = [0.8, 0.5, 0.7, 0.42, 0.41]
-    found = record("healthy", "double descent", loss, loss, [0.8] * 5, [0.6, 0.8, 0.7, 0.82, 0.82], [0.41], [0.82])
-    assert screening.objection(found) is None
+    descended = record("healthy", "double descent", loss, loss, [0.8] * 5, [0.6, 0.8, 0.7, 0.82, 0.82], [0.41], [0.82])
+    assert screening.objection(descended) is None
 
 
-def test_within_the_noise_needs_a_rise_that_is_shown_and_that_chance_explains() -> None:
+def test_within_the_noise_needs_a_visible_rise_that_chance_explains() -> None:
     seen = record(
         "unsettled", "within the noise of few examples", [0.6, 0.4, 0.3], [0.62, 0.5, 0.52], [0.7] * 3, [0.7] * 3,
         spread=0.5, valid_examples=12,
@@ -239,22 +241,22 @@ def test_within_the_noise_needs_a_rise_that_is_shown_and_that_chance_explains() 
     assert screening.objection(many) is not None
 
 
-# --------------------------------------------------------------------------------------------------- split and the file
-def test_the_last_generation_of_runs_is_for_reporting() -> None:
+# ------------------------------------------------------------------------------- split and the file
+def test_the_last_generation_of_runs_serves_for_reporting() -> None:
     first = [dataclasses.replace(HEALTHY, id=f"torch-{n:04d}") for n in (3, 1, 2)]
     second = [dataclasses.replace(HEALTHY, id=f"local-{n:04d}") for n in (10_001, 10_002)]
-    assert {each.split for each in records.shared_out(first)} == {"tune"}
-    out = records.shared_out([*first, *second])
-    assert out == records.shared_out([*second, *reversed(first)])
-    assert [(each.generation, each.split) for each in out] == [(2, "report")] * 2 + [(1, "tune")] * 3
+    assert {record.split for record in records.assign_splits(first)} == {"tune"}
+    out = records.assign_splits([*first, *second])
+    assert out == records.assign_splits([*second, *reversed(first)])
+    assert [(record.generation, record.split) for record in out] == [(2, "report")] * 2 + [(1, "tune")] * 3
 
 
-def test_generations_are_of_the_same_cases_and_share_no_run() -> None:
+def test_generations_have_the_same_cases_and_share_no_run() -> None:
     for made in (recipes.recipes, local_runs.recipes):
         first, second = list(made(0.3)), list(made(0.3, generation=2))
-        assert [each.detail for each in first] == [each.detail for each in second]
-        assert not {each.id for each in first} & {each.id for each in second}
-        assert not {each.seed for each in first} & {each.seed for each in second}
+        assert [recipe.detail for recipe in first] == [recipe.detail for recipe in second]
+        assert not {recipe.id for recipe in first} & {recipe.id for recipe in second}
+        assert not {recipe.seed for recipe in first} & {recipe.seed for recipe in second}
         assert sum(one.train != other.train for one, other in zip(first, second, strict=True)) > len(first) / 3
 
 
@@ -269,20 +271,22 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert path.read_bytes() == first
 
 
-def test_the_committed_curves_pass_the_screening_and_are_split_as_they_say() -> None:
-    found = records.read()
-    assert len(found) >= 400
-    assert {each.cause for each in found} == set(CAUSES)
-    assert {(each.family, each.split) for each in found} == set(product(records.FAMILIES, ("tune", "report")))
-    assert len({each.id for each in found}) == len(found)
-    # Four digits are kept, so that a run right at a margin may fall to its other side.
-    objections = [each.id for each in found if screening.objection(each) is not None]
-    assert len(objections) <= 0.01 * len(found), objections
-    assert [(each.id, each.split) for each in records.shared_out(found)] == [(each.id, each.split) for each in found]
+def test_the_committed_curves_pass_the_screening_and_have_the_assigned_splits() -> None:
+    committed = records.read()
+    assert len(committed) >= 400
+    assert {record.cause for record in committed} == set(CAUSES)
+    assert {(record.family, record.split) for record in committed} == set(product(records.FAMILIES, ("tune", "report")))
+    assert len({record.id for record in committed}) == len(committed)
+    # The file keeps four digits, so that a run at a margin may fall on its other side.
+    objections = [record.id for record in committed if screening.objection(record) is not None]
+    assert len(objections) <= 0.01 * len(committed), objections
+    assert [(record.id, record.split) for record in records.assign_splits(committed)] == [
+        (record.id, record.split) for record in committed
+    ]
 
 
-# ---------------------------------------------------------------------------------------------------------------- rules
-def test_the_rules_tell_overfitting_by_their_thresholds() -> None:
+# -------------------------------------------------------------------------------------------- rules
+def test_the_rules_detect_overfitting_by_their_thresholds() -> None:
     seen = curve([0.6, 0.4, 0.3], [0.7, 0.6, 0.66])
     assert rules.above_minimum(seen, {"share": 0.09})
     assert not rules.above_minimum(seen, {"share": 0.11})
@@ -294,7 +298,7 @@ def test_the_rules_tell_overfitting_by_their_thresholds() -> None:
     assert not rules.correlation(seen, {"correlation": 0.4})
 
 
-def test_patience_starts_anew_with_each_new_best() -> None:
+def test_patience_restarts_at_each_new_best() -> None:
     waves = curve([1.0] * 6, [1.0, 1.1, 0.9, 1.0, 0.8, 0.9])
     assert not rules.patience(waves, {"patience": 2, "share": 0.0, "delta": 0.0})
     turned = curve([1.0] * 8, [1.0, 0.9, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0])
@@ -303,56 +307,61 @@ def test_patience_starts_anew_with_each_new_best() -> None:
     assert rules.patience(curve([1.0] * 4, [1.0, 0.999, 0.998, 0.997]), {"patience": 3, "share": 0.0, "delta": 0.01})
 
 
-def test_without_losses_the_rules_look_at_the_share_of_errors() -> None:
-    points = tuple(CurvePoint(n + 1.0, n, train_metric=0.9, valid_metric=each) for n, each in enumerate([0.8, 0.6]))
+def test_without_losses_the_rules_use_the_error_rate() -> None:
+    points = tuple(CurvePoint(n + 1.0, n, train_metric=0.9, valid_metric=metric) for n, metric in enumerate([0.8, 0.6]))
     assert rules.above_minimum(LearningCurve(points), {"share": 0.5})
     assert not rules.ratio(LearningCurve((CurvePoint(1.0, 1, 0.5),)), {"ratio": 1.0})
 
 
-@pytest.mark.parametrize("seen", [HEALTHY, OVERFIT, TOO_FEW, NOTHING, COLLAPSED, STOPPED], ids=lambda each: each.detail)
-def test_the_expert_tells_every_class_from_a_plain_example(seen: Record) -> None:
+@pytest.mark.parametrize(
+    "seen", [HEALTHY, OVERFIT, TOO_FEW, NOTHING, COLLAPSED, STOPPED], ids=lambda record: record.detail
+)
+def test_the_expert_recognises_a_plain_example_of_every_class(seen: Record) -> None:
     at = {"share": 0.05, "margin": 0.05, "far": 1.5, "falling": 0.05, "level": 0.05, "few": 0}
     assert rules.expert(rules.RULES[0], seen.curve, at) == seen.cause
 
 
-def test_the_best_thresholds_are_searched() -> None:
-    some = [HEALTHY, OVERFIT, TOO_FEW, NOTHING, COLLAPSED, STOPPED]
-    at, value = rules.best_expert(rules.RULES[0], some, metrics.macro_f1, rules.readings(some))
-    said = [rules.expert(rules.RULES[0], each.curve, at) for each in some]
-    assert value == metrics.macro_f1(metrics.confusion([each.cause for each in some], said)) == 1.0
-    _, overfit = rules.best_plain(rules.RULES[0], some, metrics.class_f1("overfit"))
-    assert overfit == pytest.approx(2 / 3)  # it takes the collapse for over-fitting, too
+def test_the_search_returns_the_best_thresholds() -> None:
+    examples = [HEALTHY, OVERFIT, TOO_FEW, NOTHING, COLLAPSED, STOPPED]
+    at, value = rules.best_expert(rules.RULES[0], examples, metrics.macro_f1, rules.readings(examples))
+    predicted = [rules.expert(rules.RULES[0], record.curve, at) for record in examples]
+    assert value == metrics.macro_f1(metrics.confusion([record.cause for record in examples], predicted)) == 1.0
+    _, overfit = rules.best_plain(rules.RULES[0], examples, metrics.class_f1("overfit"))
+    assert overfit == pytest.approx(2 / 3)  # the rule also mistakes the collapse for over-fitting
 
 
-# -------------------------------------------------------------------------------------------------------------- metrics
+# ------------------------------------------------------------------------------------------ metrics
 pairs = st.lists(st.tuples(st.sampled_from(CAUSES), st.sampled_from(CAUSES)), min_size=1, max_size=60)
 
 
 @settings(max_examples=20)
 @given(pairs)
-def test_the_metrics_are_those_of_scikit_learn(said: list[tuple[str, str]]) -> None:
-    truth, predicted = [a for a, _ in said], [b for _, b in said]
+def test_the_metrics_equal_those_of_scikit_learn(predicted: list[tuple[str, str]]) -> None:
+    truth, predicted = [a for a, _ in predicted], [b for _, b in predicted]
     matrix = metrics.confusion(truth, predicted)
     assert np.array_equal(matrix, confusion_matrix(truth, predicted, labels=list(CAUSES)))
     theirs = precision_recall_fscore_support(truth, predicted, labels=list(CAUSES), zero_division=0)
-    ours = [(each.precision, each.recall, each.f1, each.support) for each in metrics.per_class(matrix)]
+    ours = [(scores.precision, scores.recall, scores.f1, scores.support) for scores in metrics.per_class(matrix)]
     assert np.allclose(np.array(ours).T, np.array(theirs, dtype=float))
     assert metrics.macro_f1(matrix) == pytest.approx(f1_score(truth, predicted, average="macro", zero_division=0))
     assert metrics.accuracy(matrix) == pytest.approx(accuracy_score(truth, predicted))
 
 
-def test_an_interval_holds_its_value_and_narrows_with_more_curves() -> None:
-    truth, said = ["healthy", "overfit", "underfit", "overfit"] * 10, ["healthy", "overfit", "overfit", "overfit"] * 10
-    few = metrics.intervals(truth, said, {"f1": metrics.macro_f1}, resamples=200)["f1"]
-    many = metrics.intervals(truth * 9, said * 9, {"f1": metrics.macro_f1}, resamples=200)["f1"]
+def test_an_interval_contains_its_value_and_narrows_with_more_curves() -> None:
+    truth, predicted = (
+        ["healthy", "overfit", "underfit", "overfit"] * 10,
+        ["healthy", "overfit", "overfit", "overfit"] * 10,
+    )
+    few = metrics.intervals(truth, predicted, {"f1": metrics.macro_f1}, resamples=200)["f1"]
+    many = metrics.intervals(truth * 9, predicted * 9, {"f1": metrics.macro_f1}, resamples=200)["f1"]
     assert few.low <= few.value <= few.high
     assert many.high - many.low < few.high - few.low
-    assert few == metrics.intervals(truth, said, {"f1": metrics.macro_f1}, resamples=200)["f1"]
+    assert few == metrics.intervals(truth, predicted, {"f1": metrics.macro_f1}, resamples=200)["f1"]
 
 
-# ------------------------------------------------------------------------------------------------------------ rendering
-def test_a_curve_is_rendered_with_all_that_is_known() -> None:
-    text = rendered(TOO_FEW)
+# ---------------------------------------------------------------------------------------- rendering
+def test_a_curve_is_rendered_with_all_known_values() -> None:
+    text = render(TOO_FEW)
     assert "valid_loss" in text
     assert "later 0.5 0.4" in text
-    assert spark([0.0, 1.0, math.nan, None]) == "▁█! "
+    assert sparkline([0.0, 1.0, math.nan, None]) == "▁█! "

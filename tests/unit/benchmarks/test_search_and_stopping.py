@@ -1,4 +1,6 @@
-"""What the benchmarks of decisions compute: intervals, tables, and what a stop saves and misses."""
+"""The benchmarks of decisions: intervals, tables, replayed sweeps, and the savings and misses of a
+stop.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import pytest
 
 from backends.training_logs.learning_curve import CurvePoint, LearningCurve
 from benchmarks.fit.records import Oracle, Record
-from benchmarks.fit.stopping import by_patience, by_verdict, played
+from benchmarks.fit.stopping import by_patience, by_verdict, replay
 from benchmarks.search.chance import SEEDS, Pool, replayed, store, stored
 from benchmarks.search.run import interval, tables
 
@@ -22,8 +24,8 @@ def record(valid: list[float], oracle: list[float], train: list[float]) -> Recor
         for n, (t, v) in enumerate(zip(train, valid, strict=True))
     )
     curve = LearningCurve(points, valid_examples=1000, best_by="loss")
-    seen = Oracle(5000, 2.0, 1.0, tuple(oracle), tuple(train), 0.5, 0.5, 0.5, 2.0)
-    return Record("r", "torch", "d", "overfit", "x", curve, seen)
+    oracle_series = Oracle(5000, 2.0, 1.0, tuple(oracle), tuple(train), 0.5, 0.5, 0.5, 2.0)
+    return Record("r", "torch", "d", "overfit", "x", curve, oracle_series)
 
 
 RISING = [1.0, 0.8, 1.1, 1.5, 2.0]
@@ -31,29 +33,29 @@ FALLING = [1.0, 0.6, 0.4, 0.2, 0.1]
 
 
 def test_a_stop_after_the_turn_saves_the_rest_and_misses_nothing() -> None:
-    stopped, saved, missed, _ = played(record(RISING, RISING, FALLING), by_patience(1))
+    stopped, saved, missed, _ = replay(record(RISING, RISING, FALLING), by_patience(1))
     assert (stopped, missed) == (True, False)
     assert saved == pytest.approx(0.4)
-    assert played(record(RISING, RISING, FALLING), by_verdict)[0]
+    assert replay(record(RISING, RISING, FALLING), by_verdict)[0]
 
 
 def test_a_stop_before_a_second_fall_misses_the_better_state() -> None:
     humped = [1.0, 0.8, 0.9, 0.5, 0.4]
-    assert played(record(humped, humped, FALLING), by_patience(1)) == (True, pytest.approx(0.4), True, True)
-    assert played(record(humped, humped, FALLING), by_patience(3)) == (False, 0.0, False, False)
+    assert replay(record(humped, humped, FALLING), by_patience(1)) == (True, pytest.approx(0.4), True, True)
+    assert replay(record(humped, humped, FALLING), by_patience(3)) == (False, 0.0, False, False)
 
 
-def test_a_state_that_is_worse_than_no_training_is_missed_by_nobody() -> None:
+def test_a_state_that_is_worse_than_no_training_counts_only_as_useless() -> None:
     fallen = [9e5, 8e5, 9e5, 9e3, 8e3]
-    assert played(record(fallen, fallen, FALLING), by_patience(1)) == (True, pytest.approx(0.4), False, True)
+    assert replay(record(fallen, fallen, FALLING), by_patience(1)) == (True, pytest.approx(0.4), False, True)
 
 
 def test_a_run_that_only_improves_is_never_stopped() -> None:
-    for way in (by_verdict, by_patience(1)):
-        assert played(record(FALLING, FALLING, FALLING), way) == (False, 0.0, False, False)
+    for rule in (by_verdict, by_patience(1)):
+        assert replay(record(FALLING, FALLING, FALLING), rule) == (False, 0.0, False, False)
 
 
-def test_an_interval_holds_the_mean() -> None:
+def test_an_interval_contains_the_mean() -> None:
     mean, low, high = interval([0.1, 0.2, 0.3, 0.4])
     assert mean == pytest.approx(0.25)
     assert 0.1 <= low < mean < high <= 0.4

@@ -1,4 +1,6 @@
-"""The course of a run as its oracle saw it: how far its loss rose, whether it was still going, whether more helps."""
+"""Summary of an oracle's series: how far the loss rose, whether it was still falling, whether more
+training helps.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +11,21 @@ from statistics import median
 from benchmarks.fit.records import Oracle
 from benchmarks.fit.tracing import last_stretch
 
-# More training helps: a continuation is better by so much. It does not: by no more than so much.
+# More training helps if a continuation is better by at least BETTER. It does not help if the
+# continuation is better by at most SAME.
 BETTER, BETTER_METRIC = 0.15, 0.04
 SAME, SAME_OF_PRIOR, SAME_METRIC = 0.05, 0.02, 0.02
-# Going: the last quarter made so much of the whole improvement, or so much of the loss at its end.
-GOING_SHARE, GOING = 0.08, 0.05
-# Level: a held-out metric that ends at most so much below its best.
+# The loss is still falling if the last quarter made this share of the whole improvement, or fell by
+# this share of the final loss.
+FALLING_SHARE, FALLING = 0.08, 0.05
+# A held-out metric is level if it ends at most this much below its best.
 LEVEL_METRIC = 0.015
 SURE = 4.0
-"""Standard errors of the oracle by which an effect must be beyond doubt."""
+"""The number of the oracle's standard errors that makes an effect certain."""
 
 
-class Course:
-    """An oracle's series, their ends taken as a median where there are enough evaluations for one."""
+class OracleSummary:
+    """An oracle's series, smoothed by a running median if there are enough evaluations for one."""
 
     def __init__(self, oracle: Oracle) -> None:
         self.oracle, self.n = oracle, len(oracle.loss)
@@ -38,44 +42,50 @@ class Course:
 
     @property
     def onset(self) -> int:
-        """The evaluation at which the held-out metric had come to its best, but for one point."""
+        """The first evaluation at which the held-out metric is within one point of its best."""
         series = self.metric or self.loss
-        return next(i for i, each in enumerate(series) if each >= max(series) - 0.01)
+        return next(i for i, value in enumerate(series) if value >= max(series) - 0.01)
 
     @property
     def gap_growth(self) -> float:
-        """How much further the training metric rose than the held-out one, since the held-out one had its best."""
+        """The growth of the gap between training and held-out metric since `onset`."""
         if self.metric is None or self.train_metric is None:
             return 0.0
         at = self.onset
         return (self.train_metric[-1] - self.train_metric[at]) - (self.metric[-1] - self.metric[at])
 
     def metric_error(self, examples: int | None = None) -> float:
-        """The standard error of the final metric on so many examples, the oracle's by default."""
+        """Return the standard error of the final metric on `examples` examples, by default as many
+        as the oracle has.
+        """
         share = self.metric[-1] if self.metric else 0.5
         return math.sqrt(max(share * (1 - share), 0.01) / (examples or self.oracle.examples))
 
     def reference(self, chance: float | None) -> float:
-        """The metric of a model that has learnt nothing."""
+        """Return the metric of a model that has learnt nothing."""
         return max(chance or 0.0, self.oracle.base_metric or 0.0)
 
     @property
     def last_fall(self) -> float:
-        """How much the held-out loss fell over the last quarter."""
+        """The fall of the held-out loss over the last quarter."""
         return self.loss[last_stretch(self.n)] - self.loss[-1]
 
     @property
-    def going(self) -> bool:
-        """Whether the held-out loss was still clearly falling when the curve ended."""
+    def is_falling(self) -> bool:
+        """Whether the held-out loss was still clearly falling at the end of the curve."""
         start = min(self.oracle.base_loss, max(self.prior, self.loss[0]))
-        whole = start - self.loss[-1]
+        improvement = start - self.loss[-1]
         fall = self.last_fall
         error = self.oracle.spread_last / math.sqrt(self.oracle.examples)
-        return fall > SURE * error and fall > 0 and (fall >= GOING * self.loss[-1] or fall >= GOING_SHARE * whole)
+        return (
+            fall > SURE * error
+            and fall > 0
+            and (fall >= FALLING * self.loss[-1] or fall >= FALLING_SHARE * improvement)
+        )
 
     @property
     def later_is_better(self) -> bool:
-        """Whether the continuation got clearly better."""
+        """Whether the continuation was clearly better."""
         if not self.oracle.later_loss:
             return False
         by_loss = min(self.oracle.later_loss) <= (1 - BETTER) * self.loss[-1]
@@ -87,7 +97,7 @@ class Course:
 
     @property
     def later_is_same(self) -> bool:
-        """Whether the continuation got no better worth the name."""
+        """Whether the continuation was not noticeably better."""
         if not self.oracle.later_loss:
             return False
         if self.loss[-1] - min(self.oracle.later_loss) > max(SAME * self.loss[-1], SAME_OF_PRIOR * self.prior):
@@ -97,5 +107,5 @@ class Course:
 
 
 def _smooth(series: Sequence[float]) -> list[float]:
-    reach = len(series) // 30
-    return [median(series[max(0, i - reach) : i + reach + 1]) for i in range(len(series))]
+    radius = len(series) // 30
+    return [median(series[max(0, i - radius) : i + radius + 1]) for i in range(len(series))]
