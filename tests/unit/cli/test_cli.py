@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cli import main
+from sweeps.cli import main, terminal
 from sweeps.spec.loading import load
 
 pytestmark = pytest.mark.unit
@@ -42,14 +42,14 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def sweep(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Run the command line in this process; return its exit code, stdout and stderr."""
-    console = (main._out, main._err)
+    console = (terminal.out, terminal.err)
     before, sys.argv = sys.argv, ["sweep", *arguments]
     try:
         with pytest.raises(SystemExit) as exit_:
             main.main()
     finally:
         sys.argv = before
-        assert console == (main._out, main._err)
+        assert console == (terminal.out, terminal.err)
     out, err = capsys.readouterr()
     return int(exit_.value.code or 0), out, err
 
