@@ -1,4 +1,4 @@
-"""Histories as the real libraries write them: a transformers TrainerState, runs in a real MLflow database."""
+"""Logs as the real libraries write them: a transformers TrainerState, and MLflow runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers import TrainerState
 
 from backends import codec
 from backends.contract import Measured
-from backends.training_logs import RunDetails, read
+from backends.training_logs import RunDetails, TrainingLogError, read
 from sweeps.errors import SweepError, UserInputError
 from sweeps.tracking import TrackedDataset, TrackedPart, Tracker, default_uri, run_curves
 from sweeps.trials.trial import Trial, TrialState
@@ -26,7 +26,8 @@ from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
 pytestmark = [
     pytest.mark.integration,
-    # MLflow's own: it uses what newer SQLAlchemy deprecates, and leaves connections to the garbage collector.
+    # MLflow uses calls that newer SQLAlchemy deprecates, and leaves connections to the garbage
+    # collector.
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -35,7 +36,7 @@ pytestmark = [
 VALID = (0.9, 0.7, 1.1, 1.4)
 
 
-def test_trainer_state_of_transformers(tmp_path: Path) -> None:
+def test_a_trainer_state_of_transformers_is_judged(tmp_path: Path) -> None:
     state = TrainerState(epoch=4.0, global_step=40, max_steps=40, num_train_epochs=4, logging_steps=5)
     for step in range(5, 45, 5):
         state.log_history.append({"epoch": step / 10, "loss": 2 - step / 25, "grad_norm": 1.0, "step": step})
@@ -45,12 +46,13 @@ def test_trainer_state_of_transformers(tmp_path: Path) -> None:
     state.log_history.append({"epoch": 4.0, "train_loss": 1.0, "train_runtime": 3.0, "total_flos": 1.0, "step": 40})
     file = tmp_path / "trainer_state.json"
     state.save_to_json(str(file))
-    [found] = read(file, RunDetails(valid_examples=5000))
-    assert [(each.epoch, each.step, each.valid_loss) for each in found.curve.points] == [
+    [imported] = read(file, RunDetails(valid_examples=5000))
+    points = imported.curve.points
+    assert [(point.epoch, point.step, point.valid_loss) for point in points] == [
         (n + 1.0, 10 * (n + 1), loss) for n, loss in enumerate(VALID)
     ]
-    assert found.curve.points[-1].train_loss == 2 - 40 / 25
-    verdict = judge(found.curve, Advice())
+    assert points[-1].train_loss == 2 - 40 / 25
+    verdict = judge(imported.curve, Advice())
     assert (verdict.kind, verdict.onset_epoch, verdict.keep_epoch) == (VerdictKind.OVERFIT, 2.0, 2.0)
 
 
@@ -65,8 +67,8 @@ def client(root: Path) -> MlflowClient:
 
 
 def log(client: MlflowClient, values: dict[str, list[tuple[int, float]]], status: str = "FINISHED") -> str:
-    found = client.get_experiment_by_name("others")
-    experiment = client.create_experiment("others") if found is None else found.experiment_id
+    existing = client.get_experiment_by_name("others")
+    experiment = client.create_experiment("others") if existing is None else existing.experiment_id
     run = client.create_run(experiment).info.run_id
     for key, points in values.items():
         for step, value in points:
@@ -75,7 +77,7 @@ def log(client: MlflowClient, values: dict[str, list[tuple[int, float]]], status
     return str(run)
 
 
-def test_a_run_of_the_transformers_callback(root: Path, client: MlflowClient) -> None:
+def test_a_run_of_the_transformers_callback_is_read(root: Path, client: MlflowClient) -> None:
     steps = [(10 * (n + 1), loss) for n, loss in enumerate(VALID)]
     run = log(
         client,
@@ -86,23 +88,23 @@ def test_a_run_of_the_transformers_callback(root: Path, client: MlflowClient) ->
             "train_loss": [(40, 1.0)],
         },
     )
-    found = run_curves.read(run, default_uri(root), RunDetails())
-    assert (found.axis, found.curve.ended) == ("epoch", "complete")
-    assert [(each.epoch, each.valid_loss, each.train_loss) for each in found.curve.points] == [
+    imported = run_curves.read(run, default_uri(root), RunDetails())
+    assert (imported.axis, imported.curve.ended) == ("epoch", "complete")
+    assert [(point.epoch, point.valid_loss, point.train_loss) for point in imported.curve.points] == [
         (step / 10, loss, 20 / step) for step, loss in steps
     ]
 
 
-def test_not_a_number_and_infinity_survive_the_database(root: Path, client: MlflowClient) -> None:
+def test_nan_and_infinity_survive_the_database(root: Path, client: MlflowClient) -> None:
     for value in (math.nan, math.inf):
         run = log(client, {"loss": [(0, 1.0), (1, 2.0)], "val_loss": [(0, 1.0), (1, value)]}, "FAILED")
-        found = run_curves.read(run, default_uri(root), RunDetails())
-        assert (found.axis, found.curve.baseline, found.curve.ended) == ("step", None, "failed")
-        assert repr(found.curve.points[1].valid_loss) == repr(value)
-        assert judge(found.curve, Advice()).kind is VerdictKind.DIVERGED
+        imported = run_curves.read(run, default_uri(root), RunDetails())
+        assert (imported.axis, imported.curve.baseline, imported.curve.ended) == ("step", None, "failed")
+        assert repr(imported.curve.points[1].valid_loss) == repr(value)
+        assert judge(imported.curve, Advice()).kind is VerdictKind.DIVERGED
 
 
-def test_our_own_run_gives_the_curve_of_its_trial(root: Path) -> None:
+def test_the_mlflow_run_of_a_trial_gives_the_curve_of_the_trial(root: Path) -> None:
     measured = [
         Measured(
             10 * n,
@@ -118,7 +120,7 @@ def test_our_own_run_gives_the_curve_of_its_trial(root: Path) -> None:
     tracker = Tracker.connect(default_uri(root), "ours", root / "artifacts")
     parent = tracker.start("s", "snli", {}, {}, TrackedDataset("d", "d", {"training": part}), {})
     tracker.trial_started(trial)
-    tracker.events_received(trial.key, 0, sorted([*measured, *steps], key=lambda each: each.step))
+    tracker.events_received(trial.key, 0, sorted([*measured, *steps], key=lambda event: event.step))
     verdict = FitVerdict(VerdictKind.HEALTHY, "it learned")
     done = Trial(**{**trial.__dict__, "state": TrialState.COMPLETE, "curve": tuple(measured), "verdict": verdict})
     tracker.trial_ended(done)
@@ -127,24 +129,26 @@ def test_our_own_run_gives_the_curve_of_its_trial(root: Path) -> None:
     experiment = client.get_experiment_by_name("ours")
     assert experiment is not None
     [child] = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
-    found = run_curves.read(child.info.run_id, default_uri(root), RunDetails())
+    imported = run_curves.read(child.info.run_id, default_uri(root), RunDetails())
     [direct] = read(json.dumps([codec.to_json(done)]).encode())
-    assert found.curve == direct.curve
-    with pytest.raises(UserInputError):
+    assert imported.curve == direct.curve
+    with pytest.raises(TrainingLogError, match="only one row"):
         run_curves.read(parent, default_uri(root), RunDetails())
 
 
-def test_what_mlflow_does_not_have(root: Path, client: MlflowClient, tmp_path: Path) -> None:
+def test_a_run_that_mlflow_does_not_have_is_an_error(root: Path, client: MlflowClient, tmp_path: Path) -> None:
     run = log(client, {})
-    for each, says in ((run, "no metrics"), ("0" * 32, "not found"), ("no/such run", "MLflow refuses")):
-        with pytest.raises(UserInputError, match=says):
-            run_curves.read(each, default_uri(root), RunDetails())
+    with pytest.raises(TrainingLogError, match="no metrics"):
+        run_curves.read(run, default_uri(root), RunDetails())
+    for run_id, message in (("0" * 32, "not found"), ("no/such run", "MLflow refuses")):
+        with pytest.raises(UserInputError, match=message):
+            run_curves.read(run_id, default_uri(root), RunDetails())
     with pytest.raises(SweepError, match="no MLflow database"):
         run_curves.read(run, default_uri(tmp_path), RunDetails())
-    assert not list(tmp_path.iterdir()), "reading makes no database"
+    assert not list(tmp_path.iterdir()), "reading creates no database"
 
 
-def test_the_command_judges_a_run_without_torch_and_ray(root: Path, client: MlflowClient) -> None:
+def test_the_command_judges_an_mlflow_run_without_torch_and_ray(root: Path, client: MlflowClient) -> None:
     steps = [(10 * (n + 1), loss) for n, loss in enumerate(VALID)]
     run = log(client, {"loss": [(step, 20 / step) for step, _ in steps], "val_loss": steps})
     with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as database:
@@ -160,6 +164,6 @@ def test_the_command_judges_a_run_without_torch_and_ray(root: Path, client: Mlfl
         [sys.executable, "-W", "ignore", "-c", script, *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert [each["verdict"] for each in json.loads(done.stdout)] == ["overfit", "overfit"]
+    assert [judged["verdict"] for judged in json.loads(done.stdout)] == ["overfit", "overfit"]
     with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as database:
         assert database.execute("SELECT count(*) FROM runs").fetchone() == before

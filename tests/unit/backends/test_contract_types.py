@@ -1,4 +1,4 @@
-"""Requests, handles, events and errors survive JSON, pickling, and records of an earlier version."""
+"""Requests, handles, events and errors survive JSON and pickling, and old JSON loads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hyperparameters against their declarations: whatever is accepted is inside, whatever is not is named."""
+"""The check of hyperparameters: accepted values are within the declaration, others are named."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ CAPABILITIES = Capabilities(
         Hyperparameter("schedule", "str", "schedule", choices=("constant", "linear")),
         Hyperparameter("note", "str", "any text"),
         Hyperparameter("shuffle", "bool", "whether"),
-        Hyperparameter("rate", "float", "one way to say it", excludes=("multiplier",)),
-        Hyperparameter("multiplier", "float", "the other way"),
+        Hyperparameter("rate", "float", "the absolute rate", excludes=("multiplier",)),
+        Hyperparameter("multiplier", "float", "the relative rate"),
     ),
     metrics=("valid_loss",),
     label_metrics=(),
@@ -32,7 +32,7 @@ CAPABILITIES = Capabilities(
 
 
 @pytest.mark.parametrize(
-    "good",
+    "point",
     [
         {},
         {"n_epochs": 1, "weight": 0, "schedule": "linear", "shuffle": False},
@@ -41,12 +41,12 @@ CAPABILITIES = Capabilities(
         {"multiplier": 1e300},
     ],
 )
-def test_good_points_pass(good: dict[str, Scalar]) -> None:
-    assert check_hyperparameters(good, CAPABILITIES) == []
+def test_valid_points_pass(point: dict[str, Scalar]) -> None:
+    assert check_hyperparameters(point, CAPABILITIES) == []
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "problem"),
     [
         ("n_epochs", 0, "below 1"),
         ("n_epochs", 51, "above 50"),
@@ -63,15 +63,15 @@ def test_good_points_pass(good: dict[str, Scalar]) -> None:
         ("shuffle", 1, "not true or false"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_accepted(name: str, value: Scalar, says: str) -> None:
+def test_an_invalid_value_is_named_with_the_accepted_values(name: str, value: Scalar, problem: str) -> None:
     (failure,) = check_hyperparameters({name: value}, CAPABILITIES)
     assert failure.kind is FailureKind.USER
     assert failure.message.startswith(f"{name}: {value!r} ")
-    assert says in failure.message
+    assert problem in failure.message
     assert failure.detail.startswith("Accepted: ")
 
 
-def test_an_unknown_name_brings_the_nearest_one() -> None:
+def test_an_unknown_name_gets_the_nearest_name_or_the_list() -> None:
     near, far = check_hyperparameters({"n_epoch": 1, "zzz": 2}, CAPABILITIES)
     assert (near.message, near.detail) == (
         "n_epoch is not a hyperparameter of this backend",
@@ -82,13 +82,13 @@ def test_an_unknown_name_brings_the_nearest_one() -> None:
 
 
 @pytest.mark.parametrize("order", [("rate", "multiplier"), ("multiplier", "rate")])
-def test_an_exclusion_holds_both_ways_and_is_said_once(order: tuple[str, str]) -> None:
+def test_an_exclusion_applies_both_ways_and_is_reported_once(order: tuple[str, str]) -> None:
     (failure,) = check_hyperparameters(dict.fromkeys(order, 1.0), CAPABILITIES)
     assert failure.message == "multiplier and rate cannot be given together"
 
 
 @given(st.integers() | st.floats() | st.booleans() | st.text(max_size=3), st.sampled_from(["n_epochs", "weight"]))
-def test_what_passes_is_inside_the_bounds(value: Scalar, name: str) -> None:
+def test_accepted_values_are_within_the_bounds(value: Scalar, name: str) -> None:
     declared = CAPABILITIES.hyperparameter(name)
     assert declared is not None
     assert declared.low is not None
@@ -98,6 +98,6 @@ def test_what_passes_is_inside_the_bounds(value: Scalar, name: str) -> None:
         assert declared.low <= value <= declared.high
 
 
-def test_every_mistake_is_said_at_once() -> None:
+def test_all_mistakes_are_reported_together() -> None:
     point: dict[str, Scalar] = {"n_epochs": 0, "weight": 2.0, "schedule": "cubic", "unknown": 1}
     assert len(check_hyperparameters(point, CAPABILITIES)) == 4

@@ -1,4 +1,4 @@
-"""Backends are found through entry points, lazily, and a bad one is named together with its distribution."""
+"""The registry finds backends by entry points, lazily, and names the distribution of a bad one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METHODS = ["describe", "open", "check", "estimate", "submit", "events", "stop", 
 
 
 def install(directory: Path, distribution: str, entry_points: dict[str, str], version: str = "1.2.3") -> None:
-    """Write the metadata that an installer would write."""
+    """Write the metadata of an installed distribution."""
     info = directory / f"{distribution.replace('-', '_')}-{version}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
@@ -29,15 +29,15 @@ def install(directory: Path, distribution: str, entry_points: dict[str, str], ve
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory on the import path, as site-packages is."""
+    """A directory on the import path, like site-packages."""
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
 
-def test_the_built_in_backends_use_the_same_door() -> None:
+def test_built_in_backends_are_entry_points() -> None:
     assert {"fake", "local"} <= set(registry.names())
     assert registry.load("fake") is FakeBackend
-    (fake,) = (each for each in registry.registrations() if each.name == "fake")
+    (fake,) = (registration for registration in registry.registrations() if registration.name == "fake")
     assert (fake.distribution, fake.target) == ("finesweep", "backends.fake:FakeBackend")
     assert fake.version
 
@@ -51,7 +51,7 @@ def test_a_plugin_is_listed_and_loaded(site: Path) -> None:
     assert issubclass(registry.load("remote"), FakeBackend)
 
 
-def test_an_unknown_name_brings_the_nearest_one() -> None:
+def test_the_error_for_an_unknown_name_suggests_the_nearest_name() -> None:
     with pytest.raises(registry.UnknownBackendError) as raised:
         registry.load("fke")
     assert "'fke'" in raised.value.message
@@ -59,7 +59,7 @@ def test_an_unknown_name_brings_the_nearest_one() -> None:
     assert "local" in raised.value.hint
 
 
-def test_an_unknown_name_far_from_all_others_brings_the_list() -> None:
+def test_the_error_for_an_unknown_name_without_a_near_one_lists_all_names() -> None:
     with pytest.raises(registry.UnknownBackendError, match=r"there is no backend 'xyzzy'\. Installed: .*fake.*local"):
         registry.load("xyzzy")
 
@@ -73,7 +73,9 @@ def test_an_unknown_name_far_from_all_others_brings_the_list() -> None:
         ("", "AttributeError"),
     ],
 )
-def test_a_failing_import_is_told_as_the_plugins_own(site: Path, source: str, error: str) -> None:
+def test_the_error_for_a_failing_import_names_the_plugin_and_affects_no_other(
+    site: Path, source: str, error: str
+) -> None:
     module = f"broken_{site.name}"
     install(site, "broken-plugin", {"broken": f"{module}:Backend"})
     (site / f"{module}.py").write_text(source)
@@ -107,20 +109,20 @@ def test_missing_members() -> None:
     assert set(METHODS) == {name for name in vars(Backend) if not name.startswith("_")}
 
 
-def test_a_name_that_two_distributions_claim_is_an_error_naming_both(site: Path) -> None:
+def test_the_error_for_a_name_of_two_distributions_names_both(site: Path) -> None:
     install(site, "second-fake", {"fake": "elsewhere:Fake"}, version="9.0")
     with pytest.raises(registry.AmbiguousBackendError) as raised:
         registry.load("fake")
     assert "finesweep" in raised.value.message
     assert "second-fake 9.0 (elsewhere:Fake)" in raised.value.message
     assert registry.names().count("fake") == 1
-    assert [each.distribution for each in registry.registrations() if each.name == "fake"] == [
+    assert [found.distribution for found in registry.registrations() if found.name == "fake"] == [
         "finesweep",
         "second-fake",
     ]
 
 
-def test_errors_cross_process_boundaries() -> None:
+def test_errors_survive_pickling() -> None:
     with pytest.raises(registry.UnknownBackendError) as raised:
         registry.load("fke")
     copy = pickle.loads(pickle.dumps(raised.value))
@@ -128,7 +130,7 @@ def test_errors_cross_process_boundaries() -> None:
     assert (copy.message, copy.hint) == (raised.value.message, raised.value.hint)
 
 
-def test_listing_imports_nothing_and_loading_only_what_is_asked_for(tmp_path: Path) -> None:
+def test_listing_imports_no_backend_and_loading_imports_only_one(tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "from backends import registry\n"
