@@ -32,7 +32,7 @@ from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.loading import load
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.tracking import TrackedDataset, Tracker, default_uri
-from sweeps.tracking.registry import ALIAS, Registry
+from sweeps.tracking.registry import CHAMPION_ALIAS, Registry
 from sweeps.trials.trial import Spend, Trial, TrialState
 from sweeps.workspace import Workspace
 
@@ -187,7 +187,7 @@ def test_nights_of_challenges(nights: Nights) -> None:
 
 def test_what_is_recorded_of_a_version(nights: Nights) -> None:
     client = MlflowClient(nights.uri, nights.uri)
-    version = client.get_model_version_by_alias("answers", ALIAS)
+    version = client.get_model_version_by_alias("answers", CHAMPION_ALIAS)
     tags = version.tags
     plan = nights.plan()
     assert tags["finesweep.data"] == plan.data.fingerprint
@@ -237,15 +237,15 @@ def test_history_and_rollback(nights: Nights) -> None:
 
 def test_a_process_that_died_before_the_alias_moved_is_caught_up(nights: Nights) -> None:
     client = MlflowClient(nights.uri, nights.uri)
-    client.delete_registered_model_alias("answers", ALIAS)
+    client.delete_registered_model_alias("answers", CHAMPION_ALIAS)
     client.delete_model_version_tag("answers", "3", history.APPLIED)
     trial = Trial(3, "key-3", str(nights.root / "base"), STRONG, 3)
     assert nights.again(trial).promoted
     assert nights.champion() == "3"
-    client.set_registered_model_alias("answers", ALIAS, "4")
+    client.set_registered_model_alias("answers", CHAMPION_ALIAS, "4")
     assert nights.again(trial).promoted
     assert nights.champion() == "4", "what was moved by hand since is left alone"
-    client.set_registered_model_alias("answers", ALIAS, "3")
+    client.set_registered_model_alias("answers", CHAMPION_ALIAS, "3")
 
 
 def test_a_champion_that_cannot_be_asked_stays_and_the_reason_says_so(nights: Nights) -> None:
@@ -286,9 +286,9 @@ def test_a_registered_model_answers_in_a_fresh_process_without_this_product(nigh
     plan = nights.plan()
     backend = LocalBackend.open(plan.spec.backend_options, plan.folder, plan.placement)
     from backends.contract import PredictOptions
-    from sweeps.tracking.served_card import Card
+    from sweeps.tracking.served_card import ServedCard
 
-    card, data = Card.of(plan.data.dataset, plan.data.prompt, plan.data.separator), plan.data.dataset
+    card, data = ServedCard.of(plan.data.dataset, plan.data.prompt, plan.data.separator), plan.data.dataset
     model = next(iter((plan.folder / "jobs").glob("key-3*/model")))
     options = PredictOptions(labels=data.labels, stop=data.stop)
     expected = backend.predict(str(model), [card.line(row) for row in rows], options)
@@ -304,8 +304,8 @@ def test_a_registered_model_answers_in_a_fresh_process_without_this_product(nigh
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("test: 0.4", "on a test split, and there is none"),
-        ('completion: " {label}"', "this data set has none"),
+        ("test: 0.4", "is decided on a test split, but this data set has none"),
+        ('completion: " {label}"', "compares predicted labels, but this data set has no labels"),
         ("{model: answers}", "unknown key `champion.modell`"),
         ("{model: answers} ", "write a number"),
     ],

@@ -35,10 +35,10 @@ from scripted_host import (
     serving,
 )
 
-from sweeps.champions.challenge import TRIAL
+from sweeps.champions.challenge import TRIAL_KEY_TAG
 from sweeps.cli import main
 from sweeps.tracking import default_uri
-from sweeps.tracking.registry import ALIAS, OURS
+from sweeps.tracking.registry import CHAMPION_ALIAS, OWN_MODEL_TAG
 
 pytestmark = [
     pytest.mark.integration,
@@ -324,7 +324,7 @@ def test_the_plan_shows_the_cost_and_is_an_error_without_a_price(finished: Finis
     assert 0 < estimate["usd_per_trial"] <= estimate["usd_per_trial_at_most"] <= estimate["usd_at_most"]
     code, out, err = sweep("plan", "troubled.yaml", "--set", "backend.price_per_million_tokens=null")
     assert (code, out) == (2, "")
-    assert "no limit can be held" in err
+    assert "so the sweep cannot keep this limit" in err
     assert "give the backend a price" in err
     assert re.search(r"troubled.yaml:\d+", err)
 
@@ -342,9 +342,9 @@ def test_clean_removes_all_leftovers_except_the_champion(finished: FinishedSweep
     )
     champion = trials[2]  # the sweep itself does not keep this model
     client = MlflowClient(default_uri(finished.folder / ".sweep"))
-    client.create_registered_model("answers", tags={OURS: "1"})
-    client.create_model_version("answers", str(finished.folder), tags={TRIAL: champion["key"]})
-    client.set_registered_model_alias("answers", ALIAS, "1")
+    client.create_registered_model("answers", tags={OWN_MODEL_TAG: "1"})
+    client.create_model_version("answers", str(finished.folder), tags={TRIAL_KEY_TAG: champion["key"]})
+    client.set_registered_model_alias("answers", CHAMPION_ALIAS, "1")
 
     before = (dict(host.files), set(host.models))
     code, out, err = sweep("clean", "troubled", "--json")
