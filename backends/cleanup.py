@@ -13,10 +13,10 @@ class Leftover:
     """A thing that the runs of a workspace have left behind.
 
     `kind` says in a word or two what it is (job, deployment, model, data file, ...). `name` is its
-    name at the host, or its path. `key` is the key of its run; None where it belongs to several
-    runs. `model` is the model that it is or serves, by the name that events use; None where it has
-    nothing to do with a model. `size_bytes` is None where it is unknown. `needed` says who else
-    needs it or why it cannot be removed; it is empty where it can go.
+    name at the host, or its path. `key` is the key of its run; None if it belongs to several
+    runs. `model` is the model that it is or serves, by the name that events use; None if it has
+    nothing to do with a model. `size_bytes` is None if it is unknown. `needed` says who else
+    needs it or why it cannot be removed; it is empty if it can go.
     """
 
     kind: str
@@ -32,7 +32,7 @@ class SupportsCleanup(Protocol):
     """A backend that can list the leftovers of its runs and remove them one by one.
 
     A backend lists only things that the runs of its own workspace have made. Both methods raise
-    BackendError where the host or the disk cannot be reached; a later call continues.
+    BackendError if the host or the disk cannot be reached; a later call continues.
     """
 
     def leftovers(self, others: Sequence[Path]) -> Sequence[Leftover]:

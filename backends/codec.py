@@ -23,7 +23,7 @@ T = TypeVar("T")
 def to_json(value: object, declared_type: Any = None) -> Any:
     """Return `value` as plain JSON values: dicts, lists, strings, numbers, booleans and None.
 
-    Pass `declared_type` only where `type(value)` does not say everything, as for a list of
+    Pass `declared_type` only if `type(value)` does not say everything, as for a list of
     dataclasses. Non-finite floats stay floats: write and read them with the defaults of `json`.
     """
     type_: Any = type(value) if declared_type is None else declared_type

@@ -41,7 +41,7 @@ class Dataset:
     A line of a `chat` file is `{"messages": [{"role": str, "content": str}, ...]}`. The last
     message is the completion.
 
-    `labels` are the allowed completions, exactly as the files have them; they are empty where the
+    `labels` are the allowed completions, exactly as the files have them; they are empty if the
     task is not classification. `stop` ends every completion, and generation ends there; it may be
     empty.
     """
@@ -60,7 +60,7 @@ class EvaluationSettings:
 
     Each evaluation scores the whole validation set and a fixed sample of `train_examples` training
     examples. There are `per_epoch` evaluations in an epoch, and the last of them is at its end. The
-    state with the best `keep_metric` is kept, and on a tie the earlier one. Higher is better where
+    state with the best `keep_metric` is kept, and on a tie the earlier one. Higher is better if
     `keep_maximum` is true.
     """
 
@@ -125,7 +125,7 @@ class FailureKind(StrEnum):
 
     @property
     def retryable(self) -> bool:
-        """True where the same request may succeed later."""
+        """True if the same request may succeed later."""
         return self in (FailureKind.TRANSIENT, FailureKind.QUOTA, FailureKind.LOST)
 
 
@@ -207,7 +207,7 @@ class Checkpointed:
 
 @dataclass(frozen=True)
 class Charged:
-    """Spend since the last such event. `usd` is None where the price is unknown.
+    """Spend since the last such event. `usd` is None if the price is unknown.
 
     If the backend knows the spend in time, this event comes before the evaluation that the spend
     paid for, because the sweep may stop a trial at an evaluation. `estimated`: the service did not
@@ -238,7 +238,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Stopped:
-    """The run was stopped on request. `model` is the kept state; None where there is none."""
+    """The run was stopped on request. `model` is the kept state; None if there is none."""
 
     kind: Literal["stopped"] = field(default="stopped", kw_only=True, repr=False)
     model: str | None = None
@@ -262,7 +262,7 @@ class Hyperparameter:
     `low` and `high` are inclusive bounds of a number (None: unbounded). `choices` are the only
     accepted values, if they are given. A `str` without `choices` accepts any text.
 
-    `default` is the value where the space does not mention the hyperparameter. None means that the
+    `default` is the value if the space does not mention the hyperparameter. None means that the
     backend chooses the value by the rule that `default_rule` describes in words.
 
     `requires` maps other hyperparameters to the values under which this one has an effect.
@@ -290,9 +290,9 @@ class Capabilities:
     seconds.
 
     `metrics` are the names that evaluations carry; those that are also in `label_metrics` appear
-    only where the data set has labels. `recommendation_scope` names the fitting scope of the
+    only if the data set has labels. `recommendation_scope` names the fitting scope of the
     recommendation catalogue. `priced`: the backend knows the cost of a run in US dollars.
-    `max_concurrent` is None where only the machine limits the number of runs at once.
+    `max_concurrent` is None if only the machine limits the number of runs at once.
     """
 
     hyperparameters: tuple[Hyperparameter, ...]
@@ -309,7 +309,7 @@ class Capabilities:
     max_concurrent: int | None = None
 
     def hyperparameter(self, name: str) -> Hyperparameter | None:
-        """Return the declaration of `name`, or None where the backend does not accept it."""
+        """Return the declaration of `name`, or None if the backend does not accept it."""
         return next((declared for declared in self.hyperparameters if declared.name == name), None)
 
 

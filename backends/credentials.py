@@ -27,10 +27,10 @@ def use_secrets_from(source: Mapping[str, str]) -> None:
 
 
 def secret(name: str, source: Mapping[str, str] | None = None) -> str | None:
-    """Return the secret of this name, or None where neither NAME nor NAME_FILE is set.
+    """Return the secret of this name, or None if neither NAME nor NAME_FILE is set.
 
     Looks in `source` if given, otherwise in the mapping of `use_secrets_from`. Raises BackendError
-    where the file cannot be read.
+    if the file cannot be read.
     """
     source = _source if source is None else source
     if value := source.get(name, "").strip():

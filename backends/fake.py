@@ -232,7 +232,7 @@ class FakeBackend:
     def estimate(self, request: TrainingRequest) -> Estimate:
         """Return exactly the tokens and the cost that the complete run will be charged.
 
-        Raises BackendError where the hyperparameters are not accepted.
+        Raises BackendError if the hyperparameters are not accepted.
         """
         for failure in check_hyperparameters(request.hyperparameters, self.capabilities):
             raise BackendError(failure)

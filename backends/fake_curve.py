@@ -12,7 +12,7 @@ prompt-loss weight w, epoch e of N, and F from `MODELS`.
     train_loss(e) = floor exp(-max(0, t - 6) / 6) + (start - floor) exp(-t) + noise
 
 So a low rate underfits, three to four epochs at r = 1 are best, and more epochs or a higher rate
-overfit. A run with r > 10 diverges: its losses are NaN. The rank counts only where `method` is
+overfit. A run with r > 10 diverges: its losses are NaN. The rank counts only if `method` is
 `lora`.
 
 The noise is Gaussian with a standard deviation of 0.01 nats. Its seed derives from the run's seed,

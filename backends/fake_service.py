@@ -23,9 +23,9 @@ CREATE TABLE IF NOT EXISTS runs (
     key TEXT NOT NULL UNIQUE,
     terms TEXT NOT NULL,             -- JSON of RunTerms
     submitted_at REAL NOT NULL,      -- seconds since the Unix epoch
-    ends_at REAL,                    -- when real time ends the run; NULL where only polls or a stop end it
+    ends_at REAL,                    -- when real time ends the run; NULL if only polls or a stop end it
     total INTEGER NOT NULL,          -- number of events of the whole run
-    hangs INTEGER NOT NULL,          -- 1 where no terminal event is among them
+    hangs INTEGER NOT NULL,          -- 1 if no terminal event is among them
     revealed INTEGER NOT NULL DEFAULT 0,  -- number of events that clients can see
     stopped_after INTEGER,           -- number of events before the stop
     discarded INTEGER NOT NULL DEFAULT 0
@@ -57,7 +57,7 @@ class FakeRun:
 class FakeService:
     """A connection to the file. Threads and processes may share it; a method is a transaction.
 
-    Every method raises BackendError (transient) where SQLite fails.
+    Every method raises BackendError (transient) if SQLite fails.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,7 +76,7 @@ class FakeService:
         self._connection.close()
 
     def accept(self, run: FakeRun, max_active: int | None, now: float) -> bool:
-        """Store a run, unless its id is known. Return False where `max_active` runs are active."""
+        """Store a run, unless its id is known. Return False if `max_active` runs are active."""
         values = {**vars(run), "now": now, "max_active": max_active}
         self._execute(
             f"""
@@ -132,7 +132,7 @@ class FakeService:
     def fire(self, fault: str, times: int | None) -> bool:
         """Count a fault as fired and return True, unless it has fired `times` times.
 
-        `times` is None where there is no limit.
+        `times` is None if there is no limit.
         """
         rows = self._execute(
             """

@@ -24,7 +24,7 @@ class SupportsWaiting(Protocol):
     """A backend that knows when a run has to wait, as for an account limit."""
 
     def waiting(self, handle: Handle) -> Waiting | None:
-        """Return why a run waits now, or None where it does not wait, or only briefly.
+        """Return why a run waits now, or None if it does not wait, or only briefly.
 
         Sends no request.
         """

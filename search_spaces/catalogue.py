@@ -49,7 +49,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The recommended values of a hyperparameter, in `unit`. None where the source gives no number.
+    """The recommended values of a hyperparameter, in `unit`. None if the source gives no number.
 
     `scope` is the scope that contains the entry, which may be an ancestor of the requested scope.
     `cases` narrow the range; `low` and `high` then span all cases. `when_underfitting` and
@@ -74,7 +74,7 @@ class Recommendation:
 
     @property
     def is_ours(self) -> bool:
-        """True where all or some of the numbers are our own choice and not from a source."""
+        """True if all or some of the numbers are our own choice and not from a source."""
         return "ours" in self.source.replace(":", " ").split()
 
     @property

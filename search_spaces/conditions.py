@@ -75,7 +75,7 @@ class ConditionResolver:
         return condition
 
     def possible_values(self, name: str) -> dict[str, Collection[Scalar]]:
-        """Return the values that other hyperparameters can have where this one is active.
+        """Return the values that other hyperparameters can have if this one is active.
 
         A hyperparameter whose values are unknown is absent.
         """
@@ -94,7 +94,7 @@ class ConditionResolver:
     ) -> tuple[Scalar, ...]:
         """Return the values in `when:` that can occur.
 
-        The result is empty where the condition always holds, or where it has a problem.
+        The result is empty if the condition always holds, or if it has a problem.
         """
         path, name = (parameter.name, "when", other), parameter.name
         if other not in self._limits:

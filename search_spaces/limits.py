@@ -30,7 +30,7 @@ _LARGEST = 2**53
 class Limit:
     """What a backend accepts: inclusive bounds of a number (None: unbounded), or a list of values.
 
-    `default` is the value where a space does not mention the hyperparameter; None means that the
+    `default` is the value if a space does not mention the hyperparameter; None means that the
     backend chooses. `requires` maps other hyperparameters to the values under which this one has an
     effect. `excludes` names those that cannot be given together with it.
     """

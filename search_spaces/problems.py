@@ -43,7 +43,7 @@ class InvalidValueError(ValueError):
 def did_you_mean(written: str, known: Iterable[str]) -> str:
     """Return "did you mean X?" with the nearest known name, otherwise the list of known names.
 
-    The result is empty where there are no known names.
+    The result is empty if there are no known names.
     """
     names = sorted(set(known))
     nearest = difflib.get_close_matches(written, names, n=1)

@@ -131,7 +131,7 @@ def _countable_values(values: ResolvedValues) -> Collection[Scalar] | None:
 def _default_in_domain(values: ResolvedValues, limit: Limit, centre: Scalar) -> Scalar:
     """Return the value of the domain that is nearest to the backend's default.
 
-    Returns the centre where the backend has no default, or has one without a nearest value.
+    Returns the centre if the backend has no default, or has one without a nearest value.
     """
     default, domain = limit.default, values.domain
     if default is None or domain is None:

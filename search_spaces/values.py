@@ -228,7 +228,7 @@ class _RangeResolver:
         return min(self.context.count(written), self.cap or math.inf)
 
     def _integer_if_needed(self, key: str, written: float) -> float | None:
-        """Return the number. Report a fraction where the hyperparameter is a whole number."""
+        """Return the number. Report a fraction if the hyperparameter is a whole number."""
         if self.context.limit.kind == "int" and written != int(written):
             message = f"{key} is {yaml_text(written)}, not a whole number"
             self._report((self.name, key), message, f"accepted: {self._accepted}")

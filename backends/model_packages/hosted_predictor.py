@@ -20,7 +20,7 @@ from typing import Any
 
 Line = Mapping[str, Any]
 LabelScores = tuple[str, list[float] | None]
-"""The text of the predicted label, and the log-probability of each label, None where the host
+"""The text of the predicted label, and the log-probability of each label, None if the host
 reports none."""
 
 _MAX_CONCURRENT = 8
@@ -35,7 +35,7 @@ def load(folder: str, settings: Mapping[str, Any]) -> HostedModel:
 
 
 class HostedModel:
-    """Asks the host for a label and, where the host reports them, for all log-probabilities."""
+    """Asks the host for a label and, if the host reports them, for all log-probabilities."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
@@ -147,7 +147,7 @@ def _completion_tokens(logprobs: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _label_logprobs(labels: Sequence[str], tokens: Sequence[Mapping[str, Any]]) -> list[float] | None:
-    """Return a log-probability for each label, or None where the tokens match no label.
+    """Return a log-probability for each label, or None if the tokens match no label.
 
     The function follows the answer token by token while at least two labels can still follow. Each
     alternative token adds its probability, in equal parts, to the labels that it can lead to. A

@@ -35,7 +35,7 @@ class SupportsPackaging(Protocol):
 
         `dataset` is the model's training data.
 
-        Raises BackendError where the model does not exist.
+        Raises BackendError if the model does not exist.
         """
         ...
 
@@ -67,7 +67,7 @@ def hosted_package(
 
     `key_name` names the environment variable with the API key, which the predictor reads at every
     call; the package never holds the key. `alternatives` is the most log-probabilities that the
-    host reports per token; 0 where it reports none. The other parameters become settings of the
+    host reports per token; 0 if it reports none. The other parameters become settings of the
     same name; see `hosted_predictor`.
     """
     settings = {

@@ -26,7 +26,7 @@ class ContractFixtures:
     hyperparameters: ClassVar[Mapping[str, Scalar]] = {"n_epochs": 2}
     """A valid point that trains quickly. It must contain `n_epochs`."""
     long_epochs: ClassVar[int | None] = 50
-    """Enough epochs that a run does not end between its first measurement and a stop. None where a
+    """Enough epochs that a run does not end between its first measurement and a stop. None if a
     run cannot be stopped in between."""
     deterministic: ClassVar[bool] = True
     """Whether the backend promises the same measurements for the same seed."""

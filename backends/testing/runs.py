@@ -22,8 +22,8 @@ def drain(backend: Backend, handle: Handle, timeout_s: float, seen: Sequence[Eve
     """Return all events of a run, the terminal one last.
 
     Between two calls, the function pauses as the capabilities say. `seen` are the first events, if
-    they have been read already. Raises TimeoutError where the run does not end in time, and
-    AssertionError where an in-process backend returns no event although the run has not ended.
+    they have been read already. Raises TimeoutError if the run does not end in time, and
+    AssertionError if an in-process backend returns no event although the run has not ended.
     """
     events = list(seen)
     deadline = time.monotonic() + timeout_s
@@ -66,7 +66,7 @@ def _poll(backend: Backend, handle: Handle, events: list[Event]) -> None:
 
 
 def events_as_text(events: Sequence[Event]) -> list[str]:
-    """Return each event as JSON text, which can be compared even where a value is NaN."""
+    """Return each event as JSON text, which can be compared even if a value is NaN."""
     return [json.dumps(codec.to_json(event), sort_keys=True) for event in events]
 
 

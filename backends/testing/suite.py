@@ -185,7 +185,7 @@ class BackendContract(ContractFixtures):
             assert [failure.kind for failure in failures] == [FailureKind.USER], f"{request} passed the check"
 
     def test_an_estimate_states_its_basis(self, backend: Backend) -> None:
-        """No number is negative, and the cost is known exactly where the backend is priced."""
+        """No number is negative, and the cost is known exactly if the backend is priced."""
         request = self.training_request(self.key())
         estimate = backend.estimate(request)
         assert estimate.basis

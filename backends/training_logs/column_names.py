@@ -40,7 +40,7 @@ metrics."""
 METRICS = tuple(dict.fromkeys(measure for measure in MEASURES.values() if measure != "loss"))
 
 TOKEN_METRICS = frozenset({"token_accuracy", "sequence_accuracy"})
-"""Metrics that are not a goal of training: where one of them is the metric, the loss decides which
+"""Metrics that are not a goal of training: if one of them is the metric, the loss decides which
 epoch to keep."""
 
 LOSS_LIKE = frozenset(
@@ -71,7 +71,7 @@ step."""
 class ColumnMeaning:
     """The meaning of a column.
 
-    `side` is None where the name does not reveal it. An unknown `measure` is the name as written.
+    `side` is None if the name does not reveal it. An unknown `measure` is the name as written.
     `extent` is WHOLE, UNSPECIFIED or BATCH.
     """
 
@@ -81,7 +81,7 @@ class ColumnMeaning:
 
     @property
     def known(self) -> bool:
-        """True where MEASURES lists the measure."""
+        """True if MEASURES lists the measure."""
         return self.measure in MEASURES.values()
 
 

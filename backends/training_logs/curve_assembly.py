@@ -60,7 +60,7 @@ def assemble_curve(table: LogTable, details: RunDetails) -> ImportedCurve:
         notes.append(f"rows without epoch and step are left out: {unlocated}")
     points = _merged(known)
     if len(points) < 2:
-        message = "the log has only one row, and a single evaluation is not a curve"
+        message = "the log has only one evaluation, which is not a curve"
         raise TrainingLogError(table.name, message, "give the whole log, with one row per evaluation")
     points, averaging_notes = _with_averaged_training_values(points)
     points, share_notes = _as_shares(table, points, metric)
@@ -70,7 +70,7 @@ def assemble_curve(table: LogTable, details: RunDetails) -> ImportedCurve:
         notes.append("validation losses are those of " + ("the whole validation set" if is_whole else "mini-batches"))
     if not any(point.valid_loss is not None or point.valid_metric is not None for point in points):
         notes.append(f"no validation values were found in the columns {', '.join(columns)}")
-    # where the loop's own loss has a column, `train_loss` is that of scored examples and not a loop
+    # if the loop's own loss has a column, `train_loss` is that of scored examples and not a loop
     # report
     has_loop_loss = any(column_names.normalized(column) == column_names.LOOP_LOSS for column in columns)
     loop_reports = () if has_loop_loss else _loop_reports(known)
@@ -241,7 +241,7 @@ def _parsed_rows(table: LogTable, meanings: Mapping[str, ColumnMeaning], chosen:
 def _reported(row: LogRow, names: Iterable[str]) -> float | None:
     """Return a value that the training loop reported.
 
-    Returns None where it is not a finite number, because no verdict needs it.
+    Returns None if it is not a finite number, because no verdict needs it.
     """
     for column, cell in row.cells.items():
         if column_names.normalized(column) in names:

@@ -31,10 +31,10 @@ class ImportedCurve:
 
     `name` is the name of the source, and `format` the format of the log, in words.
 
-    `axis` says what the points' `epoch` counts: epochs, or steps where the log does not reveal the
+    `axis` says what the points' `epoch` counts: epochs, or steps if the log does not reveal the
     epochs. `notes` list every assumption of the reader and every row that it left out. `ignored`
     are the columns that it did not use. `scope` is the scope of the recommendation catalogue that
-    fits the run, None where none does.
+    fits the run, None if none does.
     """
 
     name: str

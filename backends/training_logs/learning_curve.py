@@ -54,10 +54,10 @@ class LearningCurve:
     `points` are in order and do not include `baseline`, the score of the base model before
     training. `metric` names the metric of the points. `train_examples` and `valid_examples` say how
     many examples each side was *evaluated* on. `chance` is the metric of a model that knows nothing
-    but the frequencies of the labels, which is the share of the most frequent one; where it is
+    but the frequencies of the labels, which is the share of the most frequent one; if it is
     None, it is one in `classes`. `best_by` says which side decides which epoch to keep.
     `loop_reports` are the reports of the training loop between the evaluations, in order; empty
-    where they are unknown.
+    if they are unknown.
     """
 
     points: tuple[CurvePoint, ...]
@@ -87,7 +87,7 @@ class LearningCurve:
         """Build a curve from a run's measurements. The points keep the order of the measurements.
 
         `metric` may carry a prefix (`valid_accuracy`); a loss does not count as a metric. A
-        measurement of scope `step` becomes a loop report, or a point with that training loss where
+        measurement of scope `step` becomes a loop report, or a point with that training loss if
         its `batch_loss` is not finite.
         """
         name = (metric or "").removeprefix("valid_").removeprefix("train_")

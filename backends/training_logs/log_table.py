@@ -29,7 +29,7 @@ class LogTable:
     """The rows of a log, in the order in which they were written.
 
     `hosted` is true for a file that a hosted fine-tuning service made. `scope` is the scope of the
-    recommendation catalogue that fits the run, None where none does. `notes` list the reader's
+    recommendation catalogue that fits the run, None if none does. `notes` list the reader's
     assumptions so far.
     """
 
@@ -43,7 +43,7 @@ class LogTable:
 
 
 def parse_number(cell: Any) -> float | None:
-    """Return the number in a cell, or None where the value is missing.
+    """Return the number in a cell, or None if the value is missing.
 
     The number may be NaN or infinite.
 

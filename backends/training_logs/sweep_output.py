@@ -29,7 +29,7 @@ _MEASURED_KEYS = ("step", "epoch", "values", "scope")
 
 
 def read(value: Any, name: str, details: RunDetails) -> tuple[ImportedCurve, ...] | None:
-    """Return the curves of a value in our own format, None where the value has another format."""
+    """Return the curves of a value in our own format, None if the value has another format."""
     try:
         return _read(value, name, details)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

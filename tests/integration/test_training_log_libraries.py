@@ -132,7 +132,7 @@ def test_the_mlflow_run_of_a_trial_gives_the_curve_of_the_trial(root: Path) -> N
     imported = run_curves.read(child.info.run_id, default_uri(root), RunDetails())
     [direct] = read(json.dumps([codec.to_json(done)]).encode())
     assert imported.curve == direct.curve
-    with pytest.raises(TrainingLogError, match="only one row"):
+    with pytest.raises(TrainingLogError, match="only one evaluation"):
         run_curves.read(parent, default_uri(root), RunDetails())
 
 
@@ -140,7 +140,7 @@ def test_a_run_that_mlflow_does_not_have_is_an_error(root: Path, client: MlflowC
     run = log(client, {})
     with pytest.raises(TrainingLogError, match="no metrics"):
         run_curves.read(run, default_uri(root), RunDetails())
-    for run_id, message in (("0" * 32, "not found"), ("no/such run", "MLflow refuses")):
+    for run_id, message in (("0" * 32, "not found"), ("no/such run", "MLflow refused the request")):
         with pytest.raises(UserInputError, match=message):
             run_curves.read(run_id, default_uri(root), RunDetails())
     with pytest.raises(SweepError, match="no MLflow database"):

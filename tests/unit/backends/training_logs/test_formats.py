@@ -432,7 +432,7 @@ def test_a_log_without_validation_values_gets_a_note_with_its_columns() -> None:
         (b"\xff\xfe\x00\x01", "history", "neither CSV nor JSON"),
         (b"hello world", "history:1", "no known column"),
         (b"epoch,loss,val_loss\n", "history", "no rows"),
-        (b"epoch,loss,val_loss\n1,2,3\n", "history", "only one row"),
+        (b"epoch,loss,val_loss\n1,2,3\n", "history", "only one evaluation"),
         (b"epoch,loss,val_loss\n1,2,3\n2,abc,3\n", "history:3", "`loss` is 'abc'"),
         (b"epoch,loss,val_loss\n\n1,2,3\n2,1_0,3\n", "history:4", "`loss` is '1_0'"),
         (b"epoch,loss,val_loss\n1,2,3\n2,1\n", "history:3", "has 2 cells, but the header has 3"),
