@@ -1,10 +1,11 @@
 """The peers of our sweep, each run as a process: `python -m benchmarks.peers WAY JOB RESULT`.
 
-`sequential`  one process, one trial after another, the job's number of torch threads, no orchestration
-`ray`         Ray Tune as its documentation shows it: a function loads, tokenizes, trains and reports;
-              one CPU per trial
+`sequential`  one process, one trial after another, no orchestration; torch uses the job's threads
+`ray`         Ray Tune as its documentation shows it: a function loads, tokenizes, trains and
+              reports; one CPU per trial
 `ray-tuned`   Ray Tune as an expert uses it: tokenized data in the object store, reused actors, the
-              base model loaded once per worker and copied per trial, batches grouped by length, no loggers
+              base model loaded once per worker and copied per trial, batches grouped by length, no
+              loggers
 """
 
 from __future__ import annotations

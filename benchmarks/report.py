@@ -65,7 +65,8 @@ def _same_work(result: Mapping[str, Any]) -> list[str]:
     text = (
         f"{workload['trials']} trials ({grid}), model `{workload['model']}`, all weights, "
         f"{workload['train_examples']} training pairs. Each way scores {workload['valid_examples']} validation pairs "
-        f"and up to {workload['train_sample']} training pairs after each epoch. Threads of the sequential loop: {workload['sequential_threads']}.\n"
+        f"and up to {workload['train_sample']} training pairs after each epoch. "
+        f"Threads of the sequential loop: {workload['sequential_threads']}.\n"
     )
     ways = list(result["work"])
     return [text, _times(result, ways), _ratios(result), _work(result, ways)]
@@ -157,7 +158,7 @@ def _noop(result: Mapping[str, Any]) -> list[str]:
     ]
     text = (
         "`sweep` is a whole sweep on the fake backend (study, Ray Tune, verdicts, one MLflow run per trial) with a "
-        f"random sampler and {result['concurrency']} trials at once. `ray-tune` is Ray Tune alone with a no-op class, reused"
-        " actors and no loggers.\n"
+        f"random sampler and {result['concurrency']} trials at once. `ray-tune` is Ray Tune alone with a "
+        "no-op class, reused actors and no loggers.\n"
     )
     return [text, _table(head, rows), _table(("marginal cost", "trials", "ms per trial"), marginal)]
