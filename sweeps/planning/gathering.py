@@ -17,7 +17,7 @@ from sweeps.data.spec import DataSpec
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.planning.decisions import BackendAnswers, probe_requests
 from sweeps.planning.sweep_plan import SweepPlan
-from sweeps.spec.loading import section
+from sweeps.spec.loading import read_section
 from sweeps.spec.yaml_source import Document
 
 
@@ -45,7 +45,7 @@ def data_problems(document: Document, root: Path, data_path: Path | None) -> Seq
 
     It does not ask the Hugging Face hub.
     """
-    spec: DataSpec | None = section(document, "data")
+    spec: DataSpec | None = read_section(document, "data")
     if spec is None or (data_path is None and (spec.source == "snli" or spec.source.startswith("hf:"))):
         return ()
     try:

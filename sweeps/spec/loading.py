@@ -41,7 +41,7 @@ def from_document(document: Document) -> SweepSpec:
     backend = _backend(document, problems)
     space = _space(document, problems)
     if backend is not None:
-        search, objectives = section(document, "search"), section(document, "objective")
+        search, objectives = read_section(document, "search"), read_section(document, "objective")
         problems += objective_problems(objectives or (), search, backend.capabilities, document)
         if space is not None:
             problems += space_resolution_problems(space, backend.capabilities, document)
@@ -50,7 +50,7 @@ def from_document(document: Document) -> SweepSpec:
     return SweepSpec(file, document, backend.backend_class, backend.options, backend.capabilities, space)
 
 
-def section(document: Document, name: str) -> Any:
+def read_section(document: Document, name: str) -> Any:
     """Return one section as `SweepFile` reads it, or its default. Other sections may be wrong.
 
     None where the section itself is wrong, or required and missing.
