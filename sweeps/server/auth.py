@@ -19,9 +19,9 @@ _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
 class ApiKeys:
-    """The accepted API keys, of which only the digests are kept.
+    """The accepted API keys; only their digests stay in memory.
 
-    Without any key, every request is authenticated.
+    Without any key, every request is accepted.
     """
 
     def __init__(self, keys: Iterable[str]) -> None:

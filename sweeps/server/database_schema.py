@@ -1,9 +1,7 @@
 """The tables of the server's database, and how a record becomes a row.
 
-Databases of version 0.1 have the same tables.
-
-Each field of a record is a column of the same name. A column that holds a nested value holds it as
-JSON.
+Databases of version 0.1 have the same tables. Each field of a record is a column of the same name.
+A column that holds a nested value holds it as JSON.
 """
 
 from __future__ import annotations

@@ -20,8 +20,7 @@ class FileStorage:
     def add(self, file: StoredFile, path: Path) -> None:
         """Move the complete content at `path` into the storage, and write the record.
 
-        A file that was added survives a power failure. Files whose time is over go at this
-        occasion.
+        An added file survives a power failure. This also deletes the expired files.
         """
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -41,7 +40,7 @@ class FileStorage:
             self._folder.incoming_file(part.id).unlink(missing_ok=True)
 
     def delete_expired(self) -> None:
-        """Delete the files whose time is over, and end the uploads whose time is over."""
+        """Delete the expired files, and end the expired uploads."""
         now = int(time.time())
         for file in self._store.all(StoredFile, "expires_at <= ?", now):
             self.delete(file)

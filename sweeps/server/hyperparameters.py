@@ -18,9 +18,7 @@ The server also accepts those that only the backend declares.
 """
 
 _BASE_MODEL = "base_model"
-"""A hyperparameter that clients must not set: they choose a model by name in `model`, never by a
-path.
-"""
+"""A hyperparameter that clients must not set. They choose a model by its name, never by a path."""
 
 
 def requested_values(

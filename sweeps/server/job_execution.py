@@ -68,7 +68,7 @@ class JobExecutor:
     def execute(self, job_id: str, register: Register) -> None:
         """Execute a job until its run ends or is detached.
 
-        Whatever goes wrong fails the job and is not raised.
+        Raises nothing: any error fails the job.
         """
         try:
             job = self._store.find(Job, job_id)

@@ -24,9 +24,7 @@ class JobRunner:
     def __init__(self, store: Store, backend: TrainingBackend, updater: JobUpdater, executor: JobExecutor) -> None:
         self._store, self._backend, self._updater, self._executor = store, backend, updater, executor
         self._active: dict[str, RunControl | None] = {}
-        """The jobs that have a thread; None until the thread has registered the control of its
-        run.
-        """
+        """The jobs that have a thread. Each is None until the thread has registered its control."""
         self._threads: dict[str, threading.Thread] = {}
         self._lock = threading.RLock()
         self._dispatcher = BackgroundLoop("dispatcher", self._dispatch, pause_s=1.0, first=self._stop_cancelled_runs)

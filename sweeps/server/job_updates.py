@@ -103,8 +103,8 @@ class JobUpdater:
     ) -> list[JobEvent | Checkpoint | TunedModel]:
         """Return the records of a checkpoint.
 
-        None if it is a folder without a copy: the folder holds a later state by now, not the
-        checkpoint of this step.
+        There are none if it is a folder without a copy: by now the folder holds a later state, not
+        the checkpoint of this step.
         """
         copy = checkpoint_copies.get(str(event.step))
         if copy is None and Path(event.model).is_absolute():

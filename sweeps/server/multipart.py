@@ -31,9 +31,8 @@ class ReceivedForm:
 async def receive_form(request: Request, path: Path, *, file_field: str, max_bytes: int) -> ReceivedForm:
     """Read a multipart body, and write the part `file_field` to `path`.
 
-    After an error nothing remains there.
-
-    Raises ApiError (400 or 413) if the body is malformed or too large, or has no such part.
+    After an error nothing remains there. Raises ApiError (400 or 413) if the body is malformed or
+    too large, or has no such part.
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     if content_type != b"multipart/form-data" or b"boundary" not in options:

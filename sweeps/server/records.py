@@ -86,11 +86,9 @@ class StoredPart:
 class Task:
     """The field `task` of a job, an extension of the protocol.
 
-    The defaults describe a job without it.
-
-    `labels` is as in `backends.contract.Dataset`, or `"auto"`: the distinct completions of the
-    training file. `stop` is as there, too. The other fields are those of
-    `backends.contract.EvaluationSettings`.
+    The defaults describe a job without it. `labels` and `stop` are as in
+    `backends.contract.Dataset`; the labels `"auto"` are the distinct completions of the training
+    file. The other fields are those of `backends.contract.EvaluationSettings`.
     """
 
     labels: tuple[str, ...] | Literal["auto"] = ()
@@ -155,7 +153,7 @@ def base_name(model: str) -> str:
 
 @dataclass(frozen=True)
 class JobEvent:
-    """A line of a job's log. A line of the type `metrics` carries them in `data`."""
+    """A line of a job's log. A line of the type `metrics` has its metrics in `data`."""
 
     id: str
     job_id: str

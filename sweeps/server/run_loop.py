@@ -24,8 +24,9 @@ from backends.contract import (
 )
 
 RETRY_FOR_S = 900.0
-"""How long the loop retries an operation that fails temporarily; the previous server's trainer may
-hold the run.
+"""How long the loop retries an operation that fails temporarily.
+
+The trainer of a previous server may still hold the run.
 """
 
 _LONGEST_PAUSE_S = 15.0
@@ -177,8 +178,7 @@ def _retry(control: RunControl, operation: Callable[[], _Result], *, wait_for_qu
 def _copy_checkpoints(events: Sequence[Event], folder: Path) -> dict[str, str]:
     """Copy the checkpoints that are folders. Return the path of the copy by step.
 
-    If several checkpoints have the same path, it holds the last of them, so only this one is
-    copied.
+    If several checkpoints have the same path, only the last of them is still there to copy.
     """
     last_at_path = {event.model: event for event in events if isinstance(event, Checkpointed)}
     copies = {}

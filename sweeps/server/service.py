@@ -27,9 +27,8 @@ from sweeps.server.webhooks import Webhooks
 class Service:
     """The components of a server.
 
-    `start` continues the jobs in its folder, and `close` leaves them for the next server.
-
-    Raises SweepError if another server uses the folder, pydantic.ValidationError for wrong backend
+    `start` continues the jobs in its folder, and `close` leaves them for the next server. Raises
+    SweepError if another server uses the folder, pydantic.ValidationError for wrong backend
     options.
     """
 
@@ -91,9 +90,10 @@ def _lock(folder: ServerFolder) -> IO[str]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.seek(0)
-        holder = lock.read().strip() or "another"
+        process_id = lock.read().strip()
         lock.close()
-        message = f"process {holder} serves {folder.root} already"
+        holder = f"process {process_id}" if process_id else "another process"
+        message = f"{holder} serves {folder.root} already"
         raise SweepError(message, "Stop it, or choose another folder with --root.") from None
     lock.truncate(0)
     lock.write(str(os.getpid()))

@@ -13,9 +13,7 @@ DEFAULT_MODELS: Mapping[str, Mapping[str, str]] = {
     "local": {"tiny-lm": "builtin:tiny-lm"},
     "fake": {"fake-small": "fake-small", "fake-large": "fake-large"},
 }
-"""By backend, the base models of a server that was given none: public name -> what the backend
-calls it.
-"""
+"""The default base models of each backend: public name -> what the backend calls the model."""
 
 MIB = 2**20
 

@@ -120,7 +120,7 @@ def router(service: Service) -> APIRouter:
 def find_file(service: Service, file_id: str, param: str = "file_id", not_found_status: int = 404) -> StoredFile:
     """Return a file.
 
-    Raises ApiError with `not_found_status` if there is none or its time is over.
+    Raises ApiError with `not_found_status` if there is none, or it has expired.
     """
     file = service.store.find(StoredFile, file_id)
     if file is None or (file.expires_at is not None and file.expires_at <= time.time()):

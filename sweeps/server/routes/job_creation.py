@@ -1,4 +1,4 @@
-"""From the request for a job to its record, with all checks that need no look into the files."""
+"""From the request for a job to its record, with all checks that do not read the files."""
 
 from __future__ import annotations
 

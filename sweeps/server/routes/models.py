@@ -60,16 +60,17 @@ def find_tuned_model(service: Service, name: str) -> TunedModel:
 def _delete(service: Service, model: TunedModel) -> None:
     """Delete a model.
 
-    A job's own model takes the checkpoints with it that the backend keeps beside it.
+    Deleting a job's own model also deletes the checkpoints that the backend keeps beside it.
     """
     store = service.store
-    models = [model]
     is_checkpoint = ":ckpt-step-" in model.name
     if not is_checkpoint:
         _discard_run(service, model.job_id)
-        of_job = store.all(TunedModel, "job_id = ? AND NOT copied", model.job_id)
-        models += [other for other in of_job if other != model]
     with store.transaction():
+        models = [model]
+        if not is_checkpoint:
+            of_job = store.all(TunedModel, "job_id = ? AND NOT copied", model.job_id)
+            models += [other for other in of_job if other != model]
         for deleted in models:
             store.delete(TunedModel, deleted.name)
             for checkpoint in store.all(Checkpoint, "model = ?", deleted.name):

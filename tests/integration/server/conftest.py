@@ -1,4 +1,4 @@
-"""A real server in a process of its own, and the genuine client, in strict mode."""
+"""Fixtures: a real server in a process of its own, and the real OpenAI client in strict mode."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ WORDS = {" red": "apple rose blood", " green": "grass leaf tree", " blue": "sea 
 
 
 def examples(count: int, chat: bool = False) -> bytes:
-    """Return a file of examples that can be learnt: the label follows from the first word."""
+    """Return a file of examples that a model can learn: the words of a prompt decide its label."""
     lines = []
-    for n in range(count):
-        label = LABELS[n % 3]
+    for number in range(count):
+        label = LABELS[number % 3]
         words = WORDS[label].split()
-        prompt = f"{words[n % 3]} {words[(n + 1) % 3]} ->"
+        prompt = f"{words[number % 3]} {words[(number + 1) % 3]} ->"
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": label.strip()}]
         lines.append({"messages": messages} if chat else {"prompt": prompt, "completion": label})
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
@@ -39,7 +39,7 @@ def examples(count: int, chat: bool = False) -> bytes:
 
 @dataclass
 class Server:
-    """A server process. `stop` ends it by its number."""
+    """A server process, its address and its log. `stop` signals it by its process id."""
 
     process: subprocess.Popen[str]
     url: str
@@ -53,18 +53,18 @@ class Server:
         self.clients.append(client)
         return client
 
-    def stop(self, number: int = signal.SIGINT) -> int:
+    def stop(self, signal_number: int = signal.SIGINT) -> int:
         for client in self.clients:
             client.close()
         if self.process.poll() is None:
-            os.kill(self.process.pid, number)
+            os.kill(self.process.pid, signal_number)
         code = self.process.wait(60)
         self.reader.join()
         return code
 
 
 class Client:
-    """What the tests do again and again."""
+    """The OpenAI client, with the requests that many tests make."""
 
     def __init__(self, api: OpenAI, model: str = "fake-small") -> None:
         self.api, self.model = api, model
@@ -72,9 +72,9 @@ class Client:
     def upload(self, content: bytes, name: str = "examples.jsonl") -> str:
         return self.api.files.create(file=(name, content), purpose="fine-tune").id
 
-    def create(self, content: bytes | None = None, valid: bytes | None = b"", **more: Any) -> FineTuningJob:
+    def create(self, content: bytes | None = None, valid: bytes | None = b"", **fields: Any) -> FineTuningJob:
         training = self.upload(examples(30) if content is None else content)
-        body: dict[str, Any] = {"model": self.model, "training_file": training, "seed": 7, **more}
+        body: dict[str, Any] = {"model": self.model, "training_file": training, "seed": 7, **fields}
         if valid is not None:
             body["validation_file"] = self.upload(valid or examples(12))
         return self.api.fine_tuning.jobs.create(**body)
@@ -85,13 +85,13 @@ class Client:
             job = self.api.fine_tuning.jobs.retrieve(job_id)
             if job.status in (statuses or ENDED):
                 return job
-            assert job.status not in ENDED, f"it ended: {job.status} {job.error}"
-            assert time.monotonic() < deadline, f"it is still {job.status}"
+            assert job.status not in ENDED, f"the job ended: {job.status} {job.error}"
+            assert time.monotonic() < deadline, f"the job is still {job.status}"
             time.sleep(0.05)
 
     def messages(self, job_id: str) -> list[str]:
-        """Return the log, the oldest line first, paged."""
-        return [list_event.message for list_event in self.api.fine_tuning.jobs.list_events(job_id, limit=3)][::-1]
+        """Read the log page by page, and return its messages, the oldest first."""
+        return [event.message for event in self.api.fine_tuning.jobs.list_events(job_id, limit=3)][::-1]
 
 
 Serve = Callable[..., Server]
@@ -99,7 +99,7 @@ Serve = Callable[..., Server]
 
 @contextlib.contextmanager
 def servers(default_root: Path) -> Iterator[Serve]:
-    """Start servers; all of them are ended afterwards."""
+    """Yield a function that starts servers, and stop all of them afterwards."""
     started: list[Server] = []
 
     def start(*arguments: str, root: Path | None = None, environment: Mapping[str, str] | None = None) -> Server:
@@ -118,10 +118,10 @@ def servers(default_root: Path) -> Iterator[Serve]:
         log: list[str] = []
         for line in process.stderr:
             log.append(line)
-            if found := re.search(r"listening on (http://\S+)", line):
+            if match := re.search(r"listening on (http://\S+)", line):
                 reader = threading.Thread(target=log.extend, args=(process.stderr,), daemon=True)
                 reader.start()
-                started.append(Server(process, found[1], log, reader))
+                started.append(Server(process, match[1], log, reader))
                 return started[-1]
         process.wait()
         process.stderr.close()
@@ -130,56 +130,56 @@ def servers(default_root: Path) -> Iterator[Serve]:
     try:
         yield start
     finally:
-        for each in started:
+        for server in started:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                each.stop()
-            if each.process.poll() is None:
-                each.process.kill()
-                each.process.wait()
-            each.reader.join()
-            assert each.process.stderr is not None
-            each.process.stderr.close()
+                server.stop()
+            if server.process.poll() is None:
+                server.process.kill()
+                server.process.wait()
+            server.reader.join()
+            assert server.process.stderr is not None
+            server.process.stderr.close()
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Start servers on folders of this test."""
+    """Start servers in folders of this test."""
     with servers(tmp_path / "root") as start:
         yield start
 
 
 @pytest.fixture(scope="module")
 def module_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the server that all tests of a module share."""
+    """The folder of the server that the tests of a module share."""
     return tmp_path_factory.mktemp("shared") / "root"
 
 
 @pytest.fixture(scope="module")
 def serve_module(module_root: Path) -> Iterator[Serve]:
-    """Start a server that all tests of a module share."""
+    """Start a server that the tests of a module share."""
     with servers(module_root) as start:
         yield start
 
 
 @pytest.fixture(scope="module")
 def shared(serve_module: Serve) -> Client:
-    """The genuine client of a server over the fake backend that all tests of a module share."""
+    """The client of a server with the fake backend that the tests of a module share."""
     return Client(serve_module().client())
 
 
 @pytest.fixture
 def client(serve: Serve) -> Client:
-    """The genuine client of a well-behaved server over the fake backend."""
+    """The client of a server with the fake backend and without faults."""
     return Client(serve().client())
 
 
 @pytest.fixture(scope="session")
 def make_client() -> type[Client]:
-    """For tests that start servers of their own."""
+    """The class of clients, for tests that start servers of their own."""
     return Client
 
 
 @pytest.fixture(scope="session")
 def make_examples() -> Callable[..., bytes]:
-    """Return files of examples."""
+    """The function that makes files of examples."""
     return examples

@@ -1,4 +1,4 @@
-"""The genuine client in strict mode against a real server over the fake backend: every call that is offered."""
+"""Every call of the protocol that the server offers, made by the real client in strict mode."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ LABELS = [" red", " green", " blue"]
 TASK = {"task": {"labels": LABELS}}
 
 
-def test_files(client: Any, make_examples: Any) -> None:
+def test_files_are_uploaded_listed_read_and_deleted(client: Any, make_examples: Any) -> None:
     api, content = client.api, make_examples(12)
     made = [
-        api.files.create(file=(f"{n}.jsonl", content), purpose="fine-tune", expires_after=expiry)
-        for n, expiry in enumerate([openai.omit, {"anchor": "created_at", "seconds": 3600}, openai.omit])
+        api.files.create(file=(f"{number}.jsonl", content), purpose="fine-tune", expires_after=expiry)
+        for number, expiry in enumerate([openai.omit, {"anchor": "created_at", "seconds": 3600}, openai.omit])
     ]
-    assert [each.bytes for each in made] == [len(content)] * 3
-    assert [each.status for each in made] == ["processed"] * 3
+    assert [file.bytes for file in made] == [len(content)] * 3
+    assert [file.status for file in made] == ["processed"] * 3
     assert made[0].expires_at is None
     assert made[1].expires_at == made[1].created_at + 3600
     assert api.files.retrieve(made[1].id) == made[1]
     assert api.files.content(made[2].id).read() == content
-    assert [each.id for each in api.files.list(limit=1)] == [each.id for each in reversed(made)]
-    assert [each.id for each in api.files.list(limit=2, order="asc")] == [each.id for each in made]
+    assert [file.id for file in api.files.list(limit=1)] == [file.id for file in reversed(made)]
+    assert [file.id for file in api.files.list(limit=2, order="asc")] == [file.id for file in made]
     assert list(api.files.list(purpose="fine-tune-results")) == []
     assert api.files.delete(made[0].id).deleted
     with pytest.raises(openai.NotFoundError):
@@ -37,7 +37,7 @@ def test_files(client: Any, make_examples: Any) -> None:
     assert api.files.wait_for_processing(made[1].id).status == "processed"
 
 
-def test_uploads(shared: Any, make_examples: Any) -> None:
+def test_a_file_is_uploaded_in_parts(shared: Any, make_examples: Any) -> None:
     api, content = shared.api, make_examples(40)
     whole = api.uploads.upload_file_chunked(
         file=content,
@@ -78,7 +78,7 @@ def test_a_job_from_file_to_model(shared: Any) -> None:
     assert job.status == "succeeded", job.error
     assert job.error is None
     assert job.hyperparameters.n_epochs == 5
-    assert job.hyperparameters.batch_size == 8, "auto is resolved"
+    assert job.hyperparameters.batch_size == 8, "the job shows the value in place of auto"
     assert job.method.supervised.hyperparameters.batch_size == 8
     assert job.fine_tuned_model == f"ft:fake-small:local:my-colours-:{job.id[6:16]}"
     assert job.trained_tokens > 0
@@ -93,17 +93,19 @@ def test_a_job_from_file_to_model(shared: Any) -> None:
         f"New fine-tuned model created: {job.fine_tuned_model}",
         "The job has successfully completed",
     ]
-    assert sum(each.startswith("Checkpoint created at step") for each in log) == 5
+    assert sum(message.startswith("Checkpoint created at step") for message in log) == 5
 
     events = list(shared.api.fine_tuning.jobs.list_events(job.id))[::-1]
     assert len(events) == len(log) == len({event.id for event in events})
     measured = [event.data for event in events if event.type == "metrics"]
-    assert [each["step"] for each in measured if "full_valid_loss" in each] == [0, 4, 8, 12, 16, 20]
-    assert all(each["total_steps"] == 20 for each in measured)
-    assert all("train_loss" in each for each in measured if each["step"])
+    assert [data["step"] for data in measured if "full_valid_loss" in data] == [0, 4, 8, 12, 16, 20]
+    assert all(data["total_steps"] == 20 for data in measured)
+    assert all("train_loss" in data for data in measured if data["step"])
 
     checkpoints = list(shared.api.fine_tuning.jobs.checkpoints.list(job.id, limit=1))
-    assert [checkpoint.step_number for checkpoint in checkpoints] == [20, 16, 12], "the last three, the newest first"
+    assert [checkpoint.step_number for checkpoint in checkpoints] == [20, 16, 12], (
+        "the last three checkpoints, the newest first"
+    )
     assert checkpoints[0].metrics.full_valid_loss == measured[-1]["full_valid_loss"]
 
     (result,) = job.result_files
@@ -114,7 +116,7 @@ def test_a_job_from_file_to_model(shared: Any) -> None:
     assert shared.api.files.retrieve(result).purpose == "fine-tune-results"
 
 
-def test_a_file_may_go_once_its_job_is_queued(shared: Any) -> None:
+def test_a_queued_job_does_not_need_its_uploaded_files(shared: Any) -> None:
     job = shared.create()
     shared.wait(job.id, "queued", "running", "succeeded")
     shared.api.files.delete(job.training_file)
@@ -122,14 +124,14 @@ def test_a_file_may_go_once_its_job_is_queued(shared: Any) -> None:
     assert shared.wait(job.id).status == "succeeded"
 
 
-def test_deprecated_hyperparameters_and_extra_keys(shared: Any) -> None:
+def test_hyperparameters_in_the_deprecated_place_and_of_the_backend_are_accepted(shared: Any) -> None:
     job = shared.create(hyperparameters={"n_epochs": 1, "prompt_loss_weight": 0.1, "method": "lora", "lora_rank": 4})
     job = shared.wait(job.id)
     assert job.hyperparameters.model_extra == {"prompt_loss_weight": 0.1, "method": "lora", "lora_rank": 4}
 
 
 @pytest.mark.parametrize(
-    ("body", "param", "says"),
+    ("body", "param", "message"),
     [
         ({"hyperparameters": {"lora_rnk": 3}}, "hyperparameters.lora_rnk", "lora_rank"),
         ({"hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs", "below 1"),
@@ -151,20 +153,22 @@ def test_deprecated_hyperparameters_and_extra_keys(shared: Any) -> None:
         ({"extra_body": {"task": {"labels": "some"}}}, "task.labels", ""),
     ],
 )
-def test_a_wrong_order_is_refused_at_once(shared: Any, body: dict[str, Any], param: str | None, says: str) -> None:
-    before = [each.id for each in shared.api.fine_tuning.jobs.list()]
+def test_a_wrong_request_for_a_job_is_refused_at_once(
+    shared: Any, body: dict[str, Any], param: str | None, message: str
+) -> None:
+    before = [job.id for job in shared.api.fine_tuning.jobs.list()]
     with pytest.raises(openai.BadRequestError) as raised:
         shared.create(**body)
     assert raised.value.type == "invalid_request_error"
-    assert says in raised.value.body["message"]  # type: ignore[index]
+    assert message in raised.value.body["message"]  # type: ignore[index]
     if param is not None:
         assert raised.value.param is not None
         assert raised.value.param.startswith(param)
-    assert [each.id for each in shared.api.fine_tuning.jobs.list()] == before
+    assert [job.id for job in shared.api.fine_tuning.jobs.list()] == before
 
 
 @pytest.mark.parametrize(
-    ("training", "valid", "code", "param", "says"),
+    ("training", "valid", "code", "param", "message"),
     [
         (b"{broken\n" * 20, None, "invalid_training_file", "training_file", "line 1"),
         (b'{"prompt": "a", "completion": "b"}\n' * 7, None, "invalid_n_examples", "training_file", "has 7 example(s)"),
@@ -179,16 +183,16 @@ def test_a_wrong_order_is_refused_at_once(shared: Any, body: dict[str, Any], par
         (b"\xff\xfe" * 100, None, "invalid_training_file", "training_file", "UTF-8"),
     ],
 )
-def test_what_is_wrong_with_files_shows_on_the_job(
-    shared: Any, training: bytes | None, valid: bytes | None, code: str, param: str, says: str
+def test_the_job_reports_what_is_wrong_with_its_files(
+    shared: Any, training: bytes | None, valid: bytes | None, code: str, param: str, message: str
 ) -> None:
     job = shared.wait(shared.create(training, valid).id, "failed")
     assert (job.error.code, job.error.param) == (code, param)
-    assert says in job.error.message
-    assert any(job.error.message in message for message in shared.messages(job.id))
+    assert message in job.error.message
+    assert any(job.error.message in line for line in shared.messages(job.id))
 
 
-def test_without_a_validation_file_nothing_is_invented(shared: Any) -> None:
+def test_without_a_validation_file_there_are_no_validation_metrics(shared: Any) -> None:
     job = shared.wait(shared.create(valid=None).id)
     assert job.status == "succeeded"
     events = shared.api.fine_tuning.jobs.list_events(job.id)
@@ -198,31 +202,31 @@ def test_without_a_validation_file_nothing_is_invented(shared: Any) -> None:
 
 
 def test_jobs_are_listed_and_filtered(client: Any) -> None:
-    made = [client.create(metadata=meta) for meta in ({"a": "1"}, {"a": "1", "b": "2"}, None, {"a": ""})]
+    made = [client.create(metadata=metadata) for metadata in ({"a": "1"}, {"a": "1", "b": "2"}, None, {"a": ""})]
     jobs = client.api.fine_tuning.jobs
 
     def listed(**query: Any) -> list[str]:
-        return [each.id for each in jobs.list(limit=1, **query)]
+        return [job.id for job in jobs.list(limit=1, **query)]
 
-    assert listed() == [each.id for each in reversed(made)]
+    assert listed() == [job.id for job in reversed(made)]
     assert listed(metadata={"a": "1"}) == [made[1].id, made[0].id]
     assert listed(metadata={"a": "1", "b": "2"}) == [made[1].id]
     assert listed(metadata={"a": ""}) == [made[3].id]
     assert listed(metadata={"c": "1"}) == []
-    assert [each.id for each in jobs.list(extra_query={"metadata": "null"})] == [made[2].id]
-    assert [each.id for each in jobs.list(after=made[2].id)] == [made[1].id, made[0].id]
+    assert [job.id for job in jobs.list(extra_query={"metadata": "null"})] == [made[2].id]
+    assert [job.id for job in jobs.list(after=made[2].id)] == [made[1].id, made[0].id]
     with pytest.raises(openai.BadRequestError, match="after"):
         jobs.list(after="ftjob-nothing")
 
 
-def test_cancel_pause_resume(serve: Any, make_client: Any) -> None:
+def test_jobs_are_cancelled_paused_and_resumed(serve: Any, make_client: Any) -> None:
     client = make_client(serve("--set", "seconds_per_epoch=0.5", "--max-jobs", "1").client())
     jobs = client.api.fine_tuning.jobs
     running = client.create(hyperparameters={"n_epochs": 40})
     waiting = client.create(hyperparameters={"n_epochs": 1})
     client.wait(running.id, "running")
     assert client.wait(waiting.id, "queued").status == "queued"
-    raw = client.api  # the strict client refuses `paused`, which its own types lack
+    raw = client.api  # the strict client refuses `paused`, because its own types lack it
     paused = json.loads(raw.fine_tuning.jobs.with_raw_response.pause(waiting.id).content)
     assert paused["status"] == "paused"
     with pytest.raises(openai.BadRequestError, match="cannot be paused"):
@@ -239,13 +243,14 @@ def test_cancel_pause_resume(serve: Any, make_client: Any) -> None:
     assert jobs.retrieve(running.id).fine_tuned_model is None
 
 
-def test_models_and_answers(client: Any) -> None:
+def test_models_are_listed_answer_prompts_and_are_deleted(client: Any) -> None:
     api = client.api
     job = client.wait(client.create(hyperparameters={"n_epochs": 2}, extra_body=TASK).id)
     name = job.fine_tuned_model
-    (last, first) = (each.fine_tuned_model_checkpoint for each in api.fine_tuning.jobs.checkpoints.list(job.id))
+    checkpoints = api.fine_tuning.jobs.checkpoints.list(job.id)
+    (last, first) = (checkpoint.fine_tuned_model_checkpoint for checkpoint in checkpoints)
     assert last == f"{name}:ckpt-step-8"
-    assert {each.id for each in api.models.list()} == {"fake-small", "fake-large", name, first, last}
+    assert {model.id for model in api.models.list()} == {"fake-small", "fake-large", name, first, last}
     assert api.models.retrieve(last).owned_by == "org-local"
 
     prompts = ["apple ->", "sea ->"]
@@ -264,9 +269,8 @@ def test_models_and_answers(client: Any) -> None:
     chat = api.chat.completions.create(model=first, messages=messages, logprobs=True, top_logprobs=2)
     (token,) = chat.choices[0].logprobs.content
     assert token.token == chat.choices[0].message.content
-    assert [top_logprob.logprob for top_logprob in token.top_logprobs] == sorted(
-        (e.logprob for e in token.top_logprobs), reverse=True
-    )
+    logprobs = [top_logprob.logprob for top_logprob in token.top_logprobs]
+    assert logprobs == sorted(logprobs, reverse=True)
     other = api.chat.completions.create(model="fake-small", messages=messages, extra_body={"labels": ["yes", "no"]})
     assert other.choices[0].message.content in ("yes", "no")
     free = api.chat.completions.create(model=name, messages=messages, extra_body={"labels": []}, stop=[" "])
@@ -277,7 +281,7 @@ def test_models_and_answers(client: Any) -> None:
     with pytest.raises(openai.NotFoundError):
         api.completions.create(model=first, prompt="a")
     assert api.models.delete(name).deleted
-    assert {each.id for each in api.models.list()} == {"fake-small", "fake-large"}
+    assert {model.id for model in api.models.list()} == {"fake-small", "fake-large"}
     assert api.fine_tuning.jobs.retrieve(job.id).status == "succeeded"
     with pytest.raises(openai.PermissionDeniedError):
         api.models.delete("fake-small")
@@ -287,7 +291,7 @@ def test_models_and_answers(client: Any) -> None:
     "body",
     [{"temperature": 0.7}, {"n": 2}, {"stream": True}, {"tools": []}, {"logprobs": True}, {"top_logprobs": 2}],
 )
-def test_what_is_not_offered_is_refused(shared: Any, body: dict[str, Any]) -> None:
+def test_a_feature_that_the_server_does_not_offer_is_refused(shared: Any, body: dict[str, Any]) -> None:
     messages = [{"role": "user", "content": "a"}]
     with pytest.raises(openai.BadRequestError):
         shared.api.chat.completions.create(model="fake-small", messages=messages, **body)

@@ -1,4 +1,4 @@
-"""With `--faults` the server misbehaves as the real services do, and what it has accepted is done all the same."""
+"""With `--faults` the server misbehaves as real services do, but finishes every accepted job."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.integration
 FAST = ("--set", "seconds_per_epoch=0.05")
 
 
-def raw(call: Any, *arguments: Any, **more: Any) -> dict[str, Any]:
-    """Return an answer that the strict client would refuse."""
-    found: dict[str, Any] = json.loads(call(*arguments, **more).content)
-    return found
+def raw(call: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+    """Return the body of an answer, unchanged by the client's types."""
+    body: dict[str, Any] = json.loads(call(*arguments, **options).content)
+    return body
 
 
 def outcome(call: Callable[[], Any]) -> str:
-    """Return what became of a request in a few words."""
+    """Make a request, and return its outcome in a few words."""
     try:
         call()
     except openai.APIConnectionError:
@@ -34,42 +34,44 @@ def outcome(call: Callable[[], Any]) -> str:
     return "answered"
 
 
-def test_answers_to_a_creation_go_astray(serve: Any, make_client: Any, make_examples: Any) -> None:
+def test_a_job_exists_once_although_the_answer_is_lost(serve: Any, make_client: Any, make_examples: Any) -> None:
     faults = "lost_answer=0.3,error_after_accept=0.3,daily_limit=0.3,seed=3"
     client = make_client(serve("--faults", faults).client())
     file = client.upload(make_examples(12))
     jobs, refused = client.api.fine_tuning.jobs, "429 daily_rate_limit_exceeded None"
-    seen = []
+    outcomes = []
     for number in range(20):
-        mark = {"trial": str(number)}
-        order = functools.partial(jobs.create, model="fake-small", training_file=file, metadata=mark)
-        seen.append(outcome(order))
-        found = list(jobs.list(metadata=mark))
-        assert len(found) == (0 if seen[-1] == refused else 1)
-        assert all(client.wait(each.id).status == "succeeded" for each in found)
-    assert set(seen) == {"answered", "cut", "500 server_error None", refused}
+        metadata = {"trial": str(number)}
+        create = functools.partial(jobs.create, model="fake-small", training_file=file, metadata=metadata)
+        outcomes.append(outcome(create))
+        created = list(jobs.list(metadata=metadata))
+        assert len(created) == (0 if outcomes[-1] == refused else 1)
+        assert all(client.wait(job.id).status == "succeeded" for job in created)
+    assert set(outcomes) == {"answered", "cut", "500 server_error None", refused}
 
 
-def test_a_slow_creation_becomes_several_jobs_where_the_client_repeats_it(serve: Any, make_examples: Any) -> None:
+def test_a_client_that_repeats_a_slow_creation_makes_several_jobs(serve: Any, make_examples: Any) -> None:
     server = serve("--faults", "slow_create=1:1")
     file = server.client().files.create(file=("a", make_examples(12)), purpose="fine-tune").id
     for retries, jobs in ((0, 1), (2, 3)):
-        mark = {"retries": str(retries)}
+        metadata = {"retries": str(retries)}
         with pytest.raises(openai.APITimeoutError):
             server.client(max_retries=retries, timeout=0.3).fine_tuning.jobs.create(
-                model="fake-small", training_file=file, metadata=mark
+                model="fake-small", training_file=file, metadata=metadata
             )
-        assert len(list(server.client().fine_tuning.jobs.list(metadata=mark))) == jobs
+        assert len(list(server.client().fine_tuning.jobs.list(metadata=metadata))) == jobs
 
 
 def test_any_request_may_fail(serve: Any) -> None:
     api = serve("--faults", "connection_cut=0.25,server_error=0.25,rate_limit=0.25:130,seed=5").client()
-    seen = {outcome(api.models.list) for _ in range(40)}
-    # longer than the client is willing to wait
-    assert seen == {"answered", "cut", "503 server_error None", "429 rate_limit_exceeded 130"}
+    outcomes = {outcome(api.models.list) for _ in range(40)}
+    # 130 seconds are more than the client is willing to wait
+    assert outcomes == {"answered", "cut", "503 server_error None", "429 rate_limit_exceeded 130"}
 
 
-def test_training_is_not_available_though_files_are_taken(serve: Any, make_client: Any, make_examples: Any) -> None:
+def test_training_is_not_available_although_the_server_accepts_files(
+    serve: Any, make_client: Any, make_examples: Any
+) -> None:
     client = make_client(serve("--faults", "training_not_available").client())
     file = client.upload(make_examples(12))
     with pytest.raises(openai.PermissionDeniedError) as raised:
@@ -78,7 +80,7 @@ def test_training_is_not_available_though_files_are_taken(serve: Any, make_clien
     assert not list(client.api.fine_tuning.jobs.list())
 
 
-def test_objects_look_odd(serve: Any, make_client: Any, make_examples: Any) -> None:
+def test_faults_change_how_objects_look(serve: Any, make_client: Any, make_examples: Any) -> None:
     faults = (
         "slow_files=1:0.5,pending,odd_status=1:moderating,empty_error,null_fields,late_model=1:1.5,late_events=1:1.5,"
         "late_checkpoints,moderation,base64_results"
@@ -97,18 +99,18 @@ def test_objects_look_odd(serve: Any, make_client: Any, make_examples: Any) -> N
     job = jobs.create(model="fake-small", training_file=file.id, hyperparameters={"n_epochs": 3})
     assert job.status == "pending"
     assert raw(jobs.with_raw_response.retrieve, job.id)["error"] == {}
-    assert job.error is not None, "as the client reads it, there is an error"
+    assert job.error is not None, "the client reads the empty object as an error"
     assert job.error.code is None
     assert (job.organization_id, job.result_files) == (None, None)
-    seen = []
+    statuses = []
     while True:
         checkpoints = list(jobs.checkpoints.list(job.id))
         if (job := jobs.retrieve(job.id)).status == "succeeded":
             break
-        seen.append(job.status)
+        statuses.append(job.status)
         assert checkpoints == []
         time.sleep(0.02)
-    assert set(seen) | {"pending"} == {"pending", "moderating"}
+    assert set(statuses) | {"pending"} == {"pending", "moderating"}
     assert job.fine_tuned_model is None
     assert len(list(jobs.checkpoints.list(job.id))) == 3
     assert "The job has successfully completed" not in client.messages(job.id)
@@ -116,14 +118,14 @@ def test_objects_look_odd(serve: Any, make_client: Any, make_examples: Any) -> N
     while jobs.retrieve(job.id).fine_tuned_model is None or len(client.messages(job.id)) < 12:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    types = {list_event.type for list_event in jobs.list_events(job.id)}
+    types = {event.type for event in jobs.list_events(job.id)}
     assert types == {"message", "metrics", "moderation_checks"}
     (result,) = jobs.retrieve(job.id).result_files
     assert base64.b64decode(api.files.content(result).read()).startswith(b"step,train_loss,")
-    assert api.files.content(file.id).read() == content, "only result files are wrapped"
+    assert api.files.content(file.id).read() == content, "only result files are encoded as base64"
 
 
-def test_jobs_hang_or_fail_after_they_were_accepted(serve: Any, make_client: Any, make_examples: Any) -> None:
+def test_accepted_jobs_hang_or_fail(serve: Any, make_client: Any, make_examples: Any) -> None:
     faults = "stuck_validation=0.5,job_failure=0.5:invalid_n_examples,seed=2"
     client = make_client(serve(*FAST, "--faults", faults).client())
     file = client.upload(make_examples(12))
@@ -131,18 +133,14 @@ def test_jobs_hang_or_fail_after_they_were_accepted(serve: Any, make_client: Any
     made = [jobs.create(model="fake-small", training_file=file).id for _ in range(8)]
     deadline = time.monotonic() + 20
     while True:
-        found = [jobs.retrieve(each) for each in made]
-        if not any(each.status in ("queued", "running") for each in found) and {each.status for each in found} == {
-            "validating_files",
-            "failed",
-            "succeeded",
-        }:
+        found = [jobs.retrieve(job_id) for job_id in made]
+        if {job.status for job in found} == {"validating_files", "failed", "succeeded"}:
             break
-        assert time.monotonic() < deadline, [each.status for each in found]
+        assert time.monotonic() < deadline, [job.status for job in found]
         time.sleep(0.05)
-    for each in found:
-        if each.status == "failed":
-            assert each.error.code == "invalid_n_examples"
-            assert "must have at least 10 examples" in each.error.message
-        if each.status == "validating_files":
-            assert jobs.cancel(each.id).status == "cancelled"
+    for job in found:
+        if job.status == "failed":
+            assert job.error.code == "invalid_n_examples"
+            assert "must have at least 10 examples" in job.error.message
+        if job.status == "validating_files":
+            assert jobs.cancel(job.id).status == "cancelled"

@@ -1,4 +1,4 @@
-"""The server over the real trainer: the same numbers as without it, interrupted or not, and models that answer."""
+"""The server with the real trainer: the same numbers as without it, interrupted or not."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def local_server(serve_module: Any) -> Any:
-    """A server over the local trainer."""
+    """A server with the local trainer."""
     return serve_module(*LOCAL)
 
 
 @pytest.fixture(scope="module")
 def local(local_server: Any, make_client: Any) -> Any:
-    """The genuine client of that server."""
+    """The client of that server."""
     return make_client(local_server.client(timeout=120), "tiny-lm")
 
 
 def evaluations(client: Any, job_id: str) -> list[Mapping[str, Any]]:
-    """Return what the evaluations of the whole files have measured, the first one first."""
+    """Return the data of the evaluations of the whole files, the oldest first."""
     events = list(client.api.fine_tuning.jobs.list_events(job_id))[::-1]
     return [event.data for event in events if event.type == "metrics" and "full_train_loss" in event.data]
 
 
 def assert_alike(found: list[Mapping[str, Any]], expected: list[Mapping[str, Any]]) -> None:
-    assert [each["step"] for each in found] == [each["step"] for each in expected]
+    assert [evaluation["step"] for evaluation in found] == [evaluation["step"] for evaluation in expected]
     for one, other in zip(found, expected, strict=True):
         assert one.keys() == other.keys()
         for name in one:
@@ -68,7 +68,7 @@ def assert_alike(found: list[Mapping[str, Any]], expected: list[Mapping[str, Any
 
 
 def trained_directly(folder: Path, training: bytes, validation: bytes, values: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Return the backend and the events of the same run without any server."""
+    """Train the same run without any server. Return the backend and the events."""
     from backends.contract import DataFile, Dataset, EvaluationSettings, Placement, TrainingRequest
     from backends.local import LocalBackend
     from backends.local.options import LocalOptions
@@ -113,9 +113,9 @@ def test_the_numbers_are_those_of_the_trainer(
     backend, events = trained_directly(tmp_path, training, validation, written if used is None else used)
     try:
         measured = [event for event in events if isinstance(event, Measured) and event.scope == "evaluation"]
-        expected = [{"step": each.step, "epoch": each.epoch, **each.values} for each in measured]
+        expected = [{"step": event.step, "epoch": event.epoch, **event.values} for event in measured]
         assert len(expected) > 2
-        assert all(math.isfinite(value) for each in expected for value in each.values())
+        assert all(math.isfinite(value) for evaluation in expected for value in evaluation.values())
         found = [
             {NAMES.get(name, name): value for name, value in evaluation.items() if name in {*NAMES, "step", "epoch"}}
             for evaluation in evaluations(local, job.id)
@@ -124,7 +124,7 @@ def test_the_numbers_are_those_of_the_trainer(
 
         (start,) = (event for event in events if isinstance(event, Started))
         shown = job.hyperparameters.to_dict()
-        assert shown.keys() >= {"n_epochs", "batch_size"}, "auto is resolved"
+        assert shown.keys() >= {"n_epochs", "batch_size"}, "the job shows the values in place of auto"
         assert {name: shown[name] for name in shown} == {name: start.resolved.get(name) for name in shown}
         assert job.trained_tokens == sum(event.tokens for event in events if isinstance(event, Charged))
 
@@ -142,11 +142,13 @@ def test_the_numbers_are_those_of_the_trainer(
     for choice, wanted in zip(answers.choices, expected_answers, strict=True):
         assert choice.text == wanted.text
         (top,) = choice.logprobs.top_logprobs
-        assert [top[each] for each in LABELS] == pytest.approx(wanted.label_logprobs, rel=1e-4)
+        assert [top[label] for label in LABELS] == pytest.approx(wanted.label_logprobs, rel=1e-4)
 
 
 def echoes(count: int) -> bytes:
-    """Return a chat file that a run learns with any seed and rounding: the answer is the word in the question."""
+    """Return a chat file that a run learns with any seed and rounding: the answer is the word in
+    the question.
+    """
     lines = []
     for number in range(count):
         word = KNOWN[number % len(KNOWN)]
@@ -173,18 +175,18 @@ def test_a_chat_file_makes_a_model_that_answers(local: Any) -> None:
         right += token.token == answer["content"]
     best = max(evaluation["full_valid_accuracy"] for evaluation in evaluations(local, job.id))
     assert right / len(lines) == pytest.approx(best)
-    assert best > 0.9, "the task is learnt"
+    assert best > 0.9, "the model has learned the task"
     free = api.chat.completions.create(
         model=job.fine_tuned_model, messages=[lines[0][0]], max_tokens=8, extra_body={"labels": []}
     )
     assert free.choices[0].message.content.strip()
     assert free.choices[0].logprobs is None
-    assert free.choices[0].finish_reason == "stop", "it has learnt when to end"
+    assert free.choices[0].finish_reason == "stop", "the model has learned when to end"
     (base,) = api.completions.create(model="tiny-lm", prompt="a dog", max_tokens=3).choices
     assert (base.finish_reason, base.logprobs) == ("length", None)
 
 
-def test_training_goes_on_from_a_fine_tuned_model(local: Any, make_examples: Any) -> None:
+def test_a_fine_tuned_model_can_be_fine_tuned_further(local: Any, make_examples: Any) -> None:
     first = local.wait(local.create(make_examples(50), make_examples(21), extra_body=TASK).id)
     second = local.create(
         make_examples(50),
@@ -202,11 +204,11 @@ def test_training_goes_on_from_a_fine_tuned_model(local: Any, make_examples: Any
     assert second.fine_tuned_model.startswith("ft:tiny-lm:local::")
 
 
-def test_a_model_that_is_deleted_leaves_the_disk(local: Any, make_examples: Any, module_root: Path) -> None:
+def test_a_deleted_model_leaves_the_disk(local: Any, make_examples: Any, module_root: Path) -> None:
     job = local.wait(local.create(make_examples(50), make_examples(21), hyperparameters={"n_epochs": 1}).id)
-    names = [each.id for each in local.api.models.list() if each.id.startswith(job.fine_tuned_model)]
+    names = [model.id for model in local.api.models.list() if model.id.startswith(job.fine_tuned_model)]
     assert len(names) == 2, "the model, and its one checkpoint"
-    weights = [each for each in module_root.rglob("*.safetensors") if job.id in str(each)]
+    weights = [path for path in module_root.rglob("*.safetensors") if job.id in str(path)]
     assert weights
     for name in names:
         assert local.api.models.delete(name).deleted
@@ -215,14 +217,14 @@ def test_a_model_that_is_deleted_leaves_the_disk(local: Any, make_examples: Any,
 
 @pytest.fixture(scope="module")
 def uninterrupted(local: Any, make_examples: Any) -> list[Mapping[str, Any]]:
-    """What a run measures that nobody disturbs."""
+    """The evaluations of a run without any interruption."""
     job = local.create(make_examples(240), make_examples(30), hyperparameters=SLOW)
     assert local.wait(job.id).status == "succeeded"
     return evaluations(local, job.id)
 
 
 def past(client: Any, job_id: str, step: int) -> None:
-    """Wait until a job has been evaluated at a step."""
+    """Wait until the server has evaluated a job at a step."""
     deadline = time.monotonic() + 60
     while not any(evaluation["step"] >= step for evaluation in evaluations(client, job_id)):
         assert time.monotonic() < deadline
@@ -230,7 +232,7 @@ def past(client: Any, job_id: str, step: int) -> None:
         time.sleep(0.02)
 
 
-def test_a_paused_run_goes_on_where_it_was(
+def test_a_paused_run_resumes_where_it_was(
     local: Any, make_examples: Any, uninterrupted: list[Mapping[str, Any]]
 ) -> None:
     job = local.create(make_examples(240), make_examples(30), hyperparameters=SLOW)
@@ -248,14 +250,14 @@ def test_a_paused_run_goes_on_where_it_was(
 
 
 def kill_workers(server: Any) -> int:
-    """Kill the processes beside the server as the system does where memory runs out; return how many there were."""
+    """Kill the worker processes, as the system does when memory runs out. Return their number."""
     listed = subprocess.run(
         ["pgrep", "-P", str(server.process.pid), "-f", "sweeps.server.worker_process"],
         capture_output=True,
         text=True,
         check=False,
     )
-    numbers = [int(each) for each in listed.stdout.split()]
+    numbers = [int(number) for number in listed.stdout.split()]
     for number in numbers:
         os.kill(number, signal.SIGKILL)
     return len(numbers)
@@ -269,7 +271,7 @@ def test_a_run_outlives_its_process(
     answer = local.api.completions.create(**asked).choices
     job = local.create(make_examples(240), make_examples(30), hyperparameters=SLOW)
     past(local, job.id, 60)
-    assert kill_workers(local_server) == 2, "that which trains, and that which answers"
+    assert kill_workers(local_server) == 2, "one trains, and one predicts"
     assert local.wait(job.id).status == "succeeded"
     assert_alike(evaluations(local, job.id), uninterrupted)
     assert "The training process was killed by signal 9; it is started again" in local.messages(job.id)
@@ -277,7 +279,7 @@ def test_a_run_outlives_its_process(
 
 
 @pytest.mark.slow
-def test_a_run_whose_process_dies_again_and_again_fails(local: Any, local_server: Any, make_examples: Any) -> None:
+def test_a_run_whose_process_dies_repeatedly_fails(local: Any, local_server: Any, make_examples: Any) -> None:
     values = {"n_epochs": 200, "batch_size": 4}
     job = local.create(make_examples(240), make_examples(30), hyperparameters=values)
     for number in range(3):
@@ -289,16 +291,17 @@ def test_a_run_whose_process_dies_again_and_again_fails(local: Any, local_server
     assert "was killed by signal 9, 3 times" in found.error.message
 
 
-def test_a_cancelled_run_leaves_its_checkpoints(local: Any, make_examples: Any) -> None:
+def test_a_cancelled_job_keeps_its_checkpoints(local: Any, make_examples: Any) -> None:
     job = local.create(make_examples(240), make_examples(30), hyperparameters=SLOW, extra_body=TASK)
     past(local, job.id, 60)
     assert local.api.fine_tuning.jobs.cancel(job.id).status == "cancelled"
-    model, *_ = (each.fine_tuned_model_checkpoint for each in local.api.fine_tuning.jobs.checkpoints.list(job.id))
+    checkpoints = local.api.fine_tuning.jobs.checkpoints.list(job.id)
+    model, *_ = (checkpoint.fine_tuned_model_checkpoint for checkpoint in checkpoints)
     answer = local.api.completions.create(model=model, prompt="sea sky ->", logprobs=1)
     assert answer.choices[0].text in LABELS
     assert local.api.fine_tuning.jobs.retrieve(job.id).fine_tuned_model is None
     assert len(local.api.files.list(purpose="fine-tune-results").data) == len(
-        [each for each in local.api.fine_tuning.jobs.list() if each.status == "succeeded"]
+        [listed for listed in local.api.fine_tuning.jobs.list() if listed.status == "succeeded"]
     )
 
 
@@ -316,11 +319,14 @@ def test_a_run_outlives_its_server(
     assert client.wait(job.id).status == "succeeded"
     assert_alike(evaluations(client, job.id), uninterrupted)
     steps = [message for message in client.messages(job.id) if message.startswith("Step ")]
-    assert len(steps) == len(set(steps)), "nothing is told twice"
+    assert len(steps) == len(set(steps)), "each step has one line"
 
 
-def test_waiting_for_answers_keeps_nobody_else_waiting(serve: Any, make_client: Any) -> None:
-    """The first answer takes seconds, until the model is loaded; there are more questions than threads for requests."""
+def test_prompts_that_wait_for_a_model_do_not_delay_other_requests(serve: Any, make_client: Any) -> None:
+    """The first answer takes seconds, until the model is loaded.
+
+    There are more prompts than request threads.
+    """
     client = make_client(serve(*LOCAL).client(timeout=120), "tiny-lm")
     answered: list[Any] = []
 
@@ -332,7 +338,7 @@ def test_waiting_for_answers_keeps_nobody_else_waiting(serve: Any, make_client: 
         thread.start()
     assert not list(client.api.fine_tuning.jobs.list())
     meanwhile = len(answered)
-    for each in threads:
-        each.join()
+    for thread in threads:
+        thread.join()
     assert meanwhile == 0
     assert len(answered) == 60

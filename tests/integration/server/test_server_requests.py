@@ -1,4 +1,4 @@
-"""Requests as no good client sends them: keys, bodies, paths, sizes; and many at once."""
+"""Requests that no good client sends: wrong keys, bodies, paths and sizes; and many at once."""
 
 from __future__ import annotations
 
@@ -23,29 +23,30 @@ KEYS = ("key-of-ann", "key-of-bob")
 def ask(
     url: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
 ) -> tuple[int, Any, dict[str, str]]:
-    """Send a request as it is; return status, parsed body and headers."""
-    place = urlsplit(url)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+    """Send a request unchanged, and return the status, the parsed body and the headers."""
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
     try:
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
         content = answer.read()
-        found = {name.lower(): value for name, value in answer.getheaders()}
-        return answer.status, json.loads(content) if "json" in found.get("content-type", "") else content, found
+        answered = {name.lower(): value for name, value in answer.getheaders()}
+        is_json = "json" in answered.get("content-type", "")
+        return answer.status, json.loads(content) if is_json else content, answered
     finally:
         connection.close()
 
 
-def assert_error(found: tuple[int, Any, dict[str, str]], status: int) -> dict[str, Any]:
-    assert found[0] == status, found
-    assert set(found[1]) == {"error"}
-    error: dict[str, Any] = found[1]["error"]
+def assert_error(answer: tuple[int, Any, dict[str, str]], status: int) -> dict[str, Any]:
+    assert answer[0] == status, answer
+    assert set(answer[1]) == {"error"}
+    error: dict[str, Any] = answer[1]["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert error["message"]
     return error
 
 
-def test_keys(serve: Any, tmp_path: Path) -> None:
+def test_only_requests_with_a_key_are_answered_and_keys_are_not_stored(serve: Any, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("key-in-file\n")
     server = serve(
         "--api-key-env", "ANNS", "--api-key-env", "FILED",
@@ -63,42 +64,44 @@ def test_keys(serve: Any, tmp_path: Path) -> None:
     assert ask(server.url, "GET", "/healthz")[1] == {"status": "ok"}
     assert ask(server.url, "GET", "/openapi.json")[1]["components"]["securitySchemes"]
     server.stop()
-    written = b"".join(each.read_bytes() for each in (tmp_path / "root").rglob("*") if each.is_file())
+    written = b"".join(path.read_bytes() for path in (tmp_path / "root").rglob("*") if path.is_file())
     assert not any(key.encode() in written or key in "".join(server.log) for key in (*KEYS, "key-in-file"))
 
 
-def test_where_it_listens_and_for_whom(serve: Any) -> None:
+def test_the_server_says_who_can_reach_it(serve: Any) -> None:
     local = serve()
     assert local.url.startswith("http://127.0.0.1:")
     local.stop()
-    assert any("only this machine" in each for each in local.log)
+    assert any("only this machine" in line for line in local.log)
     open_to_all = serve("--host", "0.0.0.0")
     open_to_all.stop()
-    assert any("warning: anybody" in each for each in open_to_all.log)
+    assert any("warning: anybody" in line for line in open_to_all.log)
     guarded = serve("--host", "0.0.0.0", environment={"SWEEP_API_KEYS": "k"})
     guarded.stop()
-    assert not any("warning" in each for each in guarded.log)
+    assert not any("warning" in line for line in guarded.log)
 
 
-def test_a_page_in_a_browser_is_not_let_in(serve: Any) -> None:
-    """Without keys: neither in its own name, nor by a name of its own that leads to this machine."""
+def test_a_server_without_keys_refuses_web_pages_in_a_browser(serve: Any) -> None:
+    """Neither under the page's own name, nor through a host name of its own that resolves to this
+    machine.
+    """
     server = serve()
-    place = urlsplit(server.url)
+    address = urlsplit(server.url)
     for headers in (
         {"Origin": "https://page.example"},
         {"Origin": "null"},
         {"Host": "page.example"},
-        {"Host": f"page.example:{place.port}"},
+        {"Host": f"page.example:{address.port}"},
         {"Host": "127.0.0.1.page.example"},
     ):
         error = assert_error(ask(server.url, "POST", "/v1/fine_tuning/jobs/x/cancel", headers=headers), 403)
         assert error["code"] == "host_not_allowed"
-    for headers in ({"Host": f"localhost:{place.port}"}, {"Origin": "http://localhost:3000"}, {"Host": "[::1]:1"}):
+    for headers in ({"Host": f"localhost:{address.port}"}, {"Origin": "http://localhost:3000"}, {"Host": "[::1]:1"}):
         assert ask(server.url, "GET", "/v1/models", headers=headers)[0] == 200
     server.stop()
     guarded = serve(environment={"SWEEP_API_KEYS": "k"})
     headers = {"Authorization": "Bearer k", "Origin": "https://page.example", "Host": "page.example"}
-    assert ask(guarded.url, "GET", "/v1/models", headers=headers)[0] == 200, "whoever has the key is let in"
+    assert ask(guarded.url, "GET", "/v1/models", headers=headers)[0] == 200, "a key is enough"
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +129,7 @@ def url(shared: Any) -> str:
         ("GET", "/v1/files?order=sideways", 400),
     ],
 )
-def test_paths_and_queries(url: str, method: str, path: str, status: int) -> None:
+def test_a_wrong_path_or_query_is_refused(url: str, method: str, path: str, status: int) -> None:
     assert_error(ask(url, method, path), status)
 
 
@@ -135,13 +138,17 @@ def test_paths_and_queries(url: str, method: str, path: str, status: int) -> Non
     [b"", b"{", b"null", b"[]", b'"x"', b"\xff", b'{"model": 1}', b'{"model": "fake-small"}', b"[" * 100_000],
 )
 @pytest.mark.parametrize("path", ["/v1/fine_tuning/jobs", "/v1/chat/completions", "/v1/completions", "/v1/uploads"])
-def test_bad_json(url: str, path: str, body: bytes) -> None:
+def test_a_wrong_json_body_is_refused(url: str, path: str, body: bytes) -> None:
     assert_error(ask(url, "POST", path, body, {"Content-Type": "application/json"}), 400)
 
 
 def multipart(*parts: tuple[str, bytes], end: bytes = b"--b--\r\n") -> bytes:
     return (
-        b"".join(b"--b\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n" % (h.encode(), c) for h, c in parts) + end
+        b"".join(
+            b"--b\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n" % (disposition.encode(), content)
+            for disposition, content in parts
+        )
+        + end
     )
 
 
@@ -150,7 +157,7 @@ PURPOSE = ('name="purpose"', b"fine-tune")
 
 
 @pytest.mark.parametrize(
-    ("body", "kind"),
+    ("body", "content_type"),
     [
         (b"{}", "application/json"),
         (b"", "multipart/form-data; boundary=b"),
@@ -171,12 +178,12 @@ PURPOSE = ('name="purpose"', b"fine-tune")
         ),
     ],
 )  # fmt: skip
-def test_bad_uploads_leave_nothing(url: str, shared: Any, body: bytes, kind: str) -> None:
-    assert_error(ask(url, "POST", "/v1/files", body, {"Content-Type": kind}), 400)
+def test_a_wrong_upload_is_refused_and_leaves_nothing(url: str, shared: Any, body: bytes, content_type: str) -> None:
+    assert_error(ask(url, "POST", "/v1/files", body, {"Content-Type": content_type}), 400)
     assert list(shared.api.files.list()) == []
 
 
-def test_a_filename_is_a_name_and_no_place(url: str, shared: Any) -> None:
+def test_a_filename_loses_its_folders(url: str, shared: Any) -> None:
     for given, kept in (("../../../etc/passwd", "passwd"), ("..\\\\..\\\\a.jsonl", "a.jsonl"), ("/", "file")):
         body = multipart((f'name="file"; filename="{given}"', b"{}"), PURPOSE)
         status, file, _ = ask(url, "POST", "/v1/files", body, {"Content-Type": "multipart/form-data; boundary=b"})
@@ -184,7 +191,7 @@ def test_a_filename_is_a_name_and_no_place(url: str, shared: Any) -> None:
         shared.api.files.delete(file["id"])
 
 
-def test_what_is_too_large(serve: Any, tmp_path: Path) -> None:
+def test_files_and_bodies_that_are_too_large_are_refused(serve: Any, tmp_path: Path) -> None:
     server = serve("--max-file-mb", "1")
     api = server.client()
     with pytest.raises(openai.APIStatusError) as raised:
@@ -210,10 +217,10 @@ def test_ten_clients_at_once_lose_no_job(serve: Any, make_client: Any) -> None:
     def work(number: int) -> None:
         client = make_client(server.client(timeout=60))
         made = [client.create(hyperparameters={"n_epochs": 1}, metadata={"by": str(number)}) for _ in range(5)]
-        assert [client.wait(each.id).status for each in made] == ["succeeded"] * 5
+        assert [client.wait(job.id).status for job in made] == ["succeeded"] * 5
         mine = list(client.api.fine_tuning.jobs.list(metadata={"by": str(number)}, limit=2))
-        assert [each.id for each in mine] == [each.id for each in reversed(made)]
-        accepted.extend(each.id for each in made)
+        assert [job.id for job in mine] == [job.id for job in reversed(made)]
+        accepted.extend(job.id for job in made)
 
     with concurrent.futures.ThreadPoolExecutor(10) as pool:
         list(pool.map(work, range(10)))
@@ -228,16 +235,16 @@ def test_ten_clients_at_once_lose_no_job(serve: Any, make_client: Any) -> None:
     )
 
 
-def memory_mb(pid: int, which: str) -> float:
+def memory_mb(pid: int, field: str) -> float:
     text = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(rf"{which}:\s+(\d+) kB", text)
-    assert found is not None
-    return int(found[1]) / 1024
+    match = re.search(rf"{field}:\s+(\d+) kB", text)
+    assert match is not None
+    return int(match[1]) / 1024
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("size_mb", [64, 512])
-def test_an_upload_is_not_held_in_memory(serve: Any, tmp_path: Path, size_mb: int) -> None:
+def test_an_upload_streams_to_the_disk(serve: Any, tmp_path: Path, size_mb: int) -> None:
     path = tmp_path / "large.jsonl"
     with path.open("wb") as stream:
         for _ in range(size_mb):
@@ -255,8 +262,8 @@ def test_an_upload_is_not_held_in_memory(serve: Any, tmp_path: Path, size_mb: in
 
 def test_an_interrupted_upload_leaves_nothing(serve: Any, tmp_path: Path) -> None:
     server = serve()
-    place = urlsplit(server.url)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=10)
+    address = urlsplit(server.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
     connection.putrequest("POST", "/v1/files")
     connection.putheader("Content-Type", "multipart/form-data; boundary=b")
     connection.putheader("Content-Length", "1000000")
@@ -270,9 +277,10 @@ def test_an_interrupted_upload_leaves_nothing(serve: Any, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("examples", [3, pytest.param(40, marks=pytest.mark.slow)])
 def test_schemathesis_finds_nothing(serve: Any, make_client: Any, tmp_path: Path, examples: int) -> None:
-    """No answer of 500 or above, none that the description does not describe, and no bad request that is accepted.
+    """No answer is 500 or above, each is as described, and no wrong request is accepted.
 
-    `positive_data_acceptance` is left out: a description cannot say which files, models and states there are.
+    The check `positive_data_acceptance` is excluded: a description cannot say which files, models
+    and states exist.
     """
     server = serve(environment={"SWEEP_API_KEYS": "k"})
     client = make_client(server.client("k"))
@@ -289,4 +297,4 @@ def test_schemathesis_finds_nothing(serve: Any, make_client: Any, tmp_path: Path
     ]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=290, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert not any("Traceback" in each for each in server.log)
+    assert not any("Traceback" in line for line in server.log)

@@ -1,4 +1,4 @@
-"""A server that is ended, killed and started again loses nothing."""
+"""A server that is stopped or killed and started again loses nothing."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ pytestmark = pytest.mark.integration
 PACE = ("--set", "seconds_per_epoch=0.25", "--max-jobs", "2")
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_jobs_go_on_after_the_end(serve: Any, make_client: Any, how: int) -> None:
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_next_server_continues_the_jobs(serve: Any, make_client: Any, signal_number: int) -> None:
     server = serve(*PACE)
     client = make_client(server.client())
-    made = [client.create(hyperparameters={"n_epochs": 4}, metadata={"n": str(n)}).id for n in range(4)]
-    paused = client.create(metadata={"n": "paused"}).id
+    made = [client.create(hyperparameters={"n_epochs": 4}, metadata={"number": str(number)}).id for number in range(4)]
+    paused = client.create(metadata={"number": "paused"}).id
     client.wait(paused, "queued", "running")
     client.api.fine_tuning.jobs.with_raw_response.pause(paused)
     client.wait(made[0], "running")
     before = client.messages(made[0])
-    code = server.stop(how)
-    assert code == (-signal.SIGKILL if how == signal.SIGKILL else 0)
+    code = server.stop(signal_number)
+    assert code == (-signal.SIGKILL if signal_number == signal.SIGKILL else 0)
 
     client = make_client(serve(*PACE).client())
     for job_id in made:
         assert client.wait(job_id).status == "succeeded"
         log = client.messages(job_id)
-        assert len([each for each in log if each.startswith("Checkpoint created")]) == 4, "each event once"
+        assert len([line for line in log if line.startswith("Checkpoint created")]) == 4, "each event has one line"
         assert log.count("Fine-tuning job started") == 1
     assert client.messages(made[0])[: len(before)] == before
     raw = client.api.fine_tuning.jobs.with_raw_response.retrieve(paused)
@@ -44,7 +44,7 @@ def test_jobs_go_on_after_the_end(serve: Any, make_client: Any, how: int) -> Non
     assert client.wait(paused).status == "succeeded"
 
 
-def test_a_cancelled_run_is_stopped_by_the_next_server(serve: Any, make_client: Any, tmp_path: Path) -> None:
+def test_the_next_server_stops_the_run_of_a_cancelled_job(serve: Any, make_client: Any, tmp_path: Path) -> None:
     server = serve("--set", "seconds_per_epoch=3600")
     client = make_client(server.client())
     job = client.create()
@@ -52,7 +52,8 @@ def test_a_cancelled_run_is_stopped_by_the_next_server(serve: Any, make_client: 
     server.process.send_signal(signal.SIGSTOP)
     server.process.send_signal(signal.SIGKILL)
     server.stop(signal.SIGKILL)
-    with sqlite3.connect(tmp_path / "root" / "server.sqlite") as connection:  # as if the kill had come in between
+    # as if the kill had come just after
+    with sqlite3.connect(tmp_path / "root" / "server.sqlite") as connection:
         connection.execute("UPDATE jobs SET status = 'cancelled'")
     connection.close()
     serve("--set", "seconds_per_epoch=3600")
@@ -67,8 +68,8 @@ def test_a_cancelled_run_is_stopped_by_the_next_server(serve: Any, make_client: 
         time.sleep(0.05)
 
 
-def test_what_was_left_half_done_is_cleared_away(serve: Any, make_examples: Any, tmp_path: Path) -> None:
-    """Bodies of which a part has come, and contents that no file stands for; an upload's parts are wanted still."""
+def test_the_next_server_deletes_leftovers_of_a_kill(serve: Any, make_examples: Any, tmp_path: Path) -> None:
+    """Half-received bodies and contents without a record go. The parts of a pending upload stay."""
     server = serve()
     api, content = server.client(), make_examples(12)
     kept = api.files.create(file=("a", content), purpose="fine-tune")
@@ -86,15 +87,15 @@ def test_what_was_left_half_done_is_cleared_away(serve: Any, make_examples: Any,
 
     server = serve()
     api = server.client()
-    assert [each.name for each in (root / "incoming").iterdir()] == [part.id]
-    assert [each.name for each in (root / "files").iterdir()] == [kept.id]
+    assert [path.name for path in (root / "incoming").iterdir()] == [part.id]
+    assert [path.name for path in (root / "files").iterdir()] == [kept.id]
     done = api.uploads.complete(upload.id, part_ids=[part.id])
     assert done.file is not None
     assert api.files.content(done.file.id).read() == content
     assert list((root / "incoming").iterdir()) == []
 
 
-def test_one_folder_has_one_server(serve: Any, tmp_path: Path) -> None:
+def test_a_second_server_cannot_use_the_same_folder_or_port(serve: Any, tmp_path: Path) -> None:
     server = serve()
     command = [sys.executable, "-m", "sweeps.cli", "serve", "--backend", "fake", "--root", str(tmp_path / "root")]
     done = subprocess.run([*command, "--port", "0"], capture_output=True, text=True, timeout=60, check=False)

@@ -1,4 +1,4 @@
-"""Webhooks, as the genuine client verifies them."""
+"""Webhooks, verified by the real client."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SECRET = "whsec_" + base64.b64encode(b"a secret of twenty-four b").decode()
 
 
 class Receiver(http.server.ThreadingHTTPServer):
-    """Takes webhooks; the first `refusals` are answered with 500."""
+    """Receives webhooks. It answers the first `refusals` requests with 500."""
 
     def __init__(self, refusals: int) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.refusals = refusals
-        self.taken: queue.Queue[tuple[str, dict[str, str]]] = queue.Queue()
+        self.accepted: queue.Queue[tuple[str, dict[str, str]]] = queue.Queue()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -31,11 +31,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"])).decode()
-        refused = self.server.refusals > 0
+        is_refused = self.server.refusals > 0
         self.server.refusals -= 1
-        if not refused:
-            self.server.taken.put((body, dict(self.headers)))
-        self.send_response(500 if refused else 204)
+        if not is_refused:
+            self.server.accepted.put((body, dict(self.headers)))
+        self.send_response(500 if is_refused else 204)
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
@@ -52,7 +52,9 @@ def receiver() -> Iterator[Receiver]:
         thread.join()
 
 
-def test_the_ends_of_jobs_are_told_and_signed(serve: Any, make_client: Any, receiver: Receiver, tmp_path: Path) -> None:
+def test_a_webhook_reports_each_end_of_a_job_and_is_signed(
+    serve: Any, make_client: Any, receiver: Receiver, tmp_path: Path
+) -> None:
     url = f"http://127.0.0.1:{receiver.server_port}/hook"
     pace = ("--set", "seconds_per_epoch=0.2", "--webhook", url)
     server = serve(*pace, environment={"SWEEP_WEBHOOK_SECRET": SECRET})
@@ -62,19 +64,19 @@ def test_the_ends_of_jobs_are_told_and_signed(serve: Any, make_client: Any, rece
     long = client.create(hyperparameters={"n_epochs": 50})
     client.wait(long.id, "running")
     client.api.fine_tuning.jobs.cancel(long.id)
-    told = {}
+    job_ids = {}
     for _ in range(3):
-        body, headers = receiver.taken.get(timeout=30)
+        body, headers = receiver.accepted.get(timeout=30)
         event = client.api.webhooks.unwrap(body, headers)
-        told[event.type] = event.data.id
+        job_ids[event.type] = event.data.id
         with pytest.raises(ValueError, match=r"(?i)signature"):
             client.api.webhooks.verify_signature(body + " ", headers)
-    assert told == {
+    assert job_ids == {
         "fine_tuning.job.succeeded": good.id,
         "fine_tuning.job.failed": bad.id,
         "fine_tuning.job.cancelled": long.id,
     }
-    assert receiver.taken.empty()
+    assert receiver.accepted.empty()
     server.stop()
-    written = b"".join(each.read_bytes() for each in (tmp_path / "root").rglob("*") if each.is_file())
+    written = b"".join(path.read_bytes() for path in (tmp_path / "root").rglob("*") if path.is_file())
     assert SECRET[6:].encode() not in written + "".join(server.log).encode()

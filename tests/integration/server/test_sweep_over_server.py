@@ -1,4 +1,4 @@
-"""The main job over our own server, with real processes: the same results as without it, adopted after a kill."""
+"""A sweep through our own server: the same results as without it, and jobs adopted after a kill."""
 
 from __future__ import annotations
 
@@ -65,22 +65,23 @@ def start(folder: Path, text: str) -> subprocess.Popen[str]:
 def outcome(process: subprocess.Popen[str]) -> Mapping[str, Any]:
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
-    found: Mapping[str, Any] = json.loads(out)
-    return found
+    summary: Mapping[str, Any] = json.loads(out)
+    return summary
 
 
 def curve(trial: Mapping[str, Any]) -> list[tuple[float, Mapping[str, float]]]:
-    return [(each["epoch"], each["values"]) for each in trial["curve"]]
+    return [(evaluation["epoch"], evaluation["values"]) for evaluation in trial["curve"]]
 
 
 @pytest.mark.slow
 @pytest.mark.trains
 def test_the_same_space_gives_the_same_locally_and_over_the_server(tmp_path: Path, serve: Any) -> None:
-    # One thread for each job, as for each local trial: another number of threads rounds differently.
+    # One thread for each job, as for each local trial: another number of threads rounds
+    # differently.
     server = serve("--backend", "local", "--set", "device=cpu", "--max-jobs", str(os.cpu_count() or 1))
-    over = start(tmp_path / "hosted", DATA + HOSTED % (server.url, "tiny-lm") + SPACE)
+    through_server = start(tmp_path / "hosted", DATA + HOSTED % (server.url, "tiny-lm") + SPACE)
     direct = outcome(start(tmp_path / "local", DATA + LOCAL + SPACE))
-    served = outcome(over)
+    served = outcome(through_server)
 
     assert len(direct["trials"]) == len(served["trials"]) == 2
     for one, other in zip(direct["trials"], served["trials"], strict=True):
@@ -89,27 +90,27 @@ def test_the_same_space_gives_the_same_locally_and_over_the_server(tmp_path: Pat
         assert one["best_epoch"] == other["best_epoch"]
         assert one["values"] == pytest.approx(other["values"], abs=1e-4)
         assert [epoch for epoch, _ in curve(one)] == [epoch for epoch, _ in curve(other)]
-        for (_, told), (_, seen) in zip(curve(one), curve(other), strict=True):
-            assert set(told) == set(seen)
-            assert told == pytest.approx(dict(seen), rel=1e-3, abs=1e-4)
+        for (_, values), (_, served_values) in zip(curve(one), curve(other), strict=True):
+            assert set(values) == set(served_values)
+            assert values == pytest.approx(dict(served_values), rel=1e-3, abs=1e-4)
     assert direct["best"]["number"] == served["best"]["number"]
     assert_packaged_answers_are_the_backends(server.url, served["best"]["model"], tmp_path)
 
 
 def assert_packaged_answers_are_the_backends(url: str, model: str, folder: Path) -> None:
-    """What is registered of a model answers as the backend does that the sweep was scored with."""
+    """The registered package of a model answers like the backend that scored the sweep."""
     options = HostedOptions(host="local", base_url=url, model="tiny-lm")
     labels = (" entailment", " neutral", " contradiction")
     data = Dataset(NO_FILE, NO_FILE, "completion", labels)
-    prompts = [{"prompt": f"The {each} sleeps\nIt rests\n\n###\n\n"} for each in ("cat", "dog", "small bird")]
+    prompts = [{"prompt": f"The {animal} sleeps\nIt rests\n\n###\n\n"} for animal in ("cat", "dog", "small bird")]
     with closing(HostedBackend(options, folder / "asking", {})) as backend:
         scored = backend.predict(model, prompts, PredictOptions(labels=labels))
         package = backend.package(model, data, folder)
     assert package.code == Path(hosted_predictor.__file__)
     answers = hosted_predictor.load(str(folder), json.loads(json.dumps(package.settings))).predict(prompts)
-    for (text, told), wanted in zip(answers, scored, strict=True):
+    for (text, logprobs), wanted in zip(answers, scored, strict=True):
         assert text == wanted.text
-        assert told == pytest.approx(list(wanted.label_logprobs or ()), rel=1e-6)
+        assert logprobs == pytest.approx(list(wanted.label_logprobs or ()), rel=1e-6)
 
 
 def test_a_sweep_that_was_killed_adopts_its_jobs(tmp_path: Path, serve: Any, make_client: Any) -> None:
@@ -136,8 +137,8 @@ def test_a_sweep_that_was_killed_adopts_its_jobs(tmp_path: Path, serve: Any, mak
     done = outcome(start(tmp_path / "sweep", text))
     assert [trial["state"] for trial in done["trials"]] == ["complete"] * 4
     after = jobs()
-    assert set(begun) <= {each.id for each in after}
-    trials = Counter(each.metadata["sweep_key"] for each in after if each.metadata)
+    assert set(begun) <= {job.id for job in after}
+    trials = Counter(job.metadata["sweep_key"] for job in after if job.metadata)
     assert sorted(trials) == sorted(trial["key"] for trial in done["trials"])
     assert set(trials.values()) == {1}, "a trial has more than one job"
-    assert {each.status for each in after} == {"succeeded"}
+    assert {job.status for job in after} == {"succeeded"}
