@@ -1,1 +1,3 @@
-"""Whether what a sweep decides by itself helps: steering, and finals against the best of many single runs."""
+"""Benefit of a sweep's own decisions: steering, and finals compared with the best of many single
+runs.
+"""

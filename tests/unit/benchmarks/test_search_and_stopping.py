@@ -11,9 +11,10 @@ import pytest
 
 from backends.training_logs.learning_curve import CurvePoint, LearningCurve
 from benchmarks.fit.records import Oracle, Record
-from benchmarks.fit.stopping import by_patience, by_verdict, replay
-from benchmarks.search.chance import SEEDS, Pool, replayed, store, stored
+from benchmarks.fit.stopping import by_patience, by_verdict
+from benchmarks.fit.stopping import replay as replay_stops
 from benchmarks.search.run import interval, tables
+from benchmarks.search.selection_bias import SEEDS, RunPool, load_pools, replay, save_pool
 
 pytestmark = pytest.mark.unit
 
@@ -33,26 +34,26 @@ FALLING = [1.0, 0.6, 0.4, 0.2, 0.1]
 
 
 def test_a_stop_after_the_turn_saves_the_rest_and_misses_nothing() -> None:
-    stopped, saved, missed, _ = replay(record(RISING, RISING, FALLING), by_patience(1))
+    stopped, saved, missed, _ = replay_stops(record(RISING, RISING, FALLING), by_patience(1))
     assert (stopped, missed) == (True, False)
     assert saved == pytest.approx(0.4)
-    assert replay(record(RISING, RISING, FALLING), by_verdict)[0]
+    assert replay_stops(record(RISING, RISING, FALLING), by_verdict)[0]
 
 
 def test_a_stop_before_a_second_fall_misses_the_better_state() -> None:
     humped = [1.0, 0.8, 0.9, 0.5, 0.4]
-    assert replay(record(humped, humped, FALLING), by_patience(1)) == (True, pytest.approx(0.4), True, True)
-    assert replay(record(humped, humped, FALLING), by_patience(3)) == (False, 0.0, False, False)
+    assert replay_stops(record(humped, humped, FALLING), by_patience(1)) == (True, pytest.approx(0.4), True, True)
+    assert replay_stops(record(humped, humped, FALLING), by_patience(3)) == (False, 0.0, False, False)
 
 
 def test_a_state_that_is_worse_than_no_training_counts_only_as_useless() -> None:
     fallen = [9e5, 8e5, 9e5, 9e3, 8e3]
-    assert replay(record(fallen, fallen, FALLING), by_patience(1)) == (True, pytest.approx(0.4), False, True)
+    assert replay_stops(record(fallen, fallen, FALLING), by_patience(1)) == (True, pytest.approx(0.4), False, True)
 
 
 def test_a_run_that_only_improves_is_never_stopped() -> None:
     for rule in (by_verdict, by_patience(1)):
-        assert replay(record(FALLING, FALLING, FALLING), rule) == (False, 0.0, False, False)
+        assert replay_stops(record(FALLING, FALLING, FALLING), rule) == (False, 0.0, False, False)
 
 
 def test_an_interval_contains_the_mean() -> None:
@@ -72,35 +73,35 @@ def test_the_tables_pair_the_same_seeds() -> None:
     assert "| well placed | 0.500 | 0.650 | +0.150 (+0.100 .. +0.200) | 0.0 | 1.00 |" in tables(results, machine)
 
 
-def pool(quality: list[float]) -> Pool:
-    """Return runs that get each example right with the probability of their configuration."""
+def pool(quality: list[float]) -> RunPool:
+    """Return runs that answer each example correctly with the probability of their configuration."""
     random = np.random.default_rng(3)
     right = random.random((len(quality), 1 + SEEDS, 2000)) < np.array(quality)[:, None, None]
-    return Pool(1, (10.0,) * len(quality), right)
+    return RunPool(1, (10.0,) * len(quality), right)
 
 
-def test_of_equal_configurations_the_best_single_run_promises_too_much_and_the_finals_less() -> None:
-    rows = list(replayed(pool([0.7] * 8), trials=8, validation=50, draws=60))
+def test_among_equal_configurations_the_best_single_run_is_optimistic_and_the_finals_less_so() -> None:
+    rows = list(replay(pool([0.7] * 8), trials=8, validation_examples=50, draws=60))
     single = np.mean([row.single - row.single_true for row in rows])
     finals = np.mean([row.finals - row.finals_true for row in rows])
     assert single > 0.05
     assert finals < single / 2
 
 
-def test_where_one_configuration_is_far_better_nothing_is_promised_too_much() -> None:
-    rows = list(replayed(pool([0.95, 0.4, 0.4, 0.4]), trials=4, validation=500, draws=60))
+def test_if_one_configuration_is_far_better_its_score_is_not_optimistic() -> None:
+    rows = list(replay(pool([0.95, 0.4, 0.4, 0.4]), trials=4, validation_examples=500, draws=60))
     assert np.mean([row.single - row.single_true for row in rows]) == pytest.approx(0.0, abs=0.01)
-    assert min(row.selected_trial for row in rows) > 0.9
+    assert min(row.selected_true for row in rows) > 0.9
 
 
-def test_a_replay_repeats_itself() -> None:
+def test_a_replay_is_reproducible() -> None:
     runs = pool([0.5, 0.6, 0.7, 0.8])
-    assert list(replayed(runs, 4, 50, 5)) == list(replayed(runs, 4, 50, 5))
+    assert list(replay(runs, 4, 50, 5)) == list(replay(runs, 4, 50, 5))
 
 
-def test_a_stored_pool_is_read_back(tmp_path: Path) -> None:
+def test_a_saved_pool_is_loaded_unchanged(tmp_path: Path) -> None:
     written = pool([0.5, 0.6])
-    store(tmp_path, written)
-    (read,) = stored(tmp_path)
+    save_pool(tmp_path, written)
+    (read,) = load_pools(tmp_path)
     assert (read.data_seed, read.cost) == (written.data_seed, written.cost)
-    assert np.array_equal(read.right, written.right)
+    assert np.array_equal(read.correct, written.correct)

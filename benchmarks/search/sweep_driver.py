@@ -1,7 +1,8 @@
-"""One sweep, driven in this process: the session, the study and the real local trainer, without Ray and MLflow.
+"""Running one sweep in this process with session, study and the real local trainer, without Ray and
+MLflow.
 
-What is measured here are decisions, and they do not depend on who runs the trials. One trial runs at a time, so that
-a seed always gives the same sweep.
+The benchmarks measure decisions, which do not depend on the component that runs the trials. One
+trial runs at a time, so that a seed always gives the same sweep.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ DATA = {
 
 
 @dataclass(frozen=True)
-class Done:
-    """What came of a sweep. `best_test` is the test accuracy of the best single run's model."""
+class SweepResult:
+    """The results of a sweep. `best_test` is the test accuracy of the best single run's model."""
 
     trials: tuple[Trial, ...]
     changes: tuple[Change, ...]
@@ -51,17 +52,17 @@ class Done:
     @property
     def best(self) -> float | None:
         """The best validation accuracy of the search."""
-        return max((each.values[0] for each in self.trials if each.values), default=None)
+        return max((trial.values[0] for trial in self.trials if trial.values), default=None)
 
     @property
     def tokens(self) -> int:
-        """The tokens that the search's trials trained on."""
-        return sum(each.spend.tokens for each in self.trials)
+        """The number of training tokens of the search's trials."""
+        return sum(trial.spend.tokens for trial in self.trials)
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A sweep whose trials are done and whose backend can still answer."""
+class FinishedSweep:
+    """A sweep whose trials have ended and whose backend can still predict."""
 
     plan: SweepPlan
     study: Study
@@ -69,44 +70,49 @@ class Ended:
     backend: Backend
 
 
-def sweep(folder: Path, seed: int, space: Mapping[str, Any], *, score: bool = False, **more: Any) -> Done:
-    """Run a sweep of the embedded model below `folder`; `more` are keys of the sweep file.
+def run_sweep(
+    folder: Path, seed: int, space: Mapping[str, Any], *, score: bool = False, **sections: Any
+) -> SweepResult:
+    """Run a sweep of the embedded model below `folder`. `sections` are keys of the sweep file.
 
-    With `score` the models of the best run and of the finals' winner are scored on the test split.
+    With `score`, the best run's model is scored on the test split, in addition to the finals'
+    winner.
     """
-    with driven(folder, seed, space, **more) as ended:
-        plan, study, backend = ended.plan, ended.study, ended.backend
-        finals = finals_scoring.score_finals(plan, study.search_trials, study.repeats, backend) if plan.spec.finals else None
-        best = next(iter(leaderboard(study.search_trials, ended.session.objective)), None)
+    with finished_sweep(folder, seed, space, **sections) as finished:
+        plan, study, backend = finished.plan, finished.study, finished.backend
+        finals = (
+            finals_scoring.score_finals(plan, study.search_trials, study.repeats, backend) if plan.spec.finals else None
+        )
+        best = next(iter(leaderboard(study.search_trials, finished.session.objective)), None)
         test = None
         if score and best is not None and best.model is not None and plan.data.test is not None:
-            test = float(np.mean(finals_scoring.correct_answers(backend, [best.model], plan.data.test, plan.data.dataset)))
-        return Done(tuple(study.search_trials), ended.session.changes, finals, test)
+            test = float(
+                np.mean(finals_scoring.correct_answers(backend, [best.model], plan.data.test, plan.data.dataset))
+            )
+        return SweepResult(tuple(study.search_trials), finished.session.changes, finals, test)
 
 
 @contextmanager
-def driven(folder: Path, seed: int, space: Mapping[str, Any], **more: Any) -> Iterator[Ended]:
-    """Run a sweep's trials and the finals' repetitions, and give what came of them while their models can be asked."""
+def finished_sweep(folder: Path, seed: int, space: Mapping[str, Any], **sections: Any) -> Iterator[FinishedSweep]:
+    """Run a sweep's trials and the finals' repetitions.
+
+    Inside the block the backend can still predict.
+    """
     file = {
         "name": "s",
         "backend": {"type": "local", "model": "builtin:tiny-lm"},
         "space": dict(space),
         "objective": {"maximize": "valid_accuracy"},
         "evaluation": {"per_epoch": 2, "train_examples": 64},
-        **more,
-        "data": {**DATA, "seed": seed, **more.get("data", {})},
-        "search": {"sampler": "tpe", "scheduler": "none", "concurrency": 1, "seed": seed, **more.get("search", {})},
+        **sections,
+        "data": {**DATA, "seed": seed, **sections.get("data", {})},
+        "search": {"sampler": "tpe", "scheduler": "none", "concurrency": 1, "seed": seed, **sections.get("search", {})},
     }
     plan = make_plan(from_document(parse(yaml.safe_dump(file), "s.yaml")), Workspace(folder), estimate=False)
-    objectives = [each.objective for each in plan.spec.objectives]
+    objectives = [objective.objective for objective in plan.spec.objectives]
     study = Study.open(
         plan.folder / "study.journal",
-        StudyDefinition("s",
-        plan.fingerprint,
-        plan.space,
-        objectives,
-        plan.spec.search,
-        plan.base_model),
+        StudyDefinition("s", plan.fingerprint, plan.space, objectives, plan.spec.search, plan.base_model),
     )
     session = Session(plan, study, [])
     backend = plan.spec.backend_class.open(plan.spec.backend_options, plan.folder, Placement(1.0, 0.0))
@@ -114,16 +120,16 @@ def driven(folder: Path, seed: int, space: Mapping[str, Any], **more: Any) -> It
         while isinstance(trial := session.next_trial(), Trial):
             _train(session, plan, backend, trial)
         session.finish()
-        yield Ended(plan, study, session, backend)
+        yield FinishedSweep(plan, study, session, backend)
 
 
 def _train(session: Session, plan: SweepPlan, backend: Backend, trial: Trial) -> None:
-    handle, seen = backend.submit(plan.request(trial)), 0
+    handle, cursor = backend.submit(plan.request(trial)), 0
     session.trial_started(trial.number)
     while True:
-        events = backend.events(handle, seen)
-        session.observe(trial.number, handle, seen, events)
-        seen += len(events)
+        events = backend.events(handle, cursor)
+        session.observe(trial.number, handle, cursor, events)
+        cursor += len(events)
         if session.is_stopped_by_verdict(trial.number):
             backend.stop(handle)
             session.trial_ended(trial.number, TrialEnd.VERDICT)
