@@ -1,78 +1,76 @@
-"""A registry of models in memory, with the surface of the real one that a contest uses."""
+"""A model registry in memory, with the methods of the real one that a champion challenge uses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from backends.model_packages import ModelPackage
 from benchmarks.year.service import answers
 from benchmarks.year.world import Quality, World
-from sweeps.tracking.registry import Version
-from sweeps.tracking.served_card import Card
+from sweeps.tracking.model_files import PackagedModel
+from sweeps.tracking.registry import RegisteredVersion
+from sweeps.tracking.served_card import ServedCard
 
 
-class Served:
-    """A loaded version."""
+class LoadedVersion:
+    """A loaded model version."""
 
-    def __init__(self, world: World, quality: Quality, card: Card) -> None:
+    def __init__(self, world: World, quality: Quality, card: ServedCard) -> None:
         self._world, self._quality, self.card = world, quality, card
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Answer rows with a column `text`."""
-        return [{"label": each} for each in answers(self._world, self._quality, [str(row["text"]) for row in rows])]
+        """Predict labels for rows with a column `text`."""
+        return [{"label": answer} for answer in answers(self._world, self._quality, [str(row["text"]) for row in rows])]
 
 
 class MemoryRegistry:
-    """The versions of registered models and their champions; the methods are those of `sweeps.tracking.registry`."""
+    """The versions of registered models and their champions, with the methods of `sweeps.tracking.registry`."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._versions: dict[str, list[Version]] = {}
-        self._made: dict[tuple[str, str], tuple[Quality, Card]] = {}
-        self._alias: dict[str, str] = {}
+        self._versions: dict[str, list[RegisteredVersion]] = {}
+        self._models: dict[tuple[str, str], tuple[Quality, ServedCard]] = {}
+        self._champion_numbers: dict[str, str] = {}
 
     def quality(self, model: str, number: str) -> Quality:
-        """Return how good a version is."""
-        return self._made[model, number][0]
+        """Return the quality of a version."""
+        return self._models[model, number][0]
 
     def champion_quality(self, model: str) -> Quality | None:
-        """Return how good the champion is, None where there is none."""
-        return self.quality(model, self._alias[model]) if model in self._alias else None
+        """Return the quality of the champion, or None if there is none."""
+        return self.quality(model, self._champion_numbers[model]) if model in self._champion_numbers else None
 
-    def versions(self, model: str) -> list[Version]:
+    def versions(self, model: str) -> list[RegisteredVersion]:
         return list(reversed(self._versions.get(model, [])))
 
-    def champion(self, model: str) -> Version | None:
-        number = self._alias.get(model)
-        return next((each for each in self._versions.get(model, []) if each.number == number), None)
+    def champion(self, model: str) -> RegisteredVersion | None:
+        number = self._champion_numbers.get(model)
+        return next((version for version in self._versions.get(model, []) if version.number == number), None)
 
     def run_of_trial(self, experiment: str, trial_key: str) -> str | None:
         return f"run of {trial_key}"
 
-    def register(
-        self, model: str, run_id: str, package: ModelPackage, files: Path, card: Card, example: object,
-        tags: Mapping[str, str],
-    ) -> Version:  # fmt: skip
-        kept = self._versions.setdefault(model, [])
-        made = Version(model, str(len(kept) + 1), run_id, dict(tags), datetime.fromtimestamp(self._world.now, UTC))
-        kept.append(made)
-        self._made[model, made.number] = (Quality(**package.settings["quality"]), card)
-        return made
+    def register(self, model: str, run_id: str, packaged: PackagedModel, tags: Mapping[str, str]) -> RegisteredVersion:
+        versions = self._versions.setdefault(model, [])
+        version = RegisteredVersion(
+            model, str(len(versions) + 1), run_id, dict(tags), datetime.fromtimestamp(self._world.now, UTC)
+        )
+        versions.append(version)
+        self._models[model, version.number] = (Quality(**packaged.package.settings["quality"]), packaged.card)
+        return version
 
-    def load(self, version: Version) -> Served:
-        return Served(self._world, *self._made[version.model, version.number])
+    def load(self, version: RegisteredVersion) -> LoadedVersion:
+        return LoadedVersion(self._world, *self._models[version.model, version.number])
 
-    def promote(self, version: Version) -> None:
-        self._alias[version.model] = version.number
+    def promote(self, version: RegisteredVersion) -> None:
+        self._champion_numbers[version.model] = version.number
 
-    def tag(self, version: Version, tags: Mapping[str, str]) -> None:
-        kept = self._versions[version.model]
-        at = next(index for index, each in enumerate(kept) if each.number == version.number)
-        kept[at] = replace(kept[at], tags={**kept[at].tags, **tags})
+    def tag_version(self, version: RegisteredVersion, tags: Mapping[str, str]) -> None:
+        versions = self._versions[version.model]
+        at = next(index for index, known in enumerate(versions) if known.number == version.number)
+        versions[at] = replace(versions[at], tags={**versions[at].tags, **tags})
 
-    def describe(self, version: Version, text: str) -> None:
+    def describe_version(self, version: RegisteredVersion, text: str) -> None:
         pass

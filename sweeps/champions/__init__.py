@@ -1,1 +1,1 @@
-"""Champion and challenger: registered models, comparisons on the test split, batch prediction."""
+"""Champion and challenger: challenges on the test split, their history, and batch prediction."""

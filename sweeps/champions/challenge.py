@@ -1,250 +1,157 @@
-"""The winner of a sweep against the champion: registered, both asked the same test examples, decided, recorded.
+"""The challenge: registers the winner of a sweep, compares it with the champion, and decides.
 
-Everything that is decided stands in the registry before the alias moves, so that a process that dies in between is
-caught up by the next one: the same trial is registered once and decided once.
+The registry holds the decision before the alias moves. So if the process dies in between, the next
+one finishes its work: a trial is registered once and decided once.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from statistics import median
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.contract import Backend, BackendError, FailureKind, PredictOptions
-from backends.model_packages import SupportsPackaging
+from backends import codec
+from backends.contract import Backend
 from sweeps.champions import history
-from sweeps.champions.comparison import broken_guards, compare, recalls
-from sweeps.champions.decision import decide, undecided
+from sweeps.champions.comparison import compare
+from sweeps.champions.decision import decide, keep_champion
+from sweeps.champions.guards import broken_guards, recall_by_class
+from sweeps.champions.scoring import LabelledExamples, Opponent, baseline, correct_predictions, measure_latency_ms
+from sweeps.champions.winner import TAG_PREFIX, SweepWinner, find_version, register
 from sweeps.errors import SweepError
-from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study.champion_decision import ChampionDecision
-from sweeps.tracking.registry import Registry, ServedVersion, Version
-from sweeps.tracking.served_card import Card
-from sweeps.trials.trial import Trial
+from sweeps.tracking.registry import RegisteredVersion, Registry
 
-TIMED_ANSWERS = 20
-"""So many test examples are asked one by one, after one that is not counted; the median is the latency."""
-
-CONTENDERS_MEANWHILE = 3
-"""So often a challenge is decided anew because another sweep moved the alias meanwhile."""
-
-TRIAL = "finesweep.trial_key"
-TAG = "finesweep."
+MAX_ATTEMPTS = 3
+"""How often a challenge is decided if other sweeps move the alias in the meantime."""
 
 
-@dataclass(frozen=True)
-class _Examples:
-    """The test split as rows of columns, and the right label of each as people say it."""
-
-    rows: Sequence[Mapping[str, Any]]
-    truth: tuple[str, ...]
-
-
-def hold(
-    plan: SweepPlan,
-    sweep_id: str,
-    winner: Trial,
+def run_challenge(
+    winner: SweepWinner,
     backend: Backend,
     registry: Registry,
     say: Callable[[str], None],
     now: Callable[[], float] = time.time,
 ) -> ChampionDecision:
-    """Register the winner and decide whether it becomes the champion. A trial that was decided is not decided again.
+    """Register the winner and decide whether it becomes the champion.
 
-    Raises SweepError where the model or the registry cannot be had; the same call goes on where it was.
+    A trial that was decided before keeps its decision. `say` receives progress messages. `now`
+    returns the time in seconds since 1970. Raises SweepError if the model or the registry is not
+    available; the same call then continues where it stopped.
     """
-    model = plan.spec.registered_model
-    version = next((version for version in registry.versions(model) if version.tags.get(TRIAL) == winner.key), None)
-    if version is not None and (entry := history.decision_of(version)) is not None:
-        if entry.decision is not None and entry.decision.promoted and history.APPLIED not in version.tags:
-            _promote(registry, version)
+    version = find_version(winner, registry)
+    if version is not None and (entry := history.challenge_entry(version)) is not None:
         assert entry.decision is not None
+        if entry.decision.promoted and history.PROMOTED_TAG not in version.tags:
+            _promote(registry, version)
         return entry.decision
     if version is None:
-        say(f"registering the winner as a version of {model}")
-        version = _register(plan, sweep_id, winner, backend, registry, model)
-    say(f"version {version.number} of {model} is asked the test examples")
-    examples = _test_examples(plan)
-    challenger = registry.load(version)
-    right = _right(challenger, examples)
-    latency_ms = _latency_ms(challenger, examples.rows)
-    del challenger  # two models need not fit into memory
-    recall = recalls(examples.truth, right)
-    broken = broken_guards(_guards(plan), recall, latency_ms, winner.spend.usd)
-    measured = {
-        f"{TAG}test_accuracy": f"{right.mean():.6g}",
-        f"{TAG}latency_ms": f"{latency_ms:.6g}",
-        f"{TAG}recall": ", ".join(f"{name} {value:.3g}" for name, value in recall.items()),
-    }
-    for _ in range(CONTENDERS_MEANWHILE):
-        champion = registry.champion(model)
-        decision = _decide(plan, winner, backend, registry, version, champion, examples, right, broken, say)
-        standing = registry.champion(model)
-        if (standing and standing.number) == (champion and champion.number):
-            break
-    else:
-        raise SweepError(
-            f"other sweeps moved the champion of {model} {CONTENDERS_MEANWHILE} times meanwhile",
-            "run the same command again when they are done",
-        )
-    entry = history.Entry(
+        say(f"registering the winner as a version of {winner.model_name}")
+        version = register(winner, backend, registry)
+    say(f"version {version.number} of {winner.model_name} predicts the test examples")
+    challenge = _measure(winner, version, backend, registry, say)
+    champion, decision = _decide(challenge)
+    entry = history.HistoryEntry(
         at=datetime.fromtimestamp(now(), UTC).isoformat(timespec="seconds"),
         version=version.number,
         before=champion.number if champion is not None else None,
         decision=decision,
     )
-    registry.tag(version, {**measured, history.DECISION: json.dumps(entry.to_json(), ensure_ascii=False)})
-    registry.describe(version, decision.reason)
+    decision_json = json.dumps(codec.to_json(entry), ensure_ascii=False)
+    registry.tag_version(version, {**challenge.measurement_tags, history.DECISION_TAG: decision_json})
+    registry.describe_version(version, decision.reason)
     if decision.promoted:
         _promote(registry, version)
     return decision
 
 
-def _promote(registry: Registry, version: Version) -> None:
+def _promote(registry: Registry, version: RegisteredVersion) -> None:
     registry.promote(version)
-    registry.tag(version, {history.APPLIED: "1"})
+    registry.tag_version(version, {history.PROMOTED_TAG: "1"})
 
 
-def _guards(plan: SweepPlan) -> Any:
-    assert plan.spec.champion is not None
-    return plan.spec.champion
+@dataclass(frozen=True)
+class _Challenge:
+    """A registered winner with everything that was measured about it."""
+
+    winner: SweepWinner
+    version: RegisteredVersion
+    backend: Backend
+    registry: Registry
+    say: Callable[[str], None]
+    examples: LabelledExamples
+    correct: NDArray[np.bool_]
+    latency_ms: float
+
+    @property
+    def recall(self) -> dict[str, float]:
+        return recall_by_class(self.examples.label_names, self.correct)
+
+    @property
+    def broken_guards(self) -> tuple[str, ...]:
+        guards = self.winner.plan.spec.champion
+        assert guards is not None
+        return broken_guards(guards, self.recall, self.latency_ms, self.winner.trial.spend.usd)
+
+    @property
+    def measurement_tags(self) -> dict[str, str]:
+        return {
+            f"{TAG_PREFIX}test_accuracy": f"{self.correct.mean():.6g}",
+            f"{TAG_PREFIX}latency_ms": f"{self.latency_ms:.6g}",
+            f"{TAG_PREFIX}recall": ", ".join(f"{name} {value:.3g}" for name, value in self.recall.items()),
+        }
+
+    def decide_against(self, champion: RegisteredVersion | None) -> ChampionDecision:
+        """Compare the winner with the champion, or with the baseline if there is no champion."""
+        model, number = self.version.model, self.version.number
+        if champion is None:
+            opponent = baseline(self.winner, self.backend, self.examples)
+        else:
+            name = f"the champion (version {champion.number})"
+            self.say(f"{name} predicts the same examples")
+            try:
+                opponent = Opponent(name, correct_predictions(self.registry.load(champion), self.examples))
+            except SweepError as error:
+                remedy = f"`sweep champion rollback {model} --to VERSION` makes another version the champion"
+                reason = f"{name} could not predict the test examples: {error.message}. {remedy}"
+                return keep_champion(model, number, float(self.correct.mean()), reason)
+        comparison = compare(self.correct, opponent.correct, self.winner.plan.spec.search.seed)
+        return decide(model, number, opponent.name, comparison, self.broken_guards)
 
 
-def _decide(
-    plan: SweepPlan,
-    winner: Trial,
+def _measure(
+    winner: SweepWinner,
+    version: RegisteredVersion,
     backend: Backend,
     registry: Registry,
-    version: Version,
-    champion: Version | None,
-    examples: _Examples,
-    right: NDArray[np.bool_],
-    broken: Sequence[str],
     say: Callable[[str], None],
-) -> ChampionDecision:
-    seed = plan.spec.search.seed
-    if champion is None:
-        opponent, baseline = _baseline(plan, winner, backend, examples)
-        return decide(version.model, version.number, opponent, compare(right, baseline, seed), broken)
-    say(f"the champion, version {champion.number}, is asked the same")
-    try:
-        standing = _right(registry.load(champion), examples)
-    except SweepError as error:
-        why = f"the champion, version {champion.number}, could not be asked: {error.message}. " + (
-            f"`sweep champion rollback {version.model} --to VERSION` chooses another"
-        )
-        return undecided(version.model, version.number, float(right.mean()), why)
-    found = compare(right, standing, seed)
-    return decide(version.model, version.number, f"the champion, version {champion.number},", found, broken)
+) -> _Challenge:
+    # The loaded model goes out of scope here: memory may not hold the challenger and the champion.
+    examples, loaded = LabelledExamples.test_split(winner), registry.load(version)
+    correct = correct_predictions(loaded, examples)
+    latency_ms = measure_latency_ms(loaded, examples.rows)
+    return _Challenge(winner, version, backend, registry, say, examples, correct, latency_ms)
 
 
-def _baseline(plan: SweepPlan, winner: Trial, backend: Backend, examples: _Examples) -> tuple[str, NDArray[np.bool_]]:
-    """Return what a first champion has to beat: the base model as it is, or always the most frequent label."""
-    dataset, card = plan.data.dataset, _card(plan)
-    counts = Counter(plan.data.label_counts["train"])
-    most = card.names[dataset.labels.index(max(counts, key=lambda count: counts[count]))]
-    majority = np.array([each == most for each in examples.truth], dtype=np.bool_)
-    lines = _lines(plan.data.test.path if plan.data.test else "")
-    try:
-        answers = backend.predict(winner.base_model, lines, PredictOptions(labels=dataset.labels, stop=dataset.stop))
-    except BackendError as error:
-        if error.failure.kind is not FailureKind.USER:
-            raise SweepError(
-                f"the base model does not answer: {error.failure.message}", error.failure.detail
-            ) from error
-        return f"always `{most}`", majority  # an encoder without a head for these labels has no answer of its own
-    base = np.array(
-        [each.text == line["completion"] for each, line in zip(answers, lines, strict=True)], dtype=np.bool_
+def _decide(challenge: _Challenge) -> tuple[RegisteredVersion | None, ChampionDecision]:
+    """Return the decision and the champion that it was made against.
+
+    If another sweep moves the alias in the meantime, decides again against the new champion.
+    Raises SweepError after `MAX_ATTEMPTS`.
+    """
+    registry, model = challenge.registry, challenge.winner.model_name
+    for _ in range(MAX_ATTEMPTS):
+        champion = registry.champion(model)
+        decision = challenge.decide_against(champion)
+        champion_now = registry.champion(model)
+        if (champion_now and champion_now.number) == (champion and champion.number):
+            return champion, decision
+    raise SweepError(
+        f"other sweeps moved the champion of {model} {MAX_ATTEMPTS} times during the challenge",
+        "Run the same command again when they have ended.",
     )
-    return ("the base model", base) if base.mean() > majority.mean() else (f"always `{most}`", majority)
-
-
-def _card(plan: SweepPlan) -> Card:
-    return Card.of(plan.data.dataset, plan.data.prompt, plan.data.separator)
-
-
-def _register(
-    plan: SweepPlan, sweep_id: str, winner: Trial, backend: Backend, registry: Registry, model: str
-) -> Version:
-    run_id = registry.run_of_trial(plan.spec.tracking.experiment or plan.spec.name, winner.key)
-    if run_id is None:
-        message = f"MLflow has no run of trial {winner.number}, from which its model could be registered"
-        raise SweepError(message, "see that MLflow is reachable, then run the same command again")
-    if not isinstance(backend, SupportsPackaging) or winner.model is None:
-        raise SweepError(f"the model of trial {winner.number} cannot be registered", "use another backend")
-    card, dataset = _card(plan), plan.data.dataset
-    with TemporaryDirectory() as place:
-        files = Path(place) / "files"
-        files.mkdir()
-        try:
-            package = backend.package(winner.model, dataset, files)
-        except BackendError as error:
-            raise SweepError(error.failure.message, error.failure.detail) from error
-        example = [card.row(line) for line in _lines(dataset.valid.path)[:2]]
-        return registry.register(model, run_id, package, files, card, example, _tags(plan, sweep_id, winner))
-
-
-def _tags(plan: SweepPlan, sweep_id: str, winner: Trial) -> dict[str, str]:
-    data, objectives = plan.data, plan.spec.objectives
-    values = winner.values or ()
-    return {
-        TRIAL: winner.key,
-        f"{TAG}sweep": plan.spec.name,
-        f"{TAG}sweep_id": sweep_id,
-        f"{TAG}trial": str(winner.number),
-        f"{TAG}base_model": winner.base_model,
-        f"{TAG}backend": plan.spec.backend_type,
-        f"{TAG}space": plan.space.fingerprint,
-        f"{TAG}data": data.fingerprint,
-        f"{TAG}data.name": data.name,
-        f"{TAG}data.test": data.digests.get("test", ""),
-        f"{TAG}hyperparameters": json.dumps(dict(winner.hyperparameters)),
-        **{f"{TAG}{each.objective.metric}": f"{value:.6g}" for each, value in zip(objectives, values, strict=False)},
-        **({f"{TAG}usd": f"{winner.spend.usd:.6g}"} if winner.spend.usd is not None else {}),
-    }
-
-
-# -------------------------------------------------------------------------------------------------------------- asking
-def _lines(path: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-
-
-def _test_examples(plan: SweepPlan) -> _Examples:
-    assert plan.data.test is not None  # the plan was refused otherwise
-    card, labels = _card(plan), plan.data.dataset.labels
-    lines = _lines(plan.data.test.path)
-    chat = plan.data.dataset.layout == "chat"
-    truth = [line["messages"][-1]["content"] if chat else line["completion"] for line in lines]
-    return _Examples([card.row(line) for line in lines], tuple(card.names[labels.index(each)] for each in truth))
-
-
-def _right(served: ServedVersion, examples: _Examples) -> NDArray[np.bool_]:
-    """Return which examples a version gets right. Raises SweepError where it asks for columns that they do not have."""
-    missing = [column for column in served.card.columns if column not in examples.rows[0]]
-    if missing:
-        raise SweepError(f"it asks for the column {missing[0]!r}, which today's test examples do not have")
-    answers = served.predict(examples.rows)
-    return np.array(
-        [each["label"] == wanted for each, wanted in zip(answers, examples.truth, strict=True)], dtype=np.bool_
-    )
-
-
-def _latency_ms(served: ServedVersion, rows: Sequence[Mapping[str, Any]]) -> float:
-    """Return the median time of one answer, asked one by one as the registered model answers, without a network."""
-    served.predict(rows[:1])
-    taken = []
-    for n in range(TIMED_ANSWERS):
-        began = time.perf_counter()
-        served.predict([rows[n % len(rows)]])
-        taken.append((time.perf_counter() - began) * 1000)
-    return median(taken)

@@ -4,41 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sweeps.champions.comparison import LEVEL, Comparison
+from sweeps.champions.comparison import CONFIDENCE_LEVEL, Comparison
 from sweeps.study.champion_decision import ChampionDecision
 
 
-def decide(model: str, version: str, opponent: str, comparison: Comparison, broken: Sequence[str]) -> ChampionDecision:
-    """Promote a challenger that is better than its opponent beyond the noise and breaks no guard; nobody else.
+def decide(
+    model: str, version: str, opponent: str, comparison: Comparison, broken_guards: Sequence[str]
+) -> ChampionDecision:
+    """Promote the challenger only if it is better beyond chance and breaks no guard.
 
-    `opponent` is how the opponent is called in the reason, `broken` what `challenge.broken_guards` returned.
+    `opponent` is its name in the reason. `broken_guards` is the result of `guards.broken_guards`.
     """
-    promoted = comparison.beyond_noise and not broken
     return ChampionDecision(
-        promoted=promoted,
-        reason=_reason(version, opponent, comparison, broken),
-        challenger_score=comparison.challenger,
-        champion_score=comparison.opponent,
-        difference_low=comparison.low,
-        difference_high=comparison.high,
+        promoted=comparison.beyond_chance and not broken_guards,
+        reason=_reason(version, opponent, comparison, broken_guards),
+        challenger_score=comparison.challenger_accuracy,
+        champion_score=comparison.opponent_accuracy,
+        difference_low=comparison.difference_low,
+        difference_high=comparison.difference_high,
         model=model,
         version=version,
     )
 
 
-def undecided(model: str, version: str, score: float | None, why: str) -> ChampionDecision:
-    """Return the decision where the champion could not be asked: nothing is promoted without a comparison."""
-    return ChampionDecision(False, why, score, None, None, None, model, version)
+def keep_champion(model: str, version: str, score: float | None, reason: str) -> ChampionDecision:
+    """Return the decision without a comparison, as when the champion cannot predict.
+
+    Nothing is promoted without a comparison.
+    """
+    return ChampionDecision(False, reason, score, None, None, None, model, version)
 
 
-def _reason(version: str, opponent: str, found: Comparison, broken: Sequence[str]) -> str:
-    scores = f"version {version} is right on {found.challenger:.4g} of {found.examples:,} test examples, "
-    scores += f"{opponent} on {found.opponent:.4g}"
-    interval = f"{found.difference:+.3g} ({found.low:+.3g} .. {found.high:+.3g} at {LEVEL:.0%})"
-    if broken:
-        return f"version {version} breaks a guard: {'; '.join(broken)}. {scores}: {interval}"
-    if found.beyond_noise:
-        return f"{scores}: better by more than chance explains, {interval}"
-    if found.high < 0:
-        return f"{scores}: worse, {interval}"
-    return f"{scores}: the difference is inside the noise, {interval}"
+def _reason(version: str, opponent: str, comparison: Comparison, broken_guards: Sequence[str]) -> str:
+    low, high = comparison.difference_low, comparison.difference_high
+    accuracies = (
+        f"version {version} has accuracy {comparison.challenger_accuracy:.4g} "
+        f"on {comparison.examples:,} test examples, {opponent} has {comparison.opponent_accuracy:.4g}"
+    )
+    difference = f"difference {comparison.difference:+.3g} ({CONFIDENCE_LEVEL:.0%} interval {low:+.3g} .. {high:+.3g})"
+    if broken_guards:
+        return f"version {version} breaks a guard: {'; '.join(broken_guards)}. {accuracies}: {difference}"
+    if comparison.beyond_chance:
+        return f"{accuracies}: better by more than chance explains, {difference}"
+    if high < 0:
+        return f"{accuracies}: worse, {difference}"
+    return f"{accuracies}: no difference beyond chance, {difference}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from backends import codec
 from sweeps.cli.terminal import json_option, print_json, say, show
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.workspace import Workspace
@@ -54,7 +55,7 @@ def show_history(workspace: Workspace, name: str | None, as_json: bool) -> None:
     registry, model = _registered(workspace, name)
     entries = history.read(registry, model)
     if as_json:
-        print_json([entry.to_json() for entry in entries])
+        print_json([codec.to_json(entry) for entry in entries])
     else:
         show(champion_tables.history(entries))
 
@@ -76,7 +77,7 @@ def roll_back(workspace: Workspace, name: str | None, to: str | None, why: str, 
     registry, model = _registered(workspace, name)
     entry = history.roll_back(registry, model, to, by or _user(), why, time.time())
     if as_json:
-        print_json(entry.to_json())
+        print_json(codec.to_json(entry))
     else:
         before = f"; it was version {entry.before}" if entry.before else ""
         click.echo(f"the champion of {model} is version {entry.version}{before}")
@@ -103,7 +104,7 @@ def _registered(workspace: Workspace, name: str | None) -> tuple[Any, str]:
     registry = Registry(uri)
     if name is not None:
         return registry, name
-    models = registry.models()
+    models = registry.model_names()
     if not models:
         hint = "Add a `champion:` section to a sweep file: the sweep then registers its winner."
         raise SweepError("no model is registered here", hint)
@@ -135,23 +136,25 @@ def predict(
     """
     from sweeps.api.environment import storage, tracking_uri
     from sweeps.champions import batch_prediction
+    from sweeps.champions.predictors import open_predictor
 
     if out is not None:
         batch_prediction.check_output(out)
-    with batch_prediction.answerer(name, version, workspace, tracking_uri(workspace), storage()) as (
-        who,
-        what,
-    ):
-        asked = batch_prediction.table(file, who.card, encoding)
-        say(f"{what} predicts {len(asked.rows):,} examples")
-        rows = batch_prediction.answered(asked, who, say)
+    with open_predictor(name, version, workspace, tracking_uri(workspace), storage()) as (predictor, description):
+        examples = batch_prediction.read_examples(file, predictor.card, encoding)
+        say(f"{description} predicts {len(examples.rows):,} examples")
+        rows = batch_prediction.predict_examples(examples, predictor, say)
     if out is not None:
-        batch_prediction.write(rows, out)
-    counts = Counter(str(row[batch_prediction.ANSWER]) for row in rows)
+        batch_prediction.write_rows(rows, out)
+    counts = Counter(str(row[batch_prediction.PREDICTION_COLUMN]) for row in rows)
     if out is None:
-        click.echo(batch_prediction.text(rows, ".json" if as_json else ".csv"), nl=False)
+        click.echo(batch_prediction.format_rows(rows, ".json" if as_json else ".csv"), nl=False)
     elif as_json:
-        print_json({"answered_by": what, "file": str(out), "examples": len(rows), "counts": dict(counts)})
+        print_json({"answered_by": description, "file": str(out), "examples": len(rows), "counts": dict(counts)})
     else:
         most = ", ".join(f"{count:,} {label}" for label, count in counts.most_common(10))
-        say(f"{out}: {len(rows):,} predictions ({most})" if who.card.names else f"{out}: {len(rows):,} predictions")
+        say(
+            f"{out}: {len(rows):,} predictions ({most})"
+            if predictor.card.label_names
+            else f"{out}: {len(rows):,} predictions"
+        )

@@ -9,14 +9,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.champions.history import Entry
-from sweeps.tracking.registry import Version
+from backends import codec
+from sweeps.champions.history import DECISION_TAG, HistoryEntry
+from sweeps.tracking.registry import RegisteredVersion
 
 _FACTS = ("sweep", "trial", "base_model", "backend", "data.name", "data", "space", "hyperparameters", "usd")
 _MEASURED = ("test_accuracy", "recall", "latency_ms")
 
 
-def to_json(model: str, champion: Version | None, entries: Sequence[Entry]) -> dict[str, Any]:
+def to_json(model: str, champion: RegisteredVersion | None, entries: Sequence[HistoryEntry]) -> dict[str, Any]:
     """Return the champion as plain JSON values. Its fields are None if there is no champion."""
     since = _since(champion, entries)
     return {
@@ -24,14 +25,12 @@ def to_json(model: str, champion: Version | None, entries: Sequence[Entry]) -> d
         "version": champion.number if champion else None,
         "run": champion.run_id if champion else None,
         "since": since.at if since else None,
-        "tags": {name: value for name, value in champion.tags.items() if name != "finesweep.decision"}
-        if champion
-        else None,
-        "became": since.to_json() if since else None,
+        "tags": {name: value for name, value in champion.tags.items() if name != DECISION_TAG} if champion else None,
+        "became": codec.to_json(since) if since else None,
     }
 
 
-def shown(champion: Version, entries: Sequence[Entry]) -> RenderableType:
+def shown(champion: RegisteredVersion, entries: Sequence[HistoryEntry]) -> RenderableType:
     """Show the champion: since when, why, and how it was trained."""
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     facts.add_column(style="bold")
@@ -48,7 +47,7 @@ def shown(champion: Version, entries: Sequence[Entry]) -> RenderableType:
     return Group(facts, Text(f"in Python: {asked}", style="dim"))
 
 
-def history(entries: Sequence[Entry]) -> RenderableType:
+def history(entries: Sequence[HistoryEntry]) -> RenderableType:
     """Show every decision, the newest last."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("time", "version", "what", "score", "champion's", "difference (95 %)", "why"):
@@ -69,13 +68,15 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _why(entry: Entry) -> str:
+def _why(entry: HistoryEntry) -> str:
     if entry.decision is not None:
         return entry.decision.reason
     before = f", from version {entry.before}" if entry.before else ""
     return f"by {entry.by}{before}" + (f": {entry.why}" if entry.why else "")
 
 
-def _since(champion: Version | None, entries: Sequence[Entry]) -> Entry | None:
-    moves = [entry for entry in entries if champion is not None and entry.moved and entry.version == champion.number]
+def _since(champion: RegisteredVersion | None, entries: Sequence[HistoryEntry]) -> HistoryEntry | None:
+    moves = [
+        entry for entry in entries if champion is not None and entry.moved_alias and entry.version == champion.number
+    ]
     return moves[-1] if moves else None

@@ -34,13 +34,15 @@ def challenge_champion(
         reason = "the sweep has no winner" if winner is None else "the finals are not decided"
         say(f"no challenge to the champion: {reason}")
         return None
-    from sweeps.champions import challenge
+    from sweeps.champions.challenge import run_challenge
+    from sweeps.champions.winner import SweepWinner
 
     try:
-        decision = challenge.hold(plan, study.sweep_id, winner, backend, environment.registry(), say)
+        sweep_winner = SweepWinner(plan, study.sweep_id, winner)
+        decision = run_challenge(sweep_winner, backend, environment.registry(), say)
         study.store_champion(decision)
         return decision
     except SweepError as error:
-        hint = f"{error.hint}; " if error.hint else ""
+        hint = f"{error.hint.rstrip('.')}; " if error.hint else ""
         retry = "run the same command again to repeat the challenge; every trial is recorded"
         raise SweepError(f"the challenge to the champion failed: {error.message}", hint + retry) from error

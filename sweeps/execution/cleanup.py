@@ -73,20 +73,20 @@ def champion_versions(tracking_uri: str) -> ChampionVersions:
     champions.
     """
     from sweeps.champions import history
-    from sweeps.champions.challenge import TRIAL
+    from sweeps.champions.winner import TRIAL_KEY_TAG
     from sweeps.tracking.registry import Registry
 
     database = reachability.sqlite_path(tracking_uri)
     if database is not None and not database.exists():
         return ChampionVersions({}, {})
     registry, champions, former = Registry(tracking_uri), {}, {}
-    for model in registry.models():
+    for model in registry.model_names():
         champion = registry.champion(model)
-        if champion is not None and (key := champion.tags.get(TRIAL)):
+        if champion is not None and (key := champion.tags.get(TRIAL_KEY_TAG)):
             champions[key] = f"the champion, version {champion.number} of {model}"
-        promoted = {entry.version for entry in history.read(registry, model) if entry.moved}
+        promoted = {entry.version for entry in history.read(registry, model) if entry.moved_alias}
         for version in registry.versions(model):
-            if version.number in promoted and (key := version.tags.get(TRIAL)):
+            if version.number in promoted and (key := version.tags.get(TRIAL_KEY_TAG)):
                 former[key] = f"a former champion, version {version.number} of {model}"
     return ChampionVersions(champions, former)
 

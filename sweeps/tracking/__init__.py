@@ -1,4 +1,4 @@
-"""MLflow: one parent run per sweep and one child run per trial, projected from what the study records."""
+"""MLflow: one parent run per sweep, one child run per trial, and the Model Registry."""
 
 from sweeps.tracking.mlflow_client import default_uri
 from sweeps.tracking.mlflow_ui import serve_ui, table_path

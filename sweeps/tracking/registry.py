@@ -1,53 +1,43 @@
-"""The MLflow Model Registry: versions of a registered model, the alias `champion`, and asking a version.
+"""The MLflow Model Registry: the versions of a registered model, and its alias `champion`.
 
-What became of a version stands in its tags, and who moved the alias by hand in those of the registered model: the
-registry is the only record, so that a team shares it.
+The registry is the only record, so that a team shares it. The tags of a version hold how its
+challenge was decided. The tags of the registered model hold who moved the alias by hand.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from backends.model_packages import ModelPackage
 from sweeps.errors import SweepError
-from sweeps.tracking import projection, reachability, served_card
+from sweeps.tracking import projection, reachability
 from sweeps.tracking.mlflow_client import load, new_client, translated_errors
+from sweeps.tracking.model_files import LoadedVersion, PackagedModel, load_model, save_model, silenced
 from sweeps.tracking.outbox import RejectedError, UnreachableError
-from sweeps.tracking.served_card import Card
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
-    from mlflow.pyfunc import PyFuncModel
 
-ALIAS = "champion"
-OURS = "finesweep.model"
-"""The tag of registered models that sweeps made."""
+CHAMPION_ALIAS = "champion"
+OWN_MODEL_TAG = "finesweep.model"
+"""The tag of the registered models that sweeps created."""
 
-ARTIFACT = "champion"
-"""Where a run keeps the model that was registered from it."""
+ARTIFACT_PATH = "champion"
+"""The artifact path of a run under which it keeps the model that was registered from it."""
 
-TAG_CHARS = 4900
-"""MLflow's limit of a tag's value in the registry is 5,000."""
-
-_SCRIPT = Path(__file__).parent / "served_model.py"
-_ALWAYS = ("mlflow", "pandas")
-_CARD = "card.json"
+MAX_TAG_CHARS = 4900
+"""MLflow's limit for the value of a tag in the registry is 5,000."""
 
 
 @dataclass(frozen=True)
-class Version:
-    """A version of a registered model."""
+class RegisteredVersion:
+    """A version of a registered model. `run_id` is the MLflow run of the trial that trained it."""
 
     model: str
     number: str
@@ -55,82 +45,58 @@ class Version:
     tags: Mapping[str, str]
     created_at: datetime
 
-    @property
-    def order(self) -> int:
-        """The number as such."""
-        return int(self.number)
-
-
-class ServedVersion:
-    """A loaded version: which columns it asks for, and its answers."""
-
-    def __init__(self, loaded: PyFuncModel, card: Card) -> None:
-        self._loaded = loaded
-        self.card = card
-
-    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Answer rows, which have the card's columns; see `served_model.ServedModel.predict`.
-
-        Raises SweepError where the model cannot answer; the text is the model's own.
-        """
-        import pandas as pd
-
-        try:
-            answers: Any = self._loaded.predict(pd.DataFrame(list(rows), columns=list(self.card.columns)))
-        except Exception as error:  # the rim: whatever a model raises, and a host's error has many types
-            text = str(error).partition("\n")[0][:400]
-            raise SweepError(f"the model does not answer: {text or type(error).__name__}") from error
-        found: list[dict[str, Any]] = json.loads(answers.to_json(orient="records", double_precision=15))
-        return found
-
 
 class Registry:
-    """A connection to the registry at an MLflow URI. Every method raises SweepError where MLflow refuses or is away."""
+    """A connection to the registry at an MLflow URI.
+
+    Every method raises SweepError if MLflow refuses the request or does not answer.
+    """
 
     def __init__(self, uri: str) -> None:
-        """Connect. Raises SweepError within about 10 s where nothing answers."""
+        """Connect. Raises SweepError within about 10 s if nothing answers."""
         reachability.check(uri)
         load()
         self._uri = uri
         self._client = new_client(uri)
 
-    # ---------------------------------------------------------------------------------------------------------- reading
-    def models(self) -> list[str]:
-        """Return the names of the registered models that sweeps made."""
-        with self._asking():
-            found = self._client.search_registered_models(max_results=1000)
-            return sorted(each.name for each in found if OURS in each.tags)
+    # -------------------------------------------------------------------------------------- reading
+    def model_names(self) -> list[str]:
+        """Return the names of the registered models that sweeps created, sorted."""
+        with self._registry_errors():
+            models = self._client.search_registered_models(max_results=1000)
+            return sorted(model.name for model in models if OWN_MODEL_TAG in model.tags)
 
-    def champion(self, model: str) -> Version | None:
-        """Return the version that the alias is on, or None."""
+    def champion(self, model: str) -> RegisteredVersion | None:
+        """Return the version with the alias `champion`, or None if no version has it."""
         from mlflow.exceptions import MlflowException
 
-        with self._asking():
+        with self._registry_errors():
             try:
-                found = self._client.get_model_version_by_alias(model, ALIAS)
+                champion = self._client.get_model_version_by_alias(model, CHAMPION_ALIAS)
             except MlflowException as error:
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     return None
                 raise
-            return None if found is None else self._version(self._client.get_model_version(model, found.version))
+            return _registered_version(self._client.get_model_version(model, champion.version))
 
-    def versions(self, model: str) -> list[Version]:
-        """Return all versions, the newest first; none where there is no such model."""
-        with self._asking():
+    def versions(self, model: str) -> list[RegisteredVersion]:
+        """Return all versions, the newest first. Empty if the model does not exist."""
+        with self._registry_errors():
             quoted = model.replace("'", "''")
-            found, token = [], None
+            versions: list[RegisteredVersion] = []
+            token = None
             while True:
                 page = self._client.search_model_versions(f"name='{quoted}'", max_results=1000, page_token=token)
-                found += [self._version(each) for each in page]
+                versions += [_registered_version(version) for version in page]
                 token = page.token
                 if not token:
-                    return sorted(found, key=lambda each: -each.order)
+                    return sorted(versions, key=lambda version: int(version.number), reverse=True)
 
-    def notes(self, model: str) -> Mapping[str, str]:
-        """Return the tags of the registered model; none where there is none."""
+    def model_tags(self, model: str) -> Mapping[str, str]:
+        """Return the tags of the registered model. Empty if the model does not exist."""
         from mlflow.exceptions import MlflowException
 
-        with self._asking():
+        with self._registry_errors():
             try:
                 return dict(self._client.get_registered_model(model).tags)
             except MlflowException as error:
@@ -138,166 +104,97 @@ class Registry:
                     return {}
                 raise
 
-    def run_of_trial(self, experiment: str, trial_key: str) -> str | None:
-        """Return the run that shows a trial, or None where MLflow has none."""
-        with self._asking():
-            found = self._client.get_experiment_by_name(experiment)
-            if found is None:
+    def run_of_trial(self, experiment_name: str, trial_key: str) -> str | None:
+        """Return the id of the run that shows a trial, or None if MLflow has no such run."""
+        with self._registry_errors():
+            experiment = self._client.get_experiment_by_name(experiment_name)
+            if experiment is None:
                 return None
             condition = f"tags.`{projection.TRIAL_TAG}` = '{trial_key}'"
-            runs = self._client.search_runs([found.experiment_id], condition, max_results=1)
+            runs = self._client.search_runs([experiment.experiment_id], condition, max_results=1)
             return str(runs[0].info.run_id) if runs else None
 
-    def load(self, version: Version) -> ServedVersion:
+    def load(self, version: RegisteredVersion) -> LoadedVersion:
         """Load a version into this process."""
         import mlflow
 
-        with TemporaryDirectory() as place:  # an artifact store is copied from; a folder is read where it is
-            with self._asking(), _quiet():
-                where = self._client.get_model_version_download_uri(version.model, version.number)
-                here = urlsplit(where).scheme in ("", "file")
-                got = mlflow.artifacts.download_artifacts(
-                    where, dst_path=None if here else place, tracking_uri=self._uri
+        # Artifacts in a local folder are read in place. Other artifacts are downloaded.
+        with TemporaryDirectory() as download_folder:
+            with self._registry_errors(), silenced():
+                location = self._client.get_model_version_download_uri(version.model, version.number)
+                is_local = urlsplit(location).scheme in ("", "file")
+                folder = mlflow.artifacts.download_artifacts(
+                    location, dst_path=None if is_local else download_folder, tracking_uri=self._uri
                 )
-            try:
-                with _quiet():
-                    return ServedVersion(mlflow.pyfunc.load_model(got), served_card.read(Path(got)))
-            except Exception as error:  # the rim: what a model's files can raise has no common type
-                text = str(error).partition("\n")[0][:400] or type(error).__name__
-                message = f"version {version.number} of {version.model} cannot be loaded: {text}"
-                hint = "see whether its artifacts are complete and its requirements installed"
-                raise SweepError(message, hint) from error
+            return load_model(Path(folder), f"version {version.number} of {version.model}")
 
-    # ---------------------------------------------------------------------------------------------------------- writing
-    def register(
-        self,
-        model: str,
-        run_id: str,
-        package: ModelPackage,
-        files: Path,
-        card: Card,
-        example: Sequence[Mapping[str, Any]],
-        tags: Mapping[str, str],
-    ) -> Version:
-        """Save a packaged model with its signature and example below the run, and register it as a new version."""
-        with TemporaryDirectory() as place:
-            folder = Path(place) / ARTIFACT
-            with self._asking(), _quiet():
-                _save(folder, package, files, card, example, tags)
-                self._client.log_artifacts(run_id, str(folder), ARTIFACT)
-        with self._asking(), _quiet():
+    # -------------------------------------------------------------------------------------- writing
+    def register(self, model: str, run_id: str, packaged: PackagedModel, tags: Mapping[str, str]) -> RegisteredVersion:
+        """Register a packaged model as a new version with these tags.
+
+        Saves it as an artifact of the run first, with its signature and an input example.
+        """
+        with TemporaryDirectory() as temporary_folder:
+            folder = Path(temporary_folder) / ARTIFACT_PATH
+            with self._registry_errors(), silenced():
+                save_model(packaged, folder, tags)
+                self._client.log_artifacts(run_id, str(folder), ARTIFACT_PATH)
+        with self._registry_errors(), silenced():
             self._ensure_model(model)
-            where = str(self._client.get_run(run_id).info.artifact_uri).rstrip("/")
-            cut = {name: value[:TAG_CHARS] for name, value in tags.items()}
-            made = self._client.create_model_version(model, f"{where}/{ARTIFACT}", run_id, tags=cut)
-            return self._version(made)
+            artifact_uri = str(self._client.get_run(run_id).info.artifact_uri).rstrip("/")
+            cut_tags = {name: value[:MAX_TAG_CHARS] for name, value in tags.items()}
+            source = f"{artifact_uri}/{ARTIFACT_PATH}"
+            return _registered_version(self._client.create_model_version(model, source, run_id, tags=cut_tags))
 
     def _ensure_model(self, model: str) -> None:
         from mlflow.exceptions import MlflowException
 
         try:
-            self._client.create_registered_model(model, tags={OURS: "1"})
+            self._client.create_registered_model(model, tags={OWN_MODEL_TAG: "1"})
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            self._client.set_registered_model_tag(model, OURS, "1")
+            self._client.set_registered_model_tag(model, OWN_MODEL_TAG, "1")
 
-    def promote(self, version: Version) -> None:
-        """Put the alias on a version. Idempotent."""
-        with self._asking():
-            self._client.set_registered_model_alias(version.model, ALIAS, version.number)
+    def promote(self, version: RegisteredVersion) -> None:
+        """Move the alias `champion` to a version. Idempotent."""
+        with self._registry_errors():
+            self._client.set_registered_model_alias(version.model, CHAMPION_ALIAS, version.number)
 
-    def tag(self, version: Version, tags: Mapping[str, str]) -> None:
-        """Tag a version."""
-        with self._asking():
+    def tag_version(self, version: RegisteredVersion, tags: Mapping[str, str]) -> None:
+        """Set tags of a version. A value is cut to 4,900 characters."""
+        with self._registry_errors():
             for name, value in tags.items():
-                self._client.set_model_version_tag(version.model, version.number, name, value[:TAG_CHARS])
+                self._client.set_model_version_tag(version.model, version.number, name, value[:MAX_TAG_CHARS])
 
-    def describe(self, version: Version, text: str) -> None:
-        """Set what the UI shows as a version's description."""
-        with self._asking():
+    def describe_version(self, version: RegisteredVersion, text: str) -> None:
+        """Set the description of a version, which the MLflow UI shows."""
+        with self._registry_errors():
             self._client.update_model_version(version.model, version.number, text)
 
-    def note(self, model: str, name: str, value: str) -> None:
-        """Tag the registered model."""
-        with self._asking():
-            self._client.set_registered_model_tag(model, name, value[:TAG_CHARS])
-
-    @staticmethod
-    def _version(found: ModelVersion) -> Version:
-        created = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
-        return Version(found.name, str(found.version), found.run_id or None, dict(found.tags), created)
+    def tag_model(self, model: str, name: str, value: str) -> None:
+        """Set a tag of the registered model. Its value is cut to 4,900 characters."""
+        with self._registry_errors():
+            self._client.set_registered_model_tag(model, name, value[:MAX_TAG_CHARS])
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _registry_errors(self) -> Iterator[None]:
+        """Raise SweepError if MLflow refuses a request or does not answer."""
         try:
             with translated_errors():
                 yield
-        except (UnreachableError, RejectedError) as error:
-            message = f"the model registry at {reachability.without_secrets(self._uri)} refuses: {error}"
-            raise SweepError(message, "start it, or give another place by MLFLOW_TRACKING_URI") from error
+        except UnreachableError as error:
+            hint = "Start the MLflow server, or set MLFLOW_TRACKING_URI to another place."
+            raise SweepError(f"the model registry at {self._place} cannot be reached: {error}", hint) from error
+        except RejectedError as error:
+            hint = "Check the message, or set MLFLOW_TRACKING_URI to another place."
+            raise SweepError(f"the model registry at {self._place} refused the request: {error}", hint) from error
+
+    @property
+    def _place(self) -> str:
+        return reachability.without_secrets(self._uri)
 
 
-def _save(
-    folder: Path,
-    package: ModelPackage,
-    files: Path,
-    card: Card,
-    example: Sequence[Mapping[str, Any]],
-    tags: Mapping[str, str],
-) -> None:
-    import mlflow
-    import pandas as pd
-
-    with TemporaryDirectory() as place:
-        written = Path(place) / _CARD
-        written.write_text(json.dumps({**asdict(card), "facts": dict(package.settings)}, indent=1), encoding="utf-8")
-        if not any(files.iterdir()):  # an artifact store keeps no empty folder
-            (files / "README").write_text("This model needs no files of its own.\n", encoding="utf-8")
-        mlflow.pyfunc.save_model(
-            folder,
-            python_model=str(_SCRIPT),
-            artifacts={"card": str(written), "answers": str(package.code), "files": str(files)},
-            signature=_signature(card),
-            input_example=pd.DataFrame(list(example), columns=list(card.columns)),
-            pip_requirements=[_pinned(each) for each in (*_ALWAYS, *package.requirements)],
-            metadata=dict(tags),
-        )
-
-
-def _signature(card: Card) -> Any:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Array, Object, Property
-
-    if card.prompt is None:
-        message = Object([Property("role", DataType.string), Property("content", DataType.string)])
-        asked: list[Any] = [ColSpec(Array(message), "messages")]
-    else:
-        asked = [ColSpec(DataType.string, column) for column in card.columns]
-    shares = [ColSpec(DataType.double, f"probability.{name}", required=False) for name in card.names]
-    answer: list[Any] = [
-        ColSpec(DataType.string, "label"),
-        ColSpec(DataType.double, "probability", required=False),
-        *shares,
-    ]
-    return ModelSignature(Schema(asked), Schema(answer))
-
-
-def _pinned(distribution: str) -> str:
-    """Return the installed version as a requirement, without the part that names a build, as `+cpu`."""
-    return f"{distribution}=={importlib.metadata.version(distribution).partition('+')[0]}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep MLflow's hints off the screen."""
-    logger = logging.getLogger("mlflow")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+def _registered_version(version: ModelVersion) -> RegisteredVersion:
+    created_at = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
+    return RegisteredVersion(version.name, str(version.version), version.run_id or None, dict(version.tags), created_at)

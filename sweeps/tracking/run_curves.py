@@ -1,4 +1,4 @@
-"""The history of an MLflow run, ours or anybody's."""
+"""Reads the learning curve of any MLflow run, whoever wrote it."""
 
 from __future__ import annotations
 
@@ -9,30 +9,42 @@ from backends.training_logs import ImportedCurve, RunDetails, TrainingLogError
 from backends.training_logs.curve_assembly import assemble_curve
 from backends.training_logs.learning_curve import RunEnd
 from backends.training_logs.log_table import LogRow, LogTable
+from sweeps.tracking.projection import UNTRAINED
+from sweeps.tracking.run_metrics import metric_history
 
 PREFIX = "mlflow:"
-"""In place of a file's name: `mlflow:RUN_ID`."""
+"""Marks a run where a file name is expected: `mlflow:RUN_ID`."""
 
-_ENDED: Mapping[str, RunEnd] = {"FINISHED": "complete", "FAILED": "failed", "KILLED": "stopped", "RUNNING": "stopped"}
+_RUN_ENDS: Mapping[str, RunEnd] = {
+    "FINISHED": "complete",
+    "FAILED": "failed",
+    "KILLED": "stopped",
+    "RUNNING": "stopped",
+}
 
 
-def read(run_id: str, uri: str, context: RunDetails) -> ImportedCurve:
-    """Read a run's metrics. Raises SweepError where MLflow does not answer, UserInputError where it has no such run."""
-    from sweeps.tracking import metric_history
+def read(run_id: str, uri: str, details: RunDetails) -> ImportedCurve:
+    """Read the metrics of a run as a learning curve.
 
+    Raises SweepError if MLflow does not answer, UserInputError if it has no such run, and
+    TrainingLogError if the run has no metrics.
+    """
     history = metric_history(uri, run_id)
     rows: dict[int, dict[str, Any]] = {}
-    for key, values in history.metrics.items():
-        if not key.startswith("untrained/"):  # the base model's own scores once more; they stand at step 0 anyway
-            for step, value in values:
-                rows.setdefault(step, {})[key] = value
-    name = f"{PREFIX}{run_id}"
+    for name, points in history.metrics.items():
+        # a copy of the base model's scores, which also stand at step 0
+        if name.startswith(UNTRAINED):
+            continue
+        for step, value in points:
+            rows.setdefault(step, {})[name] = value
+    source = f"{PREFIX}{run_id}"
     if not rows:
-        raise TrainingLogError(name, "the run has no metrics", "a sweep's trials are its child runs: give one of these")
+        hint = "if it is the run of a sweep, give one of its child runs: these are the trials"
+        raise TrainingLogError(source, "the run has no metrics", hint)
     table = LogTable(
-        name=f"{name} ({history.name})" if history.name else name,
+        name=f"{source} ({history.name})" if history.name else source,
         format="MLflow run",
-        rows=tuple(LogRow(f"{name}, step {step}", {"step": step, **rows[step]}) for step in sorted(rows)),
-        ended=_ENDED.get(history.status, "stopped"),
+        rows=tuple(LogRow(f"{source}, step {step}", {"step": step, **rows[step]}) for step in sorted(rows)),
+        ended=_RUN_ENDS.get(history.status, "stopped"),
     )
-    return assemble_curve(table, context)
+    return assemble_curve(table, details)

@@ -1,8 +1,9 @@
-"""A registered model, as MLflow loads it: columns -> prompts -> labels with probabilities. Stands alone.
+"""A registered model as MLflow loads it: columns -> prompts -> labels with probabilities.
 
-MLflow copies this file into the model and runs it wherever the model is loaded; it imports nothing of this product.
-Two files lie beside it: `card` says how columns become prompts and what the labels are called, `answers` is the module
-that asks the model (`backends.model_packages`).
+MLflow copies this file into each registered model and runs it wherever the model is loaded. So it
+stands alone: it imports nothing of this product. Two files lie beside it. `card` says how columns
+become prompts, and what the labels are called. `answers` is the predictor module
+(`backends.model_packages`).
 """
 
 from __future__ import annotations
@@ -19,41 +20,48 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 
 class ServedModel(PythonModel):
-    """Answers a table of the training data's columns with `label`, `probability`, and one probability a label."""
+    """Predicts tables with the columns of the training data.
+
+    A prediction has a `label`, its `probability`, and one probability for each label.
+    """
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the model."""
         with open(context.artifacts["card"], encoding="utf-8") as file:
             self.card: dict[str, Any] = json.load(file)
-        found = importlib.util.spec_from_file_location("answers_of_a_registered_model", context.artifacts["answers"])
-        if found is None or found.loader is None:
-            raise ImportError(f"{context.artifacts['answers']} is no module")
-        module = importlib.util.module_from_spec(found)
-        found.loader.exec_module(module)
+        code = context.artifacts["answers"]
+        spec = importlib.util.spec_from_file_location("answers_of_a_registered_model", code)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{code} is not a Python module")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
         self.model = module.load(context.artifacts["files"], self.card["facts"])
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Answer the rows in their order. A probability is null where the place that answers does not tell it."""
+        """Predict the rows in their order.
+
+        A probability is null if the predictor returns no log-probabilities, as some hosts do. If
+        the generated text is not a label, the text stands as `label`, and `probability` is null.
+        """
         rows: list[Any] = model_input.to_dict("records")
         labels, names = self.card["facts"]["labels"], self.card["names"]
-        answers = self.model.predict([self._line(row) for row in rows])
-        found = []
-        for text, logprobs in answers:
-            shares = [None] * len(labels) if logprobs is None else _normalised(logprobs)
-            known = labels.index(text) if text in labels else None
-            found.append(
+        predictions = []
+        for text, logprobs in self.model.predict([self._line(row) for row in rows]):
+            probabilities = [None] * len(labels) if logprobs is None else _probabilities(logprobs)
+            index = labels.index(text) if text in labels else None
+            predictions.append(
                 {
-                    "label": text if known is None else names[known],
-                    "probability": None if known is None else shares[known],
-                    **{f"probability.{name}": share for name, share in zip(names, shares, strict=True)},
+                    "label": text if index is None else names[index],
+                    "probability": None if index is None else probabilities[index],
+                    **{f"probability.{name}": value for name, value in zip(names, probabilities, strict=True)},
                 }
             )
-        return pd.DataFrame(found, columns=["label", "probability", *(f"probability.{name}" for name in names)])
+        return pd.DataFrame(predictions, columns=["label", "probability", *(f"probability.{name}" for name in names)])
 
     def _line(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return what the model was trained to see, as one line of its training data without the completion."""
+        """Return the row as a line of the training data, without the completion."""
         card = self.card
         if card["prompt"] is None:
             return {"messages": [dict(message) for message in row["messages"]]}
@@ -67,8 +75,8 @@ class ServedModel(PythonModel):
         return {"prompt": prompt, "segments": values}
 
 
-def _normalised(logprobs: Sequence[float]) -> list[float]:
-    """Return the labels' probabilities among themselves."""
+def _probabilities(logprobs: Sequence[float]) -> list[float]:
+    """Return the probabilities of the labels, normalised so that they add up to 1."""
     highest = max(logprobs)
     weights = [math.exp(logprob - highest) for logprob in logprobs]
     return [weight / sum(weights) for weight in weights]

@@ -1,4 +1,4 @@
-"""Nights of champion and challenger with the real local backend and the real registry; the models are tiny."""
+"""Challenges night after night, with the real local backend and registry and with tiny models."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from backends.contract import Finished
 from backends.local import LocalBackend
 from backends.testing import drain
-from sweeps.champions import challenge as contest
 from sweeps.champions import history
+from sweeps.champions.challenge import run_challenge
+from sweeps.champions.winner import SweepWinner
 from sweeps.errors import SweepError, UserInputError
 from sweeps.planning.plan import make_plan
 from sweeps.planning.sweep_plan import SweepPlan
@@ -60,7 +61,7 @@ WEAK = {"n_epochs": 1, "batch_size": 64, "learning_rate": 1e-6}
 
 def build_model(directory: Path) -> None:
     characters = ["[PAD]", "[UNK]", "[END]", *"abcdefghijklmnopqrstuvwxyz0123456789#| \n"]
-    tokenizer = Tokenizer(models.WordLevel({each: n for n, each in enumerate(characters)}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordLevel({character: n for n, character in enumerate(characters)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.decoder = decoders.Fuse()
     options = {"pad_token": "[PAD]", "unk_token": "[UNK]", "eos_token": "[END]"}
@@ -73,7 +74,7 @@ def build_model(directory: Path) -> None:
 
 @dataclasses.dataclass
 class Nights:
-    """A root folder with data, a base model, an MLflow database, and one trial a night."""
+    """A root folder with data, a base model, an MLflow database, and one trial for each night."""
 
     root: Path
     workspace: Workspace
@@ -114,22 +115,23 @@ class Nights:
         try:
             trial = self.trained(plan, backend, point)
             at = clock + 86_400 * self.night
-            decision = contest.hold(plan, "sweep", trial, backend, self.registry, said.append, lambda: at)
+            winner = SweepWinner(plan, "sweep", trial)
+            decision = run_challenge(winner, backend, self.registry, said.append, lambda: at)
         finally:
             backend.close()
         return decision, trial, said
 
-    def again(self, trial: Trial) -> ChampionDecision:
+    def repeat_challenge(self, trial: Trial) -> ChampionDecision:
         plan = self.plan()
         backend = LocalBackend.open(plan.spec.backend_options, plan.folder, plan.placement)
         try:
-            return contest.hold(plan, "sweep", trial, backend, self.registry, lambda _: None)
+            return run_challenge(SweepWinner(plan, "sweep", trial), backend, self.registry, lambda _: None)
         finally:
             backend.close()
 
     def champion(self) -> str | None:
-        found = self.registry.champion("answers")
-        return found.number if found else None
+        champion = self.registry.champion("answers")
+        return champion.number if champion else None
 
 
 @pytest.fixture(scope="module")
@@ -145,23 +147,25 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
 
 
 def folder_of(nights: Nights, version: str) -> str:
-    where = MlflowClient(nights.uri, nights.uri).get_model_version_download_uri("answers", version)
-    assert where.startswith("file:///")
-    return where.removeprefix("file://")
+    location = MlflowClient(nights.uri, nights.uri).get_model_version_download_uri("answers", version)
+    assert location.startswith("file:///")
+    return location.removeprefix("file://")
 
 
-def test_nights_of_challenges(nights: Nights) -> None:
-    """One story, as each night builds on those before: weak, strong, strong again, weak with an alias to keep."""
+def test_a_winner_is_promoted_only_if_it_is_better_and_breaks_no_guard(nights: Nights) -> None:
+    """Each night builds on the nights before: weak, guarded, strong, strong again, and weak
+    again.
+    """
     weak, _, _ = nights.challenge(WEAK)
     assert not weak.promoted
-    assert "always `" in weak.reason or "the base model" in weak.reason
+    assert "always predicting `" in weak.reason or "the base model" in weak.reason
     assert nights.champion() is None
 
     guarded, _, _ = nights.challenge(STRONG, ", max_latency_ms: 0.0001")
     assert not guarded.promoted
     assert "max_latency_ms is 0.0001" in guarded.reason
     assert guarded.difference_low is not None
-    assert guarded.difference_low > 0, "it was better, and the guard alone kept it out"
+    assert guarded.difference_low > 0, "it was better; only the guard prevented its promotion"
     assert nights.champion() is None
 
     first, trial, said = nights.challenge(STRONG, ", min_recall: 0.5")
@@ -169,23 +173,23 @@ def test_nights_of_challenges(nights: Nights) -> None:
     assert (first.model, first.version, nights.champion()) == ("answers", "3", "3")
     assert first.challenger_score is not None
     assert first.challenger_score > 0.7
-    assert any("registering the winner" in each for each in said)
+    assert any("registering the winner" in message for message in said)
 
     same, _, _ = nights.challenge(STRONG)
     assert not same.promoted
-    assert "the champion, version 3," in same.reason
+    assert "the champion (version 3) has " in same.reason
     assert nights.champion() == "3"
 
     worse, _, _ = nights.challenge(WEAK)
     assert not worse.promoted
-    assert ": worse," in worse.reason
-    assert worse.champion_score == first.challenger_score, "the champion was asked anew, and the examples are the same"
+    assert ": worse, difference -" in worse.reason
+    assert worse.champion_score == first.challenger_score, "the champion was scored again on the same examples"
 
-    assert nights.again(trial) == first, "a trial is decided once"
+    assert nights.repeat_challenge(trial) == first, "a trial was decided twice"
     assert [version.number for version in nights.registry.versions("answers")] == ["5", "4", "3", "2", "1"]
 
 
-def test_what_is_recorded_of_a_version(nights: Nights) -> None:
+def test_a_version_records_data_space_trial_scores_and_signature(nights: Nights) -> None:
     client = MlflowClient(nights.uri, nights.uri)
     version = client.get_model_version_by_alias("answers", CHAMPION_ALIAS)
     tags = version.tags
@@ -197,7 +201,7 @@ def test_what_is_recorded_of_a_version(nights: Nights) -> None:
     assert (tags["finesweep.sweep"], tags["finesweep.trial"]) == ("answers", "3")
     assert float(tags["finesweep.test_accuracy"]) > 0.7
     assert float(tags["finesweep.latency_ms"]) > 0
-    assert all(f"{each} " in tags["finesweep.recall"] for each in WORDS)
+    assert all(f"{word} " in tags["finesweep.recall"] for word in WORDS)
     run = client.get_run(version.run_id)
     assert run.data.tags["finesweep.trial_key"] == "key-3"
 
@@ -213,11 +217,15 @@ def test_what_is_recorded_of_a_version(nights: Nights) -> None:
 def test_history_and_rollback(nights: Nights) -> None:
     registry = nights.registry
     better = next(version for version in registry.versions("answers") if version.number == "4")
-    before = [each.to_json() for each in history.read(registry, "answers")]
-    assert [(each["version"], each["decision"]["promoted"]) for each in before] == [
-        ("1", False), ("2", False), ("3", True), ("4", False), ("5", False),
-    ]  # fmt: skip
-    with pytest.raises(SweepError, match="there was none before it"):
+    before = history.read(registry, "answers")
+    assert [(entry.version, entry.decision and entry.decision.promoted) for entry in before] == [
+        ("1", False),
+        ("2", False),
+        ("3", True),
+        ("4", False),
+        ("5", False),
+    ]
+    with pytest.raises(SweepError, match="it has no champion before version 3"):
         history.roll_back(registry, "answers", None, "ann", "", 1_900_000_000.0)
     with pytest.raises(SweepError, match="has no version 17"):
         history.roll_back(registry, "answers", "17", "ann", "", 1_900_000_000.0)
@@ -227,7 +235,7 @@ def test_history_and_rollback(nights: Nights) -> None:
     assert (entry.version, entry.before, entry.by, entry.why) == ("4", "3", "ann", "to see it")
     assert nights.champion() == "4"
     after = history.read(registry, "answers")
-    assert [each.to_json() for each in after[:-1]] == before
+    assert after[:-1] == before
     assert after[-1] == entry
     history.roll_back(registry, "answers", "3", "ann", "back", 1_900_000_001.0)
     assert nights.champion() == "3"
@@ -235,33 +243,33 @@ def test_history_and_rollback(nights: Nights) -> None:
         history.read(registry, "nothing")
 
 
-def test_a_process_that_died_before_the_alias_moved_is_caught_up(nights: Nights) -> None:
+def test_the_next_process_moves_the_alias_if_one_died_before(nights: Nights) -> None:
     client = MlflowClient(nights.uri, nights.uri)
     client.delete_registered_model_alias("answers", CHAMPION_ALIAS)
     client.delete_model_version_tag("answers", "3", history.APPLIED)
     trial = Trial(3, "key-3", str(nights.root / "base"), STRONG, 3)
-    assert nights.again(trial).promoted
+    assert nights.repeat_challenge(trial).promoted
     assert nights.champion() == "3"
     client.set_registered_model_alias("answers", CHAMPION_ALIAS, "4")
-    assert nights.again(trial).promoted
-    assert nights.champion() == "4", "what was moved by hand since is left alone"
+    assert nights.repeat_challenge(trial).promoted
+    assert nights.champion() == "4", "a later rollback was undone"
     client.set_registered_model_alias("answers", CHAMPION_ALIAS, "3")
 
 
-def test_a_champion_that_cannot_be_asked_stays_and_the_reason_says_so(nights: Nights) -> None:
-    of_champion = Path(folder_of(nights, "3")) / "artifacts/files/model/config.json"
-    hidden = of_champion.rename(of_champion.with_suffix(".hidden"))
+def test_a_champion_that_cannot_predict_stays_and_the_reason_says_so(nights: Nights) -> None:
+    config = Path(folder_of(nights, "3")) / "artifacts/files/model/config.json"
+    hidden = config.rename(config.with_suffix(".hidden"))
     try:
         decision, _, _ = nights.challenge(STRONG)
     finally:
-        hidden.rename(of_champion)
+        hidden.rename(config)
     assert not decision.promoted
-    assert "version 3, could not be asked" in decision.reason
+    assert "the champion (version 3) could not predict the test examples" in decision.reason
     assert "sweep champion rollback answers --to" in decision.reason
     assert nights.champion() == "3"
 
 
-HIDDEN = """
+PREDICT_WITHOUT_THIS_PRODUCT = """
 import sys
 class Hidden:
     def find_spec(self, name, path=None, target=None):
@@ -275,10 +283,10 @@ print(answers.to_json(orient="records", double_precision=15))
 """
 
 
-def test_a_registered_model_answers_in_a_fresh_process_without_this_product(nights: Nights, tmp_path: Path) -> None:
-    where = folder_of(nights, "3")
+def test_a_registered_model_predicts_in_a_fresh_process_without_this_product(nights: Nights, tmp_path: Path) -> None:
+    folder = folder_of(nights, "3")
     rows = [{"first": f"b {n}", "second": f"is it {WORDS[n % 3]}"} for n in range(9)]
-    command = [sys.executable, "-I", "-W", "ignore", "-c", HIDDEN, where, json.dumps(rows)]
+    command = [sys.executable, "-I", "-W", "ignore", "-c", PREDICT_WITHOUT_THIS_PRODUCT, folder, json.dumps(rows)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout)
@@ -288,17 +296,17 @@ def test_a_registered_model_answers_in_a_fresh_process_without_this_product(nigh
     from backends.contract import PredictOptions
     from sweeps.tracking.served_card import ServedCard
 
-    card, data = ServedCard.of(plan.data.dataset, plan.data.prompt, plan.data.separator), plan.data.dataset
+    card, data = ServedCard.for_dataset(plan.data.dataset, plan.data.prompt, plan.data.separator), plan.data.dataset
     model = next(iter((plan.folder / "jobs").glob("key-3*/model")))
     options = PredictOptions(labels=data.labels, stop=data.stop)
-    expected = backend.predict(str(model), [card.line(row) for row in rows], options)
+    expected = backend.predict(str(model), [card.line_of_row(row) for row in rows], options)
     backend.close()
-    for answer, each in zip(answers, expected, strict=True):
-        assert each.label_logprobs is not None
-        assert answer["label"] == card.names[data.labels.index(each.text)]
-        shares = torch.tensor(each.label_logprobs, dtype=torch.float64).softmax(0).tolist()
-        assert [answer[f"probability.{name}"] for name in card.names] == pytest.approx(shares, abs=1e-5)
-        assert answer["probability"] == pytest.approx(max(shares), abs=1e-5)
+    for answer, prediction in zip(answers, expected, strict=True):
+        assert prediction.label_logprobs is not None
+        assert answer["label"] == card.label_names[data.labels.index(prediction.text)]
+        probabilities = torch.tensor(prediction.label_logprobs, dtype=torch.float64).softmax(0).tolist()
+        assert [answer[f"probability.{name}"] for name in card.label_names] == pytest.approx(probabilities, abs=1e-5)
+        assert answer["probability"] == pytest.approx(max(probabilities), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -310,9 +318,7 @@ def test_a_registered_model_answers_in_a_fresh_process_without_this_product(nigh
         ("{model: answers} ", "write a number"),
     ],
 )
-def test_what_keeps_a_champion_from_being_challenged_is_told_by_the_plan(
-    change: str, message: str, nights: Nights, tmp_path: Path
-) -> None:
+def test_the_plan_reports_what_prevents_a_challenge(change: str, message: str, nights: Nights, tmp_path: Path) -> None:
     text = FILE.format(name="x", data=nights.root / "data.jsonl", model=nights.root / "base", guards="")
     changed = {
         "test: 0.4": "test: 0",
@@ -324,12 +330,14 @@ def test_what_keeps_a_champion_from_being_challenged_is_told_by_the_plan(
     file.write_text(text.replace(change.strip(), changed))
     with pytest.raises(UserInputError) as caught:
         make_plan(load(file), Workspace(tmp_path / "root"), estimate=False)
-    assert any(message in f"{problem.message} {problem.hint}" for problem in caught.value.problems), caught.value.problems
+    assert any(message in f"{problem.message} {problem.hint}" for problem in caught.value.problems), (
+        caught.value.problems
+    )
     if "modell" in changed:
         assert any("did you mean `model`?" in problem.hint for problem in caught.value.problems)
 
 
-def test_an_empty_section_is_all_defaults_and_none_registers_nothing(nights: Nights, tmp_path: Path) -> None:
+def test_an_empty_section_means_all_defaults_and_no_section_registers_nothing(nights: Nights, tmp_path: Path) -> None:
     text = FILE.format(name="x", data=nights.root / "data.jsonl", model=nights.root / "base", guards="")
     file = tmp_path / "x.yaml"
     file.write_text(text.replace("champion: {model: answers}", "champion:"))
@@ -347,7 +355,7 @@ def free_port() -> int:
 
 
 def test_a_registered_model_is_served_over_http(nights: Nights, tmp_path: Path) -> None:
-    """`mlflow models serve` with the champion's URI, in a folder and an environment that know nothing of us."""
+    """`mlflow models serve` works in a folder and an environment without this product."""
     port = free_port()
     command = [str(Path(sys.executable).with_name("mlflow")), "models", "serve", "-m", "models:/answers@champion"]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
@@ -361,7 +369,7 @@ def test_a_registered_model_is_served_over_http(nights: Nights, tmp_path: Path) 
         try:
             base = f"http://127.0.0.1:{port}"
             deadline = time.monotonic() + 120
-            while not answers(f"{base}/ping"):
+            while not is_ready(f"{base}/ping"):
                 assert server.poll() is None, (tmp_path / "log").read_text()
                 assert time.monotonic() < deadline, (tmp_path / "log").read_text()
                 time.sleep(0.3)
@@ -372,12 +380,13 @@ def test_a_registered_model_is_served_over_http(nights: Nights, tmp_path: Path) 
                 {"Content-Type": "application/json"},
             )
             with urllib.request.urlopen(request, timeout=60) as answer:
-                found = json.load(answer)["predictions"]
-            loaded = nights.registry.champion("answers")
-            assert loaded is not None
-            expected = nights.registry.load(loaded).predict(rows)
-            assert [each["label"] for each in found] == [each["label"] for each in expected]
-            assert [each["probability"] for each in found] == pytest.approx([e["probability"] for e in expected])
+                predictions = json.load(answer)["predictions"]
+            champion = nights.registry.champion("answers")
+            assert champion is not None
+            expected = nights.registry.load(champion).predict(rows)
+            assert [row["label"] for row in predictions] == [row["label"] for row in expected]
+            probabilities = [row["probability"] for row in expected]
+            assert [row["probability"] for row in predictions] == pytest.approx(probabilities)
             bad = urllib.request.Request(
                 f"{base}/invocations",
                 json.dumps({"dataframe_records": [{"first": "a"}]}).encode(),
@@ -387,13 +396,13 @@ def test_a_registered_model_is_served_over_http(nights: Nights, tmp_path: Path) 
                 urllib.request.urlopen(bad, timeout=60)
             with refused.value:
                 assert refused.value.code == 400
-                assert "second" in refused.value.read().decode(), "the signature says which column is missing"
+                assert "second" in refused.value.read().decode(), "the message does not name the missing column"
         finally:
             os.killpg(server.pid, signal.SIGTERM)
             server.wait(timeout=30)
 
 
-def answers(url: str) -> bool:
+def is_ready(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)
@@ -403,59 +412,62 @@ def answers(url: str) -> bool:
 
 @pytest.mark.skipif("SWEEP_TEST_INSTALL" not in os.environ, reason="installs 1 GB: set SWEEP_TEST_INSTALL=1")
 @pytest.mark.timeout(1800)
-def test_a_registered_model_needs_only_what_it_declares(nights: Nights, tmp_path: Path) -> None:
-    """An environment with the declared requirements and nothing else, from the package registry."""
-    where = Path(folder_of(nights, "3"))
-    declared = (where / "requirements.txt").read_text(encoding="utf-8").split()
-    assert {each.partition("==")[0] for each in declared} == {"mlflow", "pandas", "torch", "transformers"}
+def test_a_registered_model_needs_only_its_declared_requirements(nights: Nights, tmp_path: Path) -> None:
+    """It predicts in an environment with these requirements and nothing else."""
+    folder = Path(folder_of(nights, "3"))
+    declared = (folder / "requirements.txt").read_text(encoding="utf-8").split()
+    assert {requirement.partition("==")[0] for requirement in declared} == {"mlflow", "pandas", "torch", "transformers"}
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True, timeout=300)
     python = tmp_path / "env/bin/python"
-    install = [python, "-m", "pip", "install", "--quiet", "--requirement", where / "requirements.txt"]
+    install = [python, "-m", "pip", "install", "--quiet", "--requirement", folder / "requirements.txt"]
     subprocess.run(install, check=True, timeout=1500)
     rows = [{"first": f"b {n}", "second": f"is it {WORDS[n % 3]}"} for n in range(3)]
-    command = [python, "-I", "-W", "ignore", "-c", HIDDEN, str(where), json.dumps(rows)]
+    command = [python, "-I", "-W", "ignore", "-c", PREDICT_WITHOUT_THIS_PRODUCT, str(folder), json.dumps(rows)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     champion = next(version for version in nights.registry.versions("answers") if version.number == "3")
     expected = nights.registry.load(champion).predict(rows)
-    for found, each in zip(json.loads(done.stdout), expected, strict=True):
-        assert found["label"] == each["label"]
-        assert found["probability"] == pytest.approx(each["probability"], abs=1e-5)
+    for prediction, wanted in zip(json.loads(done.stdout), expected, strict=True):
+        assert prediction["label"] == wanted["label"]
+        assert prediction["probability"] == pytest.approx(wanted["probability"], abs=1e-5)
 
 
 class Racing(Registry):
-    """A registry in which somebody else moves the alias while a challenge is decided, so many times."""
+    """A registry in which another sweep moves the alias `races` times during challenges."""
 
     races = 0
 
     def champion(self, model: str) -> Any:
-        found = super().champion(model)
+        champion = super().champion(model)
         if Racing.races:
             Racing.races -= 1
-            self.promote(next(version for version in self.versions(model) if found is None or version.number != found.number))
-        return found
+            versions = self.versions(model)
+            others = [version for version in versions if champion is None or version.number != champion.number]
+            self.promote(others[0])
+        return champion
 
 
 @pytest.mark.parametrize("races", [1, 1000])
-def test_a_champion_that_changes_meanwhile_is_compared_with_anew(nights: Nights, races: int) -> None:
+def test_a_challenge_is_decided_again_if_the_champion_changes_in_the_meantime(nights: Nights, races: int) -> None:
     plan = nights.plan()
     backend = LocalBackend.open(plan.spec.backend_options, plan.folder, plan.placement)
     trial = nights.trained(plan, backend, STRONG)
+    winner = SweepWinner(plan, "sweep", trial)
     said: list[str] = []
     Racing.races = races
     try:
         if races == 1:
-            decision = contest.hold(plan, "sweep", trial, backend, Racing(nights.uri), said.append)
-            asked = [each for each in said if each.startswith("the champion, version")]
-            assert len(asked) == 2
-            assert f"version {nights.champion()}" in decision.reason, "decided against who is the champion now"
+            decision = run_challenge(winner, backend, Racing(nights.uri), said.append)
+            scored = [message for message in said if message.startswith("the champion (version ")]
+            assert len(scored) == 2
+            assert f"version {nights.champion()}" in decision.reason, "it was decided against a former champion"
         else:
             with pytest.raises(SweepError, match="other sweeps moved the champion"):
-                contest.hold(plan, "sweep", trial, backend, Racing(nights.uri), said.append)
+                run_challenge(winner, backend, Racing(nights.uri), said.append)
             Racing.races = 0
-            assert nights.again(trial).version is not None, "the same call goes on where it was"
+            assert nights.repeat_challenge(trial).version is not None, "the same call does not continue"
     finally:
         Racing.races = 0
         backend.close()
-        found = next(version for version in nights.registry.versions("answers") if version.number == "3")
-        nights.registry.promote(found)
+        third = next(version for version in nights.registry.versions("answers") if version.number == "3")
+        nights.registry.promote(third)

@@ -1,4 +1,4 @@
-"""A hosted model in the registry: the entry holds address and name, asks the host, and never holds the key."""
+"""A hosted model in the registry: it holds the address and the name, and never the API key."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from backends.contract import DataFile, Dataset
 from backends.model_packages.package import hosted_package
 from sweeps.errors import SweepError
 from sweeps.tracking import default_uri
-from sweeps.tracking.registry import Registry, ServedVersion, Version
-from sweeps.tracking.served_card import Card
+from sweeps.tracking.model_files import LoadedVersion, PackagedModel
+from sweeps.tracking.registry import RegisteredVersion, Registry
+from sweeps.tracking.served_card import ServedCard
 
 pytestmark = [
     pytest.mark.integration,
@@ -40,12 +41,15 @@ DATA = Dataset(NOTHING, NOTHING, "completion", (" entailment\n", " neutral\n", "
 
 
 class Host(BaseHTTPRequestHandler):
-    """Says what the prompt names, in two tokens, with alternatives; `fails` requests are refused before."""
+    """Answers with the word that the prompt names, in two tokens, with alternatives.
 
-    asked: ClassVar[list[dict[str, Any]]] = []
+    It refuses the first `fails` requests, and reports log-probabilities if `reports_logprobs`.
+    """
+
+    requests: ClassVar[list[dict[str, Any]]] = []
     keys: ClassVar[set[str]] = set()
     fails: ClassVar[int] = 0
-    tells: ClassVar[bool] = True
+    reports_logprobs: ClassVar[bool] = True
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -55,18 +59,18 @@ class Host(BaseHTTPRequestHandler):
             return self._send(503, {"error": {"message": "overloaded"}})
         if self.headers["Authorization"] != f"Bearer {KEY}":
             return self._send(401, {"error": {"message": f"no such key: {self.headers['Authorization']}"}})
-        Host.asked.append(body)
+        Host.requests.append(body)
         word = str(body["messages"][-1]["content"]).split("\n")[0].removeprefix("say ")
         choice: dict[str, Any] = {
             "index": 0,
             "finish_reason": "stop",
             "message": {"role": "assistant", "content": word},
         }
-        if Host.tells:
+        if Host.reports_logprobs:
             others = {"ent": 0.7, "neutral": 0.2, "contra": 0.1} | ({} if word.startswith("ent") else {word: 0.9})
             first = "ent" if word == "entailment" else word
-            told = [{"token": token, "logprob": math.log(share)} for token, share in others.items()]
-            content = [{"token": first, "logprob": math.log(others[first]), "top_logprobs": told}]
+            alternatives = [{"token": token, "logprob": math.log(share)} for token, share in others.items()]
+            content = [{"token": first, "logprob": math.log(others[first]), "top_logprobs": alternatives}]
             if first == "ent":
                 content.append(
                     {"token": "ailment", "logprob": 0.0, "top_logprobs": [{"token": "ailment", "logprob": 0.0}]}
@@ -98,7 +102,7 @@ def host() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def registered(host: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Registry, Version, Path]:
+def registered(host: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Registry, RegisteredVersion, Path]:
     root = tmp_path_factory.mktemp("hosted")
     uri = default_uri(root)
     registry = Registry(uri)
@@ -107,28 +111,29 @@ def registered(host: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Reg
     files = root / "files"
     files.mkdir()
     package = hosted_package(host, "ft:small:1", "HOST_KEY", DATA, system_message="Answer in one word.")
-    card = Card.of(DATA, "say {word}\n", "\n")
-    version = registry.register("hosted", run.info.run_id, package, files, card, [{"word": "neutral"}], {"a": "b"})
+    card = ServedCard.for_dataset(DATA, "say {word}\n", "\n")
+    packaged = PackagedModel(package, files, card, [{"word": "neutral"}])
+    version = registry.register("hosted", run.info.run_id, packaged, {"a": "b"})
     return registry, version, root
 
 
 @pytest.fixture
-def model(registered: tuple[Registry, Version, Path], monkeypatch: pytest.MonkeyPatch) -> ServedVersion:
+def model(registered: tuple[Registry, RegisteredVersion, Path], monkeypatch: pytest.MonkeyPatch) -> LoadedVersion:
     monkeypatch.setenv("HOST_KEY", KEY)
-    Host.asked.clear()
+    Host.requests.clear()
     Host.keys.clear()
-    Host.fails, Host.tells = 0, True
+    Host.fails, Host.reports_logprobs = 0, True
     return registered[0].load(registered[1])
 
 
-def test_a_hosted_entry_asks_the_host(model: ServedVersion) -> None:
+def test_a_hosted_model_predicts_through_the_host(model: LoadedVersion) -> None:
     answers = model.predict([{"word": "entailment"}, {"word": "neutral"}, {"word": "contradiction"}])
     assert [answer["label"] for answer in answers] == ["entailment", "neutral", "contradiction"]
     assert answers[0]["probability"] == pytest.approx(0.7)
     assert answers[0]["probability.neutral"] == pytest.approx(0.2)
     assert answers[0]["probability.contradiction"] == pytest.approx(0.1)
     assert Host.keys == {f"Bearer {KEY}"}
-    [first] = [each for each in Host.asked if "entailment" in each["messages"][-1]["content"]]
+    [first] = [request for request in Host.requests if "entailment" in request["messages"][-1]["content"]]
     assert first["model"] == "ft:small:1"
     assert first["messages"] == [
         {"role": "system", "content": "Answer in one word."},
@@ -137,20 +142,20 @@ def test_a_hosted_entry_asks_the_host(model: ServedVersion) -> None:
     assert (first["temperature"], first["logprobs"], first["top_logprobs"]) == (0.0, True, 20)
 
 
-def test_a_host_that_tells_no_probabilities_still_answers(model: ServedVersion) -> None:
-    Host.tells = False
+def test_a_host_without_log_probabilities_still_predicts(model: LoadedVersion) -> None:
+    Host.reports_logprobs = False
     [answer, other] = model.predict([{"word": "neutral"}, {"word": "nonsense"}])
     assert (answer["label"], answer["probability"]) == ("neutral", None)
-    assert (other["label"], other["probability"]) == ("nonsense", None), "a wrong answer stays visible"
+    assert (other["label"], other["probability"]) == ("nonsense", None), "a text that is not a label must stay visible"
 
 
-def test_what_passes_is_tried_again(model: ServedVersion) -> None:
+def test_a_temporary_failure_is_retried(model: LoadedVersion) -> None:
     Host.fails = 2
     assert model.predict([{"word": "neutral"}])[0]["label"] == "neutral"
 
 
-def test_the_key_is_asked_for_by_its_name(
-    model: ServedVersion, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_missing_or_wrong_key_is_an_error_that_names_its_variable(
+    model: LoadedVersion, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("HOST_KEY")
     with pytest.raises(SweepError, match="set HOST_KEY, or HOST_KEY_FILE"):
@@ -161,22 +166,25 @@ def test_the_key_is_asked_for_by_its_name(
     monkeypatch.setenv("HOST_KEY", "key-that-the-host-does-not-know")
     with pytest.raises(SweepError, match="401") as raised:
         model.predict([{"word": "neutral"}])
-    assert "Bearer <key>" in raised.value.message, "the host quotes it"
+    assert "Bearer <key>" in raised.value.message, "the host quotes the key, and the message hides it"
     assert "key-that" not in raised.value.message
 
 
-def test_the_key_is_nowhere_in_what_is_stored(model: ServedVersion, registered: tuple[Registry, Version, Path]) -> None:
+def test_the_key_is_in_no_stored_file(
+    model: LoadedVersion, registered: tuple[Registry, RegisteredVersion, Path]
+) -> None:
     model.predict([{"word": "neutral"}])
-    stored = [each for each in registered[2].rglob("*") if each.is_file()]
-    assert any(each.name == "hosted_predictor.py" for each in stored)
-    for each in stored:
-        assert KEY.encode() not in each.read_bytes(), each
-    [requirements] = [each for each in stored if each.name == "requirements.txt"]
-    assert {each.partition("==")[0] for each in requirements.read_text().split()} == {"mlflow", "pandas", "openai"}
+    stored = [file for file in registered[2].rglob("*") if file.is_file()]
+    assert any(file.name == "hosted_predictor.py" for file in stored)
+    for file in stored:
+        assert KEY.encode() not in file.read_bytes(), file
+    [requirements] = [file for file in stored if file.name == "requirements.txt"]
+    names = {requirement.partition("==")[0] for requirement in requirements.read_text().split()}
+    assert names == {"mlflow", "pandas", "openai"}
 
 
 def test_a_team_shares_a_registry_on_a_server(host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server alone reaches the artifacts; a second client loads what the first one has registered."""
+    """Only the server reaches the artifacts. A second client loads the version of the first one."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -201,20 +209,21 @@ def test_a_team_shares_a_registry_on_a_server(host: str, tmp_path: Path, monkeyp
         run = client.create_run(client.create_experiment("hosted"))
         files = tmp_path / "files"
         files.mkdir()
-        package, card = hosted_package(host, "m", "HOST_KEY", DATA), Card.of(DATA, "say {word}\n", "\n")
-        registry.register("shared", run.info.run_id, package, files, card, [{"word": "neutral"}], {})
+        package, card = hosted_package(host, "m", "HOST_KEY", DATA), ServedCard.for_dataset(DATA, "say {word}\n", "\n")
+        packaged = PackagedModel(package, files, card, [{"word": "neutral"}])
+        registry.register("shared", run.info.run_id, packaged, {})
         assert registry.champion("shared") is None
         [version] = Registry(uri).versions("shared")
         Registry(uri).promote(version)
         assert registry.champion("shared") == version
-        assert registry.models() == ["shared"]
+        assert registry.model_names() == ["shared"]
 
         monkeypatch.setenv("HOST_KEY", KEY)
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "drafts"))
         (tmp_path / "drafts").mkdir()
-        Host.fails, Host.tells = 0, True
+        Host.fails, Host.reports_logprobs = 0, True
         assert registry.load(version).predict([{"word": "neutral"}])[0]["label"] == "neutral"
-        assert list((tmp_path / "drafts").iterdir()) == [], "what was fetched is not left behind"
+        assert list((tmp_path / "drafts").iterdir()) == [], "downloaded files are left behind"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=30)

@@ -35,7 +35,7 @@ from scripted_host import (
     serving,
 )
 
-from sweeps.champions.challenge import TRIAL_KEY_TAG
+from sweeps.champions.winner import TRIAL_KEY_TAG
 from sweeps.cli import main
 from sweeps.tracking import default_uri
 from sweeps.tracking.registry import CHAMPION_ALIAS, OWN_MODEL_TAG

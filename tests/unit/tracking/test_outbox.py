@@ -1,4 +1,6 @@
-"""The outbox: everything is written once it can be, in one go where possible, and nobody waits for it."""
+"""The outbox writes everything when it can, in as few writes as possible; no caller waits for
+it.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +17,22 @@ pytestmark = pytest.mark.unit
 
 
 class Receiver:
-    """Remembers what was written; away or picky on request."""
+    """Remembers what was written. It can be set to be unreachable, and it rejects some tags."""
 
     def __init__(self) -> None:
         self.written: dict[str, Projection] = {}
         self.writes = 0
-        self.away = threading.Event()
+        self.unreachable = threading.Event()
         self.tried = threading.Event()
 
     def write(self, key: str, projection: Projection) -> None:
         self.tried.set()
-        if self.away.is_set():
-            raise UnreachableError("nobody there")
+        if self.unreachable.is_set():
+            raise UnreachableError("no answer")
         if "forbidden" in projection.tags:
-            raise RejectedError("no")
+            raise RejectedError("rejected")
         if "broken" in projection.tags:
-            raise ZeroDivisionError("a mistake")
+            raise ZeroDivisionError("a bug")
         self.writes += 1
         self.written.setdefault(key, Projection()).add(projection)
 
@@ -47,7 +49,7 @@ def point(step: int) -> Projection:
     return Projection(points=[Point("loss", 1.0, step, 0)], tags={"cursor": str(step)})
 
 
-def test_what_came_before_the_start_is_written_in_one_go(receiver: Receiver) -> None:
+def test_changes_from_before_the_start_are_written_in_one_write(receiver: Receiver) -> None:
     box = Outbox(receiver.write, "test")
     for step in range(100):
         box.put("a", point(step))
@@ -58,8 +60,8 @@ def test_what_came_before_the_start_is_written_in_one_go(receiver: Receiver) -> 
     assert receiver.writes == 1
 
 
-def test_a_receiver_that_was_away_gets_everything_in_order(receiver: Receiver) -> None:
-    receiver.away.set()
+def test_a_receiver_that_was_unreachable_gets_everything_in_order(receiver: Receiver) -> None:
+    receiver.unreachable.set()
     box = Outbox(receiver.write, "test")
     box.start()
     for step in range(50):
@@ -68,16 +70,16 @@ def test_a_receiver_that_was_away_gets_everything_in_order(receiver: Receiver) -
     deadline = time.monotonic() + 5
     while not box.problems and time.monotonic() < deadline:
         time.sleep(0.001)
-    assert "nobody there" in box.problems[0]
-    receiver.away.clear()
+    assert "no answer" in box.problems[0]
+    receiver.unreachable.clear()
     assert box.close(5, 5)
     assert box.problems == ()
     assert [point.step for point in receiver.written["a"].points] == list(range(0, 50, 2))
     assert [point.step for point in receiver.written["b"].points] == list(range(1, 50, 2))
 
 
-@pytest.mark.parametrize(("tag", "problem"), [("forbidden", "no"), ("broken", "ZeroDivisionError: a mistake")])
-def test_what_is_refused_or_breaks_is_a_problem_and_the_rest_goes_on(
+@pytest.mark.parametrize(("tag", "problem"), [("forbidden", "rejected"), ("broken", "ZeroDivisionError: a bug")])
+def test_a_rejected_or_failed_write_is_noted_and_the_others_continue(
     receiver: Receiver, tag: str, problem: str
 ) -> None:
     box = Outbox(receiver.write, "test")
@@ -89,19 +91,21 @@ def test_what_is_refused_or_breaks_is_a_problem_and_the_rest_goes_on(
     assert list(receiver.written) == ["b"]
 
 
-def test_closing_gives_up_on_a_receiver_that_stays_away(receiver: Receiver) -> None:
-    receiver.away.set()
+def test_closing_gives_up_on_a_receiver_that_stays_unreachable(receiver: Receiver) -> None:
+    receiver.unreachable.set()
     box = Outbox(receiver.write, "test")
     box.put("a", point(1))
     box.start()
     began = time.monotonic()
     assert not box.close(30, 0.05)
     assert time.monotonic() - began < 5
-    receiver.away.clear()  # lets the thread end
+    receiver.unreachable.clear()  # lets the thread end
     assert box.close(5, 5)
 
 
-def test_too_much_that_waits_is_shed_and_said(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_of_too_many_waiting_points_are_dropped_and_noted(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(outbox, "MOST_POINTS", 100)
     box = Outbox(receiver.write, "test")
     for step in range(1000):

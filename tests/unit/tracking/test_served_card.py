@@ -1,10 +1,9 @@
-"""A registered model sees exactly what it was trained to see, here and where this package is not."""
+"""A registered model gets exactly the input it was trained on, with and without this package."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +16,9 @@ from backends.contract import DataFile, Dataset
 from sweeps.data.examples import PairRecipe
 from sweeps.data.formats import Record
 from sweeps.data.templates import FieldError, Template
-from sweeps.tracking.served_card import Card, name
+from sweeps.tracking.served_card import ServedCard, label_name
 
-with warnings.catch_warnings():  # MLflow warns of its own type hints
+with warnings.catch_warnings():  # MLflow warns about its own type hints
     warnings.simplefilter("ignore")
     from sweeps.tracking.served_model import ServedModel
 
@@ -40,7 +39,7 @@ def dataset(labels: tuple[str, ...], stop: str) -> Dataset:
 
 
 class Recorder:
-    """Stands where a model's `answers` module would: it keeps what it is asked."""
+    """Takes the place of the predictor module, and records the lines that it gets."""
 
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
@@ -51,16 +50,16 @@ class Recorder:
 
 
 @given(st.sampled_from(TEMPLATES), texts, texts, texts, st.sampled_from(("##", "\n\n###\n\n")))
-def test_a_registered_model_is_asked_what_it_was_trained_on(
+def test_a_registered_model_gets_the_lines_that_it_was_trained_on(
     template: str, premise: str, hypothesis: str, nested: str, separator: str
 ) -> None:
-    how = PairRecipe(Template.parse(template), Template.parse("{label}"), separator, "\n")
+    recipe = PairRecipe(Template.parse(template), Template.parse("{label}"), separator, "\n")
     record = {"premise": premise, "hypothesis": hypothesis, "a": {"b": nested}, "label": "yes"}
-    trained = json.loads(how.example(Record(record, "f", 1)).to_line())
-    card = Card.of(dataset((" yes\n", " no\n"), "\n"), template, separator)
+    trained = json.loads(recipe.example(Record(record, "f", 1)).to_line())
+    card = ServedCard.for_dataset(dataset((" yes\n", " no\n"), "\n"), template, separator)
 
-    row = card.values(record)
-    line = card.line(row)
+    row = card.row_of_record(record)
+    line = card.line_of_row(row)
     assert (line["prompt"], line["segments"]) == (trained["prompt"], trained["segments"])
 
     served = ServedModel()
@@ -68,33 +67,40 @@ def test_a_registered_model_is_asked_what_it_was_trained_on(
         "fields": list(card.fields),
         "prompt": card.prompt,
         "separator": card.separator,
-        "names": list(card.names),
+        "names": list(card.label_names),
         "facts": {"labels": [" yes\n", " no\n"]},
     }
     served.model = recorder = Recorder()
     served.predict(SimpleNamespace(), pd.DataFrame([row], columns=list(card.columns)))  # type: ignore[arg-type]
-    assert recorder.lines == [line], "the copy that travels does the same"
+    assert recorder.lines == [line], "the copy inside the registered model does the same"
 
-    # the test split keeps the segments only: the columns are what they were, but for a separator at the end
-    again = card.line(card.row(trained))
+    # The test split stores only the segments. They give the columns back, except for a separator at
+    # the end.
+    again = card.line_of_row(card.row_of_line(trained))
     assert again["prompt"] == trained["prompt"]
 
 
-def test_labels_are_called_as_people_say_them() -> None:
-    assert name(" entailment\n", "\n") == "entailment"
-    assert Card.of(dataset((" a", "a"), ""), "{x}", "#").names == (" a", "a"), "what only spaces tell apart stays"
+def test_label_names_have_no_stop_sequence_and_no_outer_spaces() -> None:
+    assert label_name(" entailment\n", "\n") == "entailment"
+    assert ServedCard.for_dataset(dataset((" a", "a"), ""), "{x}", "#").label_names == (" a", "a"), (
+        "labels that differ only in spaces keep them"
+    )
 
 
-def test_a_conversation_is_asked_without_its_answer() -> None:
-    card = Card.of(dataset(("yes", "no"), ""), None, "")
-    asked = [{"role": "user", "content": "is it"}]
-    answered = [*asked, {"role": "assistant", "content": "yes"}]
+def test_a_conversation_is_predicted_without_its_answer() -> None:
+    card = ServedCard.for_dataset(dataset(("yes", "no"), ""), None, "")
+    question = [{"role": "user", "content": "is it"}]
+    with_answer = [*question, {"role": "assistant", "content": "yes"}]
     assert card.columns == ("messages",)
-    assert card.values({"messages": answered}) == card.values({"messages": asked}) == {"messages": asked}
+    assert (
+        card.row_of_record({"messages": with_answer})
+        == card.row_of_record({"messages": question})
+        == {"messages": question}
+    )
     for wrong in ("text", [], [{"role": "user"}], None):
         with pytest.raises(FieldError):
-            card.values({"messages": wrong})
+            card.row_of_record({"messages": wrong})
 
 
-def test_columns_are_asked_for_once(tmp_path: Path) -> None:
-    assert Card.of(dataset(("a", "b"), ""), "{x} {y} {x}", "#").columns == ("x", "y")
+def test_each_column_is_listed_once() -> None:
+    assert ServedCard.for_dataset(dataset(("a", "b"), ""), "{x} {y} {x}", "#").columns == ("x", "y")

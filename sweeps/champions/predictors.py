@@ -1,0 +1,143 @@
+"""Opens a model for prediction: a version of a registered model, or the best model of a sweep."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from backends.contract import Backend, BackendError, Placement, PredictOptions
+from sweeps.data.findings import nearest_hint
+from sweeps.errors import Problem, SweepError, UserInputError
+from sweeps.spec.loading import load
+from sweeps.study import state
+from sweeps.tracking import reachability
+from sweeps.tracking.registry import RegisteredVersion, Registry
+from sweeps.tracking.served_card import ServedCard
+from sweeps.workspace import Workspace
+
+
+class Predictor(Protocol):
+    """A model that predicts rows with the columns of its card."""
+
+    @property
+    def card(self) -> ServedCard:
+        """The columns that it needs, and the names of its labels."""
+        ...
+
+    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return `label`, `probability` and `probability.<label>` of each row.
+
+        Raises SweepError if the model cannot predict.
+        """
+        ...
+
+
+@contextmanager
+def open_predictor(
+    name: str, version: str | None, workspace: Workspace, tracking_uri: str, storage: str | None
+) -> Iterator[tuple[Predictor, str]]:
+    """Yield the predictor for a name and a description of it, and close it at the end.
+
+    It is the champion of the registered model `name`, or its `version`. Without a champion it is
+    the best model of the sweep `name`. `storage` is as in `read_state`. Raises UserInputError if
+    there is neither, or if the version does not exist.
+    """
+    database = reachability.sqlite_path(tracking_uri)
+    registry = None if database is not None and not database.exists() else Registry(tracking_uri)
+    versions = registry.versions(name) if registry is not None else []
+    if registry is not None and versions:
+        chosen = registry.champion(name) if version is None else _numbered(versions, name, version)
+        if chosen is not None:
+            description = f"version {chosen.number} of {name}" + (", its champion" if version is None else "")
+            yield registry.load(chosen), description
+            return
+    if version is not None:
+        hint = "--version selects a version of a registered model"
+        raise UserInputError([Problem(name, "there is no registered model of this name", hint)])
+    if name not in workspace.sweep_names():
+        raise _unknown_name(name, workspace, registry, is_registered=bool(versions))
+    with _open_best_of_sweep(name, workspace, storage) as (predictor, description):
+        note = f" ({name} has no champion yet)" if versions else ""
+        yield predictor, description + note
+
+
+def _numbered(versions: Sequence[RegisteredVersion], name: str, number: str) -> RegisteredVersion:
+    for version in versions:
+        if version.number == number:
+            return version
+    numbers = ", ".join(version.number for version in reversed(versions))
+    raise UserInputError([Problem(name, f"has no version {number}", f"its versions are {numbers}")])
+
+
+def _unknown_name(name: str, workspace: Workspace, registry: Registry | None, *, is_registered: bool) -> UserInputError:
+    if is_registered:
+        hint = f"`sweep champion history {name}` shows why; select a version by --version"
+        return UserInputError([Problem(name, "this registered model has no champion yet", hint)])
+    known = [*(registry.model_names() if registry is not None else ()), *workspace.sweep_names()]
+    message = "there is neither a registered model nor a sweep of this name"
+    return UserInputError([Problem(name, message, nearest_hint(name, known))])
+
+
+class _BestOfSweep:
+    """The best model of a sweep. The backend that trained it predicts."""
+
+    def __init__(self, card: ServedCard, backend: Backend, model: str, labels: Sequence[str], stop: str) -> None:
+        self.card = card
+        self._backend = backend
+        self._model = model
+        self._labels = tuple(labels)
+        self._options = PredictOptions(labels=self._labels or None, stop=stop)
+
+    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        lines = [self.card.line_of_row(row) for row in rows]
+        try:
+            predictions = self._backend.predict(self._model, lines, self._options)
+        except BackendError as error:
+            raise SweepError(error.failure.message, error.failure.detail) from error
+        return [self._columns(prediction.text, prediction.label_logprobs) for prediction in predictions]
+
+    def _columns(self, text: str, logprobs: Sequence[float] | None) -> dict[str, Any]:
+        index = self._labels.index(text) if text in self._labels else None
+        columns: dict[str, Any] = {"label": text if index is None else self.card.label_names[index]}
+        if self._labels:
+            probabilities = _probabilities(logprobs, len(self._labels))
+            columns["probability"] = None if index is None else probabilities[index]
+            for name, probability in zip(self.card.label_names, probabilities, strict=True):
+                columns[f"probability.{name}"] = probability
+        return columns
+
+
+def _probabilities(logprobs: Sequence[float] | None, count: int) -> list[float | None]:
+    if logprobs is None:
+        return [None] * count
+    weights = [math.exp(logprob - max(logprobs)) for logprob in logprobs]
+    return [weight / sum(weights) for weight in weights]
+
+
+@contextmanager
+def _open_best_of_sweep(name: str, workspace: Workspace, storage: str | None) -> Iterator[tuple[Predictor, str]]:
+    sweep = state.read_state(workspace, name, storage)
+    best, data = sweep.best, sweep.plan["data"]
+    if best is None or best.model is None:
+        raise SweepError(f"sweep `{name}` has no model yet", f"`sweep status {name}` shows its progress.")
+    if "prompt" not in data:
+        message = f"an earlier version of finesweep ran sweep `{name}` and did not store its prompt template"
+        raise SweepError(message, "Run it again: `sweep run FILE --fresh`.")
+    spec = load(workspace.sweep_folder(name) / "sweep.yaml")
+    if not spec.capabilities.can_predict:
+        message = f"models of backend `{spec.backend_type}` cannot predict here"
+        raise SweepError(message, "Use them where the backend keeps them.")
+    card = ServedCard.for_labels(tuple(data["labels"]), data["stop"], data["prompt"], data["separator"])
+    try:
+        placement = Placement(os.cpu_count() or 1)
+        backend = spec.backend_class.open(spec.backend_options, workspace.sweep_folder(name), placement)
+    except BackendError as error:
+        raise SweepError(error.failure.message, error.failure.detail) from error
+    try:
+        predictor = _BestOfSweep(card, backend, best.model, data["labels"], data["stop"])
+        yield predictor, f"{state.describe_best(best)} of sweep {name}"
+    finally:
+        backend.close()
