@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sweeps.cli.terminal import json_option, out, plain, print_json
+from sweeps.cli.terminal import as_hint, json_option, out, plain, print_json
 from sweeps.errors import SweepError
 from sweeps.workspace import Workspace
 
@@ -25,6 +25,6 @@ def doctor(workspace: Workspace, as_json: bool) -> None:
             style = {"ok": "green", "note": "yellow", "bad": "red"}[check.state]
             out.print(f"[{style}]{check.state:4}[/{style}] {plain(check.what)}", highlight=False, soft_wrap=True)
             if check.remedy:
-                out.print(f"     [dim]{plain(check.remedy)}[/dim]", highlight=False, soft_wrap=True)
+                out.print(f"     [dim]{plain(as_hint(check.remedy))}[/dim]", highlight=False, soft_wrap=True)
     if any(check.state == "bad" for check in found):
         raise SweepError("this machine needs your attention", "Follow the lines marked `bad`.")

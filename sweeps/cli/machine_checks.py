@@ -42,7 +42,7 @@ def examine(workspace: Workspace, tracking_uri: str) -> list[MachineCheck]:
 
 def _packages() -> Iterator[MachineCheck]:
     """Check that `sweeps`, `backends` and `search_spaces` are ours: others use these names too."""
-    ours = Path(__file__).resolve().parent.parent
+    ours = Path(__file__).resolve().parents[2]
     for name in OUR_PACKAGES:
         found = importlib.util.find_spec(name)
         where = Path(found.origin).resolve().parent.parent if found is not None and found.origin else None

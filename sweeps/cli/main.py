@@ -17,7 +17,7 @@ from click.shell_completion import get_completion_class
 
 from backends import credentials
 from sweeps.cli import catalogue, champion, clean, doctor, nights, results, run, schedule, serve
-from sweeps.cli.terminal import err, plain
+from sweeps.cli.terminal import as_hint, err, plain
 from sweeps.errors import Problem, SweepError, SweepInterruptedError, UserInputError
 from sweeps.workspace import Workspace
 
@@ -29,34 +29,32 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
-        code = _complain(SweepInterruptedError("stopped"))
+        code = _print_error(SweepInterruptedError("stopped"))
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except SweepError as error:
-        code = _complain(error)
+        code = _print_error(error)
     except KeyboardInterrupt:
-        code = _complain(SweepInterruptedError("stopped", "the same command goes on where it was"))
+        code = _print_error(SweepInterruptedError("stopped", "run the same command again to continue"))
     except BrokenPipeError:  # the reader of a pipe went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except (
-        OSError
-    ) as error:  # a full disk, a folder that cannot be written: wherever it shows, it is the user's to mend
+    except OSError as error:  # such as a full disk or a missing permission, wherever it occurs
         hint = "check the folder, its permissions and the free space; --root names another folder"
-        code = _complain(SweepError(f"{error.filename or 'the disk'}: {error.strerror or error}", hint))
-    # else the interpreter looks once more through all that torch, Ray and MLflow hold: 1 to 2 s
+        code = _print_error(SweepError(f"{error.filename or 'the disk'}: {error.strerror or error}", hint))
+    # Otherwise the interpreter searches all objects of torch, Ray and MLflow once more: 1 to 2 s.
     gc.freeze()
     sys.exit(code)
 
 
-def _complain(error: SweepError) -> int:
+def _print_error(error: SweepError) -> int:
     problems = error.problems if isinstance(error, UserInputError) else (Problem("", error.message, error.hint),)
     label = "[yellow]stopped:[/yellow]" if isinstance(error, SweepInterruptedError) else "[red]error:[/red]"
     for problem in problems:
         err.print(f"{label} {plain(str(problem))}", highlight=False, soft_wrap=True)
         if problem.hint:
-            err.print(f"  [dim]{plain(problem.hint)}[/dim]", highlight=False, soft_wrap=True)
+            err.print(f"  [dim]{plain(as_hint(problem.hint))}[/dim]", highlight=False, soft_wrap=True)
     if len(problems) > 1:
         err.print(f"{len(problems)} problems; nothing was started", highlight=False)
     return error.exit_code

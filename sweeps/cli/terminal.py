@@ -42,3 +42,13 @@ def plain(text: str) -> str:
 def relative(path: Path) -> str:
     """Return a path relative to the current folder if it lies below it, else as it is."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def as_hint(text: str) -> str:
+    """Return a remedy in the form that all commands use: a capital letter, and no full stop at the end.
+
+    A remedy of several sentences keeps its full stops. One that begins with a command stays as it is.
+    """
+    if ". " not in text:
+        text = text.removesuffix(".")
+    return text if text.startswith("sweep ") else text[:1].upper() + text[1:]
