@@ -146,7 +146,7 @@ def _from_steps(stamps: Sequence[RowStamp]) -> RowPositions:
         known = [(0.0, 0.0), *((end, n + 1.0) for n, end in enumerate(ends))]
         return RowPositions(tuple(None if step is None else _interpolated(known, step) for step in steps))
     shift = 1.0 if any(stamp.step == 0 and stamp.has_training for stamp in stamps) else 0.0
-    note = "the log does not reveal the epochs: what is called an epoch counts steps here"
+    note = "the log does not reveal the epochs: every epoch number here counts steps"
     return RowPositions(tuple(None if step is None else step + shift for step in steps), "step", (note,))
 
 
