@@ -1,7 +1,8 @@
-"""`make hosted-demo`: start `sweep serve`, run spaces/snli-hosted.yaml against it, and stop it again.
+"""`make hosted-demo`: start `sweep serve`, run spaces/snli-hosted.yaml against it, and stop it
+again.
 
-The server listens on 127.0.0.1 and keeps its files in .sweep/server. The script exits with the sweep's
-exit code.
+The server listens on 127.0.0.1 and keeps its files in .sweep/server. The script exits with the
+sweep's exit code.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ SHUTDOWN_TIMEOUT_S = 60
 
 def main(port: str) -> int:
     """Run the sweep with a server at `port` and return the sweep's exit code."""
-    # The server gets a session of its own, so that Ctrl-C reaches only the sweep. The sweep can then
-    # stop cleanly while its host still answers.
+    # The server gets a session of its own, so that Ctrl-C reaches only the sweep. The sweep can
+    # then stop cleanly while its host still answers.
     server = subprocess.Popen(
         [SWEEP, "serve", "--port", port], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -39,7 +40,9 @@ def main(port: str) -> int:
 
 
 def _address(log_lines: Iterable[str]) -> str | None:
-    """Return the address that the server logs once its model is ready, or None if the server exits before."""
+    """Return the address that the server logs once its model is ready, or None if the server exits
+    before.
+    """
     for line in log_lines:
         print(f"server: {line}", end="", file=sys.stderr)
         if match := re.search(r"http://\S+", line):

@@ -1,8 +1,8 @@
 """Resolve the requirement ranges of pyproject.toml and write the three lock files (`make lock`).
 
-requirements.lock pins the distributions that the package needs at run time. requirements-dev.lock and
-requirements-image.lock pin the additional ones of the checks and of the container image. Each file pins
-every distribution, so that `pip install --no-deps` resolves nothing.
+requirements.lock pins the distributions that the package needs at run time. requirements-dev.lock
+and requirements-image.lock pin the additional ones of the checks and of the container image. Each
+file pins every distribution, so that `pip install --no-deps` resolves nothing.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-# The package accepts a range of versions. A bare `torch` would download a CUDA build of several gigabytes.
+# The package accepts a range of versions. A bare `torch` would download a CUDA build of several
+# gigabytes.
 TORCH = "torch==2.13.0"
 BUILD = ["setuptools>=77", "wheel"]
 HEADER = "# Written by scripts/lock.py (`make lock`) from the ranges in pyproject.toml. Do not edit.\n"
 
 
 def main() -> None:
-    """Install the package's ranges into an empty environment, resolve the additions, and write all lock files."""
+    """Install the package's ranges into an empty environment, resolve the additions, and write all
+    lock files.
+    """
     root = Path(__file__).resolve().parent.parent
     pyproject = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     project, groups = pyproject["project"], pyproject["dependency-groups"]
@@ -39,7 +42,9 @@ def main() -> None:
 
 
 def added(python: Path, requirements: list[str]) -> list[str]:
-    """Return the pins that `requirements` would add to `python`'s environment, without changing it."""
+    """Return the pins that `requirements` would add to `python`'s environment, without
+    changing it.
+    """
     command = [python, "-m", "pip", "install", "--quiet", "--dry-run", "--report", "-", *requirements]
     report = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     packages = [distribution["metadata"] for distribution in json.loads(report)["install"]]

@@ -1,4 +1,5 @@
-"""Pre-train `builtin:tiny-lm` from scratch and write its directory: `python scripts/pretrain_tiny_lm.py`.
+"""Pre-train `builtin:tiny-lm` from scratch and write its directory: `python
+scripts/pretrain_tiny_lm.py`.
 
 A Llama of about a million parameters reads a few million tokens of generated, unlabelled text
 (tiny_lm_text.py) in half an hour on one core. The same machine reproduces the same model.
@@ -52,18 +53,26 @@ SEED = 0
 STEPS = 5000
 PASSAGES_PER_STEP = 64
 LEARNING_RATE = 3e-3
-"""The peak rate. The rate rises over the first hundred steps, stays, and falls over the last two fifths."""
+"""The peak rate.
+
+The rate rises over the first hundred steps, stays, and falls over the last two fifths.
+"""
 
 REMARK_WEIGHT = 6.0
 """The weight of a remark's tokens in the pre-training loss."""
 
 PAD, END = "<|pad|>", "<|end|>"
 LABELS = ("entailment", "neutral", "contradiction", "yes", "no", "true", "false", "positive", "negative", "spam", "ham")
-"""Words that tasks use as labels. Each is one token, so that all tasks start equal. No pre-training text has one."""
+"""Words that tasks use as labels.
+
+Each is one token, so that all tasks start equal. No pre-training text has one.
+"""
 
 
 def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer: every word of the world is one token, other text falls back to bytes."""
+    """Return a byte-level BPE tokenizer: every word of the world is one token, other text falls
+    back to bytes.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -80,13 +89,14 @@ def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
 
 
 def batches(tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield padded batches of passages of similar length: token ids (B, T) and loss weights (B, T - 1).
+    """Yield padded batches of passages of similar length: token ids (B, T) and loss weights (B, T -
+    1).
 
-    The weights are those of all tokens except the first. A remark has a few of about thirty tokens, but
-    only these depend on the relation between two whole sentences. Their weight is therefore
-    REMARK_WEIGHT; other tokens have weight 1 and padding 0. Text and remark are tokenized separately, as
-    the local backend does with prompt and completion, because a line break at that boundary is then a
-    different token than inside a text.
+    The weights are those of all tokens except the first. A remark has a few of about thirty tokens,
+    but only these depend on the relation between two whole sentences. Their weight is therefore
+    REMARK_WEIGHT; other tokens have weight 1 and padding 0. Text and remark are tokenized
+    separately, as the local backend does with prompt and completion, because a line break at that
+    boundary is then a different token than inside a text.
     """
     text, rng, size = passages(SEED), Random(SEED), PASSAGES_PER_STEP
     while True:
@@ -127,10 +137,12 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def token_losses(model: LlamaForCausalLM, ids: torch.Tensor, unused: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy (nats) of every token but the first, given those before it: (B, T) -> (B, T - 1).
+    """Return the cross-entropy (nats) of every token but the first, given those before it: (B, T)
+    -> (B, T - 1).
 
-    The tokens `unused` (N,) occur in no text. The softmax leaves them out. Otherwise each step would push
-    them further down, and a task with these labels would start with more than 15 nats per token.
+    The tokens `unused` (N,) occur in no text. The softmax leaves them out. Otherwise each step
+    would push them further down, and a task with these labels would start with more than 15 nats
+    per token.
     """
     logits = model(input_ids=ids).logits[:, :-1].index_fill(2, unused, -torch.inf)  # (B, T - 1, V)
     return torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
@@ -138,7 +150,9 @@ def token_losses(model: LlamaForCausalLM, ids: torch.Tensor, unused: torch.Tenso
 
 @dataclass
 class Progress:
-    """Steps and tokens so far, and running means of the loss (nats per token), mostly of the last hundred steps."""
+    """Steps and tokens so far, and running means of the loss (nats per token), mostly of the last
+    hundred steps.
+    """
 
     steps: int = 0
     tokens: int = 0

@@ -1,8 +1,10 @@
-"""Unlabelled text about the small world of `builtin:nli`: the pre-training text of `builtin:tiny-lm`.
+"""Unlabelled text about the small world of `builtin:nli`: the pre-training text of
+`builtin:tiny-lm`.
 
-A passage is a statement about a word, or an event with a claim about it. Words such as `So`, `Maybe` and
-`It is wrong that` join the claim to the event, or a remark such as `Of course.` follows it. The text
-contains no label of the task and no premise that a labelled pair may use (`is_reserved`).
+A passage is a statement about a word, or an event with a claim about it. Words such as `So`,
+`Maybe` and `It is wrong that` join the claim to the event, or a remark such as `Of course.` follows
+it. The text contains no label of the task and no premise that a labelled pair may use
+(`is_reserved`).
 """
 
 from __future__ import annotations
@@ -33,10 +35,16 @@ STATEMENT_SHARE = 0.12
 """The share of passages that are statements about words."""
 
 REMARK_SHARE = 0.78
-"""The share of passages that are claims with a remark. In the remaining passages the claim is joined."""
+"""The share of passages that are claims with a remark.
+
+In the remaining passages the claim is joined.
+"""
 
 PLAIN_SHARE = 0.5
-"""The share of claims that repeat the premise except for the deciding aspect. The model learns them first."""
+"""The share of claims that repeat the premise except for the deciding aspect.
+
+The model learns them first.
+"""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""`LocalBackend`: the backend contract for the runs of a workspace. Loads torch only to compute something."""
+"""`LocalBackend`: the backend contract for the runs of a workspace.
+
+Loads torch only to compute something.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,10 @@ NAME = "local"
 
 
 class LocalBackend:
-    """Trains in the calling process, inside calls of `events`. The package's other modules do the work."""
+    """Trains in the calling process, inside calls of `events`.
+
+    The package's other modules do the work.
+    """
 
     options_model: ClassVar[type[BaseModel]] = LocalOptions
 
@@ -55,20 +61,29 @@ class LocalBackend:
 
     @classmethod
     def describe(cls, options: BaseModel) -> Capabilities:
-        """Return the capabilities. They depend on the task, which comes from a local model's config.json."""
+        """Return the capabilities.
+
+        They depend on the task, which comes from a local model's config.json.
+        """
         return hyperparameters.capabilities(model_source.task_of(LocalOptions.model_validate(options)))
 
     @classmethod
     def open(cls, options: BaseModel, workspace: Path, placement: Placement) -> Self:
-        """Open a workspace. Load nothing yet. Raises BackendError if the extra `local` is not installed."""
+        """Open a workspace.
+
+        Load nothing yet. Raises BackendError if the extra `local` is not installed.
+        """
         if missing := missing_libraries("local"):
             message = f"The local backend needs {', '.join(missing)}."
             raise BackendError(Failure(FailureKind.USER, message, f"Run: {install_command('local')}"))
         return cls(LocalOptions.model_validate(options), workspace, placement)
 
-    # ----------------------------------------------------------------------------------------------- check and estimate
+    # --------------------------------------------------------------------------- check and estimate
     def check(self, request: TrainingRequest) -> Sequence[Failure]:
-        """Return the reasons why the request would fail. Loads at most the tokenizer, never the weights."""
+        """Return the reasons why the request would fail.
+
+        Loads at most the tokenizer, never the weights.
+        """
         if failures := self._hyperparameter_failures(request):
             return failures
         try:
@@ -125,7 +140,9 @@ class LocalBackend:
         return []
 
     def estimate(self, request: TrainingRequest) -> Estimate:
-        """Return tokens (counted), seconds (from a few steps, timed once per process and model) and disk."""
+        """Return tokens (counted), seconds (from a few steps, timed once per process and model) and
+        disk.
+        """
         from backends.local import estimation, run_setup
         from backends.local.model_cache import MODEL_CACHE
 
@@ -143,7 +160,7 @@ class LocalBackend:
         finally:
             trainable.release()
 
-    # -------------------------------------------------------------------------------------------------- submit, events
+    # ------------------------------------------------------------------------------- submit, events
     def submit(self, request: TrainingRequest) -> Handle:
         """Write the request to disk. Calls of `events` will train the run.
 
@@ -172,7 +189,10 @@ class LocalBackend:
         return failures
 
     def events(self, handle: Handle, after: int) -> Sequence[Event]:
-        """Return the events from number `after` on. Train until there is one, unless the run has ended."""
+        """Return the events from number `after` on.
+
+        Train until there is one, unless the run has ended.
+        """
         journal = self._journal(handle)
         while len(journal.events()) <= after and not journal.ended:
             self._activate(journal).advance()
@@ -201,7 +221,7 @@ class LocalBackend:
             )
         return journal
 
-    # --------------------------------------------------------------------------------------------------- stop, discard
+    # -------------------------------------------------------------------------------- stop, discard
     def stop(self, handle: Handle) -> None:
         """End the run: at once, or at its next event if another process trains it."""
         journal = self._journal(handle)
@@ -228,7 +248,7 @@ class LocalBackend:
         self.stop(handle)
         journal.delete_model()
 
-    # --------------------------------------------------------------------------------------------------------- predict
+    # -------------------------------------------------------------------------------------- predict
     def predict(
         self, model: str, prompts: Sequence[Mapping[str, Any]], options: PredictOptions
     ) -> Sequence[Prediction]:
@@ -245,12 +265,14 @@ class LocalBackend:
         return prediction.predict(self._predictor[1], prompts, options)
 
     def package(self, model: str, dataset: Dataset, folder: Path) -> ModelPackage:
-        """Copy a kept model into `folder` for use on another machine; see `model_packages.SupportsPackaging`."""
+        """Copy a kept model into `folder` for use on another machine; see
+        `model_packages.SupportsPackaging`.
+        """
         from backends.local import packaging
 
         return packaging.package(model, self._options, folder)
 
-    # --------------------------------------------------------------------------------------------------------- clean-up
+    # ------------------------------------------------------------------------------------- clean-up
     def leftovers(self, others: Sequence[Path] = ()) -> Sequence[Leftover]:
         """Return the files that the runs have left on disk; see `cleanup.SupportsCleanup`."""
         from backends.local import cleanup
@@ -263,7 +285,7 @@ class LocalBackend:
 
         return leftover.needed or cleanup.remove(self._workspace, leftover)
 
-    # ----------------------------------------------------------------------------------------------------------- close
+    # ---------------------------------------------------------------------------------------- close
     def _join_model_cache(self) -> None:
         from backends.local.model_cache import MODEL_CACHE
 
@@ -272,7 +294,10 @@ class LocalBackend:
             MODEL_CACHE.add_backend()
 
     def close(self) -> None:
-        """Save the run's exact position. Free the memory unless another open backend of this process uses it."""
+        """Save the run's exact position.
+
+        Free the memory unless another open backend of this process uses it.
+        """
         if self._run is not None:
             self._run.suspend()
             self._run = None

@@ -14,9 +14,11 @@ MODEL, CHECKPOINT, UNFINISHED = "model", "checkpoint", "unfinished file"
 
 
 def leftovers(workspace: Path, others: Sequence[Path]) -> list[Leftover]:
-    """Return the kept models, the checkpoints of unfinished runs, and files that were never completed.
+    """Return the kept models, the checkpoints of unfinished runs, and files that were never
+    completed.
 
-    A model is `needed` if a run of one of the `others`, which are workspaces too, was trained from it.
+    A model is `needed` if a run of one of the `others`, which are workspaces too, was trained from
+    it.
     """
     sweep_of_base = {base: other.name for other in others for base in _base_models(other)}
     return [leftover for journal in _journals(workspace) for leftover in _leftovers_of(journal, sweep_of_base)]
@@ -25,8 +27,8 @@ def leftovers(workspace: Path, others: Sequence[Path]) -> list[Leftover]:
 def remove(workspace: Path, leftover: Leftover) -> str:
     """Delete a file or folder of a run. Return why it stays, or an empty string.
 
-    A leftover that no longer exists counts as deleted. Raises BackendError (user) if the file system
-    refuses.
+    A leftover that no longer exists counts as deleted. Raises BackendError (user) if the file
+    system refuses.
     """
     path = Path(leftover.name)
     if not path.absolute().is_relative_to((workspace / "jobs").absolute()):

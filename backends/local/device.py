@@ -85,7 +85,10 @@ def keep_freed_memory() -> bool:
 
 
 def set_threads(placement: Placement) -> None:
-    """Use as many threads as the placement has cores. More would compete with neighbouring trials."""
+    """Use as many threads as the placement has cores.
+
+    More would compete with neighbouring trials.
+    """
     threads = max(1, int(placement.cpus))
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)

@@ -1,10 +1,11 @@
-"""Encoding: lines of a data file become token ids, labels, and batches of examples of similar length.
+"""Encoding: lines of a data file become token ids, labels, and batches of examples of similar
+length.
 
-A language model sees `bos + tokens(prompt) + tokens(completion)`. Prompt and completion are tokenized
-separately, so that the boundary never moves and a label has the same tokens after every prompt. A
-completion ends with the data set's stop sequence. If there is none, the tokenizer's end-of-sequence
-token is added, so that generation ends by itself. A prompt that is too long loses its beginning. A
-completion is never cut.
+A language model sees `bos + tokens(prompt) + tokens(completion)`. Prompt and completion are
+tokenized separately, so that the boundary never moves and a label has the same tokens after every
+prompt. A completion ends with the data set's stop sequence. If there is none, the tokenizer's
+end-of-sequence token is added, so that generation ends by itself. A prompt that is too long loses
+its beginning. A completion is never cut.
 """
 
 from __future__ import annotations
@@ -28,17 +29,19 @@ Line = Mapping[str, Any]
 _ANCHOR = "\n"
 
 WINDOW_BATCHES = 16
-"""Examples are sorted by length only inside windows of this many batches, so that their order stays close to random."""
+"""Examples are sorted by length only inside windows of this many batches, so that their order stays
+close to random.
+"""
 
 
 @dataclass(frozen=True)
 class CausalData:
     """Encoded prompt/completion examples of a language model.
 
-    `ids[i]` holds prompt and completion of example i, and `completion_starts[i]` (at least 1) is the
-    index of the completion's first token. `label_ids` holds the tokens of each allowed completion and
-    `labels[i]` the index of the correct one. Both are None if the data set has no labels.
-    `truncated` counts the prompts that lost their beginning.
+    `ids[i]` holds prompt and completion of example i, and `completion_starts[i]` (at least 1) is
+    the index of the completion's first token. `label_ids` holds the tokens of each allowed
+    completion and `labels[i]` the index of the correct one. Both are None if the data set has no
+    labels. `truncated` counts the prompts that lost their beginning.
     """
 
     ids: tuple[Ids, ...]
@@ -61,7 +64,9 @@ class CausalData:
 
 @dataclass(frozen=True)
 class ClassData:
-    """Encoded examples of an encoder: token ids, segment ids (None if the model has none), and label indices."""
+    """Encoded examples of an encoder: token ids, segment ids (None if the model has none), and
+    label indices.
+    """
 
     ids: tuple[Ids, ...]
     segments: tuple[Ids, ...] | None
@@ -98,17 +103,22 @@ def read_lines(path: str) -> list[dict[str, Any]]:
 
 @contextmanager
 def missing_fields_reported(path: str) -> Iterator[None]:
-    """Translate the error for a line without a required field into BackendError (user) that names the file."""
+    """Translate the error for a line without a required field into BackendError (user) that names
+    the file.
+    """
     try:
         yield
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise user_error(f"a line of {path} lacks {error}", "prepare the data again") from error
 
 
-# ------------------------------------------------------------------------------------------------------------ templates
+# ---------------------------------------------------------------------------------------- templates
 @dataclass(frozen=True)
 class ExampleTemplate:
-    """Conversion of a line into prompt and completion. `chat` uses the tokenizer's chat template if it has one."""
+    """Conversion of a line into prompt and completion.
+
+    `chat` uses the tokenizer's chat template if it has one.
+    """
 
     tokenizer: Any
     layout: str
@@ -116,13 +126,17 @@ class ExampleTemplate:
 
     @property
     def eos(self) -> tuple[int, ...]:
-        """The tokens to add to a completion: end-of-sequence, or nothing if a stop sequence or template ends it."""
+        """The tokens to add to a completion: end-of-sequence, or nothing if a stop sequence or
+        template ends it.
+        """
         own_end = self.stop or (self.layout == "chat" and self.tokenizer.chat_template)
         return () if own_end or self.tokenizer.eos_token_id is None else (self.tokenizer.eos_token_id,)
 
     @property
     def bos(self) -> tuple[int, ...]:
-        """The tokens before a prompt: beginning-of-sequence if the tokenizer itself adds it, else nothing."""
+        """The tokens before a prompt: beginning-of-sequence if the tokenizer itself adds it, else
+        nothing.
+        """
         if self.layout == "chat" and self.tokenizer.chat_template:
             return ()  # the chat template contains it
         bos = self.tokenizer.bos_token_id
@@ -184,7 +198,9 @@ class ExampleTemplate:
         return [[*tokens, *self.eos] for tokens in result]
 
     def tokenize_prompts(self, lines: Sequence[Line], limit: int) -> tuple[list[list[int]], int]:
-        """Return the tokens of each prompt, and how many prompts lost their beginning to fit into `limit` tokens."""
+        """Return the tokens of each prompt, and how many prompts lost their beginning to fit into
+        `limit` tokens.
+        """
         bos, encoded = list(self.bos), self.tokenize([self.prompt(line) for line in lines])
         room = max(limit - len(bos), 0)
         cut = sum(len(tokens) > room for tokens in encoded)
@@ -193,7 +209,7 @@ class ExampleTemplate:
         return [bos + tokens[max(len(tokens) - room, 0) :] or placeholder for tokens in encoded], cut
 
 
-# ------------------------------------------------------------------------------------------------------------- encoding
+# ----------------------------------------------------------------------------------------- encoding
 def encode_causal(tokenizer: Any, lines: Sequence[Line], dataset: Dataset, max_length: int) -> CausalData:
     """Encode examples for a language model, each in at most `max_length` tokens.
 
@@ -235,7 +251,8 @@ def label_tokens(template: ExampleTemplate, line: Line, labels: Sequence[str]) -
 def encode_classes(
     tokenizer: Any, lines: Sequence[Line], dataset: Dataset, max_length: int, with_segment_ids: bool
 ) -> ClassData:
-    """Encode examples for an encoder: two segments as a pair, any other number joined into one text.
+    """Encode examples for an encoder: two segments as a pair, any other number joined into one
+    text.
 
     `with_segment_ids` is for models that distinguish the segments of a pair. Raises BackendError
     (user) for a completion that is not an allowed label.
@@ -249,7 +266,9 @@ def encode_classes(
 def encode_segments(
     tokenizer: Any, lines: Sequence[Line], max_length: int, with_segment_ids: bool
 ) -> tuple[tuple[Ids, ...], tuple[Ids, ...] | None, int]:
-    """Return token ids, segment ids (None without `with_segment_ids`), and how many examples were truncated."""
+    """Return token ids, segment ids (None without `with_segment_ids`), and how many examples were
+    truncated.
+    """
     pairs, options = [_segments(line) for line in lines], {"verbose": False, "return_token_type_ids": True}
     encoded = [tokenizer(*pair, **options) for pair in pairs]
     truncated = sum(len(example["input_ids"]) > max_length for example in encoded)
@@ -273,7 +292,10 @@ def _segments(line: Line) -> tuple[str, ...]:
 
 
 def label_indices(answers: Sequence[str], labels: Sequence[str]) -> Ids:
-    """Return the label index of each answer. Raises BackendError (user) for an answer that is not a label."""
+    """Return the label index of each answer.
+
+    Raises BackendError (user) for an answer that is not a label.
+    """
     index = {label: n for n, label in enumerate(labels)}
     for number, answer in enumerate(answers, 1):
         if answer not in index:
@@ -281,13 +303,13 @@ def label_indices(answers: Sequence[str], labels: Sequence[str]) -> Ids:
     return np.array([index[answer] for answer in answers], dtype=np.int64)
 
 
-# -------------------------------------------------------------------------------------------------------------- batches
+# ------------------------------------------------------------------------------------------ batches
 def epoch_batches(lengths: Ids, batch_size: int, seed: int, epoch: int) -> list[Ids]:
     """Return the batches of an epoch as arrays of example indices, each example once.
 
-    The result depends only on the arguments. Examples are shuffled, sorted by length inside windows of
-    `WINDOW_BATCHES` batches, and cut into batches; then the batches are shuffled. Each example is
-    equally likely at every position of the epoch. Only the last batch cut may be smaller than
+    The result depends only on the arguments. Examples are shuffled, sorted by length inside windows
+    of `WINDOW_BATCHES` batches, and cut into batches; then the batches are shuffled. Each example
+    is equally likely at every position of the epoch. Only the last batch cut may be smaller than
     `batch_size`. Inside a batch, examples are in ascending order of length.
     """
     random = np.random.default_rng([seed, epoch])
@@ -313,7 +335,9 @@ def token_batches(lengths: Ids, max_tokens: int) -> list[Ids]:
 
 
 def pad(rows: Sequence[Ids], value: int, left: bool = False) -> Ids:
-    """Return the rows as one matrix (B, T), padded with `value` on the right, or on the left if `left`."""
+    """Return the rows as one matrix (B, T), padded with `value` on the right, or on the left if
+    `left`.
+    """
     padded = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
     for n, row in enumerate(rows):
         padded[n, slice(-len(row), None) if left else slice(len(row))] = row

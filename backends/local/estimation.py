@@ -1,4 +1,6 @@
-"""The estimate of a run: tokens counted, seconds from a few timed steps on this machine, disk from the model's size."""
+"""The estimate of a run: tokens counted, seconds from a few timed steps on this machine, disk from
+the model's size.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Speed:
 
 
 def measure_speed(plan: TrainingPlan, trainable: TrainableWeights) -> Speed:
-    """Time a few training steps, after one warm-up step, and an evaluation of some validation examples."""
+    """Time a few training steps, after one warm-up step, and an evaluation of some validation
+    examples.
+    """
     loop = TrainingLoop(plan, trainable, "", lambda: None)
     order = np.argsort(plan.train.lengths, kind="stable")
     batch = order[len(order) // 2 :][: plan.settings.batch_size]  # examples of median length

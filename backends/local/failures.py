@@ -1,4 +1,5 @@
-"""Translation of errors from torch, transformers, tokenizers and the file system into the contract's failures.
+"""Translation of errors from torch, transformers, tokenizers and the file system into the
+contract's failures.
 
 No other module of the local backend translates foreign errors.
 """
@@ -18,7 +19,10 @@ _CPU_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memo
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` reports a lack of memory. On a CPU torch raises a plain RuntimeError for it."""
+    """Whether `error` reports a lack of memory.
+
+    On a CPU torch raises a plain RuntimeError for it.
+    """
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _CPU_OUT_OF_MEMORY)
@@ -26,7 +30,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def resource_errors_translated(activity: str) -> Iterator[None]:
-    """Translate a lack of memory or disk space into BackendError. Other errors pass: they are our bugs."""
+    """Translate a lack of memory or disk space into BackendError.
+
+    Other errors pass: they are our bugs.
+    """
     try:
         yield
     except (RuntimeError, MemoryError, OSError) as error:

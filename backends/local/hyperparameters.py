@@ -1,4 +1,6 @@
-"""The hyperparameters that the local backend accepts, and their conversion into the settings of a run."""
+"""The hyperparameters that the local backend accepts, and their conversion into the settings of a
+run.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,16 @@ LORA_TARGETS = ("attention", "all-linear", "query-value")
 
 FULL_MULTIPLIER = 0.1
 LORA_MULTIPLIER = 1.0
-"""Default learning_rate_multiplier of each method. Adapters start at zero, so that they tolerate and need
-about ten times the rate of full fine-tuning."""
+"""Default learning_rate_multiplier of each method.
+
+Adapters start at zero, so that they tolerate and need about ten times the rate of full fine-tuning.
+"""
 
 _LORA = {"method": ("lora",)}
 
 # The default schedule is constant. A run of n epochs then passes exactly through the states of all
-# shorter runs, so that its result after each epoch is comparable with a run of that many epochs, and
-# an early stop loses only the remaining epochs.
+# shorter runs, so that its result after each epoch is comparable with a run of that many epochs,
+# and an early stop loses only the remaining epochs.
 _ALL = (
     Hyperparameter("n_epochs", "int", "passes over the training set", low=1, high=200, default=3),
     Hyperparameter("batch_size", "int", "examples per optimizer step", low=1, high=4096, default=8),
@@ -80,7 +84,10 @@ LABEL_METRICS = ("valid_accuracy", "valid_macro_f1", "train_accuracy", "train_ma
 
 
 def capabilities(task: Task) -> Capabilities:
-    """Return the capabilities for `task`. Encoders have neither `prompt_loss_weight` nor token accuracy."""
+    """Return the capabilities for `task`.
+
+    Encoders have neither `prompt_loss_weight` nor token accuracy.
+    """
     causal = task == "causal-lm"
     return Capabilities(
         hyperparameters=tuple(
@@ -109,7 +116,10 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a run: requested values and defaults. `lora` is None if the run trains all weights."""
+    """All settings of a run: requested values and defaults.
+
+    `lora` is None if the run trains all weights.
+    """
 
     n_epochs: int
     batch_size: int
@@ -135,7 +145,9 @@ class Settings:
 
 
 def settings(values: Mapping[str, Scalar]) -> Settings:
-    """Return the settings for `values`, which must agree with the capabilities, and defaults for the rest."""
+    """Return the settings for `values`, which must agree with the capabilities, and defaults for
+    the rest.
+    """
     defaults = {
         hyperparameter.name: hyperparameter.default for hyperparameter in _ALL if hyperparameter.default is not None
     }

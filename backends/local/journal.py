@@ -1,4 +1,6 @@
-"""One run on disk: its request, events, resume checkpoint, kept model and trainer lock. Loads no torch.
+"""One run on disk: its request, events, resume checkpoint, kept model and trainer lock.
+
+Loads no torch.
 
 jobs/<id>/request.json   the request, written once at submission
 jobs/<id>/events.jsonl   the events, one per line, appended and flushed
@@ -34,12 +36,17 @@ _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 def run_id(key: str) -> str:
-    """Return the directory name for `key`: the key if it is a safe file name, else its SHA-256 digest."""
+    """Return the directory name for `key`: the key if it is a safe file name, else its SHA-256
+    digest.
+    """
     return key if _SAFE.fullmatch(key) else hashlib.sha256(key.encode()).hexdigest()
 
 
 class Journal:
-    """The directory of one run. Reading needs no lock. Only the run's trainer writes events (see `claim`)."""
+    """The directory of one run.
+
+    Reading needs no lock. Only the run's trainer writes events (see `claim`).
+    """
 
     def __init__(self, jobs: Path, run: str) -> None:
         self.run = run
@@ -52,7 +59,7 @@ class Journal:
         self._read_bytes = 0
         self._lock: IO[bytes] | None = None
 
-    # ---------------------------------------------------------------------------------------------------------- request
+    # -------------------------------------------------------------------------------------- request
     @property
     def exists(self) -> bool:
         """Whether the run has been submitted."""
@@ -70,7 +77,7 @@ class Journal:
         text = (self.directory / "request.json").read_text(encoding="utf-8")
         return codec.from_json(TrainingRequest, json.loads(text))
 
-    # ----------------------------------------------------------------------------------------------------------- events
+    # --------------------------------------------------------------------------------------- events
     def events(self) -> Sequence[Event]:
         """Return all complete events so far, including those that another process has written.
 
@@ -109,7 +116,7 @@ class Journal:
         write_atomically(self._events_path, b"".join(content.splitlines(keepends=True)[:count]))
         self._events, self._read_bytes = [], 0
 
-    # ------------------------------------------------------------------------------------------------------------- stop
+    # ----------------------------------------------------------------------------------------- stop
     @property
     def stop_requested(self) -> bool:
         """Whether somebody has asked the run to stop."""
@@ -119,9 +126,11 @@ class Journal:
         """Ask the run's trainer to stop. The trainer may be in another process."""
         self._stop_path.touch()
 
-    # ------------------------------------------------------------------------------------------------------------ claim
+    # ---------------------------------------------------------------------------------------- claim
     def claim(self) -> None:
-        """Lock the run for this process, its only trainer. The lock ends with the process at the latest.
+        """Lock the run for this process, its only trainer.
+
+        The lock ends with the process at the latest.
 
         Raises BackendError (transient) while another process trains the run.
         """
@@ -144,9 +153,11 @@ class Journal:
             self._lock.close()
             self._lock = None
 
-    # ------------------------------------------------------------------------------------------------------------ files
+    # ---------------------------------------------------------------------------------------- files
     def delete_working_files(self) -> None:
-        """Delete the files that only an unfinished run needs: checkpoint, stop request, temporary files."""
+        """Delete the files that only an unfinished run needs: checkpoint, stop request, temporary
+        files.
+        """
         self.checkpoint_path.unlink(missing_ok=True)
         self._stop_path.unlink(missing_ok=True)
         for path in self.directory.glob("*.tmp"):

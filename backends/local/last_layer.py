@@ -1,10 +1,11 @@
 """The last layer of a model, computed only at the positions whose output is read.
 
-Positions interact only in a layer's attention. Its query and output projections and its feed-forward
-part treat each position alone. No layer follows the last one, so these parts are wasted there on every
-position whose output nobody reads: all but the first of an encoder's row, and all but those that
-predict completion tokens when a language model is scored. Keys and values are needed at every
-position. The output at the positions that are read, and all gradients, equal those of the whole layer.
+Positions interact only in a layer's attention. Its query and output projections and its
+feed-forward part treat each position alone. No layer follows the last one, so these parts are
+wasted there on every position whose output nobody reads: all but the first of an encoder's row, and
+all but those that predict completion tokens when a language model is scored. Keys and values are
+needed at every position. The output at the positions that are read, and all gradients, equal those
+of the whole layer.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _SINGLE_MODULES = (
     *("mlp", "ffn"),
 )
 _POSITIONWISE_SPANS = (*((name, name) for name in _SINGLE_MODULES), ("intermediate", "output"))
-"""The parts of a layer that treat each position alone: first and last module of each part, by transformers' names."""
+"""The parts of a layer that treat each position alone: first and last module of each part, by
+transformers' names.
+"""
 
 _MAX_SHARE = 0.5
 """The largest share of positions worth picking out. Above it, picking costs as much as it saves."""
@@ -39,7 +42,9 @@ class LastLayer:
     """
 
     def __init__(self, body: Any) -> None:
-        """Register the hooks on `body`, a transformers model of any architecture without its head."""
+        """Register the hooks on `body`, a transformers model of any architecture without its
+        head.
+        """
         self._usable = True
         self._fill_value = 0.0  # the output of the hooked parts at positions that are not read
         self._positions: Tensor | None = None
@@ -70,10 +75,11 @@ class LastLayer:
 
     @torch.inference_mode()
     def verify(self, compute: Callable[[], Tensor], dtype: torch.dtype) -> bool:
-        """Return whether `compute`, which uses `restricted_to`, gives the result of the whole layer.
+        """Return whether `compute`, which uses `restricted_to`, gives the result of the whole
+        layer.
 
-        If it does not, the hooks have no effect from then on. During the test, positions that must not
-        be read hold NaN, so that a head that reads them fails the test with certainty.
+        If it does not, the hooks have no effect from then on. During the test, positions that must
+        not be read hold NaN, so that a head that reads them fails the test with certainty.
         """
         self._usable = False
         whole = compute()
@@ -88,14 +94,16 @@ class LastLayer:
         self._fill_value = 0.0
         return self._usable
 
-    # ------------------------------------------------------------------------------------------------------------ hooks
+    # ---------------------------------------------------------------------------------------- hooks
     def _select_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._positions is None:
             return None
         return tuple(map(self._select, args)), {name: self._select(value) for name, value in kwargs.items()}
 
     def _select(self, value: Any) -> Any:
-        """Return the selected positions (1, N, D) of a tensor (B, T, D). Return any other value unchanged.
+        """Return the selected positions (1, N, D) of a tensor (B, T, D).
+
+        Return any other value unchanged.
 
         That includes a tensor whose positions have already been selected.
         """
@@ -104,7 +112,9 @@ class LastLayer:
         return value.flatten(0, 1).index_select(0, self._positions)[None]
 
     def _scatter_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """Return an output (1, N, D) at its positions in (B, T, D), with the fill value at all others."""
+        """Return an output (1, N, D) at its positions in (B, T, D), with the fill value at all
+        others.
+        """
         if self._positions is None or output.shape[:2] != (1, len(self._positions)):
             return None
         batch, length = self._shape

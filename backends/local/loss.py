@@ -1,9 +1,10 @@
 """The training loss, as sums over a micro-batch that add up to the mean over the effective batch.
 
-Language model: the sum of w * nll over the tokens, divided by the sum of w over the *whole effective
-batch*. nll is a token's negative log-likelihood in nats. w is 1 for completion tokens (stop sequence
-and end-of-sequence included) and `prompt_loss_weight` for prompt tokens. An example's first token has
-no loss, because no token precedes it. With a weight of 0 the prompt serves only as context.
+Language model: the sum of w * nll over the tokens, divided by the sum of w over the *whole
+effective batch*. nll is a token's negative log-likelihood in nats. w is 1 for completion tokens
+(stop sequence and end-of-sequence included) and `prompt_loss_weight` for prompt tokens. An
+example's first token has no loss, because no token precedes it. With a weight of 0 the prompt
+serves only as context.
 
 Classifier: the mean negative log-likelihood (nats) of the correct label.
 """
@@ -31,7 +32,9 @@ def total_weight(data: EncodedData, batch: Ids, prompt_loss_weight: float) -> fl
 
 
 def summed_loss(model: LoadedModel, data: EncodedData, batch: Ids, prompt_loss_weight: float) -> Tensor:
-    """Return the weighted sum of the examples' negative log-likelihoods in nats, a scalar with gradients."""
+    """Return the weighted sum of the examples' negative log-likelihoods in nats, a scalar with
+    gradients.
+    """
     if isinstance(data, ClassData):
         return _class_loss(model, data, batch)
     return _causal_loss(model, data, batch, prompt_loss_weight)

@@ -12,12 +12,13 @@ enough for long runs."""
 
 
 def lr_factor(schedule: str, step: int, total_steps: int, warmup_ratio: float) -> float:
-    """Return the learning rate of optimizer step `step` (0, ..., total_steps - 1) as a fraction of its peak.
+    """Return the learning rate of optimizer step `step` (0, ..., total_steps - 1) as a fraction of
+    its peak.
 
     The fraction is in (0, 1]. The warm-up rises linearly over the first `warmup_ratio` of the steps
     and ends at 1. Decays fall towards 0, which they would reach at `total_steps`, so that no step
-    has a rate of zero. `wsd` (warm-up, stable, decay) stays at 1 until the last `DECAY_SHARE` of the
-    steps, then falls linearly. Raises ValueError for an unknown schedule.
+    has a rate of zero. `wsd` (warm-up, stable, decay) stays at 1 until the last `DECAY_SHARE` of
+    the steps, then falls linearly. Raises ValueError for an unknown schedule.
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"unknown schedule {schedule!r}")

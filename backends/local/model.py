@@ -1,4 +1,6 @@
-"""Base models in memory: quiet loading, and forward passes that compute logits only at the requested positions."""
+"""Base models in memory: quiet loading, and forward passes that compute logits only at the
+requested positions.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,10 @@ from backends.local.options import Task
 _PROBE_LENGTH = 6
 
 _CACHE_VALUES = 2**20
-"""Float32 values of the widest activation that a CPU computes at once: about as many as its caches hold.
-On an encoder with 1,536 values per token, 2,048 tokens at once took 1.2 times as long per token as 512
-(docs/log.md)."""
+"""Float32 values of the widest activation that a CPU computes at once: about as many as its caches
+hold. On an encoder with 1,536 values per token, 2,048 tokens at once took 1.2 times as long per
+token as 512 (docs/log.md).
+"""
 _MIN_TOKENS = 512
 
 
@@ -50,8 +53,8 @@ class ModelSpec:
     """The choice of a model to load: files, task, device and data types.
 
     `dtype` is the data type of the computations, `weights_dtype` that of the weights in memory.
-    `labels` names the classes of a classifier. `new_head` says that its head is to be drawn anew, not
-    read from the files.
+    `labels` names the classes of a classifier. `new_head` says that its head is to be drawn anew,
+    not read from the files.
     """
 
     source: ModelSource
@@ -67,12 +70,12 @@ class ModelSpec:
 class LoadedModel:
     """A model in memory. The runs of this process share it and train it one after another.
 
-    `new_parameters` names the parameters that no checkpoint holds: those of a new classification head.
-    `separate_head` says that a test has shown logits to be the output embedding of the body's hidden
-    states and nothing else, so that they can be computed for single positions. `original_weights` holds
-    the loaded values of the weights that a run changes (see `trainable_weights`).
-    `can_share_prompts` says whether one row can hold several continuations of a prompt; None means that
-    this has not been tested yet (see `model_evaluation`).
+    `new_parameters` names the parameters that no checkpoint holds: those of a new classification
+    head. `separate_head` says that a test has shown logits to be the output embedding of the body's
+    hidden states and nothing else, so that they can be computed for single positions.
+    `original_weights` holds the loaded values of the weights that a run changes (see
+    `trainable_weights`). `can_share_prompts` says whether one row can hold several continuations of
+    a prompt; None means that this has not been tested yet (see `model_evaluation`).
     """
 
     source: ModelSource
@@ -107,7 +110,10 @@ class LoadedModel:
 
     @property
     def max_tokens_in_cache(self) -> int:
-        """The most tokens to compute at once so that a CPU's caches hold them. Unlimited on other devices."""
+        """The most tokens to compute at once so that a CPU's caches hold them.
+
+        Unlimited on other devices.
+        """
         if self.device.type != "cpu":
             return sys.maxsize
         layers = [module for module in self.module.modules() if not isinstance(module, nn.Embedding)]
@@ -120,9 +126,9 @@ class LoadedModel:
     ) -> Tensor:
         """Return the input of `logits` for some positions of token ids (B, T).
 
-        `positions` (N,) are indices into the flattened B * T positions, each at most once. The result
-        is (N, D) hidden states, or (N, V) logits of a model without a separate head. Without `mask` the
-        attention is causal, which needs no mask for padding on the right.
+        `positions` (N,) are indices into the flattened B * T positions, each at most once. The
+        result is (N, D) hidden states, or (N, V) logits of a model without a separate head. Without
+        `mask` the attention is causal, which needs no mask for padding on the right.
         """
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids, "use_cache": False}
         inputs = {name: value for name, value in inputs.items() if value is not None}
@@ -136,7 +142,9 @@ class LoadedModel:
         return logits.float()
 
     def class_logits(self, ids: Tensor, mask: Tensor | None, segment_ids: Tensor | None) -> Tensor:
-        """Return the logits (B, labels) in float32 of token ids (B, T); mask and segment ids are (B, T) or None."""
+        """Return the logits (B, labels) in float32 of token ids (B, T); mask and segment ids are
+        (B, T) or None.
+        """
         candidates = {"input_ids": ids, "attention_mask": mask, "token_type_ids": segment_ids}
         inputs = {name: value.to(self.device) for name, value in candidates.items() if value is not None}
         batch, length = ids.shape
@@ -158,7 +166,8 @@ def load_tokenizer(source: ModelSource) -> Any:
 def load_model(spec: ModelSpec, tokenizer: Any) -> LoadedModel:
     """Load a model in evaluation mode.
 
-    Raises BackendError if the files are missing or damaged, or if transformers does not know their kind.
+    Raises BackendError if the files are missing or damaged, or if transformers does not know their
+    kind.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -193,7 +202,8 @@ def load_model(spec: ModelSpec, tokenizer: Any) -> LoadedModel:
 def _new_parameters(module: Any, info: dict[str, Any]) -> tuple[str, ...]:
     """Return the names of the parameters outside the pre-trained body.
 
-    A head that was trained for another task counts as new, because it tells nothing about this task.
+    A head that was trained for another task counts as new, because it tells nothing about this
+    task.
     """
     missing = set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]}
     body = f"{module.base_model_prefix}."

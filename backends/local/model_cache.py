@@ -1,8 +1,9 @@
-"""The caches that all runs of a process share: base models, tokenizers, encoded data, speeds, and the active run.
+"""The caches that all runs of a process share: base models, tokenizers, encoded data, speeds, and
+the active run.
 
-All open backends of a process use the same cache, so that a worker's second trial loads nothing. Runs
-share a model by training it one after another: a run that makes room for another first saves its exact
-position.
+All open backends of a process use the same cache, so that a worker's second trial loads nothing.
+Runs share a model by training it one after another: a run that makes room for another first saves
+its exact position.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class ModelCache:
         self._tokenizers: dict[Hashable, Any] = {}
         self._data: OrderedDict[Hashable, EncodedData] = OrderedDict()
 
-    # -------------------------------------------------------------------------------------------------------- backends
+    # ------------------------------------------------------------------------------------- backends
     def add_backend(self) -> None:
         """Count an open backend."""
         self._open_backends += 1
@@ -72,7 +73,7 @@ class ModelCache:
             run, self.active_run = self.active_run, None
             run.suspend()
 
-    # ---------------------------------------------------------------------------------------------------------- caches
+    # --------------------------------------------------------------------------------------- caches
     def tokenizer(self, source: ModelSource) -> Any:
         """Return the tokenizer of a model, loaded once."""
         key = str(source.directory.resolve())
@@ -128,7 +129,9 @@ def _bytes(loaded: LoadedModel) -> int:
 
 
 def fixed_sample(data: EncodedData, size: int) -> EncodedData:
-    """Return `size` training examples on which every trial is measured: the same for each seed, in file order."""
+    """Return `size` training examples on which every trial is measured: the same for each seed, in
+    file order.
+    """
     if size >= len(data.ids):
         return data
     chosen = np.random.default_rng(0).choice(len(data.ids), size=max(size, 1), replace=False)

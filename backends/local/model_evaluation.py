@@ -1,9 +1,10 @@
-"""Measuring a model: log-probabilities of continuations, the metrics computed from them, and classification by labels.
+"""Measuring a model: log-probabilities of continuations, the metrics computed from them, and
+classification by labels.
 
-All allowed labels of an example are scored together. One row holds the prompt once and all labels after
-it, and the attention mask lets each label see only the prompt and itself. That is exact, and it costs
-the prompt once instead of once per label. A model that cannot take such a mask (a test decides) gets
-each label in a row of its own.
+All allowed labels of an example are scored together. One row holds the prompt once and all labels
+after it, and the attention mask lets each label see only the prompt and itself. That is exact, and
+it costs the prompt once instead of once per label. A model that cannot take such a mask (a test
+decides) gets each label in a row of its own.
 """
 
 from __future__ import annotations
@@ -31,22 +32,24 @@ _MAX_LOGITS = 2**25
 
 @dataclass(frozen=True)
 class ContinuationScores:
-    """The scores of continuation k of prompt n: its log-probability and how many of its tokens are predicted.
+    """The scores of continuation k of prompt n: its log-probability and how many of its tokens are
+    predicted.
 
-    `logprobs` (N, K) are sums over the continuation's tokens, in nats. `correct_tokens` (N, K) counts the
-    tokens that are the most probable ones after the tokens before them.
+    `logprobs` (N, K) are sums over the continuation's tokens, in nats. `correct_tokens` (N, K)
+    counts the tokens that are the most probable ones after the tokens before them.
     """
 
     logprobs: Floats
     correct_tokens: Ids
 
 
-# -------------------------------------------------------------------------------------------------------------- metrics
+# ------------------------------------------------------------------------------------------ metrics
 def evaluate(model: LoadedModel, data: EncodedData, prefix: str) -> dict[str, float]:
     """Return the metrics of a data set, each name after `prefix` (`valid_loss`, ...).
 
-    `loss` is in nats per completion token (per example for a classifier), whatever weights the training
-    loss has. A token is correct if it is the most probable one after the correct tokens before it.
+    `loss` is in nats per completion token (per example for a classifier), whatever weights the
+    training loss has. A token is correct if it is the most probable one after the correct tokens
+    before it.
     """
     if isinstance(data, ClassData):
         logprobs = class_logprobs(model, data.ids, data.segments)
@@ -78,7 +81,9 @@ def _causal_metrics(model: LoadedModel, data: CausalData) -> dict[str, float]:
 
 
 def label_metrics(truth: Ids, predicted: Ids) -> dict[str, float]:
-    """Return accuracy and macro-F1: the mean F1 of all classes that occur as a truth or as a prediction."""
+    """Return accuracy and macro-F1: the mean F1 of all classes that occur as a truth or as a
+    prediction.
+    """
     f1 = []
     for label in np.union1d(truth, predicted):
         hits = int(((truth == label) & (predicted == label)).sum())
@@ -86,12 +91,16 @@ def label_metrics(truth: Ids, predicted: Ids) -> dict[str, float]:
     return {"accuracy": float((truth == predicted).mean()), "macro_f1": float(np.mean(f1))}
 
 
-# ---------------------------------------------------------------------------------------------------- language models
+# ---------------------------------------------------------------------------------- language models
 def score_continuations(
     model: LoadedModel, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]
 ) -> ContinuationScores:
-    """Score K continuations of each of N prompts. K is the same for all. The model stays in evaluation mode."""
-    model.module.eval()  # before any test of the model: dropout would make any two ways of scoring differ
+    """Score K continuations of each of N prompts.
+
+    K is the same for all. The model stays in evaluation mode.
+    """
+    # before any test of the model: dropout would make any two ways of scoring differ
+    model.module.eval()
     count = len(continuations[0])
     if count > 1 and not _can_share_prompts(model):
         flat = [(continuation,) for group in continuations for continuation in group]
@@ -120,8 +129,8 @@ class _Rows:
     """The arrays of one forward pass over B rows, each with a prompt and all its continuations.
 
     `ids`, `position_ids` and `branches` are (B, T). For target n of the M continuation tokens,
-    `target[n]` is its token id, `predictor[n]` the flat position that predicts it, and `example[n]` and
-    `continuation[n]` the row and the continuation that it belongs to.
+    `target[n]` is its token id, `predictor[n]` the flat position that predicts it, and `example[n]`
+    and `continuation[n]` the row and the continuation that it belongs to.
     """
 
     def __init__(self, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]) -> None:
@@ -139,7 +148,8 @@ class _Rows:
                 self.branches[n, begin:end] = k + 1
                 self.position_ids[n, begin:end] = np.arange(len(prompt), len(prompt) + len(tokens))
                 previous = np.arange(begin - 1, end - 1)
-                previous[:1] = len(prompt) - 1  # the prompt's last token predicts every continuation's first
+                # the prompt's last token predicts every continuation's first
+                previous[:1] = len(prompt) - 1
                 predictor.append(previous + n * width)
                 target.append(tokens)
                 example.append(np.full(len(tokens), n))
@@ -150,7 +160,9 @@ class _Rows:
         self.shape = (len(prompts), len(continuations[0]))
 
     def mask(self) -> NDArray[np.bool_]:
-        """Return (B, 1, T, T): a token sees the earlier tokens of the prompt and of its own continuation."""
+        """Return (B, 1, T, T): a token sees the earlier tokens of the prompt and of its own
+        continuation.
+        """
         key_branch, query_branch = self.branches[:, None, :], self.branches[:, :, None]
         causal = np.tril(np.ones((self.ids.shape[1],) * 2, dtype=np.bool_))
         allowed: NDArray[np.bool_] = ((key_branch == 0) | (key_branch == query_branch))[:, None] & causal
@@ -165,7 +177,8 @@ def _score_batch(model: LoadedModel, rows: _Rows) -> tuple[Floats, Ids]:
     if rows.shape[1] > 1:
         mask = torch.from_numpy(rows.mask()).to(device)
         position_ids = torch.from_numpy(rows.position_ids).to(device)
-    # Several targets can share a predictor: the prompt's last token predicts the first one of each continuation.
+    # Several targets can share a predictor: the prompt's last token predicts the first one of each
+    # continuation.
     positions, state_of_target = np.unique(rows.predictor, return_inverse=True)
     target = torch.from_numpy(rows.target).to(device)
     with model.autocast():
@@ -189,7 +202,10 @@ def _score_batch(model: LoadedModel, rows: _Rows) -> tuple[Floats, Ids]:
 
 
 def _can_share_prompts(model: LoadedModel) -> bool:
-    """Whether rows with several continuations give the scores of separate rows. Tested once per model."""
+    """Whether rows with several continuations give the scores of separate rows.
+
+    Tested once per model.
+    """
     if model.can_share_prompts is None:
         model.can_share_prompts = _test_prompt_sharing(model)
     return model.can_share_prompts
@@ -213,7 +229,7 @@ def _test_prompt_sharing(model: LoadedModel) -> bool:
     return bool(np.allclose(together, separate, atol=tolerance))
 
 
-# ------------------------------------------------------------------------------------------------------------- encoders
+# ----------------------------------------------------------------------------------------- encoders
 def class_logprobs(model: LoadedModel, ids: Sequence[Ids], segments: Sequence[Ids] | None) -> Floats:
     """Return the log-probability in nats of each class, (N, labels)."""
     result = np.zeros((len(ids), int(model.module.config.num_labels)))
@@ -232,7 +248,10 @@ def class_logprobs(model: LoadedModel, ids: Sequence[Ids], segments: Sequence[Id
 
 
 def _in_batches(model: LoadedModel, lengths: Ids, compute: Callable[[Ids], None]) -> None:
-    """Call `compute` on batches of similar length. If memory runs out, split the batch in two and retry."""
+    """Call `compute` on batches of similar length.
+
+    If memory runs out, split the batch in two and retry.
+    """
     model.module.eval()
     waiting = token_batches(lengths, min(_MAX_TOKENS.get(model.device.type, 2048), model.max_tokens_in_cache))
     while waiting:

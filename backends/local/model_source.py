@@ -1,4 +1,7 @@
-"""The files and the config.json of a base model: built-in, local directory or hub. Loads no torch."""
+"""The files and the config.json of a base model: built-in, local directory or hub.
+
+Loads no torch.
+"""
 
 from __future__ import annotations
 
@@ -60,13 +63,18 @@ class ModelSource:
 
     @property
     def stamp(self) -> str:
-        """A text that changes whenever the weights change: directory, and size and modification time of each file."""
+        """A text that changes whenever the weights change: directory, and size and modification
+        time of each file.
+        """
         stats = [(path.name, path.stat()) for path in self.weight_files]
         return f"{self.directory.resolve()}|" + "|".join(f"{name}:{s.st_size}:{s.st_mtime_ns}" for name, s in stats)
 
     @property
     def uses_segment_ids(self) -> bool:
-        """Whether the model distinguishes segments. BERT and its kind do; RoBERTa has only one segment type."""
+        """Whether the model distinguishes segments.
+
+        BERT and its kind do; RoBERTa has only one segment type.
+        """
         return int(self.config.get("type_vocab_size") or 0) > 1
 
     def parameters(self) -> int:
@@ -81,23 +89,30 @@ class ModelSource:
         return total
 
     def adapter_parameters(self, rank: int) -> int:
-        """Return an upper bound of the parameters of adapters of this rank: one adapter for every matrix."""
+        """Return an upper bound of the parameters of adapters of this rank: one adapter for every
+        matrix.
+        """
         if any(path.suffix != ".safetensors" for path in self.weight_files):
             return self.parameters()
         shapes = [shape for path in self.weight_files for shape in _tensor_shapes(path)]
         return sum(rank * sum(shape) for shape in shapes if len(shape) == 2)
 
     def max_length(self, requested: int | None) -> int:
-        """Return the most tokens of one example: the requested number, or fewer if the model has fewer positions."""
+        """Return the most tokens of one example: the requested number, or fewer if the model has
+        fewer positions.
+        """
         limits = [self.config.get(name) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
         known = [int(limit) for limit in limits if isinstance(limit, int) and limit > 0]
         if known and str(self.config.get("model_type", "")) in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
-            known = [limit - 2 for limit in known]  # these models count positions from the padding index on
+            # these models count positions from the padding index on
+            known = [limit - 2 for limit in known]
         return min([requested or DEFAULT_MAX_LENGTH, *known])
 
 
 def _tensor_shapes(path: Path) -> list[list[int]]:
-    """Read the tensor shapes of a safetensors file: an 8-byte little-endian length, then a JSON header."""
+    """Read the tensor shapes of a safetensors file: an 8-byte little-endian length, then a JSON
+    header.
+    """
     with path.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         if length > path.stat().st_size:
@@ -107,7 +122,9 @@ def _tensor_shapes(path: Path) -> list[list[int]]:
 
 
 def kept_bytes(base: ModelSource, lora_rank: int | None) -> int:
-    """Return the bytes that a finished run keeps on disk: float32 weights or the adapter, and the tokenizer."""
+    """Return the bytes that a finished run keeps on disk: float32 weights or the adapter, and the
+    tokenizer.
+    """
     tokenizer = sum(path.stat().st_size for path in base.directory.glob("*token*"))
     return 4 * (base.parameters() if lora_rank is None else base.adapter_parameters(lora_rank)) + tokenizer
 
@@ -127,12 +144,16 @@ def modified_ns(path: Path) -> int:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name can only be a hub id: not built-in, not an existing path, and not like a path."""
+    """Whether a name can only be a hub id: not built-in, not an existing path, and not like a
+    path.
+    """
     return name not in BUILTIN and not Path(name).expanduser().exists() and not name.startswith((".", "/", "~"))
 
 
 def find(name: str, revision: str | None = None, *, weights: bool = True) -> ModelSource:
-    """Find the model `name`. Download a hub model unless it is cached, its weights only if `weights` is true.
+    """Find the model `name`.
+
+    Download a hub model unless it is cached, its weights only if `weights` is true.
 
     Raises BackendError (user) with the remedy if the model does not exist or cannot be read.
     """
@@ -188,7 +209,9 @@ def _from_hub(name: str, revision: str | None, weights: bool) -> Path:
 
 
 def task_of(options: LocalOptions, name: str | None = None) -> Task:
-    """Return the task without network access or side effects: `causal-lm` if the model is not known yet."""
+    """Return the task without network access or side effects: `causal-lm` if the model is not known
+    yet.
+    """
     if options.task != "auto":
         return options.task
     name = name or options.model
@@ -212,7 +235,9 @@ def task_of(options: LocalOptions, name: str | None = None) -> Task:
 
 
 def task_of_config(config: Mapping[str, Any]) -> Task | None:
-    """Return the task for which an architecture is made, or None if this backend does not support it."""
+    """Return the task for which an architecture is made, or None if this backend does not support
+    it.
+    """
     architectures = [str(name) for name in config.get("architectures") or ()]
     if config.get("is_encoder_decoder"):
         return None

@@ -10,7 +10,10 @@ Task = Literal["causal-lm", "sequence-classification"]
 
 
 class LocalOptions(BaseModel):
-    """Options of the local backend. Unknown keys are errors. The backend never runs code from a model repository."""
+    """Options of the local backend.
+
+    Unknown keys are errors. The backend never runs code from a model repository.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

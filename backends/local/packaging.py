@@ -1,4 +1,6 @@
-"""Packaging: copying a kept model, with everything it needs, into a folder that works without this package."""
+"""Packaging: copying a kept model, with everything it needs, into a folder that works without this
+package.
+"""
 
 from __future__ import annotations
 
@@ -41,4 +43,5 @@ def package(name: str, options: LocalOptions, folder: Path) -> ModelPackage:
 def _copy(files: Iterable[Path], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in files:
-        shutil.copy(path, folder / path.name)  # this follows links: a hub model's files are links into the cache
+        # this follows links: a hub model's files are links into the cache
+        shutil.copy(path, folder / path.name)

@@ -84,10 +84,10 @@ def predict(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], options:
     """Answer the prompts in their order.
 
     With labels, a label's log-probability is the sum over its tokens (for a classifier, that of its
-    class), in nats. The most probable label is the predicted text, the earlier one on a tie. Without
-    labels, text is generated greedily. It ends before the stop sequence, at the end-of-sequence token,
-    or after `max_tokens`. Raises BackendError (user) if a classifier is asked for text or for a label
-    that it does not know.
+    class), in nats. The most probable label is the predicted text, the earlier one on a tie.
+    Without labels, text is generated greedily. It ends before the stop sequence, at the
+    end-of-sequence token, or after `max_tokens`. Raises BackendError (user) if a classifier is
+    asked for text or for a label that it does not know.
     """
     if not prompts:
         return []
@@ -162,7 +162,8 @@ def _continue(model: LoadedModel, prompts: Sequence[Ids], options: PredictOption
     lengths = np.array([len(prompt) for prompt in prompts])
     ids = encoding.pad(prompts, 0, left=True)  # (B, T)
     is_token = np.arange(ids.shape[1])[None, :] >= ids.shape[1] - lengths[:, None]
-    mask = torch.from_numpy(is_token.astype(np.int64)).to(device)  # (B, T), grows by one column per token
+    # (B, T), grows by one column per token
+    mask = torch.from_numpy(is_token.astype(np.int64)).to(device)
     tokens = torch.from_numpy(ids).to(device)
     position_ids = (mask.cumsum(1) - 1).clamp(min=0)
     cache: Any = None
@@ -194,7 +195,9 @@ def _continue(model: LoadedModel, prompts: Sequence[Ids], options: PredictOption
 
 
 def _text(tokenizer: Any, prompt: Ids, answer: list[int]) -> str:
-    """Decode an answer together with its prompt's end: some tokenizers drop the space before a text's first token."""
+    """Decode an answer together with its prompt's end: some tokenizers drop the space before a
+    text's first token.
+    """
     context = [int(token) for token in prompt[-_CONTEXT_TOKENS:]]
     options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
     before, whole = tokenizer.decode(context, **options), tokenizer.decode([*context, *answer], **options)

@@ -21,7 +21,8 @@ class PretrainingRate:
 
 
 def pretraining_rate(source: ModelSource, configured: float | None) -> PretrainingRate | None:
-    """Return the configured rate, else that of the model's training.json, else that of the table, else None.
+    """Return the configured rate, else that of the model's training.json, else that of the table,
+    else None.
 
     Raises BackendError (user) if training.json exists but contains no usable rate.
     """

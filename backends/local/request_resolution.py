@@ -1,4 +1,7 @@
-"""Resolving a request without loading weights: its model, task, settings and learning rate. Loads no torch."""
+"""Resolving a request without loading weights: its model, task, settings and learning rate.
+
+Loads no torch.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ class ResolvedRequest:
 
 
 def base_model_of(request: TrainingRequest, options: LocalOptions) -> str:
-    """Return the model to train: that of the hyperparameters, else of the request, else of the options."""
+    """Return the model to train: that of the hyperparameters, else of the request, else of the
+    options.
+    """
     return str(request.hyperparameters.get("base_model") or request.base_model or options.model)
 
 

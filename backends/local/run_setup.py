@@ -1,4 +1,6 @@
-"""Setting up a run: from a resolved request to loaded data, model and trainable weights, ready for the first step."""
+"""Setting up a run: from a resolved request to loaded data, model and trainable weights, ready for
+the first step.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ def set_up_run(
             task,
             device,
             dtype,
-            # Trained weights stay in float32, because the steps of a small learning rate vanish in bfloat16.
+            # Trained weights stay in float32, because the steps of a small learning rate vanish in
+            # bfloat16.
             weights_dtype=torch.float32 if settings.lora is None else dtype,
             labels=request.dataset.labels if task == "sequence-classification" else (),
             new_head=request.resume_from is None or adapter_directory is not None,
@@ -72,7 +75,10 @@ def values_in_use(
     plan: training.TrainingPlan,
     trainable: TrainableWeights,
 ) -> dict[str, Scalar]:
-    """Return the values that a run really uses. They include the request's hyperparameters unchanged."""
+    """Return the values that a run really uses.
+
+    They include the request's hyperparameters unchanged.
+    """
     settings, model = resolved.settings, trainable.model
     values: dict[str, Scalar] = {
         "task": resolved.task,
@@ -123,7 +129,9 @@ def _evaluation_by_loss(request: TrainingRequest) -> EvaluationSettings:
 
 
 def _initial_weights(request: TrainingRequest, resolved: ResolvedRequest) -> tuple[ModelSource, Path | None]:
-    """Return the source of the run's first weights, and the directory of the adapter that it continues, or None."""
+    """Return the source of the run's first weights, and the directory of the adapter that it
+    continues, or None.
+    """
     if request.resume_from is None:
         return resolved.base, None
     directory = Path(request.resume_from)

@@ -25,15 +25,19 @@ _FUSED = frozenset({"qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "in_
 
 
 class TrainableWeights:
-    """The trainable parameters on a loaded model, ready for the first step. `release` gives the model back."""
+    """The trainable parameters on a loaded model, ready for the first step.
+
+    `release` gives the model back.
+    """
 
     def __init__(
         self, model: LoadedModel, lora: LoraSettings | None, seed: int, adapter_directory: Path | None = None
     ) -> None:
-        """Restore the base weights, draw new parameters from `seed`, and attach adapters if `lora` is set.
+        """Restore the base weights, draw new parameters from `seed`, and attach adapters if `lora`
+        is set.
 
-        `adapter_directory` holds an adapter from which to continue. Raises BackendError if it does not
-        fit the settings.
+        `adapter_directory` holds an adapter from which to continue. Raises BackendError if it does
+        not fit the settings.
         """
         self.model = model
         self._peft: Any = None
@@ -63,7 +67,8 @@ class TrainableWeights:
         causal = self.model.task == "causal-lm"
         config = LoraConfig(
             r=lora.rank,
-            lora_alpha=lora.alpha,  # declared an int, but peft only divides it by the rank, so that a float works
+            # declared an int, but peft only divides it by the rank, so that a float works
+            lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=lora_layers(self.model, lora.target),
             modules_to_save=heads or None,
@@ -101,10 +106,11 @@ class TrainableWeights:
             parameter.copy_(state[name])
 
     def save(self, directory: Path, text_files: Mapping[str, str]) -> None:
-        """Write the model or the adapter with its tokenizer, and `text_files` (content by file name).
+        """Write the model or the adapter with its tokenizer, and `text_files` (content by file
+        name).
 
-        A reader sees the complete old or the complete new directory. Raises BackendError if the disk is
-        full.
+        A reader sees the complete old or the complete new directory. Raises BackendError if the
+        disk is full.
         """
         temporary = directory.with_name(directory.name + ".tmp")
         with quiet(), library_errors_translated(f"saving the model to {directory}"):
@@ -145,7 +151,10 @@ def _replace(temporary: Path, directory: Path) -> None:
 
 
 def _store_original_weights(model: LoadedModel, names: list[str]) -> None:
-    """Copy weights that a run will change. Only the first copy counts: it holds the loaded values."""
+    """Copy weights that a run will change.
+
+    Only the first copy counts: it holds the loaded values.
+    """
     weights = dict(model.module.named_parameters())
     for name in names:
         if name not in model.original_weights:
@@ -161,7 +170,9 @@ def _restore_original_weights(model: LoadedModel) -> None:
 
 @torch.no_grad()
 def _draw_new_parameters(model: LoadedModel) -> None:
-    """Draw a new head: matrices from N(0, initializer_range), as BERT does; norm weights are 1, biases 0."""
+    """Draw a new head: matrices from N(0, initializer_range), as BERT does; norm weights are 1,
+    biases 0.
+    """
     standard_deviation = float(getattr(model.module.config, "initializer_range", 0.02) or 0.02)
     weights = dict(model.module.named_parameters())
     for name in model.new_parameters:
@@ -173,7 +184,9 @@ def _draw_new_parameters(model: LoadedModel) -> None:
 
 
 def _head_modules(model: LoadedModel) -> list[str]:
-    """Return the modules to train in addition to the adapters: the classification head and other new parts."""
+    """Return the modules to train in addition to the adapters: the classification head and other
+    new parts.
+    """
     if model.task == "causal-lm":
         return []
     body = f"{model.module.base_model_prefix}."
@@ -189,8 +202,8 @@ def _head_modules(model: LoadedModel) -> list[str]:
 def lora_layers(model: LoadedModel, target: str) -> list[str]:
     """Return the full names of the body's linear layers that get adapters.
 
-    `attention` selects the layers inside a module named after attention. `query-value` selects their
-    query and value projections, including layers that compute query, key and value together.
+    `attention` selects the layers inside a module named after attention. `query-value` selects
+    their query and value projections, including layers that compute query, key and value together.
     `all-linear` selects all layers. Raises BackendError (user) if no layer matches.
     """
     from transformers.pytorch_utils import Conv1D

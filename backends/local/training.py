@@ -36,8 +36,10 @@ MIN_STEPS_PER_REPORT = 10
 
 _MICRO_BATCH_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 16384}
 _MICRO_BATCH_LOGITS = 2**27
-"""The most tokens, and the most logits (tokens times vocabulary), of the first micro-batch to try. The
-logits take 2 GiB with their gradients."""
+"""The most tokens, and the most logits (tokens times vocabulary), of the first micro-batch to try.
+
+The logits take 2 GiB with their gradients.
+"""
 
 
 @dataclass
@@ -85,12 +87,17 @@ class TrainingPlan:
         return self.steps_per_epoch * self.settings.n_epochs
 
     def evaluation_steps(self) -> frozenset[int]:
-        """Return the steps of an epoch (1, 2, ...) after which to evaluate: evenly spread, the last one included."""
+        """Return the steps of an epoch (1, 2, ...) after which to evaluate: evenly spread, the last
+        one included.
+        """
         steps, times = self.steps_per_epoch, max(1, self.evaluation.per_epoch)
         return frozenset(max(1, round(n * steps / times)) for n in range(1, times + 1))
 
     def report_steps(self) -> frozenset[int]:
-        """Return the steps of an epoch after which to report loss and gradient norm. The clock has no influence."""
+        """Return the steps of an epoch after which to report loss and gradient norm.
+
+        The clock has no influence.
+        """
         every = max(MIN_STEPS_PER_REPORT, math.ceil(self.steps_per_epoch / REPORTS_PER_EPOCH))
         return frozenset({*range(every, self.steps_per_epoch + 1, every), self.steps_per_epoch})
 
@@ -106,7 +113,10 @@ def initial_micro_batch_size(data: EncodedData, batch_size: int, model: LoadedMo
 
 
 class TrainingLoop:
-    """A run in progress. `events` continues from `progress`. Between two of its results, `snapshot` is consistent."""
+    """A run in progress.
+
+    `events` continues from `progress`. Between two of its results, `snapshot` is consistent.
+    """
 
     def __init__(
         self, plan: TrainingPlan, trainable: TrainableWeights, model_name: str, save_model: Callable[[], None]
@@ -122,7 +132,8 @@ class TrainingLoop:
         self._model = trainable.model
         self._evaluation_steps, self._report_steps = plan.evaluation_steps(), plan.report_steps()
         self._has_dropout = self._model.has_dropout
-        # Weight decay pulls matrices towards zero. Biases and norm weights have no reason to be small.
+        # Weight decay pulls matrices towards zero. Biases and norm weights have no reason to be
+        # small.
         parameters = list(trainable.parameters.values())
         matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
         vectors = [parameter for parameter in parameters if parameter.ndim < 2]
@@ -133,9 +144,12 @@ class TrainingLoop:
         fused = self._model.device.type in {"cpu", "cuda"}
         self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, fused=fused)
 
-    # --------------------------------------------------------------------------------------------------------- snapshot
+    # ------------------------------------------------------------------------------------- snapshot
     def snapshot(self) -> dict[str, Any]:
-        """Return everything on which the rest of the run depends. The tensors share memory with the run."""
+        """Return everything on which the rest of the run depends.
+
+        The tensors share memory with the run.
+        """
         return {
             "progress": dataclasses.asdict(self.progress),
             "parameters": {name: parameter.detach() for name, parameter in self.trainable.parameters.items()},
@@ -148,13 +162,15 @@ class TrainingLoop:
         self.trainable.load(snapshot["parameters"])
         self.optimizer.load_state_dict(snapshot["optimizer"])
 
-    # ------------------------------------------------------------------------------------------------------------- loop
+    # ----------------------------------------------------------------------------------------- loop
     def events(self) -> Iterator[list[Event]]:
-        """Train to the end and yield events as they occur. The last one is Finished, or Failed after a divergence.
+        """Train to the end and yield events as they occur.
 
-        Data order and dropout are functions of the seed and the step, so that an interrupted run yields
-        the same events as an uninterrupted one. Raises BackendError (out_of_memory) if one example does
-        not fit into memory.
+        The last one is Finished, or Failed after a divergence.
+
+        Data order and dropout are functions of the seed and the step, so that an interrupted run
+        yields the same events as an uninterrupted one. Raises BackendError (out_of_memory) if one
+        example does not fit into memory.
         """
         plan, progress = self.plan, self.progress
         while progress.step < plan.total_steps:
@@ -219,16 +235,19 @@ class TrainingLoop:
         message = f"{loss_name} is not finite after step {self.progress.step}"
         return Failure(FailureKind.DIVERGED, message, "lower the learning rate, or raise warmup_ratio")
 
-    # ------------------------------------------------------------------------------------------------------------- step
+    # ----------------------------------------------------------------------------------------- step
     def step(self, batch: Ids, learning_rate: float) -> tuple[torch.Tensor, bool]:
-        """Do one optimizer step. Return the gradient norm (a scalar), and False if the loss is known to be non-finite.
+        """Do one optimizer step.
 
-        On a CPU the loss is known at once, and a non-finite loss leaves the weights unchanged. On a GPU
-        it is known only at the next report.
+        Return the gradient norm (a scalar), and False if the loss is known to be non-finite.
+
+        On a CPU the loss is known at once, and a non-finite loss leaves the weights unchanged. On a
+        GPU it is known only at the next report.
         """
         progress, settings = self.progress, self.plan.settings
         mean_loss = self._accumulate_gradient(batch)
-        # Reading a number from a GPU makes the CPU wait for it. There, only a report reads the loss.
+        # Reading a number from a GPU makes the CPU wait for it. There, only a report reads the
+        # loss.
         on_cpu = self._model.device.type == "cpu"
         progress.loss_sum = progress.loss_sum + (mean_loss.item() if on_cpu else mean_loss)
         progress.loss_steps += 1
@@ -245,10 +264,12 @@ class TrainingLoop:
         return grad_norm, healthy
 
     def _accumulate_gradient(self, batch: Ids) -> torch.Tensor:
-        """Accumulate the gradient of the effective batch's mean loss. Return that loss, a scalar in nats.
+        """Accumulate the gradient of the effective batch's mean loss.
 
-        Each time memory runs out, the micro-batch size is halved for the rest of the run. The result
-        stays the same.
+        Return that loss, a scalar in nats.
+
+        Each time memory runs out, the micro-batch size is halved for the rest of the run. The
+        result stays the same.
         """
         while True:
             try:

@@ -19,7 +19,10 @@ from backends.local.trainable_weights import TrainableWeights
 
 
 class TrainingRun:
-    """A run that this process trains. `advance` trains it until its next events and writes them to the journal."""
+    """A run that this process trains.
+
+    `advance` trains it until its next events and writes them to the journal.
+    """
 
     def __init__(self, journal: Journal, options: LocalOptions, placement: Placement) -> None:
         self.journal = journal
@@ -29,12 +32,12 @@ class TrainingRun:
         self._loop: training.TrainingLoop | None = None
         self._events: Iterator[list[Event]] | None = None
 
-    # ---------------------------------------------------------------------------------------------------------- advance
+    # -------------------------------------------------------------------------------------- advance
     def advance(self) -> None:
         """Train until there are new events, and write them to the journal.
 
-        Raises BackendError if another process trains the run, or if the disk is full. The run can then
-        continue later. An error that makes the run itself fail becomes its last event instead.
+        Raises BackendError if another process trains the run, or if the disk is full. The run can
+        then continue later. An error that makes the run itself fail becomes its last event instead.
         """
         self.journal.claim()
         if self.journal.ended:  # another process has just ended it
@@ -67,15 +70,20 @@ class TrainingRun:
         return step % plan.steps_per_epoch == 0 and step < plan.total_steps
 
     def _end(self, events: list[Event]) -> None:
-        """Write the last events, delete the files that only an unfinished run needs, and give the model back."""
+        """Write the last events, delete the files that only an unfinished run needs, and give the
+        model back.
+        """
         with resource_errors_translated("writing events"):
             self.journal.append(events)
         self.journal.delete_working_files()
         self.release()
 
-    # ------------------------------------------------------------------------------------------------- suspend, release
+    # ----------------------------------------------------------------------------- suspend, release
     def suspend(self) -> None:
-        """Save the run's exact position and give the model back. Another process may then continue the run."""
+        """Save the run's exact position and give the model back.
+
+        Another process may then continue the run.
+        """
         if self._loop is not None and not self.journal.ended:
             self._write_checkpoint()
         self.release()
@@ -98,9 +106,11 @@ class TrainingRun:
             torch.save(content, temporary)
             temporary.replace(self.journal.checkpoint_path)
 
-    # ----------------------------------------------------------------------------------------------------------- events
+    # --------------------------------------------------------------------------------------- events
     def _new_events(self) -> Iterator[list[Event]]:
-        """Yield the events that the journal lacks: from the last checkpoint on, or from the start without one."""
+        """Yield the events that the journal lacks: from the last checkpoint on, or from the start
+        without one.
+        """
         resolved = resolve(self._request, self._options)
         plan, self._trainable = run_setup.set_up_run(self._request, resolved, self._options, self._placement)
         loop = training.TrainingLoop(
@@ -125,7 +135,10 @@ class TrainingRun:
             self._trainable.save(self.journal.model_directory, {prediction.CARD_FILE: card})
 
     def _baseline(self, resolved: ResolvedRequest, loop: training.TrainingLoop) -> Measured:
-        """Return the base model's own score. It is computed once per workspace, model and data set."""
+        """Return the base model's own score.
+
+        It is computed once per workspace, model and data set.
+        """
         request, model = self._request, loop.trainable.model
         dataset = request.dataset
         identity = {

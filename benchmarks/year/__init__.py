@@ -1,1 +1,3 @@
-"""A year of nights in a minute: the product's own scheduling, books, sweeps and contests under a fake clock."""
+"""Simulated years of nightly sweeps: the product's scheduling, budgets, sweeps and challenges under
+a simulated clock.
+"""

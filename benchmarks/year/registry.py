@@ -26,7 +26,9 @@ class LoadedVersion:
 
 
 class MemoryRegistry:
-    """The versions of registered models and their champions, with the methods of `sweeps.tracking.registry`."""
+    """The versions of registered models and their champions, with the methods of
+    `sweeps.tracking.registry`.
+    """
 
     def __init__(self, world: World) -> None:
         self._world = world

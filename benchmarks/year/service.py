@@ -1,4 +1,6 @@
-"""The fake backend, with models of known quality: what it measures and answers is drawn from their truth."""
+"""The fake backend with models of known quality, from which its measurements and predictions
+follow.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ from backends.fake_service import FakeService
 from backends.model_packages import ModelPackage
 from benchmarks.year.world import LABELS, Quality, World, label_of, quality
 
-BASE_MODEL = 0.36
-"""What the base model gets right before any training."""
+BASE_MODEL_ACCURACY = 0.36
+"""The accuracy of the base model before any training."""
 
 
 class YearOptions(FakeOptions):
@@ -39,7 +41,7 @@ class YearOptions(FakeOptions):
 
 
 class YearBackend(FakeBackend):
-    """A client of the pretended service in the pretended world."""
+    """A client of the simulated service in the simulated world."""
 
     options_model: ClassVar[type[BaseModel]] = YearOptions
     world: ClassVar[World]
@@ -47,49 +49,52 @@ class YearBackend(FakeBackend):
 
     @classmethod
     def open(cls, options: BaseModel, workspace: Path, placement: Placement) -> YearBackend:
-        """Connect; the service goes by the world's clock."""
+        """Connect. The service uses the world's clock."""
         assert isinstance(options, YearOptions)
         opened = cls(options, FakeService(workspace / "fake-service.sqlite"), cls.world.clock)
         opened._sweep = workspace.name
         return opened
 
     def submit(self, request: TrainingRequest) -> Handle:
-        """Take the run, unless the service is away."""
-        self._reach()
+        """Submit the run. Raises BackendError (transient) while the service is unreachable."""
+        self._require_reachable()
         self.world.trained.setdefault(request.dataset.train.sha256, self._team(request.dataset))
         return super().submit(request)
 
     def events(self, handle: Handle, after: int) -> Sequence[Event]:
-        """Return the events, with the accuracies of the models' own answers."""
-        self._reach()
+        """Return the events with the accuracies of the models' own predictions."""
+        self._require_reachable()
         agreed = simulated_run(self._run(handle).terms).terms.request
         return [self._measured(agreed, event) for event in super().events(handle, after)]
 
     def predict(
         self, model: str, prompts: Sequence[Mapping[str, Any]], options: PredictOptions
     ) -> Sequence[Prediction]:
-        """Answer as often right as the model is good."""
+        """Predict correctly as often as the model's quality says."""
         texts = [str(prompt["segments"][0]) for prompt in prompts]
         return [Prediction(f" {answer}") for answer in answers(self.world, self.quality(model, texts[0]), texts)]
 
     def package(self, model: str, dataset: Dataset, folder: Path) -> ModelPackage:
-        """Hand over what the model's answers follow from."""
+        """Package the quality from which the model's predictions follow."""
         return ModelPackage(Path(__file__), {"quality": asdict(self.quality(model, ""))}, ())
 
     def quality(self, model: str, example: str) -> Quality:
-        """Return what a model is; `example` says whose it is, for the base model."""
+        """Return the quality of a model.
+
+        `example` identifies the team if the model is the base model.
+        """
         if not model.startswith("fake:"):
             team = example.split(maxsplit=1)[0]
-            return Quality(team, BASE_MODEL, self.world.teams[team].shifts, f"base {team}")
+            return Quality(team, BASE_MODEL_ACCURACY, self.world.teams[team].shifts, f"base {team}")
         key, _, epoch = model.removeprefix("fake:").partition("@")
         run = self._service.run_by_key(key)
         assert run is not None
         request = simulated_run(run.terms).terms.request
         return self._at(request, float(epoch)) if epoch else self._kept(request)
 
-    def _reach(self) -> None:
-        if self.world.is_away():
-            raise BackendError(Failure(FailureKind.TRANSIENT, "the service is away"))
+    def _require_reachable(self) -> None:
+        if self.world.is_service_down():
+            raise BackendError(Failure(FailureKind.TRANSIENT, "the service is unreachable"))
 
     def _team(self, dataset: Dataset) -> tuple[str, int, int]:
         owner = texts_of(dataset.valid.path)[0].split()[0]
@@ -97,16 +102,16 @@ class YearBackend(FakeBackend):
         return owner, team.examples, team.shifts
 
     def _at(self, request: TrainingRequest, epoch: float) -> Quality:
-        # not the key itself: a study's identity is drawn anew each time, and the year would not repeat itself
+        # Not the key itself: it contains a random study id, and the year would not be reproducible.
         key = f"{self.world.seed} {self._sweep} {request.key.rpartition('-')[2]}"
         return quality(request.hyperparameters, epoch, key, self.world.trained[request.dataset.train.sha256])
 
     def _accuracy(self, request: TrainingRequest, epoch: float) -> float:
         texts = texts_of(request.dataset.valid.path)
-        return float(self.world.right(self._at(request, epoch), texts).mean())
+        return float(self.world.correct(self._at(request, epoch), texts).mean())
 
     def _kept(self, request: TrainingRequest) -> Quality:
-        """Return the model of the epoch that was best on the validation set."""
+        """Return the quality of the model of the epoch with the best validation accuracy."""
         epochs = range(1, int(request.hyperparameters["n_epochs"]) + 1)
         return self._at(request, max(epochs, key=lambda epoch: self._accuracy(request, epoch)))
 
@@ -118,15 +123,21 @@ class YearBackend(FakeBackend):
 
 
 def answers(world: World, model: Quality, texts: Sequence[str]) -> list[str]:
-    """Return a model's labels for texts: where it is wrong, the next label."""
-    right = world.right(model, texts)
+    """Return a model's labels for texts. A wrong answer is the label after the correct one."""
+    correct = world.correct(model, texts)
     truth = [label_of(text) for text in texts]
-    return [label if good else LABELS[(LABELS.index(label) + 1) % 3] for label, good in zip(truth, right, strict=True)]
+    return [
+        label if is_correct else LABELS[(LABELS.index(label) + 1) % 3]
+        for label, is_correct in zip(truth, correct, strict=True)
+    ]
 
 
 @lru_cache(maxsize=8)
 def texts_of(path: str) -> list[str]:
-    """Return the texts of a prepared data file, whose name follows from its content."""
+    """Return the texts of a prepared data file.
+
+    Its name depends on its content, so that they can be cached.
+    """
     import json
 
     lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -134,7 +145,9 @@ def texts_of(path: str) -> list[str]:
 
 
 def charges(file: Path, until: float) -> Iterator[tuple[float, float]]:
-    """Yield what the service has charged and when, from its own memory and not from the product's books."""
+    """Yield (time, USD) of each charge from the service's own records, not from the product's
+    ledger.
+    """
     with sqlite3.connect(file) as memory:
         rows = memory.execute("SELECT terms, submitted_at, stopped_after FROM runs").fetchall()
     for terms, submitted_at, stopped_after in rows:

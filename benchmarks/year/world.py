@@ -1,4 +1,6 @@
-"""The pretended world: its clock, each team's data, when the service is away, and how good every model truly is."""
+"""The simulated world: its clock, the teams' data, the outages of the service, and the true quality
+of every model.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +21,30 @@ from numpy.typing import NDArray
 LABELS = ("no", "maybe", "yes")
 FIRST_EXAMPLES = 450
 NEW_EXAMPLES = 4
-"""A change of the data brings so many."""
+"""The number of examples that a change of the data adds."""
 
 SHARED = 0.6
-"""The part of an example's luck that all models share: what is hard for one is mostly hard for the others."""
+"""The share of an example's difficulty that is common to all models.
+
+The rest is specific to a model.
+"""
 
 SEED_NOISE = 0.012
-"""The deviation of a model's true quality from what its hyperparameters and data give it."""
+"""The standard deviation of a model's true quality around the value from its hyperparameters and
+data.
+"""
 
-SHIFT_COSTS = 0.03
-"""So much a model loses on the truth when the world changes and it was trained before."""
+SHIFT_COST = 0.03
+"""The loss of true quality of a model, trained before a shift, when the data shifts."""
 
 _NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How good a model is on the truth of the day on which it was trained, and after how many shifts that was."""
+    """The quality of a model: its accuracy on the day of its training, and the number of shifts
+    before that day.
+    """
 
     team: str
     at_first: float
@@ -45,7 +54,7 @@ class Quality:
 
 @dataclass
 class Team:
-    """Whose schedule it is: the zone, the window, the data file, the price, and what becomes of both over the year."""
+    """A team: its time zone, schedule and folder, and the present state of its data and price."""
 
     name: str
     tz: str
@@ -58,7 +67,7 @@ class Team:
 
     @property
     def data(self) -> Path:
-        """The file that the sweep reads."""
+        """The data file that the sweep reads."""
         return self.folder / f"{self.name}.csv"
 
     @property
@@ -67,102 +76,112 @@ class Team:
         return self.folder / f"{self.name}.yaml"
 
     def write(self) -> None:
-        """Write the data and the sweep file as they are now."""
-        rows = (f"{text(self.name, each)},{LABELS[each % 3]}" for each in range(self.examples))
+        """Write the data file and the sweep file in their present state."""
+        rows = (f"{text(self.name, number)},{LABELS[number % 3]}" for number in range(self.examples))
         self.data.write_text("text,label\n" + "\n".join(rows) + "\n")
         self.file.write_text(_FILE.format(name=self.name, data=self.data, price=self.price))
 
 
 @dataclass
 class World:
-    """Everything beside the product. `now` is in seconds since the Unix epoch; all luck follows from `seed`."""
+    """Everything outside the product.
+
+    `now` is in seconds since the Unix epoch. All chance follows from `seed`.
+    """
 
     seed: int
     now: float
     teams: dict[str, Team]
-    away: list[tuple[float, float]] = field(default_factory=list)
+    outages: list[tuple[float, float]] = field(default_factory=list)
     kill_at: float | None = None
     trained: dict[str, tuple[str, int, int]] = field(default_factory=dict)
 
     def clock(self) -> float:
-        """Return the time."""
+        """Return the simulated time in seconds since the Unix epoch."""
         return self.now
 
     def moment(self) -> datetime:
-        """Return the time as a moment."""
+        """Return the simulated time as a datetime."""
         return datetime.fromtimestamp(self.now, UTC)
 
-    def is_away(self) -> bool:
-        """Return whether the training service is out of reach."""
-        return any(start <= self.now < end for start, end in self.away)
+    def is_service_down(self) -> bool:
+        """Return whether the training service is unreachable."""
+        return any(start <= self.now < end for start, end in self.outages)
 
-    def truth(self, model: Quality) -> float:
-        """Return the share of all examples there could be that a model gets right today."""
-        return _clipped(model.at_first - SHIFT_COSTS * (self.teams[model.team].shifts - model.shifts))
+    def true_quality(self, model: Quality) -> float:
+        """Return the share of all possible examples that a model answers correctly today."""
+        return _clipped(model.at_first - SHIFT_COST * (self.teams[model.team].shifts - model.shifts))
 
-    def right(self, model: Quality, texts: Sequence[str]) -> NDArray[np.bool_]:
-        """Return which examples a model gets right; the same answer whenever it is asked under the same truth."""
-        wanted = _NORMAL.inv_cdf(self.truth(model))
-        hard = np.array([_hardness(self.seed, each) for each in texts])
+    def correct(self, model: Quality, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """Return (N,) whether a model answers each text correctly.
+
+        The same true quality gives the same answers.
+        """
+        threshold = _NORMAL.inv_cdf(self.true_quality(model))
+        hardness = np.array([_hardness(self.seed, text) for text in texts])
         start = int.from_bytes(hashlib.blake2b(f"{self.seed} {model.key}".encode(), digest_size=8).digest())
-        places = np.array([_place(each) for each in texts])
-        own = np.random.default_rng(start).standard_normal(int(places.max()) + 1)[places]
-        return np.asarray(math.sqrt(SHARED) * hard + math.sqrt(1 - SHARED) * own < wanted)
+        numbers = np.array([_number(text) for text in texts])
+        own = np.random.default_rng(start).standard_normal(int(numbers.max()) + 1)[numbers]
+        return np.asarray(math.sqrt(SHARED) * hardness + math.sqrt(1 - SHARED) * own < threshold)
 
 
 def quality(point: Mapping[str, object], epoch: float, key: str, trained: tuple[str, int, int]) -> Quality:
-    """Return how good a model is: by its epochs, its rate, the data, and the luck of its seed."""
+    """Return a model's quality from its epochs, its learning rate, the data, and the luck of its
+    seed.
+    """
     team, examples, shifts = trained
     rate = float(point.get("learning_rate_multiplier", 0.05))  # type: ignore[arg-type]
     skill = 1 - 0.5 * math.log10(rate / 0.08) ** 2 - 0.12 * abs(epoch - 3)
-    grown = 0.05 * math.log10(examples / FIRST_EXAMPLES)
-    at_first = 0.60 + 0.14 * max(0.0, skill) + grown + SEED_NOISE * _luck(f"seed {key}@{epoch:g}")
+    data_gain = 0.05 * math.log10(examples / FIRST_EXAMPLES)
+    at_first = 0.60 + 0.14 * max(0.0, skill) + data_gain + SEED_NOISE * _luck(f"seed {key}@{epoch:g}")
     return Quality(team, _clipped(at_first), shifts, f"{key}@{epoch:g}")
 
 
 def text(team: str, number: int) -> str:
-    """Return an example's text; it stays the same over the year."""
+    """Return an example's text, which never changes."""
     return f"{team} item {number} about {('rain', 'ships', 'music', 'bread')[number % 4]} and {number * 7919 % 1000}"
 
 
 def label_of(example: str) -> str:
-    """Return the right label of a text."""
+    """Return the correct label of a text."""
     return LABELS[int(example.split()[2]) % 3]
 
 
 @dataclass(frozen=True)
-class Events:
-    """What happens to a team and its scheduler on the days of a year, drawn once from a seed."""
+class YearEvents:
+    """The events of a year for a team and its scheduler, by day (0, 1, ...)."""
 
     data_changes: frozenset[int]
     shifts: frozenset[int]
     prices: Mapping[int, float]
-    deaths: frozenset[int]
-    scheduler_away: frozenset[int]
+    killed_nights: frozenset[int]
+    days_without_scheduler: frozenset[int]
 
 
-def events(seed: int, days: int, changing: float = 0.3) -> Events:
-    """Draw a year: new data on that share of the days, shifts, prices, killed nights, days without a scheduler."""
+def draw_events(seed: int, days: int, changing: float = 0.3) -> YearEvents:
+    """Draw the events of a year. `changing` is the share of days with new data."""
     chance = random.Random(f"year {seed}")
-    outages = frozenset(day for start in chance.sample(range(days), max(1, days // 60)) for day in (start, start + 1))
+    days_without_scheduler = frozenset(
+        day for start in chance.sample(range(days), max(1, days // 60)) for day in (start, start + 1)
+    )
     shifts = frozenset(chance.sample(range(days), max(1, days // 90)))
-    return Events(
+    return YearEvents(
         data_changes=frozenset(day for day in range(days) if chance.random() < changing) | shifts,
         shifts=shifts,
         prices={day: chance.uniform(0.5e-5, 3e-5) for day in chance.sample(range(days), max(1, days // 90))},
-        deaths=frozenset(chance.sample(range(days), max(2, days // 30))),
-        scheduler_away=outages,
+        killed_nights=frozenset(chance.sample(range(days), max(2, days // 30))),
+        days_without_scheduler=days_without_scheduler,
     )
 
 
-def outages(seed: int, start: float, days: int) -> list[tuple[float, float]]:
-    """Draw when the training service is away: some times for a part of a night, some for days."""
+def draw_outages(seed: int, start: float, days: int) -> list[tuple[float, float]]:
+    """Draw the service's outages as (begin, end): some for a part of a night, some for days."""
     chance = random.Random(f"outages {seed}")
-    found = []
+    outages = []
     for _ in range(max(2, days // 25)):
         begin = start + chance.uniform(0, days * 86400)
-        found.append((begin, begin + timedelta(hours=chance.choice([2, 6, 30])).total_seconds()))
-    return found
+        outages.append((begin, begin + timedelta(hours=chance.choice([2, 6, 30])).total_seconds()))
+    return outages
 
 
 def local_day(team: Team, moment: float) -> int:
@@ -176,12 +195,12 @@ def _hardness(seed: int, example: str) -> float:
 
 
 @lru_cache(maxsize=100_000)
-def _place(example: str) -> int:
+def _number(example: str) -> int:
     return int(example.split()[2])
 
 
 def _luck(words: str) -> float:
-    """Return a standard normal number that belongs to these words."""
+    """Return a standard normal number that is a function of `words`."""
     number = int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest())
     return _NORMAL.inv_cdf((number + 0.5) / 2**64)
 

@@ -1,4 +1,6 @@
-"""Fixtures for the local backend: tiny random models and a small labelled data set, created once per session."""
+"""Fixtures for the local backend: tiny random models and a small labelled data set, created once
+per session.
+"""
 
 from __future__ import annotations
 

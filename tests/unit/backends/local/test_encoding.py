@@ -43,7 +43,7 @@ def text(tokenizer: Any, ids: Any) -> str:
     return str(tokenizer.decode([int(token) for token in ids]))
 
 
-# ------------------------------------------------------------------------------------------------------------ examples
+# ----------------------------------------------------------------------------------------- examples
 def test_completion_starts_points_at_the_first_token_of_the_completion(tokenizer: PreTrainedTokenizerBase) -> None:
     data = encoding.encode_causal(tokenizer, [{"prompt": "ab##", "completion": " yes|"}], PLAIN, 64)
     assert text(tokenizer, data.ids[0][: data.completion_starts[0]]) == "ab##"
@@ -146,7 +146,7 @@ def test_a_malformed_file_is_a_user_error(tmp_path: Path) -> None:
         encoding.read_lines(str(tmp_path / "gone"))
 
 
-# ------------------------------------------------------------------------------------------------------------- batches
+# ------------------------------------------------------------------------------------------ batches
 @given(LENGTHS, st.integers(1, 40), st.integers(0, 5), st.integers(0, 5))
 def test_an_epoch_contains_each_example_once(lengths: encoding.Ids, size: int, seed: int, epoch: int) -> None:
     batches = encoding.epoch_batches(lengths, size, seed, epoch)

@@ -1,4 +1,6 @@
-"""The partially computed last layer against the whole one: equal results and gradients, fewer operations."""
+"""The partially computed last layer against the whole one: equal results and gradients, fewer
+operations.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ DROPOUTS = (
 
 @pytest.fixture
 def load(tmp_path: Any, llama: Any) -> Callable[..., LoadedModel]:
-    """Return a function that creates a small random model of an architecture and loads it as the product does."""
+    """Return a function that creates a small random model of an architecture and loads it as the
+    product does.
+    """
 
     def make(kind: str, task: Task, dtype: torch.dtype = torch.float32, **settings: Any) -> LoadedModel:
         torch.manual_seed(0)
@@ -106,7 +110,9 @@ def use_whole_layer(model: LoadedModel) -> None:
 
 
 def compare_with_whole_layer(model: LoadedModel, data: encoding.EncodedData, tolerance: float = 1e-4) -> float:
-    """Assert the results of the whole layer; return the share of its operations that the partial layer needs."""
+    """Assert the results of the whole layer; return the share of its operations that the partial
+    layer needs.
+    """
     model.module.eval()
     partial = loss_and_gradients(model, data)
     use_whole_layer(model)

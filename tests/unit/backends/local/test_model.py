@@ -1,4 +1,6 @@
-"""The loss against its formula, scoring against a token-by-token reference, and the reset of a base model's weights."""
+"""The loss against its formula, scoring against a token-by-token reference, and the reset of a base
+model's weights.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,7 @@ def by_formula(loaded: LoadedModel, data: encoding.CausalData, batch: list[int],
     return total / weights
 
 
-# ---------------------------------------------------------------------------------------------------------------- loss
+# --------------------------------------------------------------------------------------------- loss
 @pytest.mark.parametrize("prompt_loss_weight", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("split", [True, False])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
@@ -102,7 +104,7 @@ def test_the_loss_of_a_classifier_is_the_mean_over_examples(bert: Path, dataset:
     assert value == pytest.approx(np.mean(alone), rel=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------------------- scoring
+# ------------------------------------------------------------------------------------------ scoring
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_shared_prompts_give_the_scores_of_separate_rows(name: str, request: pytest.FixtureRequest) -> None:
     loaded, data = load(request.getfixturevalue(name)), causal_data(9, labels=True)
@@ -183,7 +185,7 @@ def test_logits_computed_in_portions_give_the_same_metrics(llama: Path, monkeypa
     assert model_evaluation.evaluate(loaded, data, "valid") == pytest.approx(expected, rel=1e-6)
 
 
-# --------------------------------------------------------------------------------------------------- trainable weights
+# -------------------------------------------------------------------------------- trainable weights
 def weights(loaded: LoadedModel) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in loaded.module.named_parameters()}
 

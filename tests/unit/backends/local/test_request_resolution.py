@@ -1,4 +1,7 @@
-"""Resolving a request: hyperparameters, model sources, learning rates and options. Nothing here needs torch."""
+"""Resolving a request: hyperparameters, model sources, learning rates and options.
+
+Nothing here needs torch.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def config_directory(path: Path, **config: object) -> Path:
     return path
 
 
-# ----------------------------------------------------------------------------------------------------- hyperparameters
+# ---------------------------------------------------------------------------------- hyperparameters
 def test_the_default_multiplier_follows_the_method() -> None:
     assert hyperparameters.settings({}).peak_learning_rate(1e-3) == pytest.approx(
         hyperparameters.FULL_MULTIPLIER * 1e-3
@@ -68,7 +71,7 @@ def test_two_conflicting_rates_are_one_failure() -> None:
     assert len(failures) == 1
 
 
-# -------------------------------------------------------------------------------------------------------------- source
+# ------------------------------------------------------------------------------------------- source
 @pytest.mark.parametrize(
     ("config", "task"),
     [
@@ -146,7 +149,7 @@ def test_the_maximum_length_is_limited_by_the_model(tmp_path: Path) -> None:
     assert unknown.max_length(None) == model_source.DEFAULT_MAX_LENGTH
 
 
-# --------------------------------------------------------------------------------------------------------------- rates
+# -------------------------------------------------------------------------------------------- rates
 def test_the_configured_rate_precedes_the_models_own_and_that_the_table(tmp_path: Path) -> None:
     source = model_source.find(str(config_directory(tmp_path / "bert-base-uncased")))
     table = pretraining_rates.pretraining_rate(source, None)
@@ -186,7 +189,7 @@ def test_an_unusable_training_json_is_an_error(tmp_path: Path, content: str) -> 
         pretraining_rates.pretraining_rate(source, None)
 
 
-# ------------------------------------------------------------------------------------------------------------- imports
+# ------------------------------------------------------------------------------------------ imports
 def test_opening_loads_no_torch(llama: Path, tmp_path: Path) -> None:
     code = f"""
 import sys

@@ -1,4 +1,6 @@
-"""Whole runs on tiny models: micro-batches, memory, divergence, interruption, the kept model, and checks."""
+"""Whole runs on tiny models: micro-batches, memory, divergence, interruption, the kept model, and
+checks.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,7 @@ def resolved(events: Sequence[Event]) -> Mapping[str, Scalar]:
     return started.resolved
 
 
-# ------------------------------------------------------------------------------------------- micro-batches and memory
+# ------------------------------------------------------------------------- micro-batches and memory
 @pytest.mark.parametrize("name", ["llama", "bert"])
 def test_results_do_not_depend_on_the_micro_batch_size(
     name: str, dataset: Dataset, tmp_path: Path, request: pytest.FixtureRequest
@@ -100,7 +102,10 @@ def test_results_do_not_depend_on_the_micro_batch_size(
 
 
 def limit_examples(monkeypatch: pytest.MonkeyPatch, limit: int) -> list[int]:
-    """Make memory run out above `limit` examples at once. Return the list that records the attempted sizes."""
+    """Make memory run out above `limit` examples at once.
+
+    Return the list that records the attempted sizes.
+    """
     tried: list[int] = []
     summed = loss.summed_loss
 
@@ -139,7 +144,7 @@ def test_an_example_that_does_not_fit_fails_the_run(
     assert MODEL_CACHE.active_run is None
 
 
-# --------------------------------------------------------------------------------------------------------- divergence
+# --------------------------------------------------------------------------------------- divergence
 def test_a_diverged_run_reports_the_non_finite_value(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
     backend = open_backend(tmp_path, llama)
     point = {**POINT, "learning_rate": 1.0, "max_grad_norm": 0.0, "weight_decay": 10.0, "n_epochs": 200}
@@ -153,7 +158,7 @@ def test_a_diverged_run_reports_the_non_finite_value(llama: Path, dataset: Datas
     assert str(last.step) in end.failure.message
 
 
-# ------------------------------------------------------------------------------------------ repetition, interruption
+# ------------------------------------------------------------------------- repetition, interruption
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_an_interrupted_run_gives_the_events_of_an_uninterrupted_one(
@@ -161,12 +166,15 @@ def test_an_interrupted_run_gives_the_events_of_an_uninterrupted_one(
 ) -> None:
     model = request.getfixturevalue(name)
     point = {**POINT, "method": method, "lora_dropout": 0.2, "schedule": "linear"}
-    training_request = request_for(dataset, hyperparameters=point, evaluation=EvaluationSettings(per_epoch=3, train_examples=8))
+    training_request = request_for(
+        dataset, hyperparameters=point, evaluation=EvaluationSettings(per_epoch=3, train_examples=8)
+    )
     backend = open_backend(tmp_path / "whole", model)
     whole = run(backend, training_request)
     backend.close()
     events: list[Event] = []
-    while not events or not isinstance(events[-1], Finished):  # as if each call were made by a new process
+    # as if each call were made by a new process
+    while not events or not isinstance(events[-1], Finished):
         backend = open_backend(tmp_path / "parts", model)
         events += backend.events(backend.submit(training_request), len(events))
         backend.close()
@@ -253,7 +261,7 @@ def test_a_second_trial_loads_and_encodes_nothing(
     backend.close()
 
 
-# --------------------------------------------------------------------------------------------------- what is measured
+# --------------------------------------------------------------------------------- what is measured
 def test_training_improves_accuracy_and_the_best_state_is_kept(llama: Path, dataset: Dataset, tmp_path: Path) -> None:
     backend = open_backend(tmp_path, llama)
     evaluation = EvaluationSettings(per_epoch=2, train_examples=8, keep_metric="valid_accuracy", keep_maximum=True)
@@ -284,7 +292,8 @@ def test_a_kept_model_is_a_plain_transformers_model(llama: Path, dataset: Datase
         end = run(backend, request_for(dataset, method, hyperparameters={**POINT, "method": method}))[-1]
         assert isinstance(end, Finished)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft uses what transformers is about to drop
+            # peft uses what transformers is about to drop
+            warnings.simplefilter("ignore", FutureWarning)
             model = load.from_pretrained(end.model)
         assert model(torch.tensor([[4, 5]])).logits.shape[:2] == (1, 2)
         assert AutoTokenizer.from_pretrained(end.model)("ab")["input_ids"] == [4, 5]
@@ -295,7 +304,8 @@ def test_training_tokens_are_charged_before_the_evaluation_they_led_to(
     llama: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     events = run(
-        open_backend(tmp_path, llama), request_for(dataset, evaluation=EvaluationSettings(per_epoch=2, train_examples=8))
+        open_backend(tmp_path, llama),
+        request_for(dataset, evaluation=EvaluationSettings(per_epoch=2, train_examples=8)),
     )
     assert [event.tokens > 0 for event in events if isinstance(event, Charged)] == [True] * 4
     at = [index for index, event in enumerate(events) if isinstance(event, Measured) and event.scope == "evaluation"]
@@ -367,7 +377,7 @@ def test_a_trial_prints_and_logs_nothing(
     assert transformers_logging.get_verbosity() == verbosity
 
 
-# -------------------------------------------------------------------------------------------------------------- check
+# -------------------------------------------------------------------------------------------- check
 def messages(backend: LocalBackend, request: TrainingRequest) -> str:
     check_failures = backend.check(request)
     assert all(failure.kind is FailureKind.USER for failure in check_failures)
@@ -418,7 +428,7 @@ def test_a_missing_gpu_is_reported(llama: Path, dataset: Dataset, tmp_path: Path
     assert "cuda" in messages(backend, request_for(dataset))
 
 
-# ------------------------------------------------------------------------------------------------- estimate and disk
+# -------------------------------------------------------------------------------- estimate and disk
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_estimate_bounds_the_size_of_the_kept_model(
     llama: Path, dataset: Dataset, tmp_path: Path, method: str

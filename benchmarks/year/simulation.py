@@ -1,7 +1,9 @@
-"""Runs the year: the product's daemon, store, calendar, night, session, study, finals, contest and books; see README.
+"""Simulation of one year with the product's daemon, store, night, session, finals, challenge and
+ledger; see README.
 
-Only three parts are stand-ins: the clock, the training service (the fake backend with models of known quality) and
-what feeds the session (a loop in this process in place of Ray; the registry is in memory in place of MLflow's).
+Four parts are stand-ins: the clock, the training service (the fake backend with models of known
+quality), the loop that feeds the session (in this process instead of Ray), and the registry (in
+memory instead of MLflow's).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from zoneinfo import ZoneInfo
 from backends.contract import TERMINAL_EVENTS, Backend, BackendError, Event, Failed, Handle
 from benchmarks.year.registry import MemoryRegistry
 from benchmarks.year.service import YearBackend, charges
-from benchmarks.year.world import Quality, Team, World, events, local_day, outages
+from benchmarks.year.world import Quality, Team, World, draw_events, draw_outages, local_day
 from sweeps.errors import SweepInterruptedError
 from sweeps.execution.budget_ledger import SETTLEMENT_TIMEOUT_S
 from sweeps.execution.champion_challenge import challenge_champion
@@ -42,12 +44,12 @@ from sweeps.trials.trial import Trial, leaderboard
 from sweeps.workspace import Workspace
 
 STEP_S = 300.0
-"""So much time passes between two looks at the runs."""
+"""The simulated seconds between two polls of the runs."""
 
 
 @dataclass
 class Challenge:
-    """A promotion, or a challenge that changed nothing: how good both were on the truth of the day."""
+    """A challenge, with or without promotion, and the true quality of both models on that day."""
 
     promoted: bool
     champion: float
@@ -55,13 +57,16 @@ class Challenge:
 
     @property
     def false(self) -> bool:
-        """Whether the champion became worse."""
+        """Whether the promotion made the champion worse."""
         return self.promoted and self.challenger < self.champion
 
 
 @dataclass
-class Rule:
-    """What a rule of promotion did over the year; `served` are its champion's truths, one a day."""
+class PromotionRule:
+    """The decisions of a promotion rule over the year.
+
+    `served` holds its champion's true quality for each day.
+    """
 
     name: str
     champion: Quality | None = None
@@ -70,34 +75,38 @@ class Rule:
     served: list[float] = field(default_factory=list)
 
     def offer(self, world: World, challenger: Quality, *, promote: bool) -> None:
-        """Note a challenge, and follow it."""
+        """Record a challenge and follow the decision `promote`."""
         if self.champion is not None:
-            self.challenges.append(Challenge(promote, world.truth(self.champion), world.truth(challenger)))
+            self.challenges.append(
+                Challenge(promote, world.true_quality(self.champion), world.true_quality(challenger))
+            )
         if promote or self.champion is None:
             self.champion = challenger
 
 
 @dataclass
 class Year:
-    """What came of it, by team."""
+    """The results of a year by team: nights, planned times, USD spent per month, rules, and nights
+    notified about.
+    """
 
     nights: dict[str, list[Night]]
     planned: dict[str, list[int]]
     spent: dict[str, dict[str, float]]
-    rules: dict[str, list[Rule]]
-    told: dict[str, list[Night]]
+    rules: dict[str, list[PromotionRule]]
+    notified: dict[str, list[Night]]
 
     def outcomes(self, team: str) -> dict[int, Night]:
-        """Return by its planned time what became of each night in the end: its last attempt."""
-        return {each.planned_at: each for each in sorted(self.nights[team], key=lambda night: night.attempt)}
+        """Return the last attempt of each night by its planned time."""
+        return {night.planned_at: night for night in sorted(self.nights[team], key=lambda night: night.attempt)}
 
 
 class _Killed(BaseException):
-    """The process of the night is gone."""
+    """The process of the night was killed."""
 
 
-class _Dying:
-    """The schedules as a process has them that is killed: how the night ended is never stored."""
+class _SchedulesOfKilledProcess:
+    """The schedules of a process that is killed: it never stores how the night ended."""
 
     def __init__(self, schedules: Schedules) -> None:
         self._schedules = schedules
@@ -110,8 +119,8 @@ class _Dying:
 
 
 @dataclass
-class _Ended:
-    """A process that has ended already; see `daemon.Process`."""
+class _EndedProcess:
+    """A process that has already ended; see `daemon.Process`."""
 
     code: int
     pid: int = 0
@@ -130,7 +139,7 @@ class _Ended:
 
 
 @dataclass(frozen=True)
-class _Here(Environment):
+class _MemoryEnvironment(Environment):
     """An environment whose registry is in memory."""
 
     memory: MemoryRegistry | None = None
@@ -145,83 +154,93 @@ class Simulation:
     def __init__(
         self, root: Path, seed: int, days: int = 365, changing: float = 0.3, second: str = "30 22 * * *"
     ) -> None:
-        """`changing` is the share of days with new data, `second` when the second team's nights are."""
+        """`changing` is the share of days with new data, `second` the cron expression of the second
+        team.
+        """
         self.root, self.days = root, days
         teams = {
             "berlin": Team("berlin", "Europe/Berlin", "30 2 * * *", "06:00", root),
             "stjohns": Team("stjohns", "America/St_Johns", second, "04:00", root),
         }
         self.first_day = datetime(2027, 1, 1)
-        start = min(self.first_day.replace(tzinfo=ZoneInfo(each.tz)).timestamp() for each in teams.values())
-        self.world = World(seed, start, teams, outages(seed, start, days))
-        self.happens = {each: events(seed * 10 + number, days, changing) for number, each in enumerate(teams)}
-        self.rules = {each: [Rule("ours"), Rule("best single run"), Rule("latest single run")] for each in teams}
-        self.told: dict[str, list[Night]] = {each: [] for each in teams}
+        start = min(self.first_day.replace(tzinfo=ZoneInfo(team.tz)).timestamp() for team in teams.values())
+        self.world = World(seed, start, teams, draw_outages(seed, start, days))
+        self.events = {team: draw_events(seed * 10 + number, days, changing) for number, team in enumerate(teams)}
+        self.rules = {
+            team: [PromotionRule(name) for name in ("ours", "best single run", "latest single run")] for team in teams
+        }
+        self.notified: dict[str, list[Night]] = {team: [] for team in teams}
         self.registry = MemoryRegistry(self.world)
         self.workspace = Workspace(root / ".sweep")
-        self.environment = _Here(self.workspace, "memory", memory=self.registry)
+        self.environment = _MemoryEnvironment(self.workspace, "memory", memory=self.registry)
         YearBackend.world = self.world
-        for each in teams.values():
-            each.write()
+        for team in teams.values():
+            team.write()
         self.schedules = Schedules.open(self.workspace, None)
         quiet = Notify(("SOMEONE",), (), "changes")
-        for each in teams.values():
-            born = self.first_day.replace(tzinfo=ZoneInfo(each.tz)).timestamp() - 1
-            self.schedules.add(Schedule(each.name, str(each.file), each.cron, each.tz, born, each.until, notify=quiet))
+        for team in teams.values():
+            born = self.first_day.replace(tzinfo=ZoneInfo(team.tz)).timestamp() - 1
+            self.schedules.add(Schedule(team.name, str(team.file), team.cron, team.tz, born, team.until, notify=quiet))
 
     def run(self) -> Year:
-        """Live through the year and return what came of it."""
+        """Simulate the year and return its results."""
         daemon = self._daemon()
         for moment in self._moments():
             self.world.now = max(self.world.now, moment)
-            self._happen()
-            if self._scheduler_is_away():
+            self._apply_events()
+            if self._scheduler_is_down():
                 continue
             daemon.tick()
-            if self.world.kill_at == -1.0:  # the scheduler died with the night: another one finds it lost
+            # the scheduler was killed with the night; the next one marks the night as lost
+            if self.world.kill_at == -1.0:
                 self.world.kill_at = None
                 daemon = self._daemon()
                 self.world.now += LEASE_S + 5.0
                 daemon.tick()
-        return self._found()
+        return self._results()
 
-    # --------- what happens
+    # --------- events
     def _moments(self) -> Iterator[float]:
-        """Yield when the scheduler looks: some seconds after each planned time, and at once a day beside."""
-        looks = set()
-        for each in self.world.teams.values():
-            looks |= {moment.timestamp() + 10.0 for moment in self._planned(each)}
+        """Yield the times of the scheduler's ticks: shortly after each planned time, and once a day
+        in addition.
+        """
+        ticks = set()
+        for team in self.world.teams.values():
+            ticks |= {moment.timestamp() + 10.0 for moment in self._planned(team)}
         start = self.world.now
-        looks |= {start + 86400.0 * each for each in range(self.days + 3)}
-        last = max(self._planned(each)[-1].timestamp() for each in self.world.teams.values())
-        yield from sorted(each for each in looks if each < last + 2 * 86400.0)  # the last night has its look, too
+        ticks |= {start + 86400.0 * day for day in range(self.days + 3)}
+        last = max(self._planned(team)[-1].timestamp() for team in self.world.teams.values())
+        # include a tick for the last night
+        yield from sorted(tick for tick in ticks if tick < last + 2 * 86400.0)
 
     def _planned(self, team: Team) -> list[datetime]:
         zone = ZoneInfo(team.tz)
         first = self.first_day.replace(tzinfo=zone) - timedelta(seconds=1)
         last = (self.first_day + timedelta(days=self.days)).replace(tzinfo=zone)
-        return list(itertools.takewhile(lambda each: each < last, moments(team.cron, team.tz, first)))
+        return list(itertools.takewhile(lambda planned: planned < last, moments(team.cron, team.tz, first)))
 
-    def _happen(self) -> None:
-        """Let the day's changes happen, each once, in the hours before the night."""
+    def _apply_events(self) -> None:
+        """Apply each day's events once, in the hours before the night."""
         for name, team in self.world.teams.items():
             day = int((self.world.now - self.first_day.replace(tzinfo=ZoneInfo(team.tz)).timestamp()) // 86400)
             rules = self.rules[name]
             while len(rules[0].served) <= min(day, self.days - 1):
-                today, happens = len(rules[0].served), self.happens[name]
-                if today in happens.data_changes and today > 0:
+                today, events = len(rules[0].served), self.events[name]
+                if today in events.data_changes and today > 0:
                     team.examples += 4
-                    team.shifts += today in happens.shifts
-                team.price = happens.prices.get(today, team.price)
-                if today in happens.data_changes or today in happens.prices:
+                    team.shifts += today in events.shifts
+                team.price = events.prices.get(today, team.price)
+                if today in events.data_changes or today in events.prices:
                     team.write()
-                for each in rules:
-                    each.served.append(self.world.truth(each.champion) if each.champion is not None else float("nan"))
+                for rule in rules:
+                    rule.served.append(
+                        self.world.true_quality(rule.champion) if rule.champion is not None else float("nan")
+                    )
 
-    def _scheduler_is_away(self) -> bool:
-        return local_day(self.world.teams["berlin"], self.world.now) in self.happens["berlin"].scheduler_away
+    def _scheduler_is_down(self) -> bool:
+        return local_day(self.world.teams["berlin"], self.world.now) in self.events["berlin"].days_without_scheduler
 
-    # --------- the product's part
+    # --------- the product's parts
     def _daemon(self) -> Daemon:
         return Daemon(
             self.schedules,
@@ -234,18 +253,20 @@ class Simulation:
         )
 
     def _tell(self, schedule: Schedule, night: Night) -> bool:
-        self.told[schedule.name].append(night)
+        self.notified[schedule.name].append(night)
         return True
 
-    def _start(self, command: Sequence[str], output: IO[bytes], environment: Mapping[str, str] | None) -> _Ended:
-        """Run a night here and now, as `sweep schedule run-now --claim` does in a process of its own."""
+    def _start(self, command: Sequence[str], output: IO[bytes], environment: Mapping[str, str] | None) -> _EndedProcess:
+        """Run a night in this process, as `sweep schedule run-now --claim` does in a separate
+        one.
+        """
         name, holder = command
         claim = self.schedules.claim_of(name, holder, self.world.moment())
         assert claim is not None
         day = local_day(self.world.teams[name], claim.night.planned_at)
-        dies = day in self.happens[name].deaths and claim.night.attempt == 1
-        schedules = cast(Schedules, _Dying(self.schedules)) if dies else self.schedules
-        self.world.kill_at = self.world.now + 1500.0 if dies else None
+        is_killed = day in self.events[name].killed_nights and claim.night.attempt == 1
+        schedules = cast(Schedules, _SchedulesOfKilledProcess(self.schedules)) if is_killed else self.schedules
+        self.world.kill_at = self.world.now + 1500.0 if is_killed else None
         try:
             kept = self.schedules.get(name)
             night = run_night(
@@ -254,14 +275,14 @@ class Simulation:
             )  # fmt: skip
         except _Killed:
             self.world.kill_at = -1.0 if day % 2 else None
-            if day % 2:  # and the scheduler with it: a process that nobody waits for any more
-                return cast(_Ended, _Gone())
-            return _Ended(-9)
+            if day % 2:  # the scheduler is killed, too, so that nobody waits for the process
+                return cast(_EndedProcess, _AbandonedProcess())
+            return _EndedProcess(-9)
         self.world.kill_at = None
         if is_telling(kept, night):
-            self.told[name].append(night)
+            self.notified[name].append(night)
         self.schedules.told([night])
-        return _Ended(0)
+        return _EndedProcess(0)
 
     def _search(
         self,
@@ -273,7 +294,7 @@ class Simulation:
         deadline: float | None,
         first_points: Sequence[Mapping[str, Any]],
     ) -> Outcome:
-        """Do what `run.run` does, without Ray and MLflow."""
+        """Do the work of `execution.run.run` without Ray and MLflow."""
         study = open_study(plan, environment, first_points)
         plan.folder.mkdir(parents=True, exist_ok=True)
         (plan.folder / "plan.json").write_text(json.dumps(plan.to_json(), default=str))
@@ -297,7 +318,7 @@ class Simulation:
     def _compare(
         self, plan: SweepPlan, trials: Sequence[Trial], backend: Backend, version: str, *, promoted: bool
     ) -> None:
-        """Let the rules that people use today decide on the same night."""
+        """Let today's common rules decide on the same night."""
         team = plan.spec.registered_model
         ours, best, latest = self.rules[team]
         ours.offer(self.world, self.registry.quality(team, version), promote=promoted)
@@ -315,31 +336,32 @@ class Simulation:
     def _sleep(self, seconds: float) -> None:
         self.world.now += seconds
 
-    # --------- what was found
-    def _found(self) -> Year:
+    # --------- results
+    def _results(self) -> Year:
         planned = {name: [int(at.timestamp()) for at in self._planned(team)] for name, team in self.world.teams.items()}
-        spent: dict[str, dict[str, float]] = {each: {} for each in self.world.teams}
+        spent: dict[str, dict[str, float]] = {team: {} for team in self.world.teams}
         for file in (self.workspace.root / "sweeps").glob("*/fake-service.sqlite"):
             name = file.parent.name.partition("-")[0]
             for moment, usd in charges(file, self.world.now):
                 month = name_of(self.world.teams[name].tz, moment)
-                if month.startswith(f"{self.first_day.year}-"):  # looks go on for two days after the year
+                # ticks continue for two days after the year
+                if month.startswith(f"{self.first_day.year}-"):
                     spent[name][month] = spent[name].get(month, 0.0) + usd
 
         def of_the_year(team: str, nights: Iterable[Night]) -> list[Night]:
             return [night for night in nights if night.planned_at <= planned[team][-1]]
 
         return Year(
-            nights={each: of_the_year(each, self.schedules.nights(each)) for each in self.world.teams},
+            nights={team: of_the_year(team, self.schedules.nights(team)) for team in self.world.teams},
             planned=planned,
             spent=spent,
             rules=self.rules,
-            told={each: of_the_year(each, told) for each, told in self.told.items()},
+            notified={team: of_the_year(team, nights) for team, nights in self.notified.items()},
         )
 
 
-class _Gone(_Ended):
-    """A process that nobody waits for."""
+class _AbandonedProcess(_EndedProcess):
+    """A process that seems to run, because nobody waits for it."""
 
     def __init__(self) -> None:
         super().__init__(0)
@@ -349,16 +371,18 @@ class _Gone(_Ended):
 
 
 def drive(session: Session, backend: Backend, world: World) -> None:
-    """Feed a session as the engine does: start what it asks for, pass on what is told, stop what is to stop."""
+    """Feed a session as the engine does: start its trials, pass on their events, and stop them when
+    it ends.
+    """
     active: dict[int, tuple[Handle, int]] = {}
     while True:
-        while isinstance(asked := session.next_trial(), Trial):
+        while isinstance(trial := session.next_trial(), Trial):
             try:
-                active[asked.number] = (backend.submit(session.plan.request(asked)), 0)
-                session.trial_started(asked.number)
+                active[trial.number] = (backend.submit(session.plan.request(trial)), 0)
+                session.trial_started(trial.number)
             except BackendError as error:
-                session.observe(asked.number, None, 0, [Failed(error.failure)])
-                session.trial_ended(asked.number, TrialEnd.ITSELF)
+                session.observe(trial.number, None, 0, [Failed(error.failure)])
+                session.trial_ended(trial.number, TrialEnd.ITSELF)
         if not active:
             return
         world.now += STEP_S
@@ -366,12 +390,12 @@ def drive(session: Session, backend: Backend, world: World) -> None:
             raise _Killed
         for number, (handle, cursor) in list(active.items()):
             try:
-                told: Sequence[Event] = backend.events(handle, cursor)
+                events: Sequence[Event] = backend.events(handle, cursor)
             except BackendError as error:
-                told = [Failed(error.failure)]
-            session.observe(number, handle, cursor, told)
-            active[number] = (handle, cursor + len(told))
-            if told and isinstance(told[-1], TERMINAL_EVENTS):
+                events = [Failed(error.failure)]
+            session.observe(number, handle, cursor, events)
+            active[number] = (handle, cursor + len(events))
+            if events and isinstance(events[-1], TERMINAL_EVENTS):
                 session.trial_ended(number, TrialEnd.ITSELF)
                 del active[number]
         if session.should_end():
@@ -381,8 +405,10 @@ def drive(session: Session, backend: Backend, world: World) -> None:
 
 
 @contextmanager
-def installed(folder: Path) -> Iterator[None]:
-    """Let the backend `year` be found, as a plugin's is: by the metadata of an installed distribution."""
+def backend_installed(folder: Path) -> Iterator[None]:
+    """Make the backend `year` discoverable as a plugin: by the metadata of an installed
+    distribution.
+    """
     info = folder / "year_backend-1.0.dist-info"
     info.mkdir(parents=True, exist_ok=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: year-backend\nVersion: 1.0\n")
