@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -316,8 +317,12 @@ def _shared_config(plan: SweepPlan) -> dict[str, Any]:
 def _interruptible(session: Session) -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM end the sweep cleanly.
 
-    A second Ctrl-C raises KeyboardInterrupt.
+    A second Ctrl-C raises KeyboardInterrupt. Outside the main thread, where Python allows no signal
+    handlers, signals are left to the program.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def request_end(number: int, frame: FrameType | None) -> None:
         session.interrupt()

@@ -215,3 +215,17 @@ def test_the_notebook_in_the_documentation_runs(tmp_path: Path) -> None:
     script.write_text("\n\n".join(cells), encoding="utf-8")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_sweep_can_run_outside_the_main_thread(tmp_path: Path) -> None:
+    script = (
+        "import json, sys, threading, sweeps\n"
+        "done = []\n"
+        "worker = threading.Thread(target=lambda: done.append(sweeps.run(json.loads(sys.argv[1]), root=sys.argv[2])))\n"
+        "worker.start(); worker.join()\n"
+        "assert len(done[0].trials) == 1\n"
+    )
+    content = json.dumps({**FILE, "search": {**FILE["search"], "trials": 1}})
+    arguments = [sys.executable, "-c", script, content, str(tmp_path / "root")]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
