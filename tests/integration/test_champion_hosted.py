@@ -158,7 +158,7 @@ def test_a_missing_or_wrong_key_is_an_error_that_names_its_variable(
     model: LoadedVersion, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("HOST_KEY")
-    with pytest.raises(SweepError, match="set HOST_KEY, or HOST_KEY_FILE"):
+    with pytest.raises(SweepError, match="set HOST_KEY, or set HOST_KEY_FILE"):
         model.predict([{"word": "neutral"}])
     (tmp_path / "key").write_text(KEY + "\n")
     monkeypatch.setenv("HOST_KEY_FILE", str(tmp_path / "key"))
