@@ -51,4 +51,4 @@ def as_hint(text: str) -> str:
     """
     if ". " not in text:
         text = text.removesuffix(".")
-    return text if text.startswith("sweep ") else text[:1].upper() + text[1:]
+    return text if text.startswith(("sweep ", "pip ")) else text[:1].upper() + text[1:]
