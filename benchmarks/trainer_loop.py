@@ -1,5 +1,6 @@
-"""One trial with transformers' `Trainer`, as an engineer would write it: the baseline, and the
-trial of Ray Tune.
+"""One trial with transformers' `Trainer`, as an engineer would write it.
+
+It is the baseline, and the trial of Ray Tune.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""The workloads of the comparison: one grid of points, one data set and one model for every way of
-running them.
-"""
+"""The workloads of the comparison: one grid, data set and model for every way of running them."""
 
 from __future__ import annotations
 

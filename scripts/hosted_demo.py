@@ -1,5 +1,4 @@
-"""`make hosted-demo`: start `sweep serve`, run spaces/snli-hosted.yaml against it, and stop it
-again.
+"""`make hosted-demo`: run spaces/snli-hosted.yaml against a `sweep serve` of its own.
 
 The server listens on 127.0.0.1 and keeps its files in .sweep/server. The script exits with the
 sweep's exit code.

@@ -1,5 +1,4 @@
-"""Pre-train `builtin:tiny-lm` from scratch and write its directory: `python
-scripts/pretrain_tiny_lm.py`.
+"""Pre-train `builtin:tiny-lm` from scratch: `python scripts/pretrain_tiny_lm.py`.
 
 A Llama of about a million parameters reads a few million tokens of generated, unlabelled text
 (tiny_lm_text.py) in half an hour on one core. The same machine reproduces the same model.

@@ -1,5 +1,4 @@
-"""Unlabelled text about the small world of `builtin:nli`: the pre-training text of
-`builtin:tiny-lm`.
+"""The pre-training text of `builtin:tiny-lm`: unlabelled text about the world of `builtin:nli`.
 
 A passage is a statement about a word, or an event with a claim about it. Words such as `So`,
 `Maybe` and `It is wrong that` join the claim to the event, or a remark such as `Of course.` follows

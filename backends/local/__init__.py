@@ -1,5 +1,6 @@
-"""The local backend: fine-tuning with PyTorch, transformers and peft in the calling process, on a
-CPU or a GPU.
+"""The local backend: fine-tuning with PyTorch, transformers and peft on this machine.
+
+Training runs in the calling process, on a CPU or a GPU.
 
 Importing this package loads no heavy library. `LocalBackend` loads on first access, and torch loads
 with the first run.

@@ -1,5 +1,4 @@
-"""Encoding: lines of a data file become token ids, labels, and batches of examples of similar
-length.
+"""Encoding of data-file lines into token ids and labels, and batches of similar length.
 
 A language model sees `bos + tokens(prompt) + tokens(completion)`. Prompt and completion are
 tokenized separately, so that the boundary never moves and a label has the same tokens after every

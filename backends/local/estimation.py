@@ -1,6 +1,4 @@
-"""The estimate of a run: tokens counted, seconds from a few timed steps on this machine, disk from
-the model's size.
-"""
+"""The estimate of a run: counted tokens, seconds from timed steps, disk from the model's size."""
 
 from __future__ import annotations
 

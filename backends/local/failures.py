@@ -1,7 +1,7 @@
-"""Translation of errors from torch, transformers, tokenizers and the file system into the
-contract's failures.
+"""Translation of library and file-system errors into the contract's failures.
 
-No other module of the local backend translates foreign errors.
+The libraries are torch, transformers, tokenizers and safetensors. No other module of the local
+backend translates foreign errors.
 """
 
 from __future__ import annotations

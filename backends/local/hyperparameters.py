@@ -1,6 +1,4 @@
-"""The hyperparameters that the local backend accepts, and their conversion into the settings of a
-run.
-"""
+"""The hyperparameters of the local backend, and their conversion into the settings of a run."""
 
 from __future__ import annotations
 

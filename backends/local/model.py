@@ -1,6 +1,4 @@
-"""Base models in memory: quiet loading, and forward passes that compute logits only at the
-requested positions.
-"""
+"""Base models in memory: quiet loading, and forward passes with logits only where needed."""
 
 from __future__ import annotations
 

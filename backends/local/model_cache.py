@@ -1,5 +1,4 @@
-"""The caches that all runs of a process share: base models, tokenizers, encoded data, speeds, and
-the active run.
+"""The caches that all runs of a process share: models, tokenizers, data, speeds, active run.
 
 All open backends of a process use the same cache, so that a worker's second trial loads nothing.
 Runs share a model by training it one after another: a run that makes room for another first saves

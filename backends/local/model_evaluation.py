@@ -1,5 +1,4 @@
-"""Measuring a model: log-probabilities of continuations, the metrics computed from them, and
-classification by labels.
+"""Measuring a model: log-probabilities of continuations, their metrics, and classification.
 
 All allowed labels of an example are scored together. One row holds the prompt once and all labels
 after it, and the attention mask lets each label see only the prompt and itself. That is exact, and

@@ -1,6 +1,4 @@
-"""Packaging: copying a kept model, with everything it needs, into a folder that works without this
-package.
-"""
+"""Packaging: copying a kept model, with everything it needs, into a self-contained folder."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Setting up a run: from a resolved request to loaded data, model and trainable weights, ready for
-the first step.
-"""
+"""Setting up a run: from a resolved request to loaded data, model and trainable weights."""
 
 from __future__ import annotations
 

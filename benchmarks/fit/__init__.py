@@ -1,3 +1,1 @@
-"""Accuracy of the judge of learning curves, measured on curves of real runs with a known,
-engineered cause.
-"""
+"""Accuracy of the judge of learning curves, on curves of real runs with an engineered cause."""

@@ -1,5 +1,4 @@
-"""Create the learning curves: run all recipes, screen the runs by their oracle, assign splits,
-write curves.jsonl.gz.
+"""Create the learning curves: run all recipes, screen the runs, assign splits, write the curves.
 
 python -m benchmarks.fit.collect --work DIR [--share 0.1] [--families torch,sklearn,local]
 [--generation 2]

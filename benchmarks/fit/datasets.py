@@ -1,6 +1,4 @@
-"""Data for small models, drawn separately for each run: training, validation and oracle
-examples.
-"""
+"""Data for small models, drawn for each run: training, validation and oracle examples."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Checks for `screening` that a hard case is hard: by the oracle, the loss did what makes the case
-hard.
-"""
+"""Checks for `screening` that the loss did what makes a hard case hard, by the oracle."""
 
 from __future__ import annotations
 

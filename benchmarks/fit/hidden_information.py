@@ -1,5 +1,6 @@
-"""Hiding of information from a curve, because real histories draw sizes, base scores, metrics or
-losses.
+"""Hiding of information from a curve.
+
+Real histories lack sizes, the base model's score, metrics or losses.
 """
 
 from __future__ import annotations

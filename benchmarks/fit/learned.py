@@ -1,5 +1,6 @@
-"""Comparison of the judge with learned models, trained on `tune` on the quantities that the judge's
-rules use.
+"""Comparison of the judge with models learned on the quantities that its rules use.
+
+The models are trained on `tune`.
 
 python -m benchmarks.fit.learned             # cross-validated within `tune`
 python -m benchmarks.fit.learned --report    # also trained on all of `tune` and scored on `report`

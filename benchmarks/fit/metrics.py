@@ -1,6 +1,4 @@
-"""Quality of predicted classes: precision, recall and F1 per class, macro-F1, confusion, bootstrap
-intervals.
-"""
+"""Quality of predicted classes: precision, recall, F1, confusion and bootstrap intervals."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Summary of an oracle's series: how far the loss rose, whether it was still falling, whether more
-training helps.
-"""
+"""Summary of an oracle's series: rise of the loss, last fall, and gain from more training."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Recipes of the small-model runs: for each cause and hard case, random settings that bring it
-about.
-"""
+"""Recipes of the small-model runs: random settings that bring about each cause and hard case."""
 
 from __future__ import annotations
 

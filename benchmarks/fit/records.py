@@ -1,6 +1,4 @@
-"""The record of a run: the curve for the judge, and the measurements of an oracle, which the judge
-never sees.
-"""
+"""The record of a run: the curve for the judge, and an oracle's measurements, hidden from it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Screening of runs: pure functions that check, by the oracle alone, whether the engineered cause
-took effect.
+"""Screening of runs: did the engineered cause take effect, by the oracle alone?
 
 No judge of curves takes part, and the margins are generous. `objection` says why a record is
 rejected: its cause did not take effect, it lies between two classes, or its visible part cannot

@@ -1,6 +1,4 @@
-"""Training of scikit-learn models: perceptrons and linear models pass by pass, gradient boosting
-tree by tree.
-"""
+"""Training of scikit-learn models: pass by pass, and gradient boosting tree by tree."""
 
 from __future__ import annotations
 

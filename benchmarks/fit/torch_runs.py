@@ -1,6 +1,4 @@
-"""Training of small torch models: perceptrons, a convolution over digits, bags of embeddings and a
-GRU over texts.
-"""
+"""Training of small torch models: perceptrons, a convolution, bags of embeddings and a GRU."""
 
 from __future__ import annotations
 

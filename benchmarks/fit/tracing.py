@@ -1,6 +1,4 @@
-"""Tracing a run: the loss and correctness of every example at each evaluation, and the curve and
-oracle from them.
-"""
+"""Tracing a run: every example's loss at each evaluation, and the curve and oracle from them."""
 
 from __future__ import annotations
 

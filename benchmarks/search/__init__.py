@@ -1,3 +1,1 @@
-"""Benefit of a sweep's own decisions: steering, and finals compared with the best of many single
-runs.
-"""
+"""Benefit of a sweep's own decisions: steering, and finals against the best single run."""

@@ -1,5 +1,6 @@
-"""`python -m benchmarks.search.selection_bias`: measure how optimistic the score of the best of N
-runs is.
+"""Selection bias: how optimistic is the score of the best of N runs?
+
+    python -m benchmarks.search.selection_bias
 
 The benchmark trains a pool of real runs once: configurations of a well placed space, several seeds
 per configuration. It scores every model example by example on a large sample. It then replays

@@ -1,5 +1,4 @@
-"""Running one sweep in this process with session, study and the real local trainer, without Ray and
-MLflow.
+"""Running one sweep in this process: session, study and the real trainer, no Ray, no MLflow.
 
 The benchmarks measure decisions, which do not depend on the component that runs the trials. One
 trial runs at a time, so that a seed always gives the same sweep.

@@ -1,3 +1,1 @@
-"""Simulated years of nightly sweeps: the product's scheduling, budgets, sweeps and challenges under
-a simulated clock.
-"""
+"""Simulated years of nightly sweeps under a simulated clock."""

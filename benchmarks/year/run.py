@@ -94,8 +94,9 @@ def results(years: Sequence[Year], days: int, cpu_s: float) -> str:
     lines += [
         "",
         "A promotion is false if the new champion's true quality on that day is below the old one's. *Share* is the",
-        "share of promotions that are false. *Worse challengers that win* is the share of challenges by a worse model that led",
-        "to a promotion, with its 95 % interval (Wilson). The stated rate of our rule is at most 2.5 % per challenge.",
+        "share of promotions that are false. *Worse challengers that win* is the share of challenges by a worse",
+        "model that led to a promotion, with its 95 % interval (Wilson). The stated rate of our rule is at most 2.5 %",
+        "per challenge.",
         "*Mean true quality* is the share of all possible examples that the champion of the day answers correctly,",
         "over all days with a champion.",
     ]

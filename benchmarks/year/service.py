@@ -1,6 +1,4 @@
-"""The fake backend with models of known quality, from which its measurements and predictions
-follow.
-"""
+"""The fake backend with models of known quality, which determines all measurements."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Simulation of one year with the product's daemon, store, night, session, finals, challenge and
-ledger; see README.
+"""Simulation of one year with the product's own scheduling, sweeps, challenges and ledger.
 
 Four parts are stand-ins: the clock, the training service (the fake backend with models of known
 quality), the loop that feeds the session (in this process instead of Ray), and the registry (in

@@ -1,6 +1,4 @@
-"""The simulated world: its clock, the teams' data, the outages of the service, and the true quality
-of every model.
-"""
+"""The simulated world: clock, data, outages, and the true quality of every model."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The benchmarks of decisions: intervals, tables, replayed sweeps, and the savings and misses of a
-stop.
-"""
+"""The benchmarks of decisions: intervals, tables, replayed sweeps, savings and misses of a stop."""
 
 from __future__ import annotations
 
@@ -74,7 +72,7 @@ def test_the_tables_pair_the_same_seeds() -> None:
 
 
 def pool(quality: list[float]) -> RunPool:
-    """Return runs that answer each example correctly with the probability of their configuration."""
+    """Return runs whose configuration is the probability of a correct answer to an example."""
     random = np.random.default_rng(3)
     right = random.random((len(quality), 1 + SEEDS, 2000)) < np.array(quality)[:, None, None]
     return RunPool(1, (10.0,) * len(quality), right)

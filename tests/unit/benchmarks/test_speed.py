@@ -1,6 +1,4 @@
-"""The speed benchmarks: pairs, their rejection and medians, marginal costs, equality of work,
-tables.
-"""
+"""The speed benchmarks: pairs, rejection, medians, marginal costs, equal work, tables."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Fixtures for the local backend: tiny random models and a small labelled data set, created once
-per session.
-"""
+"""Fixtures for the local backend, created once per session: tiny random models, labelled data."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The partially computed last layer against the whole one: equal results and gradients, fewer
-operations.
-"""
+"""The partial last layer against the whole one: equal results and gradients, fewer operations."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The loss against its formula, scoring against a token-by-token reference, and the reset of a base
-model's weights.
-"""
+"""The loss against its formula, scoring against a reference, and the reset of a model's weights."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A packaged model answers as the backend does, with every kind of model, and imports nothing of
-this product.
-"""
+"""A packaged model predicts as the backend does and imports nothing of this product."""
 
 from __future__ import annotations
 

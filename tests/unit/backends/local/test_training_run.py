@@ -1,6 +1,4 @@
-"""Whole runs on tiny models: micro-batches, memory, divergence, interruption, the kept model, and
-checks.
-"""
+"""Whole runs on tiny models: memory, divergence, interruption, the kept model, and checks."""
 
 from __future__ import annotations
 
