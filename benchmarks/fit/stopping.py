@@ -1,6 +1,6 @@
 """Savings and costs of stopping by the verdict, compared with patience.
 
-    python -m benchmarks.fit.stopping                    # on `tune`, which serves to choose thresholds
+    python -m benchmarks.fit.stopping                    # on `tune` (thresholds)
     python -m benchmarks.fit.stopping --report --write   # on `report`; writes STOPPING.md
 
 The benchmark replays each finished curve evaluation by evaluation until the rule stops it. The run
