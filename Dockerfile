@@ -1,12 +1,13 @@
-# The image of MLflow's server, the Ray nodes and the scheduler: one, so that their versions are the same.
+# One image for the MLflow server, the Ray nodes and the scheduler, so that they have the same versions.
 FROM python:3.11.14-slim-bookworm AS build
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/sweep
 WORKDIR /src
 
-# First what changes least. PyTorch's own index has builds for the CPU and for each CUDA; without one, pip's is used. The
-# lock has what a build for the CPU needs; one for CUDA brings its own libraries.
+# The layers that change least come first. PyTorch's own index has builds for the CPU and for each CUDA version. If
+# TORCH_INDEX is empty, pip uses its default index. The lock contains what a CPU build needs; a CUDA build also installs
+# its own libraries.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY requirements.lock requirements-image.lock ./
 RUN case "$TORCH_INDEX" in */cpu) alone=--no-deps ;; *) alone= ;; esac \
@@ -22,7 +23,8 @@ RUN /opt/sweep/bin/pip install --no-deps --no-build-isolation .
 
 FROM python:3.11.14-slim-bookworm
 
-# A number, so that a shared folder can be given to it on every machine. The volume takes over the folder's owner.
+# The user has a fixed number, so that every machine can make it the owner of a shared folder. A new volume gets the
+# owner of the folder.
 RUN groupadd --gid 10001 sweep \
     && useradd --uid 10001 --gid sweep --create-home sweep \
     && install --directory --owner sweep --group sweep /srv/sweep
@@ -35,6 +37,6 @@ ENV PATH=/opt/sweep/bin:$PATH \
     SWEEP_ROOT=/srv/sweep
 USER 10001:10001
 WORKDIR /srv/sweep
-# What is healthy depends on the service: docker-compose.yml has the checks.
+# Each service has its own check in docker-compose.yml.
 HEALTHCHECK NONE
 CMD ["sweep", "--help"]

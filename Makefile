@@ -1,4 +1,4 @@
-# Two commands on a fresh machine: `make snli` runs the main job, `make test` the tests. Each sets up what it needs.
+# Two commands for a fresh machine: `make snli` runs the main job, `make test` runs the tests. Both install what they need.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -12,7 +12,7 @@ UV     := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --compi
 snli: $(VENV)/.runs
 	$(BIN)/sweep run $(SPACE)
 
-# The same task at a host: `sweep serve` is started, used as any OpenAI-like service, and ended.
+# Runs the same task at a host: starts `sweep serve`, uses it as any OpenAI-like service, and stops it.
 hosted-demo: $(VENV)/.runs
 	$(BIN)/python scripts/hosted_demo.py $(PORT)
 
@@ -39,7 +39,7 @@ check: $(VENV)/.develops
 bench: $(VENV)/.develops
 	$(BIN)/python -m benchmarks.run
 
-# Torch comes by pip, which a machine may be set up to give a CPU build; the rest by uv, which takes half the time.
+# pip installs torch, because a machine may have configured it to prefer a CPU build. uv installs the rest in half the time.
 $(VENV)/.runs: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
@@ -53,14 +53,14 @@ $(VENV)/.develops: $(VENV)/.runs requirements-dev.lock
 	$(UV) --requirement requirements-dev.lock || $(PIP) --no-deps --requirement requirements-dev.lock
 	touch $@
 
-# What the container image has beyond the package, in a folder of its own: the tests run the services of docker-compose.yml.
+# The packages of the container image beyond ours, in their own folder. The tests run the services of docker-compose.yml with them.
 $(VENV)/.image: $(VENV)/.runs requirements-image.lock
 	rm -rf $(VENV)/image
 	$(UV) --target $(VENV)/image --requirement requirements-image.lock || \
 		$(PIP) --no-deps --target $(VENV)/image --requirement requirements-image.lock
 	touch $@
 
-# Resolves the ranges of pyproject.toml anew and writes the three lock files.
+# Resolves the version ranges of pyproject.toml again and writes the three lock files.
 lock:
 	$(PYTHON) scripts/lock.py
 

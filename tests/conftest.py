@@ -1,4 +1,4 @@
-"""What holds for all tests: those marked `slow` are skipped, and reported so, unless SWEEP_TEST_SLOW is set."""
+"""Skips the tests marked `slow`, and reports them as skipped, unless SWEEP_TEST_SLOW is set."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ SKIPPED = pytest.mark.skip(reason="slow: SWEEP_TEST_SLOW=1 runs it")
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     if "SWEEP_TEST_SLOW" in os.environ:
         return
-    for each in items:
-        if each.get_closest_marker("slow") is not None:
-            each.add_marker(SKIPPED)
+    for item in items:
+        if item.get_closest_marker("slow") is not None:
+            item.add_marker(SKIPPED)

@@ -246,7 +246,7 @@ def test_history_and_rollback(nights: Nights) -> None:
 def test_the_next_process_moves_the_alias_if_one_died_before(nights: Nights) -> None:
     client = MlflowClient(nights.uri, nights.uri)
     client.delete_registered_model_alias("answers", CHAMPION_ALIAS)
-    client.delete_model_version_tag("answers", "3", history.APPLIED)
+    client.delete_model_version_tag("answers", "3", history.PROMOTED_TAG)
     trial = Trial(3, "key-3", str(nights.root / "base"), STRONG, 3)
     assert nights.repeat_challenge(trial).promoted
     assert nights.champion() == "3"

@@ -1,8 +1,9 @@
-"""The team's server of docker-compose.yml, every service as it stands there, from an empty machine to a champion.
+"""All services of docker-compose.yml, with the commands of the file: from empty disks to a
+champion.
 
-No container engine is needed: tests/support/native_services.py runs the commands. With SWEEP_IMAGE_ROOT, a folder with
-the files of the image that the Dockerfile builds, our own services run in that; else in this environment and what the
-image's lock adds.
+This test needs no container engine: `tests/support/native_services.py` runs the commands. If
+SWEEP_IMAGE_ROOT names a folder with the files of the image that the Dockerfile builds, our services
+run in it. Otherwise they run in this environment, with the packages of the image's lock.
 """
 
 from __future__ import annotations
@@ -46,24 +47,29 @@ champion: {min_recall: 0}
 LIST_OBJECTS = """
 import boto3
 store = boto3.client("s3", endpoint_url="http://objects:8333")
-print(*(each["Key"] for each in store.list_objects_v2(Bucket="mlflow")["Contents"]), sep="\\n")
+print(*(entry["Key"] for entry in store.list_objects_v2(Bucket="mlflow")["Contents"]), sep="\\n")
 """
 
 
 def images() -> dict[str, native_services.Image]:
-    built = os.environ.get("SWEEP_IMAGE_ROOT")
-    beside = Path(sys.prefix, "image")
-    if built is None and not beside.is_dir():
-        pytest.skip(f"requirements-image.lock is not installed in {beside}: `make test` does that")
-    ours = {"PYTHONUNBUFFERED": "1", "GIT_PYTHON_REFRESH": "quiet", "SWEEP_ROOT": "/srv/sweep", "OMP_NUM_THREADS": "1"}
-    if built is None:
-        ours["PYTHONPATH"] = f"{ROOT}:{beside}"
+    image_root = os.environ.get("SWEEP_IMAGE_ROOT")
+    image_packages = Path(sys.prefix, "image")
+    if image_root is None and not image_packages.is_dir():
+        pytest.skip(f"requirements-image.lock is not installed in {image_packages}: `make test` installs it")
+    environment = {
+        "PYTHONUNBUFFERED": "1",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "SWEEP_ROOT": "/srv/sweep",
+        "OMP_NUM_THREADS": "1",
+    }
+    if image_root is None:
+        environment["PYTHONPATH"] = f"{ROOT}:{image_packages}"
     else:
-        ours["PATH"] = "/opt/sweep/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        environment["PATH"] = "/opt/sweep/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     postgres = pwd.getpwnam("postgres")
     return {
         "finesweep": native_services.Image(
-            "10001:10001", "/home/sweep", "/srv/sweep", (), tuple(ours.items()), Path(built or "/")
+            "10001:10001", "/home/sweep", "/srv/sweep", (), tuple(environment.items()), Path(image_root or "/")
         ),
         "postgres": native_services.Image(
             f"{postgres.pw_uid}:{postgres.pw_gid}",
@@ -83,8 +89,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[native_services.
     folder = tmp_path_factory.mktemp("compose")
     (folder / "data").mkdir(mode=0o755)
     rows = (
-        f"{who} in {place}, {each}"
-        for each in range(2)
+        f"{who} in {place}, {number}"
+        for number in range(2)
         for who in ("A man", "A girl")
         for place in "abcdefghijklmnopqrst"
     )
@@ -93,23 +99,23 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[native_services.
     )
     (folder / "data/pairs.yaml").write_text(SWEEP)
     compose = compose_file.load(ROOT / "docker-compose.yml", {**SECRETS, "DATA_DIR": str(folder / "data")})
-    running = native_services.Stack(compose, images(), folder / "stack")
+    services = native_services.Stack(compose, images(), folder / "stack")
     try:
-        running.up()
-        yield running
+        services.up()
+        yield services
     finally:
-        running.remove()
+        services.remove()
 
 
-def rest(stack: native_services.Stack, path: str, **query: str) -> dict[str, Any]:
-    asked = "&".join(f"{key}={quote(value)}" for key, value in query.items())
-    status, body = stack.from_outside("mlflow", 5000, f"/api/2.0/mlflow/{path}?{asked}", "127.0.0.1:5000")
+def get_from_mlflow(stack: native_services.Stack, path: str, **query: str) -> dict[str, Any]:
+    query_string = "&".join(f"{key}={quote(value)}" for key, value in query.items())
+    status, body = stack.from_outside("mlflow", 5000, f"/api/2.0/mlflow/{path}?{query_string}", "127.0.0.1:5000")
     assert status == 200, body
     answer: dict[str, Any] = json.loads(body)
     return answer
 
 
-def succeeds(stack: native_services.Stack, name: str, *command: str) -> str:
+def run_command(stack: native_services.Stack, name: str, *command: str) -> str:
     done = stack.execute(name, command, 400)
     assert done.returncode == 0, f"{done.stderr}\n{stack.log(name)[-2000:]}"
     return done.stdout
@@ -118,56 +124,62 @@ def succeeds(stack: native_services.Stack, name: str, *command: str) -> str:
 def test_all_services_start_in_the_order_of_the_file_and_become_healthy(stack: native_services.Stack) -> None:
     assert stack.started == list(stack.services)
     assert set(stack.healthy_after_s) == set(stack.services) - {"bucket"}
-    deadline = time.monotonic() + 60  # a node is there some time before the head counts it
-    while succeeds(stack, "scheduler", "ray", "status", "--address=ray-head:6379").count(" node_") < 3:
-        assert time.monotonic() < deadline, "not the head, the worker and the scheduler's own"
-    version = succeeds(stack, "postgres", "psql", "-U", "sweep", "-d", "mlflow", "-Atc", "SHOW server_version")
+    deadline = time.monotonic() + 60  # the head counts a node some time after it has started
+    while run_command(stack, "scheduler", "ray", "status", "--address=ray-head:6379").count(" node_") < 3:
+        assert time.monotonic() < deadline, (
+            "the head does not count three nodes: its own, the worker and the scheduler's"
+        )
+    version = run_command(stack, "postgres", "psql", "-U", "sweep", "-d", "mlflow", "-Atc", "SHOW server_version")
     assert stack.services["postgres"]["image"].startswith(f"postgres:{version.partition('.')[0]}.")
 
 
-def test_doors_that_are_closed(stack: native_services.Stack) -> None:
+def test_foreign_hosts_missing_keys_and_wrong_passwords_are_rejected_and_no_log_has_a_secret(
+    stack: native_services.Stack,
+) -> None:
     assert stack.from_outside("mlflow", 5000, "/health", "127.0.0.1:5000") == (200, "OK")
     assert stack.from_outside("mlflow", 5000, "/api/2.0/mlflow/experiments/get", "evil.example")[0] == 403
     status, body = stack.from_outside("ray-head", 8265, "/api/version", "127.0.0.1:8265")
     assert (status, json.loads(body)["ray_version"]) == (200, json.loads(body)["ray_version"])
     assert stack.from_outside("objects", 8333, "/mlflow", "objects:8333")[0] == 403, "without a key"
-    asks = "import os, psycopg; psycopg.connect(host='postgres', user='sweep', dbname='sweep', password='wrong')"
-    refused = stack.execute("scheduler", ["python", "-c", asks])
-    assert "password authentication failed" in refused.stderr
+    connect = "import os, psycopg; psycopg.connect(host='postgres', user='sweep', dbname='sweep', password='wrong')"
+    rejected = stack.execute("scheduler", ["python", "-c", connect])
+    assert "password authentication failed" in rejected.stderr
     for name in ("bucket", "mlflow", "ray-head", "ray-worker", "scheduler", "postgres"):
         for secret in SECRETS.values():
             assert secret not in stack.log(name)
 
 
 @pytest.mark.trains
-def test_a_schedule_is_run_now_and_its_champion_is_read_over_http(stack: native_services.Stack) -> None:
-    when = ("--cron", "0 2 * * *", "--tz", "Europe/Berlin")
-    succeeds(stack, "scheduler", "sweep", "schedule", "add", "/srv/data/pairs.yaml", *when)
-    night = json.loads(succeeds(stack, "scheduler", "sweep", "schedule", "run-now", "pairs", "--json"))
+def test_a_schedule_runs_and_its_champion_can_be_read_over_http(stack: native_services.Stack) -> None:
+    cron = ("--cron", "0 2 * * *", "--tz", "Europe/Berlin")
+    run_command(stack, "scheduler", "sweep", "schedule", "add", "/srv/data/pairs.yaml", *cron)
+    night = json.loads(run_command(stack, "scheduler", "sweep", "schedule", "run-now", "pairs", "--json"))
     assert night["state"] == "done"
     decision = night["found"]["champion"]
-    assert "of 32 test examples" in decision["reason"]
-    if not decision["promoted"]:  # so small a run may or may not have learnt more than chance explains
-        back = ("champion", "rollback", "pairs", "--to", "1", "--why", "a start", "--by", "ann")
-        succeeds(stack, "scheduler", "sweep", *back)
+    assert "on 32 test examples" in decision["reason"]
+    if not decision["promoted"]:  # a run this small may not have learnt more than chance explains
+        rollback = ("champion", "rollback", "pairs", "--to", "1", "--why", "a start", "--by", "ann")
+        run_command(stack, "scheduler", "sweep", *rollback)
 
-    champion = rest(stack, "registered-models/alias", name="pairs", alias="champion")["model_version"]
+    champion = get_from_mlflow(stack, "registered-models/alias", name="pairs", alias="champion")["model_version"]
     tags = {tag["key"]: tag["value"] for tag in champion["tags"]}
     assert (champion["version"], champion["status"], tags["finesweep.sweep"]) == ("1", "READY", "pairs")
-    run = rest(stack, "runs/get", run_id=champion["run_id"])["run"]
+    run = get_from_mlflow(stack, "runs/get", run_id=champion["run_id"])["run"]
     assert run["info"]["status"] == "FINISHED"
     assert any(metric["key"] == "valid_accuracy" for metric in run["data"]["metrics"])
 
-    stored = succeeds(stack, "mlflow", "python", "-c", LIST_OBJECTS).splitlines()
-    kept = champion["source"].removeprefix("mlflow-artifacts:/")
-    assert f"artifacts/{kept}/MLmodel" in stored, "the model lies in the object store"
-    assert "pairs" in succeeds(stack, "ray-worker", "ls", "/srv/sweep/sweeps"), "trials ran where the sweep's folder is"
+    stored = run_command(stack, "mlflow", "python", "-c", LIST_OBJECTS).splitlines()
+    artifact_path = champion["source"].removeprefix("mlflow-artifacts:/")
+    assert f"artifacts/{artifact_path}/MLmodel" in stored, "the model is not in the object store"
+    assert "pairs" in run_command(stack, "ray-worker", "ls", "/srv/sweep/sweeps"), (
+        "the worker does not share the sweep's folder"
+    )
 
-    dumped = succeeds(stack, "postgres", "pg_dump", "--username", "sweep", "--data-only", "sweep")
-    assert re.search(r"COPY public\.trials .*\n1\t", dumped), "the study is in PostgreSQL"
-    assert "/srv/data/pairs.yaml" in dumped, "and so is the schedule"
+    dumped = run_command(stack, "postgres", "pg_dump", "--username", "sweep", "--data-only", "sweep")
+    assert re.search(r"COPY public\.trials .*\n1\t", dumped), "the study is not in PostgreSQL"
+    assert "/srv/data/pairs.yaml" in dumped, "the schedule is not in PostgreSQL"
 
 
-def test_the_scheduler_ends_in_order(stack: native_services.Stack) -> None:
+def test_the_scheduler_stops_cleanly(stack: native_services.Stack) -> None:
     assert stack.stop("scheduler") in (0, 143)
     assert "Traceback" not in stack.log("scheduler")

@@ -1,4 +1,4 @@
-"""The product as it is installed: what a sweep needs travels in the package, and no other package takes our names."""
+"""The installed package: it contains all its data, and `doctor` finds a package with our names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ objective: {maximize: valid_accuracy}
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the package as pip installs it from a copy of the checkout."""
+    """A folder with the package, as pip installs it from a copy of the checkout."""
     source, target = tmp_path_factory.mktemp("source") / "finesweep", tmp_path_factory.mktemp("installed")
     unneeded = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "tests", "benchmarks", "docs")
     shutil.copytree(CHECKOUT, source, ignore=unneeded)
@@ -51,8 +51,8 @@ def python(installed: Path, cwd: Path, *arguments: str) -> subprocess.CompletedP
 def test_the_installed_package_plans_a_sweep_with_embedded_data_model_and_recommendations(
     installed: Path, tmp_path: Path
 ) -> None:
-    where = python(installed, tmp_path, "-c", "import sweeps, backends, search_spaces as s; print(s.__file__)")
-    assert Path(where.stdout.strip()).is_relative_to(installed)
+    imported = python(installed, tmp_path, "-c", "import sweeps, backends, search_spaces as s; print(s.__file__)")
+    assert Path(imported.stdout.strip()).is_relative_to(installed)
     (tmp_path / "small.yaml").write_text(FILE)
     done = python(installed, tmp_path, "-m", "sweeps.cli", "plan", "small.yaml", "--json")
     assert done.returncode == 0, done.stderr
@@ -62,11 +62,11 @@ def test_the_installed_package_plans_a_sweep_with_embedded_data_model_and_recomm
     assert plan["estimate"]["seconds_per_trial"] > 0
 
 
-def test_the_named_spaces_travel_with_it(installed: Path, tmp_path: Path) -> None:
+def test_the_installed_package_contains_the_named_spaces(installed: Path, tmp_path: Path) -> None:
     done = python(installed, tmp_path, "-m", "sweeps.cli", "spaces", "--json")
     assert done.returncode == 0, done.stderr
-    files = {each.stem for each in (CHECKOUT / "search_spaces" / "library").glob("*.yaml")}
-    assert {each["name"] for each in json.loads(done.stdout)} == files
+    names = {file.stem for file in (CHECKOUT / "search_spaces" / "library").glob("*.yaml")}
+    assert {space["name"] for space in json.loads(done.stdout)} == names
 
 
 def test_doctor_names_a_package_that_takes_one_of_our_names(installed: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tracking against real MLflow: SQLite files, and a server that goes away and comes back."""
+"""Tracking with the real MLflow: SQLite files, and a server that stops and starts again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
 pytestmark = [
     pytest.mark.integration,
-    # MLflow's own: it uses what newer SQLAlchemy deprecates, and leaves connections to the garbage collector.
+    # MLflow uses functions that newer versions of SQLAlchemy deprecate, and does not close its
+    # connections.
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -61,17 +62,17 @@ def evaluation(epoch: int, loss: float) -> Measured:
 
 
 def events() -> list[Event]:
-    happened: list[Event] = [
+    reported: list[Event] = [
         Queued(),
         Started({"n_epochs": 3, "device": "cpu", "learning_rate": 3e-4}),
         evaluation(0, 3.0),
     ]
     for step in range(1, STEPS + 1):
-        happened.append(Measured(step, step / 10, {"batch_loss": 3 / step, "learning_rate": 3e-4}, "step"))
+        reported.append(Measured(step, step / 10, {"batch_loss": 3 / step, "learning_rate": 3e-4}, "step"))
         if step % 10 == 0:
-            happened.append(evaluation(step // 10, 3 / step))
-            happened.append(Checkpointed(step, step / 10, f"model-{step}"))
-    return [*happened, Charged(None, 1000), Finished("model-30")]
+            reported.append(evaluation(step // 10, 3 / step))
+            reported.append(Checkpointed(step, step / 10, f"model-{step}"))
+    return [*reported, Charged(None, 1000), Finished("model-30")]
 
 
 def ended(trial: Trial, state: TrialState = TrialState.COMPLETE) -> Trial:
@@ -93,10 +94,10 @@ def begin(tracker: Tracker, sweep_id: str = "sweep-1") -> str:
     return tracker.start(sweep_id, "snli", params, tags, DATA, {"sweep.yaml": "name: snli\n"})
 
 
-def track(tracker: Tracker, trial: Trial, happened: Sequence[Event], size: int = 7) -> None:
+def track(tracker: Tracker, trial: Trial, reported: Sequence[Event], size: int = 7) -> None:
     tracker.trial_started(trial)
-    for first in range(0, len(happened), size):
-        tracker.events_received(trial.key, first, happened[first : first + size])
+    for first in range(0, len(reported), size):
+        tracker.events_received(trial.key, first, reported[first : first + size])
 
 
 def finish(tracker: Tracker) -> None:
@@ -107,17 +108,17 @@ def children(uri: str, parent: str) -> dict[str, Run]:
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("snli")
     assert experiment is not None
-    found = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
-    return {each.info.run_name: each for each in found}
+    runs = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+    return {run.info.run_name: run for run in runs}
 
 
 def steps_of(uri: str, run: Run, key: str) -> list[int]:
-    return sorted(each.step for each in MlflowClient(uri).get_metric_history(run.info.run_id, key))
+    return sorted(point.step for point in MlflowClient(uri).get_metric_history(run.info.run_id, key))
 
 
 @pytest.fixture(scope="module")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with its tables, which takes seconds to make."""
+    """A database with its tables, which take seconds to create."""
     root = tmp_path_factory.mktemp("empty")
     tracker = Tracker.connect(default_uri(root), "unused", root / "artifacts")
     tracker.start("none", "none", {}, {}, DATA, {})
@@ -133,7 +134,7 @@ def uri(empty_database: Path, tmp_path: Path) -> str:
     return default_uri(tmp_path)
 
 
-def test_a_sweep_and_its_trials_are_all_there(uri: str, tmp_path: Path) -> None:
+def test_mlflow_shows_the_sweep_and_all_its_trials(uri: str, tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
     (model / "adapter.json").write_text("{}")
@@ -152,8 +153,8 @@ def test_a_sweep_and_its_trials_are_all_there(uri: str, tmp_path: Path) -> None:
     assert sweep.info.status == "FINISHED"
     assert sweep.data.params == {"sampler": "tpe"}
     assert sweep.data.metrics == {"valid_accuracy": 0.9}
-    assert {"sweep.yaml", "report.txt", "best_model"} == {list_artifact.path for list_artifact in client.list_artifacts(parent)}
-    assert [list_artifact.path for list_artifact in client.list_artifacts(parent, "best_model")] == ["best_model/adapter.json"]
+    assert {file.path for file in client.list_artifacts(parent)} == {"sweep.yaml", "report.txt", "best_model"}
+    assert [file.path for file in client.list_artifacts(parent, "best_model")] == ["best_model/adapter.json"]
 
     runs = children(uri, parent)
     assert {name: run.info.status for name, run in runs.items()} == {
@@ -179,10 +180,10 @@ def test_a_sweep_and_its_trials_are_all_there(uri: str, tmp_path: Path) -> None:
     assert steps_of(uri, run, "batch_loss") == list(range(1, STEPS + 1))
     assert steps_of(uri, run, "valid_loss") == [0, 10, 20, 30]
     assert (run.info.start_time, run.info.end_time) == (1_700_000_000_000, 1_700_000_100_000)
-    assert [list_artifact.path for list_artifact in client.list_artifacts(run.info.run_id)] == ["learning_curve.png"]
-    for each in (sweep, run):
-        assert each.inputs is not None
-        contexts = {dataset.tags[0].value: dataset.dataset for dataset in each.inputs.dataset_inputs}
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["learning_curve.png"]
+    for tracked_run in (sweep, run):
+        assert tracked_run.inputs is not None
+        contexts = {dataset.tags[0].value: dataset.dataset for dataset in tracked_run.inputs.dataset_inputs}
         assert json.loads(contexts["training"].profile) == {"num_rows": 2000, "sha256": "a" * 64}
         assert contexts["validation"].digest == "b" * 12
 
@@ -195,27 +196,27 @@ def test_the_run_table_opens_with_the_columns_of_a_sweep(uri: str, tmp_path: Pat
     experiment = MlflowClient(uri).get_experiment_by_name("snli")
     assert experiment is not None
     view = json.loads(experiment.tags["mlflow.sharedViewState.finesweep"])
-    wanted = {"metrics.`objective`", "tags.`verdict`", "params.`n_epochs`", "params.`learning_rate_multiplier`"}
-    assert wanted <= set(view["selectedColumns"])
+    columns = {"metrics.`objective`", "tags.`verdict`", "params.`n_epochs`", "params.`learning_rate_multiplier`"}
+    assert columns <= set(view["selectedColumns"])
     assert tracker.table_path() == f"/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=finesweep"
     assert (tmp_path / "artifacts").resolve().as_uri() in experiment.artifact_location
 
 
-def test_a_sweep_that_goes_on_finds_its_runs_and_doubles_nothing(uri: str, tmp_path: Path) -> None:
-    happened = events()
+def test_a_resumed_sweep_finds_its_runs_and_doubles_no_point(uri: str, tmp_path: Path) -> None:
+    reported = events()
     first = Tracker.connect(uri, "snli", tmp_path / "artifacts")
     parent = begin(first)
     done, open_ = new_trial(0), new_trial(1)
-    track(first, done, happened)
+    track(first, done, reported)
     first.trial_ended(ended(done))
-    track(first, open_, happened[:20])
+    track(first, open_, reported[:20])
     first.finish("KILLED", {}, {"end": "interrupted"}, {}, None)
     assert children(uri, parent)["trial-01"].info.status == "KILLED"
 
     second = Tracker.connect(uri, "snli", tmp_path / "artifacts")
     assert begin(second) == parent
     assert MlflowClient(uri).get_run(parent).data.params == {"sampler": "tpe"}
-    track(second, open_, happened, size=9)  # told from the beginning again
+    track(second, open_, reported, size=9)  # all events again, from the first one
     second.trial_ended(ended(open_))
     finish(second)
 
@@ -226,37 +227,38 @@ def test_a_sweep_that_goes_on_finds_its_runs_and_doubles_nothing(uri: str, tmp_p
         assert steps_of(uri, run, "batch_loss") == list(range(1, STEPS + 1))
         assert steps_of(uri, run, "valid_loss") == [0, 10, 20, 30]
         assert steps_of(uri, run, "untrained/valid_loss") == [0]
-        assert run.data.tags["finesweep.cursor"] == str(len(happened))
+        assert run.data.tags["finesweep.cursor"] == str(len(reported))
 
 
-def test_a_crash_between_the_values_and_the_cursor_doubles_nothing(uri: str, tmp_path: Path) -> None:
-    happened = events()
+def test_a_crash_between_the_values_and_the_cursor_doubles_no_point(uri: str, tmp_path: Path) -> None:
+    reported = events()
     first = Tracker.connect(uri, "snli", tmp_path / "artifacts")
     parent = begin(first)
-    track(first, new_trial(0), happened[:25])
+    track(first, new_trial(0), reported[:25])
     first.finish("KILLED", {}, {}, {}, None)
     run_id = children(uri, parent)["trial-00"].info.run_id
-    MlflowClient(uri).set_tag(run_id, "finesweep.cursor", "5")  # as if the process had died before it was moved
+    # as if the process had died before it moved the cursor
+    MlflowClient(uri).set_tag(run_id, "finesweep.cursor", "5")
 
     second = Tracker.connect(uri, "snli", tmp_path / "artifacts")
     begin(second)
-    track(second, new_trial(0), happened)
+    track(second, new_trial(0), reported)
     finish(second)
     run = children(uri, parent)["trial-00"]
     assert steps_of(uri, run, "batch_loss") == list(range(1, STEPS + 1))
     assert steps_of(uri, run, "valid_loss") == [0, 10, 20, 30]
 
 
-def test_a_killed_process_leaves_what_another_can_take_up(uri: str, tmp_path: Path) -> None:
+def test_another_process_continues_the_runs_of_a_killed_one(uri: str, tmp_path: Path) -> None:
     program = (
         "import os, sys, time; sys.path.insert(0, sys.argv[1]); import test_tracking as t; from pathlib import Path\n"
         "tracker = t.Tracker.connect(sys.argv[2], 'snli', Path(sys.argv[3])); t.begin(tracker)\n"
-        "t.track(tracker, t.new_trial(0), t.events()[:25]); print('told', flush=True); time.sleep(60)"
+        "t.track(tracker, t.new_trial(0), t.events()[:25]); print('tracked', flush=True); time.sleep(60)"
     )
     arguments = [str(Path(__file__).parent), uri, str(tmp_path / "artifacts")]
     with subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True) as killed:
         assert killed.stdout is not None
-        assert killed.stdout.readline() == "told\n"
+        assert killed.stdout.readline() == "tracked\n"
         time.sleep(1.0)
         killed.kill()
     second = Tracker.connect(uri, "snli", tmp_path / "artifacts")
@@ -269,18 +271,18 @@ def test_a_killed_process_leaves_what_another_can_take_up(uri: str, tmp_path: Pa
     assert steps_of(uri, runs["trial-00"], "batch_loss") == list(range(1, STEPS + 1))
 
 
-def test_an_end_that_was_never_shown_is_caught_up_from_the_record(uri: str, tmp_path: Path) -> None:
+def test_a_missing_end_of_a_trial_is_shown_from_its_record(uri: str, tmp_path: Path) -> None:
     record = dataclasses.replace(
         ended(new_trial(0)), loop_reports=tuple(event for event in events() if isinstance(event, Measured))[1:8]
     )
     first = Tracker.connect(uri, "snli", tmp_path / "artifacts")
     begin(first)
     track(first, new_trial(0), events()[:25])
-    first.close()  # as after a crash: the trial has ended since, and MLflow has not heard of it
-    for known in (False, True):
+    first.close()  # as after a crash: the trial has ended since, and MLflow does not show it
+    for already_shown in (False, True):
         again = Tracker.connect(uri, "snli", tmp_path / "artifacts")
         parent = begin(again)
-        assert again.shows_end_of(record) is known
+        assert again.shows_end_of(record) is already_shown
         again.trial_started(record)
         again.show_record_of(record)
         again.trial_ended(record)
@@ -290,26 +292,27 @@ def test_an_end_that_was_never_shown_is_caught_up_from_the_record(uri: str, tmp_
     assert steps_of(uri, run, "valid_loss") == [0, 10, 20, 30]
 
 
-def test_values_that_are_not_finite_long_texts_and_odd_names_are_taken(uri: str, tmp_path: Path) -> None:
+def test_non_finite_values_long_texts_and_odd_names_are_accepted(uri: str, tmp_path: Path) -> None:
     tracker = Tracker.connect(uri, "snli", tmp_path / "artifacts")
     parent = begin(tracker)
     trial = dataclasses.replace(
         new_trial(0), hyperparameters={"targets=all?": "q" * 9000, **{f"many_{n}": n for n in range(250)}}
     )
-    broken: list[Event] = [
+    odd_events: list[Event] = [
         Measured(1, 0.1, {"batch_loss": math.nan, "grad_norm": math.inf}, "step"),
         Measured(2, 0.2, {"batch_loss": 1.0, "grad_norm": -math.inf}, "step"),
         *(Measured(n, n / 10, {"batch_loss": 1.0, "learning_rate": 0.1}, "step") for n in range(3, 1503)),
     ]
-    track(tracker, trial, broken, size=5000)
-    wordy = FitVerdict(VerdictKind.DIVERGED, "x" * 20_000)
-    tracker.trial_ended(dataclasses.replace(ended(trial), verdict=wordy, values=None))
+    track(tracker, trial, odd_events, size=5000)
+    long_verdict = FitVerdict(VerdictKind.DIVERGED, "x" * 20_000)
+    tracker.trial_ended(dataclasses.replace(ended(trial), verdict=long_verdict, values=None))
     finish(tracker)
     assert tracker.problems == ()
     run = children(uri, parent)["trial-00"]
     history = MlflowClient(uri).get_metric_history(run.info.run_id, "batch_loss")
     assert len(history) == 1502
-    assert [math.isnan(each.value) for each in sorted(history, key=lambda each: each.step)[:2]] == [True, False]
+    in_order = sorted(history, key=lambda point: point.step)
+    assert [math.isnan(point.value) for point in in_order[:2]] == [True, False]
     norms = MlflowClient(uri).get_metric_history(run.info.run_id, "grad_norm")
     assert [math.isnan(norm.value) for norm in norms] == [True, True]
     assert len(run.data.params) == 251
@@ -318,14 +321,14 @@ def test_values_that_are_not_finite_long_texts_and_odd_names_are_taken(uri: str,
     assert "objective" not in run.data.metrics
 
 
-def test_what_cannot_be_written_is_a_problem_and_the_rest_is_written(uri: str, tmp_path: Path) -> None:
+def test_a_failed_write_is_a_problem_and_everything_else_is_written(uri: str, tmp_path: Path) -> None:
     tracker = Tracker.connect(uri, "snli", tmp_path / "artifacts")
     parent = begin(tracker)
     trial = new_trial(0)
     track(tracker, trial, events())
 
     def draw() -> bytes:
-        raise ValueError("no ink")
+        raise ValueError("the plot failed")
 
     tracker.trial_ended(ended(trial), draw)
     other = new_trial(1)
@@ -333,7 +336,7 @@ def test_what_cannot_be_written_is_a_problem_and_the_rest_is_written(uri: str, t
     tracker.trial_ended(ended(other), tmp_path / "no-such-file.png")
     finish(tracker)
     assert len(tracker.problems) == 2
-    assert any("no ink" in problem for problem in tracker.problems)
+    assert any("the plot failed" in problem for problem in tracker.problems)
     assert any("no-such-file" in problem for problem in tracker.problems)
     assert {run.info.status for run in children(uri, parent).values()} == {"FINISHED"}
 
@@ -348,7 +351,7 @@ def test_a_sweep_that_is_not_finished_counts_as_killed(uri: str, tmp_path: Path)
     assert children(uri, parent)["trial-00"].info.status == "KILLED"
 
 
-def test_a_new_database_is_made_in_silence_where_its_folder_was_missing(tmp_path: Path) -> None:
+def test_a_new_database_and_its_folder_are_created_without_any_output(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from sweeps.tracking import Tracker, TrackedDataset, default_uri\n"
         "root = Path(sys.argv[1]); tracker = Tracker.connect(default_uri(root), 'e', root / 'artifacts')\n"
@@ -356,10 +359,10 @@ def test_a_new_database_is_made_in_silence_where_its_folder_was_missing(tmp_path
         "from mlflow.telemetry import get_telemetry_client; assert get_telemetry_client() is None\n"
         "import logging; assert not logging.getLogger().handlers"
     )
-    clean = {key: value for key, value in os.environ.items() if key not in ("CI", "PYTEST_CURRENT_TEST")}
+    environment = {key: value for key, value in os.environ.items() if key not in ("CI", "PYTEST_CURRENT_TEST")}
     run = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "not" / "yet")],
-        env=clean,
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
@@ -369,7 +372,7 @@ def test_a_new_database_is_made_in_silence_where_its_folder_was_missing(tmp_path
     assert (tmp_path / "not" / "yet" / "mlflow.db").exists()
 
 
-# ---------------------------------------------------------------------------------------------- places that do not work
+# -------------------------------------------------------------------------- places that do not work
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -377,7 +380,7 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])
-def test_a_server_that_is_not_there_is_said_at_once_and_without_its_password(scheme: str) -> None:
+def test_a_missing_server_is_reported_at_once_and_without_its_password(scheme: str) -> None:
     began = time.monotonic()
     with pytest.raises(SweepError, match="does not answer") as raised:
         Tracker.connect(f"{scheme}://me:secret@127.0.0.1:{free_port()}/x", "snli", None)
@@ -386,13 +389,13 @@ def test_a_server_that_is_not_there_is_said_at_once_and_without_its_password(sch
     assert raised.value.hint
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_text("these are not the tables you are looking for\n" * 200)
+def test_a_file_that_is_not_a_database_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("this is not a database\n" * 200)
     with pytest.raises(SweepError, match="cannot be used"):
         Tracker.connect(default_uri(tmp_path), "snli", tmp_path / "artifacts")
 
 
-def test_a_deleted_experiment_is_refused_with_the_remedy(uri: str, tmp_path: Path) -> None:
+def test_a_deleted_experiment_is_an_error_with_the_remedy(uri: str, tmp_path: Path) -> None:
     client = MlflowClient(uri)
     client.delete_experiment(client.create_experiment("snli"))
     with pytest.raises(SweepError, match="was deleted") as raised:
@@ -400,10 +403,10 @@ def test_a_deleted_experiment_is_refused_with_the_remedy(uri: str, tmp_path: Pat
     assert "mlflow experiments restore" in raised.value.hint
 
 
-# ------------------------------------------------------------------------------------------------------------- a server
+# ----------------------------------------------------------------------------------------- a server
 @contextlib.contextmanager
 def server(database: str, port: int) -> Iterator[None]:
-    """The MLflow server as `sweep ui` starts it, in a process group of its own."""
+    """The MLflow server as `sweep ui` starts it, in its own process group."""
     process = subprocess.Popen(
         serve_ui(database, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -421,25 +424,27 @@ def server(database: str, port: int) -> Iterator[None]:
         process.wait()
 
 
-def test_a_server_may_go_away_in_the_middle_of_a_sweep(
+def test_a_server_may_stop_and_start_again_in_the_middle_of_a_sweep(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # the server keeps artifacts of its own experiments in the current folder
-    port, happened = free_port(), events()
+    monkeypatch.chdir(tmp_path)  # the server stores artifacts in the current folder
+    port, reported = free_port(), events()
     address = f"http://127.0.0.1:{port}"
     with server(uri, port):
         tracker = Tracker.connect(address, "snli", tmp_path / "artifacts")
         parent = begin(tracker)
         assert tracker.run_url(parent) == f"{address}/#/experiments/1/runs/{parent}".replace("/1/", "/2/")
         trial = new_trial(0)
-        track(tracker, trial, happened[:15])
-        time.sleep(2.5)  # a part is written
-    tracker.events_received(trial.key, 15, happened[15:])
+        track(tracker, trial, reported[:15])
+        time.sleep(2.5)  # long enough for the first events to be written
+    tracker.events_received(trial.key, 15, reported[15:])
     done = ended(trial)
     began = time.monotonic()
     tracker.trial_ended(done, lambda: learning_curve_png(done, "trial"))
-    track(tracker, new_trial(1), happened)
-    assert time.monotonic() - began < 10, "training waits for a server that is away, which is tried for half a minute"
+    track(tracker, new_trial(1), reported)
+    assert time.monotonic() - began < 10, (
+        "training waited for the missing server, which the tracker tries for half a minute"
+    )
     deadline = time.monotonic() + 30
     while not tracker.problems and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -447,7 +452,7 @@ def test_a_server_may_go_away_in_the_middle_of_a_sweep(
     with server(uri, port):
         finish(tracker)
         assert tracker.problems == ()
-    assert capsys.readouterr().out == "", "what a command prints is its own"
+    assert capsys.readouterr().out == "", "MLflow printed to stdout, which belongs to the commands"
     assert len(list(Path(tmp_path / "mlartifacts").rglob("learning_curve.png"))) == 1
     runs = children(uri, parent)
     assert {name: run.info.status for name, run in runs.items()} == {"trial-00": "FINISHED", "trial-01": "KILLED"}

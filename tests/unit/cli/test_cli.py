@@ -1,4 +1,4 @@
-"""The commands that start nothing: what they print, where, and with which exit code."""
+"""The commands that start no sweep: their output, its stream, and their exit codes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def sweep(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
     return int(exit_.value.code or 0), out, err
 
 
-def test_plan_as_json_goes_to_stdout_and_talk_to_stderr(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_prints_json_to_stdout_and_messages_to_stderr(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = sweep(capsys, "plan", str(file), "--json")
     plan = json.loads(out)
     assert code == 0
@@ -63,11 +63,11 @@ def test_plan_as_json_goes_to_stdout_and_talk_to_stderr(file: Path, capsys: pyte
     batch = next(parameter for parameter in plan["space"]["parameters"] if parameter["name"] == "batch_size")
     assert (batch["written"], batch["distribution"]["attributes"]["low"]) == ("recommended", 1)
     assert batch["recommendation"]["source"]
-    assert not list(file.parent.glob(".sweep/**/study.journal")), "a plan starts nothing"
+    assert not list(file.parent.glob(".sweep/**/study.journal")), "a plan must start nothing"
     assert sweep(capsys, "status", "--json")[1].strip() == "[]"
 
 
-def test_plan_for_people_names_every_parameter_and_its_source(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_as_text_names_parameters_and_their_sources(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = sweep(capsys, "plan", str(file))
     assert code == 0
     assert "n_epochs" in out
@@ -75,14 +75,14 @@ def test_plan_for_people_names_every_parameter_and_its_source(file: Path, capsys
     assert f"sweep run {file}" in err
 
 
-def test_check_says_that_all_is_fine(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_of_a_correct_file_counts_its_examples(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = sweep(capsys, "check", str(file))
     assert (code, out) == (0, "")
     assert "120 training, 60 validation, 30 test examples" in err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["plan", "absent.yaml"], "no such file"),
         (["plan", "pairs.yaml", "--set", "search.trials=x"], "--set search.trials"),
@@ -107,8 +107,8 @@ def test_check_says_that_all_is_fine(file: Path, capsys: pytest.CaptureFixture[s
         (["fit", "overfit.csv", "--classes", "1"], "--classes"),
     ],
 )
-def test_what_the_user_wrote_wrong_ends_with_2(
-    file: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+def test_a_mistake_of_the_user_ends_with_exit_code_2(
+    file: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     if "sampler=grid" in str(arguments):
         arguments = [
@@ -118,15 +118,15 @@ def test_what_the_user_wrote_wrong_ends_with_2(
             "--set",
             "space.prompt_loss_weight={low: 0, high: 1}",
         ]
-        says = "prompt_loss_weight"
+        message = "prompt_loss_weight"
     code, out, err = sweep(capsys, *arguments)
     assert (code, out) == (2, "")
-    assert says in err
+    assert message in err
     assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("command", ["status", "report", "ui"])
-def test_a_sweep_that_is_not_there_is_the_users_mistake(
+def test_an_unknown_sweep_is_a_mistake_of_the_user(
     command: str, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = sweep(capsys, command, "pairs")
@@ -135,7 +135,7 @@ def test_a_sweep_that_is_not_there_is_the_users_mistake(
 
 
 @pytest.mark.parametrize("command", ["check", "plan", "run"])
-def test_a_tracking_uri_that_mlflow_does_not_know_is_told_before_anything_is_made(
+def test_an_unsupported_tracking_uri_is_reported_before_anything_is_created(
     command: str, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "htp://somewhere:5000")
@@ -146,7 +146,7 @@ def test_a_tracking_uri_that_mlflow_does_not_know_is_told_before_anything_is_mad
     assert not (file.parent / ".sweep").exists()
 
 
-def test_mistakes_of_form_names_and_data_are_told_together(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_in_form_names_and_data_are_reported_together(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (file.parent / "own.csv").write_text("premise,label\na,x\nb,y\nc,x\nd,y\n")
     file.write_text(
         FILE.replace("builtin:nli", "own.csv")
@@ -167,7 +167,7 @@ def test_mistakes_of_form_names_and_data_are_told_together(file: Path, capsys: p
     assert "5 problems; nothing was started" in err
 
 
-def test_status_where_nothing_has_run_says_how_to_begin(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_without_any_sweep_says_that_there_is_none(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = sweep(capsys, "status")
     assert (code, out) == (0, "")
     assert "no sweep" in err
@@ -197,7 +197,7 @@ def test_init_keeps_a_schema_file_with_other_content_unless_forced(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sweep(capsys, "init", "first.yaml")[0] == 0
-    assert sweep(capsys, "init", "second.yaml")[0] == 0, "an identical schema is no obstacle"
+    assert sweep(capsys, "init", "second.yaml")[0] == 0, "an identical schema file must not be an error"
     Path("sweep.schema.json").write_text("mine")
     code, _, err = sweep(capsys, "init", "third.yaml")
     assert code == 2
@@ -234,7 +234,7 @@ def test_every_reading_command_has_json(file: Path, capsys: pytest.CaptureFixtur
     assert json.loads(out) is not None
 
 
-def test_fit_says_verdict_evidence_what_to_keep_and_what_to_do(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_prints_verdict_evidence_best_epoch_and_advice(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = sweep(capsys, "fit", "overfit.csv", "--valid-examples", "5000", "--plot", "out/curve.png")
     assert code == 0
     for part in ("overfit", "%", "rose from 0.61", "epoch 2", "lower n_epochs", "counted from 0", "Keras CSV log"):
@@ -243,7 +243,9 @@ def test_fit_says_verdict_evidence_what_to_keep_and_what_to_do(file: Path, capsy
     assert (file.parent / "out" / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_fit_of_several_files_is_a_table_and_a_picture_each(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_of_several_files_prints_a_table_and_draws_one_plot_per_file(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["overfit.csv", "healthy.json", "--valid-examples", "5000"]
     code, out, err = sweep(capsys, "fit", *arguments, "--plot", "curve.png")
     rows = [line.split()[:2] for line in out.splitlines()]
@@ -254,15 +256,15 @@ def test_fit_of_several_files_is_a_table_and_a_picture_each(file: Path, capsys: 
     assert (file.parent / "curve-2.png").exists()
     assert "beta" not in out
     assert "ignored columns: beta" in sweep(capsys, "fit", *arguments, "--verbose")[1]
-    found = json.loads(sweep(capsys, "fit", *arguments, "--json")[1])
-    assert [(each["verdict"], each["keep"], each["axis"]) for each in found] == [
+    verdicts = json.loads(sweep(capsys, "fit", *arguments, "--json")[1])
+    assert [(verdict["verdict"], verdict["keep"], verdict["axis"]) for verdict in verdicts] == [
         ("overfit", 2.0, "epoch"),
         ("healthy", 3.0, "epoch"),
     ]
-    assert found[1]["ignored_columns"] == ["beta"]
+    assert verdicts[1]["ignored_columns"] == ["beta"]
 
 
-def test_fit_says_all_that_is_wrong_at_once(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_reports_all_wrong_files_at_once(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = sweep(capsys, "fit", "absent.csv", "overfit.csv", "pairs.yaml", "--json")
     assert (code, out) == (2, "")
     assert "absent.csv" in err
@@ -284,7 +286,7 @@ def test_fit_says_all_that_is_wrong_at_once(file: Path, capsys: pytest.CaptureFi
         ["schedule", "list"],
     ],
 )
-def test_what_starts_nothing_loads_no_heavy_library(file: Path, arguments: list[str]) -> None:
+def test_commands_that_start_no_sweep_load_no_heavy_library(file: Path, arguments: list[str]) -> None:
     script = (
         "import sys\nfrom sweeps.cli import main as cli\nsys.argv = ['sweep', *sys.argv[1:]]\n"
         "try:\n    cli.main()\nexcept SystemExit as end:\n    code = end.code\n"

@@ -1,4 +1,4 @@
-"""The HTML report: it shows what is known, escapes what people wrote, and needs nothing beside it."""
+"""The HTML report: it shows the results, escapes users' texts, and needs no other file."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def state(**changes: Any) -> SweepState:
 
 
 class Parsed(HTMLParser):
-    """Keeps the words of a page, and what it asks the browser to load."""
+    """The text of a page, the URLs that it makes the browser load, and its open elements."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Parsed(HTMLParser):
         self.text += re.sub(r"\s+", " ", data)
 
 
-def test_the_best_its_verdict_and_what_to_try_stand_on_the_page() -> None:
+def test_the_page_shows_the_best_trial_its_verdict_and_the_advice() -> None:
     text = Parsed(page(state(), NOW)).text
     assert "Trial 1: valid_accuracy 0.8 at epoch 1; base model: 0.33 healthy" in text
     assert "validation accuracy went from 0.33 to 0.8" in text
@@ -106,7 +106,7 @@ def test_the_best_its_verdict_and_what_to_try_stand_on_the_page() -> None:
     assert "3 of 3 trials" in text
 
 
-def test_changes_and_finals_are_shown_where_there_are_any() -> None:
+def test_changes_and_finals_are_shown_if_there_are_any() -> None:
     bare = page(state(), NOW)
     assert "How steering changed" not in bare
     assert "Finals" not in bare
@@ -119,7 +119,7 @@ def test_changes_and_finals_are_shown_where_there_are_any() -> None:
     assert "accuracy 0.75 (0.72 .. 0.78)" in text
 
 
-def test_after_the_finals_the_winners_repetition_is_the_best() -> None:
+def test_after_the_finals_the_best_trial_is_a_repetition_of_the_winner() -> None:
     standings = tuple(CandidateScore(number, 0.7, 0.6, 0.8, 0.0, 0.0, 1000.0, (0.7, 0.7)) for number in (0, 1))
     finals = FinalsResult("valid_accuracy", standings, 0, "the cheaper one", 0.6)
     repeats = (trial(3, 0.70, repeat_of=0, model="m3"), trial(4, 0.72, repeat_of=0, model="m4"))
@@ -132,43 +132,43 @@ def test_after_the_finals_the_winners_repetition_is_the_best() -> None:
     assert state(repeats=repeats).best == TRIALS[1]
 
 
-def test_a_trial_that_nobody_runs_is_not_called_running() -> None:
-    staged = trial(3, None, state=TrialState.RUNNING, curve=(), verdict=None)
-    assert state(trials=(*TRIALS, staged)).counts["waiting"] == 1, "it has no worker yet"
-    trials = (*TRIALS, replace(staged, handle=Handle("local", "k3")))
+def test_a_trial_that_no_process_runs_is_not_called_running() -> None:
+    waiting = trial(3, None, state=TrialState.RUNNING, curve=(), verdict=None)
+    assert state(trials=(*TRIALS, waiting)).counts["waiting"] == 1, "a trial without a worker is waiting"
+    trials = (*TRIALS, replace(waiting, handle=Handle("local", "k3")))
     assert state(trials=trials).counts["running"] == 1
     assert "running" in Parsed(page(state(trials=trials), NOW)).text
-    left = state(trials=trials, is_running=False)
-    assert (left.counts["running"], left.counts["interrupted"]) == (0, 1)
-    assert "interrupted" in Parsed(page(left, NOW)).text
+    interrupted = state(trials=trials, is_running=False)
+    assert (interrupted.counts["running"], interrupted.counts["interrupted"]) == (0, 1)
+    assert "interrupted" in Parsed(page(interrupted, NOW)).text
 
 
-def test_the_page_needs_nothing_beside_it_and_is_well_formed() -> None:
+def test_the_page_loads_no_other_file_and_is_well_formed() -> None:
     parsed = Parsed(page(state(), NOW))
     assert parsed.loaded
-    assert all(each.startswith(("data:image/png;base64,", "#")) for each in parsed.loaded)
+    assert all(url.startswith(("data:image/png;base64,", "#")) for url in parsed.loaded)
     assert parsed.open == []
 
 
-def test_what_people_wrote_is_text() -> None:
-    written = "<script>alert(1)</script>"
-    trials = (trial(0, 0.6, hyperparameters={written: written}, reason=written),)
-    html = page(state(name=written, trials=trials), NOW)
+def test_texts_of_users_are_escaped() -> None:
+    script = "<script>alert(1)</script>"
+    trials = (trial(0, 0.6, hyperparameters={script: script}, reason=script),)
+    html = page(state(name=script, trials=trials), NOW)
     assert "<script" not in html
     assert "&lt;script&gt;" in html
 
 
 @pytest.mark.parametrize("trials", [(), (trial(0, None, state=TrialState.RUNNING, curve=(), verdict=None),)])
-def test_a_sweep_that_has_no_result_yet_has_a_page(trials: tuple[Trial, ...]) -> None:
+def test_a_sweep_without_a_result_has_a_page(trials: tuple[Trial, ...]) -> None:
     text = Parsed(page(state(trials=trials), NOW)).text
     assert "No trial has a result yet." in text
 
 
-def test_the_same_trials_give_the_same_picture() -> None:
+def test_the_same_trials_give_the_same_plot() -> None:
     assert overview_svg(TRIALS, ACCURACY) == overview_svg(TRIALS, ACCURACY) != ""
 
 
-def test_a_hyperparameter_of_words_and_a_value_that_is_not_finite_can_be_drawn() -> None:
+def test_text_hyperparameters_and_non_finite_values_can_be_drawn() -> None:
     trials = (
         trial(0, 0.5, hyperparameters={"method": "lora"}),
         trial(1, 0.6, hyperparameters={"method": "full", "rank": 4}),
@@ -179,29 +179,29 @@ def test_a_hyperparameter_of_words_and_a_value_that_is_not_finite_can_be_drawn()
     assert "full" in svg
 
 
-def test_cost_has_one_unit_for_all_trials() -> None:
-    dear = trial(0, 0.5, spend=Spend(10.0, 500, 2.0))
-    assert costs([dear]) == ([2.0], "dollars")
-    assert costs([dear, trial(1, 0.5)]) == ([500.0, 2000.0], "tokens")
-    assert costs([dear, trial(1, 0.5, spend=Spend(20.0))]) == ([10.0, 20.0], "seconds")
+def test_all_trials_have_the_same_unit_of_cost() -> None:
+    priced = trial(0, 0.5, spend=Spend(10.0, 500, 2.0))
+    assert costs([priced]) == ([2.0], "dollars")
+    assert costs([priced, trial(1, 0.5)]) == ([500.0, 2000.0], "tokens")
+    assert costs([priced, trial(1, 0.5, spend=Spend(20.0))]) == ([10.0, 20.0], "seconds")
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 5)), min_size=1, max_size=12), st.booleans())
-def test_nothing_on_the_front_is_beaten_by_something_that_costs_no_more(
-    drawn: list[tuple[int, int]], maximize: bool
+def test_no_trial_on_the_front_is_beaten_by_one_that_costs_no_more(
+    costs_and_values: list[tuple[int, int]], maximize: bool
 ) -> None:
     objective = Objective("m", "maximize" if maximize else "minimize")
-    trials = [trial(i, float(value), spend=Spend(1.0, tokens)) for i, (tokens, value) in enumerate(drawn)]
-    found = front(trials, objective)
-    every = [(float(tokens), float(value)) for tokens, value in drawn]
+    trials = [trial(i, float(value), spend=Spend(1.0, tokens)) for i, (tokens, value) in enumerate(costs_and_values)]
+    trade_offs = front(trials, objective)
+    points = [(float(tokens), float(value)) for tokens, value in costs_and_values]
     expected = {
         (tokens, value)
-        for tokens, value in every
-        if not any(t <= tokens and objective.better(v, value) for t, v in every)
-        and not any(t < tokens and v == value for t, v in every)
+        for tokens, value in points
+        if not any(t <= tokens and objective.better(v, value) for t, v in points)
+        and not any(t < tokens and v == value for t, v in points)
     }
-    assert set(found) == expected
-    assert found == sorted(found)
+    assert set(trade_offs) == expected
+    assert trade_offs == sorted(trade_offs)
 
 
 @pytest.mark.parametrize("promoted", [True, False])
@@ -210,13 +210,19 @@ def test_the_challenge_is_shown_with_its_reason_and_numbers(promoted: bool) -> N
     html = page(state(champion=decision), NOW)
     assert ("<strong>became the champion</strong>" in html) is promoted
     assert ("<strong>did not become the champion</strong>" in html) is not promoted
-    for each in ("Version 3 of snli", "&lt;better&gt; by 2 %", "0.82", "+0.02 (-0.01 .. +0.05)"):
-        assert each in html
+    for text in (
+        "Version 3 of snli",
+        "&lt;better&gt; by 2 %",
+        "the opponent: the previous champion, or a baseline",
+        "0.82",
+        "+0.02 (-0.01 .. +0.05)",
+    ):
+        assert text in html
 
 
-def test_a_challenge_that_is_to_come_is_announced_and_one_without_comparison_has_no_numbers() -> None:
+def test_a_future_challenge_is_announced_and_one_without_a_comparison_has_no_numbers() -> None:
     plan = {**PLAN, "champion": {"model": "pairs"}, "finals": None}
-    assert "the champion of pairs when the search is done" in page(state(plan=plan), NOW)
-    html = page(state(champion=ChampionDecision(False, "it is gone", 0.8, None, None, None, "snli", "3")), NOW)
-    assert "it is gone" in html
-    assert "on the same test examples" not in html
+    assert "The winner challenges the champion of pairs after the search." in page(state(plan=plan), NOW)
+    html = page(state(champion=ChampionDecision(False, "it cannot be loaded", 0.8, None, None, None, "snli", "3")), NOW)
+    assert "it cannot be loaded" in html
+    assert "the opponent: the previous champion, or a baseline" not in html

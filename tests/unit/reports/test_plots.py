@@ -1,4 +1,4 @@
-"""The picture of a learning curve: it is drawn for every curve, shows what it should, and keeps nothing behind."""
+"""The plot of a learning curve: every curve can be drawn, and the plot marks the verdict."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def shows(png: bytes, colour: str) -> bool:
     return bool((np.abs(pixels(png) - wanted).max(axis=-1) <= 1).sum() > 50)
 
 
-def test_the_picture_has_a_fixed_size_and_marks_the_verdict() -> None:
+def test_the_plot_has_a_fixed_size_and_marks_the_verdict() -> None:
     png = learning_curve_png(TRIAL, "trial 7")
     assert pixels(png).shape == (420, 960, 3)
     assert shows(png, VERDICT_COLOURS[VerdictKind.OVERFIT])
@@ -60,12 +60,12 @@ def test_the_picture_has_a_fixed_size_and_marks_the_verdict() -> None:
 
 
 def test_the_onset_shades_the_epochs_after_it() -> None:
-    with_onset = learning_curve_png(TRIAL, "trial 7")
+    shaded = learning_curve_png(TRIAL, "trial 7")
     assert TRIAL.verdict is not None
-    without = learning_curve_png(replace(TRIAL, verdict=replace(TRIAL.verdict, onset_epoch=None)), "trial 7")
-    lit = (pixels(with_onset)[110:330] == 255).all(axis=-1).mean()
-    unshaded = (pixels(without)[110:330] == 255).all(axis=-1).mean()
-    assert lit < unshaded - 0.1
+    unshaded = learning_curve_png(replace(TRIAL, verdict=replace(TRIAL.verdict, onset_epoch=None)), "trial 7")
+    white_if_shaded = (pixels(shaded)[110:330] == 255).all(axis=-1).mean()
+    white_if_unshaded = (pixels(unshaded)[110:330] == 255).all(axis=-1).mean()
+    assert white_if_shaded < white_if_unshaded - 0.1
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_the_onset_shades_the_epochs_after_it() -> None:
         pytest.param(TRIAL.curve[:1], id="the base model only"),
         pytest.param((evaluation(1, train_loss=0.5),), id="no validation"),
         pytest.param((evaluation(1, valid_loss=math.nan), evaluation(2, valid_loss=math.inf)), id="nothing finite"),
-        pytest.param((*TRIAL.curve, evaluation(4, train_loss=1e30, valid_loss=1e300)), id="out of all bounds"),
+        pytest.param((*TRIAL.curve, evaluation(4, train_loss=1e30, valid_loss=1e300)), id="huge values"),
         pytest.param(tuple(evaluation(n, valid_loss=0.0) for n in range(1, 500)), id="hundreds of equal points"),
     ],
 )
@@ -83,29 +83,30 @@ def test_every_curve_can_be_drawn(curve: tuple[Measured, ...]) -> None:
     assert pixels(learning_curve_png(replace(TRIAL, curve=curve), "trial 7")).shape == (420, 960, 3)
 
 
-def test_a_trial_and_its_curve_give_the_same_picture() -> None:
+def test_a_trial_and_its_curve_give_the_same_plot() -> None:
     assert TRIAL.verdict is not None
     curve = LearningCurve.from_measurements(TRIAL.curve, metric="accuracy")
     assert curve_png(curve, TRIAL.verdict, "trial 7") == learning_curve_png(TRIAL, "trial 7")
 
 
-def test_an_onset_at_the_last_epoch_is_marked_too() -> None:
+def test_an_onset_at_the_last_epoch_is_marked() -> None:
     points = tuple(CurvePoint(n, int(n), 1 / n, 1 / n) for n in (1.0, 2.0, 3.0))
-    plain = FitVerdict(VerdictKind.DIVERGED, "it ran away")
-    without, marked = (curve_png(LearningCurve(points), each, "") for each in (plain, replace(plain, onset_epoch=3.0)))
+    plain = FitVerdict(VerdictKind.DIVERGED, "the loss exploded")
+    verdicts = (plain, replace(plain, onset_epoch=3.0))
+    unmarked, marked = (curve_png(LearningCurve(points), verdict, "") for verdict in verdicts)
     red = [int(VERDICT_COLOURS[VerdictKind.DIVERGED][at : at + 2], 16) for at in (1, 3, 5)]
 
-    def inside(png: bytes) -> int:
+    def red_pixels(png: bytes) -> int:
         return int((np.abs(pixels(png)[110:330] - red).max(axis=-1) <= 60).sum())
 
-    assert inside(marked) > inside(without) + 100
+    assert red_pixels(marked) > red_pixels(unmarked) + 100
 
 
 def test_the_same_trial_gives_the_same_bytes() -> None:
     assert learning_curve_png(TRIAL, "trial 7") == learning_curve_png(TRIAL, "trial 7")
 
 
-def test_importing_the_module_loads_no_matplotlib_and_drawing_no_pyplot() -> None:
+def test_importing_the_module_does_not_load_matplotlib_and_drawing_does_not_load_pyplot() -> None:
     program = (
         "import sys; from sweeps.reports import plots; assert 'matplotlib' not in sys.modules; "
         "from sweeps.trials.trial import Trial; plots.learning_curve_png(Trial(1, 'k', 'm', {}, 1), 't'); "
