@@ -32,13 +32,18 @@ from sweeps.execution.outcome import Outcome, SweepEnd, outcome_of
 from sweeps.execution.running_trial import TrialEnd
 from sweeps.execution.session import Session
 from sweeps.planning.sweep_plan import SweepPlan
-from sweeps.scheduling.calendar import moments
+from sweeps.scheduling.calendar import planned_times
+from sweeps.scheduling.claims import LEASE_S, Claim, Claims
 from sweeps.scheduling.daemon import Daemon
-from sweeps.scheduling.monthly_budget import name_of
-from sweeps.scheduling.night import run_night
-from sweeps.scheduling.schedule import Night, Notify, Schedule
-from sweeps.scheduling.store import LEASE_S, Claim, Schedules
-from sweeps.scheduling.summary import is_telling
+from sweeps.scheduling.database import Database
+from sweeps.scheduling.monthly_budget import month_name
+from sweeps.scheduling.night import Night
+from sweeps.scheduling.night_context import NightContext
+from sweeps.scheduling.night_process import NightLauncher
+from sweeps.scheduling.night_run import run_night
+from sweeps.scheduling.schedule import NotificationSettings, Schedule
+from sweeps.scheduling.store import ScheduleStore
+from sweeps.scheduling.summary import should_notify
 from sweeps.trials.trial import Trial, leaderboard
 from sweeps.workspace import Workspace
 
@@ -104,14 +109,8 @@ class _Killed(BaseException):
     """The process of the night was killed."""
 
 
-class _SchedulesOfKilledProcess:
-    """The schedules of a process that is killed: it never stores how the night ended."""
-
-    def __init__(self, schedules: Schedules) -> None:
-        self._schedules = schedules
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._schedules, name)
+class _ClaimsOfKilledProcess(Claims):
+    """The claims of a process that is killed: it never stores how the night ended."""
 
     def finish(self, claim: Claim, night: Night) -> bool:
         return False
@@ -119,7 +118,7 @@ class _SchedulesOfKilledProcess:
 
 @dataclass
 class _EndedProcess:
-    """A process that has already ended; see `daemon.Process`."""
+    """A process that has already ended; see `night_process.Process`."""
 
     code: int
     pid: int = 0
@@ -175,11 +174,12 @@ class Simulation:
         YearBackend.world = self.world
         for team in teams.values():
             team.write()
-        self.schedules = Schedules.open(self.workspace, None)
-        quiet = Notify(("SOMEONE",), (), "changes")
+        self.database = Database.open(self.workspace, None)
+        self.store = ScheduleStore(self.database)
+        quiet = NotificationSettings(("SOMEONE",), (), "changes")
         for team in teams.values():
             born = self.first_day.replace(tzinfo=ZoneInfo(team.tz)).timestamp() - 1
-            self.schedules.add(Schedule(team.name, str(team.file), team.cron, team.tz, born, team.until, notify=quiet))
+            self.store.add(Schedule(team.name, str(team.file), team.cron, team.tz, born, team.until, notify=quiet))
 
     def run(self) -> Year:
         """Simulate the year and return its results."""
@@ -216,7 +216,7 @@ class Simulation:
         zone = ZoneInfo(team.tz)
         first = self.first_day.replace(tzinfo=zone) - timedelta(seconds=1)
         last = (self.first_day + timedelta(days=self.days)).replace(tzinfo=zone)
-        return list(itertools.takewhile(lambda planned: planned < last, moments(team.cron, team.tz, first)))
+        return list(itertools.takewhile(lambda planned: planned < last, planned_times(team.cron, team.tz, first)))
 
     def _apply_events(self) -> None:
         """Apply each day's events once, in the hours before the night."""
@@ -242,48 +242,50 @@ class Simulation:
     # --------- the product's parts
     def _daemon(self) -> Daemon:
         return Daemon(
-            self.schedules,
-            command=lambda claim: (claim.night.schedule, claim.holder),
-            logs=lambda night: self.root / "log.txt",
+            self.store,
+            NightLauncher(
+                command=lambda claim: (claim.night.schedule, claim.holder),
+                log_file=lambda night: self.root / "log.txt",
+                start=self._start,
+            ),
             say=lambda _: None,
-            tell=self._tell,
+            notify=self._notify,
             clock=self.world.moment,
-            start=self._start,
         )
 
-    def _tell(self, schedule: Schedule, night: Night) -> bool:
+    def _notify(self, schedule: Schedule, night: Night) -> bool:
         self.notified[schedule.name].append(night)
         return True
 
-    def _start(self, command: Sequence[str], output: IO[bytes], environment: Mapping[str, str] | None) -> _EndedProcess:
+    def _start(self, command: Sequence[str], output: IO[bytes]) -> _EndedProcess:
         """Run a night in this process, as `sweep schedule run-now --claim` does in a separate
         one.
         """
         name, holder = command
-        claim = self.schedules.claim_of(name, holder, self.world.moment())
+        claim = self.store.claims.take_over(name, holder, self.world.moment())
         assert claim is not None
         day = local_day(self.world.teams[name], claim.night.planned_at)
         is_killed = day in self.events[name].killed_nights and claim.night.attempt == 1
-        schedules = cast(Schedules, _SchedulesOfKilledProcess(self.schedules)) if is_killed else self.schedules
+        store = ScheduleStore(self.database)
+        if is_killed:
+            store.claims = _ClaimsOfKilledProcess(self.database)
         self.world.kill_at = self.world.now + 1500.0 if is_killed else None
         try:
-            kept = self.schedules.get(name)
-            night = run_night(
-                kept, claim, schedules, self.environment, ProgressObserver(),
-                lambda _: None, search=self._search, clock=self.world.clock,
-            )  # fmt: skip
+            schedule = self.store.get(name)
+            context = NightContext(schedule, claim, store, self.environment, lambda _: None, self.world.clock)
+            night = run_night(context, ProgressObserver(), self._run_sweep)
         except _Killed:
             self.world.kill_at = -1.0 if day % 2 else None
             if day % 2:  # the scheduler is killed, too, so that nobody waits for the process
                 return cast(_EndedProcess, _AbandonedProcess())
             return _EndedProcess(-9)
         self.world.kill_at = None
-        if is_telling(kept, night):
+        if should_notify(schedule, night):
             self.notified[name].append(night)
-        self.schedules.told([night])
+        self.store.notifications.confirm([night])
         return _EndedProcess(0)
 
-    def _search(
+    def _run_sweep(
         self,
         plan: SweepPlan,
         environment: Environment,
@@ -342,7 +344,7 @@ class Simulation:
         for file in (self.workspace.root / "sweeps").glob("*/fake-service.sqlite"):
             name = file.parent.name.partition("-")[0]
             for moment, usd in charges(file, self.world.now):
-                month = name_of(self.world.teams[name].tz, moment)
+                month = month_name(self.world.teams[name].tz, moment)
                 # ticks continue for two days after the year
                 if month.startswith(f"{self.first_day.year}-"):
                     spent[name][month] = spent[name].get(month, 0.0) + usd
@@ -351,7 +353,7 @@ class Simulation:
             return [night for night in nights if night.planned_at <= planned[team][-1]]
 
         return Year(
-            nights={team: of_the_year(team, self.schedules.nights(team)) for team in self.world.teams},
+            nights={team: of_the_year(team, self.store.nights(team)) for team in self.world.teams},
             planned=planned,
             spent=spent,
             rules=self.rules,

@@ -17,18 +17,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backends import codec
 from sweeps.cli.terminal import err, json_option, print_json, say
 from sweeps.errors import SweepError, SweepInterruptedError, UserInputError
 from sweeps.workspace import Workspace
 
 if TYPE_CHECKING:
+    from sweeps.scheduling.claims import Claim
+    from sweeps.scheduling.night import Night
     from sweeps.scheduling.notifications import Address
-    from sweeps.scheduling.schedule import Night, Schedule
-    from sweeps.scheduling.store import Claim, Schedules
+    from sweeps.scheduling.schedule import Schedule
+    from sweeps.scheduling.store import ScheduleStore
 
 SOON_S = 90.0
-"""`run-now --planned` waits for a night that is this close: clocks of two machines differ a little.
-"""
+"""`run-now --planned` waits for a night that is this close: clocks of machines differ a little."""
 
 
 @click.command("run-now")
@@ -46,23 +48,23 @@ def run_now(
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have set them to be ignored
         signal.signal(number, signal.default_int_handler)
-    schedules = opened(workspace)
-    kept = schedules.get(name)
+    store = open_store(workspace)
+    schedule = store.get(name)
     if file is not None:
-        kept = replace(kept, file=str(file.absolute()))
-    claim = _claimed(workspace, schedules, kept, planned, holder)
+        schedule = replace(schedule, file=str(file.absolute()))
+    claim = _claimed(workspace, store, schedule, planned, holder)
     if claim is None:
         if planned:
             say(f"{name}: no night is due, or another process runs it")
             return
         raise SweepError(f"a night of `{name}` is running", "Wait for it; sweep schedule history shows it.")
-    night = _night(workspace, kept, claim, schedules)
+    night = _night(workspace, schedule, claim, store)
     if as_json:
-        print_json(night.to_json())
+        print_json(codec.to_json(night))
     else:
         from sweeps.scheduling import summary
 
-        click.echo(summary.text(kept, night), nl=False)
+        click.echo(summary.text(schedule, night), nl=False)
     _leave(night)
 
 
@@ -79,109 +81,108 @@ def scheduler(workspace: Workspace, at_once: int) -> None:
     """
     from sweeps.api.environment import tracking_uri
     from sweeps.scheduling.daemon import Daemon
-    from sweeps.scheduling.night import folder
+    from sweeps.scheduling.night import nights_folder
+    from sweeps.scheduling.night_process import NightLauncher
 
     tracking_uri(workspace)  # report a bad tracking URI now, not at night
-    schedules = opened(workspace)
+    store = open_store(workspace)
 
     def command(claim: Claim) -> Sequence[str]:
         options = ("schedule", "run-now", claim.night.schedule, "--claim", claim.holder)
         return (*sweep_command(), "--root", str(workspace.root), *options)
 
     def log(night: Night) -> Path:
-        return folder(workspace, night.schedule) / f"{night.file_name}.log"
+        return nights_folder(workspace, night.schedule) / f"{night.file_name}.log"
 
-    daemon = Daemon(schedules, command, log, _log_line, partial(_tell, workspace), at_once)
+    daemon = Daemon(store, NightLauncher(command, log), _log_line, partial(notify, workspace), at_once)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: daemon.stop.set())
     daemon.run()
 
 
-def opened(workspace: Workspace) -> Schedules:
-    """Open the schedules in the storage that SWEEP_STORAGE names, else in the workspace.
-
-    Raises SweepError.
-    """
+def open_store(workspace: Workspace) -> ScheduleStore:
+    """Open the database at SWEEP_STORAGE, else that of the workspace. Raises SweepError."""
     from sweeps.api.environment import storage
-    from sweeps.scheduling.store import Schedules
+    from sweeps.scheduling.store import ScheduleStore
 
-    return Schedules.open(workspace, storage())
+    return ScheduleStore.open(workspace, storage())
 
 
 def _claimed(
-    workspace: Workspace, schedules: Schedules, kept: Schedule, planned: bool, holder: str | None
+    workspace: Workspace, store: ScheduleStore, schedule: Schedule, planned: bool, holder: str | None
 ) -> Claim | None:
-    from sweeps.scheduling.calendar import next_moment
-    from sweeps.scheduling.daemon import tell_untold
+    from sweeps.scheduling.calendar import next_planned_time
+    from sweeps.scheduling.notification_delivery import deliver_pending
 
-    now = datetime.now(UTC)
+    name, claims, now = schedule.name, store.claims, datetime.now(UTC)
     if holder is not None:
-        return schedules.claim_of(kept.name, holder, now)
+        return claims.take_over(name, holder, now)
     if planned:
-        schedules.mark_missed(kept.name, now)
-    tell_untold(schedules, kept, now, partial(_tell, workspace))
+        claims.mark_missed(name, now)
+    deliver_pending(store.notifications, schedule, now, partial(notify, workspace))
     if not planned:
-        return schedules.claim_now(kept.name, uuid.uuid4().hex, now)
-    claim = schedules.claim_due(kept.name, uuid.uuid4().hex, now)
-    moment = next_moment(kept, now)
+        return claims.claim_now(name, uuid.uuid4().hex, now)
+    claim = claims.claim_due(name, uuid.uuid4().hex, now)
+    moment = next_planned_time(schedule, now)
     if claim is None and moment is not None and (wait_s := (moment - now).total_seconds()) <= SOON_S:
         time.sleep(wait_s)
-        claim = schedules.claim_due(kept.name, uuid.uuid4().hex, datetime.now(UTC))
+        claim = claims.claim_due(name, uuid.uuid4().hex, datetime.now(UTC))
     return claim
 
 
-def _night(workspace: Workspace, kept: Schedule, claim: Claim, schedules: Schedules) -> Night:
+def _night(workspace: Workspace, schedule: Schedule, claim: Claim, store: ScheduleStore) -> Night:
     """Run the night in the folder where its schedule was added, then send its summary."""
     from sweeps.api.environment import environment
     from sweeps.cli.progress import Progress
-    from sweeps.scheduling.daemon import tell
-    from sweeps.scheduling.night import run_night
-    from sweeps.scheduling.store import StorageAwayError
+    from sweeps.scheduling.database import DatabaseUnavailableError
+    from sweeps.scheduling.night_context import NightContext
+    from sweeps.scheduling.night_run import run_night
+    from sweeps.scheduling.notification_delivery import deliver
 
     try:
         workspace = Workspace(workspace.root.absolute())
         where = environment(workspace, os.environ.get("RAY_ADDRESS"))
         # cron and systemd start in another folder
-        if kept.folder is not None and Path(kept.folder).is_dir():
-            os.chdir(kept.folder)
-        night = run_night(kept, claim, schedules, where, Progress(err), say)
+        if schedule.folder is not None and Path(schedule.folder).is_dir():
+            os.chdir(schedule.folder)
+        night = run_night(NightContext(schedule, claim, store, where, say), Progress(err))
     except UserInputError as error:  # before the night began
-        from sweeps.scheduling.night import store
-        from sweeps.scheduling.schedule import NightState
+        from sweeps.scheduling.night import NightState
+        from sweeps.scheduling.night_run import store_outcome
 
-        failed = replace(claim.night, state=NightState.FAILED, reason=error.message, ended_at=time.time())
-        store(schedules, claim, failed, say)
-        night = failed
+        night = replace(claim.night, state=NightState.FAILED, reason=error.message, ended_at=time.time())
+        store_outcome(store, claim, night, say)
     try:
-        tell(schedules, kept, [night], datetime.now(UTC), partial(_tell, workspace))
-    except StorageAwayError as away:
-        say(f"warning: {away.message}; this night's summary may be sent twice")
+        deliver(store.notifications, schedule, [night], datetime.now(UTC), partial(notify, workspace))
+    except DatabaseUnavailableError as error:
+        say(f"warning: {error.message}; this night's summary may be sent twice")
     return night
 
 
-def _tell(workspace: Workspace, kept: Schedule, night: Night) -> bool:
+def notify(workspace: Workspace, schedule: Schedule, night: Night) -> bool:
     """Write a night's summary to files and send it to the addresses that want it.
 
     Returns False if it was sent and reached no address.
     """
     from sweeps.scheduling import notifications, summary
-    from sweeps.scheduling.night import folder
+    from sweeps.scheduling.night import nights_folder
 
-    file, page = folder(workspace, kept.name) / f"{night.file_name}.md", summary.html(kept, night)
+    file, page = nights_folder(workspace, schedule.name) / f"{night.file_name}.md", summary.html(schedule, night)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(summary.markdown(kept, night), encoding="utf-8")
+        file.write_text(summary.markdown(schedule, night), encoding="utf-8")
         file.with_suffix(".html").write_text(page, encoding="utf-8")
         say(f"summary: {file}")
     except OSError as error:  # send the summary all the same, and keep the scheduler running
         say(f"warning: cannot write {file}: {error.strerror}")
-    if not kept.notify.anyone or not summary.is_telling(kept, night):
+    if not schedule.notify.has_recipients or not summary.should_notify(schedule, night):
         return True
-    addresses, missing = _addresses(kept)
+    addresses, missing = _addresses(schedule)
     undelivered: list[str] = []
     try:
         notifications.check_installed()
-        undelivered = notifications.send(addresses, summary.title(kept, night), page, failure=night.state.bad)
+        title = summary.title(schedule, night)
+        undelivered = notifications.send(addresses, title, page, failure=night.state.is_failure)
         missing += undelivered
     except SweepError as error:
         missing.append(f"{error.message}; {error.hint}")
@@ -193,19 +194,19 @@ def _tell(workspace: Workspace, kept: Schedule, night: Night) -> bool:
     return not undelivered or len(undelivered) < len(addresses)
 
 
-def _addresses(kept: Schedule) -> tuple[list[Address], list[str]]:
+def _addresses(schedule: Schedule) -> tuple[list[Address], list[str]]:
     from sweeps.scheduling import notifications
 
     found: list[Address] = []
     missing: list[str] = []
-    for variable in kept.notify.variables:
+    for variable in schedule.notify.variables:
         text = os.environ.get(variable, "")
-        found += notifications.addresses(text, variable)
+        found += notifications.parse_addresses(text, variable)
         if not text.strip():
             missing.append(f"{variable} is not set here, so nothing was sent to its addresses")
-    for file in kept.notify.files:
+    for file in schedule.notify.files:
         try:
-            found += notifications.addresses(Path(file).read_text(encoding="utf-8"), file)
+            found += notifications.parse_addresses(Path(file).read_text(encoding="utf-8"), file)
         except (OSError, UnicodeDecodeError) as error:
             missing.append(f"cannot read {file} ({type(error).__name__}), so nothing was sent to its addresses")
     return found, missing
@@ -213,11 +214,11 @@ def _addresses(kept: Schedule) -> tuple[list[Address], list[str]]:
 
 def _leave(night: Night) -> None:
     """Exit with the code that tells how the night ended."""
-    from sweeps.scheduling.schedule import NightState
+    from sweeps.scheduling.night import NightState
 
     if night.state is NightState.STOPPED:
         raise SweepInterruptedError("the night was stopped; nothing is lost", "The next night continues from there.")
-    if night.state.bad:
+    if night.state.is_failure:
         raise SweepError("the night failed", "sweep schedule history shows the reason. The next night tries again.")
 
 

@@ -9,20 +9,22 @@ import os
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeps.cli.nights import opened, run_now, sweep_command
+from backends import codec
+from sweeps.cli.nights import open_store, run_now, sweep_command
 from sweeps.cli.terminal import json_option, print_json, say, show
 from sweeps.errors import Problem, UserInputError
 from sweeps.workspace import Workspace
 
 if TYPE_CHECKING:
-    from sweeps.scheduling.schedule import Night, Schedule
+    from sweeps.scheduling.night import Night
+    from sweeps.scheduling.schedule import Schedule
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -90,10 +92,10 @@ def add(
     Nothing runs until you start `sweep scheduler` or another scheduler.
     """
     from sweeps.scheduling import calendar, notifications
-    from sweeps.scheduling.schedule import Notify, Schedule
+    from sweeps.scheduling.schedule import NotificationSettings, Schedule
     from sweeps.spec.loading import load
 
-    mistakes = [Problem(place, message, hint) for place, message, hint in calendar.problems(cron, tz, until)]
+    mistakes = [*calendar.option_problems(cron, tz, until)]
     mistakes += _mistakes(name, variables, data_path)
     checked: Any = None
     try:
@@ -116,15 +118,15 @@ def add(
         until=until,
         data=str(data_path.absolute()) if data_path is not None else None,
         overrides=overrides,
-        notify=Notify(variables, tuple(str(file.absolute()) for file in files), when),
+        notify=NotificationSettings(variables, tuple(str(file.absolute()) for file in files), when),
         folder=str(Path.cwd()),
     )
-    schedules = opened(workspace)
-    made = schedules.replace(made) if again else schedules.add(made)
+    store = open_store(workspace)
+    made = store.replace(made) if again else store.add(made)
     if as_json:
-        print_json(_shown(made, schedules.nights(made.name)))
+        print_json(_shown(made, store.nights(made.name)))
     else:
-        moment = calendar.next_moment(made, datetime.now(UTC))
+        moment = calendar.next_planned_time(made, datetime.now(UTC))
         monthly = checked.budget.monthly_usd
         limited = f"; its nights may cost ${monthly:,.2f} in a month" if monthly is not None else ""
         click.echo(f"{made.name}: {_moment(made, moment)}{limited}")
@@ -138,8 +140,8 @@ def list_schedules(workspace: Workspace, as_json: bool) -> None:
     """List the schedules with their next night and the outcome of the last one."""
     from sweeps.cli import schedule_tables
 
-    schedules = opened(workspace)
-    found = [(schedule, schedules.nights(schedule.name)) for schedule in schedules.all()]
+    store = open_store(workspace)
+    found = [(schedule, store.nights(schedule.name)) for schedule in store.all()]
     if as_json:
         print_json([_shown(schedule, nights) for schedule, nights in found])
     elif found:
@@ -172,7 +174,7 @@ def resume(workspace: Workspace, name: str, as_json: bool) -> None:
 @click.pass_obj
 def remove(workspace: Workspace, name: str, as_json: bool) -> None:
     """Delete the schedule NAME and its history. Its sweeps, reports and models stay."""
-    opened(workspace).remove(name, datetime.now(UTC))
+    open_store(workspace).remove(name, datetime.now(UTC))
     if as_json:
         print_json({"removed": name})
     else:
@@ -192,12 +194,12 @@ def history(workspace: Workspace, name: str, limit: int, as_json: bool) -> None:
     """
     from sweeps.cli import schedule_tables
 
-    schedules = opened(workspace)
-    kept = schedules.get(name)
-    every = schedules.nights(name)
+    store = open_store(workspace)
+    kept = store.get(name)
+    every = store.nights(name)
     nights = every[-limit:]
     if as_json:
-        print_json([night.to_json() for night in nights])
+        print_json([codec.to_json(night) for night in nights])
     elif nights:
         show(schedule_tables.nights(kept, nights))
         if line := schedule_tables.ledger(kept, every, datetime.now(UTC)):
@@ -237,9 +239,9 @@ def export(
     """
     from sweeps.scheduling import exports
 
-    kept = opened(workspace).get(name)
+    kept = open_store(workspace).get(name)
     here = "sweep" if form == "kubernetes" else sweep_command()[-1] if len(sweep_command()) == 1 else "sweep"
-    place = exports.Place(command or here, root or str(workspace.root), image, file)
+    place = exports.ExportTarget(command or here, root or str(workspace.root), image, file)
     # in a checkout the file has its path in the repository
     if form == "github-actions" and file is None:
         below = Path(kept.file).is_relative_to(Path.cwd())
@@ -275,7 +277,7 @@ def _mistakes(name: str | None, variables: Sequence[str], data_path: Path | None
 
 
 def _paused(workspace: Workspace, name: str, paused: bool, as_json: bool) -> None:
-    changed = opened(workspace).pause(name, paused, datetime.now(UTC))
+    changed = open_store(workspace).set_paused(name, paused, datetime.now(UTC))
     if as_json:
         print_json(_shown(changed, []))
     else:
@@ -283,14 +285,17 @@ def _paused(workspace: Workspace, name: str, paused: bool, as_json: bool) -> Non
 
 
 def _shown(kept: Schedule, nights: Sequence[Night]) -> dict[str, Any]:
-    from sweeps.scheduling.calendar import next_moment
-    from sweeps.scheduling.monthly_limit import shown
+    from sweeps.scheduling.calendar import next_planned_time
+    from sweeps.scheduling.current_month import current_month
 
-    moment = next_moment(kept, datetime.now(UTC))
-    last = nights[-1].to_json() if nights else None
-    ledger = shown(kept, nights, datetime.now(UTC))
-    coming = moment.isoformat() if moment else None
-    return {**kept.to_json(), "next": coming, "last": last, "month": asdict(ledger) if ledger else None}
+    now = datetime.now(UTC)
+    moment, month = next_planned_time(kept, now), current_month(kept, nights, now)
+    return {
+        **codec.to_json(kept),
+        "next": moment.isoformat() if moment else None,
+        "last": codec.to_json(nights[-1]) if nights else None,
+        "month": codec.to_json(month) if month else None,
+    }
 
 
 def _moment(kept: Schedule, moment: datetime | None) -> str:

@@ -9,18 +9,19 @@ from zoneinfo import ZoneInfo
 from rich.console import RenderableType
 from rich.table import Table
 
-from sweeps.scheduling.calendar import next_moment
-from sweeps.scheduling.monthly_limit import shown
-from sweeps.scheduling.schedule import Night, Schedule
+from sweeps.scheduling.calendar import next_planned_time
+from sweeps.scheduling.current_month import current_month
+from sweeps.scheduling.night import Night
+from sweeps.scheduling.schedule import Schedule
 
 
 def schedules(found: Sequence[tuple[Schedule, Sequence[Night]]], now: datetime) -> RenderableType:
     """Show one row per schedule, with its next and its last night."""
-    months = {schedule.name: shown(schedule, nights, now) for schedule, nights in found}
+    months = {schedule.name: current_month(schedule, nights, now) for schedule, nights in found}
     columns = ["schedule", "file", "cron", "zone", "until", "next night", "last night"]
     table = _table(*columns, *(["this month"] if any(months.values()) else []))
     for schedule, nights in found:
-        moment = next_moment(schedule, now)
+        moment = next_planned_time(schedule, now)
         coming = "paused" if schedule.paused else clock(schedule, moment) if moment is not None else "never"
         last = f"{_when(schedule, nights[-1])} {nights[-1].state.value}" if nights else ""
         known = months[schedule.name]
@@ -35,17 +36,18 @@ def nights(schedule: Schedule, found: Sequence[Night]) -> RenderableType:
     """Show one row per night, the newest last."""
     table = _table("night", "state", "sweep", "trials", "spent", "best", "champion", "why")
     for night in found:
-        got, best = night.found, night.found.get("best")
+        results, best = night.results, night.results.get("best")
         again = f" #{night.attempt}" if night.attempt > 1 else " by hand" if night.manual else ""
-        spent = f"${got['usd']:,.2f}" if got.get("priced") else f"{got['tokens']:,} tokens" if "tokens" in got else ""
-        champion = got.get("champion") or {}
+        tokens = f"{results['tokens']:,} tokens" if "tokens" in results else ""
+        spent = f"${results['usd']:,.2f}" if results.get("priced") else tokens
+        champion = results.get("champion") or {}
         table.add_row(
             _when(schedule, night) + again,
             night.state.value,
             night.sweep or "",
-            str(got.get("trials", "")),
+            str(results.get("trials", "")),
             spent,
-            f"{got['metric']} {best['value']:.4g}" if best else "",
+            f"{results['metric']} {best['value']:.4g}" if best else "",
             "" if not champion or night.state.value == "unchanged" else "new" if champion["promoted"] else "kept",
             night.reason,
         )
@@ -57,8 +59,8 @@ def ledger(schedule: Schedule, found: Sequence[Night], now: datetime) -> str:
 
     Empty without a monthly limit.
     """
-    known = shown(schedule, found, now)
-    return f"{known.name}: {known.text} may be spent, ${known.left:,.2f} are left" if known else ""
+    known = current_month(schedule, found, now)
+    return f"{known.name}: {known.text} may be spent, ${known.left_usd:,.2f} are left" if known else ""
 
 
 def clock(schedule: Schedule, moment: datetime) -> str:

@@ -1,1 +1,1 @@
-"""Every night: what is worth running again, when it runs, and whether its winner replaces the champion."""
+"""Nightly schedules: when a sweep runs again, whether it has to, and who hears of it."""

@@ -1,8 +1,9 @@
-"""How far tonight's training examples are from those that an earlier model was trained on.
+"""How far new training examples differ from those that an earlier model was trained on.
 
-With many examples every difference is significant, with few none is: a difference is told where it is both larger
-than chance explains and large enough to matter. The tests are scipy's; the population stability index (PSI) and its
-customary bounds of 0.1 and 0.25 are those of N. Siddiqi, Credit Risk Scorecards (Wiley, 2006).
+With many examples every difference is significant; with few, none is. A difference is therefore
+reported only if it is both larger than chance explains and large enough to matter. The tests are
+scipy's. The population stability index (PSI) and its customary thresholds of 0.1 and 0.25 come from
+N. Siddiqi, Credit Risk Scorecards (Wiley, 2006).
 """
 
 from __future__ import annotations
@@ -12,23 +13,32 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 from scipy.stats import chi2_contingency, ks_2samp
 
-CHANCE = 0.01
-"""A test speaks up where chance alone would do so in this share of cases; divided by the number of tests made."""
+FALSE_ALARM_RATE = 0.01
+"""The chance that a test reports a difference in unchanged data, divided among the tests."""
 
-LABEL_MOVE, LENGTH_MOVE, NOVEL_MOVE, REPEAT_MOVE = 0.02, 0.05, 0.02, 0.02
-"""What is large enough to matter: the share of examples with another label, the distance between the distributions of
-lengths, the shares of new words and of repeated examples."""
+MIN_LABEL_DISTANCE = 0.02
+"""The smallest share of examples with another label that matters."""
 
-MOST_LABELS = 200
-"""Where completions take more values than this they are texts, not labels."""
+MIN_LENGTH_DISTANCE = 0.05
+"""The smallest distance of two distributions of lengths that matters (Kolmogorov-Smirnov)."""
+
+MIN_NEW_WORD_CHANGE = 0.02
+"""The smallest excess share of new words that matters."""
+
+MIN_REPETITION_CHANGE = 0.02
+"""The smallest change in the share of repeated prompts that matters."""
+
+MAX_LABELS = 200
+"""If completions have more distinct values than this, they are texts, not labels."""
 
 _WORD = re.compile(r"\w+")
 
@@ -42,44 +52,54 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One look at both data sets, and whether its numbers matter. `chance` None: there is no test, but a bound."""
+class Difference:
+    """One property of both data sets, and whether its change matters.
+
+    `p_value` is None if a fixed threshold decides instead of a test. Its JSON name, `chance`, is
+    that of version 0.1.
+    """
 
     name: str
     before: float
     now: float
     distance: float
-    chance: float | None
+    p_value: Annotated[float | None, Field(alias="chance")]
     matters: bool
+
+    @property
+    def sentence(self) -> str:
+        """The difference in words."""
+        return f"{self.name}: {self.before:.4g} before, {self.now:.4g} now"
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What was compared. `labels` are shares before and now; `words` say what matters, a sentence each."""
+    """The comparison of two data sets.
+
+    `kept_examples` is the share of the new examples that the earlier data contained. `labels` maps
+    each label to its share before and now; it is empty, and `psi` None, if completions are texts.
+    `sentences` describe the differences that matter. The JSON names are those of version 0.1.
+    """
 
     examples_before: int
     examples_now: int
     kept_examples: float
     psi: float | None
     labels: Mapping[str, tuple[float, float]]
-    compared: tuple[Compared, ...]
+    differences: Annotated[tuple[Difference, ...], Field(alias="compared")]
     new_words: tuple[str, ...]
-    words: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
+    sentences: Annotated[tuple[str, ...], Field(alias="words")]
 
 
 def read(path: Path) -> Texts:
-    """Read a prepared part of a data set (`backends.contract.Dataset` says the form)."""
+    """Read a prepared part of a data set; `backends.contract.Dataset` describes the format."""
     prompts, completions = [], []
     with path.open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
             if "messages" in row:
-                *asked, answer = row["messages"]
-                prompts.append("\n".join(str(each.get("content") or "") for each in asked))
+                *conversation, answer = row["messages"]
+                prompts.append("\n".join(str(message.get("content") or "") for message in conversation))
                 completions.append(str(answer.get("content") or ""))
             else:
                 prompts.append(row["prompt"])
@@ -88,109 +108,123 @@ def read(path: Path) -> Texts:
 
 
 def compare(before: Texts, now: Texts, seed: int = 0) -> Drift:
-    """Compare two data sets; the same arguments give the same result. Raises ValueError where one has no example."""
+    """Compare two data sets. The same arguments give the same result.
+
+    Raises ValueError if one of them has no example.
+    """
     if not before.prompts or not now.prompts:
-        raise ValueError("there is no example to compare")
+        raise ValueError("one of the data sets has no example to compare")
     counts = [Counter(completion.strip() for completion in texts.completions) for texts in (before, now)]
     labels = sorted(set(counts[0]) | set(counts[1]))
-    classified = len(labels) <= MOST_LABELS and len(labels) < len(before.completions) / 2
-    looks = [("length of the prompts in characters", [[len(prompt) for prompt in x.prompts] for x in (before, now)])]
-    if not classified:
-        looks.append(
-            ("length of the completions in characters", [[len(c) for c in x.completions] for x in (before, now)])
-        )
-    level = CHANCE / (len(looks) + classified)
-    compared = [_lengths(name, before_now[0], before_now[1], level) for name, before_now in looks]
-    if classified:
-        compared.append(_labels(labels, counts, level))
-    vocabulary, fresh = _novel(before, now, seed)
-    compared += [vocabulary, _repeated(before, now)]
-    shares = {name: tuple(count[name] / count.total() for count in counts) for name in labels} if classified else {}
-    known = set(zip(before.prompts, before.completions, strict=True))
-    kept = sum(each in known for each in zip(now.prompts, now.completions, strict=True)) / len(now.prompts)
+    is_classification = len(labels) <= MAX_LABELS and len(labels) < len(before.completions) / 2
+    # two tests: the lengths of the prompts, and labels or lengths of completions
+    level = FALSE_ALARM_RATE / 2
+    differences = [_length_difference("prompts", before.prompts, now.prompts, level)]
+    if is_classification:
+        differences.append(_label_difference(labels, counts, level))
+    else:
+        differences.append(_length_difference("completions", before.completions, now.completions, level))
+    vocabulary, new_words = _vocabulary_difference(before, now, seed)
+    differences += [vocabulary, _repetition_difference(before, now)]
+    shares: dict[str, tuple[float, float]] = {}
+    if is_classification:
+        old_counts, new_counts = counts
+        shares = {
+            label: (old_counts[label] / old_counts.total(), new_counts[label] / new_counts.total()) for label in labels
+        }
+    earlier_examples = set(zip(before.prompts, before.completions, strict=True))
+    kept = sum(example in earlier_examples for example in zip(now.prompts, now.completions, strict=True))
     return Drift(
         examples_before=len(before.prompts),
         examples_now=len(now.prompts),
-        kept_examples=kept,
-        psi=_psi(list(shares.values())) if shares else None,
-        labels={name: (old, new) for name, (old, new) in shares.items()},
-        compared=tuple(compared),
-        new_words=fresh,
-        words=tuple(_sentence(each) for each in compared if each.matters),
+        kept_examples=kept / len(now.prompts),
+        psi=_psi(shares.values()) if shares else None,
+        labels=shares,
+        differences=tuple(differences),
+        new_words=new_words,
+        sentences=tuple(difference.sentence for difference in differences if difference.matters),
     )
 
 
 def markdown(drift: Drift, before: str, now: str) -> str:
-    """Return the report; `before` and `now` are the fingerprints of the data sets."""
+    """Return the report. `before` and `now` are the fingerprints of the data sets."""
     lines = [
         "# Data drift",
         "",
-        f"Trained on `{before}` ({drift.examples_before:,} training examples); now `{now}` ({drift.examples_now:,}). "
-        f"{drift.kept_examples:.1%} of the examples of now were there before.",
+        f"Earlier data: `{before}` ({drift.examples_before:,} training examples). "
+        f"New data: `{now}` ({drift.examples_now:,}). "
+        f"The earlier data contained {drift.kept_examples:.1%} of the new examples.",
         "",
-        *([f"- {word}" for word in drift.words] or ["No difference is both beyond chance and large enough to matter."]),
+        *([f"- {sentence}" for sentence in drift.sentences] or ["No difference is both significant and large."]),
         "",
-        "| | before | now | distance | by chance | matters |",
+        "| | before | now | distance | p-value | matters |",
         "|---|---:|---:|---:|---:|---|",
     ]
-    for each in drift.compared:
-        chance = "" if each.chance is None else f"{each.chance:.2g}"
-        row = f"| {each.name} | {each.before:.4g} | {each.now:.4g} | {each.distance:.3g} | {chance} "
-        lines.append(row + f"| {'yes' if each.matters else 'no'} |")
+    for difference in drift.differences:
+        p_value = "" if difference.p_value is None else f"{difference.p_value:.2g}"
+        numbers = f"{difference.before:.4g} | {difference.now:.4g} | {difference.distance:.3g} | {p_value}"
+        lines.append(f"| {difference.name} | {numbers} | {'yes' if difference.matters else 'no'} |")
     if drift.labels:
-        lines += ["", f"Labels (PSI {drift.psi:.3g}; above 0.1 some shift, above 0.25 a large one):", ""]
+        lines += ["", f"Labels (PSI {drift.psi:.3g}; above 0.1 is a moderate shift, above 0.25 a large one):", ""]
         lines += ["| label | before | now |", "|---|---:|---:|"]
-        lines += [f"| {_cell(name)} | {old:.1%} | {new:.1%} |" for name, (old, new) in drift.labels.items()]
+        lines += [f"| {_cell(label)} | {old:.1%} | {new:.1%} |" for label, (old, new) in drift.labels.items()]
     if drift.new_words:
-        lines += ["", f"The most frequent new words: {', '.join(_cell(new_word) for new_word in drift.new_words)}."]
+        lines += ["", f"The most frequent new words: {', '.join(_cell(word) for word in drift.new_words)}."]
     return "\n".join(lines) + "\n"
 
 
-def _lengths(name: str, before: Sequence[int], now: Sequence[int], level: float) -> Compared:
-    # Lengths have ties, for which the test errs on the side of silence.
-    found = ks_2samp(before, now, method="asymp")
-    distance, chance = float(found.statistic), float(found.pvalue)
-    matters = chance < level and distance >= LENGTH_MOVE
-    return Compared(f"{name} (medians)", float(np.median(before)), float(np.median(now)), distance, chance, matters)
+def _length_difference(what: str, before: Sequence[str], now: Sequence[str], level: float) -> Difference:
+    old_lengths, new_lengths = [len(text) for text in before], [len(text) for text in now]
+    # Lengths have ties, which make this test conservative: it reports too little, not too much.
+    test = ks_2samp(old_lengths, new_lengths, method="asymp")
+    distance, p_value = float(test.statistic), float(test.pvalue)
+    return Difference(
+        f"length of the {what} in characters (medians)",
+        float(np.median(old_lengths)),
+        float(np.median(new_lengths)),
+        distance,
+        p_value,
+        p_value < level and distance >= MIN_LENGTH_DISTANCE,
+    )
 
 
-def _labels(labels: Sequence[str], counts: Sequence[Counter[str]], level: float) -> Compared:
-    table = np.array([[count[name] for name in labels] for count in counts])
-    chance = float(chi2_contingency(table).pvalue) if len(labels) > 1 else 1.0
+def _label_difference(labels: Sequence[str], counts: Sequence[Counter[str]], level: float) -> Difference:
+    table = np.array([[count[label] for label in labels] for count in counts])
+    p_value = float(chi2_contingency(table).pvalue) if len(labels) > 1 else 1.0
     shares = table / table.sum(axis=1, keepdims=True)
     distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
     largest = int(np.abs(shares[0] - shares[1]).argmax())
-    matters = chance < level and distance >= LABEL_MOVE
-    name = f"share of the label {_cell(labels[largest])}, which moved most"
-    return Compared(name, float(shares[0][largest]), float(shares[1][largest]), distance, chance, matters)
+    matters = p_value < level and distance >= MIN_LABEL_DISTANCE
+    name = f"share of the label {_cell(labels[largest])}, which changed most"
+    return Difference(name, float(shares[0][largest]), float(shares[1][largest]), distance, p_value, matters)
 
 
-def _novel(before: Texts, now: Texts, seed: int) -> tuple[Compared, tuple[str, ...]]:
-    """Compare the share of words that are new with what is new in one half of the earlier data against the other.
+def _vocabulary_difference(before: Texts, now: Texts, seed: int) -> tuple[Difference, tuple[str, ...]]:
+    """Compare the share of new words with the share to expect in unchanged data.
 
-    The half stands for how much is new in data that have not changed. It knows fewer words than the whole did, so the
-    comparison errs on the side of silence.
+    To estimate the latter, one half of the earlier data is compared with the other. The halves show
+    how many words are new in unchanged data. A half knows fewer words than the whole, so this
+    comparison reports too little rather than too much.
     """
     order = list(range(len(before.prompts)))
     random.Random(seed).shuffle(order)
-    halves = [_vocabulary(before.prompts[each] for each in part) for part in (order[::2], order[1::2])]
+    halves = [_vocabulary(before.prompts[index] for index in half) for half in (order[::2], order[1::2])]
     usual = _share_of_new(halves[1], halves[0]) if halves[1] else 0.0
     known, current = halves[0] + halves[1], _vocabulary(now.prompts)
     share = _share_of_new(current, known)
-    fresh = [word for word, _ in sorted(current.items(), key=lambda each: (-each[1], each[0])) if word not in known][
-        :10
-    ]
-    return Compared(
-        "share of words not seen before", usual, share, share - usual, None, share - usual >= NOVEL_MOVE
-    ), tuple(fresh)
+    by_frequency = sorted(current.items(), key=lambda item: (-item[1], item[0]))
+    new_words = [word for word, _ in by_frequency if word not in known][:10]
+    matters = share - usual >= MIN_NEW_WORD_CHANGE
+    return Difference("share of new words", usual, share, share - usual, None, matters), tuple(new_words)
 
 
-def _repeated(before: Texts, now: Texts) -> Compared:
-    old, new = (1 - len(set(each.prompts)) / len(each.prompts) for each in (before, now))
-    return Compared("share of repeated prompts", old, new, new - old, None, abs(new - old) >= REPEAT_MOVE)
+def _repetition_difference(before: Texts, now: Texts) -> Difference:
+    old, new = (1 - len(set(texts.prompts)) / len(texts.prompts) for texts in (before, now))
+    matters = abs(new - old) >= MIN_REPETITION_CHANGE
+    return Difference("share of repeated prompts", old, new, new - old, None, matters)
 
 
-def _vocabulary(prompts: Any) -> Counter[str]:
+def _vocabulary(prompts: Iterable[str]) -> Counter[str]:
     return Counter(word for prompt in prompts for word in _WORD.findall(prompt.casefold()))
 
 
@@ -199,16 +233,13 @@ def _share_of_new(words: Counter[str], known: Mapping[str, int]) -> float:
     return sum(count for word, count in words.items() if word not in known) / total if total else 0.0
 
 
-def _psi(shares: Sequence[tuple[float, ...]]) -> float:
-    """Return the population stability index; a share of zero is taken as one in ten thousand."""
+def _psi(shares: Iterable[tuple[float, float]]) -> float:
+    """Return the population stability index. A share of zero counts as one in ten thousand."""
     floored = ((max(old, 1e-4), max(new, 1e-4)) for old, new in shares)
     return math.fsum((new - old) * math.log(new / old) for old, new in floored)
 
 
-def _sentence(each: Compared) -> str:
-    return f"{each.name}: {each.before:.4g} before, {each.now:.4g} now"
-
-
 def _cell(text: str) -> str:
-    kept = " ".join(text.split())[:60]
-    return "".join(f"\\{each}" if each in "\\`*[]<>#|_" else each for each in kept) or "(empty)"
+    """Shorten a text and escape its Markdown, for one cell of a table."""
+    line = " ".join(text.split())[:60]
+    return "".join(f"\\{character}" if character in "\\`*[]<>#|_" else character for character in line) or "(empty)"

@@ -1,7 +1,8 @@
-"""A schedule as a file for a scheduler that is there already: cron, systemd, Kubernetes, GitHub Actions, Airflow.
+"""Exports a schedule to another scheduler: cron, systemd, Kubernetes, GitHub Actions or Airflow.
 
-Each runs `sweep schedule run-now NAME --planned`, which needs the schedule's database: the worth of a night, its window
-and its history are the same as under `sweep scheduler`. Nothing secret is written; variables are named.
+Each exported file runs `sweep schedule run-now NAME --planned`, which needs access to the
+schedule's database. Change detection, window and history then work as under `sweep scheduler`. A
+file contains no secret, only the names of environment variables.
 """
 
 from __future__ import annotations
@@ -20,21 +21,22 @@ from cronsim import CronSim
 from sweeps.errors import Problem, UserInputError
 from sweeps.scheduling.schedule import Schedule
 
-Format = Literal["cron", "systemd", "kubernetes", "github-actions", "airflow"]
+ExportFormat = Literal["cron", "systemd", "kubernetes", "github-actions", "airflow"]
 
-FORMATS: tuple[Format, ...] = ("cron", "systemd", "kubernetes", "github-actions", "airflow")
+FORMATS: tuple[ExportFormat, ...] = ("cron", "systemd", "kubernetes", "github-actions", "airflow")
 
 VARIABLES = ("SWEEP_STORAGE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")
-"""What the command line reads from the environment; each file passes those that its reader defines."""
+"""The environment variables that the command line reads. Each file passes them on if defined."""
 
 _DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the command and the folder of the sweeps are; `image` is the container image for Kubernetes.
+class ExportTarget:
+    """The paths on the machine of the other scheduler.
 
-    `file` is the sweep file where it is not at the schedule's own path.
+    `command` is the `sweep` program, `root` the workspace, and `image` the container image for
+    Kubernetes. `file` is the sweep file, if its path differs from the schedule's.
     """
 
     command: str
@@ -43,67 +45,77 @@ class Place:
     file: str | None = None
 
 
-def export(schedule: Schedule, form: Format, place: Place) -> str:
-    """Return the file's content. Raises UserInputError where the format cannot say what the schedule says."""
-    match form:
+def export(schedule: Schedule, export_format: ExportFormat, target: ExportTarget) -> str:
+    """Return the content of the file.
+
+    Raises UserInputError if the format cannot express the schedule.
+    """
+    match export_format:
         case "cron":
-            return _cron(schedule, place)
+            return _cron(schedule, target)
         case "systemd":
-            return _systemd(schedule, place)
+            return _systemd(schedule, target)
         case "kubernetes":
-            return _kubernetes(schedule, place)
+            return _kubernetes(schedule, target)
         case "github-actions":
-            return _github_actions(schedule, place)
+            return _github_actions(schedule, target)
         case "airflow":
-            return _airflow(schedule, place)
+            return _airflow(schedule, target)
         case _ as unreachable:
             assert_never(unreachable)
 
 
-def _arguments(schedule: Schedule, place: Place) -> list[str]:
-    elsewhere = ["--file", place.file] if place.file is not None else []
-    return [place.command, "--root", place.root, "schedule", "run-now", schedule.name, "--planned", *elsewhere]
+def _arguments(schedule: Schedule, target: ExportTarget) -> list[str]:
+    file_option = ["--file", target.file] if target.file is not None else []
+    return [target.command, "--root", target.root, "schedule", "run-now", schedule.name, "--planned", *file_option]
 
 
 def _plain_cron(schedule: Schedule) -> str:
-    """Return the cron expression where others than cronsim read it the same."""
+    """Return the cron expression.
+
+    Raises UserInputError if it uses extensions that most schedulers do not know.
+    """
     if re.search(r"[L#W]", re.sub(r"[A-Za-z]{3,}", "", schedule.cron.upper())) or "#" in schedule.cron:
-        hint = "L, W and # are known to few: use plain days, or `sweep scheduler`"
-        raise UserInputError([Problem(schedule.name, f"{schedule.cron!r} cannot be exported to this format", hint)])
+        hint = "Few schedulers know L, W and #. Use plain days, or run `sweep scheduler`."
+        raise UserInputError([Problem(schedule.name, f"{schedule.cron!r} cannot be exported", hint)])
     return " ".join(schedule.cron.split())
 
 
-def _cron(schedule: Schedule, place: Place) -> str:
-    # In a crontab % ends the command.
-    command = shlex.join(_arguments(schedule, place)).replace("%", r"\%")
-    named = "\n".join(f"# {each}=..." for each in VARIABLES)
+def _cron(schedule: Schedule, target: ExportTarget) -> str:
+    # In a crontab, an unescaped % ends the command.
+    command = shlex.join(_arguments(schedule, target)).replace("%", r"\%")
+    variables = "\n".join(f"# {variable}=..." for variable in VARIABLES)
     return (
-        f"# `crontab FILE` installs it. The times are those of {schedule.tz}: cronie and others that know CRON_TZ\n"
-        f"# follow it; Debian's cron does not, and needs a machine in that zone.\n"
-        f"# Variables that the command reads, where you use them:\n{named}\n"
+        f"# Install this file with `crontab FILE`. The times are local to {schedule.tz}. Some cron daemons, such as\n"
+        "# cronie, follow CRON_TZ. Debian's cron does not: there, the machine must be in that zone.\n"
+        f"# If you use these variables, set them here:\n{variables}\n"
         f"CRON_TZ={schedule.tz}\n"
         f"{_plain_cron(schedule)} {command}\n"
     )
 
 
-def systemd_units(schedule: Schedule, place: Place) -> dict[str, str]:
-    """Return the service and the timer by their file names. Raises UserInputError; see `export`."""
-    command = " ".join(_systemd_word(argument) for argument in _arguments(schedule, place))
+def systemd_units(schedule: Schedule, target: ExportTarget) -> dict[str, str]:
+    """Return the content of the service and the timer by file name.
+
+    Raises UserInputError; see `export`.
+    """
+    command = " ".join(_systemd_word(argument) for argument in _arguments(schedule, target))
     service = (
-        f"[Unit]\nDescription=Night sweep {schedule.name}\nAfter=network-online.target\nWants=network-online.target\n\n"
+        f"[Unit]\nDescription=Nightly sweep {schedule.name}\n"
+        "After=network-online.target\nWants=network-online.target\n\n"
         f"[Service]\nType=oneshot\nExecStart={command}\nTimeoutStopSec=200\nKillSignal=SIGINT\n"
-        f"# {', '.join(VARIABLES)}, a line each; may be missing.\nEnvironmentFile=-/etc/finesweep.env\n"
+        f"# Optional; one line per variable: {', '.join(VARIABLES)}\nEnvironmentFile=-/etc/finesweep.env\n"
     )
     timer = (
-        f"[Unit]\nDescription=Nights of the sweep {schedule.name}\n\n"
+        f"[Unit]\nDescription=Timer of the nightly sweep {schedule.name}\n\n"
         f"[Timer]\nOnCalendar={_calendar(schedule)} {schedule.tz}\nPersistent=true\nAccuracySec=1s\n"
         f"Unit=finesweep-{schedule.name}.service\n\n[Install]\nWantedBy=timers.target\n"
     )
     return {f"finesweep-{schedule.name}.service": service, f"finesweep-{schedule.name}.timer": timer}
 
 
-def _systemd(schedule: Schedule, place: Place) -> str:
-    return "\n".join(f"# {name}\n{text}" for name, text in systemd_units(schedule, place).items())
+def _systemd(schedule: Schedule, target: ExportTarget) -> str:
+    return "\n".join(f"# {name}\n{text}" for name, text in systemd_units(schedule, target).items())
 
 
 def _systemd_word(word: str) -> str:
@@ -112,11 +124,16 @@ def _systemd_word(word: str) -> str:
 
 
 def _calendar(schedule: Schedule) -> str:
-    """Return the cron expression in systemd's words. Raises UserInputError for days joined by "or"."""
+    """Return the cron expression as a systemd calendar event.
+
+    Raises UserInputError if it restricts both the day of the month and the weekday: cron then runs
+    on days that match either, systemd on days that match both.
+    """
     _, _, day, _, weekday = _plain_cron(schedule).upper().split()
     if not day.startswith("*") and not weekday.startswith("*"):
-        hint = "cron takes a day of the month or one of the week; systemd wants both: make two schedules"
-        raise UserInputError([Problem(schedule.name, f"{schedule.cron!r} cannot be said to systemd", hint)])
+        hint = "cron runs on days that match either, systemd on days that match both. Add two schedules instead."
+        message = f"{schedule.cron!r} cannot be exported to systemd: it restricts the day of the month and the weekday"
+        raise UserInputError([Problem(schedule.name, message, hint)])
     expanded = CronSim(schedule.cron, datetime(2027, 1, 1))
     days = sorted({int(weekday) % 7 for weekday in expanded.weekdays if isinstance(weekday, int)})
     names = "" if len(days) == 7 else ",".join(_DAYS[day] for day in days) + " "
@@ -133,19 +150,19 @@ def _listed(values: set[int], low: int, high: int) -> str:
     return "*" if values >= set(range(low, high + 1)) else ",".join(f"{value:02}" for value in sorted(values))
 
 
-def _kubernetes(schedule: Schedule, place: Place) -> str:
-    if place.image is None:
+def _kubernetes(schedule: Schedule, target: ExportTarget) -> str:
+    if target.image is None:
         raise UserInputError(
-            [Problem("--image", "Kubernetes runs containers", "give the image that has finesweep in it")]
+            [Problem("--image", "Kubernetes needs a container image", "Name an image that contains finesweep.")]
         )
     name = re.sub(r"[^a-z0-9-]", "-", f"sweep-{schedule.name}".lower())[:52].strip("-")
     secret = {"secretRef": {"name": "finesweep", "optional": True}}
     container = {
         "name": "sweep",
-        "image": place.image,
-        "command": _arguments(schedule, place),
+        "image": target.image,
+        "command": _arguments(schedule, target),
         "envFrom": [secret],
-        "volumeMounts": [{"name": "sweeps", "mountPath": place.root}],
+        "volumeMounts": [{"name": "sweeps", "mountPath": target.root}],
     }
     pod = {
         "restartPolicy": "Never",
@@ -167,65 +184,69 @@ def _kubernetes(schedule: Schedule, place: Place) -> str:
         },
     }
     note = (
-        f"# Wants a volume claim `finesweep` for {place.root}, and a secret `finesweep` for {', '.join(VARIABLES)}\n"
-        "# and the addresses of notices. `kubectl apply -f FILE` installs it.\n"
+        f"# Needs a volume claim `finesweep`, mounted at {target.root}, and optionally a secret `finesweep` with\n"
+        f"# {', '.join(VARIABLES)} and the variables with notification addresses.\n"
+        "# Install it with `kubectl apply -f FILE`.\n"
     )
     return note + yaml.safe_dump(manifest, sort_keys=False)
 
 
-def _github_actions(schedule: Schedule, place: Place) -> str:
-    notices = {each: f"${{{{ secrets.{each} }}}}" for each in (*VARIABLES, *schedule.notify.variables)}
+def _github_actions(schedule: Schedule, target: ExportTarget) -> str:
+    variables = (*VARIABLES, *schedule.notify.variables)
+    environment = {variable: f"${{{{ secrets.{variable} }}}}" for variable in variables}
     steps = [
         {"uses": "actions/checkout@v4"},
         {"uses": "actions/setup-python@v5", "with": {"python-version": "3.12"}},
         {"run": "pip install 'finesweep[notify,postgres]'"},
-        {"run": shlex.join(_arguments(schedule, replace(place, command="sweep", root=".sweep")))},
+        {"run": shlex.join(_arguments(schedule, replace(target, command="sweep", root=".sweep")))},
     ]
-    # GitHub plans in UTC alone: each of the zone's offsets is planned, and the command runs the night that is due.
-    job = {"runs-on": "ubuntu-latest", "timeout-minutes": 360, "env": notices, "steps": steps}
+    # GitHub schedules in UTC only. One entry per UTC offset of the zone covers the year, and
+    # --planned runs a night only if it is due.
+    job = {"runs-on": "ubuntu-latest", "timeout-minutes": 360, "env": environment, "steps": steps}
     workflow = {
         "name": f"sweep {schedule.name}",
-        "on": {"schedule": [{"cron": each} for each in _in_utc(schedule)], "workflow_dispatch": {}},
+        "on": {"schedule": [{"cron": cron} for cron in _in_utc(schedule)], "workflow_dispatch": {}},
         "concurrency": {"group": f"sweep-{schedule.name}", "cancel-in-progress": False},
         "permissions": {"contents": "read"},
         "jobs": {"night": job},
     }
     note = (
         f"# .github/workflows/sweep-{schedule.name}.yml\n"
-        f"# GitHub plans in UTC: {_plain_cron(schedule)} in {schedule.tz}\n"
-        "# is planned at each offset that the zone has in a year, and --planned runs the one that is due. The runner\n"
-        "# keeps nothing: set the secret SWEEP_STORAGE to the URL of the database that holds the schedule, and\n"
-        "# MLFLOW_TRACKING_URI to a server.\n"
+        f"# GitHub schedules in UTC. For {_plain_cron(schedule)} in {schedule.tz} there is one entry per UTC offset\n"
+        "# of the zone, and --planned runs a night only if it is due. The runner keeps no files: set the secret\n"
+        "# SWEEP_STORAGE to the URL of the schedule's database, and MLFLOW_TRACKING_URI to that of a server.\n"
     )
     return note + yaml.safe_dump(workflow, sort_keys=False, width=110)
 
 
 def _in_utc(schedule: Schedule) -> list[str]:
-    """Return the expression at each of the zone's offsets to UTC. Raises UserInputError where days would shift."""
+    """Return the expression in UTC, once for each UTC offset of the zone.
+
+    Raises UserInputError if the day would change.
+    """
     minute, hour, *days = _plain_cron(schedule).split()
     start, zone = datetime(2027, 1, 1, tzinfo=UTC), ZoneInfo(schedule.tz)
-    offsets = {(start + timedelta(days=each)).astimezone(zone).utcoffset() or timedelta() for each in range(366)}
+    offsets = {(start + timedelta(days=day)).astimezone(zone).utcoffset() or timedelta() for day in range(366)}
     if offsets == {timedelta()}:
         return [_plain_cron(schedule)]
     if not (minute.isdigit() and hour.isdigit()):
-        hint = "give one time of day, or --tz UTC"
-        raise UserInputError(
-            [Problem(schedule.name, "GitHub plans in UTC, which only a single time can be moved to", hint)]
-        )
-    found = []
+        message = f"GitHub schedules in UTC, and {schedule.cron!r} has several times of day to convert"
+        raise UserInputError([Problem(schedule.name, message, "Give one time of day, or use --tz UTC.")])
+    converted = []
     for offset in sorted(offsets):
         moved = int(hour) * 60 + int(minute) - int(offset.total_seconds() // 60)
         if not 0 <= moved < 1440 and days != ["*", "*", "*"]:
-            hint = "give a time whose day is the same in UTC, or --tz UTC"
-            raise UserInputError([Problem(schedule.name, "the day in UTC is another one than in the zone", hint)])
-        found.append(f"{moved % 60} {moved // 60 % 24} {' '.join(days)}")
-    return found
+            message = f"GitHub schedules in UTC, where {schedule.cron!r} falls on a different day than in {schedule.tz}"
+            hint = "Give a time that falls on the same day in UTC, or use --tz UTC."
+            raise UserInputError([Problem(schedule.name, message, hint)])
+        converted.append(f"{moved % 60} {moved // 60 % 24} {' '.join(days)}")
+    return converted
 
 
-def _airflow(schedule: Schedule, place: Place) -> str:
+def _airflow(schedule: Schedule, target: ExportTarget) -> str:
     identifier = re.sub(r"[^A-Za-z0-9_.-]", "_", f"sweep_{schedule.name}")
-    command = shlex.join(_arguments(schedule, place))
-    return f'''"""Nights of the sweep {schedule.name}. Put this file into Airflow's folder of DAGs (2.4 or newer)."""
+    command = shlex.join(_arguments(schedule, target))
+    return f'''"""The nightly sweep {schedule.name}. Put this file into the DAG folder of Airflow 2.4 or newer."""
 
 import datetime
 

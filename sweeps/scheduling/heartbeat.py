@@ -1,4 +1,4 @@
-"""Keeps the lease of a night that this process runs, and ends the night where somebody else has taken it."""
+"""Renews the lease of the night that this process runs, and stops the night without it."""
 
 from __future__ import annotations
 
@@ -11,28 +11,32 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from sweeps.scheduling.store import LEASE_S, Claim, Schedules, StorageAwayError
+from sweeps.scheduling.claims import LEASE_S, Claim, Claims
+from sweeps.scheduling.database import DatabaseUnavailableError
 
-BEAT_S = LEASE_S / 6
+RENEWAL_INTERVAL_S = LEASE_S / 6
 
 
 class Heartbeat:
-    """Renews the lease on a thread. Where it was taken, or could not be renewed for as long as it lasts, the process
-    gets SIGINT: the sweep ends in order, before another daemon can take up the same night.
+    """Renews the lease on a thread.
+
+    If another process took the lease, or no renewal succeeded for as long as the lease is valid, it
+    calls `stop_night`, which sends SIGINT to this process. The sweep then stops cleanly before
+    another scheduler can make another attempt at the night. `lost` says why; it is empty otherwise.
     """
 
     def __init__(
         self,
-        schedules: Schedules,
+        claims: Claims,
         claim: Claim,
-        beat_s: float = BEAT_S,
+        interval_s: float = RENEWAL_INTERVAL_S,
         lease_s: float = LEASE_S,
-        end: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGINT),
+        stop_night: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGINT),
     ) -> None:
-        self._schedules, self._claim = schedules, claim
-        self._beat_s, self._lease_s, self._end = beat_s, lease_s, end
+        self._claims, self._claim = claims, claim
+        self._interval_s, self._lease_s, self._stop_night = interval_s, lease_s, stop_night
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._renew_repeatedly, name="lease", daemon=True)
         self.lost = ""
 
     def __enter__(self) -> Self:
@@ -45,17 +49,17 @@ class Heartbeat:
         self._stop.set()
         self._thread.join()
 
-    def _beat(self) -> None:
-        renewed = time.monotonic()
-        while not self._stop.wait(self._beat_s):
+    def _renew_repeatedly(self) -> None:
+        renewed_at = time.monotonic()
+        while not self._stop.wait(self._interval_s):
             try:
-                if self._schedules.renew(self._claim, datetime.now(UTC)):
-                    renewed = time.monotonic()
+                if self._claims.renew(self._claim, datetime.now(UTC)):
+                    renewed_at = time.monotonic()
                     continue
-                self.lost = "another scheduler took the night over"
-            except StorageAwayError as away:
-                if time.monotonic() - renewed < self._lease_s - self._beat_s:
+                self.lost = "another scheduler took over the night"
+            except DatabaseUnavailableError as error:
+                if time.monotonic() - renewed_at < self._lease_s - self._interval_s:
                     continue
-                self.lost = f"{away.message}, for as long as the night may go on without it"
-            self._end()
+                self.lost = f"{error.message}, for longer than the lease of the night"
+            self._stop_night()
             return

@@ -1,36 +1,39 @@
-"""Which files a base model's name stands for: a digest of local files, the revision at the hub, or the name alone."""
+"""Identifies the weights of a base model: by file digest, by commit at the hub, or by name."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-from sweeps.scheduling import hub_revision
+from sweeps.scheduling.hub_revision import model_commit
 
 UNKNOWN = "revision unknown"
 
 
-def revision(name: str, pinned: str | None, in_process: bool) -> str:
-    """Return what identifies the model's weights.
+def model_revision(name: str, pinned: str | None, in_process: bool) -> str:
+    """Return a text that changes when the weights of the model change.
 
-    A directory: the sha256 over its files' names and contents, whatever their times. A hub's name, where the model
-    is loaded in this process: the commit that the hub names now, else the one that was fetched last. A hosted model,
-    and one that is part of this package: the name, whose content is the vendor's, or this version's.
+    `pinned` is the revision in the sweep file, if it names one.
+
+    - A local folder: the SHA-256 of the names and contents of its files. File times do not matter.
+    - A model of the hub that this process loads (`in_process`): the commit that the hub reports
+      now, else the commit of the cached copy, else `UNKNOWN`.
+    - A hosted model, or one that is part of this package: a constant. The vendor, or the version of
+      this package, determines its content.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return f"files {_digest(folder)}"
     if not in_process or name.startswith("builtin:"):
         return "by its name"
-    found = hub_revision.model_commit(name, pinned)
-    return f"commit {found[:12]}" if found else UNKNOWN
+    commit = model_commit(name, pinned)
+    return f"commit {commit[:12]}" if commit else UNKNOWN
 
 
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted(each for each in folder.rglob("*") if each.is_file()):
-        with file.open("rb") as content:
-            digest.update(
-                f"{file.relative_to(folder)}\0{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode()
-            )
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            content_digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder)}\0{content_digest}\n".encode())
     return digest.hexdigest()[:16]

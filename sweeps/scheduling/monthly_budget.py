@@ -1,109 +1,142 @@
-"""The books of a month: what the nights of a schedule have cost in it at most, and what is left for the next. Pure.
+"""The monthly budget of a schedule: what its nights cost at most, and what is left. Pure.
 
-A night counts, with all that its trials can cost, to each calendar month of the schedule's zone that it touches. One
-that runs past the end of a month so counts in both: whenever in a night a service charges, no month exceeds its limit.
+A night counts, with everything that its trials can cost, to each calendar month that it touches, in
+the schedule's zone. A night that runs past the end of a month therefore counts in both, and no
+month exceeds its limit, whenever during a night a service charges.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
-from sweeps.scheduling.schedule import Night
+from pydantic import Field
+
+from backends import codec
+from sweeps.scheduling.night import Night
 
 
 @dataclass(frozen=True)
-class Money:
-    """What a night may cost, as it is stored of the night before its first trial.
+class NightCost:
+    """What a night may cost; stored before its first trial.
 
-    `study` is the sweep's identity, empty where it was not begun yet; `before` is what that had spent when the night
-    began, `limit` the most that it may have cost at the night's end, `monthly` the month's limit. `at_most` is the most
-    that it has cost as far as the night's end knows; None where the night ended without a word, or runs.
+    `sweep_id` identifies the study; it is empty if the sweep did not exist when the night began.
+    `spent_before_usd` is what that sweep had spent by then, `limit_usd` the most that it may have
+    spent when the night ends, and `monthly_limit_usd` the limit of the month.
+
+    `cost_bound_usd` is the most that the sweep has cost, as far as is known at the night's end. It
+    is None while the night runs, or if it ended without storing an outcome.
+
+    The JSON names are those of version 0.1.
     """
 
-    study: str
-    before: float
-    limit: float
-    monthly: float
-    at_most: float | None = None
-
-    @classmethod
-    def of(cls, night: Night) -> Self | None:
-        """Return what is stored of a night, None where it had no trials or no monthly limit."""
-        stored: Mapping[str, Any] | None = night.found.get("money")
-        return cls(**stored) if stored else None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
+    sweep_id: Annotated[str, Field(alias="study")]
+    spent_before_usd: Annotated[float, Field(alias="before")]
+    limit_usd: Annotated[float, Field(alias="limit")]
+    monthly_limit_usd: Annotated[float, Field(alias="monthly")]
+    cost_bound_usd: Annotated[float | None, Field(alias="at_most")] = None
 
 
 @dataclass(frozen=True)
-class Month:
-    """A calendar month of a schedule: its name, `2027-01`, what its nights cost at most, and its limit."""
+class MonthlySpend:
+    """What the nights of a calendar month cost at most, and the limit.
+
+    `name` is the month, as `2027-01`. The JSON names are those of version 0.1.
+    """
 
     name: str
-    usd: float
-    limit: float
+    cost_bound_usd: Annotated[float, Field(alias="usd")]
+    limit_usd: Annotated[float, Field(alias="limit")]
 
     @property
-    def left(self) -> float:
-        """What its nights may still cost."""
-        return max(0.0, self.limit - self.usd)
+    def left_usd(self) -> float:
+        """What the nights of the month may still cost."""
+        return max(0.0, self.limit_usd - self.cost_bound_usd)
 
     @property
     def text(self) -> str:
-        """Both amounts for people."""
-        return f"${self.usd:,.2f} of ${self.limit:,.2f}"
+        """Both amounts, for people."""
+        return f"${self.cost_bound_usd:,.2f} of ${self.limit_usd:,.2f}"
 
 
-def name_of(tz: str, moment: float) -> str:
-    """Return the month of a moment, in seconds since the Unix epoch, in the zone."""
+def cost_of(night: Night) -> NightCost | None:
+    """Return the stored cost of a night, or None if it ran no trials or had no monthly limit."""
+    stored = night.results.get("money")
+    return codec.from_json(NightCost, stored) if stored else None
+
+
+def month_name(tz: str, moment: float) -> str:
+    """Return the local month, as `2027-01`, of a moment in seconds since the Unix epoch."""
     return f"{datetime.fromtimestamp(moment, UTC).astimezone(ZoneInfo(tz)):%Y-%m}"
 
 
-def month(nights: Sequence[Night], tz: str, limit: float, now: float) -> Month:
-    """Add up the month of `now` over the nights of a schedule. One that runs counts with the most it may cost."""
-    name = name_of(tz, now)
-    return Month(name, math.fsum(cost for _, _, cost in _counted(nights, tz, name, now)), limit)
+def monthly_spend(nights: Sequence[Night], tz: str, limit_usd: float, now: float) -> MonthlySpend:
+    """Add up the month of `now` over the nights of a schedule.
 
-
-def most(nights: Sequence[Night], tz: str, study: str, before: float, monthly: float, now: float) -> float:
-    """Return the most that a study, which has spent `before`, may have cost after a night that begins now."""
-    return before + _carried(nights, tz, study, before, now) + month(nights, tz, monthly, now).left
-
-
-def _carried(nights: Sequence[Night], tz: str, study: str, before: float, now: float) -> float:
-    """Return which part of what a study may cost beyond `before` is in this month's books already.
-
-    That is what trials may still take that an earlier night of this month began and that are not settled.
+    A running night counts with its limit.
     """
-    ends = [end for each, end, _ in _counted(nights, tz, name_of(tz, now), now) if each == study]
-    return max(0.0, ends[-1] - before) if ends and study else 0.0
+    name = month_name(tz, now)
+    total = math.fsum(share.added_usd for share in _shares(nights, tz, name, now))
+    return MonthlySpend(name, total, limit_usd)
 
 
-def _counted(nights: Sequence[Night], tz: str, name: str, now: float) -> list[tuple[str, float, float]]:
-    """Return of each night of a month its study, the most that this has cost at its end, and what the night adds.
+def sweep_limit(
+    nights: Sequence[Night], tz: str, sweep_id: str, spent_before_usd: float, monthly_limit_usd: float, now: float
+) -> float:
+    """Return the most that a sweep may have cost, in dollars, after a night that begins now.
 
-    A later night of the same study knows better what earlier ones have cost; the difference may be negative.
+    `spent_before_usd` is what the sweep has spent so far.
     """
-    found: list[tuple[str, float, float]] = []
-    last: dict[str, float] = {}
-    for each in sorted((night for night in nights if night.started_at is not None), key=_began):
-        money = Money.of(each)
-        ended = each.ended_at if each.state.ended and each.ended_at is not None else now
-        if money is None or name not in (name_of(tz, _began(each)), name_of(tz, max(ended, _began(each)))):
+    counted = _already_counted(nights, tz, sweep_id, spent_before_usd, now)
+    return spent_before_usd + counted + monthly_spend(nights, tz, monthly_limit_usd, now).left_usd
+
+
+def _already_counted(nights: Sequence[Night], tz: str, sweep_id: str, spent_before_usd: float, now: float) -> float:
+    """Return how much of the sweep's future cost this month counts already.
+
+    An earlier night of this month counts with all that its trials can cost. If some of them are
+    not settled yet, the month already includes what they may still cost.
+    """
+    bounds = [share.bound_usd for share in _shares(nights, tz, month_name(tz, now), now) if share.sweep_id == sweep_id]
+    return max(0.0, bounds[-1] - spent_before_usd) if bounds and sweep_id else 0.0
+
+
+@dataclass(frozen=True)
+class _NightShare:
+    """What one night adds to a month.
+
+    `bound_usd` is the most that the night's sweep has cost when the night ends.
+    """
+
+    sweep_id: str
+    bound_usd: float
+    added_usd: float
+
+
+def _shares(nights: Sequence[Night], tz: str, month: str, now: float) -> list[_NightShare]:
+    """Return the shares of a month, in the order in which the nights began.
+
+    A later night of the same sweep knows better what earlier ones have cost, so what a night adds
+    may be negative.
+    """
+    shares: list[_NightShare] = []
+    last_bounds: dict[str, float] = {}
+    for night in sorted((night for night in nights if night.started_at is not None), key=_started_at):
+        cost, start = cost_of(night), _started_at(night)
+        end = night.ended_at if night.state.ended and night.ended_at is not None else now
+        if cost is None or month not in (month_name(tz, start), month_name(tz, max(end, start))):
             continue
-        end = money.limit if money.at_most is None else money.at_most
-        known = max(0.0, last.get(money.study, money.before) - money.before) if money.study else 0.0
-        found.append((money.study, end, end - money.before - known))
-        last[money.study] = end
-    return found
+        bound = cost.limit_usd if cost.cost_bound_usd is None else cost.cost_bound_usd
+        last_bound = last_bounds.get(cost.sweep_id, cost.spent_before_usd) if cost.sweep_id else cost.spent_before_usd
+        counted = max(0.0, last_bound - cost.spent_before_usd)
+        shares.append(_NightShare(cost.sweep_id, bound, bound - cost.spent_before_usd - counted))
+        last_bounds[cost.sweep_id] = bound
+    return shares
 
 
-def _began(night: Night) -> float:
+def _started_at(night: Night) -> float:
     return night.started_at or 0.0

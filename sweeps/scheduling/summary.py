@@ -1,4 +1,4 @@
-"""The morning's summary of a night, as Markdown and as HTML that needs nothing beside it. Pure."""
+"""The morning's summary of a night as text, as Markdown, and as self-contained HTML. Pure."""
 
 from __future__ import annotations
 
@@ -7,29 +7,33 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sweeps.scheduling.monthly_budget import Month
-from sweeps.scheduling.schedule import Night, NightState, Schedule
+from backends import codec
+from sweeps.scheduling.monthly_budget import MonthlySpend
+from sweeps.scheduling.night import Night, NightState
+from sweeps.scheduling.schedule import Schedule
 
-WORDS: Mapping[NightState, str] = {
-    NightState.RUNNING: "is running",
-    NightState.DONE: "is done",
-    NightState.PARTIAL: "goes on next night",
-    NightState.UNCHANGED: "found nothing to do",
-    NightState.NO_BUDGET: "was not begun: no budget",
-    NightState.STOPPED: "was stopped",
+STATE_PHRASES: Mapping[NightState, str] = {
+    NightState.RUNNING: "running",
+    NightState.DONE: "done",
+    NightState.PARTIAL: "incomplete; the next night continues",
+    NightState.UNCHANGED: "nothing to do",
+    NightState.NO_BUDGET: "not started, no budget",
+    NightState.STOPPED: "stopped",
     NightState.FAILED: "FAILED",
-    NightState.LOST: "was LOST",
-    NightState.MISSED: "was missed",
+    NightState.LOST: "LOST",
+    NightState.MISSED: "missed",
 }
 
 
-def is_telling(schedule: Schedule, night: Night) -> bool:
-    """Return whether people want to hear of this night. Of a failure they hear in any case, as they do of a night that
-    was missed, and of the first of those for which the month's limit left nothing.
+def should_notify(schedule: Schedule, night: Night) -> bool:
+    """Return whether the schedule's settings ask for a notification of this night.
+
+    Failures, missed nights, nights with problems, and the first of several nights without budget
+    are reported in any case.
     """
-    if night.state.bad or night.found.get("problems") or night.found.get("news"):
+    if night.state.is_failure or night.results.get("problems") or night.results.get("news"):
         return True
-    champion = night.found.get("champion") or {}
+    champion = night.results.get("champion") or {}
     match schedule.notify.when:
         case "always":
             return True
@@ -38,77 +42,86 @@ def is_telling(schedule: Schedule, night: Night) -> bool:
         case "changes":
             if night.state in (NightState.UNCHANGED, NightState.NO_BUDGET):
                 return False
-            return night.found.get("worth") in ("first", "changed") or bool(champion.get("promoted"))
+            return night.results.get("worth") in ("first", "changed") or bool(champion.get("promoted"))
 
 
 def title(schedule: Schedule, night: Night) -> str:
-    """Return one line that says whether anything must be done."""
-    champion = night.found.get("champion") or {}
+    """Return one line that shows whether anyone must act."""
+    champion = night.results.get("champion") or {}
     news = " · new champion" if champion.get("promoted") and night.state is NightState.DONE else ""
-    return f"{schedule.name}: the night of {_day(schedule, night)} {WORDS[night.state]}{news}"
+    date = f"{_local_time(schedule, night.planned_at):%Y-%m-%d}"
+    return f"{schedule.name}, night of {date}: {STATE_PHRASES[night.state]}{news}"
 
 
 def markdown(schedule: Schedule, night: Night) -> str:
-    """Return the summary. What comes from data, files or services cannot become markup."""
-    lines = [f"# {_plain(title(schedule, night))}", ""]
+    """Return the summary as Markdown. Texts from data, files or services cannot become markup."""
+    lines = [f"# {_escaped(title(schedule, night))}", ""]
     for name, value in _rows(schedule, night):
-        lines.append(f"- **{name}**: {_plain(value)}")
+        lines.append(f"- **{name}**: {_escaped(value)}")
     return "\n".join(lines) + "\n"
 
 
 def text(schedule: Schedule, night: Night) -> str:
-    """Return the summary for a screen."""
-    rows = [f"  {name:<10} {value}\n" for name, value in _rows(schedule, night)]
+    """Return the summary for a terminal."""
+    rows = [f"  {name:<12} {value}\n" for name, value in _rows(schedule, night)]
     return f"{title(schedule, night)}\n{''.join(rows)}"
 
 
 def html(schedule: Schedule, night: Night) -> str:
-    """Return the same as HTML, escaped; addresses are links."""
+    """Return the summary as an HTML page. All texts are escaped, and addresses are links."""
     from jinja2 import Environment
 
     page = Environment(autoescape=True, trim_blocks=True).from_string(_PAGE)
-    colour = "#b3261e" if night.state.bad else "#1b6e3c" if night.state is NightState.DONE else "#555"
+    colour = "#b3261e" if night.state.is_failure else "#1b6e3c" if night.state is NightState.DONE else "#555"
     return page.render(title=title(schedule, night), rows=_rows(schedule, night), colour=colour)
 
 
 def _rows(schedule: Schedule, night: Night) -> list[tuple[str, str]]:
-    """Return what is told, name by name; what is not known has no line."""
-    found = night.found
-    rows = _state(night)
+    """Return the rows of the summary as name and value. Unknown values have no row."""
+    results = night.results
+    rows = _state_rows(night)
     if night.sweep:
-        rows.append(("sweep", f"{night.sweep}{' on ' + str(found['data']) if found.get('data') else ''}"))
+        rows.append(("sweep", f"{night.sweep}{' on ' + str(results['data']) if results.get('data') else ''}"))
     if night.started_at and night.ended_at:
-        rows.append(("time", f"{_clock(schedule, night.started_at)} to {_clock(schedule, night.ended_at)}"))
-    if "trials" in found:
-        counted = _counted(found["states"])
-        of = f", {found['trials_of_the_sweep']} of {found['wanted_trials']} of the search are done"
-        rows.append(("trials", f"{found['trials']} tonight{f' ({counted})' if counted else ''}{of}; {found['end']}"))
-        rows.append(("verdicts", _counted(found["verdicts"]) or "none"))
-        money = f"${found['usd']:,.2f}, " if found["priced"] else ""
-        rows.append(("spent", f"{money}{found['tokens']:,} tokens"))
-    if ledger := found.get("month"):
-        rows.append(("month", f"{ledger['name']}: {Month(**ledger).text}"))
-    if best := found.get("best"):
+        start, end = _local_time(schedule, night.started_at), _local_time(schedule, night.ended_at)
+        rows.append(("time", f"{start:%Y-%m-%d %H:%M %Z} to {end:%Y-%m-%d %H:%M %Z}"))
+    if "trials" in results:
+        rows += _trial_rows(results)
+    if month := results.get("month"):
+        rows.append(("month", f"{month['name']}: {codec.from_json(MonthlySpend, month).text}"))
+    if best := results.get("best"):
         point = ", ".join(f"{name} {_short(value)}" for name, value in best["hyperparameters"].items())
-        rows.append(("best", f"trial {best['trial']}, {found['metric']} {best['value']:.4g}: {point}"))
-    if test := found.get("test_accuracy"):
+        rows.append(("best trial", f"{best['trial']}, {results['metric']} {best['value']:.4g}: {point}"))
+    if test := results.get("test_accuracy"):
         rows.append(("test split", f"accuracy {test[0]:.4g} ({test[1]:.4g} .. {test[2]:.4g})"))
-    rows += _champion_rows(found.get("champion"), night)
-    drift = found.get("drift") or {}
+    rows += _champion_rows(results.get("champion"), night)
+    drift = results.get("drift") or {}
     if drift:
-        rows.append(("data drift", "; ".join(drift.get("words", ())) or drift.get("why_not") or "none seen"))
-    rows += [("problem", each) for each in found.get("problems") or ()]
-    links = (("report", found.get("report")), ("drift report", drift.get("report")), ("MLflow", found.get("mlflow")))
-    return rows + [(name, str(each)) for name, each in links if each]
+        rows.append(("data drift", "; ".join(drift.get("words", ())) or drift.get("why_not") or "none"))
+    rows += [("problem", problem) for problem in results.get("problems") or ()]
+    links = {"report": results.get("report"), "drift report": drift.get("report"), "MLflow": results.get("mlflow")}
+    return rows + [(name, str(link)) for name, link in links.items() if link]
 
 
-def _state(night: Night) -> list[tuple[str, str]]:
-    """Return how the night ended; the reason of one that ran is why it did, of another why it did not or broke off."""
+def _state_rows(night: Night) -> list[tuple[str, str]]:
+    """Return the state and the reason: why the night ran, or why it did not or ended early."""
     if night.state in (NightState.DONE, NightState.PARTIAL) and night.reason:
         return [("state", night.state.value), ("why it ran", night.reason)]
     if night.reason.startswith(night.state.value):
         return [("state", night.reason)]
     return [("state", f"{night.state.value}{': ' + night.reason if night.reason else ''}")]
+
+
+def _trial_rows(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    states = _counts(results["states"])
+    tonight = f"{results['trials']} tonight{f' ({states})' if states else ''}"
+    total = f"{results['trials_of_the_sweep']} of {results['wanted_trials']} in all"
+    dollars = f"${results['usd']:,.2f}, " if results["priced"] else ""
+    return [
+        ("trials", f"{tonight}, {total}; {results['end']}"),
+        ("verdicts", _counts(results["verdicts"]) or "none"),
+        ("spent", f"{dollars}{results['tokens']:,} tokens"),
+    ]
 
 
 def _champion_rows(champion: Mapping[str, Any] | None, night: Night) -> list[tuple[str, str]]:
@@ -117,33 +130,30 @@ def _champion_rows(champion: Mapping[str, Any] | None, night: Night) -> list[tup
     if night.state is NightState.UNCHANGED:
         return [("champion", "not challenged")]
     low, high = champion.get("difference_low"), champion.get("difference_high")
-    numbers = f" ({low:+.3g} .. {high:+.3g})" if low is not None and high is not None else ""
-    # Where nothing is promoted the alias stays on the champion that there was, or on none.
-    name = f"{champion['model']} version {champion['version']}"
-    verb = "is new" if champion["promoted"] else "did not become it"
-    return [("champion", f"{name} {verb}{numbers}: {champion['reason']}")]
+    difference = f" (difference {low:+.3g} .. {high:+.3g})" if low is not None and high is not None else ""
+    version = f"{champion['model']} version {champion['version']}"
+    # Without a promotion the alias stays on the previous champion, or on none.
+    decision = "is the new champion" if champion["promoted"] else "was not promoted"
+    return [("champion", f"{version} {decision}{difference}: {champion['reason']}")]
 
 
-def _day(schedule: Schedule, night: Night) -> str:
-    return f"{datetime.fromtimestamp(night.planned_at, UTC).astimezone(ZoneInfo(schedule.tz)):%Y-%m-%d}"
+def _local_time(schedule: Schedule, moment: float) -> datetime:
+    return datetime.fromtimestamp(moment, UTC).astimezone(ZoneInfo(schedule.tz))
 
 
-def _clock(schedule: Schedule, moment: float) -> str:
-    return f"{datetime.fromtimestamp(moment, UTC).astimezone(ZoneInfo(schedule.tz)):%Y-%m-%d %H:%M %Z}"
-
-
-def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda each: (-each[1], each[0])))
+def _counts(counts: Mapping[str, int]) -> str:
+    by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} {name}" for name, count in by_count)
 
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _plain(text: str) -> str:
-    """Keep text from being read as markup, and on its line."""
-    kept = " ".join(text.split())
-    return "".join(f"\\{each}" if each in "\\`*[]<>#|" else each for each in kept)
+def _escaped(text: str) -> str:
+    """Escape Markdown, and join the lines of a text."""
+    line = " ".join(text.split())
+    return "".join(f"\\{character}" if character in "\\`*[]<>#|" else character for character in line)
 
 
 _PAGE = """\

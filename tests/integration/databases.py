@@ -1,4 +1,4 @@
-"""A real PostgreSQL server on loopback for the tests that need one."""
+"""A real PostgreSQL server on the loopback interface, for the tests that need one."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ import pytest
 
 
 def _programs() -> Path:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     on_path = shutil.which("initdb")
-    if not found and on_path is None:
-        pytest.skip("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
-    return (found[-1] if found else Path(str(on_path))).parent
+    if not installed and on_path is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    return (installed[-1] if installed else Path(str(on_path))).parent
 
 
 class Server:
-    """A cluster of its own in `folder`, which is there and empty; it can be stopped and started again."""
+    """A PostgreSQL cluster in `folder`, which exists and is empty. It can stop and restart."""
 
     def __init__(self, folder: Path) -> None:
         self._programs, self._folder = _programs(), folder
         # PostgreSQL refuses to run as root.
-        self._as = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
-        if self._as:
+        self._run_as = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+        if self._run_as:
             shutil.chown(folder, "postgres", "postgres")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -57,14 +57,17 @@ class Server:
                 cwd="/",
                 check=False,
                 timeout=120,
-                **self._as,
+                **self._run_as,
             )
         assert done.returncode == 0, done.stderr
 
 
 @contextmanager
 def server() -> Iterator[Server]:
-    """Run a server in a temporary folder: another session of pytest would take the rights on pytest's own away."""
+    """Run a server in a temporary folder.
+
+    It is not below pytest's folder: another pytest session changes the permissions there.
+    """
     with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
         running = Server(Path(folder))
         try:

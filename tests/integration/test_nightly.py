@@ -1,4 +1,4 @@
-"""Nights as a user has them: the daemon as a process, real sweeps, stopped and killed, with changing data."""
+"""Nights as a user sees them: real schedulers and sweeps, interruptions, changing data."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from typing import Any
 
 import pytest
 
-from sweeps.scheduling.schedule import Notify, Schedule
-from sweeps.scheduling.store import Schedules
+from sweeps.scheduling.schedule import NotificationSettings, Schedule
+from sweeps.scheduling.store import ScheduleStore
 from sweeps.workspace import Workspace
 
-_found = util.spec_from_file_location("databases", Path(__file__).with_name("databases.py"))
-assert _found is not None
-assert _found.loader is not None
-databases: Any = util.module_from_spec(_found)
-_found.loader.exec_module(databases)
+_spec = util.spec_from_file_location("databases", Path(__file__).with_name("databases.py"))
+assert _spec is not None
+assert _spec.loader is not None
+databases: Any = util.module_from_spec(_spec)
+_spec.loader.exec_module(databases)
 
 pytestmark = [
     pytest.mark.integration,
@@ -49,7 +49,7 @@ ONCE_A_YEAR = "0 0 1 1 *"
 
 
 def data(folder: Path, shift: int = 0) -> None:
-    rows = [f"sentence {each} of {each % 7 + shift} words,{('yes', 'no', 'maybe')[each % 3]}" for each in range(200)]
+    rows = [f"sentence {row} of {row % 7 + shift} words,{('yes', 'no', 'maybe')[row % 3]}" for row in range(200)]
     (folder / "pairs.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
 
 
@@ -115,24 +115,36 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
 
 
 def trains(folder: Path) -> bool:
-    """Return whether the newest night has got as far as its first trial."""
+    """Return whether the first trial of the newest night has started."""
     logs = sorted((folder / ".sweep/nights/pairs").glob("*.log"))
     return bool(logs) and "trial 0 starts" in logs[-1].read_text()
 
 
-def due_now(folder: Path, *overrides: str, notify: Notify | None = None, storage: str | None = None) -> None:
-    """Plan a schedule whose first night has just come: once a year, at this minute."""
+def due_now(
+    folder: Path, *overrides: str, notify: NotificationSettings | None = None, storage: str | None = None
+) -> None:
+    """Add a schedule whose first night is due now: once a year, at this minute."""
     now = datetime.now(UTC)
     cron = f"{now.minute} {now.hour} {now.day} {now.month} *"
-    kept = Schedules.open(Workspace(folder / ".sweep"), storage)
+    store = ScheduleStore.open(Workspace(folder / ".sweep"), storage)
     created = now.timestamp() - 70
-    kept.add(
-        Schedule("pairs", str(folder / "pairs.yaml"), cron, "UTC", created, None, None, overrides, notify or Notify())
+    store.add(
+        Schedule(
+            "pairs",
+            str(folder / "pairs.yaml"),
+            cron,
+            "UTC",
+            created,
+            None,
+            None,
+            overrides,
+            notify or NotificationSettings(),
+        )
     )
-    kept.close()
+    store.close()
 
 
-def test_nights_by_hand_first_unchanged_changed(folder: Path) -> None:
+def test_manual_nights_are_first_then_unchanged_then_changed(folder: Path) -> None:
     code, out, err = sweep(
         folder, "schedule", "add", "pairs.yaml", "--cron", ONCE_A_YEAR, "--tz", "Europe/Berlin", "--json"
     )
@@ -160,10 +172,12 @@ def test_nights_by_hand_first_unchanged_changed(folder: Path) -> None:
     assert third["reason"].startswith("the data changed: pairs.csv, still")
     assert "drift" in third["found"]
     assert Path(third["found"]["drift"]["report"]).read_text().startswith("# Data drift")
-    begun = json.loads(sweep(folder, "status", third["sweep"], "--json")[1])["trials"]
+    started = json.loads(sweep(folder, "status", third["sweep"], "--json")[1])["trials"]
     warm = third["found"]["first_points"]
     assert warm[0] == first["found"]["best"]["hyperparameters"]
-    assert [each["hyperparameters"] for each in sorted(begun, key=lambda each: each["number"])][: len(warm)] == warm
+    assert [trial["hyperparameters"] for trial in sorted(started, key=lambda trial: trial["number"])][
+        : len(warm)
+    ] == warm
 
     listed = json.loads(sweep(folder, "schedule", "list", "--json")[1])
     assert listed[0]["last"]["sweep"] == third["sweep"]
@@ -173,14 +187,14 @@ def test_nights_by_hand_first_unchanged_changed(folder: Path) -> None:
     assert len(summaries) == 3
 
 
-def test_the_daemon_stops_in_order_and_goes_on_and_a_second_one_waits(
+def test_a_stopped_scheduler_resumes_its_night_and_a_second_scheduler_waits(
     folder: Path, started: list[subprocess.Popen[str]]
 ) -> None:
     due_now(folder, "backend.seconds_per_epoch=2.0")
     daemon = scheduler(folder, started)
     rival = scheduler(folder, started)
     wait_until(lambda: trains(folder))
-    assert [each["state"] for each in history(folder)] == ["running"]
+    assert [night["state"] for night in history(folder)] == ["running"]
     code, _, err = sweep(folder, "schedule", "run-now", "pairs")
     assert code == 1
     assert "is running" in err
@@ -188,32 +202,32 @@ def test_the_daemon_stops_in_order_and_goes_on_and_a_second_one_waits(
     daemon.send_signal(signal.SIGTERM)
     assert daemon.wait(120) == 0
     assert rival.wait(120) == 0
-    assert [(each["state"], each["attempt"]) for each in history(folder)] == [("stopped", 1)]
-    logs = [(folder / f"scheduler-{each}.log").read_text() for each in (0, 1)]
-    assert sum("begins as process" in log for log in logs) == 1
-    assert any("asked to stop, so that it can go on" in log for log in logs)
+    assert [(night["state"], night["attempt"]) for night in history(folder)] == [("stopped", 1)]
+    logs = [(folder / f"scheduler-{number}.log").read_text() for number in (0, 1)]
+    assert sum("started as process" in log.partition("pairs: night")[2] for log in logs) == 1
+    assert any("pairs: stopping the night; it can continue later" in log for log in logs)
 
     again = scheduler(folder, started)
-    wait_until(lambda: [each["state"] for each in history(folder)] == ["stopped", "done"])
+    wait_until(lambda: [night["state"] for night in history(folder)] == ["stopped", "done"])
     again.send_signal(signal.SIGTERM)
     assert again.wait(60) == 0
     nights = history(folder)
     assert nights[0]["planned_at"] == nights[1]["planned_at"]
     assert (nights[1]["sweep"], nights[1]["attempt"]) == ("pairs", 2)
-    assert nights[1]["reason"].startswith("goes on where")
+    assert nights[1]["reason"].startswith("continues the night of")
     trials = json.loads(sweep(folder, "status", "pairs", "--json")[1])["trials"]
     assert [trial["state"] for trial in trials] == ["complete"] * 4
 
 
 @pytest.mark.slow
-def test_a_night_outlives_its_daemon_and_a_night_that_is_killed_is_told(
+def test_a_night_survives_its_scheduler_and_a_killed_night_is_reported(
     folder: Path, started: list[subprocess.Popen[str]]
 ) -> None:
-    heard: list[dict[str, Any]] = []
+    posted: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200)
             self.end_headers()
 
@@ -224,29 +238,34 @@ def test_a_night_outlives_its_daemon_and_a_night_that_is_killed_is_told(
     thread = Thread(target=server.serve_forever)
     thread.start()
     try:
-        told = {"TELL": f"json://127.0.0.1:{server.server_port}/"}
-        due_now(folder, "backend.seconds_per_epoch=1.0", notify=Notify(("TELL",), (), "failures"))
-        daemon = scheduler(folder, started, **told)
+        variables = {"TEAM": f"json://127.0.0.1:{server.server_port}/"}
+        due_now(folder, "backend.seconds_per_epoch=1.0", notify=NotificationSettings(("TEAM",), (), "failures"))
+        daemon = scheduler(folder, started, **variables)
         wait_until(lambda: trains(folder))
         daemon.kill()
         daemon.wait()
-        after = scheduler(folder, started, **told)
-        wait_until(lambda: [each["state"] for each in history(folder)] == ["done"])
-        assert heard == [], "a night that went well is quiet"
+        after = scheduler(folder, started, **variables)
+        wait_until(lambda: [night["state"] for night in history(folder)] == ["done"])
+        assert posted == [], "a successful night is not reported"
 
         data(folder, 4)
-        kept = Schedules.open(Workspace(folder / ".sweep"), None)
-        kept.remove("pairs", datetime.now(UTC))
-        kept.close()
-        due_now(folder, "backend.seconds_per_epoch=1.0", "name=others", notify=Notify(("TELL",), (), "failures"))
+        store = ScheduleStore.open(Workspace(folder / ".sweep"), None)
+        store.remove("pairs", datetime.now(UTC))
+        store.close()
+        due_now(
+            folder,
+            "backend.seconds_per_epoch=1.0",
+            "name=others",
+            notify=NotificationSettings(("TEAM",), (), "failures"),
+        )
         wait_until(lambda: (folder / ".sweep/sweeps/others/fake-service.sqlite").exists() and trains(folder))
         lines = (folder / "scheduler-1.log").read_text().splitlines()
-        [pid] = [int(line.split("as process ")[1].split(";")[0]) for line in lines if "begins as process" in line]
+        [pid] = [int(line.split("started as process ")[1].split(";")[0]) for line in lines if "pairs: night" in line]
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: [each["state"] for each in history(folder)] == ["failed"])
-        wait_until(lambda: bool(heard))
-        assert "FAILED" in heard[0]["title"]
-        assert "signal SIGKILL" in heard[0]["message"]
+        wait_until(lambda: [night["state"] for night in history(folder)] == ["failed"])
+        wait_until(lambda: bool(posted))
+        assert "FAILED" in posted[0]["title"]
+        assert "signal SIGKILL" in posted[0]["message"]
         after.send_signal(signal.SIGTERM)
         assert after.wait(60) == 0
     finally:
@@ -255,13 +274,13 @@ def test_a_night_outlives_its_daemon_and_a_night_that_is_killed_is_told(
         server.server_close()
 
 
-def test_mistakes_are_the_users_and_told_together(folder: Path) -> None:
+def test_all_mistakes_in_the_options_are_reported_together(folder: Path) -> None:
     code, _, err = sweep(
         folder, "schedule", "add", "pairs.yaml", "--cron", "0 2", "--until", "25:00", "--notify-env", "json://u:secret@h/"
     )  # fmt: skip
     assert code == 2
-    for told in ("--cron", "--until", "wants the name of a variable", "3 problems"):
-        assert told in err
+    for text in ("--cron", "--until", "expected the name of an environment variable, not an address", "3 problems"):
+        assert text in err
     assert "secret" not in err
     code, _, err = sweep(folder, "schedule", "pause", "nobody")
     assert code == 2
@@ -271,7 +290,7 @@ def test_mistakes_are_the_users_and_told_together(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_night_whose_file_is_gone_fails_with_the_reason(folder: Path) -> None:
+def test_a_night_without_its_data_file_fails_with_the_reason(folder: Path) -> None:
     assert sweep(folder, "schedule", "add", "pairs.yaml", "--cron", ONCE_A_YEAR)[0] == 0
     (folder / "pairs.csv").unlink()
     code, _, err = sweep(folder, "schedule", "run-now", "pairs")
@@ -281,7 +300,7 @@ def test_a_night_whose_file_is_gone_fails_with_the_reason(folder: Path) -> None:
     assert "pairs.csv" in night["reason"]
     assert "the night failed" in err
     data(folder)
-    assert sweep(folder, "schedule", "run-now", "pairs")[0] == 0, "the next one tries again"
+    assert sweep(folder, "schedule", "run-now", "pairs")[0] == 0, "the next night tries again"
     assert sweep(folder, "schedule", "pause", "pairs")[0] == 0
     assert "paused" in sweep(folder, "schedule", "list")[1]
     assert sweep(folder, "schedule", "resume", "pairs")[0] == 0
@@ -303,17 +322,18 @@ from sweeps.execution.environment import Environment
 from sweeps.execution.run import run
 
 workspace = Workspace(Path(".sweep").absolute())
-plan = plan_file(Path("pairs.yaml"), ("backend.seconds_per_epoch=5.0", "space.n_epochs=2", "search.trials=6"), workspace)
+overrides = ("backend.seconds_per_epoch=5.0", "space.n_epochs=2", "search.trials=6")
+plan = plan_file(Path("pairs.yaml"), overrides, workspace)
 deadline = time.time() + float(sys.argv[1])
 environment = Environment(workspace, tracking.default_uri(workspace.root))
 outcome = run(plan, environment, Progress(Console(stderr=True)), print, deadline=deadline)
 late = time.time() - deadline
-print("END", outcome.end.name, sum(each.state.ended for each in outcome.trials), f"{late:.1f}")
+print("END", outcome.end.name, sum(trial.state.ended for trial in outcome.trials), f"{late:.1f}")
 """
 
 
 @pytest.mark.slow
-def test_a_sweep_with_a_deadline_ends_in_time_and_goes_on(folder: Path) -> None:
+def test_a_sweep_with_a_deadline_ends_in_time_and_continues(folder: Path) -> None:
     def run(seconds: float) -> tuple[str, int, float]:
         done = subprocess.run(
             [sys.executable, "-c", DEADLINE, str(seconds)],
@@ -329,53 +349,54 @@ def test_a_sweep_with_a_deadline_ends_in_time_and_goes_on(folder: Path) -> None:
         return end, int(ended), float(late)
 
     end, first, late = run(26.0)
-    assert end == "WINDOW"
+    assert end == "DEADLINE"
     assert 0 <= first < 6
-    assert late < 15, "what follows the last trial takes some seconds"
+    assert late < 15, "finishing the sweep takes some seconds"
     keys = {trial["key"] for trial in json.loads(sweep(folder, "status", "pairs", "--json")[1])["trials"]}
     end, second, _ = run(600.0)
     assert (end, second) == ("TRIALS", 6)
     after = json.loads(sweep(folder, "status", "pairs", "--json")[1])["trials"]
-    assert keys <= {each["key"] for each in after}, "what was cut off or asked for is taken up under its key"
+    assert keys <= {trial["key"] for trial in after}, "interrupted and queued trials continue under their keys"
     assert len(after) == 6
 
 
 @pytest.mark.slow
-def test_schedules_and_studies_in_one_postgresql_that_goes_away_meanwhile(
+def test_schedules_and_studies_share_a_postgresql_that_becomes_unavailable(
     folder: Path, started: list[subprocess.Popen[str]]
 ) -> None:
     with databases.server() as running:
-        there = {"SWEEP_STORAGE": running.url}
+        variables = {"SWEEP_STORAGE": running.url}
         due_now(folder, storage=running.url)
-        daemon = scheduler(folder, started, **there)
+        daemon = scheduler(folder, started, **variables)
         log = folder / "scheduler-0.log"
         wait_until(lambda: "pairs: done" in log.read_text())
         running.stop()
         wait_until(lambda: "cannot be reached: OperationalError; waiting for it" in log.read_text())
         running.start()
-        wait_until(lambda: "the database is back" in log.read_text())
+        wait_until(lambda: "the database is available again" in log.read_text())
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(60) == 0
         assert "Traceback" not in log.read_text()
         assert not (folder / ".sweep/schedules.db").exists()
 
-        # Another machine, which shares the database alone: it knows what ran, and takes no name that is in use.
+        # Another machine shares only the database. It knows which nights ran, and takes no name
+        # that is in use.
         elsewhere = folder / "elsewhere"
         elsewhere.mkdir()
         (elsewhere / "pairs.yaml").write_text(FILE)
         data(elsewhere)
         here = ("schedule", "run-now", "pairs", "--json", "--file", "pairs.yaml")
-        code, out, err = sweep(elsewhere, *here, **there)
+        code, out, err = sweep(elsewhere, *here, **variables)
         assert code == 0, err
         assert json.loads(out)["state"] == "unchanged"
         data(elsewhere, 5)
-        code, out, err = sweep(elsewhere, *here, **there)
+        code, out, err = sweep(elsewhere, *here, **variables)
         assert code == 0, err
         night = json.loads(out)
         assert night["state"] == "done"
         assert night["sweep"].startswith("pairs-2")
         assert Path(night["found"]["drift"]["report"]).is_file()
-        nights = json.loads(sweep(folder, "schedule", "history", "pairs", "--json", **there)[1])
+        nights = json.loads(sweep(folder, "schedule", "history", "pairs", "--json", **variables)[1])
         assert [night["state"] for night in nights] == ["done", "unchanged", "done"]
         code, _, err = sweep(
             folder, "schedule", "list", SWEEP_STORAGE="postgresql+psycopg://u:hidden-word@127.0.0.1:9/x"

@@ -1,4 +1,4 @@
-"""Schedules in SQLite and in a real PostgreSQL: two daemons, leases, a database that goes away."""
+"""Schedules in SQLite and in a real PostgreSQL: competing schedulers, leases, outages."""
 
 from __future__ import annotations
 
@@ -17,18 +17,23 @@ import pytest
 from sqlalchemy import create_engine
 
 from sweeps.errors import SweepError, UserInputError
-from sweeps.scheduling.daemon import Daemon, Teller, tell_untold
-from sweeps.scheduling.schedule import Night, NightState, Notify, Schedule
-from sweeps.scheduling.store import LEASE_S, Claim, Schedules, StorageAwayError
+from sweeps.scheduling.claims import LEASE_S, Claim
+from sweeps.scheduling.daemon import Daemon
+from sweeps.scheduling.database import DatabaseUnavailableError
+from sweeps.scheduling.night import Night, NightState
+from sweeps.scheduling.night_process import NightLauncher
+from sweeps.scheduling.notification_delivery import Notify, deliver_pending
+from sweeps.scheduling.schedule import NotificationSettings, Schedule
+from sweeps.scheduling.store import ScheduleStore
 from sweeps.workspace import Workspace
 
 pytestmark = pytest.mark.integration
 
-_found = util.spec_from_file_location("databases", Path(__file__).with_name("databases.py"))
-assert _found is not None
-assert _found.loader is not None
-databases: Any = util.module_from_spec(_found)
-_found.loader.exec_module(databases)
+_spec = util.spec_from_file_location("databases", Path(__file__).with_name("databases.py"))
+assert _spec is not None
+assert _spec.loader is not None
+databases: Any = util.module_from_spec(_spec)
+_spec.loader.exec_module(databases)
 
 CREATED = datetime(2027, 1, 1, 12, tzinfo=UTC)
 NIGHT = datetime(2027, 1, 2, 1, 0, 5, tzinfo=UTC)
@@ -49,16 +54,16 @@ def storage(request: pytest.FixtureRequest) -> str | None:
 
 
 @pytest.fixture
-def kept(storage: str | None, tmp_path: Path) -> Iterator[Schedules]:
-    opened = Schedules.open(Workspace(tmp_path), storage)
-    for each in opened.all():
-        opened.remove(each.name, datetime(2100, 1, 1, tzinfo=UTC))
+def store(storage: str | None, tmp_path: Path) -> Iterator[ScheduleStore]:
+    opened = ScheduleStore.open(Workspace(tmp_path), storage)
+    for old in opened.all():
+        opened.remove(old.name, datetime(2100, 1, 1, tzinfo=UTC))
     yield opened
     opened.close()
 
 
 def schedule(name: str = "snli") -> Schedule:
-    notify = Notify(("TELL",), ("/run/secrets/tell",), "failures")
+    notify = NotificationSettings(("TEAM",), ("/run/secrets/team",), "failures")
     return Schedule(
         name,
         "/s/snli.yaml",
@@ -72,237 +77,248 @@ def schedule(name: str = "snli") -> Schedule:
     )
 
 
-def test_a_replaced_schedule_keeps_its_nights_and_a_removed_one_what_it_has_cost(kept: Schedules) -> None:
+def test_a_replaced_schedule_keeps_its_nights_and_a_removed_one_its_costs(store: ScheduleStore) -> None:
     with pytest.raises(UserInputError, match="no such schedule"):
-        kept.replace(schedule())
-    kept.add(schedule())
-    kept.pause("snli", True, CREATED)
-    claim = kept.claim_now("snli", "a", NIGHT)
+        store.replace(schedule())
+    store.add(schedule())
+    store.set_paused("snli", True, CREATED)
+    claim = store.claims.claim_now("snli", "a", NIGHT)
     assert claim is not None
     money = {"study": "s", "before": 0.0, "limit": 9.0, "monthly": 9.0, "at_most": 2.0}
-    paid = replace(claim.night, state=NightState.STOPPED, ended_at=NIGHT.timestamp() + 60, found={"money": money})
-    assert kept.finish(claim, paid)
-    free = kept.claim_now("snli", "b", NIGHT + timedelta(hours=1))
+    paid = replace(claim.night, state=NightState.STOPPED, ended_at=NIGHT.timestamp() + 60, results={"money": money})
+    assert store.claims.finish(claim, paid)
+    free = store.claims.claim_now("snli", "b", NIGHT + timedelta(hours=1))
     assert free is not None
-    assert kept.finish(free, replace(free.night, state=NightState.UNCHANGED))
+    assert store.claims.finish(free, replace(free.night, state=NightState.UNCHANGED))
 
     later = replace(schedule(), until=None, created_at=NIGHT.timestamp())
-    assert kept.replace(later) == replace(later, created_at=CREATED.timestamp(), paused=True), "the times are the same"
-    moved = replace(later, cron="0 3 * * *")
-    assert kept.replace(moved) == kept.get("snli") == replace(moved, paused=True)
-    assert len(kept.nights("snli")) == 2
-
-    kept.remove("snli", NIGHT + timedelta(days=1))
-    kept.add(replace(schedule(), created_at=(NIGHT + timedelta(days=1)).timestamp()))
-    assert kept.nights("snli") == [paid]
-    kept.remove("snli", NIGHT + timedelta(days=70))
-    assert kept.nights("snli") == []
-
-
-def test_what_is_kept_comes_back(kept: Schedules) -> None:
-    kept.add(schedule())
-    kept.add(schedule("another"))
-    assert [each.name for each in kept.all()] == ["another", "snli"]
-    assert kept.get("snli") == schedule()
-    with pytest.raises(UserInputError, match="there is a schedule of this name"):
-        kept.add(schedule())
-    with pytest.raises(UserInputError, match="no such schedule"):
-        kept.get("snlii")
-    assert kept.pause("snli", True, NIGHT).paused
-    assert kept.claim_due("snli", "a", NIGHT) is None
-    resumed = kept.pause("snli", False, NIGHT)
-    assert not kept.get("snli").paused
-    assert resumed.created_at == NIGHT.timestamp()
-    kept.remove("snli", NIGHT)
-    assert [each.name for each in kept.all()] == ["another"]
-
-
-def test_a_night_is_claimed_once_finished_once_and_planned_once(kept: Schedules) -> None:
-    kept.add(schedule())
-    assert kept.claim_due("snli", "a", NIGHT - timedelta(minutes=2)) is None
-    claim = kept.claim_due("snli", "a", NIGHT)
-    assert claim is not None
-    assert kept.claim_due("snli", "b", NIGHT) is None
-    assert kept.claim_now("snli", "b", NIGHT) is None, "nor by hand"
-    with pytest.raises(SweepError, match="is running"):
-        kept.remove("snli", NIGHT)
-    kept.note(claim, replace(claim.night, sweep="snli", fingerprint={"data": "d"}))
-    done = replace(
-        claim.night, state=NightState.DONE, sweep="snli", ended_at=NIGHT.timestamp() + 60, found={"usd": 1.5}
+    assert store.replace(later) == replace(later, created_at=CREATED.timestamp(), paused=True), (
+        "the times did not change"
     )
-    assert kept.finish(claim, done)
-    assert kept.nights("snli") == [done]
-    assert kept.claim_due("snli", "b", NIGHT + timedelta(minutes=5)) is None
-    by_hand = kept.claim_now("snli", "b", NIGHT + timedelta(minutes=5))
-    assert by_hand is not None
-    assert by_hand.night.manual
+    moved = replace(later, cron="0 3 * * *")
+    assert store.replace(moved) == store.get("snli") == replace(moved, paused=True)
+    assert len(store.nights("snli")) == 2
+
+    store.remove("snli", NIGHT + timedelta(days=1))
+    store.add(replace(schedule(), created_at=(NIGHT + timedelta(days=1)).timestamp()))
+    assert store.nights("snli") == [paid]
+    store.remove("snli", NIGHT + timedelta(days=70))
+    assert store.nights("snli") == []
 
 
-def test_a_night_of_a_daemon_that_is_gone_is_told_as_lost_and_taken_up(kept: Schedules) -> None:
-    kept.add(schedule())
-    dead = kept.claim_due("snli", "dead", NIGHT)
+def test_a_stored_schedule_comes_back(store: ScheduleStore) -> None:
+    store.add(schedule())
+    store.add(schedule("another"))
+    assert [stored.name for stored in store.all()] == ["another", "snli"]
+    assert store.get("snli") == schedule()
+    with pytest.raises(UserInputError, match="a schedule of this name exists"):
+        store.add(schedule())
+    with pytest.raises(UserInputError, match="no such schedule"):
+        store.get("snlii")
+    assert store.set_paused("snli", True, NIGHT).paused
+    assert store.claims.claim_due("snli", "a", NIGHT) is None
+    resumed = store.set_paused("snli", False, NIGHT)
+    assert not store.get("snli").paused
+    assert resumed.created_at == NIGHT.timestamp()
+    store.remove("snli", NIGHT)
+    assert [stored.name for stored in store.all()] == ["another"]
+
+
+def test_a_night_is_claimed_once_and_finished_once(store: ScheduleStore) -> None:
+    store.add(schedule())
+    assert store.claims.claim_due("snli", "a", NIGHT - timedelta(minutes=2)) is None
+    claim = store.claims.claim_due("snli", "a", NIGHT)
+    assert claim is not None
+    assert store.claims.claim_due("snli", "b", NIGHT) is None
+    assert store.claims.claim_now("snli", "b", NIGHT) is None, "not even by hand"
+    with pytest.raises(SweepError, match="is running"):
+        store.remove("snli", NIGHT)
+    store.claims.store_progress(claim, replace(claim.night, sweep="snli", fingerprint={"data": "d"}))
+    done = replace(
+        claim.night, state=NightState.DONE, sweep="snli", ended_at=NIGHT.timestamp() + 60, results={"usd": 1.5}
+    )
+    assert store.claims.finish(claim, done)
+    assert store.nights("snli") == [done]
+    assert store.claims.claim_due("snli", "b", NIGHT + timedelta(minutes=5)) is None
+    manual = store.claims.claim_now("snli", "b", NIGHT + timedelta(minutes=5))
+    assert manual is not None
+    assert manual.night.manual
+
+
+def test_the_night_of_a_dead_scheduler_is_lost_and_gets_another_attempt(store: ScheduleStore) -> None:
+    store.add(schedule())
+    dead = store.claims.claim_due("snli", "dead", NIGHT)
     assert dead is not None
-    assert kept.renew(dead, NIGHT + timedelta(seconds=60))
-    assert kept.claim_due("snli", "b", NIGHT + timedelta(seconds=60 + LEASE_S - 1)) is None
-    taken = kept.claim_due("snli", "b", NIGHT + timedelta(seconds=60 + LEASE_S + 1))
+    assert store.claims.renew(dead, NIGHT + timedelta(seconds=60))
+    assert store.claims.claim_due("snli", "b", NIGHT + timedelta(seconds=60 + LEASE_S - 1)) is None
+    taken = store.claims.claim_due("snli", "b", NIGHT + timedelta(seconds=60 + LEASE_S + 1))
     assert taken is not None
     assert (taken.night.planned_at, taken.night.attempt) == (dead.night.planned_at, 2)
-    assert [night.state for night in kept.nights("snli")] == [NightState.LOST, NightState.RUNNING]
-    # The one that was taken for dead comes back: it may neither go on nor write over what the other one does.
-    assert not kept.renew(dead, NIGHT + timedelta(minutes=9))
-    assert not kept.finish(dead, replace(dead.night, state=NightState.DONE))
-    with pytest.raises(SweepError, match="taken over"):
-        kept.note(dead, dead.night)
-    assert kept.renew(taken, NIGHT + timedelta(minutes=9))
-    assert [night.state for night in kept.nights("snli")] == [NightState.LOST, NightState.RUNNING]
+    assert [night.state for night in store.nights("snli")] == [NightState.LOST, NightState.RUNNING]
+    # The first process is alive after all. It can neither continue nor overwrite the results.
+    assert not store.claims.renew(dead, NIGHT + timedelta(minutes=9))
+    assert not store.claims.finish(dead, replace(dead.night, state=NightState.DONE))
+    with pytest.raises(SweepError, match="another scheduler took over"):
+        store.claims.store_progress(dead, dead.night)
+    assert store.claims.renew(taken, NIGHT + timedelta(minutes=9))
+    assert [night.state for night in store.nights("snli")] == [NightState.LOST, NightState.RUNNING]
 
 
-def test_a_lost_night_is_told_to_one_caller_only(kept: Schedules) -> None:
-    kept.add(schedule())
-    assert kept.mark_lost("snli", NIGHT) == []
-    assert kept.claim_due("snli", "dead", NIGHT) is not None
-    assert kept.mark_lost("snli", NIGHT + timedelta(seconds=LEASE_S - 1)) == []
-    [lost] = kept.mark_lost("snli", NIGHT + timedelta(seconds=LEASE_S + 1))
+def test_a_lost_night_is_returned_to_one_caller_only(store: ScheduleStore) -> None:
+    store.add(schedule())
+    assert store.claims.mark_lost("snli", NIGHT) == []
+    assert store.claims.claim_due("snli", "dead", NIGHT) is not None
+    assert store.claims.mark_lost("snli", NIGHT + timedelta(seconds=LEASE_S - 1)) == []
+    [lost] = store.claims.mark_lost("snli", NIGHT + timedelta(seconds=LEASE_S + 1))
     assert lost.state is NightState.LOST
-    assert kept.mark_lost("snli", NIGHT + timedelta(seconds=LEASE_S + 2)) == []
-    again = kept.claim_due("snli", "b", NIGHT + timedelta(seconds=LEASE_S + 2))
+    assert store.claims.mark_lost("snli", NIGHT + timedelta(seconds=LEASE_S + 2)) == []
+    again = store.claims.claim_due("snli", "b", NIGHT + timedelta(seconds=LEASE_S + 2))
     assert again is not None
     assert again.night.attempt == 2
 
 
-def test_a_lease_that_ran_out_and_was_not_taken_can_be_renewed(kept: Schedules) -> None:
-    kept.add(schedule())
-    claim = kept.claim_due("snli", "a", NIGHT)
+def test_an_expired_lease_that_nobody_took_can_be_renewed(store: ScheduleStore) -> None:
+    store.add(schedule())
+    claim = store.claims.claim_due("snli", "a", NIGHT)
     assert claim is not None
-    assert kept.renew(claim, NIGHT + timedelta(hours=1)), "the database was away, and nobody else came"
+    assert store.claims.renew(claim, NIGHT + timedelta(hours=1)), (
+        "the database was unavailable, and nobody else took the lease"
+    )
 
 
-def test_missed_nights_are_written_down(kept: Schedules) -> None:
-    kept.add(schedule())
-    claim = kept.claim_due("snli", "a", NIGHT + timedelta(days=3))
+def test_missed_nights_are_recorded(store: ScheduleStore) -> None:
+    store.add(schedule())
+    claim = store.claims.claim_due("snli", "a", NIGHT + timedelta(days=3))
     assert claim is not None
-    states = [night.state for night in kept.nights("snli")]
+    states = [night.state for night in store.nights("snli")]
     assert states == [NightState.MISSED] * 3 + [NightState.RUNNING]
     late = replace(claim.night, state=NightState.DONE)
-    kept.finish(claim, late)
-    assert kept.claim_due("snli", "a", NIGHT + timedelta(days=4, hours=8)) is None, "its window has closed"
-    assert [night.state for night in kept.nights("snli")][-1] is NightState.MISSED
+    store.claims.finish(claim, late)
+    assert store.claims.claim_due("snli", "a", NIGHT + timedelta(days=4, hours=8)) is None, "its window has closed"
+    assert [night.state for night in store.nights("snli")][-1] is NightState.MISSED
 
 
-def test_an_end_is_to_be_told_until_somebody_has(kept: Schedules) -> None:
-    kept.add(schedule())
+def test_an_end_stays_in_the_queue_until_its_delivery_is_confirmed(store: ScheduleStore) -> None:
+    store.add(schedule())
     now = NIGHT + timedelta(days=2)
-    claim = kept.claim_due("snli", "a", now)
+    claim = store.claims.claim_due("snli", "a", now)
     assert claim is not None
-    missed = kept.take_untold("snli", now)
-    assert [each.state for each in missed] == [NightState.MISSED] * 2
-    assert kept.take_untold("snli", now) == [], "somebody tells of them"
+    missed = store.notifications.take("snli", now)
+    assert [night.state for night in missed] == [NightState.MISSED] * 2
+    assert store.notifications.take("snli", now) == [], "a process has reserved them"
     later = now + timedelta(seconds=LEASE_S + 1)
-    assert kept.take_untold("snli", later) == missed, "and has died before it had told"
-    kept.told(missed)
+    assert store.notifications.take("snli", later) == missed, "it died before it confirmed"
+    store.notifications.confirm(missed)
     done = replace(claim.night, state=NightState.DONE, ended_at=later.timestamp())
-    assert kept.finish(claim, done)
-    assert kept.take_untold("snli", later + timedelta(seconds=LEASE_S - 1)) == [], "the night tells of itself"
-    kept.told([replace(done, state=NightState.LOST)])
-    assert kept.take_untold("snli", later + timedelta(seconds=LEASE_S + 1)) == [done], "of another end nobody was told"
-    kept.told([done])
-    assert kept.take_untold("snli", later + timedelta(days=1)) == []
+    assert store.claims.finish(claim, done)
+    assert store.notifications.take("snli", later + timedelta(seconds=LEASE_S - 1)) == [], (
+        "the process of the night notifies people itself"
+    )
+    store.notifications.confirm([replace(done, state=NightState.LOST)])
+    assert store.notifications.take("snli", later + timedelta(seconds=LEASE_S + 1)) == [done], (
+        "people were notified of another end"
+    )
+    store.notifications.confirm([done])
+    assert store.notifications.take("snli", later + timedelta(days=1)) == []
 
 
-def test_a_scheduler_that_dies_before_it_has_told_leaves_it_to_the_next(kept: Schedules, tmp_path: Path) -> None:
-    kept.add(schedule())
-    told: list[Night] = []
+def test_the_next_scheduler_notifies_people_if_one_dies_before_it_did(store: ScheduleStore, tmp_path: Path) -> None:
+    store.add(schedule())
+    delivered: list[Night] = []
+    launcher = NightLauncher(lambda _: ["false"], lambda _: tmp_path / "log")
 
-    def daemon(now: datetime, tell: Teller) -> Daemon:
-        return Daemon(kept, lambda _: ["false"], lambda _: tmp_path / "log", lambda _: None, tell, clock=lambda: now)
+    def daemon(now: datetime, notify: Notify) -> Daemon:
+        return Daemon(store, launcher, lambda _: None, notify, clock=lambda: now)
 
     def dies(schedule: Schedule, night: Night) -> bool:
         raise KeyboardInterrupt
 
-    def tells(schedule: Schedule, night: Night) -> bool:
-        told.append(night)
+    def delivers(schedule: Schedule, night: Night) -> bool:
+        delivered.append(night)
         return True
 
     now = NIGHT + timedelta(days=2, hours=8)  # after the last night's window
     with pytest.raises(KeyboardInterrupt):
         daemon(now, dies).tick()
-    assert {night.state for night in kept.nights("snli")} == {NightState.MISSED}
+    assert {night.state for night in store.nights("snli")} == {NightState.MISSED}
     for seconds in (1, LEASE_S + 1, 3 * LEASE_S):
-        daemon(now + timedelta(seconds=seconds), tells).tick()
-    [notice] = told
-    assert notice.reason.startswith("3 nights, ")
+        daemon(now + timedelta(seconds=seconds), delivers).tick()
+    [notification] = delivered
+    assert notification.reason.startswith("3 nights, ")
 
 
-def test_an_end_that_reached_nobody_is_told_again_for_a_day(kept: Schedules) -> None:
-    kept.add(schedule())
-    claim = kept.claim_due("snli", "a", NIGHT)
+def test_a_failed_delivery_is_reattempts_for_a_day(store: ScheduleStore) -> None:
+    store.add(schedule())
+    claim = store.claims.claim_due("snli", "a", NIGHT)
     assert claim is not None
-    kept.finish(claim, replace(claim.night, state=NightState.FAILED, ended_at=NIGHT.timestamp()))
-    tried: list[float] = []
+    store.claims.finish(claim, replace(claim.night, state=NightState.FAILED, ended_at=NIGHT.timestamp()))
+    attempts: list[int] = []
     for minute in range(60 * 48):
         now = NIGHT + timedelta(minutes=minute)
 
         def fails(schedule: Schedule, night: Night, minute: int = minute) -> bool:
-            tried.append(minute)
+            attempts.append(minute)
             return False
 
-        tell_untold(kept, schedule(), now, fails)
-    assert 10 < len(tried) < 30
-    assert tried[0] <= 3, "the process of the night has two minutes to tell of it"
-    assert 24 * 60 < tried[-1] < 36 * 60, "and once more when the day is over"
-    assert tried == sorted(set(tried))
+        deliver_pending(store.notifications, schedule(), now, fails)
+    assert 10 < len(attempts) < 30
+    assert attempts[0] <= 3, "the process of the night has two minutes to notify people itself"
+    assert 24 * 60 < attempts[-1] < 36 * 60, "and once more after the day"
+    assert attempts == sorted(set(attempts))
 
 
-def test_a_database_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path) -> None:
+def test_a_database_without_the_notification_column_gets_it(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    first = Schedules.open(workspace, None)
+    first = ScheduleStore.open(workspace, None)
     first.add(schedule())
     first.close()
     with sqlite3.connect(tmp_path / "schedules.db") as earlier:
         earlier.execute("ALTER TABLE finesweep_nights DROP COLUMN telling_until")
     earlier.close()
-    opened = Schedules.open(workspace, None)
-    claim = opened.claim_due("snli", "a", NIGHT)
+    opened = ScheduleStore.open(workspace, None)
+    claim = opened.claims.claim_due("snli", "a", NIGHT)
     assert claim is not None
-    assert opened.finish(claim, replace(claim.night, state=NightState.DONE))
+    assert opened.claims.finish(claim, replace(claim.night, state=NightState.DONE))
     opened.close()
 
 
 def _contend(storage: str | None, root: str, barrier: Any, nights: int, won: Any, name: str) -> None:
-    opened = Schedules.open(Workspace(Path(root)), storage)
+    opened = ScheduleStore.open(Workspace(Path(root)), storage)
     for night in range(nights):
         barrier.wait()
-        claim = opened.claim_due("snli", name, NIGHT + timedelta(days=night))
+        claim = opened.claims.claim_due("snli", name, NIGHT + timedelta(days=night))
         if claim is not None:
             won.put((name, claim.night.planned_at))
             barrier.wait()
-            opened.finish(claim, replace(claim.night, state=NightState.DONE))
+            opened.claims.finish(claim, replace(claim.night, state=NightState.DONE))
         else:
             barrier.wait()
         barrier.wait()
 
 
-def test_processes_that_race_for_each_night_begin_it_once(kept: Schedules, storage: str | None, tmp_path: Path) -> None:
-    kept.add(schedule())
+def test_processes_that_compete_for_a_night_start_it_once(
+    store: ScheduleStore, storage: str | None, tmp_path: Path
+) -> None:
+    store.add(schedule())
     context = multiprocessing.get_context("spawn")
     racers, nights = 3, 12
     barrier, won = context.Barrier(racers), context.Queue()
     processes = [
-        context.Process(target=_contend, args=(storage, str(tmp_path), barrier, nights, won, f"daemon-{each}"))
-        for each in range(racers)
+        context.Process(target=_contend, args=(storage, str(tmp_path), barrier, nights, won, f"scheduler-{number}"))
+        for number in range(racers)
     ]
     for process in processes:
         process.start()
     claims = [won.get(timeout=60) for _ in range(nights)]
-    for each in processes:
-        each.join(60)
-        assert each.exitcode == 0
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
     assert won.empty()
     assert len({planned for _, planned in claims}) == nights
-    assert [night.state for night in kept.nights("snli")] == [NightState.DONE] * nights
+    assert [night.state for night in store.nights("snli")] == [NightState.DONE] * nights
 
 
-def test_threads_that_race_for_a_new_database_make_its_tables_once(storage: str | None, tmp_path: Path) -> None:
+def test_threads_that_open_a_new_database_together_create_its_tables_once(storage: str | None, tmp_path: Path) -> None:
     workspace, barrier = Workspace(tmp_path / "new"), Barrier(4)
     if storage is not None:
         engine = create_engine(storage)
@@ -312,7 +328,7 @@ def test_threads_that_race_for_a_new_database_make_its_tables_once(storage: str 
 
     def opened(_: int) -> int:
         barrier.wait()
-        schedules = Schedules.open(workspace, storage)
+        schedules = ScheduleStore.open(workspace, storage)
         count = len(schedules.all())
         schedules.close()
         return count
@@ -321,24 +337,26 @@ def test_threads_that_race_for_a_new_database_make_its_tables_once(storage: str 
         assert len(set(pool.map(opened, range(4)))) == 1
 
 
-def test_a_database_that_goes_away_is_told_without_its_password_and_comes_back(tmp_path: Path) -> None:
+def test_an_unavailable_database_is_reported_without_its_password(tmp_path: Path) -> None:
     with databases.server() as running:
         url = running.url.replace("postgres@", "postgres:hidden-word@")
-        kept = Schedules.open(Workspace(tmp_path), url)
-        kept.add(schedule())
-        claim = kept.claim_due("snli", "a", NIGHT)
+        store = ScheduleStore.open(Workspace(tmp_path), url)
+        store.add(schedule())
+        claim = store.claims.claim_due("snli", "a", NIGHT)
         assert isinstance(claim, Claim)
         running.stop()
-        with pytest.raises(StorageAwayError, match="SWEEP_STORAGE cannot be reached") as told:
-            kept.renew(claim, NIGHT)
-        assert "hidden-word" not in f"{told.value} {told.value.hint}"
+        with pytest.raises(
+            DatabaseUnavailableError, match="SWEEP_STORAGE cannot be reached: OperationalError"
+        ) as raised:
+            store.claims.renew(claim, NIGHT)
+        assert "hidden-word" not in f"{raised.value} {raised.value.hint}"
         running.start()
-        assert kept.renew(claim, NIGHT)
-        assert kept.nights("snli") == [Night("snli", int(NIGHT.timestamp()) - 5, started_at=NIGHT.timestamp())]
-        kept.close()
+        assert store.claims.renew(claim, NIGHT)
+        assert store.nights("snli") == [Night("snli", int(NIGHT.timestamp()) - 5, started_at=NIGHT.timestamp())]
+        store.close()
 
 
-def test_urls_that_are_none_are_the_users_mistake(tmp_path: Path) -> None:
+def test_a_bad_database_url_is_a_user_error(tmp_path: Path) -> None:
     for url in ("no url", "quux://x", "oracle+oracledb://x"):
-        with pytest.raises(UserInputError, match="no database URL"):
-            Schedules.open(Workspace(tmp_path), url)
+        with pytest.raises(UserInputError, match="not a usable database URL"):
+            ScheduleStore.open(Workspace(tmp_path), url)

@@ -1,4 +1,4 @@
-"""When schedules are due: a fake clock over whole years, daylight saving, windows, missed nights."""
+"""When nights are due: a fake clock over whole years, daylight saving, windows, missed nights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.scheduling.calendar import MOST_ATTEMPTS, closing, due, moments, next_moment, problems
-from sweeps.scheduling.schedule import Night, NightState, Schedule
+from sweeps.errors import Problem
+from sweeps.scheduling.calendar import (
+    MAX_ATTEMPTS,
+    due_night,
+    next_planned_time,
+    option_problems,
+    planned_times,
+    window_end,
+)
+from sweeps.scheduling.night import Night, NightState
+from sweeps.scheduling.schedule import Schedule
 
 pytestmark = pytest.mark.unit
 
@@ -30,7 +39,10 @@ def schedule(cron: str = "0 2 * * *", tz: str = "Europe/Berlin", until: str | No
 
 
 def nights_of_a_year(planned: Schedule, step: timedelta, asleep: tuple[str, str] | None = None) -> list[Night]:
-    """Let a daemon look at its clock every `step` for a year; each night is over at once."""
+    """Simulate a year of a scheduler that looks every `step`, except while `asleep`.
+
+    Each night ends at once.
+    """
     return nights_between("2027-01-01T12:00Z", "2028-01-01T12:00Z", planned, step, asleep)
 
 
@@ -43,12 +55,12 @@ def nights_between(
         now += step
         if asleep and at(asleep[0]) <= now < at(asleep[1]):
             continue
-        found = due(planned, nights, now)
-        if found is None:
+        due = due_night(planned, nights, now)
+        if due is None:
             continue
-        nights += [Night("s", each, state=NightState.MISSED) for each in found.missed]
-        if found.planned_at is not None:
-            nights.append(Night("s", found.planned_at, found.attempt, state=NightState.DONE))
+        nights += [Night("s", planned_at, state=NightState.MISSED) for planned_at in due.missed]
+        if due.planned_at is not None:
+            nights.append(Night("s", due.planned_at, due.attempt, state=NightState.DONE))
     return nights
 
 
@@ -73,7 +85,7 @@ def test_over_a_year_there_is_exactly_one_night_a_local_day(zone: str, cron: str
     ],
 )
 @pytest.mark.parametrize("cron", TIMES)
-def test_around_daylight_saving_a_daemon_that_looks_every_minute_begins_one_night_a_day(
+def test_around_daylight_saving_a_scheduler_that_looks_every_minute_starts_one_night_a_day(
     zone: str, start: str, end: str, cron: str
 ) -> None:
     planned = replace(schedule(cron, zone), created_at=at(start).timestamp())
@@ -86,28 +98,28 @@ def test_around_daylight_saving_a_daemon_that_looks_every_minute_begins_one_nigh
     ("zone", "day", "expected"),
     [
         ("Europe/Berlin", "2027-03-28", "2027-03-28T01:00Z"),  # 02:30 is skipped: 03:00 CEST
-        ("Europe/Berlin", "2027-10-31", "2027-10-31T00:30Z"),  # 02:30 comes twice: the first, CEST
+        ("Europe/Berlin", "2027-10-31", "2027-10-31T00:30Z"),  # 02:30 occurs twice: the first, CEST
         ("America/New_York", "2027-03-14", "2027-03-14T07:00Z"),
-        ("America/New_York", "2027-11-07", "2027-11-07T07:30Z"),  # 01:30 comes twice there, 02:30 once
+        ("America/New_York", "2027-11-07", "2027-11-07T07:30Z"),  # 01:30 occurs twice there, 02:30 once
         ("Australia/Lord_Howe", "2027-10-03", "2027-10-02T15:30Z"),  # half an hour: 02:00 becomes 02:30
     ],
 )
-def test_nights_of_daylight_saving(zone: str, day: str, expected: str) -> None:
+def test_a_night_during_a_clock_change_has_one_planned_time(zone: str, day: str, expected: str) -> None:
     midnight = datetime.combine(date.fromisoformat(day), datetime.min.time(), tzinfo=ZoneInfo(zone))
-    assert next(moments("30 2 * * *", zone, midnight)) == at(expected)
+    assert next(planned_times("30 2 * * *", zone, midnight)) == at(expected)
 
 
-def test_a_time_that_comes_twice_is_taken_at_its_first_occurrence() -> None:
-    [first, second] = islice(moments("30 1 * * *", "America/New_York", at("2027-11-07T04:00Z")), 2)
+def test_a_time_that_occurs_twice_means_its_first_occurrence() -> None:
+    [first, second] = islice(planned_times("30 1 * * *", "America/New_York", at("2027-11-07T04:00Z")), 2)
     assert first == at("2027-11-07T05:30Z")
     assert second == at("2027-11-08T06:30Z")
-    # Asked within the second occurrence, the next one is tomorrow's.
-    assert next(moments("30 1 * * *", "America/New_York", at("2027-11-07T06:15Z"))) == at("2027-11-08T06:30Z")
+    # From within the second occurrence, the next planned time is tomorrow's.
+    assert next(planned_times("30 1 * * *", "America/New_York", at("2027-11-07T06:15Z"))) == at("2027-11-08T06:30Z")
 
 
 def test_two_skipped_times_are_one_moment() -> None:
-    found = list(islice(moments("0,30 2 * * *", "Europe/Berlin", at("2027-03-28T00:00Z")), 2))
-    assert found == [at("2027-03-28T01:00Z"), at("2027-03-29T00:00Z")]
+    times = list(islice(planned_times("0,30 2 * * *", "Europe/Berlin", at("2027-03-28T00:00Z")), 2))
+    assert times == [at("2027-03-28T01:00Z"), at("2027-03-29T00:00Z")]
 
 
 def test_missed_nights_are_caught_up_exactly_once() -> None:
@@ -118,16 +130,16 @@ def test_missed_nights_are_caught_up_exactly_once() -> None:
     assert Counter(night.state for night in nights) == {NightState.DONE: 362, NightState.MISSED: 3}
 
 
-def test_a_night_whose_window_has_closed_is_missed_and_not_begun_by_day() -> None:
+def test_a_night_whose_window_has_closed_is_missed_and_does_not_start_by_day() -> None:
     planned = schedule(until="06:00")
     created = datetime.fromtimestamp(planned.created_at, UTC)
-    morning = due(planned, [], created + timedelta(days=1))  # 13:00 in Berlin
+    morning = due_night(planned, [], created + timedelta(days=1))  # 13:00 in Berlin
     assert morning is not None
     assert morning.planned_at is None
     assert morning.missed == (int(at("2027-01-02T01:00Z").timestamp()),)
-    nights = [Night("s", each, state=NightState.MISSED) for each in morning.missed]
-    assert due(planned, nights, created + timedelta(days=1, hours=2)) is None, "it is written down once"
-    late = due(planned, nights, at("2027-01-03T04:59Z"))
+    nights = [Night("s", planned_at, state=NightState.MISSED) for planned_at in morning.missed]
+    assert due_night(planned, nights, created + timedelta(days=1, hours=2)) is None, "it is missed once"
+    late = due_night(planned, nights, at("2027-01-03T04:59Z"))
     assert late is not None
     assert late.planned_at == int(at("2027-01-03T01:00Z").timestamp()), "an open window is used"
 
@@ -136,55 +148,55 @@ def test_a_night_whose_window_has_closed_is_missed_and_not_begun_by_day() -> Non
     ("planned", "until", "expected"),
     [
         ("2027-01-02T01:00Z", "06:00", "2027-01-02T05:00Z"),
-        ("2027-01-01T22:00Z", "06:00", "2027-01-02T05:00Z"),  # begins at 23:00 of the day before
-        ("2027-03-28T00:30Z", "03:30", "2027-03-28T01:30Z"),  # an hour is skipped in between
-        ("2027-10-30T23:30Z", "03:00", "2027-10-31T02:00Z"),  # an hour comes twice in between
-        ("2027-10-30T23:30Z", "01:30", "2027-11-01T00:30Z"),  # at 01:30 it begins: a whole day, of 25 hours
+        ("2027-01-01T22:00Z", "06:00", "2027-01-02T05:00Z"),  # planned for 23:00 of the day before
+        ("2027-03-28T00:30Z", "03:30", "2027-03-28T01:30Z"),  # the clock skips an hour in between
+        ("2027-10-30T23:30Z", "03:00", "2027-10-31T02:00Z"),  # an hour occurs twice in between
+        ("2027-10-30T23:30Z", "01:30", "2027-11-01T00:30Z"),  # planned for 01:30: a whole day of 25 hours
     ],
 )
-def test_a_window_closes_at_the_first_such_time_after_its_beginning(planned: str, until: str, expected: str) -> None:
-    assert closing(schedule(until=until), int(at(planned).timestamp())) == at(expected)
+def test_a_window_closes_at_the_first_such_time_after_the_planned_time(planned: str, until: str, expected: str) -> None:
+    assert window_end(schedule(until=until), int(at(planned).timestamp())) == at(expected)
 
 
-def test_nights_do_not_overlap_and_what_was_due_meanwhile_follows() -> None:
+def test_nights_do_not_overlap_and_a_night_that_was_due_meanwhile_follows() -> None:
     first = int(at("2027-01-02T01:00Z").timestamp())
     running = Night("s", first)
-    assert due(schedule(), [running], at("2027-01-03T02:00Z")) is None
-    found = due(schedule(), [replace(running, state=NightState.DONE)], at("2027-01-03T02:00Z"))
-    assert found is not None
-    assert found.planned_at == first + 86_400
-    assert found.missed == ()
+    assert due_night(schedule(), [running], at("2027-01-03T02:00Z")) is None
+    due = due_night(schedule(), [replace(running, state=NightState.DONE)], at("2027-01-03T02:00Z"))
+    assert due is not None
+    assert due.planned_at == first + 86_400
+    assert due.missed == ()
 
 
 @pytest.mark.parametrize("state", [NightState.LOST, NightState.STOPPED])
-def test_a_night_that_was_cut_off_is_taken_up_a_few_times(state: NightState) -> None:
+def test_an_interrupted_night_gets_a_few_attempts(state: NightState) -> None:
     now, planned = at("2027-01-02T02:00Z"), int(at("2027-01-02T01:00Z").timestamp())
     nights: list[Night] = []
-    for attempt in range(1, MOST_ATTEMPTS + 1):
-        found = due(schedule(until="06:00"), nights, now)
-        assert found is not None
-        assert (found.planned_at, found.attempt) == (planned, attempt)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        due = due_night(schedule(until="06:00"), nights, now)
+        assert due is not None
+        assert (due.planned_at, due.attempt) == (planned, attempt)
         nights.append(Night("s", planned, attempt, state=state))
-    assert due(schedule(until="06:00"), nights, now) is None
-    assert due(schedule(until="06:00"), nights[:1], at("2027-01-02T05:00Z")) is None, "the window is closed"
-    assert due(schedule(), [replace(nights[0], state=NightState.FAILED)], now) is None, "a failure waits for a night"
+    assert due_night(schedule(until="06:00"), nights, now) is None
+    assert due_night(schedule(until="06:00"), nights[:1], at("2027-01-02T05:00Z")) is None, "the window is closed"
+    assert due_night(schedule(), [replace(nights[0], state=NightState.FAILED)], now) is None, "a failure ends the night"
 
 
-def test_a_pause_plans_nothing_and_is_not_made_up_for() -> None:
+def test_a_paused_schedule_plans_nothing_and_skips_the_nights_of_the_pause() -> None:
     paused = replace(schedule(), paused=True)
-    assert due(paused, [], at("2027-02-01T12:00Z")) is None
-    assert next_moment(paused, at("2027-02-01T12:00Z")) is None
+    assert due_night(paused, [], at("2027-02-01T12:00Z")) is None
+    assert next_planned_time(paused, at("2027-02-01T12:00Z")) is None
     resumed = replace(paused, paused=False, created_at=at("2027-02-01T12:00Z").timestamp())
     before = Night("s", int(at("2027-01-05T01:00Z").timestamp()), state=NightState.DONE)
-    assert due(resumed, [before], at("2027-02-01T13:00Z")) is None
-    assert due(resumed, [before], at("2027-02-02T01:00Z")) is not None
-    assert due(resumed, [replace(before, state=NightState.STOPPED)], at("2027-02-01T13:00Z")) is None
+    assert due_night(resumed, [before], at("2027-02-01T13:00Z")) is None
+    assert due_night(resumed, [before], at("2027-02-02T01:00Z")) is not None
+    assert due_night(resumed, [replace(before, state=NightState.STOPPED)], at("2027-02-01T13:00Z")) is None
 
 
-def test_nights_begun_by_hand_do_not_move_the_plan() -> None:
+def test_manual_nights_do_not_change_the_plan() -> None:
     by_hand = Night("s", int(at("2027-01-01T20:00Z").timestamp()), manual=True, state=NightState.STOPPED)
-    assert due(schedule(), [by_hand], at("2027-01-01T21:00Z")) is None
-    assert due(schedule(), [by_hand], at("2027-01-02T01:00Z")) is not None
+    assert due_night(schedule(), [by_hand], at("2027-01-01T21:00Z")) is None
+    assert due_night(schedule(), [by_hand], at("2027-01-02T01:00Z")) is not None
 
 
 @given(
@@ -193,20 +205,24 @@ def test_nights_begun_by_hand_do_not_move_the_plan() -> None:
     hour=st.integers(0, 23),
     start=st.datetimes(datetime(2026, 1, 1), datetime(2030, 1, 1)),
 )
-def test_moments_rise_and_come_once_a_local_day_or_shift_within_it(
-    zone: str, minute: int, hour: int, start: datetime
-) -> None:
-    found = list(islice(moments(f"{minute} {hour} * * *", zone, start.replace(tzinfo=UTC)), 40))
-    assert all(one < other for one, other in pairwise(found))
-    days = [each.astimezone(ZoneInfo(zone)).date() for each in found]
+def test_planned_times_ascend_and_occur_once_a_local_day(zone: str, minute: int, hour: int, start: datetime) -> None:
+    times = list(islice(planned_times(f"{minute} {hour} * * *", zone, start.replace(tzinfo=UTC)), 40))
+    assert all(one < other for one, other in pairwise(times))
+    days = [moment.astimezone(ZoneInfo(zone)).date() for moment in times]
     assert [(other - one).days for one, other in pairwise(days)] == [1] * 39
-    assert all(closing(schedule(tz=zone, until="06:00"), int(each.timestamp())) > each for each in found)  # type: ignore[operator]
+    assert all(window_end(schedule(tz=zone, until="06:00"), int(moment.timestamp())) > moment for moment in times)  # type: ignore[operator]
 
 
-def test_mistakes_are_told_together_with_their_remedies() -> None:
-    assert list(problems("0 2 * * *", "Europe/Berlin", "06:00")) == []
-    assert [problem[0] for problem in problems("0 25 * * *", "Mars/Olympus", "6")] == ["--tz", "--cron", "--until"]
-    [(place, what, remedy)] = problems("0 0 2 * * *", "UTC", None)
-    assert (place, what) == ("--cron", "'0 0 2 * * *' is no cron expression")
-    assert "0 2 * * *" in remedy
-    assert [problem[0] for problem in problems("0 2 31 2 *", "UTC", None)] == ["--cron"]
+def test_all_mistakes_are_reported_together_with_their_remedies() -> None:
+    assert list(option_problems("0 2 * * *", "Europe/Berlin", "06:00")) == []
+    problems = list(option_problems("0 25 * * *", "Mars/Olympus", "6"))
+    assert [problem.place for problem in problems] == ["--tz", "--cron", "--until"]
+    assert all(problem.hint for problem in problems)
+    assert list(option_problems("0 0 2 * * *", "UTC", None)) == [
+        Problem(
+            "--cron",
+            "'0 0 2 * * *' is not a cron expression",
+            'Give minute, hour, day, month and weekday: "0 2 * * *" means every day at 02:00.',
+        )
+    ]
+    assert [problem.place for problem in option_problems("0 2 31 2 *", "UTC", None)] == ["--cron"]

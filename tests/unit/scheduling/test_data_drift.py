@@ -1,4 +1,4 @@
-"""Data drift: silent on chance, telling on what matters, on labels, lengths, words and repetitions."""
+"""Data drift: chance is not reported; changes of labels, lengths, words and repetitions are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from backends import codec
 from sweeps.scheduling.data_drift import Texts, compare, markdown, read
 
 pytestmark = pytest.mark.unit
@@ -27,63 +28,68 @@ def texts(
     return Texts(tuple(prompts), tuple(answers))
 
 
-def test_new_draws_of_the_same_kind_are_no_drift() -> None:
-    told = sum(bool(compare(texts(2 * seed), texts(2 * seed + 1)).words) for seed in range(20))
-    assert told == 0
+def test_two_samples_of_one_distribution_are_no_drift() -> None:
+    assert [compare(texts(2 * seed), texts(2 * seed + 1)).sentences for seed in range(20)] == [()] * 20
 
 
 @pytest.mark.parametrize(
-    ("now", "word"),
+    ("now", "phrase"),
     [
         (texts(2, weights=(2, 1, 1)), "share of the label"),
         (texts(2, length=10), "length of the prompts"),
-        (texts(2, words="v"), "words not seen before"),
+        (texts(2, words="v"), "share of new words"),
         (Texts(texts(2).prompts[:1000] * 2, texts(2).completions[:1000] * 2), "repeated prompts"),
     ],
 )
-def test_what_moved_is_said(now: Texts, word: str) -> None:
-    found = compare(texts(1), now)
-    assert any(word in each for each in found.words), found.words
-    assert len(found.words) == 1, "and nothing else"
-    page = markdown(found, "aaa", "bbb")
-    assert found.words[0] in page
-    assert json.loads(json.dumps(found.to_json()))["words"] == list(found.words)
+def test_one_sentence_says_what_changed(now: Texts, phrase: str) -> None:
+    drift = compare(texts(1), now)
+    [sentence] = drift.sentences
+    assert phrase in sentence
+    assert sentence in markdown(drift, "aaa", "bbb")
+    written = json.loads(json.dumps(codec.to_json(drift)))
+    assert written["words"] == [sentence]
+    assert [difference["matters"] for difference in written["compared"]].count(True) == 1
+    assert set(written["compared"][0]) == {"name", "before", "now", "distance", "chance", "matters"}
 
 
-def test_a_few_examples_say_nothing_for_sure() -> None:
-    assert compare(texts(1, 30), texts(2, 30, weights=(2, 1, 1))).words == ()
+def test_a_few_examples_prove_nothing() -> None:
+    assert compare(texts(1, 30), texts(2, 30, weights=(2, 1, 1))).sentences == ()
 
 
-def test_a_difference_that_is_certain_and_tiny_is_not_told() -> None:
-    found = compare(texts(1, 60_000, length=2), texts(2, 60_000, (103, 100, 100), length=2))
-    labels = next(each for each in found.compared if "label" in each.name)
+def test_a_significant_but_tiny_difference_is_not_reported() -> None:
+    drift = compare(texts(1, 60_000, length=2), texts(2, 60_000, (107, 100, 100), length=2))
+    labels = next(difference for difference in drift.differences if "label" in difference.name)
+    assert labels.p_value is not None
+    assert labels.p_value < 0.005
     assert labels.distance < 0.02
     assert not labels.matters
 
 
-def test_the_numbers_are_those_of_the_definitions() -> None:
+def test_the_numbers_follow_their_definitions() -> None:
     before = Texts(("a b",) * 60 + ("c d",) * 40, (" x",) * 60 + (" y",) * 40)
     now = Texts(("a b",) * 40 + ("c e",) * 60, (" x",) * 40 + (" z",) * 60)
-    found = compare(before, now)
-    assert found.labels == {"x": (0.6, 0.4), "y": (0.4, 0.0), "z": (0.0, 0.6)}
-    assert found.kept_examples == 0.4
-    assert found.new_words == ("e",)
-    labels, words = (next(each for each in found.compared if name in each.name) for name in ("label", "words"))
+    drift = compare(before, now)
+    assert drift.labels == {"x": (0.6, 0.4), "y": (0.4, 0.0), "z": (0.0, 0.6)}
+    assert drift.kept_examples == 0.4
+    assert drift.new_words == ("e",)
+    labels, words = (
+        next(difference for difference in drift.differences if name in difference.name) for name in ("label", "words")
+    )
     assert labels.distance == pytest.approx(0.6)
     assert words.now == pytest.approx(60 / 200)
-    assert found.psi == pytest.approx(0.2 * 0.405465 + 0.3999 * 8.29405 + 0.5999 * 8.69951, rel=1e-4)
+    assert drift.psi == pytest.approx(0.2 * 0.405465 + 0.3999 * 8.29405 + 0.5999 * 8.69951, rel=1e-4)
 
 
-def test_texts_that_are_no_labels_are_compared_by_their_lengths() -> None:
-    many = Texts(texts(1).prompts, tuple(f"answer {each}" for each in range(2000)))
-    longer = Texts(texts(2).prompts, tuple(f"answer {each} and more" for each in range(2000)))
-    found = compare(many, longer)
-    assert found.labels == {}
-    assert found.psi is None
-    assert [word for word in found.words if "completions" in word]
+def test_completions_with_many_values_are_compared_by_their_lengths() -> None:
+    many = Texts(texts(1).prompts, tuple(f"answer {number}" for number in range(2000)))
+    longer = Texts(texts(2).prompts, tuple(f"answer {number} and more" for number in range(2000)))
+    drift = compare(many, longer)
+    assert drift.labels == {}
+    assert drift.psi is None
+    assert [sentence for sentence in drift.sentences if "completions" in sentence]
 
 
-def test_both_layouts_are_read(tmp_path: Path) -> None:
+def test_prompts_and_chats_are_read(tmp_path: Path) -> None:
     file = tmp_path / "train.jsonl"
     chat = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
     rows = [{"prompt": "p", "completion": " c", "segments": []}, {"messages": chat}]
@@ -94,5 +100,5 @@ def test_both_layouts_are_read(tmp_path: Path) -> None:
 
 
 def test_data_cannot_become_markup() -> None:
-    found = compare(Texts(("a",) * 9, ("<b>|x",) * 9), Texts(("<i>zz|",) * 9, ("<b>|x",) * 9))
-    assert "<b>|" not in markdown(found, "a", "b")
+    drift = compare(Texts(("a",) * 9, ("<b>|x",) * 9), Texts(("<i>zz|",) * 9, ("<b>|x",) * 9))
+    assert "<b>|" not in markdown(drift, "a", "b")

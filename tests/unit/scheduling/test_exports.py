@@ -1,4 +1,4 @@
-"""Schedules for other schedulers, each read by a real parser or checked against the real schema."""
+"""Exported schedules: a real parser reads each, or the real schema checks it."""
 
 from __future__ import annotations
 
@@ -21,26 +21,24 @@ import yaml
 from cronsim import CronSim
 
 from sweeps.errors import UserInputError
-from sweeps.scheduling.calendar import moments
-from sweeps.scheduling.exports import FORMATS, Place, export, systemd_units
-from sweeps.scheduling.schedule import Notify, Schedule
+from sweeps.scheduling.calendar import planned_times
+from sweeps.scheduling.exports import FORMATS, ExportTarget, export, systemd_units
+from sweeps.scheduling.schedule import NotificationSettings, Schedule
 
 pytestmark = pytest.mark.unit
 
-PLACE = Place("/opt/sweep/bin/sweep", "/var/lib/night sweeps 100%", "registry.example/finesweep:1")
-COMMAND = [PLACE.command, "--root", PLACE.root, "schedule", "run-now", "snli", "--planned"]
+TARGET = ExportTarget("/opt/sweep/bin/sweep", "/var/lib/night sweeps 100%", "registry.example/finesweep:1")
+COMMAND = [TARGET.command, "--root", TARGET.root, "schedule", "run-now", "snli", "--planned"]
 CRONS = ("0 2 * * *", "*/15 1-5 * * 1-5", "30 23 1,15 * *", "5 4 * 3,6 sun")
 
 
 def schedule(cron: str = "0 2 * * *", tz: str = "Europe/Berlin") -> Schedule:
-    return Schedule("snli", "/srv/snli.yaml", cron, tz, 0.0, "06:00", notify=Notify(("TELL",)))
+    return Schedule("snli", "/srv/snli.yaml", cron, tz, 0.0, "06:00", notify=NotificationSettings(("TEAM",)))
 
 
 @pytest.mark.parametrize("cron", CRONS)
-def test_cron(cron: str) -> None:
-    lines = [
-        splitline for splitline in export(schedule(cron), "cron", PLACE).splitlines() if not splitline.startswith("#")
-    ]
+def test_a_crontab_has_the_zone_the_times_and_the_command(cron: str) -> None:
+    lines = [line for line in export(schedule(cron), "cron", TARGET).splitlines() if not line.startswith("#")]
     assert lines[0] == "CRON_TZ=Europe/Berlin"
     fields = lines[1].split(None, 5)
     assert CronSim(" ".join(fields[:5]), datetime(2027, 1, 1)).parts == CronSim(cron, datetime(2027, 1, 1)).parts
@@ -50,27 +48,27 @@ def test_cron(cron: str) -> None:
 
 @pytest.mark.skipif(shutil.which("crontab") is None, reason="there is no cron on this machine")
 @pytest.mark.parametrize("cron", CRONS)
-def test_cron_itself_reads_it(cron: str, tmp_path: Path) -> None:
+def test_cron_itself_accepts_the_crontab(cron: str, tmp_path: Path) -> None:
     file = tmp_path / "crontab"
     checks = {}
-    for name, text in (("good", export(schedule(cron), "cron", PLACE)), ("bad", "0 25 * * * true\n")):
+    for name, text in (("good", export(schedule(cron), "cron", TARGET)), ("bad", "0 25 * * * true\n")):
         file.write_text(text)
         checks[name] = subprocess.run(["crontab", "-n", str(file)], capture_output=True, text=True, check=False)
     if "invalid option" in checks["bad"].stderr:
         pytest.skip("this cron has no dry run")
     assert checks["good"].returncode == 0, checks["good"].stderr
-    assert checks["bad"].returncode != 0, "or the check says nothing"
+    assert checks["bad"].returncode != 0, "otherwise the check proves nothing"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze on this machine")
 @pytest.mark.parametrize("cron", CRONS)
-def test_systemd(cron: str, tmp_path: Path) -> None:
+def test_systemd_accepts_the_units_and_plans_the_same_times(cron: str, tmp_path: Path) -> None:
     program = tmp_path / "sweep"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    text = export(schedule(cron), "systemd", replace(PLACE, command=str(program)))
+    text = export(schedule(cron), "systemd", replace(TARGET, command=str(program)))
     files = []
-    for name, unit in systemd_units(schedule(cron), replace(PLACE, command=str(program))).items():
+    for name, unit in systemd_units(schedule(cron), replace(TARGET, command=str(program))).items():
         files.append(tmp_path / name)
         files[-1].write_text(unit)
         assert unit in text
@@ -78,8 +76,8 @@ def test_systemd(cron: str, tmp_path: Path) -> None:
     done = subprocess.run(
         ["systemd-analyze", "verify", *map(str, files)], capture_output=True, text=True, check=False, timeout=60
     )
-    told = [line for line in done.stderr.splitlines() if "finesweep-snli" in line]
-    assert told == [], done.stderr
+    complaints = [line for line in done.stderr.splitlines() if "finesweep-snli" in line]
+    assert complaints == [], done.stderr
     [when] = [line.partition("=")[2] for line in text.splitlines() if line.startswith("OnCalendar=")]
     shown = subprocess.run(
         ["systemd-analyze", "calendar", "--base-time=2027-01-01 12:00:00 UTC", "--iterations=8", when],
@@ -94,30 +92,30 @@ def test_systemd(cron: str, tmp_path: Path) -> None:
         for line in shown.stdout.splitlines()
         if "UTC" in line and ("Next elapse" in line or "in UTC" in line or "Iter" in line)
     ]
-    ours = list(islice(moments(cron, "Europe/Berlin", datetime(2027, 1, 1, 12, tzinfo=UTC)), 8))
+    ours = list(islice(planned_times(cron, "Europe/Berlin", datetime(2027, 1, 1, 12, tzinfo=UTC)), 8))
     assert sorted(set(theirs))[:8] == [our.replace(tzinfo=None) for our in ours], shown.stdout
 
 
 @pytest.mark.parametrize("cron", CRONS)
-def test_kubernetes(cron: str) -> None:
+def test_the_kubernetes_cronjob_is_valid(cron: str) -> None:
     import kubernetes_validate
 
-    manifest = yaml.safe_load(export(schedule(cron), "kubernetes", PLACE))
+    manifest = yaml.safe_load(export(schedule(cron), "kubernetes", TARGET))
     kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
     spec = manifest["spec"]
     assert (spec["timeZone"], spec["concurrencyPolicy"], spec["schedule"]) == ("Europe/Berlin", "Forbid", cron)
     [container] = spec["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     assert container["command"] == COMMAND
-    with pytest.raises(UserInputError, match="Kubernetes runs containers"):
-        export(schedule(), "kubernetes", replace(PLACE, image=None))
+    with pytest.raises(UserInputError, match="Kubernetes needs a container image"):
+        export(schedule(), "kubernetes", replace(TARGET, image=None))
 
 
 @pytest.mark.parametrize("tz", ["Europe/Berlin", "America/New_York", "UTC", "Asia/Kolkata"])
-def test_github_actions(tz: str, tmp_path: Path) -> None:
+def test_the_github_workflow_is_valid_and_covers_every_utc_offset(tz: str, tmp_path: Path) -> None:
     folder = tmp_path / ".github" / "workflows"
     folder.mkdir(parents=True)
     file = folder / "sweep.yml"
-    file.write_text(export(schedule(tz=tz), "github-actions", replace(PLACE, file="spaces/snli.yaml")))
+    file.write_text(export(schedule(tz=tz), "github-actions", replace(TARGET, file="spaces/snli.yaml")))
     done = subprocess.run(
         [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(file)],
         capture_output=True,
@@ -126,30 +124,30 @@ def test_github_actions(tz: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     workflow = yaml.load(file.read_text(), yaml.BaseLoader)
-    assert workflow["jobs"]["night"]["env"]["TELL"] == "${{ secrets.TELL }}"
+    assert workflow["jobs"]["night"]["env"]["TEAM"] == "${{ secrets.TEAM }}"
     assert workflow["jobs"]["night"]["steps"][-1]["run"].endswith("run-now snli --planned --file spaces/snli.yaml")
-    # Whatever the offset of the day, one of the planned times is the local one.
-    crons = [each["cron"] for each in workflow["on"]["schedule"]]
+    # On every day of the year one of the planned times is the local one.
+    crons = [entry["cron"] for entry in workflow["on"]["schedule"]]
     for day in range(0, 365, 7):
         start = datetime(2027, 1, 1, tzinfo=UTC) + timedelta(days=day)
-        local = next(moments("0 2 * * *", tz, start)).astimezone(ZoneInfo(tz))
-        assert local.astimezone(UTC) in [next(moments(cron, "UTC", start)) for cron in crons]
+        local = next(planned_times("0 2 * * *", tz, start)).astimezone(ZoneInfo(tz))
+        assert local.astimezone(UTC) in [next(planned_times(cron, "UTC", start)) for cron in crons]
 
 
-def test_github_cannot_follow_every_plan() -> None:
-    with pytest.raises(UserInputError, match="GitHub plans in UTC"):
-        export(schedule("*/5 2 * * *"), "github-actions", PLACE)
-    with pytest.raises(UserInputError, match="another one than in the zone"):
-        export(schedule("0 1 * * 1"), "github-actions", PLACE)
-    assert "0 1 * * 1" in export(schedule("0 1 * * 1", "UTC"), "github-actions", PLACE)
+def test_times_that_do_not_convert_to_utc_are_refused_for_github() -> None:
+    with pytest.raises(UserInputError, match="several times of day to convert"):
+        export(schedule("*/5 2 * * *"), "github-actions", TARGET)
+    with pytest.raises(UserInputError, match="on a different day than in Europe/Berlin"):
+        export(schedule("0 1 * * 1"), "github-actions", TARGET)
+    assert "0 1 * * 1" in export(schedule("0 1 * * 1", "UTC"), "github-actions", TARGET)
 
 
 @pytest.mark.parametrize("cron", CRONS)
-def test_airflow(cron: str) -> None:
-    tree = ast.parse(export(schedule(cron), "airflow", PLACE))
+def test_the_airflow_dag_has_the_times_the_zone_and_the_command(cron: str) -> None:
+    tree = ast.parse(export(schedule(cron), "airflow", TARGET))
     compile(tree, "dag.py", "exec")
     calls = {
-        each.func.id: each for each in ast.walk(tree) if isinstance(each, ast.Call) and isinstance(each.func, ast.Name)
+        node.func.id: node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     dag = {keyword.arg: keyword.value for keyword in calls["DAG"].keywords}
     task: dict[Any, Any] = {keyword.arg: keyword.value for keyword in calls["BashOperator"].keywords}
@@ -162,12 +160,12 @@ def test_airflow(cron: str) -> None:
 
 @pytest.mark.skipif("SWEEP_TEST_INSTALL" not in os.environ, reason="installs Airflow: set SWEEP_TEST_INSTALL=1")
 @pytest.mark.timeout(900)
-def test_airflow_itself_runs_it(tmp_path: Path) -> None:
+def test_airflow_itself_runs_the_dag(tmp_path: Path) -> None:
     home, command = tmp_path / "airflow", tmp_path / "sweep"
-    command.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {shlex.quote(str(tmp_path / "said"))}\n')
+    command.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {shlex.quote(str(tmp_path / "arguments"))}\n')
     command.chmod(0o755)
     (home / "dags").mkdir(parents=True)
-    exported = export(schedule("30 23 1,15 * *"), "airflow", replace(PLACE, command=str(command)))
+    exported = export(schedule("30 23 1,15 * *"), "airflow", replace(TARGET, command=str(command)))
     (home / "dags" / "night.py").write_text(exported)
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
     binaries = tmp_path / "env" / "bin"
@@ -186,12 +184,12 @@ def test_airflow_itself_runs_it(tmp_path: Path) -> None:
     local = planned.astimezone(ZoneInfo("Europe/Berlin"))
     assert (local.day in (1, 15), local.hour, local.minute) == (True, 23, 30)
     airflow("dags", "test", "sweep_snli")
-    assert (tmp_path / "said").read_text().splitlines() == COMMAND[1:]
+    assert (tmp_path / "arguments").read_text().splitlines() == COMMAND[1:]
 
 
-def test_what_a_format_cannot_say_is_refused() -> None:
-    for form in FORMATS:
-        with pytest.raises(UserInputError, match="cannot be"):
-            export(schedule("0 2 L * *"), form, PLACE)
-    with pytest.raises(UserInputError, match="cannot be said to systemd"):
-        export(schedule("0 2 1 * mon"), "systemd", PLACE)
+def test_a_schedule_that_a_format_cannot_express_is_refused() -> None:
+    for export_format in FORMATS:
+        with pytest.raises(UserInputError, match="cannot be exported"):
+            export(schedule("0 2 L * *"), export_format, TARGET)
+    with pytest.raises(UserInputError, match="cannot be exported to systemd"):
+        export(schedule("0 2 1 * mon"), "systemd", TARGET)

@@ -1,78 +1,78 @@
-"""The lease of a night: renewed while the night runs; where that is not possible the night is ended."""
+"""The lease of a night: renewed while the night runs; without it the night stops."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from sweeps.scheduling.claims import LEASE_S, Claim
 from sweeps.scheduling.heartbeat import Heartbeat
-from sweeps.scheduling.schedule import NightState, Schedule
-from sweeps.scheduling.store import LEASE_S, Claim, Schedules
+from sweeps.scheduling.night import NightState
+from sweeps.scheduling.schedule import Schedule
+from sweeps.scheduling.store import ScheduleStore
 from sweeps.workspace import Workspace
 
 pytestmark = pytest.mark.unit
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Schedules:
-    opened = Schedules.open(Workspace(tmp_path), None)
+def store(tmp_path: Path) -> Iterator[ScheduleStore]:
+    opened = ScheduleStore.open(Workspace(tmp_path), None)
     opened.add(Schedule("s", "/s.yaml", "0 2 * * *", "UTC", 0.0))
-    return opened
+    yield opened
+    opened.close()
 
 
-def claimed(kept: Schedules, now: datetime) -> Claim:
-    claim = kept.claim_now("s", "a", now)
+def claimed(store: ScheduleStore, now: datetime) -> Claim:
+    claim = store.claims.claim_now("s", "a", now)
     assert claim is not None
     return claim
 
 
-def test_a_lease_is_renewed_and_kept_from_others(kept: Schedules) -> None:
-    almost = datetime.now(UTC) - timedelta(seconds=LEASE_S - 1)
-    claim = claimed(kept, almost)
-    ended = threading.Event()
-    with Heartbeat(kept, claim, beat_s=0.02, end=ended.set) as heartbeat:
-        assert not ended.wait(0.3)
-        assert kept.claim_now("s", "b", datetime.now(UTC) + timedelta(seconds=10)) is None
+def test_a_renewed_lease_excludes_other_processes(store: ScheduleStore) -> None:
+    claim = claimed(store, datetime.now(UTC) - timedelta(seconds=LEASE_S - 1))
+    stopped = threading.Event()
+    with Heartbeat(store.claims, claim, interval_s=0.02, stop_night=stopped.set) as heartbeat:
+        assert not stopped.wait(0.3)
+        assert store.claims.claim_now("s", "b", datetime.now(UTC) + timedelta(seconds=10)) is None
     assert heartbeat.lost == ""
-    assert not ended.is_set()
-    kept.close()
+    assert not stopped.is_set()
 
 
-def test_a_night_that_somebody_else_has_taken_is_ended(kept: Schedules) -> None:
-    claim = claimed(kept, datetime.now(UTC) - timedelta(hours=1))
-    assert kept.claim_now("s", "b", datetime.now(UTC)) is not None
-    ended = threading.Event()
-    with Heartbeat(kept, claim, beat_s=0.02, end=ended.set) as heartbeat:
-        assert ended.wait(5)
-    assert "took the night over" in heartbeat.lost
-    assert [night.state for night in kept.nights("s")] == [NightState.LOST, NightState.RUNNING]
-    kept.close()
+def test_a_night_whose_lease_another_process_took_stops(store: ScheduleStore) -> None:
+    claim = claimed(store, datetime.now(UTC) - timedelta(hours=1))
+    assert store.claims.claim_now("s", "b", datetime.now(UTC)) is not None
+    stopped = threading.Event()
+    with Heartbeat(store.claims, claim, interval_s=0.02, stop_night=stopped.set) as heartbeat:
+        assert stopped.wait(5)
+    assert heartbeat.lost == "another scheduler took over the night"
+    assert [night.state for night in store.nights("s")] == [NightState.LOST, NightState.RUNNING]
 
 
-def test_a_database_that_stays_away_ends_the_night_before_its_lease_does(kept: Schedules, tmp_path: Path) -> None:
-    claim = claimed(kept, datetime.now(UTC))
-    kept.close()
-    away = Schedules.open(Workspace(tmp_path), None)
-    away.close()
+def test_an_unavailable_database_stops_the_night_before_its_lease_expires(store: ScheduleStore, tmp_path: Path) -> None:
+    claim = claimed(store, datetime.now(UTC))
+    store.close()
+    unavailable = ScheduleStore.open(Workspace(tmp_path), None)
+    unavailable.close()
     (tmp_path / "schedules.db").rename(tmp_path / "elsewhere.db")
     (tmp_path / "schedules.db").mkdir()
-    ended = threading.Event()
-    with Heartbeat(away, claim, beat_s=0.05, lease_s=0.6, end=ended.set) as heartbeat:
-        assert not ended.wait(0.3), "a short absence is waited out"
-        assert ended.wait(5)
-    assert "cannot be reached" in heartbeat.lost
-    away.close()
+    stopped = threading.Event()
+    with Heartbeat(unavailable.claims, claim, interval_s=0.05, lease_s=0.6, stop_night=stopped.set) as heartbeat:
+        assert not stopped.wait(0.3), "the night outlasts a short outage"
+        assert stopped.wait(5)
+    assert "schedules.db cannot be reached: OperationalError, for longer than the lease" in heartbeat.lost
+    unavailable.close()
 
 
-def test_what_was_lost_is_not_written_over(kept: Schedules) -> None:
-    claim = claimed(kept, datetime.now(UTC) - timedelta(hours=1))
-    other = kept.claim_now("s", "b", datetime.now(UTC))
+def test_a_lost_night_cannot_store_its_outcome(store: ScheduleStore) -> None:
+    claim = claimed(store, datetime.now(UTC) - timedelta(hours=1))
+    other = store.claims.claim_now("s", "b", datetime.now(UTC))
     assert other is not None
-    assert kept.finish(other, replace(other.night, state=NightState.DONE))
-    assert not kept.finish(claim, replace(claim.night, state=NightState.DONE))
-    assert [night.state for night in kept.nights("s")] == [NightState.LOST, NightState.DONE]
-    kept.close()
+    assert store.claims.finish(other, replace(other.night, state=NightState.DONE))
+    assert not store.claims.finish(claim, replace(claim.night, state=NightState.DONE))
+    assert [night.state for night in store.nights("s")] == [NightState.LOST, NightState.DONE]
