@@ -19,9 +19,7 @@ from sweeps.errors import Problem, UserInputError
 from sweeps.tracking.served_card import ServedCard
 
 BATCH_SIZE = 256
-"""The number of examples that are predicted between two looks at the clock for a progress
-report.
-"""
+"""The number of examples per call of the model. Progress is reported between two calls."""
 
 REPORT_INTERVAL_S = 5.0
 """The least time between two progress reports."""
@@ -109,9 +107,7 @@ def predict_examples(examples: ExampleTable, predictor: Predictor, say: Callable
 
 # -------------------------------------------------------------------------------------------- write
 def check_output(path: Path) -> None:
-    """Raise UserInputError if `write_rows` could not write the file, before anything is
-    predicted.
-    """
+    """Raise UserInputError if `write_rows` cannot write this file. Call it before predicting."""
     if path.suffix.lower() not in OUTPUT_ENDINGS:
         hint = f"known endings: {', '.join(OUTPUT_ENDINGS)}"
         raise UserInputError([Problem("--out", f"{path}: unknown file ending {path.suffix!r}", hint)])

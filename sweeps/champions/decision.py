@@ -38,14 +38,14 @@ def keep_champion(model: str, version: str, score: float | None, reason: str) ->
 def _reason(version: str, opponent: str, comparison: Comparison, broken_guards: Sequence[str]) -> str:
     low, high = comparison.difference_low, comparison.difference_high
     accuracies = (
-        f"version {version} has accuracy {comparison.challenger_accuracy:.4g} "
-        f"on {comparison.examples:,} test examples, {opponent} has {comparison.opponent_accuracy:.4g}"
+        f"has accuracy {comparison.challenger_accuracy:.4g} on {comparison.examples:,} test examples, "
+        f"{opponent} has {comparison.opponent_accuracy:.4g}"
     )
     difference = f"difference {comparison.difference:+.3g} ({CONFIDENCE_LEVEL:.0%} interval {low:+.3g} .. {high:+.3g})"
     if broken_guards:
-        return f"version {version} breaks a guard: {'; '.join(broken_guards)}. {accuracies}: {difference}"
+        return f"version {version} breaks a guard: {'; '.join(broken_guards)}. It {accuracies}: {difference}"
     if comparison.beyond_chance:
-        return f"{accuracies}: better by more than chance explains, {difference}"
+        return f"version {version} {accuracies}: better by more than chance explains, {difference}"
     if high < 0:
-        return f"{accuracies}: worse, {difference}"
-    return f"{accuracies}: no difference beyond chance, {difference}"
+        return f"version {version} {accuracies}: worse, {difference}"
+    return f"version {version} {accuracies}: no difference beyond chance, {difference}"

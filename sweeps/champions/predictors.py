@@ -51,8 +51,10 @@ def open_predictor(
     if registry is not None and versions:
         chosen = registry.champion(name) if version is None else _numbered(versions, name, version)
         if chosen is not None:
-            description = f"version {chosen.number} of {name}" + (", its champion" if version is None else "")
-            yield registry.load(chosen), description
+            if version is None:
+                yield registry.load(chosen), f"the champion of {name} (version {chosen.number})"
+            else:
+                yield registry.load(chosen), f"version {chosen.number} of {name}"
             return
     if version is not None:
         hint = "--version selects a version of a registered model"

@@ -1,4 +1,6 @@
-"""From `sweep run` to the registry and back by the commands alone: real Ray, real MLflow, the embedded model."""
+"""`sweep run`, `champion` and `predict` with the real Ray, the real MLflow and the built-in
+model.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ champion: {min_recall: 0}
 
 
 def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    """A process of its own, as Ray and the libraries' loggers stay in one."""
+    """Run `sweep` in its own process, because Ray and the libraries' loggers stay in a process."""
     done = subprocess.run(
         [sys.executable, "-m", "sweeps.cli", *arguments],
         cwd=folder,
@@ -46,7 +48,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def test_a_sweep_registers_its_winner_and_the_commands_ask_it(
+def test_a_sweep_registers_its_winner_and_the_commands_use_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -63,7 +65,7 @@ def test_a_sweep_registers_its_winner_and_the_commands_ask_it(
     code, _, err = sweep("champion", "show")
     assert code == 1
     assert "no model is registered here" in err
-    assert not (tmp_path / ".sweep").exists(), "looking makes nothing"
+    assert not (tmp_path / ".sweep").exists(), "a reading command created files"
 
     (tmp_path / "pairs.yaml").write_text(FILE)
     code, out, err = run(tmp_path, "run", "pairs.yaml", "--json")
@@ -71,17 +73,17 @@ def test_a_sweep_registers_its_winner_and_the_commands_ask_it(
     decision = json.loads(out)["champion"]
     assert (decision["model"], decision["version"]) == ("pairs", "1")
     assert decision["difference_low"] <= decision["challenger_score"] - decision["champion_score"]
-    assert "of 60 test examples" in decision["reason"]
+    assert "on 60 test examples" in decision["reason"]
 
     code, out, err = run(tmp_path, "run", "pairs.yaml", "--json")
     assert code == 0, err
-    assert json.loads(out)["champion"] == decision, "a complete sweep is not decided anew"
+    assert json.loads(out)["champion"] == decision, "a complete sweep was decided again"
 
     code, out, err = sweep("champion", "history", "--json")
     assert code == 0, err
-    assert [load["decision"] for load in json.loads(out)] == [decision]
+    assert [entry["decision"] for entry in json.loads(out)] == [decision]
 
-    if not decision["promoted"]:  # so small a run may or may not have learnt anything
+    if not decision["promoted"]:  # a run this small may not have learnt anything
         code, _, err = sweep("champion", "show", "pairs")
         assert code == 0
         assert "has no champion" in err
@@ -98,13 +100,13 @@ def test_a_sweep_registers_its_winner_and_the_commands_ask_it(
     )
     code, out, err = sweep("predict", "pairs", "new.csv", "--json")
     assert code == 0, err
-    assert "version 1 of pairs, its champion answers 2 examples" in err
-    registered = json.loads(out)
-    assert [each["premise"] for each in registered] == ["A man sleeps.", "Two dogs, running"]
-    for each in registered:
-        shares = [each[f"probability.{name}"] for name in ("contradiction", "entailment", "neutral")]
-        assert sum(shares) == pytest.approx(1)
-        assert each["probability"] == max(shares) == each[f"probability.{each['prediction']}"]
+    assert "the champion of pairs (version 1) predicts 2 examples" in err
+    predictions = json.loads(out)
+    assert [row["premise"] for row in predictions] == ["A man sleeps.", "Two dogs, running"]
+    for row in predictions:
+        probabilities = [row[f"probability.{name}"] for name in ("contradiction", "entailment", "neutral")]
+        assert sum(probabilities) == pytest.approx(1)
+        assert row["probability"] == max(probabilities) == row[f"probability.{row['prediction']}"]
 
     (tmp_path / "wrong.csv").write_text("premise,hypotheses\na,b\n")
     code, out, err = sweep("predict", "pairs", "wrong.csv")
@@ -117,13 +119,13 @@ def test_a_sweep_registers_its_winner_and_the_commands_ask_it(
     assert code == 2
     assert "has no version 9" in err
 
-    # without the registry's database the name is the sweep's alone: the trained model answers the same
-    for each in (tmp_path / ".sweep").glob("mlflow.db*"):
-        each.rename(each.with_name(f"away-{each.name}"))
+    # Without the registry's database, only the sweep has this name. Its model predicts the same.
+    for file in (tmp_path / ".sweep").glob("mlflow.db*"):
+        file.rename(file.with_name(f"away-{file.name}"))
     code, _, err = sweep("predict", "pairs", "new.csv", "--out", "answers.jsonl")
     assert code == 0, err
-    assert "trial 0 of sweep pairs answers 2 examples" in err
-    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
-    for mine, other in zip(answers, registered, strict=True):
-        assert mine["prediction"] == other["prediction"]
-        assert mine["probability"] == pytest.approx(other["probability"], abs=1e-5)
+    assert "trial 0 of sweep pairs predicts 2 examples" in err
+    of_sweep = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    for row, expected in zip(of_sweep, predictions, strict=True):
+        assert row["prediction"] == expected["prediction"]
+        assert row["probability"] == pytest.approx(expected["probability"], abs=1e-5)
