@@ -302,7 +302,7 @@ def test_the_spend_is_correct_and_counts_each_job_once(finished: FinishedSweeps,
         "nobody knows what the lost job has cost"
     )
     assert "$" in finished.output
-    assert re.search(r"\$[0-9.]+ spent, \$[0-9.]+ committed, \$[0-9.]+ left", finished.output)
+    assert re.search(r"\$[0-9.]+ spent, \$[0-9.]+ reserved, \$[0-9.]+ left", finished.output)
 
     client = MlflowClient(default_uri(finished.folder / ".sweep"))
     experiment = client.get_experiment_by_name("troubled")
