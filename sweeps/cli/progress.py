@@ -27,6 +27,9 @@ QUIET_S = 60.0
 MIN_SHARE_FOR_ESTIMATE = 0.05
 """The share of its epochs after which a running trial predicts its own duration."""
 
+LEAST_SHOWN_USD = 0.005
+"""A smaller reservation would be printed as $0.00."""
+
 REPEAT_WAIT_S = 900.0
 """A waiting message is repeated once the end of the wait has moved by this much."""
 
@@ -192,7 +195,7 @@ def money(session: Session) -> list[str]:
         return []
     ledger = session.budget_ledger.ledger
     parts = [f"${ledger.spent.usd:,.2f} spent"]
-    if ledger.reserved.usd:
+    if ledger.reserved.usd >= LEAST_SHOWN_USD:
         parts[0] += f", ${ledger.reserved.usd:,.2f} reserved"
     left = ledger.usd_left(session.plan.spec.budget)
     return parts if left is None else [f"{parts[0]}, ${left:,.2f} left"]

@@ -13,7 +13,7 @@ from rich.text import Text
 from backends.contract import Capabilities
 from search_spaces.catalogue import Catalogue
 from search_spaces.library import LibrarySpace
-from sweeps.cli.progress import VERDICT_STYLE
+from sweeps.cli.progress import LEAST_SHOWN_USD, VERDICT_STYLE
 from sweeps.data.findings import Finding
 from sweeps.execution.outcome import Outcome
 from sweeps.planning.sweep_plan import KEPT_MODELS, SweepPlan
@@ -154,7 +154,7 @@ def outcome(outcome: Outcome) -> RenderableType:
     spent = f", ${outcome.ledger.spent.usd:,.2f} spent" if plan.spec.capabilities.priced else ""
     took = f"{len(ended)} trials ({counted}) in {clock(outcome.seconds)}{spent}"
     parts.append(Text(f"{outcome.end}: {took}; data: {plan.data.name}"))
-    if outcome.ledger.reserved.usd:
+    if outcome.ledger.reserved.usd >= LEAST_SHOWN_USD:
         parts.append(
             Text(
                 "the service has not reported the cost of stopped runs yet: "
