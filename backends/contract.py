@@ -18,7 +18,7 @@ Scalar: TypeAlias = bool | int | float | str
 """The type of the value of one hyperparameter."""
 
 
-# ---------------------------------------------------------------------------------------------------------------- data
+# --------------------------------------------------------------------------------------------- data
 @dataclass(frozen=True)
 class DataFile:
     """A prepared JSON-lines file: absolute path, number of examples, SHA-256 digest in hex."""
@@ -53,7 +53,7 @@ class Dataset:
     stop: str = ""
 
 
-# ------------------------------------------------------------------------------------------------------------- request
+# ------------------------------------------------------------------------------------------ request
 @dataclass(frozen=True)
 class EvaluationSettings:
     """When a trial is evaluated, and which of its states is kept.
@@ -111,7 +111,7 @@ class Placement:
     gpus: float = 0.0
 
 
-# -------------------------------------------------------------------------------------------------------------- events
+# ------------------------------------------------------------------------------------------- events
 class FailureKind(StrEnum):
     """Why a run failed. Only the kind decides whether the run is tried again (`retryable`)."""
 
@@ -254,7 +254,7 @@ TERMINAL_EVENTS = (Finished, Failed, Stopped)
 """No event follows one of these."""
 
 
-# -------------------------------------------------------------------------------------------------------- capabilities
+# ------------------------------------------------------------------------------------- capabilities
 @dataclass(frozen=True)
 class Hyperparameter:
     """A hyperparameter that a backend accepts.
@@ -360,7 +360,7 @@ class Prediction:
     truncated: Annotated[bool, Field(alias="cut")] = False
 
 
-# ------------------------------------------------------------------------------------------------------------ protocol
+# ----------------------------------------------------------------------------------------- protocol
 @runtime_checkable
 class Backend(Protocol):
     """A place that trains. Every implementation passes `backends.testing.BackendContract`.

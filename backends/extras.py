@@ -1,4 +1,6 @@
-"""The optional parts of an installation: which libraries each extra adds, and what to type when one is missing."""
+"""The optional parts of an installation: which libraries each extra adds, and what to type when one
+is missing.
+"""
 
 from __future__ import annotations
 

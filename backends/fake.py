@@ -205,7 +205,7 @@ class FakeBackend:
         """Disconnect. The runs continue."""
         self._service.close()
 
-    # ---------------------------------------------------------------------------------------------------- before a run
+    # --------------------------------------------------------------------------------- before a run
     def check(self, request: TrainingRequest) -> Sequence[Failure]:
         """Return the problems of model, hyperparameters, data files and evaluation."""
         return list(self._problems(request))
@@ -247,7 +247,7 @@ class FakeBackend:
             basis=f"simulated: {n_epochs} epochs of the training file, {BYTES_PER_TOKEN} bytes per token",
         )
 
-    # ----------------------------------------------------------------------------------------------------------- a run
+    # ---------------------------------------------------------------------------------------- a run
     def submit(self, request: TrainingRequest) -> Handle:
         """Accept the run, or adopt it by its key.
 
@@ -335,7 +335,7 @@ class FakeBackend:
             raise BackendError(Failure(FailureKind.LOST, f"the fake service has no run {handle.id}"))
         return run
 
-    # ----------------------------------------------------------------------------------------------------------- faults
+    # --------------------------------------------------------------------------------------- faults
     def _raise_fault(self, operation: Operation, request: TrainingRequest, reached_epoch: float = math.inf) -> None:
         if fault := self._fault(operation, request, reached_epoch):
             kind = fault.failure_kind or FailureKind.TRANSIENT
@@ -350,7 +350,7 @@ class FakeBackend:
                 return fault
         return None
 
-    # ---------------------------------------------------------------------------------------------------------- predict
+    # -------------------------------------------------------------------------------------- predict
     def predict(
         self, model: str, prompts: Sequence[Mapping[str, Any]], options: PredictOptions
     ) -> Sequence[Prediction]:

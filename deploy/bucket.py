@@ -1,4 +1,6 @@
-"""Make a bucket in the object store that AWS_ENDPOINT_URL_S3 names; fine where it is there already."""
+"""Make a bucket in the object store that AWS_ENDPOINT_URL_S3 names; fine where it is there
+already.
+"""
 
 import sys
 

@@ -196,7 +196,7 @@ def _overlap(possible: Collection[Scalar] | None, wanted: tuple[Scalar, ...]) ->
     return "all" if all(matches) else "some" if any(matches) else "none"
 
 
-# -------------------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------ reading
 _SCOPE_KEYS = {"title", "source", "as_of", "inherits", "parameters"}
 _ENTRY_KEYS = {entry_field.name for entry_field in dataclasses.fields(Recommendation)} - {"parameter", "scope"} | {
     "extends"

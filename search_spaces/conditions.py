@@ -88,7 +88,7 @@ class ConditionResolver:
         first, second = self._effective.get(one, {}), self._effective.get(other, {})
         return all(first[name] & second[name] for name in first.keys() & second.keys())
 
-    # ---------------------------------------------------------------------------------------------------------- `when:`
+    # -------------------------------------------------------------------------------------- `when:`
     def _possible_when_values(
         self, parameter: Parameter, other: str, written: tuple[Scalar, ...], notes: list[str]
     ) -> tuple[Scalar, ...]:
@@ -153,7 +153,7 @@ class ConditionResolver:
         values = self._values[other]
         return values is not None and len(possible) == len(values) and not self._effective[other]
 
-    # -------------------------------------------------------------------------------------- requirements of the backend
+    # ------------------------------------------------------------------ requirements of the backend
     def _add_requirements(self, parameter: Parameter, condition: Condition, notes: list[str]) -> None:
         name = parameter.name
         for other, required in self._limits[name].requires.items():

@@ -149,7 +149,7 @@ def flow_style(value: object) -> str:
     return "null" if value is None else yaml_text(value)
 
 
-# ---------------------------------------------------------------------------------------------------------------- forms
+# -------------------------------------------------------------------------------------------- forms
 def _mapping(name: str, written: Mapping[Any, Any], problems: list[SpaceProblem]) -> Form | None:
     problems.extend(
         SpaceProblem(

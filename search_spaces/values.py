@@ -116,7 +116,7 @@ def recommended_default(context: ResolutionContext) -> Scalar | None:
         return None
 
 
-# ----------------------------------------------------------------------------------------------------- values and lists
+# --------------------------------------------------------------------------------- values and lists
 def _listed(
     parameter: Parameter,
     with_paths: list[_ValueWithPath],
@@ -142,7 +142,7 @@ def _listed(
     return ResolvedValues(fixed=distinct[0] if distinct else None, notes=notes)
 
 
-# --------------------------------------------------------------------------------------------------------------- ranges
+# ------------------------------------------------------------------------------------------- ranges
 def _recommended(
     parameter: Parameter, context: ResolutionContext, problems: list[SpaceProblem]
 ) -> ResolvedValues | None:

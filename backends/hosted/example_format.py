@@ -2,7 +2,7 @@
 
 For a chat model, an example with prompt and completion becomes
 
-    {"messages": [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": COMPLETION}]}
+{"messages": [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": COMPLETION}]}
 
 preceded by the system message of the options, if there is one. PROMPT is unchanged: the separator
 at its end is harmless, and predictions use the same text later. COMPLETION loses one leading space

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backends.contract import BackendError, Dataset, Failure, FailureKind
 from backends.hosted.options import HostedOptions
-from backends.model_packages.package import ModelPackage, hosted_package
+from backends.model_packages.package import HostedPredictorSettings, ModelPackage, hosted_package
 
 
 def package(model: str, base_model: str, dataset: Dataset, options: HostedOptions) -> ModelPackage:
@@ -23,16 +23,16 @@ def package(model: str, base_model: str, dataset: Dataset, options: HostedOption
     else:
         alternatives = 0 if inference.completion_labels == "text" else inference.completion_alternatives
     headers = {"OpenAI-Organization": options.organization, "OpenAI-Project": options.project}
-    return hosted_package(
+    settings = HostedPredictorSettings(
         options.address,
         model,
         options.key_name,
-        dataset,
         chat=chat,
         needs_key=host.needs_api_key,
         system_message=options.system_message,
         alternatives=alternatives,
         token_limit_field=inference.token_limit_field,
         extra_headers={name: value for name, value in headers.items() if value},
-        extra_body={"labels": list(dataset.labels)} if host.jobs.task_extension and not chat else None,
+        extra_body={"labels": list(dataset.labels)} if host.jobs.task_extension and not chat else {},
     )
+    return hosted_package(settings, dataset)

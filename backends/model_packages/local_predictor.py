@@ -111,7 +111,8 @@ class LanguageModel(_Model):
     def _score(self, rows: Sequence[tuple[list[int], list[int]]]) -> torch.Tensor:
         """Return the log-probability of the label of each (prompt, label) row, shape (B,)."""
         ids = _padded([prompt + label for prompt, label in rows], 0).to(self.device)  # (B, T)
-        first = min(len(prompt) for prompt, _ in rows) - 1  # the earliest position that predicts a token of a label
+        # the earliest position that predicts a token of a label
+        first = min(len(prompt) for prompt, _ in rows) - 1
         kept = {"logits_to_keep": ids.shape[1] - first} if self.keeps_logits else {}
         with self.autocast():
             # Padding is on the right, which a causal model does not see, so no mask is needed.
@@ -125,7 +126,7 @@ class LanguageModel(_Model):
             scores[n] = label_logprobs.gather(1, label_ids[:, None]).double().sum().cpu()
         return scores
 
-    # ------------------------------------------------------------------------------------------- from lines to tokens
+    # ------------------------------------------------------------------------- from lines to tokens
     def _encoded_prompts(self, lines: Sequence[Line], limit: int) -> list[list[int]]:
         """Return the tokens of the prompts.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -49,39 +49,28 @@ def local_package(settings: Mapping[str, Any]) -> ModelPackage:
     return ModelPackage(_HERE / "local_predictor.py", settings, ("torch", "transformers", *peft))
 
 
-def hosted_package(
-    base_url: str,
-    model: str,
-    key_name: str,
-    dataset: Dataset,
-    *,
-    chat: bool = True,
-    needs_key: bool = True,
-    system_message: str | None = None,
-    alternatives: int = 20,
-    token_limit_field: str = "max_completion_tokens",
-    extra_headers: Mapping[str, str] | None = None,
-    extra_body: Mapping[str, Any] | None = None,
-) -> ModelPackage:
-    """Return the package of a model at a host that speaks the OpenAI protocol.
+@dataclass(frozen=True)
+class HostedPredictorSettings:
+    """How a predictor reaches and asks one model at a host that speaks the OpenAI protocol.
 
     `key_name` names the environment variable with the API key, which the predictor reads at every
-    call; the package never holds the key. `alternatives` is the most log-probabilities that the
-    host reports per token; 0 if it reports none. The other parameters become settings of the
-    same name; see `hosted_predictor`.
+    call; the settings never hold the key. `alternatives` is the most log-probabilities that the
+    host reports per token; 0 if it reports none. `hosted_predictor` describes the other settings.
     """
-    settings = {
-        "base_url": base_url,
-        "model": model,
-        "chat": chat,
-        "key_name": key_name,
-        "needs_key": needs_key,
-        "labels": list(dataset.labels),
-        "stop": dataset.stop,
-        "system_message": system_message,
-        "alternatives": alternatives,
-        "token_limit_field": token_limit_field,
-        "extra_headers": dict(extra_headers or {}),
-        "extra_body": dict(extra_body or {}),
-    }
-    return ModelPackage(_HERE / "hosted_predictor.py", settings, ("openai",))
+
+    base_url: str
+    model: str
+    key_name: str
+    chat: bool = True
+    needs_key: bool = True
+    system_message: str | None = None
+    alternatives: int = 20
+    token_limit_field: str = "max_completion_tokens"
+    extra_headers: Mapping[str, str] = field(default_factory=dict)
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+
+
+def hosted_package(settings: HostedPredictorSettings, dataset: Dataset) -> ModelPackage:
+    """Return the package of a model at a host that was trained on this data set."""
+    of_dataset = {"labels": list(dataset.labels), "stop": dataset.stop}
+    return ModelPackage(_HERE / "hosted_predictor.py", {**asdict(settings), **of_dataset}, ("openai",))

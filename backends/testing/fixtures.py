@@ -36,7 +36,7 @@ class ContractFixtures:
     _completed_run: ClassVar[CompletedRun]
     _dataset: ClassVar[Dataset]
 
-    # ------------------------------------------------------------------------------------------------------------ hooks
+    # ---------------------------------------------------------------------------------------- hooks
     def options(self) -> Mapping[str, Any]:
         """Return the YAML's `backend:` mapping without `type`; JSON values only."""
         return {}
@@ -76,7 +76,7 @@ class ContractFixtures:
         }
         return TrainingRequest(key=key, **{**fields, **changes})
 
-    # --------------------------------------------------------------------------------------------------------- fixtures
+    # ------------------------------------------------------------------------------------- fixtures
     @pytest.fixture(autouse=True)
     def dataset(self, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         """The data set, written once per class."""

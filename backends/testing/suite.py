@@ -74,7 +74,7 @@ class BackendContract(ContractFixtures):
         assert isinstance(end, Failed), f"the run of a bad request ended with {end}"
         return end.failure
 
-    # ------------------------------------------------------------------------------------------------------ description
+    # ---------------------------------------------------------------------------------- description
     def test_options_forbid_unknown_keys(self) -> None:
         """A misspelt option is an error and is never ignored."""
         with pytest.raises(ValidationError, match="no_such_option"):
@@ -122,7 +122,7 @@ class BackendContract(ContractFixtures):
         assert declared.poll_s >= 0
         assert declared.max_concurrent is None or declared.max_concurrent >= 1
 
-    # ----------------------------------------------------------------------------------------------- check and estimate
+    # --------------------------------------------------------------------------- check and estimate
     def test_a_valid_request_passes_the_check(self, backend: Backend) -> None:
         """The check reports no failure for a valid request."""
         assert list(backend.check(self.training_request(self.key()))) == []
@@ -209,7 +209,7 @@ class BackendContract(ContractFixtures):
         assert events_as_text(reopened_backend.events(completed_run.handle, 0)) == events_as_text(completed_run.events)
         assert hashlib.sha256(Path(completed_run.request.dataset.train.path).read_bytes()).hexdigest() == digest
 
-    # ----------------------------------------------------------------------------------------------------------- submit
+    # --------------------------------------------------------------------------------------- submit
     def test_submit_is_idempotent(self, backend: Backend) -> None:
         """The same key gives the same handle, also after JSON; another key gives another run."""
         first, second = self.training_request(self.key()), self.training_request(self.key())
@@ -237,7 +237,7 @@ class BackendContract(ContractFixtures):
             backend.stop(unknown)
         assert raised.value.failure.kind is FailureKind.LOST
 
-    # ----------------------------------------------------------------------------------------------------------- events
+    # --------------------------------------------------------------------------------------- events
     def test_a_run_ends_once(self, completed_run: CompletedRun) -> None:
         """The run of a valid request finishes with a model. Only its last event is terminal."""
         assert [type(event) for event in completed_run.events if isinstance(event, TERMINAL_EVENTS)] == [Finished]
@@ -360,7 +360,7 @@ class BackendContract(ContractFixtures):
         if self.deterministic:
             assert events_as_text(measured) == events_as_text(other_measured)
 
-    # --------------------------------------------------------------------------------------------------- stop, discard
+    # -------------------------------------------------------------------------------- stop, discard
     def test_a_run_can_be_stopped_before_its_start(self, tmp_path: Path, backend: Backend) -> None:
         """Another instance can stop a run as soon as it is submitted, and again."""
         if not backend.capabilities.can_stop:
@@ -412,7 +412,7 @@ class BackendContract(ContractFixtures):
                 backend.predict(run.events[-1].model, self._prompts(), PredictOptions(labels=self._dataset.labels))
         backend.close()
 
-    # ---------------------------------------------------------------------------------------------------------- predict
+    # -------------------------------------------------------------------------------------- predict
     def test_predict_scores_labels(self, reopened_backend: Backend, completed_run: CompletedRun) -> None:
         """Predictions are in prompt order, have label log-probabilities, and ignore completions."""
         if not reopened_backend.capabilities.can_predict or not self._dataset.labels:

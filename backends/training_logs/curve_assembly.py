@@ -122,7 +122,7 @@ def with_known_baseline(baseline: CurvePoint | None, details: RunDetails) -> Cur
     return baseline
 
 
-# ------------------------------------------------------------------------------------------------------------- columns
+# ------------------------------------------------------------------------------------------ columns
 def _is_axis(column: str) -> bool:
     return column_names.normalized(column) in column_names.EPOCH | column_names.STEP | column_names.EXAMPLES
 
@@ -136,13 +136,16 @@ def _meanings(table: LogTable, columns: Sequence[str]) -> dict[str, ColumnMeanin
         has_train_tokens = ColumnMeaning("train", "token_accuracy") in meanings.values()
         for column, meaning in meanings.items():
             if meaning == ColumnMeaning("train", "accuracy") and validates_tokens and not has_train_tokens:
-                meanings[column] = replace(meaning, measure="token_accuracy")  # OpenAI's name for token accuracy
+                # OpenAI's name for token accuracy
+                meanings[column] = replace(meaning, measure="token_accuracy")
             elif meaning.measure == "accuracy" and meaning.extent != WHOLE:
-                meanings[column] = replace(meaning, measure="sequence_accuracy")  # Azure's name for exact matches
+                # Azure's name for exact matches
+                meanings[column] = replace(meaning, measure="sequence_accuracy")
     validated = {meaning.measure for meaning in meanings.values() if meaning.side == "valid"}
     for column, meaning in meanings.items():
         if meaning.side is None and meaning.measure in validated:
-            meanings[column] = replace(meaning, side="train")  # as in `accuracy` beside `val_accuracy`
+            # as in `accuracy` beside `val_accuracy`
+            meanings[column] = replace(meaning, side="train")
     return {column: meanings.get(column, ColumnMeaning(None, "")) for column in columns}
 
 
@@ -209,7 +212,7 @@ def _used_columns(
     return used
 
 
-# ---------------------------------------------------------------------------------------------------------------- rows
+# --------------------------------------------------------------------------------------------- rows
 def _parsed_rows(table: LogTable, meanings: Mapping[str, ColumnMeaning], chosen: Mapping[str, str]) -> list[_ParsedRow]:
     """Parse the rows that have a value.
 
@@ -301,7 +304,7 @@ def _number(row: LogRow, column: str) -> float | None:
         raise TrainingLogError(row.place, f"`{column}` is {written} and no number", hint) from None
 
 
-# -------------------------------------------------------------------------------------------------------------- points
+# ------------------------------------------------------------------------------------------- points
 def _last_run(rows: list[tuple[float, _ParsedRow]]) -> tuple[list[tuple[float, _ParsedRow]], list[str]]:
     """Return the rows of the last run, in order.
 
@@ -349,7 +352,8 @@ def _with_averaged_training_values(points: Sequence[CurvePoint]) -> tuple[list[C
     if not kept or not (has_points_between or since_evaluation):
         return list(points), []
     kept += _not_finite(since_evaluation)
-    if len(since_evaluation) >= max(2, longest / 2):  # training went on long after the last evaluation
+    # training went on long after the last evaluation
+    if len(since_evaluation) >= max(2, longest / 2):
         kept.append(_with_mean_training_values(since_evaluation[-1], since_evaluation))
     kept = list({point.epoch: point for point in kept}.values())
     return kept, ["training values between two evaluations are averaged over their later half"]

@@ -146,7 +146,7 @@ def _service_events(items: Sequence[Mapping[str, Any]], name: str) -> LogTable:
     return LogTable(name, "events of a fine-tuning service", tuple(rows), scope="hosted-current", hosted=True)
 
 
-# --------------------------------------------------------------------------------------------------------------- lists
+# -------------------------------------------------------------------------------------------- lists
 def _mapping_of_lists(value: Mapping[str, Any], name: str) -> LogTable:
     lists = {key: entry for key, entry in value.items() if isinstance(entry, list)}
     for outer, entry in value.items():

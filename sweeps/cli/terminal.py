@@ -45,9 +45,11 @@ def relative(path: Path) -> str:
 
 
 def as_hint(text: str) -> str:
-    """Return a remedy in the form that all commands use: a capital letter, and no full stop at the end.
+    """Return a remedy in the form that all commands use: a capital letter, and no full stop at the
+    end.
 
-    A remedy of several sentences keeps its full stops. One that begins with a command stays as it is.
+    A remedy of several sentences keeps its full stops. One that begins with a command stays as it
+    is.
     """
     if ". " not in text:
         text = text.removesuffix(".")

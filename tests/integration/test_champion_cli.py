@@ -111,10 +111,10 @@ def test_a_sweep_registers_its_winner_and_the_commands_use_it(
     (tmp_path / "wrong.csv").write_text("premise,hypotheses\na,b\n")
     code, out, err = sweep("predict", "pairs", "wrong.csv")
     assert (code, out) == (2, "")
-    assert "did you mean 'hypotheses'?" in err
+    assert "Did you mean 'hypotheses'?" in err
     code, _, err = sweep("predict", "pears", "new.csv")
     assert code == 2
-    assert "did you mean 'pairs'?" in err
+    assert "Did you mean 'pairs'?" in err
     code, _, err = sweep("predict", "pairs", "new.csv", "--version", "9")
     assert code == 2
     assert "has no version 9" in err

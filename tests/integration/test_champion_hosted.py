@@ -21,7 +21,7 @@ import pytest
 from mlflow import MlflowClient
 
 from backends.contract import DataFile, Dataset
-from backends.model_packages.package import hosted_package
+from backends.model_packages.package import HostedPredictorSettings, hosted_package
 from sweeps.errors import SweepError
 from sweeps.tracking import default_uri
 from sweeps.tracking.model_files import LoadedVersion, PackagedModel
@@ -110,7 +110,8 @@ def registered(host: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Reg
     run = client.create_run(client.create_experiment("hosted", artifact_location=(root / "artifacts").as_uri()))
     files = root / "files"
     files.mkdir()
-    package = hosted_package(host, "ft:small:1", "HOST_KEY", DATA, system_message="Answer in one word.")
+    settings = HostedPredictorSettings(host, "ft:small:1", "HOST_KEY", system_message="Answer in one word.")
+    package = hosted_package(settings, DATA)
     card = ServedCard.for_dataset(DATA, "say {word}\n", "\n")
     packaged = PackagedModel(package, files, card, [{"word": "neutral"}])
     version = registry.register("hosted", run.info.run_id, packaged, {"a": "b"})
@@ -209,7 +210,8 @@ def test_a_team_shares_a_registry_on_a_server(host: str, tmp_path: Path, monkeyp
         run = client.create_run(client.create_experiment("hosted"))
         files = tmp_path / "files"
         files.mkdir()
-        package, card = hosted_package(host, "m", "HOST_KEY", DATA), ServedCard.for_dataset(DATA, "say {word}\n", "\n")
+        package = hosted_package(HostedPredictorSettings(host, "m", "HOST_KEY"), DATA)
+        card = ServedCard.for_dataset(DATA, "say {word}\n", "\n")
         packaged = PackagedModel(package, files, card, [{"word": "neutral"}])
         registry.register("shared", run.info.run_id, packaged, {})
         assert registry.champion("shared") is None

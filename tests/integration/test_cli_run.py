@@ -85,7 +85,10 @@ def tracked(folder: Path) -> tuple[Run, list[Run]]:
 
 
 def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool], timeout_s: float = 120) -> None:
-    """Wait until `condition` holds while `process` runs. Fails at once if the process ends before."""
+    """Wait until `condition` holds while `process` runs.
+
+    Fails at once if the process ends before.
+    """
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert process.poll() is None, f"the command ended early: {process.communicate()}"

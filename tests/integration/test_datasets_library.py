@@ -106,7 +106,7 @@ def test_a_data_set_without_a_training_part_is_an_error(tmp_path):
         prepare(DataSpec(source=str(tmp_path / "ab")), tmp_path)
 
 
-# ------------------------------------------------------------------------------------------------------------- the hub
+# ------------------------------------------------------------------------------------------ the hub
 def offline(tmp_path: Path, source: str, fallback: str | None = "builtin:nli") -> tuple[dict, float]:
     """Prepare in a separate process whose hub is a closed port, so that it never uses a network."""
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
@@ -140,7 +140,8 @@ def test_without_a_hub_the_fallback_is_chosen_within_seconds_and_quietly(tmp_pat
     found, took_s = offline(tmp_path, "snli")
     assert (found["name"], found["fallback_from"]) == ("builtin:nli", "snli")
     assert any("SNLI is unavailable (the hub is unreachable" in message for message in found["messages"])
-    assert took_s < 20  # 2 s on an idle machine, of which most is the library's import; its own retries take 23 s
+    # 2 s on an idle machine, of which most is the library's import; its own retries take 23 s
+    assert took_s < 20
 
 
 @pytest.mark.parametrize("source", ["hf:owner/pairs", "hf:owner/pairs:default"])

@@ -1,4 +1,6 @@
-"""The built wheel with each set of extras, in an environment that holds only what the wheel declares."""
+"""The built wheel with each set of extras, in an environment that holds only what the wheel
+declares.
+"""
 
 from __future__ import annotations
 
@@ -52,9 +54,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Installation:
-    """A virtual environment with the wheel and exactly the distributions that it declares for some extras.
+    """A virtual environment with the wheel and exactly the distributions that it declares for some
+    extras.
 
-    The distributions are links to those of the environment that runs the tests, so nothing is downloaded.
+    The distributions are links to those of the environment that runs the tests, so nothing is
+    downloaded.
     """
 
     def __init__(self, wheel: Path, extras: tuple[str, ...], folder: Path) -> None:

@@ -80,7 +80,9 @@ def _floats(value: Any) -> Any:
 
 
 def without_model(trial: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the model: a sweep that goes on deletes models that are not among the best any more."""
+    """Leave out the model: a sweep that goes on deletes models that are not among the best any
+    more.
+    """
     return {name: value for name, value in trial.items() if name != "model"}
 
 
@@ -110,7 +112,8 @@ def test_the_registered_model_keeps_its_history_and_answers(unchanged: Path) -> 
 
 def test_a_killed_sweep_is_adopted_in_the_middle_of_its_trial(folder: Path) -> None:
     with closing(sqlite3.connect(folder / ".sweep/sweeps/cut/fake-service.sqlite")) as database, database:
-        moved = database.execute(  # the simulated run started just now, or it would have ended long ago
+        # the simulated run started just now, or it would have ended long ago
+        moved = database.execute(
             "UPDATE runs SET ends_at = ends_at - submitted_at + :now, submitted_at = :now WHERE revealed < total",
             {"now": time.time() + 6},
         )

@@ -1,4 +1,6 @@
-"""Drives a session over the fake backend, as the engine does, but in this process and without Ray."""
+"""Drives a session over the fake backend, as the engine does, but in this process and without
+Ray.
+"""
 
 from __future__ import annotations
 

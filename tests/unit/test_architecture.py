@@ -1,4 +1,6 @@
-"""The architecture: packages import each other in one direction, and the README lists every folder."""
+"""The architecture: packages import each other in one direction, and the README lists every
+folder.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ PACKAGES = ("search_spaces", "backends", "sweeps")
 
 
 def imported_modules(file: Path) -> Iterable[str]:
-    """Yield every module that a file imports, at its top or inside a function; not under TYPE_CHECKING."""
+    """Yield every module that a file imports, at its top or inside a function; not under
+    TYPE_CHECKING.
+    """
     tree = ast.parse(file.read_text(encoding="utf-8"))
     typing_only = {
         id(node)
@@ -37,7 +41,9 @@ def imported_modules(file: Path) -> Iterable[str]:
 
 
 def part_of(dotted: str) -> str | None:
-    """Return the part of the product that a module belongs to: a subpackage, or a module at the top of a package."""
+    """Return the part of the product that a module belongs to: a subpackage, or a module at the top
+    of a package.
+    """
     names = dotted.split(".")
     if names[0] not in PACKAGES:
         return None

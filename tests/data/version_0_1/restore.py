@@ -14,7 +14,9 @@ BINARY = (".safetensors", ".pt", ".npy", ".png")
 
 
 def restore(archive: Path, folder: Path) -> list[Path]:
-    """Unpack `archive` into the new or empty `folder`; return the files in which a path was rewritten."""
+    """Unpack `archive` into the new or empty `folder`; return the files in which a path was
+    rewritten.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive) as packed:
         packed.extractall(folder, filter="data")

@@ -107,7 +107,7 @@ def charges_in(events: Iterable[Event]) -> list[Charged]:
     return [event for event in events if isinstance(event, Charged)]
 
 
-# ------------------------------------------------------------------------------------------------------------- faults
+# ------------------------------------------------------------------------------------------- faults
 def test_a_fault_happens_as_often_as_configured(open_fake: Any, build_request: Any) -> None:
     fake = open_fake(faults=[{"on": "submit", "kind": "transient", "times": 2}])
     for _ in range(2):
@@ -230,7 +230,7 @@ def test_contradictory_options_are_refused(options: dict[str, Any]) -> None:
         FakeOptions.model_validate(options)
 
 
-# ------------------------------------------------------------------------------------------------- time and storage
+# --------------------------------------------------------------------------------- time and storage
 def test_real_time_reveals_events_as_it_passes(open_fake: Any, build_request: Any) -> None:
     clock = Clock()
     fake = open_fake(clock, seconds_per_epoch=10)
@@ -360,7 +360,7 @@ def test_a_file_that_is_not_a_database_is_a_backend_error(tmp_path: Path) -> Non
         FakeBackend.open(FakeOptions(), tmp_path, Placement())
 
 
-# -------------------------------------------------------------------------------------------------------------- costs
+# -------------------------------------------------------------------------------------------- costs
 def test_the_charges_equal_the_estimate(open_fake: Any, build_request: Any) -> None:
     fake = open_fake(price_usd_per_token=2e-6)
     request = build_request(n_epochs=3)
@@ -391,7 +391,7 @@ def test_without_a_price_the_cost_is_unknown(open_fake: Any, build_request: Any)
     assert [charge.usd for charge in charges] == [None] * 4
 
 
-# -------------------------------------------------------------------------------------------------------------- curves
+# ------------------------------------------------------------------------------------------- curves
 @given(
     st.integers(1, 6),
     st.floats(1e-4, 0.3),
@@ -532,7 +532,7 @@ def test_without_a_training_sample_there_are_no_training_metrics() -> None:
     assert not any(name.startswith("train") for evaluation in curve(request) for name in evaluation.values)
 
 
-# ------------------------------------------------------------------------------------------------------------- predict
+# ------------------------------------------------------------------------------------------ predict
 def test_names_and_records_say_that_the_run_is_simulated(open_fake: Any, build_request: Any) -> None:
     fake = open_fake()
     events = fake.events(fake.submit(build_request()), 0)

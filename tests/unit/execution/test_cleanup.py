@@ -167,7 +167,7 @@ def test_an_interrupted_removal_says_how_far_it_came() -> None:
     assert "run the same command again" in raised.value.hint
 
 
-# ------------------------------------------------------------------------------------- leftovers of the local trainer
+# ------------------------------------------------------------------- leftovers of the local trainer
 def create_run(workspace: Path, key: str, base_model: str = "builtin:tiny-lm") -> Journal:
     file = DataFile("/data/train.jsonl", 3, "ab")
     journal = Journal(workspace / "jobs", key)

@@ -95,7 +95,7 @@ def test_the_order_of_a_list_does_not_change_the_distribution_so_that_a_study_ca
     assert [point["n_epochs"] for point in resolve({"n_epochs": [40, 20]}).seed_points] == [40, 20]
 
 
-# ---------------------------------------------------------------------------------------------------------- recommended
+# -------------------------------------------------------------------------------------- recommended
 def test_a_recommended_batch_is_a_share_of_the_training_set() -> None:
     parameter = resolve_one("batch_size", "recommended")
     assert parameter.text == "1 .. 80, log"
@@ -161,7 +161,7 @@ def test_a_written_range_keeps_the_recommendation_for_display() -> None:
     assert parameter.notes == ("searched on a linear scale; the recommendation is log: true",)
 
 
-# ------------------------------------------------------------------------------------------------------------- clamping
+# ----------------------------------------------------------------------------------------- clamping
 @pytest.mark.parametrize(
     ("name", "written", "text", "notes"),
     [
@@ -238,7 +238,7 @@ def test_bounds_need_a_range(written: Any) -> None:
     assert "bounds apply to a range" in problem.message
 
 
-# ------------------------------------------------------------------------------------------------------------- refusals
+# ----------------------------------------------------------------------------------------- refusals
 @pytest.mark.parametrize(
     ("written", "path", "message", "hint"),
     [
@@ -299,7 +299,7 @@ def test_a_training_set_without_examples_is_refused(examples: int) -> None:
         resolve({}, examples=examples)
 
 
-# ----------------------------------------------------------------------------------------------------------- conditions
+# --------------------------------------------------------------------------------------- conditions
 METHODS = {"method": ["lora", "full"]}
 
 
@@ -442,7 +442,7 @@ def test_parameters_that_exclude_each_other_may_have_disjoint_conditions() -> No
     assert space.size() == 2
 
 
-# -------------------------------------------------------------------------------------------------------------- library
+# ------------------------------------------------------------------------------------------ library
 def test_a_library_space_can_be_changed_and_reduced() -> None:
     written = {"use": "classification", "n_epochs": [1, 2], "prompt_loss_weight": None, "packing": True}
     space = SearchSpace.parse(written)

@@ -210,7 +210,7 @@ def test_a_value_on_a_step_has_no_rounding_error() -> None:
     assert space.suggest(FixedTrial({"dropout": 0.1 + 0.2})) == {"dropout": 0.3}
 
 
-# ----------------------------------------------------------------------------------------------------------------- grid
+# --------------------------------------------------------------------------------------------- grid
 def resolve(written: Any, **options: Any) -> ResolvedSpace:
     return SearchSpace.parse(written).resolve(1000, LIMITS, "local", **options)
 
@@ -253,7 +253,7 @@ def test_a_grid_refuses_all_continuous_and_conditional_parameters_together() -> 
     assert {problem.path for problem in caught.value.problems} == {("lora_rank",), ("learning_rate",)}
 
 
-# ---------------------------------------------------------------------------------------------------------------- seeds
+# -------------------------------------------------------------------------------------------- seeds
 @pytest.mark.parametrize(
     ("written", "first"),
     [
@@ -289,7 +289,7 @@ def test_equal_seed_points_are_given_once() -> None:
     assert resolve({"n_epochs": "recommended"}).seed_points == ({"n_epochs": 3},)
 
 
-# ---------------------------------------------------------------------------------------------------------- fingerprint
+# -------------------------------------------------------------------------------------- fingerprint
 def test_the_fingerprint_depends_only_on_the_samples() -> None:
     as_list, in_other_order = (resolve({"n_epochs": values}) for values in ([1, 2], [2, 1]))
     assert as_list.fingerprint == in_other_order.fingerprint

@@ -197,7 +197,7 @@ def test_sqlite_stores_the_same_record(tmp_path: Path) -> None:
     assert frozen.state is optuna.trial.TrialState.COMPLETE
 
 
-# ------------------------------------------------------------------------------------------------------- version 0.1
+# -------------------------------------------------------------------------------------- version 0.1
 FULL = {
     "number": 0, "key": "s-0000", "base_model": "tiny", "hyperparameters": {"n_epochs": 3, "lr": 1e-05, "flag": False},
     "seed": 9, "state": "stopped", "reason": "stopped early", "handle": {"backend": "fake", "id": "fakejob-1"},

@@ -161,7 +161,7 @@ def test_ranges_stay_within_their_bounds_and_are_never_empty(
     assert all(codec.from_json(Change, codec.to_json(change)) == change for change in made)
 
 
-# ------------------------------------------------------------------------------------------------------------ the study
+# ---------------------------------------------------------------------------------------- the study
 def opened(path: Path, sampler: str, directions: int = 1) -> tuple[Study, SearchSpec]:
     search = SearchSpec.model_validate({"sampler": sampler, "trials": 30, "startup_trials": 3})
     objectives = [Objective("valid_accuracy", "maximize"), Objective("valid_loss", "minimize")][:directions]

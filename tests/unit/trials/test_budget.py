@@ -194,7 +194,7 @@ def test_spend_can_be_the_second_objective_but_not_the_first(tmp_path: Path) -> 
         planned(tmp_path, *front, "backend.price_usd_per_token=null")
 
 
-# ------------------------------------------------------------------------------------------------------------- the law
+# ------------------------------------------------------------------------------------------ the law
 @dataclass
 class Job:
     """A run as the service knows it.

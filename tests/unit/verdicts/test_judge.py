@@ -113,7 +113,8 @@ def test_a_run_that_learns_nothing_differs_from_one_that_stopped_while_improving
     assert short.advice.startswith("raise n_epochs")
 
 
-# A base model gives the labels far less probability than their frequencies, so its loss is far above chance.
+# A base model gives the labels far less probability than their frequencies, so its loss is far
+# above chance.
 FAR_OFF = CurvePoint(0.0, 0, train_loss=13.0, valid_loss=13.0, train_metric=0.31, valid_metric=0.32)
 AT_CHANCE = curve([0.62, 0.56, 0.57], [0.61, 0.57, 0.56], [0.33, 0.34, 0.33], [0.34, 0.34, 0.33], baseline=FAR_OFF)
 LOST_AGAIN = curve(
@@ -246,7 +247,7 @@ def test_a_curve_is_built_from_measurements() -> None:
     assert LearningCurve.from_measurements([scored], metric="valid_loss").metric is None
 
 
-# -------------------------------------------------------------------------------------------------------------- laws
+# --------------------------------------------------------------------------------------------- laws
 plain = st.floats(min_value=1e-6, max_value=1e3)
 shares = st.floats(min_value=0.0, max_value=1.0)
 anything = st.none() | st.floats() | plain | shares

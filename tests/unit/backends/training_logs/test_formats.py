@@ -37,7 +37,7 @@ def values_of(imported: ImportedCurve, field: str) -> list[tuple[float, float]]:
     return [(epoch, value) for epoch, value in points if value is not None]
 
 
-# ------------------------------------------------------------------------------------------------- fine-tuning services
+# ----------------------------------------------------------------------------- fine-tuning services
 OPENAI = """\
 step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy
 1,2.1,0.50,2.0,0.52
@@ -143,7 +143,7 @@ def test_events_and_checkpoints_of_a_service_are_read_newest_first() -> None:
     assert values_of(read_json({"object": "list", "data": checkpoints}), "valid_loss") == [(1.0, 0.4), (2.0, 0.2)]
 
 
-# ---------------------------------------------------------------------------------------------------- Keras, Lightning
+# --------------------------------------------------------------------------------- Keras, Lightning
 def test_epoch_0_of_keras_is_the_first_epoch() -> None:
     imported = read_one("epoch,accuracy,loss,val_accuracy,val_loss\n0,0.5,1.0,0.4,1.1\n1,0.7,0.8,0.6,0.9\n")
     assert imported.format == "Keras CSV log"
@@ -203,7 +203,7 @@ def test_rows_without_epoch_and_step_are_left_out_with_a_note() -> None:
     assert any(note == "rows without epoch and step are left out: 1" for note in imported.notes)
 
 
-# ---------------------------------------------------------------------------------------------------------- JSON lists
+# --------------------------------------------------------------------------------------- JSON lists
 def test_a_mapping_of_lists_may_use_any_known_names() -> None:
     expected = [(1.0, 1.1), (2.0, 0.9)]
     for train, valid in (
@@ -264,7 +264,7 @@ def test_an_untrained_first_row_is_the_baseline() -> None:
     assert values_of(imported, "valid_loss") == [(1.0, 2.0), (2.0, 1.0)]
 
 
-# -------------------------------------------------------------------------------------------------------- trainer_state
+# ------------------------------------------------------------------------------------ trainer_state
 def trainer_state(*entries: dict[str, Any], step: int = 20, planned: int = 20) -> dict[str, Any]:
     return {"global_step": step, "max_steps": planned, "num_train_epochs": 2, "log_history": list(entries)}
 
@@ -321,7 +321,7 @@ def test_a_trainers_zero_for_a_loss_that_is_not_finite_is_recognized() -> None:
     assert judge(read_json(trainer_state(*logs)).curve, Advice()).kind is VerdictKind.DIVERGED
 
 
-# -------------------------------------------------------------------------------------------------------------- our own
+# ------------------------------------------------------------------------------------------ our own
 MEASURED = tuple(
     Measured(
         10 * n,
@@ -373,7 +373,7 @@ def test_a_damaged_trial_is_an_error_and_not_a_crash() -> None:
         read_json([value])
 
 
-# --------------------------------------------------------------------------------------------------- values and options
+# ------------------------------------------------------------------------------- values and options
 def test_missing_values_and_values_that_are_not_finite_differ() -> None:
     missing = read_one("epoch,loss,val_loss\n1,1,\n2,0.9,0.8\n3,0.8,null\n")
     assert values_of(missing, "valid_loss") == [(2.0, 0.8)]
@@ -422,7 +422,7 @@ def test_a_log_without_validation_values_gets_a_note_with_its_columns() -> None:
     assert any("test_loss" in note for note in imported.notes)
 
 
-# ---------------------------------------------------------------------------------------------------------- wrong files
+# -------------------------------------------------------------------------------------- wrong files
 @pytest.mark.parametrize(
     ("content", "place", "says"),
     [
