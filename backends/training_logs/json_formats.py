@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ WRAPPERS = ("history", "metrics", "log", "logs", "results")
 
 FINE_TUNING = "fine_tuning.job"
 
+_LINE_END = re.compile(r"\r\n|\n|\r")
+"""Unlike str.splitlines, it keeps a line whole that contains a character such as U+2028."""
+
 
 def parse(text: str, name: str) -> tuple[Any, bool]:
     """Return the value of a JSON text and False, or the list of its JSON lines and True."""
@@ -24,7 +28,7 @@ def parse(text: str, name: str) -> tuple[Any, bool]:
     except RecursionError:
         raise TrainingLogError(name, "the JSON is nested too deeply") from None
     except json.JSONDecodeError as error:
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        lines = [(number, line) for number, line in enumerate(_LINE_END.split(text), 1) if line.strip()]
         if len(lines) > 1 and _is_json_mapping(lines[0][1]):
             return _parsed_lines(lines, name), True
         message = f"not valid JSON: {error.msg}"

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.contract import Backend, BackendError, FailureKind, PredictOptions
-from sweeps.champions.winner import SweepWinner, read_lines
+from sweeps.champions.winner import SweepWinner
+from sweeps.data.store import read_lines
 from sweeps.errors import SweepError
 from sweeps.tracking.model_files import LoadedVersion
 
@@ -38,7 +39,7 @@ class LabelledExamples:
         """Read the test split of the winner's sweep. The plan has made sure that there is one."""
         data, card = winner.plan.data, winner.card
         assert data.test is not None
-        lines = read_lines(data.test.path)
+        lines = read_lines(data.test)
         chat = data.dataset.layout == "chat"
         labels = tuple(line["messages"][-1]["content"] if chat else line["completion"] for line in lines)
         label_names = tuple(card.label_names[data.dataset.labels.index(label)] for label in labels)

@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from backends.contract import Backend, BackendError
 from backends.model_packages import SupportsPackaging
+from sweeps.data.store import read_lines
 from sweeps.errors import SweepError
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.tracking.model_files import PackagedModel
@@ -73,7 +73,7 @@ def register(winner: SweepWinner, backend: Backend, registry: Registry) -> Regis
         except BackendError as error:
             raise SweepError(error.failure.message, error.failure.detail) from error
         card = winner.card
-        rows = [card.row_of_line(line) for line in read_lines(dataset.valid.path)[:EXAMPLE_ROWS]]
+        rows = [card.row_of_line(line) for line in read_lines(dataset.valid)[:EXAMPLE_ROWS]]
         packaged = PackagedModel(package, files, card, rows)
         return registry.register(winner.model_name, run_id, packaged, _tags(winner))
 
@@ -99,10 +99,3 @@ def _tags(winner: SweepWinner) -> dict[str, str]:
     if trial.spend.usd is not None:
         tags["usd"] = f"{trial.spend.usd:.6g}"
     return {f"{TAG_PREFIX}{name}": value for name, value in tags.items()}
-
-
-def read_lines(path: str) -> list[dict[str, Any]]:
-    """Return the lines of a prepared data file."""
-    # str.splitlines would also split at characters such as U+2028, which a text may contain.
-    with Path(path).open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from backends.contract import DataFile
 from sweeps.data.examples import Example, Recipe
@@ -44,6 +45,13 @@ def write_parts(
         for part, examples in parts.items()
     }
     return files, fingerprint
+
+
+def read_lines(file: DataFile) -> list[dict[str, Any]]:
+    """Return the lines of a prepared file, in their order."""
+    # str.splitlines would also split at characters such as U+2028, which a text may contain.
+    with Path(file.path).open(encoding="utf-8", newline="\n") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def _write_lines(examples: Sequence[Example], path: Path) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.contract import Backend, DataFile, Dataset, PredictOptions
+from sweeps.data.store import read_lines
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study.finals import FinalsCandidate, FinalsResult, accuracy_interval, rank
 from sweeps.trials.trial import Trial
@@ -71,9 +69,7 @@ def score_finals(
 
 def correct_answers(backend: Backend, models: Sequence[str], file: DataFile, dataset: Dataset) -> NDArray[np.bool_]:
     """Return an array (models, examples): whether a model's most probable label is correct."""
-    lines: list[dict[str, Any]] = [
-        json.loads(line) for line in Path(file.path).read_text(encoding="utf-8").splitlines()
-    ]
+    lines = read_lines(file)
     truth = [line["messages"][-1]["content"] if dataset.layout == "chat" else line["completion"] for line in lines]
     options = PredictOptions(labels=dataset.labels, stop=dataset.stop)
     rows = []

@@ -473,3 +473,10 @@ def test_a_missing_or_unreadable_file_is_an_error(tmp_path: Path) -> None:
     for path, says in ((tmp_path / "absent.csv", "no such file"), (tmp_path, "cannot be read")):
         with pytest.raises(TrainingLogError, match=says):
             read(path)
+
+
+def test_a_line_separator_inside_a_text_does_not_end_a_json_line() -> None:
+    rows = [{"epoch": n, "valid_loss": 1.0 / n, "train_loss": 0.9 / n, "note": f"a\u2028b {n}"} for n in (1, 2, 3)]
+    content = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
+    [found] = read(content)
+    assert len(found.curve.points) == 3
