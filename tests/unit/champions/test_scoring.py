@@ -12,7 +12,8 @@ import pytest
 
 from backends.contract import Backend, BackendError, DataFile, Dataset, Failure, FailureKind, Prediction, PredictOptions
 from sweeps.champions.scoring import LabelledExamples, baseline
-from sweeps.champions.winner import SweepWinner, read_lines
+from sweeps.champions.winner import SweepWinner
+from sweeps.data.store import read_lines
 from sweeps.errors import SweepError
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.trials.trial import Trial
@@ -65,7 +66,7 @@ def test_a_unicode_line_separator_inside_a_text_does_not_end_the_line(separator:
     lines = [{"prompt": f"a{separator}b", "completion": " yes"}, {"prompt": "c", "completion": " no"}]
     path = tmp_path / "test.jsonl"
     path.write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines), encoding="utf-8")
-    assert read_lines(str(path)) == lines
+    assert read_lines(DataFile(str(path), len(lines), "")) == lines
 
 
 def test_the_baseline_is_the_base_model_only_if_it_is_better_than_the_most_frequent_label(tmp_path: Path) -> None:
