@@ -270,7 +270,7 @@ def _mistakes(name: str | None, variables: Sequence[str], data_path: Path | None
     for variable in variables:
         # it may be an address with a password, so the message does not repeat it
         if not _VARIABLE.match(variable):
-            hint = "Keep the address in the environment: export TELL=..., then --notify-env TELL."
+            hint = "Keep the address in the environment: export NOTIFY_URLS=..., then --notify-env NOTIFY_URLS."
             yield Problem("--notify-env", "expected the name of an environment variable, not an address", hint)
     if data_path is not None and not data_path.exists():
         yield Problem("--data", f"{data_path} does not exist", "Give the folder or file of the data.")

@@ -60,7 +60,7 @@ def ledger(schedule: Schedule, found: Sequence[Night], now: datetime) -> str:
     Empty without a monthly limit.
     """
     known = current_month(schedule, found, now)
-    return f"{known.name}: {known.text} may be spent, ${known.left_usd:,.2f} are left" if known else ""
+    return f"{known.name}: at most {known.text} spent, ${known.left_usd:,.2f} left" if known else ""
 
 
 def clock(schedule: Schedule, moment: datetime) -> str:

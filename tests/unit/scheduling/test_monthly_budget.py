@@ -189,7 +189,7 @@ def test_plan_list_history_and_summary_show_the_limit(tmp_path: Path) -> None:
     month = current_month(schedule, [paid], now)
     assert month is not None
     assert month.text == "$7.50 of $40.00"
-    assert schedule_tables.ledger(schedule, [paid], now) == "2027-01: $7.50 of $40.00 may be spent, $32.50 are left"
+    assert schedule_tables.ledger(schedule, [paid], now) == "2027-01: at most $7.50 of $40.00 spent, $32.50 left"
     file.unlink()
     assert current_month(schedule, [paid], now) == month, "without the file, the last night knows the limit"
     assert current_month(replace(schedule, overrides=("budget.monthly_usd=9",)), [], now) is None
