@@ -1,12 +1,10 @@
-"""Make a bucket in the object store that AWS_ENDPOINT_URL_S3 names; fine where it is there
-already.
-"""
+"""Create a bucket in the object store at AWS_ENDPOINT_URL_S3, unless it exists: `bucket.py NAME`."""
 
 import sys
 
 import boto3
 
-NAME = sys.argv[1]
-store = boto3.client("s3")
-if NAME not in {each["Name"] for each in store.list_buckets()["Buckets"]}:
-    store.create_bucket(Bucket=NAME)
+name = sys.argv[1]
+client = boto3.client("s3")
+if name not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
+    client.create_bucket(Bucket=name)

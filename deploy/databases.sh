@@ -1,4 +1,5 @@
 #!/bin/sh
-# Run once by the PostgreSQL image, when its volume is empty: MLflow's database beside the one of sweeps and schedules.
+# Creates MLflow's database beside the database of sweeps and schedules. The PostgreSQL image runs
+# this script once, when its volume is empty.
 set -eu
 psql -v ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" --command "CREATE DATABASE mlflow"

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Joins the Ray cluster at $1 with no processors of its own, and runs the scheduler beside it. Who starts trials on a
-# cluster must be a node of it. If either ends, so does the other: the container is then started anew and joins again.
+# Runs the scheduler on a node of the Ray cluster at $1. Only a node of the cluster can start trials
+# on it, so this container joins the cluster, without offering any processors. If the node or the
+# scheduler ends, the script ends the other one. Compose then restarts the container, which joins again.
 set -uo pipefail
 
-rm -rf /tmp/ray/session_*  # of a node that ended here
+rm -rf /tmp/ray/session_*  # left behind by an earlier node in this container
 ray start --block --address="$1" --num-cpus=0 --num-gpus=0 --object-store-memory=100000000 &
 node=$!
-# A night that is due begins at once, and would find no node to begin on.
+# Wait for the node: the scheduler starts a due night at once, and the night needs the node.
 until [ -S /tmp/ray/session_latest/sockets/raylet ]; do
     kill -0 "$node" 2> /dev/null || { wait "$node"; exit; }
     sleep 0.5
@@ -14,7 +15,7 @@ done
 sweep scheduler &
 scheduler=$!
 
-# The scheduler lets the nights that run end in order, so it is asked first, and waited for.
+# Stop the scheduler first and wait for it, so that it can stop its nights cleanly.
 trap 'kill -TERM "$scheduler"' TERM INT
 
 wait -n "$node" "$scheduler"
