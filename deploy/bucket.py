@@ -1,4 +1,4 @@
-"""Create a bucket in the object store at AWS_ENDPOINT_URL_S3, unless it exists: `bucket.py NAME`."""
+"""Create a bucket in the object store at AWS_ENDPOINT_URL_S3 unless it exists: bucket.py NAME."""
 
 import sys
 
