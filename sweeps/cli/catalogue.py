@@ -13,10 +13,13 @@ from sweeps.errors import Problem, UserInputError
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--scope", help="Show the recommendations of this scope.")
+@click.option("--scope", help="A kind of backend, e.g. local. `sweep spaces` lists the scopes.")
 @json_option
 def spaces(name: str | None, scope: str | None, as_json: bool) -> None:
-    """List the named search spaces, show one of them, or show a scope's recommendations."""
+    """List the named search spaces, or show one of them.
+
+    With --scope, show the recommended ranges of that scope instead.
+    """
     from search_spaces import library
     from search_spaces.catalogue import Catalogue
     from sweeps.cli import screen
@@ -51,7 +54,7 @@ def spaces(name: str | None, scope: str | None, as_json: bool) -> None:
 @click.option("--model", help="Describe the backend for this model.")
 @json_option
 def backends(name: str | None, model: str | None, as_json: bool) -> None:
-    """List the installed backends, or show the hyperparameters that one accepts."""
+    """List the installed backends, or the hyperparameters of one."""
     from backends import registry
     from sweeps.cli import screen
 
@@ -62,7 +65,7 @@ def backends(name: str | None, model: str | None, as_json: bool) -> None:
         else:
             for registration in listed:
                 click.echo(f"{registration.name:12} {registration.distribution} {registration.version}")
-            say("next: sweep backends NAME --model MODEL   shows the hyperparameters that a backend accepts")
+            say("next: sweep backends NAME --model MODEL   shows the hyperparameters of a backend")
         return
     try:
         backend = registry.load(name)

@@ -21,7 +21,7 @@ from sweeps.workspace import Workspace
 
 @click.group()
 def champion() -> None:
-    """Show a registered model's champion and its history, or go back to an earlier champion."""
+    """Show the champion of a registered model, or roll it back."""
 
 
 @champion.command("show")
@@ -29,7 +29,10 @@ def champion() -> None:
 @json_option
 @click.pass_obj
 def show_champion(workspace: Workspace, name: str | None, as_json: bool) -> None:
-    """Show the champion of the registered model NAME (default: the only one)."""
+    """Show the champion of a registered model.
+
+    NAME is the registered model (default: the only one).
+    """
     from sweeps.champions import history
     from sweeps.cli import champion_tables
 
@@ -48,7 +51,10 @@ def show_champion(workspace: Workspace, name: str | None, as_json: bool) -> None
 @json_option
 @click.pass_obj
 def show_history(workspace: Workspace, name: str | None, as_json: bool) -> None:
-    """Show every challenge and every rollback of the registered model NAME, with the numbers."""
+    """Show all challenges and rollbacks of a registered model.
+
+    NAME is the registered model (default: the only one).
+    """
     from sweeps.champions import history
     from sweeps.cli import champion_tables
 
@@ -62,15 +68,15 @@ def show_history(workspace: Workspace, name: str | None, as_json: bool) -> None:
 
 @champion.command("rollback")
 @click.argument("name", required=False)
-@click.option("--to", metavar="VERSION", help="The version to go to.  [default: the champion before this one]")
+@click.option("--to", metavar="VERSION", help="The version to make champion.  [default: the previous champion]")
 @click.option("--why", default="", metavar="TEXT", help="The reason, for the history.")
 @click.option("--by", metavar="WHO", help="Your name, for the history.  [default: your user name on this machine]")
 @json_option
 @click.pass_obj
 def roll_back(workspace: Workspace, name: str | None, to: str | None, why: str, by: str | None, as_json: bool) -> None:
-    """Make an earlier version of the registered model NAME its champion again.
+    """Make another version of a registered model its champion.
 
-    The history records who did it, and why.
+    NAME is the registered model (default: the only one). The history records who did it, and why.
     """
     from sweeps.champions import history
 
@@ -128,11 +134,11 @@ def _registered(workspace: Workspace, name: str | None) -> tuple[Any, str]:
 def predict(
     workspace: Workspace, name: str, file: Path, out: Path | None, version: str | None, encoding: str, as_json: bool
 ) -> None:
-    """Predict the examples of FILE: CSV, TSV, JSON or JSON lines with the columns of the training
-    data.
+    """Predict the examples of FILE with the model NAME.
 
-    NAME is a registered model or a sweep. For a registered model, its champion predicts; for a
-    sweep, its best model. Without --out the predictions are printed as CSV, or as JSON with --json.
+    FILE is CSV, TSV, JSON or JSON lines, also .gz, with the columns of the training data. NAME is a
+    registered model or a sweep. For a registered model, its champion predicts; for a sweep, its
+    best model. Without --out, the command prints the predictions as CSV, or as JSON with --json.
     """
     from sweeps.api.environment import storage, tracking_uri
     from sweeps.champions import batch_prediction

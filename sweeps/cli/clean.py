@@ -1,4 +1,4 @@
-"""The command `sweep clean`: list what a sweep left behind where it trained, and delete it."""
+"""The command `sweep clean`: list the leftovers of a sweep, and delete them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("name")
-@click.option("--yes", "--remove", "really", is_flag=True, help="Delete it. Without this option nothing is deleted.")
+@click.option("--yes", "--remove", "really", is_flag=True, help="Delete the leftovers instead of only listing them.")
 @click.option(
     "--all",
     "everything",
     is_flag=True,
-    help="Also delete the best model, former champions, and what the next `sweep run` needs to continue.",
+    help="Also delete the best model, former champions, and the data that `sweep run` needs to resume.",
 )
 @json_option
 @click.pass_obj
 def clean(workspace: Workspace, name: str, really: bool, everything: bool, as_json: bool) -> None:
-    """List what the sweep NAME left behind where it trained, and delete it with --yes.
+    """List the leftovers of the sweep NAME, or delete them (--yes).
 
-    That is files, checkpoints, models, deployments and jobs. A champion's model is never deleted,
-    nor is anything that another sweep uses. If you interrupt the command, run it again.
+    Leftovers are files, checkpoints, models, deployments and jobs, at the host or on disk. The
+    command never deletes a champion's model or anything that another sweep uses. If you interrupt
+    it, run it again.
     """
     from sweeps.api.environment import environment
     from sweeps.execution import cleanup
@@ -48,14 +49,14 @@ def clean(workspace: Workspace, name: str, really: bool, everything: bool, as_js
     elif left.items:
         show(_table(left.items, really))
     if not left.can_clean:
-        say(f"backend `{left.backend_type}` does not report what its runs leave behind; nothing can be deleted here")
+        say(f"backend `{left.backend_type}` cannot list the leftovers of its runs, so there is nothing to delete")
     elif not left.items:
-        say(f"sweep `{name}` left nothing behind")
+        say(f"sweep `{name}` has no leftovers")
     else:
         _conclude(name, left.removable, freed, really)
     if refused:
         reasons = dict.fromkeys(item.kept_because for item in refused)
-        raise SweepError(f"{len(refused)} could not be deleted: {'; '.join(reasons)}", "see the table")
+        raise SweepError(f"{len(refused)} items could not be deleted: {'; '.join(reasons)}", "the table lists them")
 
 
 def _conclude(name: str, going: list[CleanupItem], freed: int, really: bool) -> None:
@@ -63,9 +64,9 @@ def _conclude(name: str, going: list[CleanupItem], freed: int, really: bool) -> 
 
     size = f", {in_bytes(freed)} of files" if freed else ""
     if really:
-        say(f"removed: {len(going)}{size}")
+        say(f"deleted: {len(going)}{size}")
     elif going:
-        say(f"would delete {len(going)}{size}. Nothing was deleted. next: sweep clean {name} --yes")
+        say(f"to delete: {len(going)}{size}. Nothing was deleted. next: sweep clean {name} --yes")
     else:
         say("nothing to delete")
 
@@ -77,13 +78,13 @@ def _table(items: list[CleanupItem], really: bool) -> Table:
     for column in ("what", "name", "trial"):
         table.add_column(column, overflow="fold")
     table.add_column("size", justify="right")
-    table.add_column("what happens to it", overflow="fold")
+    table.add_column("action", overflow="fold")
     for item in items:
         size = item.leftover.size_bytes
         fate = (
             Text(f"stays: {item.kept_because}")
             if item.kept_because
-            else Text("removed" if really else "goes", style="red")
+            else Text("deleted" if really else "would be deleted", style="red")
         )
         table.add_row(
             item.leftover.kind,

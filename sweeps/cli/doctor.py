@@ -27,4 +27,4 @@ def doctor(workspace: Workspace, as_json: bool) -> None:
             if check.remedy:
                 out.print(f"     [dim]{plain(as_hint(check.remedy))}[/dim]", highlight=False, soft_wrap=True)
     if any(check.state == "bad" for check in found):
-        raise SweepError("this machine needs your attention", "Follow the lines marked `bad`.")
+        raise SweepError("some checks failed", "Fix the lines marked `bad`.")

@@ -24,7 +24,7 @@ PROBE_TIMEOUT_S = 3.0
 
 @dataclass(frozen=True)
 class MachineCheck:
-    """The result of one check. `bad` keeps sweeps from running; a `note` may surprise."""
+    """The result of one check: `bad` keeps sweeps from running, `note` is worth knowing."""
 
     state: Literal["ok", "note", "bad"]
     what: str
@@ -53,7 +53,7 @@ def _packages() -> Iterator[MachineCheck]:
         yield MachineCheck(
             "bad",
             f"`import {name}` imports {culprit}, not finesweep",
-            "Uninstall it, or use an environment without it.",
+            "Uninstall it, or use a virtual environment without it.",
         )
     others = {
         name: owners

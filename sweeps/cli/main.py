@@ -1,7 +1,7 @@
 """The command `sweep`: its options, its error messages and its exit codes.
 
-Data goes to stdout, talk to stderr. Exit codes: 0 done, 1 something failed, 2 the user's input is
-wrong, 130 stopped with Ctrl-C. The command modules load heavy libraries only inside the commands
+Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 something failed, 2 a mistake in the
+input, 130 stopped with Ctrl-C. The command modules load heavy libraries only inside the commands
 that need them.
 """
 
@@ -36,12 +36,12 @@ def main() -> None:
     except SweepError as error:
         code = _print_error(error)
     except KeyboardInterrupt:
-        code = _print_error(SweepInterruptedError("stopped", "run the same command again to continue"))
+        code = _print_error(SweepInterruptedError("stopped", "run the same command again to resume"))
     except BrokenPipeError:  # the reader of a pipe went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:  # such as a full disk or a missing permission, wherever it occurs
-        hint = "check the folder, its permissions and the free space; --root names another folder"
+        hint = "check the folder, its permissions and the free space; --root selects another folder"
         code = _print_error(SweepError(f"{error.filename or 'the disk'}: {error.strerror or error}", hint))
     # Otherwise the interpreter searches all objects of torch, Ray and MLflow once more: 1 to 2 s.
     gc.freeze()
@@ -68,13 +68,13 @@ def _print_error(error: SweepError) -> int:
     envvar="SWEEP_ROOT",
     default=DEFAULT_ROOT,
     show_default=True,
-    help="The folder that sweeps write to.",
+    help="The workspace: the folder of all sweeps.",
 )
 @click.pass_context
 def cli(context: click.Context, root: Path) -> None:
     """Hyperparameter sweeps for fine-tuning language models, with a verdict on every trial.
 
-    Exit codes: 0 done, 1 something failed, 2 what you wrote is wrong, 130 stopped with Ctrl-C.
+    Exit codes: 0 done, 1 something failed, 2 a mistake in the input, 130 stopped with Ctrl-C.
     """
     credentials.use_secrets_from(os.environ)
     context.obj = Workspace(root.absolute())
@@ -83,7 +83,10 @@ def cli(context: click.Context, root: Path) -> None:
 @cli.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the completion script of a shell: eval "$(sweep completion bash)"."""
+    """Print the completion script of a shell.
+
+    To use it in bash: eval "$(sweep completion bash)"
+    """
     found = get_completion_class(shell)
     assert found is not None
     click.echo(found(cli, {}, "sweep", "_SWEEP_COMPLETE").source())

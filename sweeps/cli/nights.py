@@ -35,16 +35,18 @@ SOON_S = 90.0
 
 @click.command("run-now")
 @click.argument("name")
-@click.option("--planned", is_flag=True, help="Run only if a night is due. Other schedulers call it this way.")
-@click.option("--file", type=click.Path(path_type=Path), help="The sweep file, if it has another path on this machine.")
+@click.option("--planned", is_flag=True, help="Run only if a night is due. For cron and other schedulers.")
+@click.option("--file", type=click.Path(path_type=Path), help="The sweep file, if its path differs on this machine.")
 @click.option("--claim", "holder", hidden=True, help="The claim that the scheduler made for this process.")
 @json_option
 @click.pass_obj
 def run_now(
     workspace: Workspace, name: str, planned: bool, file: Path | None, holder: str | None, as_json: bool
 ) -> None:
-    """Run a night of NAME now, like the scheduler: change detection, time window, summary,
-    history.
+    """Run a night of the schedule NAME now.
+
+    The night runs as if the scheduler had started it, with change detection, time window, summary
+    and history.
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have set them to be ignored
         signal.signal(number, signal.default_int_handler)
@@ -57,7 +59,7 @@ def run_now(
         if planned:
             say(f"{name}: no night is due, or another process runs it")
             return
-        raise SweepError(f"a night of `{name}` is running", "Wait for it; sweep schedule history shows it.")
+        raise SweepError(f"a night of `{name}` is running", f"Wait for it; sweep schedule history {name} shows it.")
     night = _night(workspace, schedule, claim, store)
     if as_json:
         print_json(codec.to_json(night))
@@ -70,14 +72,15 @@ def run_now(
 
 @click.command()
 @click.option(
-    "--at-once", type=click.IntRange(1), default=1, show_default=True, help="How many nights may run at the same time."
+    "--at-once", type=click.IntRange(1), default=1, show_default=True, help="Run up to this many nights at once."
 )
 @click.pass_obj
 def scheduler(workspace: Workspace, at_once: int) -> None:
-    """Run the nights of all schedules when they are due, until Ctrl-C or SIGTERM.
+    """Run the nights of all schedules when they are due.
 
-    You can stop and restart it at any time. It runs a missed night once and continues an
-    interrupted one. If several schedulers share a database, each night runs on one of them.
+    It runs until Ctrl-C or SIGTERM, and you can restart it at any time. It runs a missed night once
+    and resumes an interrupted one. If several schedulers share a database, each night runs on one
+    of them.
     """
     from sweeps.api.environment import tracking_uri
     from sweeps.scheduling.daemon import Daemon
@@ -203,7 +206,7 @@ def _addresses(schedule: Schedule) -> tuple[list[Address], list[str]]:
         text = os.environ.get(variable, "")
         found += notifications.parse_addresses(text, variable)
         if not text.strip():
-            missing.append(f"{variable} is not set here, so nothing was sent to its addresses")
+            missing.append(f"{variable} is not set on this machine, so nothing was sent to its addresses")
     for file in schedule.notify.files:
         try:
             found += notifications.parse_addresses(Path(file).read_text(encoding="utf-8"), file)
@@ -217,7 +220,7 @@ def _leave(night: Night) -> None:
     from sweeps.scheduling.night import NightState
 
     if night.state is NightState.STOPPED:
-        raise SweepInterruptedError("the night was stopped; nothing is lost", "The next night continues from there.")
+        raise SweepInterruptedError("the night was stopped; nothing is lost", "The next night resumes it.")
     if night.state.is_failure:
         raise SweepError("the night failed", "sweep schedule history shows the reason. The next night tries again.")
 

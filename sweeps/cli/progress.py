@@ -73,7 +73,7 @@ class Progress(ProgressObserver):
 
     def trial_started(self, trial: Trial) -> None:
         self._latest[trial.number] = "starting"
-        again = f" (trial {trial.repeat_of} again, seed {trial.seed})" if trial.repeat_of is not None else ""
+        again = f" (repeats trial {trial.repeat_of} with seed {trial.seed})" if trial.repeat_of is not None else ""
         self._line(f"trial {trial.number} starts{again}: {in_words(trial.hyperparameters)}")
 
     def events_received(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
@@ -106,7 +106,7 @@ class Progress(ProgressObserver):
         self._line(f"  {self._summary()}")
 
     def space_steered(self, change: Change, *, applied: bool) -> None:
-        self._steering = f"steering: {change.text}" if applied else f"steering would move {change.text} (steering: act)"
+        self._steering = f"steering: {change.text}" if applied else f"`steering: act` would move {change.text}"
         self._line(self._steering)
 
     def _line(self, text: str) -> None:
@@ -132,7 +132,7 @@ class Progress(ProgressObserver):
         parts += money(session)
         parts.append(f"{clock(session.seconds)} spent")
         left = seconds_left(session, time.time())
-        parts.append("time left: not known yet" if left is None else f"about {clock(left)} left")
+        parts.append("time left unknown" if left is None else f"about {clock(left)} left")
         return " · ".join(parts)
 
     def _screen(self) -> RenderableType:

@@ -22,7 +22,10 @@ ALL_ROWS = 100_000
 @json_option
 @click.pass_obj
 def status(workspace: Workspace, name: str | None, as_json: bool) -> None:
-    """List the sweeps, or show one of them, while it runs or afterwards."""
+    """List the sweeps, or show the trials of the sweep NAME.
+
+    The sweep may still be running.
+    """
     from sweeps.api.environment import storage
     from sweeps.cli import screen
     from sweeps.study import state
@@ -34,7 +37,7 @@ def status(workspace: Workspace, name: str | None, as_json: bool) -> None:
         elif summaries:
             show(screen.listing(summaries))
         else:
-            say(f"there is no sweep in {relative(workspace.root)}. sweep run FILE starts one.")
+            say(f"there is no sweep in {relative(workspace.root)}. Start one: sweep run FILE")
         return
     summary = state.read_state(workspace, name, storage())
     if as_json:
@@ -49,11 +52,17 @@ def status(workspace: Workspace, name: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The output file.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The output file.  [default: report.html in the sweep's folder]",
+)
 @click.pass_obj
 def report(workspace: Workspace, name: str | None, out: Path | None) -> None:
-    """Write the HTML report of the sweep NAME (default: the latest), while it runs or
-    afterwards.
+    """Write the HTML report of a sweep.
+
+    NAME is the sweep (default: the latest). The sweep may still be running.
     """
     from sweeps.api.environment import storage
     from sweeps.reports import page
@@ -71,11 +80,12 @@ def report(workspace: Workspace, name: str | None, out: Path | None) -> None:
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="The port to listen on.")
 @click.pass_obj
 def ui(workspace: Workspace, name: str | None, port: int) -> None:
-    """Serve the MLflow UI, and print the address that compares the trials of NAME (default: the
-    latest).
+    """Serve MLflow, and print the address of the table of trials.
+
+    The table compares the trials of the sweep NAME (default: the latest).
     """
     from sweeps import tracking
     from sweeps.api.environment import tracking_uri
@@ -112,7 +122,9 @@ def ui(workspace: Workspace, name: str | None, port: int) -> None:
 @click.option("--classes", type=click.IntRange(2), help="The number of labels.")
 @click.option("--baseline-loss", type=float, help="The validation loss before training.")
 @click.option("--baseline-metric", type=float, help="The validation metric before training.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="OUT.png", help="Draw the curve.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="OUT.png", help="Draw the curve to this file."
+)
 @click.option("--verbose", is_flag=True, help="List the ignored columns.")
 @json_option
 @click.pass_obj
@@ -126,7 +138,11 @@ def fit(
     as_json: bool,
     **context: Any,
 ) -> None:
-    """Judge training histories of any trainer: CSV or JSON files, MLflow runs (mlflow:RUN_ID)."""
+    """Judge training histories: log files or MLflow runs.
+
+    FILE is a CSV or JSON log of any training program, or mlflow:RUN_ID. docs/guide/fit.md lists the
+    formats and the names of columns.
+    """
     from backends.training_logs import RunDetails
     from sweeps.api.environment import tracking_uri
     from sweeps.reports import judged_histories
@@ -142,4 +158,4 @@ def fit(
     else:
         show(judged_histories.shown(found, verbose=verbose))
     for picture in drawn:
-        say(f"drawn: {picture}")
+        say(f"wrote {picture}")

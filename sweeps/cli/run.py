@@ -28,7 +28,7 @@ def sweep_file_options(command: _Command) -> _Command:
             "data_path",
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="The folder or file of the data on this machine.",
+            help="The file or folder with the data on this machine.",
         ),
         click.argument("file", type=click.Path(path_type=Path)),
     ):
@@ -38,12 +38,10 @@ def sweep_file_options(command: _Command) -> _Command:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), default=Path("sweep.yaml"))
-@click.option(
-    "--data", "data_file", type=click.Path(path_type=Path), help="Fit the sweep file to the columns of this data file."
-)
+@click.option("--data", "data_file", type=click.Path(path_type=Path), help="Write the sweep file for this data file.")
 @click.option("--force", is_flag=True, help="Overwrite FILE and the schema.")
 def init(file: Path, data_file: Path | None, force: bool) -> None:
-    """Write a first sweep file with comments, and beside it the JSON Schema for editors."""
+    """Write a first sweep file, and its JSON Schema for editors."""
     from sweeps.spec.starter import write_starter
 
     write_starter(file, data_file, overwrite=force)
@@ -52,7 +50,7 @@ def init(file: Path, data_file: Path | None, force: bool) -> None:
 
 @click.command()
 def schema() -> None:
-    """Print the JSON Schema of the sweep file, for editors and other tools."""
+    """Print the JSON Schema of the sweep file, for editors."""
     from sweeps.spec.json_schema import schema_text
 
     click.echo(schema_text(), nl=False)
@@ -87,9 +85,9 @@ def plan(
     as_json: bool,
     no_estimate: bool,
 ) -> None:
-    """Show what a sweep would do and cost: every hyperparameter as written and as resolved.
+    """Show what a sweep would do and cost. Starts nothing.
 
-    Starts nothing.
+    Shows every hyperparameter as written in the file and as resolved.
     """
     from sweeps.cli import screen
 
@@ -103,7 +101,7 @@ def plan(
 
 @click.command()
 @sweep_file_options
-@click.option("--fresh", is_flag=True, help="Start over. The earlier sweep of this name is kept under another name.")
+@click.option("--fresh", is_flag=True, help="Start over. Keeps the earlier sweep of this name under another name.")
 @click.option("--address", metavar="HOST:PORT", envvar="RAY_ADDRESS", help="Run on this Ray cluster.")
 @json_option
 @click.pass_obj
@@ -117,7 +115,7 @@ def run(
     address: str | None,
     as_json: bool,
 ) -> None:
-    """Run a sweep, or continue one that was stopped."""
+    """Run a sweep, or resume one that was stopped."""
     from sweeps.api.running import run_plan
     from sweeps.cli import screen
     from sweeps.cli.progress import Progress

@@ -32,20 +32,18 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 @click.group()
 def schedule() -> None:
-    """Run a sweep file every night: add a schedule, list its nights, export it to another
-    scheduler.
-    """
+    """Manage schedules: sweep files that run every night."""
 
 
 @schedule.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--cron", required=True, metavar='"0 2 * * *"', help="The times: minute, hour, day, month, weekday.")
+@click.option("--cron", required=True, metavar='"0 2 * * *"', help="When to run: minute, hour, day, month, weekday.")
 @click.option("--tz", default="UTC", show_default=True, metavar="ZONE", help="The time zone, e.g. Europe/Berlin.")
-@click.option("--until", metavar="HH:MM", help="Start no trial that would end later. The next night continues.")
+@click.option("--until", metavar="HH:MM", help="Start no trial that would end later. The next night resumes the sweep.")
 @click.option("--name", metavar="NAME", help="The schedule's name.  [default: the sweep's name]")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, e.g. search.trials=8.")
 @click.option(
-    "--data", "data_path", type=click.Path(path_type=Path), metavar="PATH", help="The folder or file of the data."
+    "--data", "data_path", type=click.Path(path_type=Path), metavar="PATH", help="The file or folder with the data."
 )
 @click.option(
     "--notify-env",
@@ -130,14 +128,14 @@ def add(
         monthly = checked.budget.monthly_usd
         limited = f"; its nights may cost ${monthly:,.2f} in a month" if monthly is not None else ""
         click.echo(f"{made.name}: {_moment(made, moment)}{limited}")
-        say("next: sweep scheduler   runs the nights; sweep schedule export   writes them for cron and others")
+        say("next: sweep scheduler   runs the nights; sweep schedule export   writes files for cron and others")
 
 
 @schedule.command("list")
 @json_option
 @click.pass_obj
 def list_schedules(workspace: Workspace, as_json: bool) -> None:
-    """List the schedules with their next night and the outcome of the last one."""
+    """List the schedules with their next and their last night."""
     from sweeps.cli import schedule_tables
 
     store = open_store(workspace)
@@ -164,7 +162,7 @@ def pause(workspace: Workspace, name: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def resume(workspace: Workspace, name: str, as_json: bool) -> None:
-    """Start nights of NAME again. Nights that fell into the pause are not made up for."""
+    """Start nights of NAME again. Nights during the pause are not run later."""
     _paused(workspace, name, False, as_json)
 
 
@@ -189,8 +187,9 @@ def remove(workspace: Workspace, name: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def history(workspace: Workspace, name: str, limit: int, as_json: bool) -> None:
-    """Show the nights of NAME: which ran, which were skipped and why, their cost and their
-    outcome.
+    """Show the nights of the schedule NAME, with outcome and cost.
+
+    Skipped nights are shown with the reason.
     """
     from sweeps.cli import schedule_tables
 
@@ -221,9 +220,7 @@ def history(workspace: Workspace, name: str, limit: int, as_json: bool) -> None:
 @click.option(
     "--command", metavar="PATH", help="The path of `sweep` on the scheduler's machine.  [default: its path here]"
 )
-@click.option(
-    "--at", "root", metavar="DIR", help="The sweep folder on the scheduler's machine.  [default: its path here]"
-)
+@click.option("--at", "root", metavar="DIR", help="The workspace on the scheduler's machine.  [default: its path here]")
 @click.option(
     "--file", metavar="PATH", help="The path of the sweep file on the scheduler's machine.  [default: its path here]"
 )
@@ -234,9 +231,7 @@ def export(
     workspace: Workspace, name: str, form: Any, out: Path | None, command: str | None, root: str | None,
     file: str | None, image: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Write the schedule NAME as a file for cron, systemd, Kubernetes, GitHub Actions or
-    Airflow.
-    """
+    """Write the schedule NAME as a file for another scheduler."""
     from sweeps.scheduling import exports
 
     kept = open_store(workspace).get(name)
@@ -273,7 +268,7 @@ def _mistakes(name: str | None, variables: Sequence[str], data_path: Path | None
             hint = "Keep the address in the environment: export NOTIFY_URLS=..., then --notify-env NOTIFY_URLS."
             yield Problem("--notify-env", "expected the name of an environment variable, not an address", hint)
     if data_path is not None and not data_path.exists():
-        yield Problem("--data", f"{data_path} does not exist", "Give the folder or file of the data.")
+        yield Problem("--data", f"{data_path} does not exist", "Give the file or folder with the data.")
 
 
 def _paused(workspace: Workspace, name: str, paused: bool, as_json: bool) -> None:
@@ -281,7 +276,7 @@ def _paused(workspace: Workspace, name: str, paused: bool, as_json: bool) -> Non
     if as_json:
         print_json(_shown(changed, []))
     else:
-        click.echo(f"{name}: {'paused' if paused else 'planned again'}")
+        click.echo(f"{name}: {'paused' if paused else 'resumed'}")
 
 
 def _shown(kept: Schedule, nights: Sequence[Night]) -> dict[str, Any]:

@@ -64,13 +64,13 @@ def plan(plan: SweepPlan) -> RenderableType:
     if plan.estimate is not None:
         estimate = plan.estimate
         if estimate.tokens is not None:
-            facts.add_row("tokens", f"about {estimate.tokens:,} a trial at the centre of the space")
+            facts.add_row("tokens", f"about {estimate.tokens:,} per trial at the centre of the space")
         if estimate.usd is not None:
             facts.add_row("money", _money(plan, estimate.usd))
         if estimate.seconds is not None and plan.seconds_without_early_stopping is not None:
             facts.add_row(
                 "time",
-                f"about {clock(estimate.seconds)} a trial, {clock(plan.seconds_without_early_stopping)} in all "
+                f"about {clock(estimate.seconds)} per trial, {clock(plan.seconds_without_early_stopping)} in all "
                 "without early stopping",
             )
         if plan.max_disk_bytes is not None:
@@ -86,7 +86,7 @@ def limits(budget: BudgetSpec) -> str:
     """Return the limits of a sweep in words."""
     parts = [f"${budget.usd:,.2f}"] if budget.usd is not None else []
     parts += [f"{budget.tokens:,} tokens"] if budget.tokens is not None else []
-    parts += [f"{budget.hours:g} hours"] if budget.hours is not None else []
+    parts += [f"{budget.hours:g} hour{'' if budget.hours == 1 else 's'}"] if budget.hours is not None else []
     if budget.monthly_usd is not None:
         parts.append(f"${budget.monthly_usd:,.2f} per month for the nights of a schedule")
     return ", ".join(parts) or "none"
@@ -99,10 +99,10 @@ def _guards(champion: ChampionSpec) -> str:
 
 def _money(plan: SweepPlan, usd: float) -> str:
     trials = plan.spec.search.trials + plan.final_trials
-    text = f"about ${usd:,.2f} a trial at the centre of the space, ${usd * trials:,.2f} in all without early stopping"
+    text = f"about ${usd:,.2f} per trial at the centre of the space, ${usd * trials:,.2f} in all without early stopping"
     most_expensive = None if plan.most_expensive is None else cost_bound(plan.most_expensive).usd
     if most_expensive is not None and plan.max_usd is not None:
-        text += f"; at most ${most_expensive:,.2f} a trial, ${plan.max_usd:,.2f} in all"
+        text += f"; at most ${most_expensive:,.2f} per trial, ${plan.max_usd:,.2f} in all"
     return text
 
 

@@ -22,7 +22,7 @@ WEBHOOK_SECRET = "SWEEP_WEBHOOK_SECRET"
 @click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
-    help="The folder of files, jobs and models.  [default: server/ in the root folder]",
+    help="The folder of files, jobs and models.  [default: server/ in the workspace]",
 )
 @click.option(
     "--backend",
@@ -37,17 +37,21 @@ WEBHOOK_SECRET = "SWEEP_WEBHOOK_SECRET"
     "--set", "backend_options", multiple=True, metavar="KEY=VALUE", help="A backend option, e.g. device=cuda."
 )
 @click.option(
-    "--max-jobs", type=click.IntRange(1), help="The most jobs to run at the same time.  [default: 1 for local]"
+    "--max-jobs", type=click.IntRange(1), help="Run up to this many jobs at the same time.  [default: 1 for local]"
 )
 @click.option(
     "--api-key-env",
     "key_variables",
     multiple=True,
     metavar="VARIABLE",
-    help="The environment variable with the accepted API keys, or VARIABLE_FILE with a file of them.  "
+    help="The environment variable with the accepted API keys, or VARIABLE_FILE with the path of a file of keys.  "
     f"[default: {API_KEYS}]",
 )
-@click.option("--webhook", metavar="URL", help=f"Notify this URL when a job ends; {WEBHOOK_SECRET} signs the request.")
+@click.option(
+    "--webhook",
+    metavar="URL",
+    help=f"Notify this URL when a job ends; {WEBHOOK_SECRET} holds the secret that signs it.",
+)
 @click.option(
     "--max-file-mb", type=click.IntRange(1), default=512, show_default=True, help="The largest accepted upload."
 )
@@ -55,7 +59,7 @@ WEBHOOK_SECRET = "SWEEP_WEBHOOK_SECRET"
     "--faults",
     default="",
     metavar="SPEC",
-    help="Inject the faults of real services, for testing clients; see the guide.",
+    help="Inject the faults of real services, for testing clients; see docs/guide/serve.md.",
 )
 @click.pass_obj
 def serve(
@@ -68,7 +72,10 @@ def serve(
     webhook: str | None,
     **typed: Any,
 ) -> None:
-    """Serve the OpenAI fine-tuning protocol: OpenAI clients can train and use models here."""
+    """Serve the OpenAI fine-tuning protocol on this machine.
+
+    Any OpenAI client can then train and use models here.
+    """
     require_extra("server", "`sweep serve`")
     from sweeps.cli import serve_settings
     from sweeps.server import serving

@@ -81,7 +81,7 @@ def _models(options: ServeOptions, problems: list[Problem]) -> Mapping[str, str]
     for text in options.models:
         name, sign, target = text.partition("=")
         if not sign or not name or not target:
-            problems.append(Problem("--model", f"{text!r} is not NAME=VALUE"))
+            problems.append(Problem("--model", f"{text!r} is not NAME=DIR"))
         models[name] = target
     models = models or dict(DEFAULT_MODELS.get(options.backend, {}))
     for name in models:

@@ -51,6 +51,6 @@ def as_hint(text: str) -> str:
     A remedy of several sentences keeps its full stops. One that begins with a command stays as it
     is.
     """
-    if ". " not in text:
+    if ". " not in text and not text.endswith(".."):
         text = text.removesuffix(".")
     return text if text.startswith(("sweep ", "pip ")) else text[:1].upper() + text[1:]

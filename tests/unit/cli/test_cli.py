@@ -239,7 +239,7 @@ def test_fit_prints_verdict_evidence_best_epoch_and_advice(file: Path, capsys: p
     assert code == 0
     for part in ("overfit", "%", "rose from 0.61", "epoch 2", "lower n_epochs", "counted from 0", "Keras CSV log"):
         assert part in out
-    assert "drawn: out/curve.png" in err
+    assert "wrote out/curve.png" in err
     assert (file.parent / "out" / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -41,7 +41,7 @@ def test_all_mistakes_are_reported_together() -> None:
             webhook_secrets=("whsec_no base64!",),
         )
     report = str(raised.value)
-    for mistake in ("'bad name'", "'nothing' is not NAME=VALUE", "ftp://x", "--set oops", "the webhook secret"):
+    for mistake in ("'bad name'", "'nothing' is not NAME=DIR", "ftp://x", "--set oops", "the webhook secret"):
         assert mistake in report
     assert "no base64!" not in report, "the report must not repeat a secret"
 
