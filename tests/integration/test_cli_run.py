@@ -139,7 +139,7 @@ def test_the_same_command_resumes_a_sweep_after_ctrl_c(folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
     assert code == 130, err
-    assert "run the same command again: running trials resume where they stopped" in err
+    assert "Run the same command again: running trials resume where they stopped" in err
     before = {trial["number"]: trial["key"] for trial in trials(folder)}
     assert any(trial["state"] == "running" for trial in trials(folder))
     status = json.loads(sweep(folder, "status", "pairs", "--json")[1])

@@ -325,7 +325,7 @@ def test_the_plan_shows_the_cost_and_is_an_error_without_a_price(finished: Finis
     code, out, err = sweep("plan", "troubled.yaml", "--set", "backend.price_per_million_tokens=null")
     assert (code, out) == (2, "")
     assert "so the sweep cannot keep this limit" in err
-    assert "give the backend a price" in err
+    assert "Give the backend a price" in err
     assert re.search(r"troubled.yaml:\d+", err)
 
 

@@ -105,4 +105,4 @@ def test_a_second_server_cannot_use_the_same_folder_or_port(serve: Any, tmp_path
     other = [*command[:-1], str(tmp_path / "other"), "--port", server.url.split(":")[2].removesuffix("/v1")]
     done = subprocess.run(other, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert "Choose another --port." in done.stderr
+    assert "Choose another --port" in done.stderr
