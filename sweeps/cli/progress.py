@@ -203,7 +203,7 @@ def money(session: Session) -> list[str]:
 
 def ending(trial: Trial) -> str:
     """Say how a trial ended, with its verdict and the evidence."""
-    verdict = f" - {trial.verdict.kind}: {trial.verdict.evidence}" if trial.verdict else ""
+    verdict = f" - {trial.verdict.evidence}" if trial.verdict else ""
     return _short_ending(trial) + (f" ({trial.reason})" if trial.state is not TrialState.COMPLETE else "") + verdict
 
 

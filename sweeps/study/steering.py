@@ -74,8 +74,8 @@ def propose_changes(
     """Return the changes that the verdicts call for now, at most one for each hyperparameter.
 
     `ended` is in the order in which the trials ended, and `earlier_changes` are the changes made so
-    far. Every new end lies inside `bounds` (without an entry there is no bound), and a range never
-    becomes empty.
+    far. A changed range lies inside `bounds` (without an entry there is no bound), also where the
+    range in the sweep file begins below them, and a range never becomes empty.
     """
     changes = []
     for parameter in space:
@@ -119,7 +119,7 @@ class _Edges:
 
     def epochs_changes(self) -> Iterator[Change]:
         """Raise the top if runs there were still improving; lower it if they over-fitted."""
-        low, high = self._domain.low, self._domain.high
+        low, high = max(self._domain.low, self._lowest), self._domain.high
         near = self._near_the_top()
         improving = [
             judged.trial for judged in near if judged.verdict.kind is VerdictKind.UNDERFIT and judged.verdict.improving
@@ -141,7 +141,7 @@ class _Edges:
         Cut the range if runs diverged or collapsed. Raise the top if runs there under-fitted. Lower
         it if runs there over-fitted and the runs below did not.
         """
-        low, high = self._domain.low, self._domain.high
+        low, high = max(self._domain.low, self._lowest), self._domain.high
         failed = [
             judged for judged in self._judged if judged.verdict.kind is VerdictKind.DIVERGED or judged.verdict.collapsed
         ]
@@ -170,14 +170,16 @@ class _Edges:
         overfitted = [judged.trial for judged in near if judged.verdict.kind is VerdictKind.OVERFIT]
         kinds_below = [judged.verdict.kind for judged in self._judged if self._position(judged.value) < NEAR_TOP]
         overfitted_below = sum(kind is VerdictKind.OVERFIT for kind in kinds_below)
+        top = self._value_at(NEAR_TOP)
         if (
             _is_majority(overfitted, near)
+            and low < top
             and len(overfitted) > MIN_TRIALS
             and len(kinds_below) >= MIN_TRIALS
             and 3 * overfitted_below < len(kinds_below)
         ):
             reason = "over-fitted near the upper edge, and few below it"
-            yield self._change(low, self._value_at(NEAR_TOP), reason, overfitted)
+            yield self._change(low, top, reason, overfitted)
 
     def _near_the_top(self) -> list[_JudgedTrial]:
         return [judged for judged in self._judged if self._position(judged.value) >= NEAR_TOP]

@@ -122,6 +122,12 @@ def test_evidence_from_before_a_change_no_longer_counts() -> None:
     assert proposed(*trials, *more, before=(first,))["n_epochs"].high == 9
 
 
+def test_a_range_that_begins_below_its_bounds_moves_into_them() -> None:
+    trials = [trial(n, UNDER, 4, improving=True) for n in range(2)]
+    [change] = propose_changes(trials, resolved({}), {**BOUNDS, "n_epochs": (3, 5)}, [])
+    assert (change.low, change.high) == (3, 5)
+
+
 @given(
     verdicts=st.lists(
         st.tuples(
