@@ -27,7 +27,7 @@ from sweeps.trials.budget import cost_bound
 from sweeps.trials.trial import StoppedBy, Trial, TrialState, leaderboard
 
 LEADERBOARD_ROWS = 10
-HEADING_CHARS = 12
+HEADING_CHARS = 8
 
 
 def plan(plan: SweepPlan) -> RenderableType:
@@ -251,15 +251,15 @@ def table(
     others = [trial for trial in trials if trial not in ranked and trial.duplicate_of is None]
     names = list(dict.fromkeys(name for trial in trials for name in trial.hyperparameters))
     varied = [name for name in names if len({trial.hyperparameters.get(name) for trial in trials}) > 1] or names
-    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    shown.add_column("trial", justify="right")
+    shown = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    shown.add_column("trial", justify="right", no_wrap=True)
     shown.add_column(_heading(objective.metric), justify="right")
-    shown.add_column("verdict")
+    shown.add_column("verdict", no_wrap=True)
     for name in varied:
         shown.add_column(_heading(name), justify="right")
-    shown.add_column("epoch", justify="right")
-    shown.add_column("time", justify="right")
-    shown.add_column("state", overflow="fold", ratio=1)
+    shown.add_column("epoch", justify="right", no_wrap=True)
+    shown.add_column("time", justify="right", no_wrap=True)
+    shown.add_column("state", overflow="fold", ratio=1, min_width=len("complete"))
     for trial in [*ranked, *others][:rows]:
         verdict = Text("" if trial.verdict is None else trial.verdict.kind.value)
         if trial.verdict is not None:
