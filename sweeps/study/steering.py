@@ -118,7 +118,7 @@ class _Edges:
         ]
 
     def epochs_changes(self) -> Iterator[Change]:
-        """Raise the top if runs there were still improving; lower it if they over-fitted."""
+        """Raise the top if runs there were still improving; lower it if they overfitted."""
         low, high = max(self._domain.low, self._lowest), self._domain.high
         near = self._near_the_top()
         improving = [
@@ -132,14 +132,14 @@ class _Edges:
         overfitted_trials = [judged.trial for judged in overfitted]
         useful = max((math.ceil(judged.verdict.keep_epoch or 1) for judged in overfitted), default=high)
         if _is_majority(overfitted_trials, near) and len(overfitted_trials) > MIN_TRIALS and max(low, useful) < high:
-            reason = f"over-fitted, and none improved after {useful} epochs"
+            reason = f"overfitted, and none improved after {useful} epochs"
             yield self._change(low, max(low, useful), reason, overfitted_trials)
 
     def rate_changes(self) -> Iterator[Change]:
         """Yield the changes of a learning-rate range, the most urgent first.
 
-        Cut the range if runs diverged or collapsed. Raise the top if runs there under-fitted. Lower
-        it if runs there over-fitted and the runs below did not.
+        Cut the range if runs diverged or collapsed. Raise the top if runs there underfitted. Lower
+        it if runs there overfitted and the runs below did not.
         """
         low, high = max(self._domain.low, self._lowest), self._domain.high
         failed = [
@@ -166,7 +166,7 @@ class _Edges:
         raised = min(self._highest, high * RATE_FACTOR)
         if _is_majority(underfitted, near) and raised > high:
             probe = math.sqrt(high * raised)
-            yield self._change(low, raised, "under-fitted near the upper edge", underfitted, probe=probe)
+            yield self._change(low, raised, "underfitted near the upper edge", underfitted, probe=probe)
         overfitted = [judged.trial for judged in near if judged.verdict.kind is VerdictKind.OVERFIT]
         kinds_below = [judged.verdict.kind for judged in self._judged if self._position(judged.value) < NEAR_TOP]
         overfitted_below = sum(kind is VerdictKind.OVERFIT for kind in kinds_below)
@@ -178,7 +178,7 @@ class _Edges:
             and len(kinds_below) >= MIN_TRIALS
             and 3 * overfitted_below < len(kinds_below)
         ):
-            reason = "over-fitted near the upper edge, and few below it"
+            reason = "overfitted near the upper edge, and few below it"
             yield self._change(low, top, reason, overfitted)
 
     def _near_the_top(self) -> list[_JudgedTrial]:

@@ -68,7 +68,7 @@ class Study:
 
     Every change is stored before the method returns. In Optuna a `failed` trial is FAIL, a
     `stopped` one PRUNED and a `complete` one COMPLETE. A trial that was stopped because it
-    over-fitted is COMPLETE too: its best epoch is behind it. If a process dies and leaves trials
+    overfitted is COMPLETE too: its best epoch is behind it. If a process dies and leaves trials
     running, `ask` offers them again under their old keys before it proposes anything new.
     """
 

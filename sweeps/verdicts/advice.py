@@ -79,7 +79,7 @@ class AdjustableParameter:
         """Return a suggestion such as "raise n_epochs from 3 to 5".
 
         Returns None if there is no advice, or if the limits leave no change that three digits show.
-        `useful_epochs` is how many epochs helped a run that over-fitted.
+        `useful_epochs` is how many epochs helped a run that overfitted.
         """
         direction = self.directions.get(symptom)
         if not direction:
@@ -147,7 +147,7 @@ class Advice:
         """Return the two most important suggestions; "" if the verdict needs none.
 
         A run that learned nothing for a known `cause` needs another learning rate first; if the
-        curve does not show in which direction, one short run that finds out. A run that over-fitted
+        curve does not show in which direction, one short run that finds out. A run that overfitted
         needs more data if no hyperparameter is left to change.
         """
         match kind:

@@ -57,7 +57,7 @@ def judge(curve: LearningCurve, advice: Advice) -> FitVerdict:
 def early_stop_verdict(curve: LearningCurve, advice: Advice) -> FitVerdict | None:
     """Return the verdict on a running trial if more training will surely not help; else None.
 
-    That is a run that has diverged or over-fits, with a confidence of at least
+    That is a run that has diverged or overfits, with a confidence of at least
     `MIN_CONFIDENCE_TO_STOP`.
     """
     verdict = judge(replace(curve, ended="stopped"), advice)
@@ -80,5 +80,5 @@ def _healthy(features: CurveFeatures) -> FitVerdict:
             noise = features.valid_noise(start) if is_metric else features.loss_noise(start)
             strength = max(strength, multiple(abs(series.last - start), noise))
     if features.rise is not None and features.rise.observed > MIN_RISE * abs(features.rise.low):
-        strength = 1.0  # it may still be over-fitting hidden by noise
+        strength = 1.0  # it may still be overfitting hidden by noise
     return make_verdict(VerdictKind.HEALTHY, ", ".join(parts), strength=strength)

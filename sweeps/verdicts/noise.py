@@ -26,7 +26,7 @@ of the mean loss."""
 RISE_SPREAD_OF_LOW, RISE_SPREAD_OF_RISE = 0.36, 1.7
 """The same where the mean loss rises: shares of its minimum and of the rise. A few examples
 cause a rise: those that the model is sure of and wrong about. So the fewer examples there are,
-the less certain a rise is, however large. Fitted to the over-fitted runs of benchmarks/fit,
+the less certain a rise is, however large. Fitted to the overfitted runs of benchmarks/fit,
 whose oracle knows the spread."""
 
 

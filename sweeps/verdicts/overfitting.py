@@ -1,4 +1,4 @@
-"""The rules for over-fitting: a rising validation loss, or a widening gap between the metrics.
+"""The rules for overfitting: a rising validation loss, or a widening gap between the metrics.
 
 The thresholds were chosen on the `tune` part of benchmarks/fit.
 """
@@ -17,7 +17,7 @@ MIN_RISE, MIN_RISE_OF_SCALE = 0.10, 0.10
 nothing."""
 
 DOUBTFUL_RISE = 0.09
-"""A rise from this share of the minimum on leaves it open whether the run over-fitted, even if
+"""A rise from this share of the minimum on leaves it open whether the run overfitted, even if
 it may be chance."""
 
 MIN_GAP = 0.12
@@ -32,7 +32,7 @@ there has ended its fall."""
 
 
 def validation_loss_rises(features: CurveFeatures, advice: Advice) -> FitVerdict | None:
-    """Find over-fitting in the losses: validation has turned while training goes on falling."""
+    """Find overfitting in the losses: validation has turned while training goes on falling."""
     rise = features.rise
     if rise is None:
         return None
@@ -91,7 +91,7 @@ def _training_improved(features: CurveFeatures, since: float) -> str | None:
 
 
 def metric_gap_widens(features: CurveFeatures, advice: Advice) -> FitVerdict | None:
-    """Find over-fitting in the metrics: validation has stopped improving and training has not."""
+    """Find overfitting in the metrics: validation has stopped improving and training has not."""
     train, valid, base = features.train_metric, features.valid_metric, features.baseline
     if train is None or valid is None:
         return None

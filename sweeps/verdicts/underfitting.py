@@ -1,4 +1,4 @@
-"""The rules for under-fitting: nothing learned, still improving, or ended too early to tell.
+"""The rules for underfitting: nothing learned, still improving, or ended too early to tell.
 
 The thresholds were chosen on the `tune` part of benchmarks/fit.
 """

@@ -21,7 +21,7 @@ class FitVerdict:
     """A judgement on a learning curve.
 
     `evidence` is one sentence with the numbers, and `advice` says what to try next (may be empty).
-    `onset_epoch` is where over-fitting or divergence began, and `keep_epoch` is the epoch with the
+    `onset_epoch` is where overfitting or divergence began, and `keep_epoch` is the epoch with the
     best weights. `confidence` is in 0..1. `improving`: validation was still getting better when
     training ended. `collapsed`: the run learned nothing, apparently because its learning rate was
     too large.

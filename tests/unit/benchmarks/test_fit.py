@@ -111,7 +111,7 @@ def test_a_run_whose_cause_took_effect_is_kept(kept: Record) -> None:
         pytest.param(
             dataclasses.replace(NOTHING, cause="healthy", detail="plateau"), "no effect: it learnt", id="nothing"
         ),
-        pytest.param(dataclasses.replace(HEALTHY, cause="overfit"), "no effect: neither", id="not over-fitted"),
+        pytest.param(dataclasses.replace(HEALTHY, cause="overfit"), "no effect: neither", id="not overfitted"),
         pytest.param(
             record(
                 "overfit", "over-sized model", [0.6, 0.5, 0.4], [0.7, 0.6, 0.65], [0.7, 0.8, 0.85], [0.7, 0.74, 0.74]
@@ -327,7 +327,7 @@ def test_the_search_returns_the_best_thresholds() -> None:
     predicted = [rules.expert(rules.RULES[0], record.curve, at) for record in examples]
     assert value == metrics.macro_f1(metrics.confusion([record.cause for record in examples], predicted)) == 1.0
     _, overfit = rules.best_plain(rules.RULES[0], examples, metrics.class_f1("overfit"))
-    assert overfit == pytest.approx(2 / 3)  # the rule also mistakes the collapse for over-fitting
+    assert overfit == pytest.approx(2 / 3)  # the rule also mistakes the collapse for overfitting
 
 
 # ------------------------------------------------------------------------------------------ metrics

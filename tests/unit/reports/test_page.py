@@ -110,11 +110,11 @@ def test_changes_and_finals_are_shown_if_there_are_any() -> None:
     bare = page(state(), NOW)
     assert "How steering changed" not in bare
     assert "Finals" not in bare
-    change = Change("n_epochs", (2.0, 4.0), 2.0, 6.0, "two trials under-fitted at 4", (0, 2), 3)
+    change = Change("n_epochs", (2.0, 4.0), 2.0, 6.0, "two trials underfitted at 4", (0, 2), 3)
     standing = CandidateScore(1, 0.79, 0.77, 0.81, 0.0, 0.0, 1000.0, (0.78, 0.8))
     finals = FinalsResult("valid_accuracy", (standing,), 1, "trial 1 has the best mean", 0.8, (0.75, 0.72, 0.78))
     text = Parsed(page(state(changes=(change,), finals=finals), NOW)).text
-    assert "n_epochs 2 .. 4 -> 2 .. 6: two trials under-fitted at 4 (trials 0, 2; after 3 trials)" in text
+    assert "n_epochs 2 .. 4 -> 2 .. 6: two trials underfitted at 4 (trials 0, 2; after 3 trials)" in text
     assert "trial 1 has the best mean" in text
     assert "accuracy 0.75 (0.72 .. 0.78)" in text
 
