@@ -67,7 +67,7 @@ def check(
 
     plan = _plan(workspace, file, data_path, model, overrides, estimate=False)
     for finding in screen.findings(plan.findings):
-        err.print(finding, soft_wrap=True)
+        err.print(finding, soft_wrap=not err.is_terminal)
     say(f"{file}: ok. {screen.data_line(plan)}")
 
 
@@ -122,7 +122,7 @@ def run(
 
     made = _plan(workspace, file, data_path, model, overrides, estimate=False)
     for finding in screen.findings(made.findings):
-        err.print(finding, soft_wrap=True)
+        err.print(finding, soft_wrap=not err.is_terminal)
     say(f"data: {screen.data_line(made)}")
 
     outcome = run_plan(made, workspace, Progress(err), say, fresh=fresh, ray_address=address)

@@ -127,7 +127,7 @@ def why_unavailable(repository: str, timeout_s: float = PROBE_S, endpoint: str |
             unknown = f"the hub has no data set {repository!r}, or it is private (HTTP {status})"
             answer.append(unknown if status in (401, 403, 404) else f"the hub refused the request (HTTP {status})")
         except (http_error, OSError) as failure:
-            answer.append(f"the hub is unreachable ({_one_line(failure)})")
+            answer.append(f"the hub is unreachable: {_one_line(failure)}")
         except (ValueError, TypeError):
             answer.append("the answer did not come from the hub")
 
