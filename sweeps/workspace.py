@@ -11,6 +11,9 @@ from pathlib import Path
 
 from sweeps.errors import SweepError
 
+DEFAULT_ROOT = ".sweep"
+"""The workspace if neither an option nor SWEEP_ROOT names one."""
+
 
 @dataclass(frozen=True)
 class Workspace:

@@ -10,9 +10,7 @@ from pathlib import Path
 from backends import credentials
 from sweeps.execution.environment import Environment
 from sweeps.tracking import check_scheme, default_uri
-from sweeps.workspace import Workspace
-
-DEFAULT_ROOT = ".sweep"
+from sweeps.workspace import DEFAULT_ROOT, Workspace
 
 
 def tracking_uri(workspace: Workspace) -> str:

@@ -4,16 +4,15 @@ sweep.
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from backends.contract import Event, Measured
 from backends.waiting import Waiting
-from sweeps.api.environment import environment, open_workspace, tracking_uri
+from sweeps.api.environment import environment, open_workspace
 from sweeps.api.sweep import Sweep, load
 from sweeps.execution.observers import ProgressObserver
 from sweeps.execution.outcome import Outcome
@@ -92,8 +91,7 @@ def plan(
     cannot be reached.
     """
     workspace = open_workspace(root)
-    tracking_uri(workspace)  # report a bad tracking URI before anything is read
-    environment(workspace)
+    environment(workspace)  # reports a bad tracking URI before anything is read
     document = with_overrides(_document(source), _as_options(overrides))
     return plan_document(document, workspace, Path(data) if data is not None else None, estimate=estimate)
 
@@ -143,17 +141,11 @@ def run_plan(
     """
     from sweeps.execution import run as execution
 
-    where = environment(workspace, ray_address)
-    with _locked(workspace, planned.spec.name, fresh, say):
-        return execution.run(planned, where, observer, say, fresh=fresh, deadline=deadline)
-
-
-@contextlib.contextmanager
-def _locked(workspace: Workspace, name: str, fresh: bool, say: Callable[[str], None]) -> Iterator[None]:
+    where, name = environment(workspace, ray_address), planned.spec.name
     if fresh and (aside := workspace.set_aside(name)):
         say(f"kept the earlier sweep as `{aside.name}`")
     with workspace.lock(name):
-        yield
+        return execution.run(planned, where, observer, say, fresh=fresh, deadline=deadline)
 
 
 def _document(source: Source) -> Document:

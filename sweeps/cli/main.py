@@ -19,9 +19,7 @@ from backends import credentials
 from sweeps.cli import catalogue, champion, clean, doctor, nights, results, run, schedule, serve
 from sweeps.cli.terminal import as_hint, err, plain
 from sweeps.errors import Problem, SweepError, SweepInterruptedError, UserInputError
-from sweeps.workspace import Workspace
-
-DEFAULT_ROOT = ".sweep"
+from sweeps.workspace import DEFAULT_ROOT, Workspace
 
 
 def main() -> None:
