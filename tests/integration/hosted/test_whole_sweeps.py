@@ -87,12 +87,9 @@ class QuotingHost(ScriptedHost):
         self.key = KEY
         self.sweep = ""
         self.counts: Counter[str] = Counter()
+        self.accepted_jobs: list[Job] = []
         self.deleted_jobs: list[Job] = []
         self.kill_process: Callable[[], None] = lambda: None
-
-    @property
-    def third_job(self) -> Job:
-        return list(self.jobs.values())[2]
 
     def trained_by(self, model: str, sweep: str) -> bool:
         """Return whether a job of a sweep trained a model."""
@@ -117,8 +114,10 @@ class QuotingHost(ScriptedHost):
             return error_response(401, f"Incorrect API key provided: {KEY}. {quoted}", "invalid_api_key")
         if request.method == "POST" and parts == ["fine_tuning", "jobs"] and (error := self.error_at_creation()):
             return error
-        if self.sweep == "troubled" and len(self.jobs) > 2 and self.third_job.epoch >= 1 and not self.deleted_jobs:
-            self.deleted_jobs.append(self.jobs.pop(self.third_job.id))
+        if self.sweep == "troubled" and len(self.accepted_jobs) > 2 and not self.deleted_jobs:
+            third_job = self.accepted_jobs[2]
+            if third_job.epoch >= 1:
+                self.deleted_jobs.append(self.jobs.pop(third_job.id))
         if parts[-1] == "events" and self.is_nth("events", 5):
             raise ConnectionCutError
         return super().perform(request, parts)
@@ -132,6 +131,7 @@ class QuotingHost(ScriptedHost):
 
     def accept(self, body: dict[str, Any]) -> Job:
         job = super().accept(body)
+        self.accepted_jobs.append(job)
         job.extra_events.append(self.log_entry(job, "info", f"the key {KEY} is fine"))
         return job
 
@@ -148,7 +148,7 @@ class QuotingHost(ScriptedHost):
 
     def _advance(self, job: Job) -> None:
         super()._advance(job)
-        number = list(self.jobs).index(job.id)
+        number = self.accepted_jobs.index(job)  # in `self.jobs` the numbers shift when a job is deleted
         if self.sweep == "killed":
             self.kill_process()
         if job.ended or job.epoch < 1:
