@@ -11,14 +11,13 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, assert_never
 
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from backends import codec
@@ -26,6 +25,7 @@ from sweeps.errors import SweepError
 from sweeps.execution.running_trial import TrialEnd
 from sweeps.execution.session import Session
 from sweeps.execution.trainable import TrialRunner, WorkerReport
+from sweeps.execution.trial_schedulers import scheduler_with_history
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study.study import NoTrial
 from sweeps.trials.trial import Trial
@@ -236,59 +236,8 @@ class _SessionStopper(_NotPickled, tune.Stopper):
         return self._session.should_end()
 
 
-@dataclass(frozen=True)
-class _PastTrial:
-    """A trial of an earlier run, as far as a scheduler needs it."""
-
-    trial_id: str
-
-
-def _scheduler_with_history(session: Session) -> Any:
-    """Return Tune's scheduler with the results of earlier runs.
-
-    So a resumed sweep stops trials as strictly as an uninterrupted one.
-    """
-    objective = session.objective
-    scheduler: Any = _scheduler(session.plan)  # Any, because past trials are no Tune trials
-    if session.plan.spec.search.scheduler.type == "none":
-        return scheduler
-    scheduler.set_search_properties("objective", "max" if objective.direction == "maximize" else "min")
-    for trial in session.study.search_trials:
-        if not trial.state.ended:
-            continue
-        past = _PastTrial(f"past-{trial.number}")
-        scheduler.on_trial_add(None, past)
-        for index, measured in enumerate(trial.curve[1:], start=1):
-            if objective.metric in measured.values:
-                result = {"evaluations": index, "objective": measured.values[objective.metric]}
-                scheduler.on_trial_result(None, past, result)
-    return scheduler
-
-
-def _scheduler(plan: SweepPlan) -> TrialScheduler:
-    spec, per_epoch = plan.spec.search.scheduler, plan.evaluation.per_epoch
-    grace = max(1, round(spec.grace_epochs * per_epoch))
-    match spec.type:
-        case "none":
-            return FIFOScheduler()  # type: ignore[no-untyped-call]
-        case "asha":
-            # One more than the longest trial has, so that its last evaluation ends it and not the
-            # scheduler.
-            longest = max(grace, round(plan.max_epochs * per_epoch)) + 1
-            return ASHAScheduler(
-                time_attr="evaluations", max_t=longest, grace_period=grace, reduction_factor=spec.reduction_factor
-            )
-        case "median":
-            return MedianStoppingRule(
-                time_attr="evaluations",
-                grace_period=grace,
-                min_samples_required=spec.min_trials,
-                # Never pause a trial, because it could not be restored.
-                min_time_slice=float("inf"),  # type: ignore[arg-type]
-                hard_stop=True,
-            )
-        case _ as unreachable:
-            assert_never(unreachable)
+def _scheduler_with_history(session: Session) -> TrialScheduler:
+    return scheduler_with_history(session.plan, session.study.search_trials)
 
 
 def _resources(plan: SweepPlan, slots: bool) -> tune.PlacementGroupFactory:
