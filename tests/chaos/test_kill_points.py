@@ -1,0 +1,30 @@
+"""A sweep that is killed before, in or after any durable write ends complete after it is resumed.
+
+The short version kills at a sample of the writes that changes with the day. `make chaos` kills at
+every one: `python -m tests.chaos.every_kill_point`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import random
+from pathlib import Path
+
+import pytest
+from killed_sweep import SCENARIOS, KilledSweep
+
+pytestmark = pytest.mark.integration
+
+SAMPLE = 5
+"""Kill points of one scenario in the short version."""
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_killed_sweep_resumes_and_ends_complete(name: str, tmp_path: Path) -> None:
+    sweep = KilledSweep(SCENARIOS[name], tmp_path)
+    seed = datetime.date.today().toordinal()
+    points = sweep.kill_points()
+    for point in random.Random(f"{name} {seed}").sample(points, min(SAMPLE, len(points))):
+        found = sweep.case(point, seed)
+        repeat = f"python tests/support/killed_sweep.py {name} {point.write} {point.moment} {seed}"
+        assert not found, f"{found}\nthe write: {sweep.writes.names[point.write]}\nrepeat: {repeat}"

@@ -1,0 +1,299 @@
+"""Sweeps that are killed at a chosen durable write, resumed and compared with what must hold.
+
+`python tests/support/killed_sweep.py SCENARIO [WRITE MOMENT [SEED]]` repeats one case, or lists the
+durable writes of a scenario.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from unittest.mock import patch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import inline_engine
+import optuna
+from durable_writes import DurableWrites, KillPoint, Moment
+from forked_process import ChildEnd, run_in_child
+from optuna.storages.journal import JournalFileBackend
+from session_driver import planned
+from sweep_invariants import Expectation, SweepFacts, violations
+
+from backends import codec
+from backends.contract import Handle, TrainingRequest
+from backends.fake import FakeBackend
+from backends.fake_service import FakeRun, FakeService
+from sweeps.api.running import run_plan
+from sweeps.execution.observers import ProgressObserver
+from sweeps.planning.sweep_plan import SweepPlan
+from sweeps.workspace import Workspace
+
+MAX_RUNS = 5
+"""How often a sweep is started until it must have ended."""
+
+SECOND_KILL_SHARE = 0.3
+"""The share of the resumed sweeps that are killed once more, at a random write."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A kind of sweep. `overrides` change the sweep file of `session_driver`."""
+
+    name: str
+    overrides: Sequence[str]
+    expected: Expectation
+    steers: bool = False
+
+
+def _fault(on: str, kind: str, **more: object) -> str:
+    return "backend.faults=" + json.dumps([{"on": on, "kind": kind, "times": 1, **more}])
+
+
+_PLAIN = ("search={sampler: random, scheduler: none, trials: 3, concurrency: 2, startup_trials: 1}",)
+_POLLS = ("backend.events_per_poll=4",)
+_GRID = [{"n_epochs": epochs, "batch_size": size} for epochs in (1, 2) for size in (2, 4)]
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("plain", (*_PLAIN, *_POLLS), Expectation(3)),
+        Scenario(
+            "grid",
+            (
+                "search={sampler: grid, scheduler: none, trials: 4, concurrency: 2}",
+                "space={n_epochs: [1, 2], batch_size: [2, 4], learning_rate_multiplier: 0.1}",
+                *_POLLS,
+            ),
+            Expectation(4, points=_GRID),
+        ),
+        Scenario(
+            "asha", ("search={sampler: tpe, scheduler: asha, trials: 5, concurrency: 2}", *_POLLS), Expectation(5)
+        ),
+        Scenario(
+            "median",
+            (
+                "search={sampler: random, trials: 6, concurrency: 2}",
+                "search.scheduler={type: median, min_trials: 1}",
+                "space.n_epochs=5",
+                "backend.events_per_poll=3",
+            ),
+            Expectation(6),
+        ),
+        Scenario("finals", (*_PLAIN, *_POLLS, "finals={candidates: 2, seeds: 2}"), Expectation(3, finals=True)),
+        Scenario("retry", (*_PLAIN, *_POLLS, _fault("train", "transient", after_epoch=1)), Expectation(3)),
+        Scenario(
+            "retry-finals",
+            (
+                "search={sampler: random, scheduler: none, trials: 2, concurrency: 2}",
+                *_POLLS,
+                "finals={candidates: 1, seeds: 2}",
+                "backend.faults=" + json.dumps([{"on": "train", "kind": "quota", "times": 2}]),
+            ),
+            Expectation(2, finals=True),
+        ),
+        Scenario("lost-answer", (*_PLAIN, *_POLLS, _fault("submit", "lost_answer")), Expectation(3)),
+        Scenario(
+            "failure", (*_PLAIN, *_POLLS, _fault("train", "out_of_memory", after_epoch=1)), Expectation(3, failed=1)
+        ),
+        Scenario(
+            "steering",
+            (
+                "search={sampler: random, scheduler: none, trials: 7, concurrency: 1}",
+                "space={n_epochs: {low: 1, high: 2}, batch_size: 4, learning_rate_multiplier: {low: 0.02, high: 0.03}}",
+                "steering=act",
+                "bounds={n_epochs: [1, 6], learning_rate_multiplier: [0.01, 1.0]}",
+                "backend.events_per_poll=6",
+            ),
+            Expectation(7),
+            steers=True,
+        ),
+        Scenario(
+            "budget",
+            (*_PLAIN, *_POLLS, "search.trials=8", "backend.price_usd_per_token=0.00001", "budget.usd=0.25"),
+            Expectation(None),
+        ),
+        Scenario(
+            "objectives",
+            (*_PLAIN, *_POLLS, "objective=[{maximize: valid_accuracy}, {minimize: valid_loss}]"),
+            Expectation(3),
+        ),
+        Scenario(
+            "duplicates",
+            (
+                "search={sampler: random, scheduler: none, trials: 9, concurrency: 2}",
+                "space={n_epochs: [1, 2], batch_size: 4, learning_rate_multiplier: 0.1}",
+                *_POLLS,
+            ),
+            Expectation(2, points=[{"n_epochs": 1}, {"n_epochs": 2}]),
+        ),
+    )
+}
+
+
+@dataclass
+class KilledSweep:
+    """One scenario with a prepared plan, run as often as needed in folders below `folder`."""
+
+    scenario: Scenario
+    folder: Path
+    _cases: int = field(default=0, init=False)
+
+    @cached_property
+    def plan(self) -> SweepPlan:
+        """The plan; its data lies in the folder of the plan and is only read."""
+        return planned(self.folder / "prepared", *self.scenario.overrides)
+
+    @cached_property
+    def writes(self) -> DurableWrites:
+        """The durable writes of a run that nothing disturbs. It must itself be without fault."""
+        root = self._new_root()
+        end = self.run(root)
+        assert end.exit_code == 0, f"the undisturbed sweep ended with {end}"
+        writes = self._written(root)
+        found = violations(self.facts(root), self.expected(root))
+        assert not found, f"the undisturbed sweep: {found}"
+        if self.scenario.steers:
+            assert self.facts(root).study.user_attrs["steering"], "this scenario never steers"
+        return writes
+
+    def kill_points(self) -> list[KillPoint]:
+        """Return every point at which the undisturbed sweep can die."""
+        points = []
+        for number, tearable in enumerate(self.writes.tearable):
+            moments: tuple[Moment, ...] = ("before", "torn", "after") if tearable else ("before", "after")
+            points += [KillPoint(number, moment) for moment in moments]
+        return points
+
+    def case(self, kill_at: KillPoint, seed: int) -> list[str]:
+        """Kill a new sweep at this point, resume it to its end, and return what is wrong then."""
+        root, choice = self._new_root(), random.Random(f"{self.scenario.name} {kill_at} {seed}")
+        end = self.run(root, kill_at)
+        if not end.killed:
+            return [f"the sweep was not killed: {end}"]
+        for _ in range(MAX_RUNS):
+            again = None
+            if choice.random() < SECOND_KILL_SHARE:
+                again = KillPoint(choice.randrange(len(self.writes.names)), choice.choice(("before", "after")))
+            end = self.run(root, again)
+            if end.exit_code == 0:
+                break
+            if not end.killed:
+                return [f"the resumed sweep ended with {end}"]
+        else:
+            return [f"the sweep was killed {MAX_RUNS} times"]
+        found = [*violations(self.facts(root), self.expected(root)), *leftovers(root)]
+        if not found:
+            shutil.rmtree(root)
+        return found
+
+    def expected(self, root: Path) -> Expectation:
+        """Return what the scenario expects; where it is certain, also that the seed points ran."""
+        return self.scenario.expected
+
+    def run(self, root: Path, kill_at: KillPoint | None = None, timeout_s: float = 100.0) -> ChildEnd:
+        """Run `sweep run` in a child, without Ray and MLflow."""
+        output = root / "output.txt"
+        output.unlink(missing_ok=True)
+        return run_in_child(lambda: self._sweep_run(root, kill_at), output, timeout_s)
+
+    def _sweep_run(self, root: Path, kill_at: KillPoint | None) -> None:
+        workspace = Workspace(root / "workspace")
+        plan = replace(self.plan, folder=workspace.sweep_folder(self.plan.spec.name))
+        for name in ("SWEEP_STORAGE", "MLFLOW_TRACKING_URI"):
+            os.environ.pop(name, None)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(root)
+        writes = DurableWrites(root / "workspace", kill_at)
+        with ExitStack() as stack:
+            stack.enter_context(inline_engine.instead_of_ray())
+            stack.enter_context(inline_engine.without_mlflow())
+            stack.enter_context(patch("sweeps.execution.run.page", lambda state, now: "the report"))
+            stack.enter_context(recorded_submissions(root / "submissions.jsonl"))
+            writes.install()
+            run_plan(plan, workspace, ProgressObserver(), print)
+        listing = {"names": writes.names, "tearable": writes.tearable}
+        (root / "writes.json").write_text(json.dumps(listing))
+
+    def _written(self, root: Path) -> DurableWrites:
+        listing = json.loads((root / "writes.json").read_text())
+        return DurableWrites(root, names=listing["names"], tearable=listing["tearable"])
+
+    def facts(self, root: Path) -> SweepFacts:
+        """Read what study and service know."""
+        workspace, name = Workspace(root / "workspace"), self.plan.spec.name
+        plan = replace(self.plan, folder=workspace.sweep_folder(name))
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(workspace.study_file(name))))
+        study = optuna.load_study(study_name=workspace.study_name(name), storage=storage)
+        return SweepFacts(plan, study, service_runs(plan.folder), submissions(root / "submissions.jsonl"))
+
+    def _new_root(self) -> Path:
+        self._cases += 1
+        root = self.folder / f"case{self._cases}"
+        root.mkdir(parents=True)
+        return root
+
+
+def recorded_submissions(file: Path) -> ExitStack:
+    """Write every request that reaches the fake backend into `file`, one a line."""
+    original = FakeBackend.submit
+
+    def submit(backend: FakeBackend, request: TrainingRequest) -> Handle:
+        line = json.dumps(codec.to_json(request)) + "\n"
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.write(descriptor, line.encode())
+        os.close(descriptor)
+        return original(backend, request)
+
+    stack = ExitStack()
+    stack.enter_context(patch.object(FakeBackend, "submit", submit))
+    return stack
+
+
+def submissions(file: Path) -> list[TrainingRequest]:
+    """Return the requests that `recorded_submissions` wrote."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [codec.from_json(TrainingRequest, json.loads(line)) for line in lines]
+
+
+def service_runs(folder: Path) -> list[FakeRun]:
+    """Return all runs of the fake service of a sweep's folder."""
+    service = FakeService(folder / "fake-service.sqlite")
+    with closing(service):
+        return [FakeRun(*row) for row in service._execute("SELECT * FROM runs", {})]
+
+
+def leftovers(root: Path) -> Iterator[str]:
+    """Yield the files that only a process that died can have left."""
+    for path in (root / "workspace").rglob("*"):
+        if path.is_symlink() or path.name.endswith((".tmp", ".rename", ".partial")) or ".lock" in path.name:
+            yield f"{path.relative_to(root)} was left behind"
+    for path in root.glob("sweep-tune-*"):
+        yield f"{path.name} was left behind"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Repeat one case, or list the writes of a scenario."""
+    scenario = SCENARIOS[arguments[0]]
+    folder = Path(tempfile.mkdtemp(prefix="killed-sweep-"))
+    sweep = KilledSweep(scenario, folder)
+    if len(arguments) == 1:
+        for number, name in enumerate(sweep.writes.names):
+            print(number, name)
+        return
+    point = KillPoint(int(arguments[1]), arguments[2])  # type: ignore[arg-type]
+    seed = int(arguments[3]) if len(arguments) > 3 else 0
+    print("\n".join(sweep.case(point, seed)) or "ok")
+    print(f"the folders: {folder}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
