@@ -22,7 +22,7 @@ class AzureDeployment(BaseModel):
     The SKU name of a developer deployment follows Azure's documents; nobody verified it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     subscription: str
     resource_group: str
@@ -42,7 +42,7 @@ class HostedOptions(BaseModel):
     Unknown keys are errors. The host's profile fills in the rest.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     host: str = Field(default="openai", description="a profile: openai, azure, azure-legacy, nebius, local, compatible")
     model: str = Field(description="the base model to fine-tune, by the host's name for it")
@@ -63,20 +63,19 @@ class HostedOptions(BaseModel):
     )
     extra_body: Mapping[str, Scalar] = Field(default_factory=dict, description="additional job fields for this host")
     price_per_million_tokens: float | None = Field(
-        default=None, ge=0, allow_inf_nan=False, description="in USD", json_schema_extra={"price": True}
+        default=None, ge=0, description="in USD", json_schema_extra={"price": True}
     )
     tokenizer: str | None = Field(
         default=None, description="path of a tokenizer.json that counts tokens as the host does"
     )
     max_concurrent: int | None = Field(default=None, ge=1)
     jobs_per_day: int | None = Field(default=None, ge=1, description="maximum number of jobs created in 24 hours")
-    poll_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    poll_s: float | None = Field(default=None, ge=0)
     stop: Literal["cancel", "pause"] | None = None
     stall_s: float | None = Field(default=None, gt=0, description="a job without any progress for this long is lost")
     create_grace_s: float | None = Field(
         default=None,
         ge=0,
-        allow_inf_nan=False,
         description="how long to look for a job before creating it again, if the outcome of a creation is unknown",
     )
     patience_s: float = Field(

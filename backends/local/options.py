@@ -15,7 +15,7 @@ class LocalOptions(BaseModel):
     Unknown keys are errors. The backend never runs code from a model repository.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = Field(
         default="builtin:tiny-lm",

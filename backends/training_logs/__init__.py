@@ -33,8 +33,20 @@ def read(source: Path | bytes, details: RunDetails | None = None, name: str | No
     return (assemble_curve(json_formats.read(value, name, is_lines=is_lines), details),)
 
 
+_SHELL_STREAMS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+"""Pipes that the shell writes, as in `sweep fit <(program)`. Any other pipe could block."""
+
+
+def _could_block(path: Path) -> bool:
+    if str(path).startswith(_SHELL_STREAMS):
+        return False
+    return path.is_fifo() or path.is_socket() or path.is_char_device() or path.is_block_device()
+
+
 def _text(source: Path | bytes, name: str) -> str:
     try:
+        if isinstance(source, Path) and _could_block(source):
+            raise TrainingLogError(name, "this is a pipe or a device, not a file", "give a CSV or JSON file")
         content = source if isinstance(source, bytes) else source.read_bytes()
     except FileNotFoundError:
         raise TrainingLogError(name, "no such file", "give a CSV or JSON file, or mlflow:RUN_ID") from None

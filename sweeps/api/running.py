@@ -18,7 +18,7 @@ from sweeps.execution.observers import ProgressObserver
 from sweeps.execution.outcome import Outcome
 from sweeps.planning.plan import plan_document
 from sweeps.planning.sweep_plan import SweepPlan
-from sweeps.spec.yaml_source import Document, read, with_overrides
+from sweeps.spec.yaml_source import Document, from_mapping, read, with_overrides
 from sweeps.study.steering import Change
 from sweeps.trials.trial import Trial
 from sweeps.workspace import Workspace
@@ -150,7 +150,7 @@ def run_plan(
 
 def _document(source: Source) -> Document:
     if isinstance(source, Mapping):
-        return Document("the mapping", json.loads(json.dumps(source)), {})
+        return from_mapping(source)
     return read(Path(source))
 
 

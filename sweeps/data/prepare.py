@@ -13,6 +13,7 @@ from typing import Literal
 from backends.contract import DataFile, Dataset
 from sweeps.data import checks
 from sweeps.data.examples import Example, PairRecipe, Recipe, build_examples, choose_recipe
+from sweeps.data.file_kind import kind_of
 from sweeps.data.findings import Finding, capped, error, errors_as_problems, warning
 from sweeps.data.formats import Record, RecordStream, read_records
 from sweeps.data.hub import SourceUnavailableError
@@ -164,9 +165,9 @@ def _plan_parts(spec: DataSpec, source: Source) -> _PartPlan:
     for part, key, requested in (("valid", "validation", spec.validation), ("test", "test", spec.test)):
         if isinstance(requested, str):
             path = Path(requested).expanduser()
-            if not path.is_file():
+            if fault := _why_not_a_file(path):
                 hint = f"name a file, or a fraction of the training examples, e.g. {key}: {DEFAULT_FRACTION}"
-                missing.append(Problem(f"data.{key}", f"the file {path} does not exist", hint))
+                missing.append(Problem(f"data.{key}", fault, hint))
             plan.readers[part], plan.origins[part] = partial(read_records, path, spec.encoding), str(path)
         elif requested == 0:
             continue
@@ -181,6 +182,16 @@ def _plan_parts(spec: DataSpec, source: Source) -> _PartPlan:
     if missing:
         raise UserInputError(missing)
     return plan
+
+
+def _why_not_a_file(path: Path) -> str | None:
+    try:
+        kind = kind_of(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return f"the file {path} does not exist"
+    except OSError as error:
+        return f"the file {path} cannot be read: {error.strerror or error}"
+    return None if kind == "a file" else f"{path} is {kind}, not a file"
 
 
 def _load_examples(

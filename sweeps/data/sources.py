@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from sweeps.data import hub, snli
+from sweeps.data.file_kind import kind_of
 from sweeps.data.findings import nearest_hint
 from sweeps.data.formats import Record, RecordStream, is_data_file, known_endings, read_records
 from sweeps.data.hub import SourceUnavailableError
@@ -53,7 +54,7 @@ def locate(text: str, spec: DataSpec, data_path: Path | None = None) -> Source:
     it exists but cannot be used, or if `text` is a misspelled name.
     """
     if data_path is not None:
-        if not data_path.exists():
+        if _kind(data_path, "--data") is None:
             hint = "pass the file or the folder with the data"
             raise UserInputError([Problem("--data", f"{data_path} does not exist", hint)])
         return _snli(*snli.in_directory(data_path)) if text == "snli" else on_disk(data_path, spec.encoding)
@@ -64,7 +65,7 @@ def locate(text: str, spec: DataSpec, data_path: Path | None = None) -> Source:
     if text.startswith("hf:"):
         return _hugging_face(text)
     path = Path(text).expanduser()
-    if path.exists():
+    if _kind(path, "data.source") is not None:
         return on_disk(path, spec.encoding)
     hint = nearest_hint(text, ("snli", BUILTIN_NLI))
     if text.startswith("builtin:") or (hint.startswith("did you mean") and not path.suffix):
@@ -78,7 +79,18 @@ def on_disk(path: Path, encoding: str = "utf-8") -> Source:
     It is a file, or a directory with the official SNLI files, with files for the parts, or with a
     saved data set. Raises UserInputError for anything else.
     """
-    if path.is_file():
+    try:
+        return _on_disk(path, encoding)
+    except OSError as error:
+        raise unreadable(str(path), error) from None
+
+
+def _on_disk(path: Path, encoding: str) -> Source:
+    kind = kind_of(path)
+    if kind not in ("a file", "a directory"):
+        hint = "write the examples into a file first: a sweep reads its data more than once"
+        raise UserInputError([Problem(str(path), f"is {kind}, not a file or a folder", hint)])
+    if kind == "a file":
         if not is_data_file(path):
             raise UserInputError([Problem(str(path), "unknown file ending", f"known endings: {known_endings()}")])
         return Source(path.name, str(path), {"train": partial(read_records, path, encoding)})
@@ -95,6 +107,26 @@ def on_disk(path: Path, encoding: str = "utf-8") -> Source:
         return Source(path.name, f"{path} (saved data set)", parts)
     hint = f"expected: train, valid and test with {known_endings()}; the official SNLI files; or a saved data set"
     raise UserInputError([Problem(str(path), "the directory has no training examples", hint)])
+
+
+def _kind(path: Path, place: str) -> str | None:
+    """Return the kind of what lies at the path, None if nothing does.
+
+    Raises UserInputError if the path cannot be looked at.
+    """
+    try:
+        return kind_of(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise unreadable(place, error) from None
+
+
+def unreadable(place: str, error: OSError) -> UserInputError:
+    """Return the error for a path that the system does not let us read."""
+    where = f"{error.filename} " if error.filename else ""
+    hint = "check the path and its permissions"
+    return UserInputError([Problem(place, f"{where}cannot be read: {error.strerror or error}", hint)])
 
 
 def _part_file(directory: Path, stems: tuple[str, ...]) -> Path | None:

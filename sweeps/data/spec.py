@@ -43,7 +43,7 @@ _RULES: dict[str, Any] = {
 class DataSpec(BaseModel):
     """The source of the examples, their templates for prompt and completion, and the split."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_RULES)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=_RULES)
 
     source: str = Field(
         min_length=1,

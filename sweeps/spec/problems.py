@@ -22,6 +22,7 @@ _TYPE_NAMES = {
     "dict": "keys with values",
     "mapping": "keys with values",
     "model": "keys with values",
+    "finite": "a finite number",
 }
 _BOUNDS = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
 _BOUND_WORDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from sweeps.data.file_kind import kind_of
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.spec.json_schema import FILE_NAME, schema_text
 
@@ -112,6 +113,8 @@ def _columns(path: Path) -> list[str]:
     opener = gzip.open if path.suffix == ".gz" else open
     suffix = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
     try:
+        if (kind := kind_of(path)) != "a file":
+            raise UserInputError([Problem(str(path), f"is {kind}, not a file", "name a .jsonl, .csv or .tsv file")])
         with opener(path, "rt", encoding="utf-8", errors="replace", newline="") as file:
             if suffix in (".csv", ".tsv"):
                 header = next(csv.reader(file, delimiter="\t" if suffix == ".tsv" else ","), [])

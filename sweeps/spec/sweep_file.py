@@ -34,9 +34,9 @@ Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pat
 
 
 class Section(BaseModel):
-    """A part of the sweep file. Unknown keys are errors."""
+    """A part of the sweep file. Unknown keys, infinity and NaN are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SchedulerSpec(Section):
@@ -141,16 +141,13 @@ class ChampionSpec(Section):
 
     model: Name | None = Field(None, description="Name of the registered model. Default: the sweep's name.")
     max_latency_ms: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Limit for the measured median time of one answer, in ms."
+        None, gt=0, description="Limit for the measured median time of one answer, in ms."
     )
-    max_cost_usd: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="Limit for the cost of training the model, in USD."
-    )
+    max_cost_usd: float | None = Field(None, ge=0, description="Limit for the cost of training the model, in USD.")
     min_recall: float | None = Field(
         None,
         ge=0,
         le=1,
-        allow_inf_nan=False,
         description="The share of each class's test examples that the model must get right.",
     )
 
@@ -176,13 +173,10 @@ class BudgetSpec(Section):
     still fits.
     """
 
-    usd: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Limit in USD. The backend must have a price."
-    )
+    usd: float | None = Field(None, gt=0, description="Limit in USD. The backend must have a price.")
     monthly_usd: float | None = Field(
         None,
         gt=0,
-        allow_inf_nan=False,
         description="Limit in USD on all nights of a schedule in one calendar month. The sweep must be scheduled.",
     )
     tokens: int | None = Field(None, gt=0, description="Limit on the tokens trained on.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -402,3 +404,52 @@ def test_importing_and_preparing_local_files_loads_nothing_heavy(tmp_path):
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
+
+
+def test_what_is_neither_a_file_nor_a_folder_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "loop.jsonl").symlink_to(tmp_path / "loop.jsonl")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket.jsonl"))
+    expected = {
+        "/dev/null": "a device",
+        "pipe.jsonl": "a pipe",
+        "socket.jsonl": "a socket",
+        "loop.jsonl": "symbolic links",
+        "x" * 300: "too long",
+    }
+    for name, words in expected.items():
+        path = tmp_path / name
+        for key in ("source", "validation", "test"):
+            spec = DataSpec.model_validate({"source": "builtin:nli", key: str(path)})
+            ((_, message, hint),) = errors_of(spec, tmp_path)
+            assert words in message.lower()
+            assert hint
+        ((_, message, _),) = errors_of(DataSpec(source="x"), tmp_path, path)
+        assert words in message.lower()
+    spec = DataSpec(source="builtin:nli", validation=str(tmp_path / "folder.jsonl"))
+    ((_, message, _),) = errors_of(spec, tmp_path)
+    assert "a directory, not a file" in message
+
+
+def test_an_unreadable_folder_is_one_problem(tmp_path: Path) -> None:
+    write(tmp_path / "own" / "train.jsonl", rows(30))
+    program = """
+import os, sys
+from pathlib import Path
+from sweeps.data import DataSpec, prepare
+from sweeps.errors import UserInputError
+if os.geteuid() == 0:
+    os.seteuid(65534)
+try:
+    prepare(DataSpec(source=sys.argv[1]), Path(sys.argv[2]))
+except UserInputError as error:
+    print(*error.problems, sep="\\n")
+"""
+    (tmp_path / "own").chmod(0)
+    command = [sys.executable, "-c", program, str(tmp_path / "own"), str(tmp_path / "workspace")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    (tmp_path / "own").chmod(0o755)
+    assert "cannot be read: Permission denied" in done.stdout, done.stderr
+    assert done.stdout.count("\n") == 1

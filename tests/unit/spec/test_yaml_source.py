@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.errors import UserInputError
-from sweeps.spec.yaml_source import Document, parse, read, with_overrides
+from sweeps.spec.yaml_source import Document, from_mapping, parse, read, with_overrides
 
 pytestmark = pytest.mark.unit
 
@@ -97,3 +100,143 @@ def test_overrides_are_yaml_and_do_not_change_the_document() -> None:
 def test_a_malformed_override_is_an_input_error(bad: str) -> None:
     with pytest.raises(UserInputError):
         with_overrides(Document("f", {}, {}), [bad])
+
+
+def problem_of(text: str) -> tuple[str, str]:
+    """Return the place and the message of the only problem of a text."""
+    with pytest.raises(UserInputError) as caught:
+        parse(text, "f.yaml")
+    (problem,) = caught.value.problems
+    assert caught.value.exit_code == 2
+    return problem.place, problem.message
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("b: 1\nname: &a [*a]", 2, "contains itself"),
+        ("b: 1\nspace: &a {n: {m: *a}}", 2, "contains itself"),
+        ("b: 1\nc: " + "[" * 5000 + "]" * 5000, 2, "nested"),
+        ("b: 1\nc: " + "{a: " * 3000 + "1" + "}" * 3000, 2, "nested"),
+        ("b: 1\n" + "".join("  " * level + "a:\n" for level in range(200)), 42, "nested"),
+        ("b: 1\nc: " + "9" * 5000, 2, "too large"),
+        ("b: 1\nc: 9223372036854775808", 2, "too large"),
+        ("b: 1\nc: -1e400", 2, "too large"),
+        ("b: 1\nc: 1e-400", 2, "too small"),
+        ('b: 1\nc: "a\\0b"', 2, "U+0000"),
+        ('b: 1\nc: "\\ud800"', 2, "U+D800"),
+        ('b: 1\n"\\0": 2', 2, "U+0000"),
+        ("b: 1\nc: a\x07b", 2, "U+0007"),
+        ("b: 1\nc: {<<: {a: 1}}", 2, "merge key"),
+        ("b: 1\nc: !!python/object:os.x {a: 1}", 2, "tag !!python/object:os.x"),
+        ("b: 1\nc: !!str 5", 2, "tag !!str"),
+        ("b: 1\n? [a, b]\n: 2", 2, "a key must be plain text"),
+        ("b: 1\n---\nb: 2", 2, "another document"),
+        ("b: 1\nc: *nope", 2, "undefined alias"),
+    ],
+)
+def test_a_hostile_text_is_one_problem_with_its_line(text: str, line: int, words: str) -> None:
+    place, message = problem_of(text)
+    assert (place, words in message) == (f"f.yaml:{line}", True), message
+
+
+def test_aliases_cannot_multiply_without_limit() -> None:
+    names = "abcdefgh"
+    text = 'a: &a ["lol", "lol", "lol", "lol", "lol", "lol", "lol", "lol"]\n' + "".join(
+        f"{after}: &{after} [{', '.join([f'*{before}'] * 8)}]\n" for before, after in pairwise(names)
+    )
+    assert "values" in problem_of(text)[1]
+
+
+def test_an_alias_is_a_copy_with_the_lines_of_its_anchor() -> None:
+    document = parse("a: &x {low: 1,\n  high: 2}\nb: *x\nc: [*x, *x]\n", "f.yaml")
+    assert document.value == {"a": {"low": 1, "high": 2}, "b": {"low": 1, "high": 2}, "c": [{"low": 1, "high": 2}] * 2}
+    assert document.place(("b", "high")) == "f.yaml:2"
+    document.value["a"]["low"] = 9
+    assert document.value["b"]["low"] == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["\ufeffa: 1\nb: x\n", "a: 1\r\nb: x\r\n", "# c\n\na: 1\nb: x", "%FOO bar\n---\na: 1\nb: x"]
+)
+def test_marks_line_ends_and_comments_do_not_matter(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_bytes(text.encode())
+    assert read(file).value == {"a": 1, "b": "x"}
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "words"),
+    [
+        ("a: b\nc: caf\xe9\n".encode("latin-1"), ":2", "0xe9 is not UTF-8"),
+        ("a: b\n".encode("utf-16"), "", "UTF-16"),
+        (b"a: b\n\0\n", ":2", "U+0000"),
+        (b"a: " + b"x" * 10_000_000, "", "larger than 256 KiB"),
+        (b"", "", "must be a mapping"),
+        (b"\xff\xfe\xfd", "", "UTF-16"),
+    ],
+)
+def test_a_file_that_is_no_sweep_file_is_one_problem(content: bytes, line: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_bytes(content)
+    with pytest.raises(UserInputError) as caught:
+        read(file)
+    (problem,) = caught.value.problems
+    assert problem.place == f"{file}{line}"
+    assert words in problem.message
+    assert problem.hint
+
+
+def test_what_is_not_a_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+    kinds = {"pipe": "a pipe", "folder": "a directory", "socket": "a socket", "loop": "symbolic links"}
+    for path, words in ((Path("/dev/zero"), "a device"), *((tmp_path / name, kind) for name, kind in kinds.items())):
+        with pytest.raises(UserInputError) as caught:
+            read(path)
+        assert words in caught.value.problems[0].message
+
+
+def test_a_pipe_that_the_shell_writes_is_read() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"a: 1\n")
+    os.close(writer)
+    try:
+        assert read(Path(f"/dev/fd/{reader}")).value == {"a": 1}
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "a=&x [*x]",
+        "a=!!str x",
+        "a=1e400",
+        'a="\\0"',
+        "a=a: b: c",
+        "a=1\n---\n2",
+        "a=\udcff",
+        "\udcff=1",
+        "a=[" + "[" * 999,
+    ],
+)
+def test_a_hostile_override_is_one_problem_that_names_it(bad: str) -> None:
+    with pytest.raises(UserInputError) as caught:
+        with_overrides(Document("f", {}, {}), [bad])
+    (problem,) = caught.value.problems
+    assert problem.place.startswith("--set ")
+    assert "\n" not in problem.message
+
+
+def test_a_mapping_holds_what_a_file_could_hold() -> None:
+    document = from_mapping({"data": {"source": Path("a/b.jsonl")}, "n": [1, 2.5, None, True]})
+    assert document.value == {"data": {"source": "a/b.jsonl"}, "n": [1, 2.5, None, True]}
+    circular: dict[str, object] = {}
+    circular["self"] = circular
+    for wrong in (circular, {"a": object()}, {"a": {1, 2}}, {"a": "\0"}, {"\ud800": 1}):
+        with pytest.raises(UserInputError):
+            from_mapping(wrong)
