@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "local": ("torch", "transformers", "peft", "datasets", "safetensors"),
+    "s3": ("s3fs",),
     "server": ("fastapi", "uvicorn", "python_multipart", "prometheus_client"),
 }
 """The import names of the libraries of each extra. pyproject.toml holds their version ranges."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from backends.local.prediction import Predictor
     from backends.local.training_run import TrainingRun
     from backends.model_packages import ModelPackage
+    from backends.relocation import ResumePoint
 
 NAME = "local"
 
@@ -271,6 +272,24 @@ class LocalBackend:
         from backends.local import packaging
 
         return packaging.package(model, self._options, folder)
+
+    # ----------------------------------------------------------------------------------- relocation
+    def run_of(self, key: str) -> Handle:
+        """Return the handle of the run with this key; see `relocation.SupportsRelocation`."""
+        return Handle(NAME, run_id(key))
+
+    def resume_point(self, handle: Handle) -> ResumePoint | None:
+        """Return the last epoch's end; see `relocation.SupportsRelocation`."""
+        return self._journal(handle).resume_point()
+
+    def forget(self, handle: Handle) -> None:
+        """Delete the folder of the run; see `relocation.SupportsRelocation`."""
+        journal = self._journals.pop(handle.id, None) or Journal(self._workspace / "jobs", handle.id)
+        if self._run is not None and self._run.journal is journal:
+            self._run.release()
+            self._run = None
+        journal.release()
+        journal.delete()
 
     # ------------------------------------------------------------------------------------- clean-up
     def leftovers(self, others: Sequence[Path] = ()) -> Sequence[Leftover]:

@@ -31,6 +31,7 @@ from backends.contract import (
     FailureKind,
     TrainingRequest,
 )
+from backends.relocation import ResumePoint
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
@@ -167,6 +168,27 @@ class Journal:
     def kept_model(self) -> str | None:
         """The path of the kept model, or None if the run has kept none."""
         return str(self.model_directory) if self.model_directory.is_dir() else None
+
+    def resume_point(self) -> ResumePoint | None:
+        """Return the files from which the run can continue, or None if it must start anew.
+
+        The request is not among them: `submit` writes it. After the end only the events count.
+        """
+        if self.ended:
+            return ResumePoint("end", (self._events_path.absolute(),))
+        if not self.checkpoint_path.is_file():
+            return None
+        stat = self.checkpoint_path.stat()
+        stamp = f"{stat.st_mtime_ns}-{stat.st_ino}-{stat.st_size}"
+        files = [self.checkpoint_path.absolute(), self._events_path.absolute()]
+        if self.model_directory.is_dir():
+            files += sorted(path for path in self.model_directory.rglob("*") if path.is_file())
+        return ResumePoint(stamp, tuple(files))
+
+    def delete(self) -> None:
+        """Delete the run's folder. Idempotent."""
+        if self.directory.exists():
+            shutil.rmtree(self.directory)
 
     def delete_model(self) -> None:
         """Delete the kept model. Idempotent."""

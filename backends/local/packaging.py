@@ -11,7 +11,7 @@ from backends.local import model_source
 from backends.local.failures import library_errors_translated
 from backends.local.model_source import user_error
 from backends.local.options import LocalOptions
-from backends.local.prediction import CARD_FILE
+from backends.local.prediction import CARD_FILE, base_of
 from backends.model_packages.package import ModelPackage, local_package
 
 _TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -28,7 +28,7 @@ def package(name: str, options: LocalOptions, folder: Path) -> ModelPackage:
     with library_errors_translated(f"reading {kept / CARD_FILE}"):
         card = json.loads((kept / CARD_FILE).read_text(encoding="utf-8"))
     is_adapter = (kept / "adapter_config.json").is_file()
-    weights = model_source.find(card["base_model"]) if is_adapter else model_source.find(name)
+    weights = base_of(card) if is_adapter else model_source.find(name)
     with library_errors_translated(f"copying the model {name}"):
         texts = (path for pattern in _TEXT_FILES for path in weights.directory.glob(pattern) if path.name != CARD_FILE)
         _copy([*texts, *weights.weight_files], folder / "model")

@@ -38,10 +38,12 @@ class Predictor:
     max_length: int
 
 
-def card_text(base: ModelSource, task: Task, dataset: Dataset, max_length: int) -> str:
+def card_text(base: ModelSource, revision: str | None, task: Task, dataset: Dataset, max_length: int) -> str:
     """Return the content of a kept model's `CARD_FILE`."""
     card = {
         "base_model": str(base.directory.resolve()),
+        "base_name": base.name,
+        "base_revision": revision,
         "task": task,
         "layout": dataset.layout,
         "labels": list(dataset.labels),
@@ -49,6 +51,17 @@ def card_text(base: ModelSource, task: Task, dataset: Dataset, max_length: int) 
         "max_length": max_length,
     }
     return json.dumps(card, indent=2)
+
+
+def base_of(card: Mapping[str, Any]) -> ModelSource:
+    """Return the base model of a kept adapter.
+
+    The adapter may come from another machine, where the base model is in another directory. It is
+    then found by its name. Raises BackendError (user) if it is not here either.
+    """
+    if "base_name" not in card or Path(card["base_model"]).is_dir():
+        return model_source.find(card["base_model"])
+    return model_source.find(card["base_name"], card["base_revision"])
 
 
 def load(name: str, options: LocalOptions, device: torch.device, dtype: torch.dtype) -> Predictor:
@@ -64,7 +77,7 @@ def load(name: str, options: LocalOptions, device: torch.device, dtype: torch.dt
     with library_errors_translated(f"reading {directory / CARD_FILE}"):
         card = json.loads((directory / CARD_FILE).read_text(encoding="utf-8"))
     is_adapter = (directory / "adapter_config.json").is_file()
-    weights = model_source.find(card["base_model"] if is_adapter else name)
+    weights = base_of(card) if is_adapter else model_source.find(name)
     labels = tuple(card["labels"])
     spec = ModelSpec(weights, card["task"], device, dtype, weights_dtype=dtype, labels=labels, new_head=False)
     loaded = load_model(spec, load_tokenizer(weights))

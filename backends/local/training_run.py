@@ -131,7 +131,9 @@ class TrainingRun:
 
     def _save_model(self, resolved: ResolvedRequest) -> None:
         if self._trainable is not None:
-            card = prediction.card_text(resolved.base, resolved.task, self._request.dataset, resolved.max_length)
+            card = prediction.card_text(
+                resolved.base, self._options.revision, resolved.task, self._request.dataset, resolved.max_length
+            )
             self._trainable.save(self.journal.model_directory, {prediction.CARD_FILE: card})
 
     def _baseline(self, resolved: ResolvedRequest, loop: training.TrainingLoop) -> Measured:

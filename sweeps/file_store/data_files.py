@@ -1,0 +1,62 @@
+"""Prepared data files on their way: into the store, and from there into a machine's cache."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from backends.contract import DataFile, Dataset
+from sweeps.file_store.store import FileStore, digest
+
+UNUSED_DAYS = 14.0
+"""A cached file that no trial has used for this long is deleted."""
+
+
+def put_data(store: FileStore, dataset: Dataset) -> None:
+    """Put the files of a data set into the store, unless they are there."""
+    for file in (dataset.train, dataset.valid):
+        if store.size(_name(file)) != (path := Path(file.path)).stat().st_size:
+            store.upload(path, _name(file))
+
+
+def fetch_data(store: FileStore, dataset: Dataset, cache: Path) -> Dataset:
+    """Return the data set with the paths of this machine's copies, fetching what is missing.
+
+    A copy whose digest is wrong is fetched again.
+    """
+    return replace(dataset, train=_fetched(store, dataset.train, cache), valid=_fetched(store, dataset.valid, cache))
+
+
+def delete_unused(folders: Iterable[Path], now: float | None = None) -> None:
+    """Delete the files that nobody has used for `UNUSED_DAYS`."""
+    oldest = (time.time() if now is None else now) - UNUSED_DAYS * 86400
+    for path in folders:
+        if path.is_file() and path.stat().st_mtime < oldest:
+            path.unlink(missing_ok=True)
+
+
+_CHECKED: set[tuple[str, int, int]] = set()
+"""The files whose digest this process has checked: path, size and modification time."""
+
+
+def _fetched(store: FileStore, file: DataFile, cache: Path) -> DataFile:
+    path = cache / f"{file.sha256}.jsonl"
+    if not _is_intact(path, file.sha256):
+        store.download(_name(file), path, file.sha256)
+    path.touch()
+    stat = path.stat()
+    _CHECKED.add((str(path), stat.st_size, stat.st_mtime_ns))
+    return replace(file, path=str(path))
+
+
+def _is_intact(path: Path, sha256: str) -> bool:
+    if not path.is_file():
+        return False
+    stat = path.stat()
+    return (str(path), stat.st_size, stat.st_mtime_ns) in _CHECKED or digest(path) == sha256
+
+
+def _name(file: DataFile) -> str:
+    return f"data/{file.sha256}.jsonl"
