@@ -9,12 +9,22 @@ secrets. If both are set, NAME wins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from backends.contract import BackendError, Failure, FailureKind
 
 _source: Mapping[str, str] = {}
+_known: set[str] = set()
+
+MASK = "<secret>"
+SHORTEST_MASKED = 8
+"""A shorter value is not masked, because it would match inside ordinary words."""
+
+_SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)S?$|_PASS$|^PASS$", re.IGNORECASE)
+_IN_URL = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
+_IN_HEADER = re.compile(r"(?i)(?<=bearer )[\w.~+/=-]{6,}")
 
 
 def use_secrets_from(source: Mapping[str, str]) -> None:
@@ -34,12 +44,33 @@ def secret(name: str, source: Mapping[str, str] | None = None) -> str | None:
     """
     source = _source if source is None else source
     if value := source.get(name, "").strip():
+        _known.add(value)
         return value
     if not (path := source.get(f"{name}_FILE", "").strip()):
         return None
     try:
-        return Path(path).read_text(encoding="utf-8").strip() or None
+        content = Path(path).read_text(encoding="utf-8").strip()
+        _known.add(content)
+        return content or None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
         message = f"the file that {name}_FILE names cannot be read: {reason}"
         raise BackendError(Failure(FailureKind.USER, message, f"Set {name}, or correct {name}_FILE.")) from error
+
+
+def masked(text: str) -> str:
+    """Return the text with each known secret replaced by `MASK`.
+
+    Known are the secrets that `secret` has returned, the values of variables whose names end like
+    those of secrets (`..._KEY`, `..._TOKEN`), passwords in URLs, and bearer tokens.
+    """
+    for value in sorted(_secret_values(), key=len, reverse=True):
+        text = text.replace(value, MASK)
+    return _IN_HEADER.sub(MASK, _IN_URL.sub(MASK, text))
+
+
+def _secret_values() -> Iterator[str]:
+    named = {value.strip() for name, value in _source.items() if _SECRET_NAME.search(name)}
+    for value in named | _known:
+        if len(value) >= SHORTEST_MASKED:
+            yield value

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from backends.contract import Backend, BackendError, Placement, PredictOptions
+from backends.guarded_backend import open_guarded
 from sweeps.data.findings import nearest_hint
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.spec.loading import load
@@ -135,7 +136,7 @@ def _open_best_of_sweep(name: str, workspace: Workspace, storage: str | None) ->
     card = ServedCard.for_labels(tuple(data["labels"]), data["stop"], data["prompt"], data["separator"])
     try:
         placement = Placement(os.cpu_count() or 1)
-        backend = spec.backend_class.open(spec.backend_options, workspace.sweep_folder(name), placement)
+        backend = open_guarded(spec.backend_class, spec.backend_options, workspace.sweep_folder(name), placement)
     except BackendError as error:
         raise SweepError(error.failure.message, error.failure.detail) from error
     try:

@@ -15,6 +15,7 @@ from typing import Any
 
 from backends.cleanup import Leftover, SupportsCleanup
 from backends.contract import Backend, BackendError, Placement
+from backends.guarded_backend import open_guarded
 from sweeps.errors import SweepError
 from sweeps.spec.loading import load
 from sweeps.spec.sweep_spec import SweepSpec
@@ -220,7 +221,7 @@ def open_cleanup(
 @contextmanager
 def _open_backend(spec: SweepSpec, workspace: Workspace, name: str) -> Iterator[Backend]:
     try:
-        backend = spec.backend_class.open(spec.backend_options, workspace.sweep_folder(name), Placement())
+        backend = open_guarded(spec.backend_class, spec.backend_options, workspace.sweep_folder(name), Placement())
     except BackendError as error:
         raise SweepError(error.failure.message, error.failure.detail) from error
     try:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import pickle
 import shutil
 import signal
 import tempfile
@@ -20,8 +21,10 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from backends import codec
+from backends import codec, foreign_errors
 from sweeps.errors import SweepError
+from sweeps.execution import last_words
+from sweeps.execution.last_words import WorkerProcess
 from sweeps.execution.running_trial import TrialEnd
 from sweeps.execution.session import Session
 from sweeps.execution.trainable import TrialRunner, WorkerReport
@@ -54,6 +57,8 @@ _RAY_ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "30",
 }
+
+_LOG = logging.getLogger("sweeps")
 
 TRIAL_SLOT = "sweep_trial"
 """A custom resource of a Ray started here. Each trial takes a share of it, which limits how many
@@ -178,10 +183,10 @@ class _SessionSearcher(_NotPickled, Searcher):
                 assert_never(unreachable)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        number = self.numbers[trial_id]
         if error:
-            ended_by = TrialEnd.CRASH
-        elif result and result.get("ended"):
+            return  # Tune tells the callback next, which also learns the error
+        number = self.numbers[trial_id]
+        if result and result.get("ended"):
             ended_by = TrialEnd.ITSELF
         elif self._session.should_end():
             ended_by = TrialEnd.SWEEP
@@ -204,22 +209,41 @@ class _SessionCallback(_NotPickled, tune.Callback):
     def __init__(self, session: Session, searcher: _SessionSearcher) -> None:
         self._session = session
         self._searcher = searcher
+        self._processes: dict[str, WorkerProcess] = {}
+        self._kills_before: dict[str, int] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._kills_before[trial.trial_id] = last_words.out_of_memory_kills() or 0
         self._session.trial_started(self._searcher.numbers[trial.trial_id])
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         number = self._searcher.numbers[trial.trial_id]
         report = codec.from_json(WorkerReport, json.loads(result.pop("report")))
+        if "pid" in result:
+            host = str(result.get("hostname", ""))
+            self._processes[trial.trial_id] = WorkerProcess(result["pid"], host, report.memory_bytes)
+        if report.traceback:
+            _LOG.error("trial %d\n%s", number, report.traceback)
         self._session.observe(number, report.handle, report.first, report.events)
         if report.waiting is not None:
             self._session.trial_waiting(number, report.waiting)
         if report.unreachable is not None:
             self._session.report_unreachable(report.unreachable)
 
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._forget(trial)
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         number = self._searcher.numbers[trial.trial_id]
-        self._session.trial_ended(number, TrialEnd.CRASH, _last_line(trial.get_error()))
+        kills = (last_words.out_of_memory_kills() or 0) - self._kills_before.get(trial.trial_id, 0)
+        loss = last_words.loss_of(_error_of(trial), self._processes.get(trial.trial_id), _ray_logs(), kills)
+        _LOG.error("trial %d: %s\n%s", number, loss.message, loss.log_text)
+        self._forget(trial)
+        self._session.trial_ended(number, TrialEnd.CRASH, loss.message)
+
+    def _forget(self, trial: Any) -> None:
+        self._processes.pop(trial.trial_id, None)
+        self._kills_before.pop(trial.trial_id, None)
 
 
 class _SessionStopper(_NotPickled, tune.Stopper):
@@ -286,6 +310,20 @@ def _interruptible(session: Session) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _last_line(error: BaseException | None) -> str:
-    lines = str(error).strip().splitlines() if error is not None else []
-    return lines[-1] if lines else "the worker process died"
+def _error_of(trial: Any) -> BaseException | None:
+    """Return the error that Ray reported for a trial; None if it is unknown.
+
+    Tune keeps it in a file only, on the machine of the driver.
+    """
+    try:
+        with Path(trial.pickled_error_file).open("rb") as stream:
+            error: BaseException | None = pickle.load(stream)
+            return error
+    except Exception as unreadable:  # noqa: BLE001  an error of others can fail in its constructor
+        _LOG.warning("the error of a worker cannot be read: %s", foreign_errors.in_one_line(unreadable))
+        return None
+
+
+def _ray_logs() -> Path | None:
+    node = ray._private.worker._global_node
+    return Path(node.get_logs_dir_path()) if node is not None else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backends.contract import Scalar
+from backends.contract import Backend, BackendError, Scalar
+from sweeps.errors import SweepError
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study.study import Study, StudyDefinition
 from sweeps.workspace import Workspace
@@ -53,3 +55,17 @@ def open_study(plan: SweepPlan, environment: Environment, first_points: Sequence
             first_points,
         ),
     )
+
+
+@contextmanager
+def opened_backend(plan: SweepPlan) -> Iterator[Backend]:
+    """Open the backend of the sweep for the duration of the block.
+
+    Raises SweepError for a BackendError in opening it, and for one that nobody in the block treats.
+    """
+    try:
+        with closing(plan.open_backend()) as backend:
+            yield backend
+    except BackendError as error:
+        retry = "fix the cause, then run the same command again; every result is recorded"
+        raise SweepError(error.failure.message, error.failure.detail or retry) from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from backends import credentials
+
 REDIRECTED_LOGGERS = (
     "mlflow",
     "alembic",
@@ -15,7 +17,15 @@ REDIRECTED_LOGGERS = (
     "huggingface_hub",
     "py.warnings",
     "sweeps",
+    "backends",
 )
+
+
+class _MaskingFormatter(logging.Formatter):
+    """Keeps secrets out of the file, whichever library writes them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return credentials.masked(super().format(record))
 
 
 def redirect_library_logs(file: Path) -> logging.Handler:
@@ -24,7 +34,7 @@ def redirect_library_logs(file: Path) -> logging.Handler:
     Returns the handler of the file.
     """
     handler = logging.FileHandler(file, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_MaskingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.captureWarnings(True)
     for name in REDIRECTED_LOGGERS:
         logger = logging.getLogger(name)

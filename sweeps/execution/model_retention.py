@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable
 
-from backends.contract import Backend, BackendError
+from backends.contract import Backend, BackendError, FailureKind, Handle
 from sweeps.errors import SweepError
 from sweeps.execution.cleanup import champion_versions
 from sweeps.execution.observers import Observer
@@ -34,16 +34,19 @@ class ModelRetention(Observer):
         """Delete now and not at the end of a trial, when its worker may still be writing."""
         self._delete(self._losing_trials())
 
-    def finish(self, keep: Trial | None) -> None:
+    def finish(self, keep: Trial | None) -> dict[int, str]:
         """Stop the runs of stopped trials, and delete every model that is not among the best.
 
         All workers must be idle. Once the finals are decided, only the model of the repetition
-        `keep` stays of the finals.
+        `keep` stays of the finals. Returns the trials whose runs could not be stopped and may go
+        on, each with the reason.
         """
         self._discarded.clear()
+        unstopped = {}
         for trial in (*self._study.search_trials, *self._study.repeats):
-            if trial.state is TrialState.STOPPED and trial.handle is not None:
-                self._backend.stop(trial.handle)
+            is_stopped = trial.state is TrialState.STOPPED
+            if is_stopped and trial.handle is not None and (reason := self._stop(trial.number, trial.handle)):
+                unstopped[trial.number] = reason
         losing = self._losing_trials()
         if self._study.finals is not None:
             losing += [repeat for repeat in self._study.repeats if keep is None or repeat.number != keep.number]
@@ -51,6 +54,17 @@ class ModelRetention(Observer):
         self._study.mark_models_deleted(
             trial for trial in losing if trial.state.ended and trial.key not in self._protected_keys
         )
+        return unstopped
+
+    def _stop(self, number: int, handle: Handle) -> str:
+        """Stop a run. Returns why it may go on; the empty string if it does not."""
+        try:
+            self._backend.stop(handle)
+        except BackendError as error:
+            _LOG.warning("the run of trial %d was not stopped: %s", number, error)
+            if error.failure.kind is not FailureKind.LOST:  # a service may forget a run that has ended
+                return error.failure.message
+        return ""
 
     def _losing_trials(self) -> list[Trial]:
         """Return the trials of the search that are not among the best.

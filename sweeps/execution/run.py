@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from datetime import datetime
 
 from backends.contract import Scalar
@@ -12,7 +11,7 @@ from sweeps import tracking
 from sweeps.errors import SweepInterruptedError
 from sweeps.execution.budget_ledger import SETTLEMENT_TIMEOUT_S
 from sweeps.execution.champion_challenge import challenge_champion
-from sweeps.execution.environment import Environment, open_study
+from sweeps.execution.environment import Environment, open_study, opened_backend
 from sweeps.execution.finals_decision import decide_finals
 from sweeps.execution.library_logs import redirect_library_logs
 from sweeps.execution.model_retention import ModelRetention, protected_trial_keys
@@ -67,22 +66,15 @@ def run(
         run_id = start_tracking(tracker, plan, study)
         workspace.run_table_file(name).write_text(tracker.table_path(), encoding="utf-8")
         plan = with_gpus(plan, engine.gpus())
-        with closing(plan.open_backend()) as backend:
+        with opened_backend(plan) as backend:
             protected_keys = protected_trial_keys(plan, environment.tracking_uri)
             model_retention = ModelRetention(plan, study, backend, protected_keys)
             observers = [TrackingObserver(tracker, study), model_retention, progress]
             session = Session(plan, study, observers, backend=backend, deadline=deadline)
-            progress.sweep_started(session)
-            try:
-                engine.run(session)
-            except BaseException:
-                session.abort()
-                raise
-            finally:
-                end = session.finish()
-                progress.sweep_ended()
+            end = _run_trials(session, progress)
             finals = decide_finals(plan, study, backend, end, say)
-            model_retention.finish(keep=selected_trial(study, plan.spec.objective))
+            for number, reason in model_retention.finish(selected_trial(study, plan.spec.objective)).items():
+                say(f"the run of trial {number} was not stopped and may go on: {reason}")
             session.budget_ledger.settle(SETTLEMENT_TIMEOUT_S)
             finish_tracking(tracker, plan, session, end, finals, _write_report(environment, name))
             decision = challenge_champion(plan, study, backend, end, environment, say)
@@ -105,6 +97,21 @@ def run(
     return outcome
 
 
+def _run_trials(session: Session, progress: ProgressObserver) -> SweepEnd:
+    from sweeps.execution import engine
+
+    progress.sweep_started(session)
+    try:
+        engine.run(session)
+    except BaseException:
+        session.abort()
+        raise
+    finally:
+        end = session.finish()
+        progress.sweep_ended()
+    return end
+
+
 def _is_complete(plan: SweepPlan, study: Study) -> bool:
     ended = sum(trial.state.ended for trial in study.search_trials)
     finals_decided = plan.spec.finals is None or study.finals is not None
@@ -118,7 +125,7 @@ def _complete(plan: SweepPlan, study: Study, environment: Environment, say: Call
     """
     decision = None
     if plan.spec.champion is not None:
-        with closing(plan.open_backend()) as backend:
+        with opened_backend(plan) as backend:
             decision = challenge_champion(plan, study, backend, SweepEnd.TRIALS, environment, say)
         if decision is not None:
             _write_report(environment, plan.spec.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 from ray import tune
 
-from backends import codec, credentials, registry
+from backends import codec, credentials, foreign_errors, registry
 from backends.contract import (
     Backend,
     BackendError,
@@ -29,11 +30,18 @@ from backends.contract import (
     Stopped,
     TrainingRequest,
 )
+from backends.guarded_backend import failure_of, open_guarded
 from backends.waiting import SupportsWaiting, Waiting
+from sweeps.execution import last_words
 
 REPORT_INTERVAL_S = 2.0
 """The longest time between two results, so that progress shows and a stop takes effect in the
 middle of an epoch."""
+
+STOP_AGAIN_S = 30.0
+"""Time between two attempts to stop a run that its service could not stop."""
+
+_LOG = logging.getLogger("sweeps")
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,8 @@ class WorkerReport:
     """What a worker tells the driver with one result.
 
     `events` are numbered from `first`. `unreachable` is why the worker cannot follow a run that
-    continues at its service. `waiting` is set while the run pauses.
+    continues at its service. `waiting` is set while the run pauses. `traceback` is that of an
+    exception in the code of the backend. `memory_bytes` is what the worker process occupies.
     """
 
     first: int
@@ -49,6 +58,8 @@ class WorkerReport:
     handle: Handle | None = None
     unreachable: Failure | None = None
     waiting: Waiting | None = None
+    traceback: str = ""
+    memory_bytes: int | None = None
 
 
 @cache
@@ -56,8 +67,15 @@ def _backend(backend_type: str, options: str, workspace: str, cpus: float, gpus:
     """Open the backend once per worker process, so that a loaded model serves all its trials."""
     # The secrets come from the worker's own environment, so that none travels through Ray.
     credentials.use_secrets_from(os.environ)
-    backend = registry.load(backend_type)
-    return backend.open(backend.options_model.model_validate_json(options), Path(workspace), Placement(cpus, gpus))
+    last_words.record_exits()
+    try:
+        backend = registry.load(backend_type)
+        settings = backend.options_model.model_validate_json(options)
+    except (registry.RegistryError, ValueError) as error:
+        place = f"the worker on {os.uname().nodename} cannot open the backend"
+        hint = "Install the same version of finesweep and of the backend on every machine."
+        raise BackendError(Failure(FailureKind.USER, f"{place}: {foreign_errors.in_one_line(error)}", hint)) from error
+    return open_guarded(backend, settings, Path(workspace), Placement(cpus, gpus))
 
 
 class TrialRunner(tune.Trainable):
@@ -73,6 +91,10 @@ class TrialRunner(tune.Trainable):
     has it.
     """
 
+    _unstopped: tuple[tuple[Backend, Handle], ...] = ()
+    """The runs that this process no longer follows and that its service could not stop yet."""
+    _stop_again_at = 0.0
+
     def setup(self, config: dict[str, Any]) -> None:
         """Submit the run, or adopt it if the backend already knows its key."""
         self._metric = str(config["metric"])
@@ -84,6 +106,7 @@ class TrialRunner(tune.Trainable):
         self._ended = False
         self._unreachable: Failure | None = None
         self._submit_error: BackendError | None = None
+        self._traceback = ""
         try:
             self._backend = _backend(
                 config["backend"], config["options"], config["workspace"], config["cpus"], config["gpus"]
@@ -95,19 +118,22 @@ class TrialRunner(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Stop the run if it still goes on, and start the next trial in this process.
 
-        Tune calls this after a scheduler stopped the trial, too.
+        Tune calls this after a scheduler stopped the trial, too. If the run cannot be stopped now,
+        the process tries again later.
         """
         if self._handle is not None and not self._ended:
-            self._backend.stop(self._handle)
+            self._unstopped = (*self._unstopped, (self._backend, self._handle))
+        self._stop_runs()
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
         """Return a result at the next evaluation, at the end, or after `REPORT_INTERVAL_S`."""
+        if self._unstopped and time.monotonic() >= self._stop_again_at:
+            self._stop_runs()
         first, events = self._next_event, tuple(self._new_events())
-        report = WorkerReport(first, events, self._handle, self._unreachable, self._waiting())
         result: dict[str, Any] = {
-            "report": json.dumps(codec.to_json(report)),
+            "report": self._report(first, events),
             "evaluations": self._evaluations,
             "ended": self._ended,
             "done": self._ended,
@@ -116,10 +142,40 @@ class TrialRunner(tune.Trainable):
             result["objective"] = self._objective
         return result
 
+    def _report(self, first: int, events: tuple[Event, ...]) -> str:
+        """Return the report as JSON text. Events that have no JSON form end the run as failed."""
+        waiting = self._waiting()
+        try:
+            report = WorkerReport(
+                first, events, self._handle, self._unreachable, waiting, self._traceback, last_words.memory_bytes()
+            )
+            return json.dumps(codec.to_json(report))
+        except (ValueError, TypeError) as error:
+            self._ended = True
+            failure = failure_of(error, type(self._backend), "events")
+            unfit = WorkerReport(first, (Failed(failure),), self._handle, traceback=foreign_errors.full_text(error))
+            return json.dumps(codec.to_json(unfit))
+
     def _waiting(self) -> Waiting | None:
         if self._handle is None or self._ended or not isinstance(self._backend, SupportsWaiting):
             return None
-        return self._backend.waiting(self._handle)
+        try:
+            return self._backend.waiting(self._handle)
+        except BackendError:  # what it waits for is only shown; `events` reports what is wrong
+            return None
+
+    def _stop_runs(self) -> None:
+        """Stop the runs that nobody follows, and remember those that cannot be stopped now."""
+        remaining = []
+        for backend, handle in self._unstopped:
+            try:
+                backend.stop(handle)
+            except BackendError as error:
+                _LOG.warning("run %s was not stopped: %s", handle.id, error)
+                if error.failure.kind not in (FailureKind.LOST, FailureKind.BUG):
+                    remaining.append((backend, handle))
+        self._unstopped = tuple(remaining)
+        self._stop_again_at = time.monotonic() + STOP_AGAIN_S
 
     def _new_events(self) -> Iterator[Event]:
         """Yield new events until the scheduler must see an evaluation, the end, or a result is due.
@@ -154,15 +210,24 @@ class TrialRunner(tune.Trainable):
     def _poll(self) -> Sequence[Event]:
         if self._handle is None:
             assert self._submit_error is not None
-            return [Failed(self._submit_error.failure)]
+            return [self._failed(self._submit_error)]
         try:
             return self._backend.events(self._handle, self._next_event)
         except BackendError as error:
-            if error.failure.kind is FailureKind.USER and not self._backend.capabilities.in_process:
-                # For example, a key has expired. The service continues the run.
-                self._unreachable = error.failure
-                return []
-            return [Failed(error.failure)]
+            if not self._backend.capabilities.in_process:
+                if error.failure.kind is FailureKind.USER:
+                    # For example, a key has expired. The service continues the run.
+                    self._unreachable = error.failure
+                    return []
+                # Nobody follows the run from now on, and it may go on and cost money.
+                self._unstopped = (*self._unstopped, (self._backend, self._handle))
+                self._stop_again_at = 0.0
+            return [self._failed(error)]
+
+    def _failed(self, error: BackendError) -> Failed:
+        if error.__cause__ is not None:
+            self._traceback = foreign_errors.full_text(error.__cause__)
+        return Failed(error.failure)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: the backend keeps its runs, and the study is the record."""

@@ -10,6 +10,7 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from backends.contract import Backend, Estimate, EvaluationSettings, Placement, TrainingRequest
+from backends.guarded_backend import open_guarded
 from search_spaces.space import ResolvedParameter, ResolvedSpace
 from sweeps.data import Finding, PreparedData
 from sweeps.spec.space import space_limits
@@ -130,8 +131,8 @@ class SweepPlan:
         )
 
     def open_backend(self) -> Backend:
-        """Connect to the backend, as a trial does."""
-        return self.spec.backend_class.open(self.spec.backend_options, self.folder, self.placement)
+        """Connect to the backend, as a trial does. Raises BackendError, and no other exception."""
+        return open_guarded(self.spec.backend_class, self.spec.backend_options, self.folder, self.placement)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON values, for people and programs. It contains no secret."""
