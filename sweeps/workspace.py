@@ -48,6 +48,10 @@ class Workspace:
         """Use `study_name` for the study of the sweep `name` from now on."""
         (self.sweep_folder(name) / "study-name").write_text(study_name, encoding="utf-8")
 
+    def files_url_file(self, name: str) -> Path:
+        """The file that stores the URL of a sweep's store for files, if it has one."""
+        return self.sweep_folder(name) / "files-url"
+
     def run_table_file(self, name: str) -> Path:
         """The file that stores the URL path of a sweep's table of runs in the MLflow UI."""
         return self.sweep_folder(name) / "mlflow-table"

@@ -35,7 +35,8 @@ def open_workspace(root: str | Path | None) -> Workspace:
     return Workspace(Path(root or os.environ.get("SWEEP_ROOT") or DEFAULT_ROOT).absolute())
 
 
-def environment(workspace: Workspace, ray_address: str | None = None) -> Environment:
+def environment(workspace: Workspace, ray_address: str | None = None, files: str | None = None) -> Environment:
     """Return where sweeps are stored, tracked and run, and let backends read secrets."""
     credentials.use_secrets_from(os.environ)
-    return Environment(workspace, tracking_uri(workspace), storage(), ray_address)
+    store = files or os.environ.get("SWEEP_FILES") or None
+    return Environment(workspace, tracking_uri(workspace), storage(), ray_address, store)

@@ -105,14 +105,17 @@ def run(
     root: str | Path | None = None,
     fresh: bool = False,
     ray_address: str | None = None,
+    files: str | None = None,
     deadline: float | None = None,
 ) -> Sweep:
     """Run a sweep, or continue the one of this name where it stopped, and return it.
 
     `source`, `overrides`, `data` and `root` are those of `plan`. `on_event` is called on this
     thread for everything that happens; it must return quickly and must not raise. With `fresh`, an
-    earlier sweep of this name is kept under another name. `ray_address` is a Ray cluster's. The
-    sweep starts no trial that would end after `deadline`, in seconds since the Unix epoch.
+    earlier sweep of this name is kept under another name. `ray_address` is a Ray cluster's. `files`
+    is the URL of the store by which its machines exchange files (default: SWEEP_FILES, else they
+    share the workspace). The sweep starts no trial that would end after `deadline`, in seconds
+    since the Unix epoch.
 
     Raises UserInputError and SweepError like `plan`, SweepError if the sweep fails, and
     SweepInterruptedError after Ctrl-C. Everything is recorded in all cases; call `run` again to
@@ -121,7 +124,9 @@ def run(
     planned = plan(source, overrides=overrides, data=data, root=root, estimate=False)
     workspace = open_workspace(root)
     observer = CallbackObserver(on_event) if on_event is not None else ProgressObserver()
-    outcome = run_plan(planned, workspace, observer, fresh=fresh, ray_address=ray_address, deadline=deadline)
+    outcome = run_plan(
+        planned, workspace, observer, fresh=fresh, ray_address=ray_address, files=files, deadline=deadline
+    )
     return load(planned.spec.name, root=workspace.root, outcome=outcome)
 
 
@@ -133,6 +138,7 @@ def run_plan(
     *,
     fresh: bool = False,
     ray_address: str | None = None,
+    files: str | None = None,
     deadline: float | None = None,
 ) -> Outcome:
     """Run a plan while holding its sweep's lock. `say` receives a message about each step.
@@ -141,7 +147,7 @@ def run_plan(
     """
     from sweeps.execution import run as execution
 
-    where, name = environment(workspace, ray_address), planned.spec.name
+    where, name = environment(workspace, ray_address, files), planned.spec.name
     if fresh and (aside := workspace.set_aside(name)):
         say(f"kept the earlier sweep as `{aside.name}`")
     with workspace.lock(name):

@@ -103,6 +103,12 @@ def plan(
 @sweep_file_options
 @click.option("--fresh", is_flag=True, help="Start over. Keeps the earlier sweep of this name under another name.")
 @click.option("--address", metavar="HOST:PORT", envvar="RAY_ADDRESS", help="Run on this Ray cluster.")
+@click.option(
+    "--files",
+    metavar="URL",
+    envvar="SWEEP_FILES",
+    help="The store by which a cluster's machines exchange files: s3://bucket/path, or a shared folder.",
+)
 @json_option
 @click.pass_obj
 def run(
@@ -113,6 +119,7 @@ def run(
     overrides: tuple[str, ...],
     fresh: bool,
     address: str | None,
+    files: str | None,
     as_json: bool,
 ) -> None:
     """Run a sweep, or resume one that was stopped."""
@@ -125,7 +132,7 @@ def run(
         err.print(finding, soft_wrap=not err.is_terminal)
     say(f"data: {screen.data_line(made)}")
 
-    outcome = run_plan(made, workspace, Progress(err), say, fresh=fresh, ray_address=address)
+    outcome = run_plan(made, workspace, Progress(err), say, fresh=fresh, ray_address=address, files=files)
     if as_json:
         print_json(_outcome_json(outcome))
     else:

@@ -11,7 +11,8 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, assert_never
@@ -24,6 +25,7 @@ from ray.tune.search import Searcher
 from backends import codec, foreign_errors
 from sweeps.errors import SweepError
 from sweeps.execution import last_words
+from sweeps.execution.cluster import Cluster
 from sweeps.execution.last_words import WorkerProcess
 from sweeps.execution.running_trial import TrialEnd
 from sweeps.execution.session import Session
@@ -110,11 +112,12 @@ def disconnect() -> None:
     ray.shutdown()
 
 
-def run(session: Session) -> None:
+def run(session: Session, cluster: Cluster | None = None) -> None:
     """Run trials until the session ends the sweep. Ray must be connected.
 
-    The first Ctrl-C ends the sweep cleanly, a second one at once. The caller must call the
-    session's `finish` afterwards. Raises SweepError if Tune itself fails.
+    `cluster` are the machines of the cluster; None if this machine is the only one. The first
+    Ctrl-C ends the sweep cleanly, a second one at once. The caller must call the session's `finish`
+    afterwards. Raises SweepError if Tune itself fails.
     """
     plan = session.plan
     slots = _cluster().get(TRIAL_SLOT, 0.0) == 1.0
@@ -122,33 +125,41 @@ def run(session: Session) -> None:
     # the process, and the next trial loads everything again. One trial can safely wait if the slots
     # limit the concurrency.
     session.staged_trials = 1 if slots else 0
-    searcher = _SessionSearcher(session)
     scratch = Path(tempfile.mkdtemp(prefix="sweep-tune-"))
     try:
         with _interruptible(session):
-            tune.run(
-                TrialRunner,
-                name="tune",
-                config=_shared_config(plan),
-                resources_per_trial=_resources(plan, slots),
-                num_samples=-1,
-                search_alg=searcher,
-                scheduler=_scheduler_with_history(session),
-                callbacks=[_SessionCallback(session, searcher)],
-                stop=_SessionStopper(session, searcher),
-                storage_path=str(scratch),
-                trial_name_creator=lambda trial: str(trial.trial_id),
-                trial_dirname_creator=lambda trial: str(trial.trial_id),
-                reuse_actors=True,
-                raise_on_failed_trial=False,
-                verbose=0,
-            )
+            while True:
+                searcher = _SessionSearcher(session, cluster)
+                _run_tune(session, searcher, cluster, _shared_config(plan, slots, cluster), scratch)
+                if not searcher.offer_stranded_again():
+                    break
     except tune.TuneError as error:
         raise SweepError(
             f"Ray Tune failed: {error}", "read the sweep's log for details, then resume with `sweep run`"
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _run_tune(
+    session: Session, searcher: _SessionSearcher, cluster: Cluster | None, config: dict[str, Any], scratch: Path
+) -> None:
+    tune.run(
+        TrialRunner,
+        name="tune",
+        config=config,
+        num_samples=-1,
+        search_alg=searcher,
+        scheduler=_scheduler_with_history(session),
+        callbacks=[_SessionCallback(session, searcher, cluster)],
+        stop=_SessionStopper(session, searcher),
+        storage_path=str(scratch),
+        trial_name_creator=lambda trial: str(trial.trial_id),
+        trial_dirname_creator=lambda trial: str(trial.trial_id),
+        reuse_actors=True,
+        raise_on_failed_trial=False,
+        verbose=0,
+    )
 
 
 class _NotPickled:
@@ -164,12 +175,40 @@ class _NotPickled:
 class _SessionSearcher(_NotPickled, Searcher):
     """Hands the trials of the session to Tune, and tells the session how they ended."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, cluster: Cluster | None) -> None:
         super().__init__()
         self._session = session
+        self._cluster = cluster
+        self._nodes: dict[int, Sequence[str]] = {}
         self.numbers: dict[str, int] = {}
 
+    @property
+    def is_stranded(self) -> bool:
+        """Whether no trial runs, and one waits for machines that are lost while there are others.
+
+        Tune cannot change where a waiting trial may start, so it must begin anew.
+        """
+        cluster = self._cluster
+        if cluster is None or not self._nodes or self._session.running:
+            return False
+        return any(cluster.is_stranded(nodes) for nodes in self._nodes.values())
+
+    def offer_stranded_again(self) -> bool:
+        """Take back the trials that Tune left waiting. Returns whether there are any."""
+        numbers = [] if self._session.should_end() else list(self._nodes)
+        for number in numbers:
+            self._session.offer_again(number)
+        return bool(numbers)
+
+    def forget(self, number: int) -> None:
+        """Forget where a trial that has ended could train."""
+        self._nodes.pop(number, None)
+        if self._cluster is not None:
+            self._cluster.trial_ended(number)
+
     def suggest(self, trial_id: str) -> Any:
+        if self._cluster is not None and not self._cluster.usable_nodes:
+            return None if not self._session.should_end() else Searcher.FINISHED
         match self._session.next_trial():
             case NoTrial.WAIT:
                 return None
@@ -178,7 +217,10 @@ class _SessionSearcher(_NotPickled, Searcher):
             case Trial() as trial:
                 self.numbers[trial_id] = trial.number
                 request = json.dumps(codec.to_json(self._session.plan.request(trial)))
-                return {"request": request, "may_be_stopped": trial.repeat_of is None}
+                nodes = None if self._cluster is None else self._cluster.usable_nodes
+                if nodes is not None:
+                    self._nodes[trial.number] = nodes
+                return {"request": request, "may_be_stopped": trial.repeat_of is None, "nodes": nodes}
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -186,6 +228,9 @@ class _SessionSearcher(_NotPickled, Searcher):
         if error:
             return  # Tune tells the callback next, which also learns the error
         number = self.numbers[trial_id]
+        if self.is_stranded and not self._session.should_end():
+            return  # see `offer_stranded_again`
+        self.forget(number)
         if result and result.get("ended"):
             ended_by = TrialEnd.ITSELF
         elif self._session.should_end():
@@ -206,9 +251,10 @@ class _SessionSearcher(_NotPickled, Searcher):
 class _SessionCallback(_NotPickled, tune.Callback):
     """Passes the events of a trial to the session before Tune acts on the result."""
 
-    def __init__(self, session: Session, searcher: _SessionSearcher) -> None:
+    def __init__(self, session: Session, searcher: _SessionSearcher, cluster: Cluster | None) -> None:
         self._session = session
         self._searcher = searcher
+        self._cluster = cluster
         self._processes: dict[str, WorkerProcess] = {}
         self._kills_before: dict[str, int] = {}
 
@@ -224,6 +270,9 @@ class _SessionCallback(_NotPickled, tune.Callback):
             self._processes[trial.trial_id] = WorkerProcess(result["pid"], host, report.memory_bytes)
         if report.traceback:
             _LOG.error("trial %d\n%s", number, report.traceback)
+        if self._cluster is not None:
+            self._cluster.trial_is_on(number, report.node, report.resumed_from)
+            self._session.trial_placed(number, str(result["hostname"]))
         self._session.observe(number, report.handle, report.first, report.events)
         if report.waiting is not None:
             self._session.trial_waiting(number, report.waiting)
@@ -239,6 +288,11 @@ class _SessionCallback(_NotPickled, tune.Callback):
         loss = last_words.loss_of(_error_of(trial), self._processes.get(trial.trial_id), _ray_logs(), kills)
         _LOG.error("trial %d: %s\n%s", number, loss.message, loss.log_text)
         self._forget(trial)
+        was_lost = self._cluster is not None and self._cluster.is_lost(number, loss.log_text)
+        self._searcher.forget(number)
+        if was_lost:
+            self._session.offer_again(number)
+            return
         self._session.trial_ended(number, TrialEnd.CRASH, loss.message)
 
     def _forget(self, trial: Any) -> None:
@@ -257,26 +311,27 @@ class _SessionStopper(_NotPickled, tune.Stopper):
         return self._session.is_stopped_by_verdict(self._searcher.numbers[trial_id])
 
     def stop_all(self) -> bool:
-        return self._session.should_end()
+        return self._session.should_end() or self._searcher.is_stranded
 
 
 def _scheduler_with_history(session: Session) -> TrialScheduler:
     return scheduler_with_history(session.plan, session.study.search_trials)
 
 
-def _resources(plan: SweepPlan, slots: bool) -> tune.PlacementGroupFactory:
-    bundle = {"CPU": plan.placement.cpus or SERVICE_TRIAL_CPUS, "GPU": plan.placement.gpus}
+def _resources(plan: SweepPlan, slots: bool, cluster: Cluster | None) -> dict[str, float]:
+    resources = {"CPU": plan.placement.cpus or SERVICE_TRIAL_CPUS, "GPU": plan.placement.gpus}
     if slots:
         # Ray counts in steps of 1/10,000.
-        bundle[TRIAL_SLOT] = int(10_000 / plan.concurrency) / 10_000
-    return tune.PlacementGroupFactory([bundle])
+        resources[TRIAL_SLOT] = int(10_000 / plan.concurrency) / 10_000
+    return resources if cluster is None else cluster.resources(resources)
 
 
-def _shared_config(plan: SweepPlan) -> dict[str, Any]:
+def _shared_config(plan: SweepPlan, slots: bool, cluster: Cluster | None) -> dict[str, Any]:
     """Return the configuration that all trials share.
 
-    The searcher adds `request` and `may_be_stopped` to each.
+    The searcher adds `request`, `may_be_stopped` and `nodes` to each.
     """
+    files = None if cluster is None else cluster.files
     return {
         "backend": plan.spec.backend_type,
         "options": plan.spec.backend_options.model_dump_json(),
@@ -284,6 +339,8 @@ def _shared_config(plan: SweepPlan) -> dict[str, Any]:
         "cpus": plan.placement.cpus,
         "gpus": plan.placement.gpus,
         "metric": plan.spec.objective.metric,
+        "resources": _resources(plan, slots, cluster),
+        "files": None if files is None else asdict(files),
     }
 
 

@@ -11,7 +11,7 @@ from sweeps import tracking
 from sweeps.errors import SweepInterruptedError
 from sweeps.execution.budget_ledger import SETTLEMENT_TIMEOUT_S
 from sweeps.execution.champion_challenge import challenge_champion
-from sweeps.execution.environment import Environment, open_study, opened_backend
+from sweeps.execution.environment import Environment, fetch_best_model, open_study, opened_backend, store_of_sweep
 from sweeps.execution.finals_decision import decide_finals
 from sweeps.execution.library_logs import redirect_library_logs
 from sweeps.execution.model_retention import ModelRetention, protected_trial_keys
@@ -52,10 +52,11 @@ def run(
     log_handler = redirect_library_logs(workspace.log_file(name))
     if fresh:
         workspace.set_study_name(name, f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    files = store_of_sweep(environment, name)
     study = open_study(plan, environment, first_points)
     if _is_complete(plan, study):
         say(f"sweep `{name}` is complete. Raise search.trials to add trials, or use --fresh to start again.")
-        return _complete(plan, study, environment, say)
+        return _complete(plan, study, environment, files, say)
     tracker = tracking.Tracker.connect(
         environment.tracking_uri, plan.spec.tracking.experiment or name, workspace.artifacts
     )
@@ -66,15 +67,16 @@ def run(
         run_id = start_tracking(tracker, plan, study)
         workspace.run_table_file(name).write_text(tracker.table_path(), encoding="utf-8")
         plan = with_gpus(plan, engine.gpus())
-        with opened_backend(plan) as backend:
+        with opened_backend(plan, study, files) as backend:
             protected_keys = protected_trial_keys(plan, environment.tracking_uri)
             model_retention = ModelRetention(plan, study, backend, protected_keys)
             observers = [TrackingObserver(tracker, study), model_retention, progress]
             session = Session(plan, study, observers, backend=backend, deadline=deadline)
-            end = _run_trials(session, progress)
+            end = _run_trials(session, progress, environment.ray_address, files, say)
             finals = decide_finals(plan, study, backend, end, say)
             for number, reason in model_retention.finish(selected_trial(study, plan.spec.objective)).items():
                 say(f"the run of trial {number} was not stopped and may go on: {reason}")
+            fetch_best_model(backend, selected_trial(study, plan.spec.objective), say)
             session.budget_ledger.settle(SETTLEMENT_TIMEOUT_S)
             finish_tracking(tracker, plan, session, end, finals, _write_report(environment, name))
             decision = challenge_champion(plan, study, backend, end, environment, say)
@@ -97,16 +99,25 @@ def run(
     return outcome
 
 
-def _run_trials(session: Session, progress: ProgressObserver) -> SweepEnd:
+def _run_trials(
+    session: Session, progress: ProgressObserver, ray_address: str | None, files: str | None, say: Callable[[str], None]
+) -> SweepEnd:
+    from sweeps.execution import cluster as clusters
     from sweeps.execution import engine
 
+    cluster = None
+    if ray_address is not None or files is not None:
+        say("examining the machines of the cluster")
+        cluster = clusters.join_cluster(session.plan, session.study.sweep_id, files, say)
     progress.sweep_started(session)
     try:
-        engine.run(session)
+        engine.run(session, cluster)
     except BaseException:
         session.abort()
         raise
     finally:
+        if cluster is not None:
+            cluster.close()
         end = session.finish()
         progress.sweep_ended()
     return end
@@ -118,14 +129,16 @@ def _is_complete(plan: SweepPlan, study: Study) -> bool:
     return finals_decided and study.is_finished and not study.has_interrupted and ended >= plan.spec.search.trials
 
 
-def _complete(plan: SweepPlan, study: Study, environment: Environment, say: Callable[[str], None]) -> Outcome:
+def _complete(
+    plan: SweepPlan, study: Study, environment: Environment, files: str | None, say: Callable[[str], None]
+) -> Outcome:
     """Return the outcome of a complete sweep.
 
     Runs the challenge first if an earlier run left it undone.
     """
     decision = None
     if plan.spec.champion is not None:
-        with opened_backend(plan) as backend:
+        with opened_backend(plan, study, files) as backend:
             decision = challenge_champion(plan, study, backend, SweepEnd.TRIALS, environment, say)
         if decision is not None:
             _write_report(environment, plan.spec.name)

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
 from backends import codec, credentials, foreign_errors, registry
@@ -32,7 +33,10 @@ from backends.contract import (
 )
 from backends.guarded_backend import failure_of, open_guarded
 from backends.waiting import SupportsWaiting, Waiting
-from sweeps.execution import last_words
+from sweeps.errors import SweepError
+from sweeps.execution import isolation, last_words
+from sweeps.execution.stored_runs import StoredRuns
+from sweeps.execution.worker_files import FilesSettings, WorkerFiles, as_backend_error
 
 REPORT_INTERVAL_S = 2.0
 """The longest time between two results, so that progress shows and a stop takes effect in the
@@ -50,7 +54,9 @@ class WorkerReport:
 
     `events` are numbered from `first`. `unreachable` is why the worker cannot follow a run that
     continues at its service. `waiting` is set while the run pauses. `traceback` is that of an
-    exception in the code of the backend. `memory_bytes` is what the worker process occupies.
+    exception in the code of the backend. `memory_bytes` is what the worker process occupies. `node`
+    is the identity of its machine in Ray, and `resumed_from` the machine whose checkpoint the run
+    continues.
     """
 
     first: int
@@ -60,11 +66,18 @@ class WorkerReport:
     waiting: Waiting | None = None
     traceback: str = ""
     memory_bytes: int | None = None
+    node: str = ""
+    resumed_from: str | None = None
 
 
 @cache
-def _backend(backend_type: str, options: str, workspace: str, cpus: float, gpus: float) -> Backend:
-    """Open the backend once per worker process, so that a loaded model serves all its trials."""
+def _backend(
+    backend_type: str, options: str, workspace: str, cpus: float, gpus: float, files: FilesSettings | None
+) -> Backend | StoredRuns:
+    """Open the backend once per worker process, so that a loaded model serves all its trials.
+
+    With a store it works in a folder of this machine instead of `workspace`.
+    """
     # The secrets come from the worker's own environment, so that none travels through Ray.
     credentials.use_secrets_from(os.environ)
     last_words.record_exits()
@@ -75,15 +88,24 @@ def _backend(backend_type: str, options: str, workspace: str, cpus: float, gpus:
         place = f"the worker on {os.uname().nodename} cannot open the backend"
         hint = "Install the same version of finesweep and of the backend on every machine."
         raise BackendError(Failure(FailureKind.USER, f"{place}: {foreign_errors.in_one_line(error)}", hint)) from error
-    return open_guarded(backend, settings, Path(workspace), Placement(cpus, gpus))
+    if files is None:
+        return open_guarded(backend, settings, Path(workspace), Placement(cpus, gpus))
+    try:
+        worker_files = WorkerFiles(files)
+    except (SweepError, OSError) as error:
+        raise as_backend_error(error) from error
+    isolation.guard_this_worker()
+    opened = open_guarded(backend, settings, worker_files.workspace, Placement(cpus, gpus))
+    return StoredRuns(opened, worker_files)
 
 
 class TrialRunner(tune.Trainable):
     """Runs the trial that `config` describes.
 
     Tune reuses the process for the next trial through `reset_config`. `config` is the result of
-    `_shared_config` in the engine, with two more entries for each trial: `request`, the training
-    request as JSON text, and `may_be_stopped`, whether a scheduler may stop the trial early.
+    `_shared_config` in the engine, with three more entries for each trial: `request`, the training
+    request as JSON text, `may_be_stopped`, whether a scheduler may stop the trial early, and
+    `nodes`, the machines of a cluster on which it may train, as Ray calls them, or None.
 
     A result holds `report` (a `WorkerReport` as JSON text), the number of `evaluations` so far, and
     `ended`, whether the run has ended. After an evaluation it also holds `objective`, the value of
@@ -91,12 +113,22 @@ class TrialRunner(tune.Trainable):
     has it.
     """
 
-    _unstopped: tuple[tuple[Backend, Handle], ...] = ()
+    _backend: Backend | StoredRuns
+    _unstopped: tuple[tuple[Backend | StoredRuns, Handle], ...] = ()
     """The runs that this process no longer follows and that its service could not stop yet."""
     _stop_again_at = 0.0
 
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """Return what the trial occupies, and on which machines. Tune asks for each trial."""
+        if config["nodes"] is None:
+            return tune.PlacementGroupFactory([config["resources"]])
+        nodes = {"ray.io/node-id": f"in({','.join(config['nodes'])})"}
+        return tune.PlacementGroupFactory([config["resources"]], bundle_label_selector=[nodes])
+
     def setup(self, config: dict[str, Any]) -> None:
         """Submit the run, or adopt it if the backend already knows its key."""
+        self._node = str(ray.get_runtime_context().get_node_id())
         self._metric = str(config["metric"])
         self._may_be_stopped = bool(config["may_be_stopped"])
         self._next_event = self._evaluations = 0
@@ -108,8 +140,14 @@ class TrialRunner(tune.Trainable):
         self._submit_error: BackendError | None = None
         self._traceback = ""
         try:
+            files = config["files"]
             self._backend = _backend(
-                config["backend"], config["options"], config["workspace"], config["cpus"], config["gpus"]
+                config["backend"],
+                config["options"],
+                config["workspace"],
+                config["cpus"],
+                config["gpus"],
+                None if files is None else FilesSettings(**files),
             )
             self._handle = self._backend.submit(codec.from_json(TrainingRequest, json.loads(config["request"])))
         except BackendError as error:
@@ -147,7 +185,15 @@ class TrialRunner(tune.Trainable):
         waiting = self._waiting()
         try:
             report = WorkerReport(
-                first, events, self._handle, self._unreachable, waiting, self._traceback, last_words.memory_bytes()
+                first,
+                events,
+                self._handle,
+                self._unreachable,
+                waiting,
+                self._traceback,
+                last_words.memory_bytes(),
+                self._node,
+                self._backend.resumed_from if isinstance(self._backend, StoredRuns) else None,
             )
             return json.dumps(codec.to_json(report))
         except (ValueError, TypeError) as error:

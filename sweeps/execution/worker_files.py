@@ -250,10 +250,14 @@ class RunFiles:
                 return event
 
 
-def as_backend_error(error: SweepError) -> BackendError:
-    """Return an error of the store as the failure of a trial that can be tried again."""
-    message = f"machine {socket.gethostname()}: {error.message}"
-    return BackendError(Failure(FailureKind.TRANSIENT, message, error.hint))
+def as_backend_error(error: SweepError | OSError) -> BackendError:
+    """Return an error of the store or of this disk as a failure that a retry can mend."""
+    if isinstance(error, SweepError):
+        message, hint = error.message, error.hint
+    else:
+        message = f"{error.filename or 'the disk'}: {error.strerror or error}"
+        hint = "free some space there, or set SWEEP_CACHE to another folder"
+    return BackendError(Failure(FailureKind.TRANSIENT, f"machine {socket.gethostname()}: {message}", hint))
 
 
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
