@@ -16,7 +16,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from backends import credentials
-from sweeps.cli import catalogue, champion, clean, doctor, nights, results, run, schedule, serve
+from sweeps.cli import catalogue, champion, clean, doctor, nights, results, run, schedule, serve, standard_streams
 from sweeps.cli.terminal import as_hint, err, plain
 from sweeps.errors import Problem, SweepError, SweepInterruptedError, UserInputError
 from sweeps.workspace import DEFAULT_ROOT, Workspace
@@ -24,8 +24,10 @@ from sweeps.workspace import DEFAULT_ROOT, Workspace
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
+    standard_streams.prepare()
     try:
         code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Abort:
         code = _print_error(SweepInterruptedError("stopped"))
     except click.ClickException as error:
@@ -35,8 +37,7 @@ def main() -> None:
         code = _print_error(error)
     except KeyboardInterrupt:
         code = _print_error(SweepInterruptedError("stopped", "run the same command again to resume"))
-    except BrokenPipeError:  # the reader of a pipe went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except standard_streams.OutputClosedError:  # `| head` has all it wants
         code = 0
     except OSError as error:  # such as a full disk or a missing permission, wherever it occurs
         hint = "check the folder, its permissions and the free space; --root selects another folder"

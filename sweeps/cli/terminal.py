@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from rich.console import Console, RenderableType
@@ -13,8 +13,14 @@ from rich.console import Console, RenderableType
 PIPE_COLUMNS = 140
 """The width of the output if it is not a terminal."""
 
-out = Console() if sys.stdout.isatty() else Console(width=PIPE_COLUMNS)
-err = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=PIPE_COLUMNS)
+
+def _console(stream: TextIO | None, *, stderr: bool = False) -> Console:
+    is_terminal = stream is not None and stream.isatty()  # None: the caller closed it
+    return Console(stderr=stderr) if is_terminal else Console(stderr=stderr, width=PIPE_COLUMNS)
+
+
+out = _console(sys.stdout)
+err = _console(sys.stderr, stderr=True)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
 
