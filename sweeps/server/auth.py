@@ -50,16 +50,29 @@ class ApiKeys:
             raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key", headers=_CHALLENGE)
 
 
-def require_local_origin(headers: Mapping[str, str]) -> None:
+def named_hosts(headers: Mapping[str, str]) -> list[str | None]:
+    """Return the host names in `Host` and `Origin`; None for an empty one.
+
+    Raises ApiError (400) if one of them cannot be read.
+    """
+    hosts = []
+    for name, prefix in (("host", "//"), ("origin", "")):
+        if name in headers or name == "host":
+            try:
+                hosts.append(urlsplit(prefix + headers.get(name, "")).hostname)
+            except ValueError:
+                message = f"The header {name.capitalize()} cannot be read: {headers[name][:64]!r}"
+                raise ApiError(400, message, code="invalid_header") from None
+    return hosts
+
+
+def require_local(hosts: Iterable[str | None]) -> None:
     """Accept only requests from programs on this machine. A local server without keys needs this.
 
     A web page that is open in a browser on this machine can also send requests: under its own name
     (`Origin`), or through a host name of its own that resolves to 127.0.0.1 (`Host`). Raises
     ApiError (403) for both.
     """
-    hosts = [urlsplit(f"//{headers.get('host', '')}").hostname]
-    if "origin" in headers:
-        hosts.append(urlsplit(headers["origin"]).hostname)
     for host in hosts:
         if host not in LOOPBACK_HOSTS:
             message = f"Without API keys this server accepts requests from this machine only, not {str(host)[:64]!r}."

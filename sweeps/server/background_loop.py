@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
+
+_LOG = logging.getLogger("sweeps.server")
+
+_LONGEST_PAUSE_S = 30.0
 
 
 class BackgroundLoop:
     """Calls `first` once, then repeats `work` until `close`.
 
-    Both should return soon once `closing` is set.
+    Both should return soon once `closing` is set. No error ends the loop: it logs the error and
+    goes on, after a pause that grows while the errors continue.
     """
 
     def __init__(
@@ -37,8 +43,22 @@ class BackgroundLoop:
 
     def _run(self) -> None:
         if self._first is not None:
-            self._first()
+            self._survive(self._first)
+        failures = 0
         while not self.closing.is_set():
-            self._work()
-            self._wake.wait(self._pause_s)
+            failures = 0 if self._survive(self._work) else failures + 1
+            pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2**failures)
+            if failures:
+                self.closing.wait(pause_s)
+            else:
+                self._wake.wait(pause_s)
             self._wake.clear()
+
+    def _survive(self, work: Callable[[], None]) -> bool:
+        """Do a piece of work. Return whether it raised no error."""
+        try:
+            work()
+        except Exception:  # noqa: BLE001  the thread has no caller, and what it still has to do would be lost
+            _LOG.exception("the background work %s failed; it is tried again", self._thread.name)
+            return False
+        return True

@@ -1,7 +1,7 @@
 """The tables of the server's database, and how a record becomes a row.
 
-Databases of version 0.1 have the same tables. Each field of a record is a column of the same name.
-A column that holds a nested value holds it as JSON.
+Databases of version 0.1 have the same tables, except `intents`. Each field of a record is a column
+of the same name. A column that holds a nested value holds it as JSON.
 """
 
 from __future__ import annotations
@@ -55,6 +55,9 @@ CREATE TABLE IF NOT EXISTS models (
 CREATE TABLE IF NOT EXISTS deliveries (
     id TEXT PRIMARY KEY, body TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, due_at REAL NOT NULL
 ) WITHOUT ROWID;                     -- webhooks that the receiver has not accepted yet
+CREATE TABLE IF NOT EXISTS intents (
+    intent TEXT NOT NULL, job_id TEXT NOT NULL, PRIMARY KEY (intent, job_id)
+) WITHOUT ROWID;                     -- what the server is about to do with a run; not in version 0.1
 """
 
 AnyRecord: TypeAlias = StoredFile | Upload | StoredPart | Job | JobEvent | Checkpoint | TunedModel

@@ -8,12 +8,14 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from backends.contract import DataFile, Dataset
 from sweeps.server.records import JobFailure, Task
+from sweeps.server.strict_json import has_lone_surrogate
 
 MIN_EXAMPLES = 10
 """The fewest examples in a training file, as at the real services."""
@@ -21,6 +23,9 @@ MIN_EXAMPLES = 10
 MAX_AUTO_LABELS = 100
 TRAINING_SAMPLE_EXAMPLES = 256
 """The number of training examples that stand in for a missing validation file."""
+
+MAX_LINE_CHARACTERS = 16 * 2**20
+"""The longest accepted line, because a line is read into memory as a whole."""
 
 _REPORTED_PROBLEMS = 3
 _ROLES = frozenset({"system", "developer", "user", "assistant"})
@@ -61,6 +66,7 @@ def prepare_dataset(
     `folder` are hard links if possible, so that a job keeps its data when the user deletes an
     uploaded file. Raises DatasetError.
     """
+    _check_task(task)
     train = _check(training, "training_file", min_examples)
     valid = None if validation is None else _check(validation, "validation_file", 1)
     if valid is not None and valid.layout != train.layout:
@@ -75,6 +81,15 @@ def prepare_dataset(
     labels = _labels(task, train, valid)
     notes = [*train.notes, *(() if valid is None else valid.notes)]
     return Dataset(train_data, valid_data, train.layout, labels, task.stop), notes
+
+
+def _check_task(task: Task) -> None:
+    """Raise DatasetError for a text that cannot be written. An earlier version accepted it."""
+    labels = () if task.labels == "auto" else task.labels
+    for name, texts in (("labels", labels), ("stop", (task.stop,)), ("keep_metric", (task.keep_metric,))):
+        if any(has_lone_surrogate(text) for text in texts):
+            message = f"task.{name} has half a character (a lone surrogate, like \\ud800)"
+            raise DatasetError("invalid_request", f"task.{name}", message)
 
 
 def _labels(task: Task, train: CheckedFile, valid: CheckedFile | None) -> tuple[str, ...]:
@@ -138,7 +153,10 @@ def _check(path: Path, param: _FileParameter, min_examples: int) -> CheckedFile:
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield each line that is not blank: its number, and its JSON object or an error message."""
     with path.open(encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, 1):
+        for number, line in enumerate(iter(partial(stream.readline, MAX_LINE_CHARACTERS + 1), ""), 1):
+            if len(line) > MAX_LINE_CHARACTERS:
+                yield number, f"longer than {MAX_LINE_CHARACTERS} characters"
+                return
             if line.isspace():
                 continue
             try:
@@ -146,7 +164,19 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             except (ValueError, RecursionError):
                 yield number, "not valid JSON"
                 continue
+            if "\\u" in line and _has_lone_surrogate(value):
+                yield number, "it has half a character (a lone surrogate, like \\ud800)"
+                continue
             yield number, value if isinstance(value, dict) else "not a JSON object"
+
+
+def _has_lone_surrogate(value: Any) -> bool:
+    """Return whether a text of a JSON value cannot be written as UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _problem(line: Mapping[str, Any]) -> str | None:

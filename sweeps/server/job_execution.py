@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Set
 from typing import assert_never
 
-from backends.contract import TERMINAL_EVENTS, BackendError, EvaluationSettings, TrainingRequest
+from backends.contract import TERMINAL_EVENTS, BackendError, EvaluationSettings, FailureKind, TrainingRequest
+from sweeps.server.file_storage import FileStorage
 from sweeps.server.folder import ServerFolder
 from sweeps.server.job_updates import JobUpdater
 from sweeps.server.records import Job, JobFailure, JobStatus, log_line
+from sweeps.server.resource_faults import resource_fault
 from sweeps.server.run_loop import (
+    Detached,
     EventsReported,
     RunBroken,
     RunControl,
@@ -20,6 +24,7 @@ from sweeps.server.run_loop import (
     RunReport,
     RunSubmitted,
     drive_run,
+    retry,
 )
 from sweeps.server.storage import Store
 from sweeps.server.training_backend import TrainingBackend
@@ -30,6 +35,9 @@ _LOG = logging.getLogger("sweeps.server")
 
 MAX_RESTARTS = 2
 """How often the server starts a job again whose worker process died."""
+
+RESOURCE_PAUSE_S = 5.0
+"""How long a job waits after an execution that failed because the disk is full, for example."""
 
 Register = Callable[[RunControl], bool]
 """Makes a run's control known to the other threads.
@@ -60,45 +68,123 @@ class JobExecutor:
     The database holds all that a restart needs.
     """
 
-    def __init__(self, store: Store, backend: TrainingBackend, updater: JobUpdater, folder: ServerFolder) -> None:
-        self._store, self._backend, self._updater, self._folder = store, backend, updater, folder
+    def __init__(
+        self, store: Store, backend: TrainingBackend, updater: JobUpdater, files: FileStorage, folder: ServerFolder
+    ) -> None:
+        self._store, self._backend, self._updater = store, backend, updater
+        self._files, self._folder = files, folder
         self._workers = WorkerPool(backend, folder.worker_log)
         self._crashes: dict[str, int] = {}
 
-    def execute(self, job_id: str, register: Register) -> None:
+    def execute(self, job_id: str, register: Register) -> float:
         """Execute a job until its run ends or is detached.
 
-        Raises nothing: any error fails the job.
+        Raises nothing: an error fails the job, unless it will pass, like a full disk. Returns after
+        how many seconds a job that has not ended may be executed again.
         """
         try:
-            job = self._store.find(Job, job_id)
-            if job is None or job.status not in (JobStatus.QUEUED, JobStatus.RUNNING):
-                return
-            events = self._store.run_events(job_id)
-            # the previous server died before it ended the job
-            if events and isinstance(events[-1], TERMINAL_EVENTS):
-                self._updater.end_job(job, events)
-            elif self._backend.capabilities.in_process:
-                self._execute_in_worker(job, len(events), register)
-            else:
-                self._execute_here(job, len(events), register)
+            self._execute(job_id, register)
         except Exception as error:  # noqa: BLE001  the job must report what happened; its thread has no caller
-            _LOG.exception("job %s", job_id)
+            return self._handle_error(job_id, error)
+        return 0.0
+
+    def _execute(self, job_id: str, register: Register) -> None:
+        job = self._store.find(Job, job_id)
+        if job is None or job.status not in (JobStatus.QUEUED, JobStatus.RUNNING):
+            return
+        events = self._store.run_events(job_id)
+        # the previous server died before it ended the job
+        if events and isinstance(events[-1], TERMINAL_EVENTS):
+            self._updater.end_job(job, events)
+            return
+        if job.handle is None:
+            self._store.add_intent("submit", job_id)
+        if self._backend.capabilities.in_process:
+            self._execute_in_worker(job, len(events), register)
+        else:
+            self._execute_here(job, len(events), register)
+
+    def _handle_error(self, job_id: str, error: Exception) -> float:
+        """Fail a job because of an error, or let it wait. Return how long it waits."""
+        fault = resource_fault(error, self._folder.root)
+        if fault is not None and fault.passes:
+            _LOG.warning("job %s waits: %s (%s)", job_id, fault.message, error)
+            return RESOURCE_PAUSE_S
+        _LOG.error("job %s", job_id, exc_info=error)
+        try:
             if job := self._store.find(Job, job_id):
                 self._updater.fail(job, JobFailure("internal_error", f"{type(error).__name__}: {error}"))
+        except sqlite3.Error as database_error:
+            _LOG.warning("cannot write that job %s has failed: %s", job_id, database_error)
+            return RESOURCE_PAUSE_S
+        return 0.0
 
-    def stop_run(self, job: Job) -> None:
-        """Stop the run of a cancelled job that no thread drives, and record its last events."""
-        assert job.handle is not None
+    # ----------------------------------------------------------------------------- runs to clean up
+    def jobs_with_lost_runs(self) -> list[Job]:
+        """Return the jobs that have ended although their runs may still be training.
+
+        They were cancelled, or failed, just before the previous server ended.
+        """
+        submitted = self._store.intended("submit")
+        jobs = self._store.all(Job, "status IN (?, ?)", JobStatus.CANCELLED.value, JobStatus.FAILED.value)
+        return [job for job in jobs if self.may_be_training(job, submitted)]
+
+    def may_be_training(self, job: Job, submitted: Set[str]) -> bool:
+        """Return whether the run of a job may still be training.
+
+        `submitted` are the jobs whose submission was begun and never answered.
+        """
+        if job.handle is None:
+            return job.id in submitted
+        return not self._store.run_has_ended(job.id)
+
+    def stop_run(self, job: Job, control: RunControl) -> None:
+        """Stop the run of a job that has ended, record its last events, and delete its files.
+
+        Nobody drives the run. If its submission was never answered, the run is adopted by its key
+        first. Tries again while the backend fails temporarily, until `control` detaches; the next
+        server completes what is left. Raises nothing.
+        """
+        try:
+            if job.handle is not None or not self._backend.capabilities.in_process:
+                self._stop_run(job, control)
+        except Detached:
+            return
+        except BackendError as error:
+            _LOG.warning("cannot stop the run of the job %s: %s", job.id, error)
+            if error.failure.kind is FailureKind.TRANSIENT:
+                return
+        except Exception:  # noqa: BLE001  the thread has no caller
+            _LOG.exception("cannot stop the run of the job %s", job.id)
+            return
+        self._store.delete_intent("submit", job.id)
+        self._files.delete_working_files(job.id)
+
+    def _stop_run(self, job: Job, control: RunControl) -> None:
         with contextlib.closing(self._backend.open()) as backend:
+            handle = job.handle or retry(control, lambda: backend.submit(_training_request(job)))
+            self._store.update(Job, job.id, handle=handle)
+            retry(control, lambda: backend.stop(handle))
+            if backend.capabilities.in_process:
+                return  # to ask for its events would train it
+            first = self._store.run_event_count(job.id)
+            for number, event in enumerate(retry(control, lambda: backend.events(handle, first)), first):
+                self._updater.record_event(job.id, number, event, {})
+
+    def discard_run(self, job_id: str) -> None:
+        """Delete what the backend keeps of a job's run, as the intent "discard" says.
+
+        If the backend fails, the intent remains for the next server.
+        """
+        job = self._store.find(Job, job_id)
+        if job is not None and job.handle is not None:
             try:
-                backend.stop(job.handle)
-                if not backend.capabilities.in_process:
-                    first = len(self._store.run_events(job.id))
-                    for number, event in enumerate(backend.events(job.handle, first), first):
-                        self._updater.record_event(job.id, number, event, {})
+                with contextlib.closing(self._backend.open()) as backend:
+                    backend.discard(job.handle)
             except BackendError as error:
-                _LOG.warning("cannot stop the run of the cancelled job %s: %s", job.id, error)
+                _LOG.warning("cannot delete the model of the job %s at the backend: %s", job_id, error)
+                return
+        self._store.delete_intent("discard", job_id)
 
     def stop_idle_workers(self) -> None:
         """Stop the worker processes that have been idle for long."""
@@ -164,17 +250,21 @@ class JobExecutor:
         assert job is not None, "jobs are never deleted"
         match report:
             case RunSubmitted():
-                self._store.update(Job, job_id, handle=report.handle)
-                if job.resolved:
-                    resumed = log_line(job_id, "Fine-tuning job resumed")
-                    self._store.change_status(job_id, JobStatus.RUNNING, [resumed])
+                with self._store.transaction():
+                    self._store.update(Job, job_id, handle=report.handle)
+                    self._store.delete_intent("submit", job_id)
+                    if job.resolved:
+                        resumed = log_line(job_id, "Fine-tuning job resumed")
+                        self._store.change_status(job_id, JobStatus.RUNNING, [resumed])
                 return False
             case EventsReported():
                 for number, event in enumerate(report.events, report.first):
                     self._updater.record_event(job_id, number, event, report.checkpoint_copies)
                 return isinstance(report.events[-1], TERMINAL_EVENTS)
             case RunRefused():
-                self._updater.refuse(job, report.failures)
+                with self._store.transaction():
+                    self._updater.refuse(job, report.failures)
+                    self._store.delete_intent("submit", job_id)
                 return True
             case RunBroken():
                 self._updater.refuse(job, [report.failure])

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 import threading
+import time
 
-from backends.contract import TERMINAL_EVENTS
 from sweeps.server.background_loop import BackgroundLoop
+from sweeps.server.file_storage import FileStorage
 from sweeps.server.job_execution import JobExecutor
 from sweeps.server.job_updates import JobUpdater
 from sweeps.server.records import Job, JobStatus, log_line
 from sweeps.server.run_loop import RunControl
 from sweeps.server.storage import Store
 from sweeps.server.training_backend import TrainingBackend
+
+_LOG = logging.getLogger("sweeps.server")
 
 
 class JobRunner:
@@ -21,13 +26,25 @@ class JobRunner:
     needs.
     """
 
-    def __init__(self, store: Store, backend: TrainingBackend, updater: JobUpdater, executor: JobExecutor) -> None:
+    def __init__(
+        self,
+        store: Store,
+        backend: TrainingBackend,
+        updater: JobUpdater,
+        files: FileStorage,
+        executor: JobExecutor,
+    ) -> None:
         self._store, self._backend, self._updater, self._executor = store, backend, updater, executor
+        self._files = files
         self._active: dict[str, RunControl | None] = {}
         """The jobs that have a thread. Each is None until the thread has registered its control."""
         self._threads: dict[str, threading.Thread] = {}
+        self._not_before: dict[str, float] = {}
+        """The monotonic time before which a job is not executed again."""
+        self._stops = RunControl()
+        """Controls the threads that stop the runs of ended jobs."""
         self._lock = threading.RLock()
-        self._dispatcher = BackgroundLoop("dispatcher", self._dispatch, pause_s=1.0, first=self._stop_cancelled_runs)
+        self._dispatcher = BackgroundLoop("dispatcher", self._dispatch, pause_s=1.0, first=self._complete_intents)
 
     # -------------------------------------------------------------------------------- begin and end
     def start(self) -> None:
@@ -37,6 +54,7 @@ class JobRunner:
     def close(self) -> None:
         """Detach from all runs, and end. The next server resumes them."""
         self._dispatcher.closing.set()
+        self._stops.request_detach()
         with self._lock:
             controls, threads = list(self._active.values()), list(self._threads.values())
         for control in controls:
@@ -71,20 +89,29 @@ class JobRunner:
             with self._lock:
                 if self._dispatcher.closing.is_set() or len(self._active) >= self._backend.max_jobs:
                     return
-                if job.id in self._active:
+                if job.id in self._active or time.monotonic() < self._not_before.get(job.id, 0.0):
                     continue
-                self._active[job.id] = None
                 thread = threading.Thread(target=self._run, args=(job.id,), name=job.id)
+                thread.start()  # it waits for the lock before it registers the run or ends
+                self._active[job.id] = None
                 self._threads[job.id] = thread
-            thread.start()
 
     def _run(self, job_id: str) -> None:
+        pause_s = 0.0
         try:
-            self._executor.execute(job_id, lambda control: self._register(job_id, control))
+            pause_s = self._executor.execute(job_id, lambda control: self._register(job_id, control))
+            job = self._store.find(Job, job_id)
+            if job is not None:
+                self._clean_up(job)
+        except sqlite3.Error as error:
+            _LOG.warning("job %s: cannot read the database: %s", job_id, error)
         finally:
             with self._lock:
                 self._active.pop(job_id, None)
                 self._threads.pop(job_id, None)
+                self._not_before.pop(job_id, None)
+                if pause_s:
+                    self._not_before[job_id] = time.monotonic() + pause_s
             self._dispatcher.wake()
 
     def _register(self, job_id: str, control: RunControl) -> bool:
@@ -114,8 +141,10 @@ class JobRunner:
             # its thread has not registered yet, and sees the status when it does
             if job.id in self._active:
                 return True
-        if job.handle is not None:
-            threading.Thread(target=self._executor.stop_run, args=(job,), daemon=True).start()
+            name = f"stop {job.id}"
+            thread = threading.Thread(target=self._stop, args=(job.id,), name=name)
+            thread.start()  # it waits for the lock before it ends
+            self._threads[name] = thread
         return True
 
     def pause(self, job: Job) -> bool:
@@ -139,9 +168,29 @@ class JobRunner:
         """Return whether running jobs can be paused: their runs must be in worker processes."""
         return self._backend.capabilities.in_process
 
-    def _stop_cancelled_runs(self) -> None:
-        """Stop the runs of jobs that were cancelled just before the previous server ended."""
-        for job in self._store.all(Job, "status = ? AND handle != 'null'", JobStatus.CANCELLED.value):
-            events = self._store.run_events(job.id)
-            if not events or not isinstance(events[-1], TERMINAL_EVENTS):
-                self._executor.stop_run(job)
+    # ----------------------------------------------------------------------------------- ended jobs
+    def _stop(self, job_id: str) -> None:
+        try:
+            if (job := self._store.find(Job, job_id)) is not None:
+                self._clean_up(job)
+        except sqlite3.Error as error:
+            _LOG.warning("job %s: cannot read the database: %s", job_id, error)
+        finally:
+            with self._lock:
+                self._threads.pop(threading.current_thread().name, None)
+
+    def _clean_up(self, job: Job) -> None:
+        """Stop the run of a cancelled or failed job if it may be training; delete its files."""
+        if job.status not in (JobStatus.CANCELLED, JobStatus.FAILED):
+            return
+        if self._executor.may_be_training(job, self._store.intended("submit")):
+            self._executor.stop_run(job, self._stops)
+        else:
+            self._files.delete_working_files(job.id)
+
+    def _complete_intents(self) -> None:
+        """Complete what the previous server began: to stop runs, and to delete models."""
+        for job in self._executor.jobs_with_lost_runs():
+            self._executor.stop_run(job, self._stops)
+        for job_id in self._store.intended("discard"):
+            self._executor.discard_run(job_id)

@@ -23,6 +23,7 @@ from backends.contract import (
 )
 from sweeps.server import event_rendering
 from sweeps.server.errors import job_failure
+from sweeps.server.file_storage import FileStorage, make_durable
 from sweeps.server.folder import ServerFolder
 from sweeps.server.records import (
     ENDED_STATUSES,
@@ -39,7 +40,7 @@ from sweeps.server.records import (
 from sweeps.server.storage import Store
 
 Notify = Callable[[str, str], None]
-"""Called once a job has ended, with the event type of the webhook and the job's id."""
+"""Called in the transaction in which a job ends, with the webhook's event type and the job's id."""
 
 
 class JobUpdater:
@@ -49,9 +50,16 @@ class JobUpdater:
     """
 
     def __init__(
-        self, store: Store, folder: ServerFolder, notify: Notify, *, organization: str, kept_checkpoints: int
+        self,
+        store: Store,
+        files: FileStorage,
+        folder: ServerFolder,
+        notify: Notify,
+        *,
+        organization: str,
+        kept_checkpoints: int,
     ) -> None:
-        self._store, self._folder, self._notify = store, folder, notify
+        self._store, self._files, self._folder, self._notify = store, files, folder, notify
         self._organization, self._kept_checkpoints = organization, kept_checkpoints
         self._events: dict[str, list[Event]] = {}
         """The events of the running jobs, as they are in the database."""
@@ -70,18 +78,9 @@ class JobUpdater:
         earlier = self._events[job_id]
         if number < len(earlier):
             return
-        records: list[JobEvent | Checkpoint | TunedModel] = []
-        if job.status not in ENDED_STATUSES:
-            match event:
-                case Measured():
-                    records.append(_metrics_line(job, event, earlier))
-                case Checkpointed():
-                    records += self._checkpoint_records(job, event, earlier, checkpoint_copies)
-                case Queued() | Started() | Charged() | Finished() | Failed() | Stopped():
-                    pass
-                case _:
-                    assert_never(event)
+        records = [] if job.status in ENDED_STATUSES else self._records_of(job, event, earlier, checkpoint_copies)
         events = [*earlier, event]
+        replaced_models: list[TunedModel] = []
         with self._store.transaction():
             if not self._store.add_run_event(job_id, number, event, records):
                 return
@@ -91,12 +90,28 @@ class JobUpdater:
                 self._store.change_status(job_id, JobStatus.RUNNING, [started])
             if isinstance(event, Charged) and job.status in ENDED_STATUSES:
                 self._store.update(Job, job_id, trained_tokens=event_rendering.trained_tokens(events))
+            if isinstance(event, Checkpointed):
+                replaced_models = self._forget_old_checkpoints(job_id)
         self._events[job_id] = events
-        if isinstance(event, Checkpointed):
-            self._delete_old_checkpoints(job_id)
+        for model in replaced_models:
+            delete_checkpoint_copy(model)
         if isinstance(event, Finished | Failed | Stopped):
             del self._events[job_id]
             self.end_job(self._store.find(Job, job_id) or job, events)
+
+    def _records_of(
+        self, job: Job, event: Event, earlier: Sequence[Event], checkpoint_copies: Mapping[str, str]
+    ) -> list[JobEvent | Checkpoint | TunedModel]:
+        """Return what clients see of an event."""
+        match event:
+            case Measured():
+                return [_metrics_line(job, event, earlier)]
+            case Checkpointed():
+                return self._checkpoint_records(job, event, earlier, checkpoint_copies)
+            case Queued() | Started() | Charged() | Finished() | Failed() | Stopped():
+                return []
+            case _:
+                assert_never(event)
 
     def _checkpoint_records(
         self, job: Job, event: Checkpointed, earlier: Sequence[Event], checkpoint_copies: Mapping[str, str]
@@ -123,17 +138,20 @@ class JobUpdater:
             log_line(job.id, f"Checkpoint created at step {event.step}"),
         ]
 
-    def _delete_old_checkpoints(self, job_id: str) -> None:
+    def _forget_old_checkpoints(self, job_id: str) -> list[TunedModel]:
+        """Delete the records of all but the last checkpoints. Return their models."""
+        models = []
         for checkpoint in self._store.all(Checkpoint, "job_id = ?", job_id)[: -self._kept_checkpoints]:
             model = self._store.find(TunedModel, checkpoint.model)
             self._store.delete(Checkpoint, checkpoint.id)
             if model is not None:
                 self._store.delete(TunedModel, model.name)
-                delete_checkpoint_copy(model)
+                models.append(model)
+        return models
 
     # ------------------------------------------------------------------------------------------ end
     def end_job(self, job: Job, events: Sequence[Event]) -> None:
-        """End a job by the last of its run's events, and delete its prepared data.
+        """End a job by the last of its run's events, and delete its working files.
 
         A job that has ended already keeps its status, but its token count becomes final.
         """
@@ -149,7 +167,7 @@ class JobUpdater:
                     self.cancel(job)
                 case _:
                     raise ValueError("the run has not ended")
-        shutil.rmtree(self._folder.job_data(job.id), ignore_errors=True)
+        self._files.delete_working_files(job.id)
 
     def _succeed(self, job: Job, finished: Finished, events: Sequence[Event]) -> None:
         name, now = self.model_name(job), int(time.time())
@@ -162,7 +180,24 @@ class JobUpdater:
             created_at=now,
             sha256=hashlib.sha256(content).hexdigest(),
         )
-        self._folder.content(file.id).write_bytes(content)
+        path = self._folder.content(file.id)
+        is_changed = False
+        try:
+            path.write_bytes(content)
+            make_durable(path)
+            make_durable(path.parent)
+            is_changed = self._write_success(job, finished, events, file, name)
+        finally:
+            if not is_changed and self._store.find(StoredFile, file.id) is None:
+                path.unlink(missing_ok=True)
+
+    def _write_success(
+        self, job: Job, finished: Finished, events: Sequence[Event], file: StoredFile, name: str
+    ) -> bool:
+        """Write the success of a job with its file, its model and its webhook: all, or nothing.
+
+        Return False if the job has ended otherwise.
+        """
         with self._store.transaction():
             is_changed = self._store.change_status(
                 job.id,
@@ -171,16 +206,16 @@ class JobUpdater:
                     log_line(job.id, f"New fine-tuned model created: {name}"),
                     log_line(job.id, "The job has successfully completed"),
                 ],
-                finished_at=now,
+                finished_at=file.created_at,
                 fine_tuned_model=name,
                 trained_tokens=event_rendering.trained_tokens(events),
                 result_files=(file.id,),
             )
             if is_changed:
                 self._store.add(file)
-                self._store.add(TunedModel(name, job.id, job.model, finished.model, now))
-        if is_changed:
-            self._notify("fine_tuning.job.succeeded", job.id)
+                self._store.add(TunedModel(name, job.id, job.model, finished.model, file.created_at))
+                self._notify("fine_tuning.job.succeeded", job.id)
+        return is_changed
 
     def refuse(self, job: Job, failures: Sequence[Failure]) -> None:
         """Fail a job because of the backend's failures, unless it has ended."""
@@ -188,29 +223,32 @@ class JobUpdater:
 
     def fail(self, job: Job, failure: JobFailure) -> None:
         """Fail a job, unless it has ended."""
-        is_changed = self._store.change_status(
-            job.id,
-            JobStatus.FAILED,
-            [log_line(job.id, f"The job failed: {failure.message}", level="error")],
-            finished_at=int(time.time()),
-            error=failure,
-            trained_tokens=event_rendering.trained_tokens(self._store.run_events(job.id)),
-        )
-        if is_changed:
-            self._notify("fine_tuning.job.failed", job.id)
+        line = log_line(job.id, f"The job failed: {failure.message}", level="error")
+        self._end_without_model(job, JobStatus.FAILED, line, error=failure)
 
     def cancel(self, job: Job) -> bool:
         """Cancel a job. Return False if it has ended already."""
-        is_changed = self._store.change_status(
-            job.id,
-            JobStatus.CANCELLED,
-            [log_line(job.id, "Fine-tuning job cancelled")],
-            finished_at=int(time.time()),
-            trained_tokens=event_rendering.trained_tokens(self._store.run_events(job.id)),
-        )
-        if is_changed:
-            self._notify("fine_tuning.job.cancelled", job.id)
+        return self._end_without_model(job, JobStatus.CANCELLED, log_line(job.id, "Fine-tuning job cancelled"))
+
+    def _end_without_model(self, job: Job, status: JobStatus, line: JobEvent, **fields: JobFailure) -> bool:
+        with self._store.transaction():
+            is_changed = self._store.change_status(
+                job.id,
+                status,
+                [line],
+                finished_at=int(time.time()),
+                trained_tokens=self._trained_tokens(job.id),
+                **fields,
+            )
+            if is_changed:
+                self._notify(f"fine_tuning.job.{status.value}", job.id)
         return is_changed
+
+    def _trained_tokens(self, job_id: str) -> int | None:
+        try:
+            return event_rendering.trained_tokens(self._store.run_events(job_id))
+        except ValueError:  # a damaged event must not keep the job from ending
+            return None
 
     def model_name(self, job: Job) -> str:
         """Return the name of the job's model: `ft:BASE:ORGANIZATION:SUFFIX:ID`."""

@@ -1,4 +1,4 @@
-"""The middleware for every request: API key, body size, counters, injected faults."""
+"""The middleware for every request: API key, limits of the body, counters, injected faults."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sweeps.server.auth import require_local_origin
+from sweeps.server.auth import named_hosts, require_local
 from sweeps.server.errors import SERVER_ERROR, ApiError
+from sweeps.server.request_bodies import (
+    BodyMemory,
+    ClientGone,
+    LimitedBody,
+    deliver_once,
+    size_limit,
+    streams_to_disk,
+)
 from sweeps.server.service import Service
 
 _PATHS_WITHOUT_KEY = frozenset({"/healthz", "/openapi.json"})
@@ -23,14 +31,15 @@ All others share one counter, so that a client cannot create new ones.
 
 _JOB_CREATION = ("POST", "/v1/fine_tuning/jobs")
 
-_MAX_DISCARDED_BYTES = 2**26
+_HEADERS_THAT_OCCUR_ONCE = frozenset({"authorization", "api-key", "host", "origin", "content-type"})
 
 
 class RequestChecks:
-    """Counts requests, injects faults, and checks the key and the size of the body."""
+    """Counts requests, injects faults, and checks the key and the body."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
+        self._memory = BodyMemory()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request as ASGI specifies."""
@@ -55,58 +64,40 @@ class RequestChecks:
             metrics.request_seconds.labels(route).observe(time.monotonic() - started)
 
     async def _check_and_handle(self, scope: Scope, receive: Receive, send: Send, uvicorn_send: Send) -> None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         faults = self._service.faults
+        limited_body = LimitedBody(receive, size_limit(scope, self._service.settings))
+        size = 0
         try:
+            headers = _single_headers(scope)
             if scope["path"] not in _PATHS_WITHOUT_KEY:
                 self._service.keys.authenticate(headers)
-                if self._service.settings.local_only and not self._service.keys:
-                    require_local_origin(headers)
+            hosts = named_hosts(headers)
+            if scope["path"] not in _PATHS_WITHOUT_KEY and self._service.settings.local_only and not self._service.keys:
+                require_local(hosts)
             if faults and scope["path"].startswith("/v1/"):
                 if faults.strike("connection_cut") is not None:
                     await _abort_connection(uvicorn_send)
                     return
                 self._raise_injected_error(scope)
-            if not headers.get("content-type", "").startswith("multipart/form-data"):
-                receive = await self._buffer_body(receive)
+            if streams_to_disk(scope):
+                receive = limited_body
+            else:
+                body = await self._memory.read(limited_body)
+                size = len(body)
+                receive = deliver_once(body, receive)
         except ApiError as error:
-            await _discard_body(receive)
+            await limited_body.discard()
             await _send_error(send, error)
             return
-        if faults and (scope["method"], scope["path"]) == _JOB_CREATION:
-            await self._create_job_with_faults(scope, receive, send, uvicorn_send)
-        else:
-            await self._app(scope, receive, send)
-
-    async def _buffer_body(self, receive: Receive) -> Receive:
-        """Read the whole body, and return a callable that delivers it again.
-
-        Raises ApiError (413).
-        """
-        limit = self._service.settings.max_body_bytes
-        chunks: list[bytes] = []
-        size, has_more = 0, True
-        while has_more:
-            message = await receive()
-            if message["type"] != "http.request":
-                break
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > limit:
-                raise ApiError(413, f"The body is larger than the limit of {limit} bytes.", code="body_too_large")
-            chunks.append(chunk)
-            has_more = message.get("more_body", False)
-        body = b"".join(chunks)
-        is_delivered = False
-
-        async def receive_again() -> Message:
-            nonlocal is_delivered
-            if is_delivered:
-                return await receive()
-            is_delivered = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        return receive_again
+        except ClientGone:
+            return
+        try:
+            if faults and (scope["method"], scope["path"]) == _JOB_CREATION:
+                await self._create_job_with_faults(scope, receive, send, uvicorn_send)
+            else:
+                await self._app(scope, receive, send)
+        finally:
+            self._memory.release(size)
 
     # --------------------------------------------------------------------------------------- faults
     def _raise_injected_error(self, scope: Scope) -> None:
@@ -152,17 +143,19 @@ class RequestChecks:
             await send(part)
 
 
-async def _discard_body(receive: Receive) -> None:
-    """Read the rest of the body, up to a limit.
+def _single_headers(scope: Scope) -> dict[str, str]:
+    """Return the headers by their names in lower case.
 
-    A client that is still sending would miss the answer otherwise.
+    Raises ApiError (400) if a header that decides who may do what occurs twice: programs on the way
+    could take the one, and the server the other.
     """
-    remaining = _MAX_DISCARDED_BYTES
-    while remaining > 0:
-        message = await receive()
-        remaining -= len(message.get("body", b""))
-        if message["type"] != "http.request" or not message.get("more_body", False):
-            return
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name = raw_name.decode("latin-1")
+        if name in _HEADERS_THAT_OCCUR_ONCE and name in headers:
+            raise ApiError(400, f"The request has the header {name} twice.", code="duplicate_header")
+        headers[name] = raw_value.decode("latin-1")
+    return headers
 
 
 async def _send_error(send: Send, error: ApiError) -> None:

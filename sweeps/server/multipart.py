@@ -38,7 +38,7 @@ async def receive_form(request: Request, path: Path, *, file_field: str, max_byt
     if content_type != b"multipart/form-data" or b"boundary" not in options:
         raise ApiError(400, "The body must be multipart/form-data with a boundary.", code="invalid_multipart")
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > max_bytes + 2**20:
+    if announced.isascii() and announced.isdigit() and int(announced) > max_bytes + 2**20:
         raise _too_large(max_bytes)
     form = ReceivedForm(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,6 +76,7 @@ class _FormReader:
         self._headers: dict[bytes, bytes] = {}
         self._name: str | None = None
         self._text = b""
+        self._fields = 0
 
     def callbacks(self) -> dict[str, Any]:
         return {
@@ -109,7 +110,9 @@ class _FormReader:
             if self._form.filename is not None:
                 raise ApiError(400, "Send one file at a time.", param=self._file_field)
             self._form.filename = options.get(b"filename", b"").decode() or "file"
-        elif len(self._form.fields) >= _MAX_FIELDS:
+            return
+        self._fields += 1
+        if self._fields > _MAX_FIELDS:
             raise ApiError(400, "Too many fields.", code="invalid_multipart")
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
@@ -127,6 +130,8 @@ class _FormReader:
 
     def _part_end(self) -> None:
         if self._name != self._file_field:
+            if self._name in self._form.fields:
+                raise ApiError(400, f"The field {str(self._name)[:64]!r} occurs twice.", code="invalid_multipart")
             self._form.fields[str(self._name)] = self._text.decode()
 
     def _end(self) -> None:

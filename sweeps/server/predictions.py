@@ -64,12 +64,24 @@ class PredictionQueue:
             self._changed.notify()
         return request.result.result()
 
-    def close(self) -> None:
-        """Refuse the waiting requests, and end."""
+    def refuse(self) -> None:
+        """Refuse the waiting requests and all later ones. The batch at hand goes on."""
         with self._changed:
             self._closing = True
+            waiting, self._waiting = list(self._waiting), deque()
             self._changed.notify()
+        _fail(waiting, _shutting_down())
+
+    def close(self) -> None:
+        """Refuse all requests, break off the batch at hand, and end."""
+        self.refuse()
+        self.abort()
         self._thread.join()
+
+    def abort(self) -> None:
+        """Break off the batch at hand, if a worker process answers it."""
+        if (worker := self._worker) is not None:
+            worker.kill()
 
     def _run(self) -> None:
         last_request = time.monotonic()

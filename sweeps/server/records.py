@@ -31,7 +31,8 @@ PREVIOUS_STATUSES: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.QUEUED: frozenset({JobStatus.VALIDATING, JobStatus.PAUSED}),
     JobStatus.RUNNING: frozenset({JobStatus.QUEUED}),
     JobStatus.PAUSED: frozenset({JobStatus.QUEUED, JobStatus.RUNNING}),
-    JobStatus.SUCCEEDED: frozenset({JobStatus.RUNNING, JobStatus.PAUSED}),
+    # queued: its run ended while the job was paused, and a client resumed the job
+    JobStatus.SUCCEEDED: frozenset({JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED}),
     JobStatus.FAILED: frozenset({JobStatus.VALIDATING, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED}),
     JobStatus.CANCELLED: frozenset({JobStatus.VALIDATING, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED}),
 }

@@ -103,12 +103,12 @@ class RunControl:
 
     def pause(self, seconds: float) -> None:
         """Wait for some seconds, or until the next request."""
-        if self._changed.wait(seconds):
+        if self._changed.wait(seconds) and not self.detach.is_set():
             self._changed.clear()
 
 
-class _Detached(Exception):  # noqa: N818  not an error: another thread asked for it
-    pass
+class Detached(Exception):  # noqa: N818  not an error
+    """Another thread has asked to leave the run where it is."""
 
 
 def drive_run(
@@ -129,23 +129,24 @@ def drive_run(
         if not first_event and (failures := backend.check(request)):
             report(RunRefused(failures))
             return
-        handle = _retry(control, lambda: backend.submit(request), wait_for_quota=True)
+        handle = retry(control, lambda: backend.submit(request), wait_for_quota=True)
         report(RunSubmitted(handle))
         is_stopped = False
         while not control.detach.is_set():
             if control.stop.is_set() and not is_stopped:
-                _retry(control, lambda: backend.stop(handle))
+                retry(control, lambda: backend.stop(handle))
                 is_stopped = True
-            events = _retry(control, partial(backend.events, handle, first_event))
+            events = retry(control, partial(backend.events, handle, first_event))
             if events:
-                report(EventsReported(first_event, events, _copy_checkpoints(events, checkpoints_folder)))
+                copies = retry(control, partial(_copy_checkpoints, events, checkpoints_folder))
+                report(EventsReported(first_event, events, copies))
                 first_event += len(events)
                 if isinstance(events[-1], TERMINAL_EVENTS):
                     return
             elif not backend.capabilities.in_process:
                 control.pause(max(0.02, backend.capabilities.poll_s))
         report(RunDetached())
-    except _Detached:
+    except Detached:
         report(RunDetached())
     except BackendError as error:
         report(RunBroken(error.failure))
@@ -153,12 +154,12 @@ def drive_run(
         report(RunBroken(Failure(FailureKind.TRANSIENT, f"a file operation failed: {error.strerror or error}")))
 
 
-def _retry(control: RunControl, operation: Callable[[], _Result], *, wait_for_quota: bool = False) -> _Result:
+def retry(control: RunControl, operation: Callable[[], _Result], *, wait_for_quota: bool = False) -> _Result:
     """Return the operation's result. Repeat it while it fails temporarily.
 
     The pauses get longer and longer. `wait_for_quota`: also repeat it, without end, while the
     service has no room. Raises BackendError for any other failure and after `RETRY_FOR_S`, and
-    _Detached if another thread asks to detach meanwhile.
+    Detached if another thread asks to detach meanwhile.
     """
     pause_s, deadline = 0.1, time.monotonic() + RETRY_FOR_S
     while True:
@@ -170,7 +171,7 @@ def _retry(control: RunControl, operation: Callable[[], _Result], *, wait_for_qu
             if not has_no_room and not may_retry:
                 raise
         if control.detach.is_set():
-            raise _Detached
+            raise Detached
         control.pause(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -178,21 +179,32 @@ def _retry(control: RunControl, operation: Callable[[], _Result], *, wait_for_qu
 def _copy_checkpoints(events: Sequence[Event], folder: Path) -> dict[str, str]:
     """Copy the checkpoints that are folders. Return the path of the copy by step.
 
-    If several checkpoints have the same path, only the last of them is still there to copy.
+    If several checkpoints have the same path, only the last of them is still there to copy. A copy
+    of another one remains from an earlier server that ended before it could report the copy. Raises
+    BackendError (transient) if the disk is full, for example.
     """
-    last_at_path = {event.model: event for event in events if isinstance(event, Checkpointed)}
+    checkpoints = [event for event in events if isinstance(event, Checkpointed)]
+    last_at_path = {event.model: event for event in checkpoints}
     copies = {}
-    for checkpoint in last_at_path.values():
-        source = Path(checkpoint.model)
-        if not source.is_dir():
-            continue
-        target = folder / f"step-{checkpoint.step}"
-        temporary = target.with_name(f"{target.name}.tmp")
-        for leftover in (temporary, target):
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, temporary)
-        temporary.rename(target)
-        copies[str(checkpoint.step)] = str(target)
+    try:
+        for checkpoint in checkpoints:
+            source, target = Path(checkpoint.model), folder / f"step-{checkpoint.step}"
+            if last_at_path[checkpoint.model] is checkpoint and source.is_dir():
+                _copy_folder(source, target)
+            if source.is_absolute() and target.is_dir():
+                copies[str(checkpoint.step)] = str(target)
+    except OSError as error:
+        message = f"cannot copy a checkpoint: {error.strerror or error}"
+        raise BackendError(Failure(FailureKind.TRANSIENT, message)) from error
     return copies
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder. Under the name of the target is the complete copy, or nothing."""
+    temporary = target.with_name(f"{target.name}.tmp")
+    for leftover in (temporary, target):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, temporary)
+    temporary.rename(target)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import sqlite3
 from typing import IO
 
 from backends import registry
@@ -18,6 +20,7 @@ from sweeps.server.job_updates import JobUpdater
 from sweeps.server.job_validation import JobValidator
 from sweeps.server.predictions import PredictionQueue
 from sweeps.server.prometheus_metrics import PrometheusMetrics
+from sweeps.server.resource_faults import resource_fault
 from sweeps.server.settings import ServerSettings
 from sweeps.server.storage import Store
 from sweeps.server.training_backend import TrainingBackend
@@ -36,27 +39,43 @@ class Service:
         self.settings, self.faults = settings, faults
         self.folder = ServerFolder(settings.root)
         self._lock = _lock(self.folder)
-        self.folder.create()
-        self.store = Store(self.folder.database)
-        self.files = FileStorage(self.store, self.folder)
-        self.files.delete_leftovers()
+        self.store, self.files = self._open_storage()
         self.keys = ApiKeys(settings.keys)
         self.backend = TrainingBackend(settings, registry.load(settings.backend), self.folder.backend)
         self.webhooks = Webhooks(self.store, settings.webhook, settings.webhook_secret)
         updater = JobUpdater(
             self.store,
+            self.files,
             self.folder,
             self.webhooks.notify,
             organization=settings.organization,
             kept_checkpoints=settings.kept_checkpoints,
         )
-        executor = JobExecutor(self.store, self.backend, updater, self.folder)
-        self.runner = JobRunner(self.store, self.backend, updater, executor)
+        self.executor = JobExecutor(self.store, self.backend, updater, self.files, self.folder)
+        self.runner = JobRunner(self.store, self.backend, updater, self.files, self.executor)
         self.validator = JobValidator(
-            self.store, updater, self.folder, faults, settings.min_examples, job_queued=self.runner.wake
+            self.store, updater, self.files, self.folder, faults, settings.min_examples, job_queued=self.runner.wake
         )
         self.predictions = PredictionQueue(self.backend, self.folder.worker_log)
         self.metrics = PrometheusMetrics(self.store)
+
+    def _open_storage(self) -> tuple[Store, FileStorage]:
+        """Open the database, and delete what a killed server left.
+
+        Raises SweepError if the folder cannot be used.
+        """
+        try:
+            self.folder.create()
+            store = Store(self.folder.database)
+            files = FileStorage(store, self.folder)
+            files.delete_leftovers()
+        except (OSError, sqlite3.Error) as error:
+            self._lock.close()
+            fault = resource_fault(error, self.folder.root)
+            reason = fault.message if fault is not None else f"{error}"
+            hint = "Mend it, or choose another folder with --root."
+            raise SweepError(f"cannot use the folder {self.folder.root}: {reason}", hint) from error
+        return store, files
 
     def start(self) -> None:
         """Begin the work in the background."""
@@ -96,6 +115,7 @@ def _lock(folder: ServerFolder) -> IO[str]:
         message = f"{holder} serves {folder.root} already"
         raise SweepError(message, "Stop it, or choose another folder with --root.") from None
     lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    with contextlib.suppress(OSError):  # on a full disk the lock holds all the same; only its message is poorer
+        lock.write(str(os.getpid()))
+        lock.flush()
     return lock

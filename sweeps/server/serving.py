@@ -16,6 +16,7 @@ from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.server.app import create_app
 from sweeps.server.auth import LOOPBACK_HOSTS
 from sweeps.server.faults import Faults, FaultsError
+from sweeps.server.http_protocol import ACCEPTED_AT_ONCE, limited_protocol, max_connections
 from sweeps.server.service import Service
 from sweeps.server.settings import ServerSettings
 
@@ -61,7 +62,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             listener.bind((host, port))
         except OSError as error:
             raise SweepError(f"cannot listen on {host}:{port}: {error.strerror}", "Choose another --port.") from error
-        listener.listen(2048)
+        listener.listen(ACCEPTED_AT_ONCE)
         yield listener
 
 
@@ -69,13 +70,15 @@ def _run(service: Service, listener: socket.socket, host: str, say: Callable[[st
     logging.getLogger("sweeps.server").setLevel(logging.INFO)
     config = uvicorn.Config(
         create_app(service),
-        http="h11",
+        http=limited_protocol(max_connections()),
+        ws="none",
+        backlog=ACCEPTED_AT_ONCE,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=5,
         lifespan="off",
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, service)
     with _clean_shutdown(server):
         service.start()
         shown_host = f"[{host}]" if ":" in host else host
@@ -88,6 +91,23 @@ def _run(service: Service, listener: socket.socket, host: str, say: Callable[[st
                 "Set API keys; see --api-key-env."
             )
         server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server. At its shutdown, requests that wait for a model get an answer at once."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse what waits for a model, and shut down as uvicorn does.
+
+        A request that a model still answers after uvicorn's patience is broken off, too.
+        """
+        self._service.predictions.refuse()
+        await super().shutdown(sockets)
+        self._service.predictions.abort()
 
 
 @contextlib.contextmanager

@@ -16,6 +16,12 @@ from backends import codec
 from backends.contract import Failure, Placement, Prediction, PredictOptions, TrainingRequest
 from sweeps.server.run_loop import RunReport
 
+STOP_TIMEOUT_S = 30.0
+"""How long a worker may take to leave its run once its stdin has ended.
+
+Then the process is killed, and the run resumes at its last checkpoint.
+"""
+
 
 # --------------------------------------------------------------------------------------- to workers
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sweeps.server.training_backend import TrainingBackend
-from sweeps.server.worker_messages import WorkerCommand, WorkerReport, WorkerSetup, decode_report, encode
-
-STOP_TIMEOUT_S = 30.0
-"""How long a worker may take to leave its run.
-
-Then the server kills it, and the run resumes at its last checkpoint.
-"""
+from sweeps.server.worker_messages import (
+    STOP_TIMEOUT_S,
+    WorkerCommand,
+    WorkerReport,
+    WorkerSetup,
+    decode_report,
+    encode,
+)
 
 MAX_IDLE_S = 60.0
 """How long a worker waits for the next job, because loading the libraries takes seconds.
@@ -77,6 +78,10 @@ class WorkerProcess:
         assert stdin is not None
         with self._stdin_lock, contextlib.suppress(OSError, ValueError):
             stdin.close()
+
+    def kill(self) -> None:
+        """End the worker at once. Idempotent."""
+        self._process.kill()
 
     def stop(self) -> None:
         """Ask the worker to end, wait for it, and kill it after `STOP_TIMEOUT_S`. Idempotent."""

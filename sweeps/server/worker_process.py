@@ -19,6 +19,7 @@ from backends import registry
 from backends.contract import Backend, BackendError
 from sweeps.server.run_loop import RunControl, drive_run
 from sweeps.server.worker_messages import (
+    STOP_TIMEOUT_S,
     PredictCommand,
     PredictionFailed,
     PredictionsMade,
@@ -78,6 +79,7 @@ class _Inbox:
             for control in self._controls.values():
                 control.request_detach()
         self.commands.put(None)
+        _end_process_after(STOP_TIMEOUT_S)
 
     def control(self, key: str) -> RunControl:
         """Return the control of a run.
@@ -89,6 +91,16 @@ class _Inbox:
             if self._has_ended:
                 control.request_detach()
             return control
+
+
+def _end_process_after(seconds: float) -> None:
+    """End this process if it is still there after some seconds, whatever its libraries do.
+
+    A server that lives kills its worker itself. This is for a worker whose server was killed.
+    """
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 def _claim_stdout() -> IO[str]:

@@ -21,6 +21,7 @@ from sweeps.server.errors import ApiError, api_error
 from sweeps.server.records import Job, new_id
 from sweeps.server.routes.models import find_tuned_model
 from sweeps.server.routes.responses import ERROR_RESPONSES, json_response
+from sweeps.server.routes.strict_routes import StrictRoute
 from sweeps.server.schemas.completions import (
     AssistantMessage,
     ChatChoice,
@@ -52,7 +53,7 @@ MIN_LOGPROB = -9999.0
 
 def router(service: Service) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(prefix="/v1", tags=["completions"], responses=ERROR_RESPONSES)
+    routes = APIRouter(route_class=StrictRoute, prefix="/v1", tags=["completions"], responses=ERROR_RESPONSES)
     waiting = CapacityLimiter(MAX_WAITING)
 
     @routes.post("/chat/completions", response_model=ChatCompletion)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import time
 from collections.abc import Iterator
 from typing import IO, Annotated, Literal
@@ -15,6 +16,7 @@ from sweeps.server import multipart
 from sweeps.server.errors import ApiError
 from sweeps.server.records import StoredFile, new_id
 from sweeps.server.routes.responses import ERROR_RESPONSES, After, ObjectId, json_response, page_response
+from sweeps.server.routes.strict_routes import StrictRoute
 from sweeps.server.schemas.files import FileDeleted, FileList, FileObject
 from sweeps.server.service import Service
 from sweeps.server.storage import Condition
@@ -54,7 +56,7 @@ _FORM = {
 
 def router(service: Service) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(prefix="/v1/files", tags=["files"], responses=ERROR_RESPONSES)
+    routes = APIRouter(route_class=StrictRoute, prefix="/v1/files", tags=["files"], responses=ERROR_RESPONSES)
     store = service.store
 
     @routes.post("", response_model=FileObject, openapi_extra=_FORM)
@@ -65,7 +67,7 @@ def router(service: Service) -> APIRouter:
         form = await multipart.receive_form(request, path, file_field="file", max_bytes=limit)
         try:
             file = _described(form)
-        except ApiError:
+        except BaseException:
             path.unlink(missing_ok=True)
             raise
         service.metrics.received_bytes.inc(file.bytes)
@@ -85,7 +87,7 @@ def router(service: Service) -> APIRouter:
         def read_page() -> tuple[list[StoredFile], bool]:
             return store.page(StoredFile, after=after, limit=limit, newest_first=order == "desc", where=where)
 
-        return page_response(read_page, lambda file: file_object(service, file).model_dump(mode="json"))
+        return page_response(read_page, lambda file: file_object(service, file).model_dump())
 
     @routes.get("/{file_id}", response_model=FileObject)
     def retrieve_file(file_id: ObjectId) -> Response:
@@ -103,9 +105,10 @@ def router(service: Service) -> APIRouter:
             stream = service.folder.content(file.id).open("rb")
         except FileNotFoundError:
             raise _not_found(file_id, "file_id") from None
+        size = os.fstat(stream.fileno()).st_size
         if file.purpose == "fine-tune-results" and service.faults.affects("base64_results", file.id) is not None:
             return StreamingResponse(_base64(stream), media_type=_BINARY)
-        return StreamingResponse(_chunks(stream), media_type=_BINARY, headers={"Content-Length": str(file.bytes)})
+        return StreamingResponse(_chunks(stream), media_type=_BINARY, headers={"Content-Length": str(size)})
 
     @routes.delete("/{file_id}", response_model=FileDeleted)
     def delete_file(file_id: ObjectId) -> Response:

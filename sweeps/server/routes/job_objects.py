@@ -34,7 +34,7 @@ def job_body(service: Service, job: Job) -> dict[str, Any]:
         metadata=None if job.metadata is None else dict(job.metadata),
         user_provided_suffix=job.suffix,
         task=TaskSettings(**codec.to_json(job.task)),
-    ).model_dump(mode="json")
+    ).model_dump()
     if service.faults:
         _apply_faults(service, job, body)
     return body
@@ -66,7 +66,7 @@ def event_body(event: JobEvent) -> dict[str, Any]:
         message=event.message,
         type=event.type,
         data=None if event.data is None else dict(event.data),
-    ).model_dump(mode="json")
+    ).model_dump()
 
 
 def checkpoint_body(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -78,4 +78,4 @@ def checkpoint_body(checkpoint: Checkpoint) -> dict[str, Any]:
         fine_tuning_job_id=checkpoint.job_id,
         metrics=dict(checkpoint.metrics),
         step_number=checkpoint.step,
-    ).model_dump(mode="json")
+    ).model_dump()

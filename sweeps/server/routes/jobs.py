@@ -16,6 +16,7 @@ from sweeps.server.records import Checkpoint, Job, JobEvent, JobStatus, log_line
 from sweeps.server.routes import job_creation, job_objects
 from sweeps.server.routes.job_filter import METADATA_PARAMETER, metadata_conditions
 from sweeps.server.routes.responses import ERROR_RESPONSES, After, ObjectId, json_response, page_response
+from sweeps.server.routes.strict_routes import StrictRoute
 from sweeps.server.schemas.jobs import CheckpointList, CreateJob, EventList, JobList, JobObject
 from sweeps.server.service import Service
 from sweeps.server.storage import Condition
@@ -25,7 +26,9 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 
 def router(service: Service) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"], responses=ERROR_RESPONSES)
+    routes = APIRouter(
+        route_class=StrictRoute, prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"], responses=ERROR_RESPONSES
+    )
     store, faults = service.store, service.faults
 
     @routes.post("", response_model=JobObject)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Annotated
 
 from fastapi import APIRouter, Path
 from fastapi.responses import Response
 
-from backends.contract import BackendError
-from sweeps.server.errors import ApiError, api_error
+from sweeps.server.errors import ApiError
 from sweeps.server.job_updates import delete_checkpoint_copy
-from sweeps.server.records import Checkpoint, Job, TunedModel
+from sweeps.server.records import Checkpoint, TunedModel
 from sweeps.server.routes.responses import ERROR_RESPONSES, json_response
+from sweeps.server.routes.strict_routes import StrictRoute
 from sweeps.server.schemas.models import ModelDeleted, ModelList, ModelObject
 from sweeps.server.service import Service
 
@@ -21,7 +20,7 @@ ModelName = Annotated[str, Path(min_length=1, max_length=256)]
 
 def router(service: Service) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(prefix="/v1/models", tags=["models"], responses=ERROR_RESPONSES)
+    routes = APIRouter(route_class=StrictRoute, prefix="/v1/models", tags=["models"], responses=ERROR_RESPONSES)
     store = service.store
 
     @routes.get("", response_model=ModelList)
@@ -60,34 +59,24 @@ def find_tuned_model(service: Service, name: str) -> TunedModel:
 def _delete(service: Service, model: TunedModel) -> None:
     """Delete a model.
 
-    Deleting a job's own model also deletes the checkpoints that the backend keeps beside it.
+    Deleting a job's own model also deletes the checkpoints that the backend keeps beside it. The
+    records go first: if the server dies, or the backend fails, the next server deletes the rest.
     """
     store = service.store
     is_checkpoint = ":ckpt-step-" in model.name
-    if not is_checkpoint:
-        _discard_run(service, model.job_id)
     with store.transaction():
         models = [model]
         if not is_checkpoint:
             of_job = store.all(TunedModel, "job_id = ? AND NOT copied", model.job_id)
             models += [other for other in of_job if other != model]
+            store.add_intent("discard", model.job_id)
         for deleted in models:
             store.delete(TunedModel, deleted.name)
             for checkpoint in store.all(Checkpoint, "model = ?", deleted.name):
                 store.delete(Checkpoint, checkpoint.id)
+    if not is_checkpoint:
+        service.executor.discard_run(model.job_id)
     delete_checkpoint_copy(model)
-
-
-def _discard_run(service: Service, job_id: str) -> None:
-    """Delete what the backend keeps of a job's run. Raises ApiError if the backend fails."""
-    job = service.store.find(Job, job_id)
-    if job is None or job.handle is None:
-        return
-    with contextlib.closing(service.backend.open()) as backend:
-        try:
-            backend.discard(job.handle)
-        except BackendError as error:
-            raise api_error(error.failure) from error
 
 
 def _base_model_object(name: str) -> ModelObject:

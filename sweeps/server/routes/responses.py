@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -9,8 +10,11 @@ from fastapi import Path, Query
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+from sweeps.server import strict_json
 from sweeps.server.errors import ApiError
 from sweeps.server.schemas.base import ErrorBody
+
+_LOG = logging.getLogger("sweeps.server")
 
 _ERROR_DESCRIPTIONS = {
     400: "The request is wrong.",
@@ -18,10 +22,12 @@ _ERROR_DESCRIPTIONS = {
     403: "The server does not allow it.",
     404: "There is no such object.",
     409: "The object's state does not allow it.",
+    408: "The request arrives too slowly.",
     413: "The body is too large.",
     429: "The client sends too many requests.",
     500: "The server failed.",
     503: "Try again later.",
+    507: "The server's disk is full or cannot be written.",
 }
 
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -35,9 +41,21 @@ After = Annotated[str | None, Query(max_length=128, description="the last id of 
 _Record = TypeVar("_Record")
 
 
+class _PrintableResponse(JSONResponse):
+    """A JSON response that can always be sent, whatever an older version stored."""
+
+    def render(self, content: Any) -> bytes:
+        return strict_json.to_bytes(content)
+
+
 def json_response(body: BaseModel | dict[str, Any]) -> JSONResponse:
     """Return an object of the protocol. A missing value is null."""
-    return JSONResponse(body.model_dump(mode="json") if isinstance(body, BaseModel) else body)
+    return _PrintableResponse(body.model_dump() if isinstance(body, BaseModel) else body)
+
+
+def error_response(error: ApiError) -> JSONResponse:
+    """Return an error in the form of the protocol."""
+    return _PrintableResponse(error.body(), error.status, headers=error.headers)
 
 
 def page_response(
@@ -56,8 +74,21 @@ def page_response(
     except KeyError as error:
         message = f"There is no object {error.args[0]!r} after which to continue."
         raise ApiError(400, message, param="after") from error
-    data = [to_body(record) for record in records]
+    data = [body for body in (_body_or_none(record, to_body) for record in records) if body is not None]
     page: dict[str, Any] = {"object": "list", "data": data, "has_more": has_more}
     if with_end_ids:
         page |= {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
     return json_response(page)
+
+
+def _body_or_none(record: _Record, to_body: Callable[[_Record], dict[str, Any]]) -> dict[str, Any] | None:
+    """Return a record as clients see it.
+
+    Returns None, and logs why, for a record that this version cannot show: it must not hide the
+    others of its page.
+    """
+    try:
+        return to_body(record)
+    except ValueError as error:  # pydantic's ValidationError is one
+        _LOG.warning("a list leaves out the damaged record %s: %s", getattr(record, "id", record), error)
+        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -12,17 +13,17 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from sweeps.server import multipart
-from sweeps.server.errors import ApiError
+from sweeps.server.errors import SERVER_ERROR, ApiError
+from sweeps.server.file_storage import make_durable
 from sweeps.server.records import StoredFile, StoredPart, Upload, new_id
 from sweeps.server.routes.files import base_filename, file_object
 from sweeps.server.routes.responses import ERROR_RESPONSES, ObjectId, json_response
+from sweeps.server.routes.strict_routes import StrictRoute
 from sweeps.server.schemas.files import CompleteUpload, CreateUpload, UploadObject, UploadPart
 from sweeps.server.service import Service
 
 MAX_PART_BYTES = 64 * 2**20
 LIFETIME_S = 3600
-
-_IS_PENDING = "status = 'pending'"
 
 _FORM = {
     "requestBody": {
@@ -42,7 +43,7 @@ _FORM = {
 
 def router(service: Service) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(prefix="/v1/uploads", tags=["uploads"], responses=ERROR_RESPONSES)
+    routes = APIRouter(route_class=StrictRoute, prefix="/v1/uploads", tags=["uploads"], responses=ERROR_RESPONSES)
     store = service.store
 
     @routes.post("", response_model=UploadObject)
@@ -74,11 +75,7 @@ def router(service: Service) -> APIRouter:
         form = await multipart.receive_form(request, path, file_field="data", max_bytes=MAX_PART_BYTES)
         part = StoredPart(part_id, upload_id, form.bytes, int(time.time()))
         service.metrics.received_bytes.inc(part.bytes)
-        try:
-            await run_in_threadpool(_add_part, service, part)
-        except ApiError:
-            path.unlink(missing_ok=True)
-            raise
+        await run_in_threadpool(_add_part, service, part, path)
         return json_response(UploadPart(id=part.id, created_at=part.created_at, upload_id=upload_id))
 
     @routes.post("/{upload_id}/complete", response_model=UploadObject)
@@ -91,10 +88,9 @@ def router(service: Service) -> APIRouter:
     def cancel_upload(upload_id: ObjectId) -> Response:
         """Cancel an upload, and delete its parts."""
         upload = _find_pending(service, upload_id)
-        if not store.update(Upload, upload.id, condition=_IS_PENDING, status="cancelled"):
+        if not service.files.end_upload(upload.id, "cancelled"):
             # another request has ended it: raises the error that says how
             _find_pending(service, upload_id)
-        service.files.delete_parts(upload.id)
         return json_response(_upload_object(service, _find(service, upload_id)))
 
     return routes
@@ -111,50 +107,67 @@ def _find_pending(service: Service, upload_id: str) -> Upload:
     """Return an upload. Raises ApiError if there is none (404) or it has ended (400)."""
     upload = _find(service, upload_id)
     if upload.status == "pending" and upload.expires_at <= time.time():
-        service.store.update(Upload, upload.id, condition=_IS_PENDING, status="expired")
-        service.files.delete_parts(upload_id)
+        service.files.end_upload(upload_id, "expired")
         upload = _find(service, upload_id)
-    if upload.status != "pending":
-        raise ApiError(400, f"The upload is {upload.status}.", code="upload_not_pending", param="upload_id")
+    _require_pending(upload)
     return upload
 
 
-def _add_part(service: Service, part: StoredPart) -> None:
-    with service.store.transaction():
-        upload = _find_pending(service, part.upload_id)
-        parts = service.store.all(StoredPart, "upload_id = ?", part.upload_id)
-        total = part.bytes + sum(earlier.bytes for earlier in parts)
-        if total > upload.bytes:
-            message = f"The parts have {total} bytes, {upload.bytes} were announced."
-            raise ApiError(400, message, code="too_many_bytes", param="data")
-        service.store.add(part)
+def _require_pending(upload: Upload) -> None:
+    if upload.status != "pending":
+        raise ApiError(400, f"The upload is {upload.status}.", code="upload_not_pending", param="upload_id")
+
+
+def _add_part(service: Service, part: StoredPart, path: Path) -> None:
+    """Add a received part to its upload. After an error nothing of it remains."""
+    is_added = False
+    try:
+        make_durable(path)
+        make_durable(path.parent)
+        with service.store.transaction():
+            upload = _find(service, part.upload_id)
+            _require_pending(upload)
+            parts = service.store.all(StoredPart, "upload_id = ?", part.upload_id)
+            total = part.bytes + sum(earlier.bytes for earlier in parts)
+            if total > upload.bytes:
+                message = f"The parts have {total} bytes, {upload.bytes} were announced."
+                raise ApiError(400, message, code="too_many_bytes", param="data")
+            service.store.add(part)
+        is_added = True
+    finally:
+        if not is_added:
+            path.unlink(missing_ok=True)
 
 
 def _complete(service: Service, upload: Upload, body: CompleteUpload) -> Upload:
     total = _checked_size(service, upload, body.part_ids)
     now = int(time.time())
     path = service.folder.incoming_file(new_id("body_"))
-    sha256, md5 = _join([service.folder.incoming_file(part_id) for part_id in body.part_ids], path)
-    file = StoredFile(
-        id=new_id("file-"),
-        filename=upload.filename,
-        purpose=upload.purpose,
-        bytes=total,
-        created_at=now,
-        sha256=sha256,
-        expires_at=None if upload.file_expires_after_s is None else now + upload.file_expires_after_s,
-    )
     try:
-        if body.md5 is not None and body.md5.lower() != md5:
-            raise ApiError(400, f"The file's md5 is {md5}.", code="md5_mismatch", param="md5")
-        with service.store.transaction():  # a crash in between leaves the upload as it was
-            if not service.store.update(Upload, upload.id, condition=_IS_PENDING, status="completed", file_id=file.id):
-                # another request has ended it: raises the error that says how
-                _find_pending(service, upload.id)
-            service.files.add(file, path)
+        joined = _join([service.folder.incoming_file(part_id) for part_id in body.part_ids], path)
+        if joined.bytes != total:
+            message = f"The stored parts have {joined.bytes} bytes instead of {total}. Upload the file again."
+            raise ApiError(500, message, code="part_damaged", type_=SERVER_ERROR)
+        if body.md5 is not None and body.md5.lower() != joined.md5:
+            raise ApiError(400, f"The file's md5 is {joined.md5}.", code="md5_mismatch", param="md5")
+        file = StoredFile(
+            id=new_id("file-"),
+            filename=upload.filename,
+            purpose=upload.purpose,
+            bytes=total,
+            created_at=now,
+            sha256=joined.sha256,
+            expires_at=None if upload.file_expires_after_s is None else now + upload.file_expires_after_s,
+        )
+        if not service.files.complete_upload(upload.id, file, path):
+            # another request has ended it: raises the error that says how
+            _find_pending(service, upload.id)
+    except FileNotFoundError:
+        # another request ended the upload, and deleted its parts meanwhile
+        _find_pending(service, upload.id)
+        raise
     finally:
         path.unlink(missing_ok=True)
-    service.files.delete_parts(upload.id)
     return _find(service, upload.id)
 
 
@@ -174,20 +187,27 @@ def _checked_size(service: Service, upload: Upload, part_ids: Sequence[str]) -> 
     return total
 
 
-def _join(parts: Sequence[Path], target: Path) -> tuple[str, str]:
-    """Write the parts to `target`.
+@dataclass(frozen=True)
+class _JoinedFile:
+    """The size of a file, and its digests in hexadecimal digits."""
 
-    Return the sha256 and the md5 of the whole, in hexadecimal digits.
-    """
+    bytes: int
+    sha256: str
+    md5: str
+
+
+def _join(parts: Sequence[Path], target: Path) -> _JoinedFile:
+    """Write the parts to `target`."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    size = 0
     with target.open("wb") as out:
         for part in parts:
             with part.open("rb") as stream:
                 while chunk := stream.read(2**20):
                     sha256.update(chunk)
                     md5.update(chunk)
-                    out.write(chunk)
-    return sha256.hexdigest(), md5.hexdigest()
+                    size += out.write(chunk)
+    return _JoinedFile(size, sha256.hexdigest(), md5.hexdigest())
 
 
 def _upload_object(service: Service, upload: Upload) -> UploadObject:

@@ -12,7 +12,7 @@ def whole_number(value: object) -> object:
 
     JSON has only one kind of number.
     """
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**63 else value
 
 
 WholeNumber = Annotated[int, BeforeValidator(whole_number)]

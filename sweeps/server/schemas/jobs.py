@@ -57,7 +57,7 @@ class TaskSettings(RequestModel):
     stop: str = Field(default="", description="the text that ends every completion in the files, if there is one")
     per_epoch: WholeNumber = Field(default=1, ge=1, le=100, description="evaluations of the validation file per epoch")
     train_examples: WholeNumber = Field(
-        default=256, ge=0, description="the number of training examples that each evaluation also scores"
+        default=256, ge=0, le=MAX_SEED, description="the number of training examples that each evaluation also scores"
     )
     keep_metric: str = Field(default="valid_loss", description="the metric that selects the state to keep")
     keep_maximum: bool = Field(default=False, description="whether the highest value of it is the best")
