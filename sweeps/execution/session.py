@@ -6,10 +6,12 @@ listen to it.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Concatenate, ParamSpec, TypeVar
 
 from backends.contract import TERMINAL_EVENTS, Backend, Charged, Event, Failed, Failure, Handle
 from backends.training_logs.learning_curve import LearningCurve
@@ -17,6 +19,7 @@ from backends.waiting import Waiting
 from search_spaces.catalogue import Catalogue
 from sweeps.errors import SweepError
 from sweeps.execution.budget_ledger import BudgetLedger
+from sweeps.execution.clock import steady_clock
 from sweeps.execution.end_conditions import EndConditions
 from sweeps.execution.observers import Observer
 from sweeps.execution.outcome import RESUMABLE_ENDS, SweepEnd
@@ -32,6 +35,29 @@ from sweeps.trials.trial import Spend, Trial, TrialState
 from sweeps.verdicts.advice import Advice, advice_for_space
 from sweeps.verdicts.judge import early_stop_verdict, judge
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+STORE_SECONDS_EVERY_S = 10.0
+"""How often the study stores the time used, so that a killed run counts towards the time limit."""
+
+
+def _ends_on_error(method: Callable[Concatenate[Session, P], R]) -> Callable[Concatenate[Session, P], R]:
+    """Let a SweepError in this method end the sweep, such as a full disk under the study.
+
+    Ray Tune takes an exception here for a failure of the trial and would go on with the others.
+    """
+
+    @functools.wraps(method)
+    def call(self: Session, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except SweepError as error:
+            self.fail(error)
+            raise
+
+    return call
+
 
 class Session:
     """Hands out trials, records and judges them, steers the space, and ends the sweep.
@@ -45,16 +71,16 @@ class Session:
         plan: SweepPlan,
         study: Study,
         observers: Sequence[Observer],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         backend: Backend | None = None,
         deadline: float | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """`backend` prices the trials; `BudgetLedger` states when it may be None.
 
-        `deadline` is a time of `clock`. The session starts no trial that would not end before it. A
-        trial that still runs then is stopped and stays open, and the next run of the sweep resumes
-        it.
+        `clock` returns seconds since the Unix epoch; the default is a `steady_clock`. `deadline` is
+        a time of `clock`. The session starts no trial that would not end before it. A trial that
+        still runs then is stopped and stays open, and the next run of the sweep resumes it.
         """
         self.plan = plan
         self.study = study
@@ -63,8 +89,8 @@ class Session:
         self.staged_trials = 0
         self._objectives = tuple(spec.objective for spec in plan.spec.objectives)
         self._observers = observers
-        self._clock = clock
-        self._started_at = clock()
+        self._clock = clock or steady_clock()
+        self._counted_until = self._clock()
         self._running: dict[int, RunningTrial] = {}
         self._end_conditions = EndConditions(plan.spec, deadline)
         self._queue = TrialQueue(plan, study, self.budget_ledger, self._end_conditions, deadline)
@@ -84,7 +110,7 @@ class Session:
     @property
     def seconds(self) -> float:
         """Wall-clock seconds of this sweep, earlier runs included."""
-        return self.study.seconds_used + self._clock() - self._started_at
+        return self.study.seconds_used + self._clock() - self._counted_until
 
     @property
     def running(self) -> list[Trial]:
@@ -96,6 +122,7 @@ class Session:
         """The changes of the space that the verdicts have called for so far."""
         return tuple(self._steering.changes)
 
+    @_ends_on_error
     def next_trial(self) -> Trial | NoTrial:
         """Return a trial to start now, WAIT if none can start yet, EXHAUSTED if none is left."""
         if self.should_end() or self._queue.exhausted:
@@ -111,8 +138,11 @@ class Session:
         self._running[trial.number] = RunningTrial(trial)
         return trial
 
+    @_ends_on_error
     def should_end(self) -> bool:
         """Return whether every running trial must stop now; `end` then says why."""
+        if self._clock() - self._counted_until >= STORE_SECONDS_EVERY_S:
+            self._store_seconds()
         return self._end_conditions.check(self.seconds, self._clock())
 
     def is_stopped_by_verdict(self, number: int) -> bool:
@@ -131,19 +161,31 @@ class Session:
         """
         self._end_conditions.abort()
 
+    def fail(self, error: SweepError) -> None:
+        """End the sweep because of an error. Running trials stay open."""
+        self._end_conditions.fail(error)
+
     def report_unreachable(self, failure: Failure) -> None:
         """End the sweep because a run continues at its service but cannot be followed.
 
         Its trial stays open.
         """
         hint = failure.detail or "fix the cause, then run the same command again"
-        self._end_conditions.fail(SweepError(failure.message, hint))
+        self.fail(SweepError(failure.message, hint))
 
+    @_ends_on_error
     def trial_started(self, number: int) -> None:
         """Record that a trial has its worker."""
         if number in self._running:
             self._start(self._running[number])
 
+    def trial_placed(self, number: int, machine: str) -> None:
+        """Record which machine trains a running trial."""
+        running = self._running.get(number)
+        if running is not None and running.trial.machine != machine:
+            running.trial = replace(running.trial, machine=machine)
+
+    @_ends_on_error
     def observe(self, number: int, handle: Handle | None, first: int, events: Sequence[Event]) -> None:
         """Record the events numbered `first`, `first + 1`, ... of a running trial.
 
@@ -178,6 +220,7 @@ class Session:
         if evaluated and trial.repeat_of is None and self.plan.spec.search.stop_by_verdict:
             running.early_stop_verdict = early_stop_verdict(self._curve(trial), self._advice_for(trial))
 
+    @_ends_on_error
     def trial_waiting(self, number: int, waiting: Waiting) -> None:
         """Record that a running trial pauses.
 
@@ -191,6 +234,7 @@ class Session:
         for observer in self._observers:
             observer.trial_waiting(running.trial, waiting)
 
+    @_ends_on_error
     def trial_ended(self, number: int, ended_by: TrialEnd, error: str = "") -> None:
         """Close a running trial. `error` is the error of a crashed worker.
 
@@ -209,14 +253,25 @@ class Session:
         trial = running.close(ended_by, spec=self.plan.spec, sweep_end=self.end, now=self._clock(), error=error)
         verdict = judge(self._curve(trial, diverged=running.diverged), self._advice_for(trial))
         trial = replace(trial, verdict=verdict)
+        if trial.state is TrialState.FAILED and running.failure is not None:
+            trial = self._with_failure(trial, running.failure)
         self.study.tell(trial)
         for observer in self._observers:
             observer.trial_ended(trial)
         self._steer()
-        if trial.state is TrialState.FAILED:
-            self._after_failure(trial, running.failure)
-        elif trial.values is not None:
-            self._end_conditions.count_success()
+        if trial.state is not TrialState.FAILED:
+            if trial.values is not None:
+                self._end_conditions.count_success()
+        elif running.failure is not None and not trial.will_retry:
+            self._end_conditions.count_failure(running.failure)
+
+    @_ends_on_error
+    def offer_again(self, number: int) -> None:
+        """Take back a running trial whose machine was lost. It comes next, under its old key."""
+        running = self._running.pop(number, None)
+        if running is not None:
+            self.study.record(running.trial)
+            self.study.offer_again(running.trial)
 
     def finish(self) -> SweepEnd:
         """Close the remaining trials and record the time used, once the engine has stopped.
@@ -225,9 +280,7 @@ class Session:
         """
         for number in list(self._running):
             self.trial_ended(number, TrialEnd.SWEEP)
-        now = self._clock()
-        self.study.add_seconds(now - self._started_at)
-        self._started_at = now
+        self._store_seconds()
         self._end_conditions.end = self.end or self._queue.end
         return self._end_conditions.end
 
@@ -245,13 +298,15 @@ class Session:
             for observer in self._observers:
                 observer.space_steered(change, applied=self._steering.applies)
 
-    def _after_failure(self, trial: Trial, failure: Failure | None) -> None:
-        if failure is None:
-            return
-        if failure.kind.retryable and self.study.attempts(trial) <= self.plan.spec.search.retries:
-            self.study.retry(trial)
-            return
-        self._end_conditions.count_failure(failure)
+    def _store_seconds(self) -> None:
+        now = self._clock()
+        self.study.add_seconds(now - self._counted_until)
+        self._counted_until = now
+
+    def _with_failure(self, trial: Trial, failure: Failure) -> Trial:
+        """Record why the trial failed, and whether the sweep owes another attempt for it."""
+        retries_left = self.study.attempts(trial) <= self.plan.spec.search.retries
+        return replace(trial, failure=failure.kind, will_retry=failure.kind.retryable and retries_left)
 
     def _is_over_budget(self, running: Trial) -> bool:
         if not self.plan.spec.budget.limits_spend:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from backends.contract import Scalar
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study import steering
 from sweeps.study.steering import Change
@@ -43,17 +44,18 @@ class SpaceSteering:
         self.changes += new_changes
         if self.applies:
             self._space = self._plan.steered_space(self.changes)
-            self._study.steer(new_changes, self._space, self._plan.spec.search)
-            for change in new_changes:
-                self._queue_probe(change)
+            probes = list(filter(None, map(self._probe, new_changes)))
+            self._study.steer(new_changes, self._space, self._plan.spec.search, probes)
         return new_changes
 
-    def _queue_probe(self, change: Change) -> None:
-        """Queue the best point with the probe value of the change, if the space allows it."""
+    def _probe(self, change: Change) -> dict[str, Scalar] | None:
+        """Return the best point with the probe value of the change; None if there is none.
+
+        The changed space must allow it.
+        """
         best = next(iter(leaderboard(self._study.search_trials, self._plan.spec.objective)), None)
         if change.probe is None or best is None:
-            return
+            return None
         value = int(change.probe) if change.parameter == "n_epochs" else change.probe
         point = {**best.hyperparameters, change.parameter: value}
-        if not self._space.violations(point):
-            self._study.queue_probe(point)
+        return None if self._space.violations(point) else point

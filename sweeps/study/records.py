@@ -101,13 +101,11 @@ class RecordWriter:
         return self._trial_ids[number]
 
 
-def read_record(
-    frozen: FrozenTrial, settled: Mapping[str, Mapping[str, Any]], deleted_models: Collection[int]
-) -> Trial:
+def read_record(frozen: FrozenTrial, settled_spends: Mapping[int, Spend], deleted_models: Collection[int]) -> Trial:
     """Rebuild a trial from its stored record, in the present form or in the form of version 0.1.
 
-    Optuna refuses to change an ended trial, so the study stores later facts: the final spend by
-    trial number, and the numbers of the trials with deleted models.
+    Optuna refuses to change an ended trial, so the study stores later facts: the final spends (see
+    `settled_spends`), and the numbers of the trials with deleted models.
     """
     value = json.loads(frozen.user_attrs[attributes.RECORD])
     if "curve" not in value:
@@ -116,9 +114,20 @@ def read_record(
     trial = codec.from_json(Trial, value)
     if trial.number in deleted_models:
         trial = replace(trial, model=None)
-    if (spend := settled.get(str(trial.number))) is not None:
-        trial = replace(trial, spend=codec.from_json(Spend, spend), settled=True)
+    if (spend := settled_spends.get(trial.number)) is not None:
+        trial = replace(trial, spend=spend, settled=True)
     return trial
+
+
+def settled_spends(study_attrs: Mapping[str, Any]) -> dict[int, Spend]:
+    """Return the final spends that the study stores, by the number of the trial.
+
+    Each has an attribute of its own; version 0.1 kept all of them in one.
+    """
+    stored = {int(number): spend for number, spend in study_attrs.get(attributes.SETTLED, {}).items()}
+    prefix = f"{attributes.SETTLED}:"
+    stored |= {int(name.removeprefix(prefix)): spend for name, spend in study_attrs.items() if name.startswith(prefix)}
+    return {number: codec.from_json(Spend, spend) for number, spend in stored.items()}
 
 
 def was_set_aside(frozen: FrozenTrial, trial: Trial) -> bool:

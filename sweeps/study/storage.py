@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import optuna
-from optuna.storages.journal import JournalFileBackend
 
 from sweeps.errors import SweepError
+from sweeps.study.journal_file import StudyJournal
 
 
 def open_storage(location: str | Path) -> optuna.storages.BaseStorage:
@@ -22,9 +23,14 @@ def open_storage(location: str | Path) -> optuna.storages.BaseStorage:
         if isinstance(location, str):
             return optuna.storages.RDBStorage(location)
         location.parent.mkdir(parents=True, exist_ok=True)
-        return optuna.storages.JournalStorage(JournalFileBackend(str(location)))
+        return StudyJournal(location)
     except (OSError, ImportError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise unreachable_storage(location, error) from None
+
+
+def write_batch(storage: optuna.storages.BaseStorage) -> contextlib.AbstractContextManager[None]:
+    """Write all changes of the block at once where the storage can do so: all of them or none."""
+    return storage.batch() if isinstance(storage, StudyJournal) else contextlib.nullcontext()
 
 
 def unreachable_storage(location: str | Path, error: Exception) -> SweepError:

@@ -37,12 +37,13 @@ class StoredStudy:
 
 
 def stored_fingerprint(location: str | Path, name: str) -> str | None:
-    """Return the fingerprint of the study of this name, or None if there is no study.
+    """Return the fingerprint of the study of this name, or None if there is none.
 
-    Raises SweepError.
+    A study whose process died while it created it has none either. Raises SweepError.
     """
     study = _load(location, name)
-    return None if study is None else str(study.user_attrs.get(attributes.FINGERPRINT))
+    fingerprint = None if study is None else study.user_attrs.get(attributes.FINGERPRINT)
+    return None if fingerprint is None else str(fingerprint)
 
 
 def read_study(location: str | Path, name: str) -> StoredStudy:
@@ -54,10 +55,8 @@ def read_study(location: str | Path, name: str) -> StoredStudy:
     retried = {
         frozen.user_attrs[attributes.RETRY_OF] for frozen in frozen_trials if attributes.RETRY_OF in frozen.user_attrs
     }
-    settled, deleted_models = (
-        study.user_attrs.get(attributes.SETTLED, {}),
-        set(study.user_attrs.get(attributes.DELETED_MODELS, ())),
-    )
+    attrs = study.user_attrs
+    settled, deleted_models = records.settled_spends(attrs), set(attrs.get(attributes.DELETED_MODELS, ()))
     recorded = [
         (frozen, records.read_record(frozen, settled, deleted_models))
         for frozen in frozen_trials
@@ -65,12 +64,12 @@ def read_study(location: str | Path, name: str) -> StoredStudy:
     ]
     trials = [trial for frozen, trial in recorded if not records.was_set_aside(frozen, trial)]
     return StoredStudy(
-        sweep_id=str(study.user_attrs[attributes.SWEEP_ID]),
+        sweep_id=str(attrs.get(attributes.SWEEP_ID, "")),
         ledger=ledger(trials),
         trials=tuple(trial for trial in trials if trial.duplicate_of is None and trial.number not in retried),
-        changes=tuple(codec.from_json(Change, change) for change in study.user_attrs.get(attributes.STEERING, [])),
-        finals=codec.from_json(FinalsResult | None, study.user_attrs.get(attributes.FINALS)),
-        champion=codec.from_json(ChampionDecision | None, study.user_attrs.get(attributes.CHAMPION)),
+        changes=tuple(codec.from_json(Change, change) for change in attrs.get(attributes.STEERING, [])),
+        finals=codec.from_json(FinalsResult | None, attrs.get(attributes.FINALS)),
+        champion=codec.from_json(ChampionDecision | None, attrs.get(attributes.CHAMPION)),
     )
 
 

@@ -9,18 +9,18 @@ import json
 import math
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from backends import codec
-from backends.contract import Scalar
+from backends.contract import FailureKind, Scalar
 from search_spaces.space import ResolvedSpace
 from sweeps.errors import Problem, UserInputError
 from sweeps.spec.objective import Objective
@@ -28,11 +28,12 @@ from sweeps.spec.sweep_file import SearchSpec
 from sweeps.study import attributes, records
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.finals import FinalsResult
+from sweeps.study.point_queue import PointQueue, owed_retries, repetition_of, retry_of, waiting_points
 from sweeps.study.records import RecordWriter
 from sweeps.study.samplers import grid_points, make_sampler
 from sweeps.study.steered_sampler import Proposer
 from sweeps.study.steering import Change
-from sweeps.study.storage import open_storage, unreachable_storage
+from sweeps.study.storage import open_storage, unreachable_storage, write_batch
 from sweeps.trials.trial import Spend, StoppedBy, Trial, TrialState
 from sweeps.verdicts.verdict import VerdictKind
 
@@ -69,28 +70,51 @@ class Study:
     Every change is stored before the method returns. In Optuna a `failed` trial is FAIL, a
     `stopped` one PRUNED and a `complete` one COMPLETE. A trial that was stopped because it
     overfitted is COMPLETE too: its best epoch is behind it. If a process dies and leaves trials
-    running, `ask` offers them again under their old keys before it proposes anything new.
+    running, `ask` offers them again under their old keys before it proposes anything new, and
+    queues the retries that the process owed.
     """
 
     def __init__(self, study: optuna.Study, storage: optuna.storages.BaseStorage, definition: StudyDefinition) -> None:
         """Take over the trials of `study`, which lives in `storage`. See `open`."""
         self._study = study
+        self._storage = storage
         self._writer = RecordWriter(storage, study.study_name)
         self._space = definition.space
         self._base_model = definition.base_model
         self._seed = definition.search.seed
         self._trials: dict[int, Trial] = {}
+        self._search_trials: dict[int, Trial] = {}
+        self._repeats: dict[int, Trial] = {}
         self._trial_by_point: dict[str, int] = {}
         self._retry_of: dict[int, int] = {}
         self._retried: set[int] = set()
         self._waiting_duplicates: dict[int, list[int]] = {}
-        self._interrupted: list[int] = []
+        self._interrupted: deque[int] = deque()
+        self._running: set[int] = set()
+        self._ended_count = 0
         self._proposer: Proposer | None = None
-        self.sweep_id = str(study.user_attrs[attributes.SWEEP_ID])
-        self._settled: dict[str, dict[str, Any]] = dict(study.user_attrs.get(attributes.SETTLED, {}))
-        self._deleted_models: set[int] = set(study.user_attrs.get(attributes.DELETED_MODELS, ()))
-        for frozen in study.get_trials(deepcopy=False):
-            self._restore(frozen)
+        self._queue = PointQueue()
+        self._stored_point_of: dict[int, int] = {}
+        attrs = study.user_attrs
+        self.sweep_id = str(attrs[attributes.SWEEP_ID])
+        self._steering = [codec.from_json(Change, change) for change in attrs.get(attributes.STEERING, [])]
+        self._finals = codec.from_json(FinalsResult | None, attrs.get(attributes.FINALS))
+        self._finished = attrs.get(attributes.FINISHED)
+        self._seconds_used = float(attrs.get(attributes.SECONDS, 0.0))
+        self._settled = records.settled_spends(attrs)
+        self._deleted_models: set[int] = set(attrs.get(attributes.DELETED_MODELS, ()))
+        self._stored_points: list[dict[str, Scalar]] = list(attrs.get(attributes.QUEUED_POINTS, ()))
+        frozen_trials = study.get_trials(deepcopy=False)
+        with write_batch(storage):
+            for frozen in frozen_trials:
+                self._restore(frozen)
+        self._waiting = deque(waiting_points(frozen_trials))
+        for frozen in self._waiting:
+            self._queue.mark_taken(frozen.user_attrs)
+        self._queue.add_stored(self._stored_points)
+        for owed in owed_retries(self._trials.values()):
+            self._queue.add(owed)
+            self._set_retried(owed.origin[attributes.RETRY_OF])
 
     @classmethod
     def open(cls, location: str | Path, definition: StudyDefinition) -> Study:
@@ -100,54 +124,36 @@ class Study:
         the stored study has another fingerprint, and SweepError if the storage cannot be opened.
         """
         storage = open_storage(location)
-        name, space, search = definition.name, definition.space, definition.search
+        search = definition.search
         try:
-            existing = {
-                summary.study_name for summary in optuna.get_all_study_summaries(storage, include_best_trial=False)
-            }
-            study = optuna.create_study(
-                storage=storage,
-                study_name=name,
-                directions=[objective.direction for objective in definition.objectives],
-                load_if_exists=True,
-                sampler=make_sampler(search, space, past_trials=0),
-                pruner=optuna.pruners.NopPruner(),
-            )
+            with write_batch(storage):
+                study = _load_or_create(storage, definition)
+                if set_aside := study.user_attrs.get(attributes.SET_ASIDE):  # written by version 0.1
+                    stored = study.user_attrs.get(attributes.QUEUED_POINTS, [])
+                    study.set_user_attr(attributes.QUEUED_POINTS, [*stored, *set_aside])
+                    study.set_user_attr(attributes.SET_ASIDE, [])
         except (OSError, optuna.exceptions.StorageInternalError) as error:
             raise unreachable_storage(location, error) from None
-        if name in existing:
-            if study.user_attrs.get(attributes.FINGERPRINT) != definition.fingerprint:
-                message = f"sweep `{name}` was started with another space, data set, model or objective"
-                hint = "choose another `name:`, or use `sweep run --fresh` to start again from nothing"
-                raise UserInputError([Problem(name, message, hint)])
-        else:
-            study.set_user_attr(attributes.FINGERPRINT, definition.fingerprint)
-            study.set_user_attr(attributes.SWEEP_ID, f"{name[:40]}-{uuid.uuid4().hex[:8]}")
-            for point in definition.first_points:
-                study.enqueue_trial(dict(point))
-            for point in grid_points(space, search.seed) if search.sampler == "grid" else space.seed_points:
-                study.enqueue_trial(dict(point))
-        for point in study.user_attrs.get(attributes.SET_ASIDE, []):
-            study.enqueue_trial(point)
-        study.set_user_attr(attributes.SET_ASIDE, [])
         ended = (OptunaState.COMPLETE, OptunaState.PRUNED, OptunaState.FAIL)
         past_trials = len(study.get_trials(deepcopy=False, states=ended))
-        study.sampler = make_sampler(search, space, past_trials=past_trials)
+        study.sampler = make_sampler(search, definition.space, past_trials=past_trials)
         return cls(study, storage, definition)
 
     def _restore(self, frozen: FrozenTrial) -> None:
-        if attributes.RETRY_OF in frozen.user_attrs:
-            self._retried.add(int(frozen.user_attrs[attributes.RETRY_OF]))
         if attributes.RECORD not in frozen.user_attrs:
             if frozen.state is OptunaState.RUNNING:
-                # The process died before it recorded the trial: nothing was submitted.
+                # The process died before it recorded the trial. Nothing was submitted, and a queued
+                # point is still in the queue, because no recorded trial has its origin.
                 self._study.tell(frozen.number, state=OptunaState.FAIL)
             return
         trial = records.read_record(frozen, self._settled, self._deleted_models)
         if records.was_set_aside(frozen, trial):
             return
         if attributes.RETRY_OF in frozen.user_attrs:
-            self._retry_of[trial.number] = int(frozen.user_attrs[attributes.RETRY_OF])
+            retried = int(frozen.user_attrs[attributes.RETRY_OF])
+            self._retry_of[trial.number] = retried
+            self._set_retried(retried)
+        self._queue.mark_taken(frozen.user_attrs)
         self._remember(trial)
         if frozen.state is not OptunaState.RUNNING:
             return
@@ -158,17 +164,28 @@ class Study:
             self._resolve_duplicate(trial)
         else:
             self._interrupted.append(trial.number)
+            if attributes.QUEUED_POINT in frozen.user_attrs:
+                self._stored_point_of[trial.number] = int(frozen.user_attrs[attributes.QUEUED_POINT])
 
     # ----------------------------------------------------------------------------------- trials
     @property
     def trials(self) -> list[Trial]:
         """Every recorded trial in the order of the numbers, including duplicates."""
-        return [self._trials[number] for number in sorted(self._trials)]
+        return list(self._trials.values())
+
+    def trial(self, number: int) -> Trial:
+        """Return the recorded trial of this number. Raises KeyError."""
+        return self._trials[number]
 
     @property
     def search_trials(self) -> list[Trial]:
         """The trials of the search: no duplicates, and of a retried trial the last attempt."""
-        return [trial for trial in self._last_attempts if trial.repeat_of is None]
+        return list(self._search_trials.values())
+
+    @property
+    def search_trial_count(self) -> int:
+        """How many `search_trials` there are."""
+        return len(self._search_trials)
 
     @property
     def repeats(self) -> list[Trial]:
@@ -176,11 +193,7 @@ class Study:
 
         Of a retried trial only the last attempt is included.
         """
-        return [trial for trial in self._last_attempts if trial.repeat_of is not None]
-
-    @property
-    def _last_attempts(self) -> list[Trial]:
-        return [trial for trial in self.trials if trial.duplicate_of is None and trial.number not in self._retried]
+        return list(self._repeats.values())
 
     @property
     def has_interrupted(self) -> bool:
@@ -194,36 +207,51 @@ class Study:
         a point equal to that of a running trial waits for it.
         """
         if self._interrupted:
-            return self._trials[self._interrupted.pop(0)]
+            return self._trials[self._interrupted.popleft()]
         size = self._space.size()
         for _ in range(MAX_DUPLICATES_IN_A_ROW):
             if size is not None and len(self._trial_by_point) >= size and not self.has_queued:
                 break
-            proposed = self._ask_optuna()
-            retry_of, repeat_of = (
-                proposed.user_attrs.get(name) for name in (attributes.RETRY_OF, attributes.REPEAT_OF)
-            )
-            point = self._space.suggest(proposed)
-            is_deliberate = retry_of is not None or repeat_of is not None
-            duplicate_of = None if is_deliberate else self._trial_by_point.get(_point_key(point))
-            trial = Trial(
-                number=proposed.number,
-                key=f"{self.sweep_id}-{proposed.number:04d}",
-                base_model=str(point.get("base_model", self._base_model)),
-                hyperparameters=point,
-                seed=int(proposed.user_attrs.get(attributes.SEED, self._seed)),
-                started_at=time.time(),
-                duplicate_of=duplicate_of,
-                repeat_of=repeat_of,
-            )
-            if retry_of is not None:
-                self._retry_of[trial.number] = int(retry_of)
-            self.record(trial)
-            if duplicate_of is None:
-                return trial
-            self._resolve_duplicate(trial)
-        running = any(not trial.state.ended for trial in self._trials.values())
-        return NoTrial.WAIT if running else NoTrial.EXHAUSTED
+            with write_batch(self._storage):
+                trial = self._ask_optuna()
+                if trial.duplicate_of is None:
+                    return trial
+                self._resolve_duplicate(trial)
+        return NoTrial.WAIT if self._running else NoTrial.EXHAUSTED
+
+    def _ask_optuna(self) -> Trial:
+        if self._waiting:
+            self._waiting.popleft()  # `ask` of Optuna takes the waiting trials in their order
+        elif self._queue:
+            queued = self._queue.take()
+            self._study.enqueue_trial(dict(queued.point), user_attrs=dict(queued.origin))
+        elif self._proposer is not None:
+            self._study.enqueue_trial(self._proposer.propose())
+        proposed = self._study.ask()
+        attrs = proposed.user_attrs
+        retry_of, repeat_of = attrs.get(attributes.RETRY_OF), attrs.get(attributes.REPEAT_OF)
+        point = self._space.suggest(proposed)
+        is_deliberate = retry_of is not None or repeat_of is not None
+        trial = Trial(
+            number=proposed.number,
+            key=f"{self.sweep_id}-{proposed.number:04d}",
+            base_model=str(point.get("base_model", self._base_model)),
+            hyperparameters=point,
+            seed=int(attrs.get(attributes.SEED, self._seed)),
+            started_at=time.time(),
+            duplicate_of=None if is_deliberate else self._trial_by_point.get(_point_key(point)),
+            repeat_of=repeat_of,
+        )
+        if retry_of is not None:
+            self._retry_of[trial.number] = int(retry_of)
+        if attributes.QUEUED_POINT in attrs:
+            self._stored_point_of[trial.number] = int(attrs[attributes.QUEUED_POINT])
+        self.record(trial)
+        return trial
+
+    def offer_again(self, trial: Trial) -> None:
+        """Let `ask` return a running trial again, whose worker was lost with its machine."""
+        self._interrupted.append(trial.number)
 
     def record(self, trial: Trial) -> None:
         """Store the present state of a trial that has not been told.
@@ -231,7 +259,8 @@ class Study:
         Writes only the evaluations that are new.
         """
         self._remember(trial)
-        self._writer.write(trial)
+        with write_batch(self._storage):
+            self._writer.write(trial)
 
     def report(self, trial: Trial, evaluation: int, value: float) -> None:
         """Store the objective after an evaluation, whose index counts from 1.
@@ -245,32 +274,37 @@ class Study:
     def tell(self, trial: Trial) -> None:
         """Store an ended trial and tell the sampler.
 
-        Raises ValueError for a trial that has not ended.
+        If the trial says that it will be retried, its point is queued again as a new trial. Raises
+        ValueError for a trial that has not ended.
         """
         if not trial.state.ended:
             raise ValueError(f"trial {trial.number} has not ended")
-        self.record(trial)
-        best_is_behind_it = trial.stopped_by is StoppedBy.VERDICT and not _has_diverged(trial)
-        if trial.values is not None and (trial.state is TrialState.COMPLETE or best_is_behind_it):
-            self._study.tell(trial.number, list(trial.values))
-        elif trial.state is TrialState.STOPPED:
-            self._study.tell(trial.number, state=OptunaState.PRUNED)
-        else:
-            self._study.tell(trial.number, state=OptunaState.FAIL)
-        self._writer.forget(trial.number)
-        if self._proposer is not None:
-            self._proposer.tell(self._study.get_trials(deepcopy=False)[trial.number])
-        for number in self._waiting_duplicates.pop(trial.number, []):
-            self._resolve_duplicate(self._trials[number])
+        with write_batch(self._storage):
+            self.record(trial)
+            best_is_behind_it = trial.stopped_by is StoppedBy.VERDICT and not _has_diverged(trial)
+            if trial.values is not None and (trial.state is TrialState.COMPLETE or best_is_behind_it):
+                frozen = self._study.tell(trial.number, list(trial.values))
+            elif trial.state is TrialState.STOPPED:
+                frozen = self._study.tell(trial.number, state=OptunaState.PRUNED)
+            else:
+                frozen = self._study.tell(trial.number, state=OptunaState.FAIL)
+            self._writer.forget(trial.number)
+            self._stored_point_of.pop(trial.number, None)
+            if self._proposer is not None:
+                self._proposer.tell(frozen)
+            for number in self._waiting_duplicates.pop(trial.number, []):
+                self._resolve_duplicate(self._trials[number])
+        if trial.will_retry:
+            self._queue.add(retry_of(trial))
+            self._set_retried(trial.number)
 
     def settle(self, number: int, spend: Spend) -> Trial:
         """Store the final cost of an ended trial, which is known only after its end.
 
         Returns the trial.
         """
-        self._settled[str(number)] = asdict(spend)
-        self._study.set_user_attr(attributes.SETTLED, self._settled)
-        self._trials[number] = replace(self._trials[number], spend=spend, settled=True)
+        self._study.set_user_attr(attributes.settled(number), codec.to_json(spend))
+        self._remember(replace(self._trials[number], spend=spend, settled=True))
         return self._trials[number]
 
     def mark_models_deleted(self, trials: Iterable[Trial]) -> None:
@@ -278,13 +312,17 @@ class Study:
         self._deleted_models |= {trial.number for trial in trials}
         self._study.set_user_attr(attributes.DELETED_MODELS, sorted(self._deleted_models))
         for number in self._deleted_models:
-            self._trials[number] = replace(self._trials[number], model=None)
+            self._remember(replace(self._trials[number], model=None))
 
     def attempts(self, trial: Trial) -> int:
-        """Return how many times the point of this trial has been tried, this trial included."""
+        """Return how many times the point of this trial has been tried, this trial included.
+
+        Attempts that failed for a cause that the user mended since then do not count.
+        """
         attempts, number = 1, trial.number
         while number in self._retry_of:
-            attempts, number = attempts + 1, self._retry_of[number]
+            number = self._retry_of[number]
+            attempts += self._trials[number].failure is not FailureKind.USER
         return attempts
 
     # ------------------------------------------------------------------------------------ queue
@@ -294,67 +332,72 @@ class Study:
 
         These are known points that are trained again.
         """
-        waiting = self._study.get_trials(deepcopy=False, states=(OptunaState.WAITING,))
-        return any({attributes.RETRY_OF, attributes.REPEAT_OF} & set(frozen.user_attrs) for frozen in waiting)
+        deliberate = {attributes.RETRY_OF, attributes.REPEAT_OF}
+        return self._queue.has_repetitions or any(deliberate & set(frozen.user_attrs) for frozen in self._waiting)
 
     def queue_probe(self, point: Mapping[str, Scalar]) -> None:
         """Queue a point before the sampler's proposals.
 
         A point that is known already is not trained again.
         """
-        self._study.enqueue_trial(dict(point))
-
-    def retry(self, trial: Trial) -> None:
-        """Queue the point of a failed trial again, as a new trial."""
-        self._retried.add(trial.number)
-        user_attrs = {attributes.RETRY_OF: trial.number, attributes.SEED: trial.seed}
-        if trial.repeat_of is not None:
-            user_attrs[attributes.REPEAT_OF] = trial.repeat_of
-        self._study.enqueue_trial(dict(trial.hyperparameters), user_attrs=user_attrs)
+        self._store_points([*self._stored_points, dict(point)])
+        self._queue.add_stored(self._stored_points)
 
     def queue_repeats(self, trials: Sequence[Trial], seeds: int) -> None:
         """Queue the points of these trials with `seeds` other seeds each. Idempotent.
 
         The seeds follow the sweep's own seed, so that every candidate gets the same ones.
         """
-        queued = {
-            (frozen.user_attrs.get(attributes.REPEAT_OF), frozen.user_attrs.get(attributes.SEED))
-            for frozen in self._study.get_trials(deepcopy=False)
-        }
         for offset in range(1, seeds + 1):
             for trial in trials:
-                if (trial.number, seed := self._seed + offset) not in queued:
-                    user_attrs = {attributes.REPEAT_OF: trial.number, attributes.SEED: seed}
-                    self._study.enqueue_trial(dict(trial.hyperparameters), user_attrs=user_attrs)
+                self._queue.add(repetition_of(trial, self._seed + offset))
 
     def set_aside(self, trial: Trial) -> None:
         """Take back a trial that was asked for and not started.
 
-        The trial disappears from this study. The next `open` queues its point first, as a new
-        trial.
+        The trial disappears from this study. The next `open` queues its point, as a new trial.
         """
-        points = [*self._study.user_attrs.get(attributes.SET_ASIDE, []), dict(trial.hyperparameters)]
-        self._study.set_user_attr(attributes.SET_ASIDE, points)
-        self._study.tell(trial.number, state=OptunaState.FAIL)
+        with write_batch(self._storage):
+            if trial.number not in self._stored_point_of:
+                self._stored_point_of[trial.number] = len(self._stored_points)
+                self._store_points([*self._stored_points, dict(trial.hyperparameters)])
+            self._study.tell(trial.number, state=OptunaState.FAIL)
+        self._queue.forget_stored(self._stored_point_of.pop(trial.number))
         self._writer.forget(trial.number)
-        del self._trials[trial.number]
+        for trials in (self._trials, self._search_trials):
+            trials.pop(trial.number, None)
+        self._running.discard(trial.number)
         self._trial_by_point.pop(_point_key(trial.hyperparameters), None)
+
+    def _store_points(self, points: list[dict[str, Scalar]]) -> None:
+        self._study.set_user_attr(attributes.QUEUED_POINTS, points)
+        self._stored_points = points
 
     # --------------------------------------------------------------------------------- steering
     @property
     def steering(self) -> list[Change]:
         """The changes made to the space so far, in their order."""
-        return [codec.from_json(Change, change) for change in self._study.user_attrs.get(attributes.STEERING, [])]
+        return list(self._steering)
 
-    def steer(self, changes: Sequence[Change], space: ResolvedSpace, search: SearchSpec) -> None:
+    def steer(
+        self,
+        changes: Sequence[Change],
+        space: ResolvedSpace,
+        search: SearchSpec,
+        probes: Sequence[Mapping[str, Scalar]] = (),
+    ) -> None:
         """Store changes of the space, and from now on propose points of `space`, the changed space.
 
-        Without changes, only replace the space. Recorded trials stay as they are; the sampler
-        learns from those that lie in the new space.
+        Queues the points `probes` before the sampler's proposals. Without changes, only replaces
+        the space. Recorded trials stay as they are; the sampler learns from those that lie in the
+        new space.
         """
-        if changes:
-            applied = [*self.steering, *changes]
-            self._study.set_user_attr(attributes.STEERING, [codec.to_json(change) for change in applied])
+        with write_batch(self._storage):
+            for probe in probes:
+                self.queue_probe(probe)
+            if changes:
+                self._steering = [*self._steering, *changes]
+                self._study.set_user_attr(attributes.STEERING, [codec.to_json(change) for change in self._steering])
         self._space = space
         past = self._study.get_trials(deepcopy=False)
         self._study.sampler = optuna.samplers.RandomSampler(seed=search.seed)  # it only passes on queued points
@@ -363,21 +406,23 @@ class Study:
     # ------------------------------------------------------------------------ state of the sweep
     @property
     def seconds_used(self) -> float:
-        """Wall seconds that earlier runs of this sweep took."""
-        return float(self._study.user_attrs.get(attributes.SECONDS, 0.0))
+        """Seconds that the runs of this sweep have taken, as stored by `add_seconds`."""
+        return self._seconds_used
 
     def add_seconds(self, seconds: float) -> None:
-        """Add wall seconds to the time that the sweep has used."""
-        self._study.set_user_attr(attributes.SECONDS, self.seconds_used + seconds)
+        """Add to the time that the sweep has used."""
+        self._seconds_used += seconds
+        self._study.set_user_attr(attributes.SECONDS, self._seconds_used)
 
     @property
     def finals(self) -> FinalsResult | None:
         """The stored result of the finals; None before they are decided."""
-        return codec.from_json(FinalsResult | None, self._study.user_attrs.get(attributes.FINALS))
+        return self._finals
 
     def store_finals(self, result: FinalsResult) -> None:
         """Store the result of the finals."""
         self._study.set_user_attr(attributes.FINALS, codec.to_json(result))
+        self._finals = result
 
     def store_champion(self, decision: ChampionDecision) -> None:
         """Store the outcome of the challenge. A later challenge of the same sweep replaces it."""
@@ -386,26 +431,35 @@ class Study:
     @property
     def is_finished(self) -> bool:
         """Whether `store_finished` was called after the last trial ended."""
-        return bool(self._study.user_attrs.get(attributes.FINISHED) == self._ended_count)
+        return bool(self._finished == self._ended_count)
 
     def store_finished(self) -> None:
         """Store that the work after the trials is done: finals, challenge, report, MLflow."""
-        self._study.set_user_attr(attributes.FINISHED, self._ended_count)
-
-    @property
-    def _ended_count(self) -> int:
-        return sum(trial.state.ended for trial in self.trials)
+        self._finished = self._ended_count
+        self._study.set_user_attr(attributes.FINISHED, self._finished)
 
     # ---------------------------------------------------------------------------------- internals
-    def _ask_optuna(self) -> optuna.Trial:
-        if self._proposer is not None and not self._study.get_trials(deepcopy=False, states=(OptunaState.WAITING,)):
-            self._study.enqueue_trial(self._proposer.propose())
-        return self._study.ask()
-
     def _remember(self, trial: Trial) -> None:
+        """Keep the record of a trial, and every index over the trials."""
+        earlier = self._trials.get(trial.number)
         self._trials[trial.number] = trial
-        if trial.duplicate_of is None and trial.repeat_of is None:
+        self._ended_count += trial.state.ended - (earlier is not None and earlier.state.ended)
+        if trial.state.ended:
+            self._running.discard(trial.number)
+        else:
+            self._running.add(trial.number)
+        if trial.duplicate_of is not None:
+            return
+        if trial.number not in self._retried:
+            (self._search_trials if trial.repeat_of is None else self._repeats)[trial.number] = trial
+        if trial.repeat_of is None:
             self._trial_by_point[_point_key(trial.hyperparameters)] = trial.number
+
+    def _set_retried(self, number: int) -> None:
+        """Count another attempt instead of this trial."""
+        self._retried.add(number)
+        for trials in (self._search_trials, self._repeats):
+            trials.pop(number, None)
 
     def _resolve_duplicate(self, trial: Trial) -> None:
         """Give a duplicate the result of its original, now or when the original ends."""
@@ -417,6 +471,33 @@ class Study:
         self.report(trial, max(1, len(original.curve) - 1), value)
         reason = f"the same point as trial {original.number}: not trained again"
         self.tell(replace(trial, state=original.state, values=original.values, reason=reason, ended_at=time.time()))
+
+
+def _load_or_create(storage: optuna.storages.BaseStorage, definition: StudyDefinition) -> optuna.Study:
+    """Return the study, complete even if an earlier process died while it created the study.
+
+    The fingerprint is written last: a study without one has trained nothing.
+    """
+    name, space, search = definition.name, definition.space, definition.search
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        directions=[objective.direction for objective in definition.objectives],
+        load_if_exists=True,
+        sampler=make_sampler(search, space, past_trials=0),
+        pruner=optuna.pruners.NopPruner(),
+    )
+    attrs = study.user_attrs
+    if attributes.FINGERPRINT not in attrs or attributes.SWEEP_ID not in attrs:
+        first_points = grid_points(space, search.seed) if search.sampler == "grid" else space.seed_points
+        study.set_user_attr(attributes.SWEEP_ID, f"{name[:40]}-{uuid.uuid4().hex[:8]}")
+        study.set_user_attr(attributes.QUEUED_POINTS, [dict(p) for p in (*definition.first_points, *first_points)])
+        study.set_user_attr(attributes.FINGERPRINT, definition.fingerprint)
+    elif attrs[attributes.FINGERPRINT] != definition.fingerprint:
+        message = f"sweep `{name}` was started with another space, data set, model or objective"
+        hint = "choose another `name:`, or use `sweep run --fresh` to start again from nothing"
+        raise UserInputError([Problem(name, message, hint)])
+    return study
 
 
 def _has_diverged(trial: Trial) -> bool:

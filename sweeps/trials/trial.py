@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, SerializerFunctionWrapHandler, WrapSerializer
 
-from backends.contract import Handle, Measured, Scalar
+from backends.contract import FailureKind, Handle, Measured, Scalar
 from sweeps.spec.objective import Objective
 from sweeps.verdicts.verdict import FitVerdict
 
@@ -82,7 +82,9 @@ class Trial:
     are seconds since the Unix epoch. `duplicate_of` is an earlier trial with the same point, whose
     result this one takes over. `repeat_of` is the trial whose point the finals train again with
     another seed. `cost_bound` is the most that the run can cost; where the sweep keeps a budget it
-    is recorded before submission. `settled`: `spend` is final.
+    is recorded before submission. `settled`: `spend` is final. `failure` is the kind of the failure
+    of a failed trial, and `will_retry` whether the sweep owes another attempt for it. `machine` is
+    the name of the machine that trains it, or trained it last.
 
     The stored names of `loop_reports` and `cost_bound` are those of version 0.1.
     """
@@ -110,6 +112,9 @@ class Trial:
     stopped_by: StoppedBy | None = None
     cost_bound: Annotated[CostBound | None, Field(alias="at_most")] = None
     settled: bool = False
+    failure: FailureKind | None = None
+    will_retry: bool = False
+    machine: str | None = None
 
     @property
     def planned_epochs(self) -> float | None:

@@ -167,10 +167,9 @@ def test_the_duplicate_of_a_running_trial_waits_for_it(tmp_path: Path) -> None:
 def test_a_retry_runs_the_same_point_again_and_counts_once(tmp_path: Path) -> None:
     opened = study(tmp_path / "j")
     trial = asked(opened)
-    failed = replace(trial, state=TrialState.FAILED, reason="lost")
-    opened.tell(failed)
+    failed = replace(trial, state=TrialState.FAILED, reason="lost", will_retry=True)
     assert opened.attempts(failed) == 1
-    opened.retry(failed)
+    opened.tell(failed)
     asked(opened)  # the second seed point, which was queued before
     retried = asked(opened)
     assert retried.hyperparameters == trial.hyperparameters
