@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from sweeps.errors import SweepError
+from sweeps.tracking import local_database
+from sweeps.tracking.local_database import DatabaseState
+from sweeps.tracking.reachability import sqlite_path
 from sweeps.workspace import Workspace
 
 OUR_PACKAGES = ("search_spaces", "backends", "sweeps")
@@ -102,6 +106,8 @@ def _disk(workspace: Workspace) -> MachineCheck:
 
 def _tracking(uri: str) -> MachineCheck:
     parts = urlsplit(uri)
+    if (file := sqlite_path(uri)) is not None:
+        return _local_database(file)
     if parts.scheme not in ("http", "https"):
         return MachineCheck("ok", f"MLflow records to {'a database' if parts.password else uri}")
     where = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
@@ -114,6 +120,23 @@ def _tracking(uri: str) -> MachineCheck:
             "bad", f"the MLflow server at {where} does not answer: {error}", "Start it, or unset MLFLOW_TRACKING_URI."
         )
     return MachineCheck("ok", f"the MLflow server at {where} answers")
+
+
+def _local_database(file: Path) -> MachineCheck:
+    try:
+        state = local_database.examine(file)
+    except SweepError as error:
+        return MachineCheck("bad", error.message, error.hint)
+    what, mend = f"the MLflow database {file}", "Run: sweep track"
+    match state:
+        case DatabaseState.MISSING | DatabaseState.EMPTY | DatabaseState.READY:
+            return MachineCheck("ok", f"MLflow records to {file}")
+        case DatabaseState.OUTDATED:
+            return MachineCheck("note", f"{what} has the schema of an earlier MLflow; the next run upgrades it", mend)
+        case DatabaseState.HALF_MADE:
+            return MachineCheck("bad", f"{what} is half made: a process was killed while it created it", mend)
+        case DatabaseState.NEWER:
+            return MachineCheck("bad", f"a newer MLflow wrote {file}", "pip install --upgrade mlflow")
 
 
 def _version(name: str) -> str:

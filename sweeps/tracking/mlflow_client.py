@@ -1,16 +1,16 @@
-"""Loading MLflow with our settings, connecting to it, and translating its errors."""
+"""Loading MLflow with our settings, and connecting to it."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.tracking.outbox import RejectedError, UnreachableError
+from sweeps.tracking import local_database
+from sweeps.tracking.reachability import sqlite_path
+from sweeps.tracking.sqlite_files import uri_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,28 +25,10 @@ SETTINGS = {
 }
 """Settings that MLflow reads only from the environment. The user's own values win."""
 
-MESSAGE_CHARS = 240
-
-_CREDENTIALS = re.compile(r"//[^/@\s]+@")
-
-_FINAL_CODES = frozenset(
-    {
-        "BAD_REQUEST",
-        "INVALID_PARAMETER_VALUE",
-        "INVALID_STATE",
-        "MALFORMED_REQUEST",
-        "PERMISSION_DENIED",
-        "RESOURCE_ALREADY_EXISTS",
-        "RESOURCE_DOES_NOT_EXIST",
-        "UNAUTHENTICATED",
-    }
-)
-"""MLflow's error codes that a retry cannot help."""
-
 
 def default_uri(root: Path) -> str:
     """Return the URI of the MLflow database in a workspace."""
-    return f"sqlite:///{(root / 'mlflow.db').resolve()}"
+    return uri_of((root / "mlflow.db").resolve())
 
 
 def load() -> None:
@@ -65,34 +47,14 @@ def load() -> None:
             logger.setLevel(max(logging.WARNING, level))
 
 
-def new_client(uri: str) -> MlflowClient:
-    """Connect to the tracking server and the model registry at `uri`."""
+def new_client(uri: str, say: Callable[[str], None] = lambda message: None) -> MlflowClient:
+    """Connect to the tracking server and the model registry at `uri`.
+
+    Creates, upgrades or mends a local database first; `say` receives what `prepare` says. Raises
+    SweepError if its file cannot be used.
+    """
     from mlflow import MlflowClient
 
+    if (file := sqlite_path(uri)) is not None:
+        local_database.prepare(file, say)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-@contextlib.contextmanager
-def translated_errors() -> Iterator[None]:
-    """Raise RejectedError for errors that a retry cannot help, and UnreachableError for the others.
-
-    The messages contain no credentials.
-    """
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-
-    try:
-        yield
-    except MlflowException as error:
-        text = _message(str(error).partition("\n")[0])
-        if error.error_code in _FINAL_CODES:
-            raise RejectedError(text) from error
-        raise UnreachableError(f"MLflow does not answer: {text}") from error
-    except RequestException as error:
-        raise UnreachableError(f"MLflow does not answer: {_message(str(error))}") from error
-    except OSError as error:
-        raise RejectedError(str(error)) from error
-
-
-def _message(text: str) -> str:
-    return _CREDENTIALS.sub("//", text)[:MESSAGE_CHARS]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import socket
-import sqlite3
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +14,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from sweeps.errors import Problem, SweepError, UserInputError
+from sweeps.tracking import local_database
+from sweeps.tracking.local_database import DatabaseState
+from sweeps.tracking.sqlite_files import connected, sqlite_errors
 
 ANSWER_S = 4.0
 """How long each of two attempts waits for a server's answer."""
@@ -44,14 +46,12 @@ def without_secrets(uri: str) -> str:
 def check(uri: str) -> None:
     """Raise SweepError within 10 s if nothing answers at an MLflow tracking URI.
 
-    For a database file, creates its folder and turns on write-ahead logging: the UI can then read
-    while a sweep writes, and every write costs half as much (`docs/log.md`). Other schemes without
-    a host are left to MLflow.
+    For a database file, creates its folder. Other schemes without a host are left to MLflow.
     """
     parts = urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
-    if scheme == "sqlite":
-        _check_file(uri)
+    if (file := sqlite_path(uri)) is not None:
+        _check_file(file)
     elif scheme in ("http", "https"):
         _twice(uri, lambda: _ask(uri))
     elif parts.hostname is not None and scheme in _PORTS:
@@ -59,22 +59,16 @@ def check(uri: str) -> None:
         _twice(uri, lambda: socket.create_connection(address, ANSWER_S).close())
 
 
-def _check_file(uri: str) -> None:
-    path = sqlite_path(uri)
-    if path is None:
-        return
-    try:
+def _check_file(path: Path) -> None:
+    """Find a file or a folder that MLflow cannot use. Creates the folder, and nothing else."""
+    with sqlite_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(sqlite3.connect(path, timeout=ANSWER_S)) as database:
-            # another process reads, or it is a network disk
-            with contextlib.suppress(sqlite3.OperationalError):
-                database.execute("PRAGMA journal_mode=WAL")
-            database.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        if local_database.examine(path) is DatabaseState.MISSING:
+            with tempfile.TemporaryFile(dir=path.parent):
+                return
+        with connected(path) as database:
             database.execute("BEGIN IMMEDIATE")
             database.rollback()
-    except (OSError, sqlite3.Error) as error:
-        hint = "Set MLFLOW_TRACKING_URI to another place, or move the file away."
-        raise SweepError(f"the MLflow database {path} cannot be used: {error}", hint) from error
 
 
 def sqlite_path(uri: str) -> Path | None:

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 from sweeps.errors import SweepError
 from sweeps.tracking import projection, reachability
-from sweeps.tracking.mlflow_client import load, new_client, translated_errors
+from sweeps.tracking.mlflow_client import load, new_client
+from sweeps.tracking.mlflow_errors import translated_errors
 from sweeps.tracking.model_files import LoadedVersion, PackagedModel, load_model, save_model, silenced
 from sweeps.tracking.outbox import RejectedError, UnreachableError
 

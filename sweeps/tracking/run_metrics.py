@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.tracking import mlflow_client, reachability
+from sweeps.tracking.mlflow_errors import translated_errors
 from sweeps.tracking.outbox import RejectedError, UnreachableError
 
 MAX_STORED = 1.797e308
@@ -39,7 +40,7 @@ def metric_history(uri: str, run_id: str) -> MetricHistory:
         raise SweepError(f"there is no MLflow database at {reachability.without_secrets(uri)}", hint)
     mlflow_client.load()
     try:
-        with mlflow_client.translated_errors():
+        with translated_errors():
             client = mlflow_client.new_client(uri)
             run = client.get_run(run_id)
             metrics = {}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from backends.contract import Scalar
 from sweeps.tracking import projection as project
-from sweeps.tracking.mlflow_client import translated_errors
+from sweeps.tracking.mlflow_errors import translated_errors
 from sweeps.tracking.outbox import UnreachableError
 from sweeps.tracking.projection import Content, Point, Projection, TrackedDataset
 

@@ -18,7 +18,8 @@ from backends.contract import Event
 from sweeps.errors import SweepError
 from sweeps.tracking import projection as project
 from sweeps.tracking import reachability
-from sweeps.tracking.mlflow_client import load, new_client, translated_errors
+from sweeps.tracking.mlflow_client import load, new_client
+from sweeps.tracking.mlflow_errors import translated_errors
 from sweeps.tracking.mlflow_ui import table_path
 from sweeps.tracking.outbox import Outbox, RejectedError, UnreachableError
 from sweeps.tracking.projection import Content, Projection, TrackedDataset
