@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import pickle
 import shutil
-import signal
-import tempfile
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any, assert_never
 
-import ray
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
@@ -26,123 +19,91 @@ from backends import codec, foreign_errors
 from sweeps.errors import SweepError
 from sweeps.execution import last_words
 from sweeps.execution.cluster import Cluster
+from sweeps.execution.interruption import ends_on_signals
 from sweeps.execution.last_words import WorkerProcess
+from sweeps.execution.outcome import SweepEnd
+from sweeps.execution.ray_connection import (
+    TRIAL_SLOT,
+    can_grow,
+    connect,
+    disconnect,
+    gpus,
+    has_trial_slots,
+    log_folder,
+    machines,
+)
+from sweeps.execution.ray_watch import RayLostError, watched_ray
+from sweeps.execution.room import in_words, require_room
 from sweeps.execution.running_trial import TrialEnd
 from sweeps.execution.session import Session
+from sweeps.execution.silence import SilenceWatch
 from sweeps.execution.trainable import TrialRunner, WorkerReport
 from sweeps.execution.trial_schedulers import scheduler_with_history
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study.study import NoTrial
 from sweeps.trials.trial import Trial
 
+__all__ = ["connect", "disconnect", "gpus", "run"]
+
 SERVICE_TRIAL_CPUS = 0.01
 """The CPU share of a trial that only waits for a service. Ray cannot place a task that needs no CPU
 at all."""
 
-OBJECT_STORE_BYTES = 200 * 2**20
-"""A small object store is enough: workers read models and data from disk, so nothing large passes
-between processes."""
-
-# Ray reads these variables when it is imported or starts. Values that the user has set win.
-_RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative path in the sweep file means the same in a worker
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_FORCE_TRIAL_CLEANUP_S": "20",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    # The session limits the waiting trials. With Tune's limit of 1, workers would start in turn.
-    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_WARN_THRESHOLD_S": "30",
-}
-
 _LOG = logging.getLogger("sweeps")
 
-TRIAL_SLOT = "sweep_trial"
-"""A custom resource of a Ray started here. Each trial takes a share of it, which limits how many
-run at once."""
+TUNE_FOLDER = "tune"
+"""The folder of Tune below that of the sweep. Nothing in it is needed after a run."""
 
 
-def connect(address: str | None, log_handler: logging.Handler) -> None:
-    """Start Ray on this machine, or join the cluster at `address`. Idempotent.
-
-    Raises SweepError on failure. Ray's log messages go to `log_handler`.
-    """
-    if ray.is_initialized():
-        return
-    for name, value in _RAY_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    ray_logger = logging.getLogger("ray")
-    ray_logger.handlers[:], ray_logger.propagate = [log_handler], False
-    local_settings: dict[str, Any] = {
-        "include_dashboard": False,
-        "object_store_memory": OBJECT_STORE_BYTES,
-        "resources": {TRIAL_SLOT: 1.0},
-    }
-    try:
-        ray.init(
-            address=address,
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-            **(local_settings if address is None else {}),
-        )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = f"the Ray cluster at {address}" if address else "Ray on this machine"
-        raise SweepError(
-            f"cannot connect to {where}: {error}", "check `ray status`, free memory and /tmp, and read the sweep's log"
-        ) from error
-
-
-def gpus() -> float:
-    """Return the number of GPUs that the connected Ray has."""
-    return _cluster().get("GPU", 0.0)
-
-
-def _cluster() -> dict[str, float]:
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return resources
-
-
-def disconnect() -> None:
-    """Disconnect from Ray. A Ray that was started here ends."""
-    ray.shutdown()
-
-
-def run(session: Session, cluster: Cluster | None = None) -> None:
+def run(session: Session, cluster: Cluster | None = None, say: Callable[[str], None] = lambda message: None) -> None:
     """Run trials until the session ends the sweep. Ray must be connected.
 
-    `cluster` are the machines of the cluster; None if this machine is the only one. The first
-    Ctrl-C ends the sweep cleanly, a second one at once. The caller must call the session's `finish`
-    afterwards. Raises SweepError if Tune itself fails.
+    `cluster` are the machines of the cluster; None if this machine is the only one. `say` receives
+    what the sweep waits for. The first Ctrl-C, SIGTERM or SIGHUP ends the sweep cleanly, a second
+    Ctrl-C at once. The caller holds the lock of the sweep's folder, and must call the session's
+    `finish` afterwards. Raises SweepError if a trial fits on no machine, if Ray is lost, or if Tune
+    itself fails.
     """
     plan = session.plan
-    slots = _cluster().get(TRIAL_SLOT, 0.0) == 1.0
+    slots = has_trial_slots()
     # Tune keeps the worker of an ended trial only if another trial waits for it. Otherwise it ends
     # the process, and the next trial loads everything again. One trial can safely wait if the slots
     # limit the concurrency.
     session.staged_trials = 1 if slots else 0
-    scratch = Path(tempfile.mkdtemp(prefix="sweep-tune-"))
+    scratch = plan.folder / TUNE_FOLDER
+    shutil.rmtree(scratch, ignore_errors=True)  # an earlier run that was killed left it
     try:
-        with _interruptible(session):
+        with ends_on_signals(session), watched_ray(say, session.fail) as watch:
+            require_room(
+                _resources(plan, slots, None),
+                machines,
+                grows=can_grow(),
+                say=say,
+                should_end=session.should_end,
+            )
             while True:
                 searcher = _SessionSearcher(session, cluster)
-                _run_tune(session, searcher, cluster, _shared_config(plan, slots, cluster), scratch)
+                callback = _SessionCallback(session, searcher, cluster, say)
+                _run_tune(session, searcher, callback, _shared_config(plan, slots, cluster), scratch)
                 if not searcher.offer_stranded_again():
                     break
+    except RayLostError:
+        assert watch.lost is not None
+        raise watch.lost from None
     except tune.TuneError as error:
+        _LOG.error("Ray Tune failed: %s", error)
+        if session.error is not None:
+            raise session.error from error
+        last_line = (str(error).strip().splitlines() or ["no reason given"])[-1]
         raise SweepError(
-            f"Ray Tune failed: {error}", "read the sweep's log for details, then resume with `sweep run`"
+            f"Ray Tune failed: {last_line}", "read the sweep's log for details, then resume with `sweep run`"
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _run_tune(
-    session: Session, searcher: _SessionSearcher, cluster: Cluster | None, config: dict[str, Any], scratch: Path
+    session: Session, searcher: _SessionSearcher, callback: _SessionCallback, config: dict[str, Any], scratch: Path
 ) -> None:
     tune.run(
         TrialRunner,
@@ -151,7 +112,7 @@ def _run_tune(
         num_samples=-1,
         search_alg=searcher,
         scheduler=_scheduler_with_history(session),
-        callbacks=[_SessionCallback(session, searcher, cluster)],
+        callbacks=[callback],
         stop=_SessionStopper(session, searcher),
         storage_path=str(scratch),
         trial_name_creator=lambda trial: str(trial.trial_id),
@@ -251,15 +212,21 @@ class _SessionSearcher(_NotPickled, Searcher):
 class _SessionCallback(_NotPickled, tune.Callback):
     """Passes the events of a trial to the session before Tune acts on the result."""
 
-    def __init__(self, session: Session, searcher: _SessionSearcher, cluster: Cluster | None) -> None:
+    def __init__(
+        self, session: Session, searcher: _SessionSearcher, cluster: Cluster | None, say: Callable[[str], None]
+    ) -> None:
         self._session = session
         self._searcher = searcher
         self._cluster = cluster
+        self._say = say
+        self._silence = SilenceWatch(say)
+        self._is_ending = False
         self._processes: dict[str, WorkerProcess] = {}
         self._kills_before: dict[str, int] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._kills_before[trial.trial_id] = last_words.out_of_memory_kills() or 0
+        self._silence.news()
         self._session.trial_started(self._searcher.numbers[trial.trial_id])
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
@@ -268,6 +235,8 @@ class _SessionCallback(_NotPickled, tune.Callback):
         if "pid" in result:
             host = str(result.get("hostname", ""))
             self._processes[trial.trial_id] = WorkerProcess(result["pid"], host, report.memory_bytes)
+        if report.events or report.waiting is not None:
+            self._silence.news()
         if report.traceback:
             _LOG.error("trial %d\n%s", number, report.traceback)
         if self._cluster is not None:
@@ -279,14 +248,37 @@ class _SessionCallback(_NotPickled, tune.Callback):
         if report.unreachable is not None:
             self._session.report_unreachable(report.unreachable)
 
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        if self._session.should_end() and not self._is_ending:
+            self._is_ending = True
+            if self._session.end is SweepEnd.INTERRUPTED:
+                self._say("stopping the running trials; another Ctrl-C stops at once")
+        self._silence.look(lambda: self._what_it_waits_for(trials))
+
+    def _what_it_waits_for(self, trials: list[Any]) -> str:
+        silent = [trial for trial in trials if trial.status == "RUNNING"]
+        waiting = [trial for trial in trials if trial.status == "PENDING"]
+        parts = []
+        for trial in silent:
+            process = self._processes.get(trial.trial_id)
+            where = f"trains in process {process.pid} on {process.host}" if process else "waits for its worker to start"
+            parts.append(f"trial {self._searcher.numbers[trial.trial_id]} {where}")
+        if waiting and not silent:
+            numbers = ", ".join(str(self._searcher.numbers[trial.trial_id]) for trial in waiting)
+            needs = in_words(waiting[0].placement_group_factory.required_resources)
+            parts.append(f"trial {numbers} waits for a machine with {needs} free")
+        return "; ".join(parts) or "no trial is ready to start"
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._silence.news()
         self._forget(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         number = self._searcher.numbers[trial.trial_id]
         kills = (last_words.out_of_memory_kills() or 0) - self._kills_before.get(trial.trial_id, 0)
-        loss = last_words.loss_of(_error_of(trial), self._processes.get(trial.trial_id), _ray_logs(), kills)
+        loss = last_words.loss_of(_error_of(trial), self._processes.get(trial.trial_id), log_folder(), kills)
         _LOG.error("trial %d: %s\n%s", number, loss.message, loss.log_text)
+        self._silence.news()
         self._forget(trial)
         was_lost = self._cluster is not None and self._cluster.is_lost(number, loss.log_text)
         self._searcher.forget(number)
@@ -344,43 +336,17 @@ def _shared_config(plan: SweepPlan, slots: bool, cluster: Cluster | None) -> dic
     }
 
 
-@contextlib.contextmanager
-def _interruptible(session: Session) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM end the sweep cleanly.
-
-    A second Ctrl-C raises KeyboardInterrupt. Outside the main thread, where Python allows no signal
-    handlers, signals are left to the program.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def request_end(number: int, frame: FrameType | None) -> None:
-        session.interrupt()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    previous = {number: signal.signal(number, request_end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def _error_of(trial: Any) -> BaseException | None:
     """Return the error that Ray reported for a trial; None if it is unknown.
 
-    Tune keeps it in a file only, on the machine of the driver.
+    Tune keeps it in a file only, which it leaves on the machine of the driver.
     """
     try:
-        with Path(trial.pickled_error_file).open("rb") as stream:
-            error: BaseException | None = pickle.load(stream)
-            return error
+        error: BaseException | None = trial.get_pickled_error()
+        if error is None:
+            with Path(trial.pickled_error_file).open("rb") as stream:
+                error = pickle.load(stream)
+        return error
     except Exception as unreadable:  # noqa: BLE001  an error of others can fail in its constructor
         _LOG.warning("the error of a worker cannot be read: %s", foreign_errors.in_one_line(unreadable))
         return None
-
-
-def _ray_logs() -> Path | None:
-    node = ray._private.worker._global_node
-    return Path(node.get_logs_dir_path()) if node is not None else None

@@ -25,6 +25,9 @@ from sweeps.reports.page import page
 from sweeps.study import state
 from sweeps.study.study import Study
 
+RAY_RECORD = "ray.json"
+"""The file of a sweep's folder that names the processes of the Ray which its run has started."""
+
 
 def run(
     plan: SweepPlan,
@@ -60,10 +63,11 @@ def run(
     tracker = tracking.Tracker.connect(
         environment.tracking_uri, plan.spec.tracking.experiment or name, workspace.artifacts
     )
+    ray_record = workspace.sweep_folder(name) / RAY_RECORD
     try:
         say("starting Ray and MLflow")
         # Meanwhile the tracker creates the tables of a new database.
-        engine.connect(environment.ray_address, log_handler)
+        engine.connect(environment.ray_address, log_handler, record=ray_record, say=say)
         run_id = start_tracking(tracker, plan, study)
         workspace.run_table_file(name).write_text(tracker.table_path(), encoding="utf-8")
         plan = with_gpus(plan, engine.gpus())
@@ -83,7 +87,7 @@ def run(
             if decision is not None:
                 tracker.replace(run_id, "report.html", _write_report(environment, name))
     finally:
-        engine.disconnect()
+        engine.disconnect(ray_record)
         tracker.close()
     if session.error is not None:
         raise session.error
@@ -111,7 +115,7 @@ def _run_trials(
         cluster = clusters.join_cluster(session.plan, session.study.sweep_id, files, say)
     progress.sweep_started(session)
     try:
-        engine.run(session, cluster)
+        engine.run(session, cluster, say)
     except BaseException:
         session.abort()
         raise

@@ -11,13 +11,14 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from sweeps.execution import engine
+from sweeps.execution import engine, trainable
 from sweeps.execution.session import Session
 from sweeps.execution.trainable import TrialRunner
 
@@ -43,6 +44,9 @@ class InlineTrial:
     def get_error(self) -> BaseException | None:
         return self.error
 
+    def get_pickled_error(self) -> BaseException | None:
+        return self.error
+
 
 class InlineController:
     """Tune's controller for one session: it starts trials, steps them and obeys the scheduler.
@@ -58,13 +62,7 @@ class InlineController:
         step: Callable[[InlineTrial], dict[str, Any]] | None = None,
         idle: Callable[[], None] = lambda: None,
     ) -> None:
-        session.staged_trials = 1
-        self._plan = session.plan
-        self._searcher = engine._SessionSearcher(session)
-        self._callback = engine._SessionCallback(session, self._searcher)
-        self._stopper = engine._SessionStopper(session, self._searcher)
-        self._scheduler = engine._scheduler_with_history(session)
-        self._shared_config = engine._shared_config(session.plan)
+        self._session = session
         self._choose, self._step, self._idle = choose, step or _step, idle
         self._pending: list[InlineTrial] = []
         self._running: list[InlineTrial] = []
@@ -72,12 +70,31 @@ class InlineController:
         self._asked = self._idle_steps = 0
         self._search_finished = False
 
+    def run(self) -> None:
+        """Do what `engine.run` does, until the session ends the sweep or no trial is left."""
+        with patch.object(engine.tune, "run", self._tune_run):
+            engine.run(self._session)
+
+    def _tune_run(
+        self,
+        trainable: type[TrialRunner],
+        *,
+        config: dict[str, Any],
+        search_alg: Any,
+        scheduler: Any,
+        callbacks: Sequence[Any],
+        stop: Any,
+        **_: Any,
+    ) -> None:
+        self._shared_config, self._searcher, self._scheduler = config, search_alg, scheduler
+        (self._callback,), self._stopper = callbacks, stop
+        self._loop()
+
     def get_live_trials(self) -> list[InlineTrial]:
         """Return the trials that have not ended, as the schedulers ask for them."""
         return [*self._pending, *self._running]
 
-    def run(self) -> None:
-        """Run until the session ends the sweep or no trial is left."""
+    def _loop(self) -> None:
         while not self._search_finished or self._pending or self._running:
             self._ask()
             self._start_pending()
@@ -108,7 +125,7 @@ class InlineController:
         self._pending.append(trial)
 
     def _start_pending(self) -> None:
-        while self._pending and len(self._running) < self._plan.concurrency:
+        while self._pending and len(self._running) < self._session.plan.concurrency:
             trial = self._pending.pop(0)
             trial.status = "RUNNING"
             self._running.append(trial)
@@ -120,13 +137,13 @@ class InlineController:
                 else:
                     trial.runner = object.__new__(TrialRunner)
                     trial.runner.setup(dict(trial.config))
-            except Exception as error:  # as Ray does, which reports any exception of a worker
+            except Exception as error:  # noqa: BLE001 - as Ray, which reports any exception of a worker
                 self._fail(trial, error)
 
     def _advance(self, trial: InlineTrial) -> None:
         try:
             result = {**self._step(trial), "trial_id": trial.trial_id}
-        except Exception as error:  # as Ray does
+        except Exception as error:  # noqa: BLE001 - as Ray does
             self._fail(trial, error)
             return
         if self._stopper(trial.trial_id, result) or result["done"]:
@@ -159,20 +176,38 @@ def _step(trial: InlineTrial) -> dict[str, Any]:
     return trial.runner.step()
 
 
-def run(session: Session) -> None:
-    """Do what `engine.run` does, in this process."""
-    InlineController(session).run()
+@contextlib.contextmanager
+def ray_is_not_needed() -> Iterator[None]:
+    """Let the engine and the workers believe that Ray is connected and has room for every trial."""
+    here = SimpleNamespace(get_node_id=lambda: "this process")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(patch.object(trainable.ray, "get_runtime_context", lambda: here))
+        stack.enter_context(patch.object(trainable.isolation, "guard_this_worker", lambda: None))
+        for name, answer in (
+            ("connect", None),
+            ("disconnect", None),
+            ("gpus", 0.0),
+            ("has_trial_slots", True),
+            ("can_grow", False),
+            ("require_room", None),
+            ("log_folder", None),
+            ("watched_ray", contextlib.nullcontext(SimpleNamespace(lost=None))),
+        ):
+            stack.enter_context(patch.object(engine, name, lambda *_, answer=answer, **__: answer))
+        yield
 
 
 @contextlib.contextmanager
 def instead_of_ray() -> Iterator[None]:
     """Let `sweep run` use the inline engine: Ray is neither started nor asked."""
-    with (
-        patch.object(engine, "connect", lambda address, log_handler, **_: None),
-        patch.object(engine, "gpus", lambda: 0.0),
-        patch.object(engine, "run", run),
-        patch.object(engine, "disconnect", lambda: None),
-    ):
+    run = engine.run
+
+    def run_inline(session: Session, *arguments: Any, **options: Any) -> None:
+        controller = InlineController(session)
+        with patch.object(engine.tune, "run", controller._tune_run):
+            run(session, *arguments, **options)
+
+    with ray_is_not_needed(), patch.object(engine, "run", run_inline):
         yield
 
 

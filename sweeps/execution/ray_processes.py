@@ -1,0 +1,156 @@
+"""The processes and the folder of a Ray that a sweep started, on record until they are gone.
+
+A driver that is killed cannot end its Ray. The kernel ends most of it; the next run of the sweep
+ends the rest. A process is known by its id and its start time, so that a later process with the
+same id is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+END_TIMEOUT_S = 10.0
+"""How long to wait for killed processes to disappear."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of this machine: its id, and its start in clock ticks since the machine started."""
+
+    pid: int
+    started: int
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether this very process still runs. A zombie has ended."""
+        return _status_of(self.pid) == (self.started, True)
+
+
+@dataclass(frozen=True)
+class RayRecord:
+    """What a driver started: its own process, the processes of Ray, and Ray's session folder.
+
+    `boot` identifies the start of the machine; ids and start times mean nothing after another one.
+    """
+
+    driver: Process
+    processes: tuple[Process, ...]
+    session_folder: str
+    boot: str
+
+    def write(self, file: Path) -> None:
+        """Write the record, in one step."""
+        partial = file.with_suffix(".tmp")
+        partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        partial.replace(file)
+
+
+def record_of(pids: Iterable[int], session_folder: str) -> RayRecord:
+    """Return the record of a Ray with these processes, which this process started."""
+    return RayRecord(_this_process(), tuple(_existing(pids)), session_folder, _boot())
+
+
+def end_leftovers(file: Path) -> None:
+    """End what an earlier driver left behind, and remove its session folder and the record.
+
+    Does nothing if there is no record, or if its driver still runs.
+    """
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        processes = tuple(Process(**process) for process in stored["processes"])
+        record = RayRecord(Process(**stored["driver"]), processes, stored["session_folder"], stored["boot"])
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, TypeError, KeyError):  # written halfway, or by another version
+        file.unlink(missing_ok=True)
+        return
+    if record.boot == _boot():
+        if record.driver.is_alive and record.driver != _this_process():
+            return
+        end(record.processes)
+    remove_session_folder(record.session_folder)
+    file.unlink(missing_ok=True)
+
+
+def end(processes: Iterable[Process]) -> None:
+    """Kill these processes with all their descendants, and wait until they are gone."""
+    alive = [process for process in processes if process.is_alive]
+    doomed = {process for process in alive for process in (process, *descendants(process.pid))}
+    for process in doomed:
+        if process.is_alive:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + END_TIMEOUT_S
+    while any(process.is_alive for process in doomed) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def remove_session_folder(folder: str) -> None:
+    """Remove a session folder of Ray, and the link to it if it is the newest one."""
+    path = Path(folder)
+    if not folder or not path.name.startswith("session_"):
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    link = path.parent / "session_latest"
+    with contextlib.suppress(OSError):
+        if link.is_symlink() and Path(os.readlink(link)).name == path.name:
+            link.unlink()
+
+
+def descendants(pid: int) -> set[Process]:
+    """Return all descendants of a process that run now. Empty where the system cannot list them."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int(_fields_of_stat(int(folder.name))[1])
+        except (OSError, ValueError, IndexError):
+            continue
+        children.setdefault(parent, []).append(int(folder.name))
+    found: set[int] = set()
+    waiting = [pid]
+    while waiting:
+        for child in children.get(waiting.pop(), ()):
+            if child not in found:
+                found.add(child)
+                waiting.append(child)
+    return set(_existing(found))
+
+
+def _existing(pids: Iterable[int]) -> Iterator[Process]:
+    for pid in pids:
+        started, _ = _status_of(pid)
+        if started is not None:
+            yield Process(pid, started)
+
+
+def _this_process() -> Process:
+    return next(_existing([os.getpid()]), Process(os.getpid(), 0))
+
+
+def _status_of(pid: int) -> tuple[int | None, bool]:
+    """Return the start time of a process, and whether it runs; (None, False) if there is none."""
+    try:
+        fields = _fields_of_stat(pid)
+        return int(fields[19]), fields[0] not in ("Z", "X")
+    except (OSError, ValueError, IndexError):
+        return None, False
+
+
+def _fields_of_stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat after the name of the command: the state is the first."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,67 @@
+"""Whether a trial finds room on one of Ray's machines: checked before the first trial waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from sweeps.errors import SweepError
+
+Machine = Mapping[str, float]
+"""What a machine has in all, by the names of Ray: CPU, GPU and others."""
+
+SAY_EVERY_S = 10.0
+"""Time between two messages while the sweep waits for a machine."""
+
+LOOK_EVERY_S = 1.0
+
+
+def require_room(
+    needs: Mapping[str, float],
+    machines: Callable[[], Sequence[Machine]],
+    *,
+    grows: bool,
+    say: Callable[[str], None],
+    should_end: Callable[[], bool],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Return once a trial that needs this much fits on one machine, or once `should_end` is true.
+
+    If it fits on none, a Ray that `grows` is given time, and the user hears what the sweep waits
+    for. Any other Ray raises SweepError at once.
+    """
+    if needs.get("GPU", 0.0) > 1 and needs["GPU"] % 1:
+        hint = "set `resources: {gpus_per_trial: ...}` to a whole number, or to a fraction below 1"
+        raise SweepError(f"a trial needs {needs['GPU']:g} GPU, but Ray shares only one GPU between trials", hint)
+    said_at = None
+    while not fits_one(needs, found := machines()) and not should_end():
+        if not grows:
+            raise SweepError(
+                f"a trial needs {in_words(needs)} on one machine, but Ray has {machines_in_words(found)}",
+                "lower `resources:` in the sweep file, or pass `--address` of a Ray cluster with a larger machine",
+            )
+        if said_at is None or clock() - said_at >= SAY_EVERY_S:
+            said_at = clock()
+            say(f"waiting for a machine with {in_words(needs)}; Ray has {machines_in_words(found)} (Ctrl-C stops)")
+        sleep(LOOK_EVERY_S)
+
+
+def in_words(needs: Mapping[str, float]) -> str:
+    """Return what a trial occupies, as in `2 CPU and 1 GPU`."""
+    shown = {name: needs.get(name, 0.0) for name in ("CPU", "GPU") if needs.get(name, 0.0) > 0}
+    return " and ".join(f"{amount:g} {name}" for name, amount in shown.items()) or "no CPU"
+
+
+def fits_one(needs: Mapping[str, float], machines: Sequence[Machine]) -> bool:
+    """Return whether a trial fits on one of the machines, each given by what it has in all."""
+    amounts = {name: needs.get(name, 0.0) for name in ("CPU", "GPU")}
+    return any(
+        all(machine.get(name, 0.0) >= amount for name, amount in amounts.items() if amount > 0) for machine in machines
+    )
+
+
+def machines_in_words(machines: Sequence[Machine]) -> str:
+    """Return what the machines have, as in `a machine with 2 CPU`."""
+    kinds = sorted({in_words(machine) for machine in machines})
+    return ", ".join(f"a machine with {kind}" for kind in kinds) or "no machine"
