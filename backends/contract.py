@@ -265,6 +265,9 @@ class Hyperparameter:
     `default` is the value if the space does not mention the hyperparameter. None means that the
     backend chooses the value by the rule that `default_rule` describes in words.
 
+    `may_be_path`: a text value that names an existing file or folder is a path, which the sweep
+    passes on as an absolute one; see `local_paths`.
+
     `requires` maps other hyperparameters to the values under which this one has an effect.
     `excludes` names those that cannot be given together with it.
     """
@@ -279,6 +282,7 @@ class Hyperparameter:
     default_rule: str = ""
     requires: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
     excludes: tuple[str, ...] = ()
+    may_be_path: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ secrets. If both are set, NAME wins.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
 from backends.contract import BackendError, Failure, FailureKind
@@ -34,6 +34,17 @@ def use_secrets_from(source: Mapping[str, str]) -> None:
     """
     global _source  # noqa: PLW0603  one process has one environment
     _source = source
+
+
+def make_file_names_absolute(environment: MutableMapping[str, str]) -> None:
+    """Make each `NAME_FILE` absolute whose value is the relative path of a file.
+
+    Processes that inherit the environment may run in another folder, as Ray's workers do.
+    """
+    for name, value in list(environment.items()):
+        path = Path(value.strip())
+        if name.endswith("_FILE") and value.strip() and not path.is_absolute() and path.is_file():
+            environment[name] = str(path.absolute())
 
 
 def secret(name: str, source: Mapping[str, str] | None = None) -> str | None:

@@ -6,7 +6,7 @@ No option holds a secret; an option only names the environment variable that doe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from backends.contract import Scalar
 from backends.hosted import profile
 from backends.hosted.profile import Profile
+from backends.local_paths import MayBePath
 
 
 class AzureDeployment(BaseModel):
@@ -65,7 +66,7 @@ class HostedOptions(BaseModel):
     price_per_million_tokens: float | None = Field(
         default=None, ge=0, description="in USD", json_schema_extra={"price": True}
     )
-    tokenizer: str | None = Field(
+    tokenizer: Annotated[str | None, MayBePath()] = Field(
         default=None, description="path of a tokenizer.json that counts tokens as the host does"
     )
     max_concurrent: int | None = Field(default=None, ge=1)

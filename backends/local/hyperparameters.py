@@ -73,7 +73,9 @@ _ALL = (
     Hyperparameter("schedule", "str", "learning-rate schedule", choices=SCHEDULES, default="constant"),
     Hyperparameter("weight_decay", "float", "decoupled weight decay of matrices (AdamW)", 0.0, 10.0, None, 0.0),
     Hyperparameter("max_grad_norm", "float", "clips gradients to this norm; 0: no clipping", 0.0, 1e6, None, 1.0),
-    Hyperparameter("base_model", "str", "the model to start from", default_rule="the request's base model"),
+    Hyperparameter(
+        "base_model", "str", "the model to start from", default_rule="the request's base model", may_be_path=True
+    ),
 )
 
 _LOSS_METRICS = ("valid_loss", "train_loss")

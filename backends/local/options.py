@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from backends.local_paths import MayBePath
 
 Task = Literal["causal-lm", "sequence-classification"]
 
@@ -17,7 +19,7 @@ class LocalOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    model: str = Field(
+    model: Annotated[str, MayBePath()] = Field(
         default="builtin:tiny-lm",
         description="builtin:tiny-lm, a local directory in the transformers layout, or a Hugging Face hub id",
     )

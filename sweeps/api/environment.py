@@ -37,6 +37,7 @@ def open_workspace(root: str | Path | None) -> Workspace:
 
 def environment(workspace: Workspace, ray_address: str | None = None, files: str | None = None) -> Environment:
     """Return where sweeps are stored, tracked and run, and let backends read secrets."""
+    credentials.make_file_names_absolute(os.environ)
     credentials.use_secrets_from(os.environ)
     store = files or os.environ.get("SWEEP_FILES") or None
     return Environment(workspace, tracking_uri(workspace), storage(), ray_address, store)

@@ -300,7 +300,7 @@ def _base_models(plan: SweepPlan) -> set[str]:
     if choices is not None:
         options = getattr(choices.distribution, "choices", None) or (choices.fixed,)
         names |= {str(name) for name in options if name is not None}
-    return names
+    return {plan.spec.absolute_model(name) for name in names}
 
 
 def _alive_nodes() -> list[dict[str, Any]]:

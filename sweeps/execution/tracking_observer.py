@@ -85,7 +85,7 @@ def start_tracking(tracker: tracking.Tracker, plan: SweepPlan, study: Study) -> 
         **({"mlflow.note.content": spec.description} if spec.description else {}),
     }
     files = {
-        "sweep.yaml": yaml.safe_dump(spec.document.value, sort_keys=False, allow_unicode=True),
+        "sweep.yaml": yaml.safe_dump(spec.portable_document, sort_keys=False, allow_unicode=True),
         "plan.json": json.dumps(plan.to_json(), indent=2, default=str),
     }
     for name, text in files.items():

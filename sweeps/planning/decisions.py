@@ -75,7 +75,7 @@ def resolve_plan(spec: SweepSpec, data: PreparedData, available_cpus: int, folde
         spec=spec,
         data=data,
         space=space,
-        base_model=str(spec.backend_options.model_dump().get("model", "")),
+        base_model=spec.written_model,
         evaluation=EvaluationSettings(
             per_epoch=spec.evaluation.per_epoch,
             train_examples=spec.evaluation.train_examples,

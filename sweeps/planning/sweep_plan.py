@@ -120,12 +120,12 @@ class SweepPlan:
         return bounds
 
     def request(self, trial: Trial) -> TrainingRequest:
-        """Return the request that asks the backend to train this trial."""
+        """Return the request that asks the backend to train this trial, with absolute paths."""
         return TrainingRequest(
             key=trial.key,
-            base_model=trial.base_model,
+            base_model=self.spec.absolute_model(trial.base_model),
             dataset=self.data.dataset,
-            hyperparameters=trial.hyperparameters,
+            hyperparameters=self.spec.absolute_point(trial.hyperparameters),
             seed=trial.seed,
             evaluation=self.evaluation,
         )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from backends import registry
 from backends.contract import Backend, Capabilities
+from backends.local_paths import with_absolute_paths
 from search_spaces.space import SearchSpace, SpaceError
 from sweeps.errors import Problem, UserInputError
 from sweeps.spec.checks import objective_problems, space_resolution_problems, steering_problems
@@ -47,7 +48,8 @@ def from_document(document: Document) -> SweepSpec:
             problems += space_resolution_problems(space, backend.capabilities, document)
     if problems or file is None or backend is None or space is None:
         raise UserInputError(sorted(problems, key=file_order))
-    return SweepSpec(file, document, backend.backend_class, backend.options, backend.capabilities, space)
+    absolute = with_absolute_paths(backend.options)
+    return SweepSpec(file, document, backend.backend_class, absolute, backend.options, backend.capabilities, space)
 
 
 def read_section(document: Document, name: str) -> Any:

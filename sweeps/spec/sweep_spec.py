@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from backends.contract import Backend, Capabilities
+from backends.contract import Backend, Capabilities, Scalar
+from backends.local_paths import MayBePath, absolute_name
 from search_spaces.space import SearchSpace
 from sweeps.data.spec import DataSpec
 from sweeps.spec.objective import Objective
@@ -32,12 +33,17 @@ class SweepSpec:
 
     `file` holds the sections as written, `document` the YAML with its line numbers. The other
     fields are resolved from them. The properties give direct access to the sections.
+
+    The paths in `backend_options` are absolute, resolved against the current folder when the file
+    was loaded, because a worker or a later command may run in another folder. `written_options`
+    has them as written.
     """
 
     file: SweepFile
     document: Document
     backend_class: type[Backend]
     backend_options: BaseModel
+    written_options: BaseModel
     capabilities: Capabilities
     space: SearchSpace
 
@@ -59,10 +65,40 @@ class SweepSpec:
 
         Prices are left out, because they do not change the trained model.
         """
-        fields = type(self.backend_options).model_fields
+        fields = type(self.written_options).model_fields
         extras = {name: field.json_schema_extra for name, field in fields.items()}
         prices = {name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("price")}
-        return self.backend_options.model_dump(mode="json", exclude=prices)
+        return self.written_options.model_dump(mode="json", exclude=prices)
+
+    @property
+    def written_model(self) -> str:
+        """The base model that the backend's options name, as written; empty if they name none."""
+        return str(self.written_options.model_dump().get("model", ""))
+
+    def absolute_model(self, name: str) -> str:
+        """Return the name of a base model as a worker needs it: absolute if it is a path."""
+        field = type(self.backend_options).model_fields.get("model")
+        is_marked = field is not None and any(isinstance(mark, MayBePath) for mark in field.metadata)
+        if name == self.written_model:
+            return str(self.backend_options.model_dump().get("model", name))
+        return absolute_name(name) if is_marked else name
+
+    def absolute_point(self, point: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """Return hyperparameters as a worker needs them: with absolute paths."""
+        return {
+            name: absolute_name(value)
+            if isinstance(value, str) and (known := self.capabilities.hyperparameter(name)) and known.may_be_path
+            else value
+            for name, value in point.items()
+        }
+
+    @property
+    def portable_document(self) -> dict[str, Any]:
+        """The content of the file with absolute paths in `backend:`, for use from any folder."""
+        if self.backend_options is self.written_options:
+            return self.document.value
+        options = self.backend_options.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return {**self.document.value, "backend": {"type": self.backend_type, **options}}
 
     @property
     def registered_model(self) -> str:
