@@ -75,7 +75,8 @@ def require_local(hosts: Iterable[str | None]) -> None:
     """
     for host in hosts:
         if host not in LOOPBACK_HOSTS:
-            message = f"Without API keys this server accepts requests from this machine only, not {str(host)[:64]!r}."
+            name = "a request without a host name" if host is None else repr(host[:64])
+            message = f"Without API keys this server accepts requests from this machine only, not {name}."
             raise ApiError(403, message, code="host_not_allowed")
 
 

@@ -130,6 +130,10 @@ class LimitedProtocol(H11Protocol):
             self._header_timer.cancel()
             self._header_timer = None
 
+    def _should_upgrade(self) -> bool:
+        """Answer in HTTP, and advise nobody to install WebSockets: the server has none."""
+        return False
+
     # -------------------------------------------------------------------------------------- answers
     def send_400_response(self, msg: str) -> None:
         """Answer a request that is not HTTP, and close the connection."""

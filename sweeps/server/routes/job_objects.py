@@ -33,7 +33,8 @@ def job_body(service: Service, job: Job) -> dict[str, Any]:
         integrations=[],
         metadata=None if job.metadata is None else dict(job.metadata),
         user_provided_suffix=job.suffix,
-        task=TaskSettings(**codec.to_json(job.task)),
+        # not checked again: an earlier version accepted more
+        task=TaskSettings.model_construct(**codec.to_json(job.task)),
     ).model_dump()
     if service.faults:
         _apply_faults(service, job, body)

@@ -50,16 +50,22 @@ class TaskSettings(RequestModel):
     OpenAI clients send it as `extra_body={"task": {...}}`.
     """
 
-    labels: list[Annotated[str, Field(min_length=1)]] | Auto = Field(
-        default=[],
-        description="the allowed completions, exactly as they are in the files; auto: those of the training file",
+    labels: Annotated[list[Annotated[str, Field(min_length=1, max_length=1024)]], Field(max_length=1000)] | Auto = (
+        Field(
+            default=[],
+            description="the allowed completions, exactly as they are in the files; auto: those of the training file",
+        )
     )
-    stop: str = Field(default="", description="the text that ends every completion in the files, if there is one")
+    stop: str = Field(
+        default="", max_length=1024, description="the text that ends every completion in the files, if there is one"
+    )
     per_epoch: WholeNumber = Field(default=1, ge=1, le=100, description="evaluations of the validation file per epoch")
     train_examples: WholeNumber = Field(
         default=256, ge=0, le=MAX_SEED, description="the number of training examples that each evaluation also scores"
     )
-    keep_metric: str = Field(default="valid_loss", description="the metric that selects the state to keep")
+    keep_metric: str = Field(
+        default="valid_loss", max_length=64, description="the metric that selects the state to keep"
+    )
     keep_maximum: bool = Field(default=False, description="whether the highest value of it is the best")
 
 
