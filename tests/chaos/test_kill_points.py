@@ -1,7 +1,7 @@
 """A sweep that is killed before, in or after any durable write ends complete after it is resumed.
 
 The short version kills at a sample of the writes that changes with the day. `make chaos` kills at
-every one: `python -m tests.chaos.every_kill_point`.
+every one: `python -m tests.chaos.kill_points`.
 """
 
 from __future__ import annotations
@@ -26,5 +26,5 @@ def test_a_killed_sweep_resumes_and_ends_complete(name: str, tmp_path: Path) -> 
     points = sweep.kill_points()
     for point in random.Random(f"{name} {seed}").sample(points, min(SAMPLE, len(points))):
         found = sweep.case(point, seed)
-        repeat = f"python tests/support/killed_sweep.py {name} {point.write} {point.moment} {seed}"
+        repeat = f"python -m tests.chaos.kill_points {name} --at {point.write} {point.moment} --seed {seed}"
         assert not found, f"{found}\nthe write: {sweep.writes.names[point.write]}\nrepeat: {repeat}"

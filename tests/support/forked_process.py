@@ -17,6 +17,8 @@ from pathlib import Path
 
 from sweeps.errors import SweepError
 
+_EXIT = os._exit  # the product's workers replace it
+
 TRACEBACK_EXIT_CODE = 70
 """The exit code of a child that ended with an exception that nobody should see."""
 
@@ -80,13 +82,15 @@ def _be_child(action: Callable[[], None], output: Path) -> None:
         sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1, closefd=False)
         action()
         code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
     except SweepError as error:
         print(f"error: {error.message}\n  {error.hint}", file=sys.stderr)
         code = error.exit_code
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the parent reads it in the output
         traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(code)
+        _EXIT(code)

@@ -1,11 +1,11 @@
 """Sweeps that are killed at a chosen durable write, resumed and compared with what must hold.
 
-`python tests/support/killed_sweep.py SCENARIO [WRITE MOMENT [SEED]]` repeats one case, or lists the
-durable writes of a scenario.
+`python -m tests.chaos.kill_points` repeats one case.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -34,6 +34,7 @@ from backends.contract import Handle, TrainingRequest
 from backends.fake import FakeBackend
 from backends.fake_service import FakeRun, FakeService
 from sweeps.api.running import run_plan
+from sweeps.execution import run as _imported_before_the_fork  # noqa: F401
 from sweeps.execution.observers import ProgressObserver
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.workspace import Workspace
@@ -272,28 +273,16 @@ def service_runs(folder: Path) -> list[FakeRun]:
 
 
 def leftovers(root: Path) -> Iterator[str]:
-    """Yield the files that only a process that died can have left."""
+    """Yield what only a process that died can have left: temporary files, and locks still held."""
     for path in (root / "workspace").rglob("*"):
-        if path.is_symlink() or path.name.endswith((".tmp", ".rename", ".partial")) or ".lock" in path.name:
+        if path.is_symlink() or path.name.endswith((".tmp", ".rename", ".partial")):
             yield f"{path.relative_to(root)} was left behind"
-    for path in root.glob("sweep-tune-*"):
-        yield f"{path.name} was left behind"
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Repeat one case, or list the writes of a scenario."""
-    scenario = SCENARIOS[arguments[0]]
-    folder = Path(tempfile.mkdtemp(prefix="killed-sweep-"))
-    sweep = KilledSweep(scenario, folder)
-    if len(arguments) == 1:
-        for number, name in enumerate(sweep.writes.names):
-            print(number, name)
-        return
-    point = KillPoint(int(arguments[1]), arguments[2])  # type: ignore[arg-type]
-    seed = int(arguments[3]) if len(arguments) > 3 else 0
-    print("\n".join(sweep.case(point, seed)) or "ok")
-    print(f"the folders: {folder}")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+        elif path.name.endswith("lock") and path.is_file():
+            with path.open("r") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    yield f"{path.relative_to(root)} is still locked"
+    for path in root.glob("sweep-*"):
+        if path.is_dir():
+            yield f"{path.name} was left behind"
