@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 import click
 from click.shell_completion import get_completion_class
@@ -25,6 +27,9 @@ from sweeps.workspace import DEFAULT_ROOT, Workspace
 def main() -> None:
     """Run the command line and exit with the documented code."""
     standard_streams.prepare()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` ignores SIGHUP
+            signal.signal(number, _interrupt)
     try:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
@@ -45,6 +50,11 @@ def main() -> None:
     # Otherwise the interpreter searches all objects of torch, Ray and MLflow once more: 1 to 2 s.
     gc.freeze()
     sys.exit(code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """End the command as Ctrl-C does, so that it cleans up and says that it stopped."""
+    raise KeyboardInterrupt
 
 
 def _print_error(error: SweepError) -> int:

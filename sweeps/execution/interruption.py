@@ -38,18 +38,3 @@ def ends_on_signals(session: Session) -> Iterator[None]:
     finally:
         for number, handler in handled.items():
             signal.signal(number, handler)
-
-
-def raise_keyboard_interrupt_on_signals() -> None:
-    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, for the rest of the process.
-
-    So a command says that it was stopped, and cleans up. A signal that is ignored or that the
-    program handles is left alone.
-    """
-
-    def raise_interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, raise_interrupt)

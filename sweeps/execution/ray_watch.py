@@ -157,7 +157,7 @@ def _endpoints() -> tuple[Endpoint, ...]:
     patience = LOST_LOCAL_LOOKS if started_here else LOST_CLUSTER_LOOKS
     endpoints = [Endpoint(f"the head process {where}", host.strip("[]"), int(port), patience)]
     here = ray.get_runtime_context().get_node_id()
-    for known in ray.nodes():
+    for known in ray.nodes():  # type: ignore[no-untyped-call]
         if known["NodeID"] == here:
             title = "the process of Ray on this machine (the raylet)"
             address = (known["NodeManagerAddress"], known["NodeManagerPort"])
