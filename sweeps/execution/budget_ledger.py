@@ -42,6 +42,7 @@ class BudgetLedger:
         if backend is None and plan.spec.budget.limits_spend:
             raise ValueError("a limit on money or tokens needs a backend that estimates the cost of trials")
         self._plan, self._study, self._backend, self._sleep = plan, study, backend, sleep
+        self._warned: set[int] = set()
         self._needs_cost_bounds = plan.spec.budget.limits_spend or plan.spec.capabilities.priced
 
     @property
@@ -110,8 +111,10 @@ class BudgetLedger:
             self._backend.stop(trial.handle)
             events = self._backend.events(trial.handle, 0)
         except BackendError as error:
-            _LOG.warning("the final cost of trial %d is still unknown: %s", trial.number, error)
-            return None
+            if trial.number not in self._warned:
+                _LOG.warning("the final cost of trial %d is still unknown: %s", trial.number, error)
+                self._warned.add(trial.number)
+            return False if error.failure.kind is FailureKind.LOST else None
         last = events[-1] if events else None
         if not isinstance(last, TERMINAL_EVENTS):
             return None

@@ -29,12 +29,14 @@ class TrialEnd(StrEnum):
 class RunningTrial:
     """A trial that the engine has taken. It waits for a worker until `started`.
 
-    `next_event` is the number of the first event not seen yet, `ended_by_itself` tells that a
-    terminal event came, and `early_stop_verdict` is a verdict certain enough to stop the trial.
+    `submitted` tells that the backend has accepted the run, or found it by its key. `next_event` is
+    the number of the first event not seen yet, `ended_by_itself` tells that a terminal event came,
+    and `early_stop_verdict` is a verdict certain enough to stop the trial.
     """
 
     trial: Trial
     started: bool = False
+    submitted: bool = False
     next_event: int = 0
     failure: Failure | None = None
     ended_by_itself: bool = False
@@ -45,6 +47,19 @@ class RunningTrial:
     def diverged(self) -> bool:
         """Whether the backend reported that the run diverged."""
         return self.failure is not None and self.failure.kind is FailureKind.DIVERGED
+
+    def may_go_on(self, ended_by: TrialEnd) -> bool:
+        """Return whether the run may still go on where it trains, although the trial was lost.
+
+        That is so after the crash of a worker, and after a submission that failed on the way: the
+        backend may have accepted the run, and an earlier submission may have succeeded.
+        """
+        if ended_by is TrialEnd.CRASH:
+            return not self.ended_by_itself
+        failure = self.failure
+        if failure is None or self.submitted or not self.ended_by_itself:
+            return False
+        return failure.kind.retryable or failure.kind is FailureKind.USER
 
     def close(
         self, ended_by: TrialEnd, *, spec: SweepSpec, sweep_end: SweepEnd | None, now: float, error: str = ""

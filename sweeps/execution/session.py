@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Concatenate, ParamSpec, TypeVar
@@ -92,6 +93,7 @@ class Session:
         self._clock = clock or steady_clock()
         self._counted_until = self._clock()
         self._running: dict[int, RunningTrial] = {}
+        self._times_offered_again: Counter[int] = Counter()
         self._end_conditions = EndConditions(plan.spec, deadline)
         self._queue = TrialQueue(plan, study, self.budget_ledger, self._end_conditions, deadline)
         self._steering = SpaceSteering(plan, study)
@@ -132,8 +134,7 @@ class Session:
         trial = self._queue.next(self._clock(), any_running=bool(self._running))
         if isinstance(trial, NoTrial):
             return trial
-        # A resumed run reports its events from the beginning, so its record starts empty.
-        trial = replace(trial, curve=(), loop_reports=(), spend=Spend(), resolved={}, values=None, best_epoch=None)
+        trial = _without_results(trial)
         self.study.record(trial)
         self._running[trial.number] = RunningTrial(trial)
         return trial
@@ -195,6 +196,7 @@ class Session:
         if running is None:
             return
         self._start(running)
+        running.submitted |= handle is not None
         new_events = events[max(0, running.next_event - first) :]
         if not new_events:
             return
@@ -250,6 +252,8 @@ class Session:
         if ended_by is TrialEnd.SWEEP and self.end in RESUMABLE_ENDS and not running.ended_by_itself:
             self.study.record(running.trial)
             return
+        if running.may_go_on(ended_by) and self._stays_open(running, ended_by):
+            return
         trial = running.close(ended_by, spec=self.plan.spec, sweep_end=self.end, now=self._clock(), error=error)
         verdict = judge(self._curve(trial, diverged=running.diverged), self._advice_for(trial))
         trial = replace(trial, verdict=verdict)
@@ -270,8 +274,29 @@ class Session:
         """Take back a running trial whose machine was lost. It comes next, under its old key."""
         running = self._running.pop(number, None)
         if running is not None:
-            self.study.record(running.trial)
-            self.study.offer_again(running.trial)
+            self._offer_again(running)
+
+    def _offer_again(self, running: RunningTrial) -> None:
+        trial = _without_results(running.trial)
+        self.study.record(trial)
+        self.study.offer_again(trial)
+
+    def _stays_open(self, running: RunningTrial, ended_by: TrialEnd) -> bool:
+        """Keep a trial open whose run may go on somewhere. Returns False to close it as failed.
+
+        Only the same key finds such a run: another attempt under a new key could train it twice.
+        """
+        trial, failure = running.trial, running.failure
+        self._times_offered_again[trial.number] += 1
+        retries_left = self._times_offered_again[trial.number] <= self.plan.spec.search.retries
+        if retries_left and (failure is None or failure.kind.retryable):
+            self._offer_again(running)
+            return True
+        if ended_by is TrialEnd.CRASH or failure is None:
+            return False
+        self.study.record(_without_results(trial))
+        self.report_unreachable(failure)
+        return True
 
     def finish(self) -> SweepEnd:
         """Close the remaining trials and record the time used, once the engine has stopped.
@@ -305,7 +330,8 @@ class Session:
 
     def _with_failure(self, trial: Trial, failure: Failure) -> Trial:
         """Record why the trial failed, and whether the sweep owes another attempt for it."""
-        retries_left = self.study.attempts(trial) <= self.plan.spec.search.retries
+        attempts = self.study.attempts(trial) + self._times_offered_again[trial.number]
+        retries_left = attempts <= self.plan.spec.search.retries
         return replace(trial, failure=failure.kind, will_retry=failure.kind.retryable and retries_left)
 
     def _is_over_budget(self, running: Trial) -> bool:
@@ -319,3 +345,21 @@ class Session:
 
     def _curve(self, trial: Trial, *, diverged: bool = False) -> LearningCurve:
         return learning_curve_of(trial, self.plan.data, self._objectives, diverged=diverged)
+
+
+def _without_results(trial: Trial) -> Trial:
+    """Return the open record of a trial whose run reports its events from the beginning."""
+    return replace(
+        trial,
+        state=TrialState.RUNNING,
+        reason="",
+        resolved={},
+        curve=(),
+        loop_reports=(),
+        values=None,
+        best_epoch=None,
+        model=None,
+        spend=Spend(),
+        ended_at=None,
+        stopped_by=None,
+    )

@@ -66,7 +66,7 @@ class TrialQueue:
         """Why no further trial follows, if nothing else ended the sweep."""
         if self._deadline_too_close:
             return SweepEnd.DEADLINE
-        if len(self._study.search_trials) >= self._plan.spec.search.trials:
+        if self._study.search_trial_count >= self._plan.spec.search.trials:
             return SweepEnd.TRIALS
         return SweepEnd.BUDGET if self._search_budget_exhausted else SweepEnd.EXHAUSTED
 
@@ -109,7 +109,7 @@ class TrialQueue:
     def _next_of_search(self) -> Trial | NoTrial:
         if self._search_budget_exhausted:
             return NoTrial.EXHAUSTED
-        complete = self._space_exhausted or len(self._study.search_trials) >= self._plan.spec.search.trials
+        complete = self._space_exhausted or self._study.search_trial_count >= self._plan.spec.search.trials
         if complete and not self._study.has_interrupted:
             return NoTrial.EXHAUSTED
         trial = self._study.ask()
@@ -127,7 +127,7 @@ class TrialQueue:
                 self._study.queue_repeats(finalists, finals.seeds)
             if not self._study.has_queued:
                 return NoTrial.EXHAUSTED
-        return self._study.ask()
+        return self._study.ask(only_repetitions=True)
 
     def _ends_before_deadline(self, trial: Trial, now: float) -> bool:
         if self._deadline is None:

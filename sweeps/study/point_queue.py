@@ -78,11 +78,17 @@ class PointQueue:
         """Accept no stored point of this index in this process. The next one queues it."""
         self._known_origins.add(_key({attributes.QUEUED_POINT: index}))
 
-    def take(self) -> QueuedPoint:
-        """Return the first point and remove it. Raises IndexError if there is none."""
-        queued = self._points.popleft()
-        self._repetitions -= queued.is_deliberate_repetition
-        return queued
+    def take(self, *, only_repetitions: bool = False) -> QueuedPoint | None:
+        """Return the first point and remove it; None if there is none.
+
+        With `only_repetitions` it is the first retry or repetition for the finals.
+        """
+        for queued in self._points:
+            if queued.is_deliberate_repetition or not only_repetitions:
+                self._points.remove(queued)
+                self._repetitions -= queued.is_deliberate_repetition
+                return queued
+        return None
 
 
 def retry_of(trial: Trial) -> QueuedPoint:

@@ -24,16 +24,29 @@ class StoredStudy:
 
     `sweep_id` identifies the study; a sweep that starts afresh under the same name gets another.
     `trials` are the trained trials, including those of the finals: no duplicates, and of a retried
-    trial the last attempt. `ledger` covers all of them, retried attempts too. `changes` are the
-    changes of the space.
+    trial the last attempt. `attempts` are these and the retried attempts. `ledger` covers all
+    `attempts`. `changes` are the changes of the space. `is_finished`: the work after the trials is
+    done too.
     """
 
     sweep_id: str
     ledger: Ledger
     trials: tuple[Trial, ...]
+    attempts: tuple[Trial, ...]
     changes: tuple[Change, ...]
     finals: FinalsResult | None
     champion: ChampionDecision | None
+    is_finished: bool
+
+    @property
+    def search_trials(self) -> tuple[Trial, ...]:
+        """The trials of the search."""
+        return tuple(trial for trial in self.trials if trial.repeat_of is None)
+
+    @property
+    def repeats(self) -> tuple[Trial, ...]:
+        """The trials of the finals."""
+        return tuple(trial for trial in self.trials if trial.repeat_of is not None)
 
 
 def stored_fingerprint(location: str | Path, name: str) -> str | None:
@@ -67,9 +80,11 @@ def read_study(location: str | Path, name: str) -> StoredStudy:
         sweep_id=str(attrs.get(attributes.SWEEP_ID, "")),
         ledger=ledger(trials),
         trials=tuple(trial for trial in trials if trial.duplicate_of is None and trial.number not in retried),
+        attempts=tuple(trial for trial in trials if trial.duplicate_of is None),
         changes=tuple(codec.from_json(Change, change) for change in attrs.get(attributes.STEERING, [])),
         finals=codec.from_json(FinalsResult | None, attrs.get(attributes.FINALS)),
         champion=codec.from_json(ChampionDecision | None, attrs.get(attributes.CHAMPION)),
+        is_finished=attrs.get(attributes.FINISHED) == sum(trial.state.ended for trial in trials),
     )
 
 

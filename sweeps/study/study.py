@@ -158,8 +158,8 @@ class Study:
         if frozen.state is not OptunaState.RUNNING:
             return
         self._writer.restore(frozen)
-        if trial.state.ended:  # the process died after it recorded the end and before it told Optuna
-            self.tell(trial)
+        if trial.state.ended and trial.ended_at is not None:
+            self.tell(trial)  # the process died after it closed the trial and before it told Optuna
         elif trial.duplicate_of is not None:
             self._resolve_duplicate(trial)
         else:
@@ -200,11 +200,12 @@ class Study:
         """True while `ask` still has to offer a trial that an earlier process left running."""
         return bool(self._interrupted)
 
-    def ask(self) -> Trial | NoTrial:
+    def ask(self, *, only_repetitions: bool = False) -> Trial | NoTrial:
         """Return the next trial, recorded: an interrupted one, else the next new point.
 
-        `ask` returns no duplicates. A point equal to that of an ended trial takes over its result;
-        a point equal to that of a running trial waits for it.
+        With `only_repetitions` a new point is a retry or a repetition for the finals; there must be
+        one, see `has_queued`. `ask` returns no duplicates. A point equal to that of an ended trial
+        takes over its result; a point equal to that of a running trial waits for it.
         """
         if self._interrupted:
             return self._trials[self._interrupted.popleft()]
@@ -213,17 +214,16 @@ class Study:
             if size is not None and len(self._trial_by_point) >= size and not self.has_queued:
                 break
             with write_batch(self._storage):
-                trial = self._ask_optuna()
+                trial = self._ask_optuna(only_repetitions)
                 if trial.duplicate_of is None:
                     return trial
                 self._resolve_duplicate(trial)
         return NoTrial.WAIT if self._running else NoTrial.EXHAUSTED
 
-    def _ask_optuna(self) -> Trial:
+    def _ask_optuna(self, only_repetitions: bool) -> Trial:
         if self._waiting:
             self._waiting.popleft()  # `ask` of Optuna takes the waiting trials in their order
-        elif self._queue:
-            queued = self._queue.take()
+        elif (queued := self._queue.take(only_repetitions=only_repetitions)) is not None:
             self._study.enqueue_trial(dict(queued.point), user_attrs=dict(queued.origin))
         elif self._proposer is not None:
             self._study.enqueue_trial(self._proposer.propose())

@@ -13,7 +13,7 @@ import optuna
 import pytest
 from session_driver import Recorder, drive, evaluations, fault, open_session, start_next
 
-from backends.contract import Failure, FailureKind, Measured
+from backends.contract import Failed, Failure, FailureKind, Measured
 from backends.waiting import Waiting
 from sweeps.execution.outcome import SweepEnd
 from sweeps.execution.running_trial import TrialEnd
@@ -158,15 +158,41 @@ def test_an_unreachable_run_ends_the_sweep_and_its_trial_stays_open(tmp_path: Pa
     assert resumed_trial.key == trial.key, "the service continues the run, so the next session adopts it"
 
 
-def test_a_trial_whose_worker_dies_fails_and_is_retried(tmp_path: Path) -> None:
+def test_a_trial_whose_worker_dies_comes_again_under_its_key(tmp_path: Path) -> None:
+    """Its run may go on at a service, and only its key finds that run."""
     session = open_session(tmp_path)
     trial = start_next(session)
     session.trial_ended(trial.number, TrialEnd.CRASH, "the worker died")
-    assert session.study.trials[0].state is TrialState.FAILED
+    assert start_next(session).key == trial.key
+    session.trial_ended(trial.number, TrialEnd.CRASH, "the worker died")
+    [failed] = session.study.search_trials
+    assert (failed.state, failed.failure, failed.will_retry) == (TrialState.FAILED, FailureKind.LOST, False)
+    assert "the worker died" in failed.reason
     drive(session)
-    assert len(session.study.search_trials) == 5
-    points = [json.dumps(dict(other.hyperparameters)) for other in session.study.search_trials]
-    assert json.dumps(dict(trial.hyperparameters)) in points
+    assert [other.state for other in session.study.search_trials] == [TrialState.FAILED] + 4 * [TrialState.COMPLETE]
+
+
+@pytest.mark.parametrize("kind", [FailureKind.TRANSIENT, FailureKind.QUOTA, FailureKind.LOST, FailureKind.USER])
+def test_a_failed_submission_never_closes_a_trial(tmp_path: Path, kind: FailureKind) -> None:
+    """The backend may have accepted the run before its answer was lost."""
+    session = open_session(tmp_path)
+    trial = start_next(session)
+    failure = Failure(kind, "no answer", "try later")
+    if kind.retryable:
+        session.observe(trial.number, None, 0, [Failed(failure)])
+        session.trial_ended(trial.number, TrialEnd.ITSELF)
+        assert start_next(session).key == trial.key
+        assert session.end is None
+    session.observe(trial.number, None, 0, [Failed(failure)])
+    session.trial_ended(trial.number, TrialEnd.ITSELF)
+    assert session.finish() is SweepEnd.FAILED
+    assert session.error is not None
+    assert (session.error.message, session.error.hint) == ("no answer", "try later")
+    assert session.study.trials[0].state is TrialState.RUNNING
+    again = open_session(tmp_path)
+    drive(again)
+    assert again.study.trials[0].key == trial.key
+    assert [other.state for other in again.study.search_trials] == 5 * [TrialState.COMPLETE]
 
 
 def test_the_sweep_ends_when_every_point_of_a_finite_space_has_been_tried(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from session_driver import Recorder, drive, open_session, start_next
+from session_driver import Recorder, drive, evaluations, open_session, start_next
 
+from backends.contract import Failed, Failure, FailureKind, Handle
 from sweeps.errors import SweepError
 from sweeps.execution.finals_decision import decide_finals
 from sweeps.execution.finals_scoring import score_finals
@@ -63,8 +64,7 @@ def test_the_finals_wait_for_the_running_trials_of_the_search(tmp_path: Path) ->
 
 
 def test_a_failed_repetition_is_retried_with_its_seed(tmp_path: Path) -> None:
-    session = open_session(tmp_path, "finals={candidates: 1, seeds: 2}", "search.trials=1")
-    drive(session, until=lambda: bool(session.study.search_trials and session.study.search_trials[0].state.ended))
+    session = open_session(tmp_path, "finals={candidates: 1, seeds: 2}", "search.trials=1", "search.concurrency=1")
     with closing(session.plan.open_backend()) as backend:
         trial = start_next(session)
         while trial.repeat_of is None:
@@ -72,7 +72,9 @@ def test_a_failed_repetition_is_retried_with_its_seed(tmp_path: Path) -> None:
             session.observe(trial.number, handle, 0, backend.events(handle, 0))
             session.trial_ended(trial.number, TrialEnd.ITSELF)
             trial = start_next(session)
-    session.trial_ended(trial.number, TrialEnd.CRASH, "gone")
+    gone = [*evaluations((1.0, 1.0)), Failed(Failure(FailureKind.LOST, "the job is gone"))]
+    session.observe(trial.number, Handle("fake", "gone"), 0, gone)
+    session.trial_ended(trial.number, TrialEnd.ITSELF)
     drive(session)
     assert sorted(repeat.seed for repeat in session.study.repeats) == [8, 9]
     assert all(repeat.state is TrialState.COMPLETE for repeat in session.study.repeats)
