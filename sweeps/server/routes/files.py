@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from sweeps.server import multipart
 from sweeps.server.errors import ApiError
@@ -107,8 +108,8 @@ def router(service: Service) -> APIRouter:
             raise _not_found(file_id, "file_id") from None
         size = os.fstat(stream.fileno()).st_size
         if file.purpose == "fine-tune-results" and service.faults.affects("base64_results", file.id) is not None:
-            return StreamingResponse(_base64(stream), media_type=_BINARY)
-        return StreamingResponse(_chunks(stream), media_type=_BINARY, headers={"Content-Length": str(size)})
+            return _StreamResponse(stream, _base64(stream))
+        return _StreamResponse(stream, _chunks(stream), {"Content-Length": str(size)})
 
     @routes.delete("/{file_id}", response_model=FileDeleted)
     def delete_file(file_id: ObjectId) -> Response:
@@ -202,10 +203,23 @@ def _lifetime_s(anchor: str | None, seconds: str | None) -> int:
     return int(seconds)
 
 
+class _StreamResponse(StreamingResponse):
+    """A response from an open file, which it closes, even if the client goes away in the middle."""
+
+    def __init__(self, stream: IO[bytes], chunks: Iterator[bytes], headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(chunks, media_type=_BINARY, headers=headers)
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._stream.close()
+
+
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
-    with stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            yield chunk
+    while chunk := stream.read(_CHUNK_BYTES):
+        yield chunk
 
 
 def _base64(stream: IO[bytes]) -> Iterator[bytes]:

@@ -20,6 +20,7 @@ import pytest
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
+PATCHED_SERVE = Path(__file__).parents[2] / "support" / "patched_serve.py"
 ENDED = ("succeeded", "failed", "cancelled")
 LABELS = [" red", " green", " blue"]
 WORDS = {" red": "apple rose blood", " green": "grass leaf tree", " blue": "sea sky ice"}
@@ -102,8 +103,17 @@ def servers(default_root: Path) -> Iterator[Serve]:
     """Yield a function that starts servers, and stop all of them afterwards."""
     started: list[Server] = []
 
-    def start(*arguments: str, root: Path | None = None, environment: Mapping[str, str] | None = None) -> Server:
-        command = [sys.executable, "-m", "sweeps.cli", "serve", "--port", "0", "--root", str(root or default_root)]
+    def start(
+        *arguments: str,
+        root: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        constants: Mapping[str, float] | None = None,
+        open_files: int | None = None,
+    ) -> Server:
+        program = ["-m", "sweeps.cli"]
+        if constants is not None or open_files is not None:
+            program = [str(PATCHED_SERVE), json.dumps({"constants": constants or {}, "open_files": open_files})]
+        command = [sys.executable, *program, "serve", "--port", "0", "--root", str(root or default_root)]
         if "--backend" not in arguments:
             command += ["--backend", "fake"]
         environ = {key: value for key, value in os.environ.items() if not key.startswith("SWEEP_")}
