@@ -55,6 +55,12 @@ class UserInputError(SweepError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class TrackingIncompleteError(SweepError):
+    """The sweep is done and recorded, but MLflow does not show all of it."""
+
+    exit_code = 4
+
+
 class SweepInterruptedError(SweepError):
     """The user stopped the sweep, which can resume.
 

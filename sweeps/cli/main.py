@@ -17,9 +17,9 @@ from types import FrameType
 import click
 from click.shell_completion import get_completion_class
 
-from backends import credentials
+from backends import credentials, notices
 from sweeps.cli import catalogue, champion, clean, doctor, nights, results, run, schedule, serve, standard_streams
-from sweeps.cli.terminal import as_hint, err, plain
+from sweeps.cli.terminal import as_hint, err, plain, say
 from sweeps.errors import Problem, SweepError, SweepInterruptedError, UserInputError
 from sweeps.workspace import DEFAULT_ROOT, Workspace
 
@@ -83,9 +83,11 @@ def _print_error(error: SweepError) -> int:
 def cli(context: click.Context, root: Path) -> None:
     """Hyperparameter sweeps for fine-tuning language models, with a verdict on every trial.
 
-    Exit codes: 0 done, 1 something failed, 2 a mistake in the input, 130 stopped with Ctrl-C.
+    Exit codes: 0 done, 1 something failed, 2 a mistake in the input, 4 done but MLflow lacks a part
+    of it, 130 stopped with Ctrl-C.
     """
     credentials.use_secrets_from(os.environ)
+    notices.listen(say)
     context.obj = Workspace(root.absolute())
 
 
@@ -109,6 +111,7 @@ COMMANDS = (
     run.run,
     results.status,
     results.report,
+    results.track,
     results.ui,
     results.fit,
     catalogue.spaces,

@@ -80,6 +80,36 @@ def report(workspace: Workspace, name: str | None, out: Path | None) -> None:
 
 @click.command()
 @click.argument("name", required=False)
+@json_option
+@click.pass_obj
+def track(workspace: Workspace, name: str | None, as_json: bool) -> None:
+    """Make MLflow show what the study of the sweep NAME records.
+
+    Without NAME: of all sweeps. Sends what MLflow lacks, also if its database was deleted, and
+    corrects what differs. Trains nothing. Run it again whenever you like.
+    """
+    from sweeps.api.environment import environment
+    from sweeps.execution.catch_up import catch_up
+
+    if name is not None and name not in workspace.sweep_names():
+        from sweeps.study import state
+
+        raise state.unknown_sweep(workspace, name)
+    where, results = environment(workspace), []
+    for sweep_name in [name] if name is not None else workspace.sweep_names():
+        if name is None and workspace.is_locked(sweep_name):
+            say(f"{sweep_name}: it runs now, and sends its trials itself")
+            continue
+        with workspace.lock(sweep_name):
+            caught_up = catch_up(sweep_name, where, say)
+        results.append({"name": sweep_name, "trials": caught_up.trials, "sent": caught_up.sent})
+        say(f"{sweep_name}: MLflow shows all {caught_up.trials} trials; {caught_up.sent} were sent or corrected")
+    if as_json:
+        print_json(results)
+
+
+@click.command()
+@click.argument("name", required=False)
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="The port to listen on.")
 @click.pass_obj
 def ui(workspace: Workspace, name: str | None, port: int) -> None:

@@ -126,6 +126,7 @@ def run(
     from sweeps.api.running import run_plan
     from sweeps.cli import screen
     from sweeps.cli.progress import Progress
+    from sweeps.execution.catch_up import incomplete
 
     made = _plan(workspace, file, data_path, model, overrides, estimate=False)
     for finding in screen.findings(made.findings):
@@ -137,6 +138,8 @@ def run(
         print_json(_outcome_json(outcome))
     else:
         show(screen.outcome(outcome))
+    if outcome.lacking:
+        raise incomplete(made.spec.name, outcome.lacking, outcome.problems)
 
 
 def _plan(

@@ -47,7 +47,8 @@ class Outcome:
     model the sweep delivers, or None. `changes` are the changes that the sweep made to its space.
     `ledger` covers the cost of all trials, finals included. `report` is the path of the HTML
     report. `champion` is the decision on the challenge; it is None unless the sweep file asks for a
-    challenge and the sweep has a winner.
+    challenge and the sweep has a winner. `problems` says in words what was not recorded, and
+    `lacking` names the runs that MLflow does not have as they should be: `sweep track` sends them.
     """
 
     plan: SweepPlan
@@ -64,6 +65,7 @@ class Outcome:
     report: Path
     problems: tuple[str, ...]
     champion: ChampionDecision | None = None
+    lacking: tuple[str, ...] = ()
 
 
 def selected_trial(study: Study, objective: Objective) -> Trial | None:
@@ -80,11 +82,12 @@ def outcome_of(
     run_url: str | None,
     problems: Sequence[str],
     decision: ChampionDecision | None,
+    lacking: Sequence[str] = (),
 ) -> Outcome:
     """Build the outcome from what the study records.
 
-    `run_url` is the address of the sweep's MLflow run, and `problems` are the problems that
-    tracking had.
+    `run_url` is the address of the sweep's MLflow run, `problems` are the problems that tracking
+    had, and `lacking` are the runs that MLflow lacks.
     """
     return Outcome(
         plan=plan,
@@ -102,4 +105,5 @@ def outcome_of(
         report=environment.workspace.report_file(plan.spec.name),
         problems=tuple(problems),
         champion=decision,
+        lacking=tuple(lacking),
     )

@@ -10,6 +10,7 @@ from backends.contract import Scalar
 from sweeps import tracking
 from sweeps.errors import SweepInterruptedError
 from sweeps.execution.budget_ledger import SETTLEMENT_TIMEOUT_S
+from sweeps.execution.catch_up import catch_up
 from sweeps.execution.champion_challenge import challenge_champion
 from sweeps.execution.environment import Environment, fetch_best_model, open_study, opened_backend, store_of_sweep
 from sweeps.execution.finals_decision import decide_finals
@@ -18,6 +19,7 @@ from sweeps.execution.model_retention import ModelRetention, protected_trial_key
 from sweeps.execution.observers import ProgressObserver
 from sweeps.execution.outcome import Outcome, SweepEnd, outcome_of, selected_trial
 from sweeps.execution.session import Session
+from sweeps.execution.tracked_sweep import SentRecord
 from sweeps.execution.tracking_observer import TrackingObserver, finish_tracking, start_tracking
 from sweeps.planning.placement import with_gpus
 from sweeps.planning.sweep_plan import SweepPlan
@@ -60,9 +62,8 @@ def run(
     if _is_complete(plan, study):
         say(f"sweep `{name}` is complete. Raise search.trials to add trials, or use --fresh to start again.")
         return _complete(plan, study, environment, files, say)
-    tracker = tracking.Tracker.connect(
-        environment.tracking_uri, plan.spec.tracking.experiment or name, workspace.artifacts
-    )
+    experiment = plan.spec.tracking.experiment or name
+    tracker = tracking.Tracker.connect(environment.tracking_uri, experiment, workspace.artifacts, say)
     ray_record = workspace.sweep_folder(name) / RAY_RECORD
     try:
         say("starting Ray and MLflow")
@@ -74,15 +75,17 @@ def run(
         with opened_backend(plan, study, files) as backend:
             protected_keys = protected_trial_keys(plan, environment.tracking_uri)
             model_retention = ModelRetention(plan, study, backend, protected_keys)
-            observers = [TrackingObserver(tracker, study), model_retention, progress]
+            tracking_observer = TrackingObserver(tracker, study)
+            observers = [tracking_observer, model_retention, progress]
             session = Session(plan, study, observers, backend=backend, deadline=deadline)
             end = _run_trials(session, progress, environment.ray_address, files, say)
-            finals = decide_finals(plan, study, backend, end, say)
+            decide_finals(plan, study, backend, end, say)
             for number, reason in model_retention.finish(selected_trial(study, plan.spec.objective)).items():
                 say(f"the run of trial {number} was not stopped and may go on: {reason}")
             fetch_best_model(backend, selected_trial(study, plan.spec.objective), say)
             session.budget_ledger.settle(SETTLEMENT_TIMEOUT_S)
-            finish_tracking(tracker, plan, session, end, finals, _write_report(environment, name))
+            tracking_observer.costs_settled(study.trials)
+            finish_tracking(tracker, plan, session, end, _write_report(environment, name))
             decision = challenge_champion(plan, study, backend, end, environment, say)
             if decision is not None:
                 tracker.replace(run_id, "report.html", _write_report(environment, name))
@@ -91,9 +94,11 @@ def run(
         tracker.close()
     if session.error is not None:
         raise session.error
-    if end not in (SweepEnd.INTERRUPTED, SweepEnd.DEADLINE) and not tracker.problems:
+    if end not in (SweepEnd.INTERRUPTED, SweepEnd.DEADLINE):
         study.store_finished()
-    outcome = outcome_of(plan, study, end, environment, tracker.run_url(run_id), tracker.problems, decision)
+    outcome = outcome_of(
+        plan, study, end, environment, tracker.run_url(run_id), tracker.problems, decision, tracker.lacking
+    )
     if end is SweepEnd.INTERRUPTED:
         ended = sum(trial.state.ended for trial in outcome.trials)
         raise SweepInterruptedError(
@@ -138,7 +143,7 @@ def _complete(
 ) -> Outcome:
     """Return the outcome of a complete sweep.
 
-    Runs the challenge first if an earlier run left it undone.
+    Runs the challenge first if an earlier run left it undone, and sends what MLflow lacks.
     """
     decision = None
     if plan.spec.champion is not None:
@@ -146,6 +151,9 @@ def _complete(
             decision = challenge_champion(plan, study, backend, SweepEnd.TRIALS, environment, say)
         if decision is not None:
             _write_report(environment, plan.spec.name)
+    if not SentRecord.read(plan.folder).is_complete:
+        say("MLflow does not show all of this sweep yet; sending the rest")
+        catch_up(plan.spec.name, environment, say)
     return outcome_of(plan, study, SweepEnd.TRIALS, environment, None, (), decision)
 
 

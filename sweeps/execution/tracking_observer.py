@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import yaml
@@ -13,14 +12,15 @@ import yaml
 from backends.contract import Event
 from sweeps import tracking
 from sweeps.execution.observers import Observer
-from sweeps.execution.outcome import RESUMABLE_ENDS, SweepEnd, selected_trial
+from sweeps.execution.outcome import RESUMABLE_ENDS, SweepEnd
 from sweeps.execution.session import Session
+from sweeps.execution.tracked_sweep import SentRecord, SweepDescription, SweepSummary
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.reports.plots import learning_curve_png
-from sweeps.study.finals import FinalsResult
 from sweeps.study.steering import Change
 from sweeps.study.study import Study
-from sweeps.trials.trial import Trial, TrialState
+from sweeps.tracking.projection import Content
+from sweeps.trials.trial import Spend, Trial
 
 PLOT_MIN_TRIAL_S = 1.0
 """A shorter trial gets no plot of its learning curve: drawing one takes 0.2 s of CPU time."""
@@ -36,12 +36,12 @@ class TrackingObserver(Observer):
         """
         self._tracker = tracker
         self._changes = [f"made: {change.text}" for change in study.steering]
+        self._sent: dict[int, Spend] = {}
         for trial in study.trials:
-            began = trial.handle is not None or trial.state is TrialState.FAILED
-            if trial.state.ended and began and trial.duplicate_of is None and not tracker.shows_end_of(trial):
-                tracker.trial_started(trial)
-                tracker.show_record_of(trial)
-                self.trial_ended(trial)
+            if trial.state.ended and trial.duplicate_of is None and not tracker.shows_end_of(trial):
+                tracker.show_ended(trial, curve_plot(trial))
+        if self._changes:
+            tracker.tag_sweep({"steering": "\n".join(self._changes)})
 
     def trial_started(self, trial: Trial) -> None:
         """Open the trial's run, or find it again."""
@@ -53,74 +53,65 @@ class TrackingObserver(Observer):
 
     def trial_ended(self, trial: Trial) -> None:
         """Close the trial's run, with a plot of its learning curve."""
-        draw = partial(learning_curve_png, trial, f"trial {trial.number}")
-        self._tracker.trial_ended(trial, draw if trial.spend.seconds >= PLOT_MIN_TRIAL_S else None)
+        self._sent[trial.number] = trial.spend
+        self._tracker.trial_ended(trial, curve_plot(trial))
 
     def space_steered(self, change: Change, *, applied: bool) -> None:
         """Show all changes so far as a tag of the sweep's run."""
         self._changes.append(f"{'made' if applied else 'advised'}: {change.text}")
         self._tracker.tag_sweep({"steering": "\n".join(self._changes)})
 
+    def costs_settled(self, trials: Sequence[Trial]) -> None:
+        """Send the trials again whose final cost differs from the cost at their end."""
+        for trial in trials:
+            if self._sent.get(trial.number, trial.spend) != trial.spend:
+                self._tracker.show_ended(trial)
+
+
+def curve_plot(trial: Trial) -> Content | None:
+    """Return a function that draws the learning curve of a trial; None for a short trial."""
+    if trial.spend.seconds < PLOT_MIN_TRIAL_S:
+        return None
+    return partial(learning_curve_png, trial, f"trial {trial.number}")
+
 
 def start_tracking(tracker: tracking.Tracker, plan: SweepPlan, study: Study) -> str:
     """Start the sweep's run, or continue it, and return its id.
 
-    Also writes `sweep.yaml` and `plan.json` into the folder of the sweep.
+    Also writes `sweep.yaml` and `plan.json` into the folder of the sweep, and that MLflow does not
+    have everything yet.
     """
-    data, spec = plan.data, plan.spec
-    params = {
-        "sampler": spec.search.sampler,
-        "scheduler": spec.search.scheduler.type,
-        "trials": str(spec.search.trials),
-        "seed": str(spec.search.seed),
-        "objective": f"{spec.objective.direction} {spec.objective.metric}",
-        **{f"space.{parameter.name}": parameter.text for parameter in plan.space.parameters},
-    }
-    tags = {
-        "backend": spec.backend_type,
-        "model": plan.base_model,
-        "data": data.name,
-        "data.source": data.source,
-        **({"data.fallback_from": data.fallback_from} if data.fallback_from else {}),
-        **({"mlflow.note.content": spec.description} if spec.description else {}),
-    }
+    stored_plan, document = plan.to_json(), plan.spec.document.value
     files = {
-        "sweep.yaml": yaml.safe_dump(spec.portable_document, sort_keys=False, allow_unicode=True),
-        "plan.json": json.dumps(plan.to_json(), indent=2, default=str),
+        "sweep.yaml": yaml.safe_dump(document, sort_keys=False, allow_unicode=True),
+        "plan.json": json.dumps(stored_plan, indent=2, default=str),
     }
     for name, text in files.items():
         (plan.folder / name).write_text(text, encoding="utf-8")
-    return tracker.start(study.sweep_id, spec.name, params, tags, tracking.TrackedDataset.of(data), files)
+    SentRecord(end=None, is_complete=False).store(plan.folder)
+    shown = SweepDescription.of(stored_plan, document)
+    return tracker.start(study.sweep_id, plan.spec.name, shown.params, shown.tags, shown.dataset, files)
 
 
-def finish_tracking(
-    tracker: tracking.Tracker,
-    plan: SweepPlan,
-    session: Session,
-    end: SweepEnd,
-    finals: FinalsResult | None,
-    report: str,
-) -> None:
-    """Finish the sweep's run in MLflow.
+def finish_tracking(tracker: tracking.Tracker, plan: SweepPlan, session: Session, end: SweepEnd, report: str) -> None:
+    """Finish the sweep's run in MLflow, and store whether MLflow has everything.
 
     Sends its status, the best trial, the finals, the cost, the HTML report and the best model. The
     model is sent only if it is a local folder, and not after an interruption or at the deadline.
     """
-    status: Literal["FINISHED", "KILLED", "FAILED"] = "FINISHED"
-    if end in RESUMABLE_ENDS:
-        status = "FAILED" if end is SweepEnd.FAILED else "KILLED"
-    best = selected_trial(session.study, plan.spec.objective)
-    metrics, tags = {}, {"end": end.value}
-    if best is not None and best.values is not None:
-        metrics = {plan.spec.objective.metric: best.values[0], "trials": float(len(session.study.search_trials))}
-        tags |= {"best.trial": str(best.number), "best.hyperparameters": json.dumps(dict(best.hyperparameters))}
-    if finals is not None:
-        winner = next(score for score in finals.standings if score.number == finals.winner)
-        metrics |= {"finals.mean": winner.mean, "finals.low": winner.low, "finals.high": winner.high}
-        tags |= {"finals.winner": str(finals.winner), "finals.reason": finals.reason}
-        if finals.test is not None:
-            metrics |= dict(zip(("test_accuracy", "test_accuracy.low", "test_accuracy.high"), finals.test, strict=True))
-    spent = session.budget_ledger.ledger.spent
-    metrics |= {"tokens": float(spent.tokens)} | ({"usd": spent.usd} if plan.spec.capabilities.priced else {})
-    model = Path(best.model) if best is not None and best.model and Path(best.model).is_dir() else None
-    tracker.finish(status, metrics, tags, {"report.html": report}, model if status != "KILLED" else None)
+    sent = SentRecord(end.value, is_complete=False)
+    sent.store(plan.folder)
+    status = status_at(end)
+    study = session.study
+    summary = SweepSummary.of(plan.spec.objective, study.search_trials, study.repeats, study.finals, study.trials)
+    tags = {"end": end.value, **summary.tags}
+    model = summary.model if status != "KILLED" else None
+    tracker.finish(status, summary.metrics, tags, {"report.html": report}, model)
+    sent.with_completeness(not tracker.lacking).store(plan.folder)
+
+
+def status_at(end: SweepEnd) -> Literal["FINISHED", "KILLED", "FAILED"]:
+    """Return the status of a sweep's run in MLflow after this end."""
+    if end not in RESUMABLE_ENDS:
+        return "FINISHED"
+    return "FAILED" if end is SweepEnd.FAILED else "KILLED"

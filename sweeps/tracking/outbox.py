@@ -7,12 +7,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import TypeAlias
 
 from sweeps.tracking.projection import Point, Projection
 
 PAUSE_S = 1.0
 """The pause between two rounds. Changes that arrive during it are written together."""
+
+GROUP = 50
+"""How many runs are taken out together, so that new ones can be written in one transaction."""
 
 FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 15.0
@@ -23,6 +28,11 @@ MOST_POINTS = 1_000_000
 Beyond it, a run's oldest points are dropped and noted.
 """
 
+NOTICE_S, NOTICE_INTERVAL_S = 2.0, 10.0
+"""When `close` first says that it waits, and how often it says it again."""
+
+Waiting: TypeAlias = Projection | Callable[[], Projection]
+
 
 class UnreachableError(Exception):
     """The receiver did not answer, or is out of order. The same write may succeed later."""
@@ -32,24 +42,37 @@ class RejectedError(Exception):
     """The receiver will never accept this write."""
 
 
+def _write_one_by_one(_projections: Mapping[str, Projection]) -> None:
+    """Write nothing together."""
+
+
 class Outbox:
     """Accepts projections of runs at once and writes them later, in the order of the first waiting
     change.
 
-    `write(key, projection)` raises UnreachableError or RejectedError, and is called on one thread
-    only. After an error it is called again with what it left in the projection, so each part of a
-    write must be idempotent.
+    `write(key, projection)` raises UnreachableError or RejectedError. After an error it is called
+    again with what it left in the projection, so each part of a write must be idempotent.
+    `write_together(projections)` is called before, and takes from the projections what it can
+    write at once; it raises nothing. Both are called on one thread only.
     """
 
-    def __init__(self, write: Callable[[str, Projection], None], name: str) -> None:
+    def __init__(
+        self,
+        write: Callable[[str, Projection], None],
+        name: str,
+        write_together: Callable[[Mapping[str, Projection]], None] = _write_one_by_one,
+    ) -> None:
         self._write = write
+        self._write_together = write_together
         self._changed = threading.Condition()
-        self._waiting: OrderedDict[str, Projection] = OrderedDict()
-        self._writing = False
+        self._waiting: OrderedDict[str, Waiting] = OrderedDict()
+        self._writing: dict[str, None] = {}
+        self._rejected: dict[str, None] = {}
         self._closing = False
         self._points = 0
         self._problems: dict[str, None] = {}
         self._unreachable: str | None = None
+        self._succeeded_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -61,31 +84,60 @@ class Outbox:
         with self._changed:
             self._points += len(projection.points)
             waiting = self._waiting.get(key)
-            if waiting is None:
-                self._waiting[key] = projection
-            else:
+            if isinstance(waiting, Projection):
                 waiting.add(projection)
+            else:
+                assert waiting is None, "a change that is built later must be the only one of its run"
+                self._waiting[key] = projection
             if self._points > MOST_POINTS:
                 self._drop_oldest(key)
             self._changed.notify()
 
-    def close(self, timeout_s: float, unreachable_s: float) -> bool:
+    def put_lazily(self, key: str, make: Callable[[], Projection]) -> None:
+        """Accept a change that `make` builds when its turn comes, so that no copy of it waits.
+
+        No other change of this run may wait.
+        """
+        with self._changed:
+            self._waiting[key] = make
+            self._changed.notify()
+
+    def close(self, timeout_s: float, unreachable_s: float, say: Callable[[str], None] = lambda message: None) -> bool:
         """Write what waits, then end.
 
-        Gives up after `timeout_s`, or after `unreachable_s` if the receiver does not answer then.
-        Returns whether everything was written. Idempotent.
+        Gives up `timeout_s` after the last write that succeeded, or `unreachable_s` after it if the
+        receiver does not answer. Ctrl-C ends the waiting too. `say` receives sentences about the
+        waiting. Returns whether everything was written. Idempotent.
         """
         began = time.monotonic()
+        told_at = began + NOTICE_S - NOTICE_INTERVAL_S
         with self._changed:
             self._closing = True
+            self._succeeded_at = max(self._succeeded_at, began)
             self._changed.notify()
-        while self._thread.is_alive():
-            self._thread.join(0.1)
-            waited = time.monotonic() - began
-            if waited > timeout_s or (waited > unreachable_s and self._unreachable is not None):
-                break
+        try:
+            while self._thread.is_alive():
+                self._thread.join(0.1)
+                now = time.monotonic()
+                stuck_s, unreachable = now - self._succeeded_at, self._unreachable
+                limit_s = timeout_s if unreachable is None else unreachable_s
+                if stuck_s > limit_s:
+                    break
+                if now - told_at > NOTICE_INTERVAL_S:
+                    told_at = now
+                    reason = f" ({unreachable})" if unreachable else ""
+                    count = len(self._waiting) + len(self._writing)
+                    say(f"waiting for MLflow, at most {limit_s - stuck_s:.0f} s: {count} runs are not written{reason}")
+        except KeyboardInterrupt:
+            say("stopped waiting for MLflow")
         with self._changed:
             return not self._waiting and not self._writing
+
+    @property
+    def unwritten(self) -> tuple[str, ...]:
+        """The keys of the runs that the receiver does not have as they should be."""
+        with self._changed:
+            return tuple(dict.fromkeys((*self._rejected, *self._writing, *self._waiting)))
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -106,9 +158,10 @@ class Outbox:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
                 if not self._waiting:
                     return
-                keys = list(self._waiting)
-            for key in keys:
-                if self._write_one(key):
+                left = len(self._waiting)
+            while left > 0:
+                left -= GROUP
+                if self._write_group():
                     retry_s = FIRST_RETRY_S
                 else:
                     self._sleep(retry_s, even_if_closing=True)
@@ -117,44 +170,76 @@ class Outbox:
             else:
                 self._sleep(PAUSE_S)
 
-    def _write_one(self, key: str) -> bool:
+    def _write_group(self) -> bool:
+        """Write the runs that have waited longest. Returns whether the receiver answered."""
         with self._changed:
-            projection = self._waiting.pop(key)
-            self._points -= len(projection.points)
-            self._writing = True
+            waiting = {key: self._waiting.pop(key) for key in list(islice(self._waiting, GROUP))}
+            self._points -= sum(len(change.points) for change in waiting.values() if isinstance(change, Projection))
+            self._writing = dict.fromkeys(waiting)
+        group: dict[str, Projection] = {}
+        for key, change in waiting.items():
+            try:
+                group[key] = change() if callable(change) else change
+            except Exception as error:  # noqa: BLE001 - a bug here must not end a sweep; it is noted
+                self._reject(key, error)
+        self._write_together(group)
+        for key, projection in group.items():
+            if not self._write_one(key, projection):
+                self._put_back(group, failed=key)
+                return False
+        return True
+
+    def _write_one(self, key: str, projection: Projection) -> bool:
         unreachable: str | None = None
         try:
             self._write(key, projection)
         except UnreachableError as error:
             unreachable = str(error)
-        except RejectedError as error:
-            self.note(str(error))
         except Exception as error:  # noqa: BLE001 - a bug here must not end a sweep; it is noted
-            self.note(f"{type(error).__name__}: {error}")
+            self._reject(key, error)
         with self._changed:
-            self._writing = False
             self._unreachable = unreachable
-            if unreachable is not None:
-                self._put_back(key, projection)
+            if unreachable is None:
+                self._succeeded_at = time.monotonic()
+                self._writing.pop(key, None)
         return unreachable is None
 
-    def _put_back(self, key: str, projection: Projection) -> None:
-        later = self._waiting.pop(key, None)
-        self._points += len(projection.points)
-        if later is not None:
-            projection.add(later)
-        # at the end, so that a run that keeps failing does not hold up the others
-        self._waiting[key] = projection
+    def _reject(self, key: str, error: Exception) -> None:
+        self.note(str(error) if isinstance(error, RejectedError) else f"{type(error).__name__}: {error}")
+        with self._changed:
+            self._rejected[key] = None
+            self._writing.pop(key, None)
+
+    def _put_back(self, group: Mapping[str, Projection], failed: str) -> None:
+        """Let the unwritten runs of a group wait again, as the first ones.
+
+        The failed one waits as the last one, so that it does not hold up the others.
+        """
+        with self._changed:
+            for key in reversed(list(self._writing)):
+                later = self._waiting.pop(key, None)
+                projection = group[key]
+                self._points += len(projection.points)
+                if isinstance(later, Projection):  # its points are counted already
+                    projection.add(later)
+                self._waiting[key] = projection
+                self._waiting.move_to_end(key, last=key == failed)
+            self._writing = {}
 
     def _sleep(self, seconds: float, *, even_if_closing: bool = False) -> None:
         until = time.monotonic() + seconds
         with self._changed:
-            while (left := until - time.monotonic()) > 0 and (even_if_closing or not self._closing):
+            while (left := until - time.monotonic()) > 0:
+                if self._closing and not even_if_closing:
+                    return
                 self._changed.wait(min(left, 0.5) if even_if_closing else left)
 
     def _drop_oldest(self, key: str) -> None:
         projection = self._waiting[key]
+        if not isinstance(projection, Projection):
+            return
         kept: list[Point] = projection.points[len(projection.points) // 2 :]
         self._points -= len(projection.points) - len(kept)
         projection.points = kept
-        self._problems["the receiver was unreachable for so long that early values of some runs were dropped"] = None
+        self._rejected[key] = None
+        self._problems["MLflow was unreachable for so long that early values of some runs were dropped"] = None

@@ -28,6 +28,9 @@ TRIAL_TAG = "finesweep.trial_key"
 CURSOR_TAG = "finesweep.cursor"
 """The tag that counts the trial's events that MLflow has."""
 
+SHOWN_TAG = "finesweep.shown"
+"""The tag of the sweep's run that says which trials are shown to their end; see `ShownTrials`."""
+
 SUMMARY_STEP = 0
 """The step of metrics of which a run has only one value."""
 
@@ -90,7 +93,10 @@ class Point:
 
 @dataclass
 class Projection:
-    """Everything that one run should show. `files` maps artifact paths to their content."""
+    """Everything that one run should show. `files` maps artifact paths to their content.
+
+    `completes`: with it, the run of a trial shows everything.
+    """
 
     points: list[Point] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
@@ -98,6 +104,12 @@ class Projection:
     files: dict[str, Content] = field(default_factory=dict)
     status: RunStatus | None = None
     ended_at_ms: int | None = None
+    completes: bool = False
+
+    @property
+    def ends(self) -> bool:
+        """Whether it shows the end of its run."""
+        return self.status not in (None, "RUNNING")
 
     def add(self, later: Projection) -> None:
         """Merge a later projection. Its parameters, tags, files and status win."""
@@ -107,6 +119,7 @@ class Projection:
         self.files |= later.files
         if later.status is not None:
             self.status, self.ended_at_ms = later.status, later.ended_at_ms
+        self.completes |= later.completes
 
 
 def run_name(trial: Trial) -> str:
@@ -169,6 +182,7 @@ def of_end(trial: Trial, now_ms: int) -> Projection:
         tags={key: value for key, value in tags.items() if value},
         status=status_of(trial),
         ended_at_ms=ended_at_ms,
+        completes=True,
     )
 
 

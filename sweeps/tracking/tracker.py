@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import quote
@@ -23,17 +24,21 @@ from sweeps.tracking.mlflow_errors import translated_errors
 from sweeps.tracking.mlflow_ui import table_path
 from sweeps.tracking.outbox import Outbox, RejectedError, UnreachableError
 from sweeps.tracking.projection import Content, Projection, TrackedDataset
-from sweeps.tracking.run_writer import RunRecord, RunWriter, cut_tags
+from sweeps.tracking.run_writer import RunRecord, RunWriter, cut_tags, shows_all
+from sweeps.tracking.shown_trials import ShownTrials
 from sweeps.trials.trial import Trial
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
-OPEN_TIMEOUT_S = 90.0
-"""Creating the tables of a new database takes 2 to 8 s on a laptop, and longer on a busy one."""
+OPEN_TIMEOUT_S, UPGRADE_TIMEOUT_S = 90.0, 3600.0
+"""Creating the tables of a new database takes 2 to 8 s on a laptop, and longer on a busy one. The
+upgrade of a large database takes minutes.
+"""
 
-FINISH_TIMEOUT_S, FINISH_UNREACHABLE_S = 120.0, 15.0
-"""How long the end of a sweep waits until everything is written, the best model included; and how
+FINISH_TIMEOUT_S, FINISH_UNREACHABLE_S = 120.0, 60.0
+"""How long the end of a sweep waits for one run, such as for the upload of the best model; and how
 long while MLflow does not answer.
 """
 
@@ -45,6 +50,9 @@ traces.
 ENDED = frozenset({"FINISHED", "FAILED", "KILLED"})
 """MLflow's names for the final states of a run."""
 
+OPEN_RUNS = ("attributes.status = 'RUNNING'", "tags.state = 'interrupted'")
+"""The filters for the runs of trials that had not ended when an earlier process stopped."""
+
 _PARENT = ""
 """The outbox's key of the parent run."""
 
@@ -55,8 +63,10 @@ class Tracker:
     Only `connect`, `start`, `finish` and `close` wait for MLflow; the other methods return at once.
     """
 
-    def __init__(self, uri: str, experiment: str, artifact_root: Path | None) -> None:
+    def __init__(self, uri: str, experiment: str, artifact_root: Path | None, say: Callable[[str], None]) -> None:
         """Use `connect` instead."""
+        self._say = say
+        self._is_upgrading = False
         self._uri = uri
         self._experiment = experiment
         self._artifact_root = artifact_root
@@ -65,24 +75,34 @@ class Tracker:
         self._experiment_id = ""
         self._failure: Exception | None = None
         self._runs: dict[str, RunRecord] = {}
+        self._shown = ShownTrials()
+        self._stored_shown = ""
+        self._knows_all_runs = False
         self._hyperparameters: list[str] = []
         self._saved_view = ""
         self._finished = False
-        self._outbox = Outbox(self._write, f"mlflow {experiment}")
+        self._outbox = Outbox(self._write, f"mlflow {experiment}", self._write_together)
         self._opening = threading.Thread(target=self._open, name=f"mlflow {experiment}: open", daemon=True)
 
     # ------------------------------------------------------------------------------------ beginning
     @classmethod
-    def connect(cls, uri: str, experiment: str, artifact_root: Path | None) -> Self:
+    def connect(
+        cls,
+        uri: str,
+        experiment: str,
+        artifact_root: Path | None,
+        say: Callable[[str], None] = lambda message: None,
+    ) -> Self:
         """Connect to MLflow, and create the experiment if it does not exist.
 
         A new experiment in a database keeps its artifacts below `artifact_root`. The tables of a
         new database are created in the background: start other things before you call `start`.
-        Raises SweepError within about 10 s if nothing answers.
+        `say` receives a sentence where an existing database has to be upgraded or mended, and
+        while `finish` waits. Raises SweepError within about 10 s if nothing answers.
         """
         reachability.check(uri)
         load()
-        tracker = cls(uri, experiment, artifact_root)
+        tracker = cls(uri, experiment, artifact_root, say)
         tracker._opening.start()
         if reachability.sqlite_path(uri) is None:
             tracker._await_open()
@@ -96,18 +116,21 @@ class Tracker:
         tags: Mapping[str, str],
         dataset: TrackedDataset,
         artifacts: Mapping[str, str | Path],
+        *,
+        examine_all: bool = False,
     ) -> str:
         """Open the parent run and return its id. A sweep that was tracked before keeps its runs.
 
-        `artifacts` are texts or files by artifact path. Raises SweepError if MLflow refuses.
+        `artifacts` are texts or files by artifact path. With `examine_all`, the runs of all trials
+        are read, for `show_ended_if_different`. Raises SweepError if MLflow refuses.
         """
         self._await_open()
         self._writer = RunWriter(self._client, self._experiment_id, dataset, self._outbox.note)
         parent = RunRecord(name, {project.SWEEP_TAG: sweep_id, **cut_tags(tags)})
         try:
             with translated_errors():
-                self._adopt_runs(parent, sweep_id)
-                run_id = parent.run_id or self._writer.create(parent)
+                self._adopt_runs(parent, sweep_id, examine_all=examine_all)
+                run_id = parent.run_id or self._writer.create(parent, None, Projection())
         except (UnreachableError, RejectedError) as error:
             raise self._refusal(error) from error
         self._runs[_PARENT] = parent
@@ -117,18 +140,25 @@ class Tracker:
         return run_id
 
     def _await_open(self) -> None:
-        self._opening.join(OPEN_TIMEOUT_S)
-        if self._opening.is_alive():
-            message = f"MLflow was not ready at {reachability.without_secrets(self._uri)} within {OPEN_TIMEOUT_S:g} s"
-            hint = "Try again. If the database is on a network disk, set MLFLOW_TRACKING_URI to another place."
-            raise SweepError(message, hint)
+        began = time.monotonic()
+        while self._opening.is_alive():
+            self._opening.join(0.2)
+            # an upgrade takes as long as the database is large, and has said so
+            if time.monotonic() - began > (UPGRADE_TIMEOUT_S if self._is_upgrading else OPEN_TIMEOUT_S):
+                message = f"MLflow was not ready at {reachability.without_secrets(self._uri)} in time"
+                hint = "Try again. If the database is on a network disk, set MLFLOW_TRACKING_URI to another place."
+                raise SweepError(message, hint)
         if self._failure is not None:
             raise self._refusal(self._failure) from self._failure
 
     def _open(self) -> None:
+        def say(message: str) -> None:
+            self._is_upgrading = True
+            self._say(message)
+
         try:
             with translated_errors():
-                self._client = new_client(self._uri)
+                self._client = new_client(self._uri, say)
                 self._experiment_id = self._find_experiment()
         except Exception as error:  # noqa: BLE001 - this thread's boundary: `_await_open` raises it
             self._failure = error
@@ -157,33 +187,57 @@ class Tracker:
         message = f"MLflow at {reachability.without_secrets(self._uri)} does not accept the sweep: {error}"
         return SweepError(message, "Set MLFLOW_TRACKING_URI to another place.")
 
-    def _adopt_runs(self, parent: RunRecord, sweep_id: str) -> None:
+    def _adopt_runs(self, parent: RunRecord, sweep_id: str, *, examine_all: bool) -> None:
+        """Find the runs of an earlier process: all of them, or those of open trials if the sweep's
+        own run says which trials are shown to their end.
+        """
         found = self._writer.search(f"tags.`{project.SWEEP_TAG}` = '{sweep_id}'")
         if not found:
             return
-        parent.adopt(found[0])
-        for run in self._writer.search(f"tags.`mlflow.parentRunId` = '{parent.run_id}'"):
+        kept = self._writer.keep_one(found)
+        parent.adopt(kept)
+        self._stored_shown = kept.data.tags.get(project.SHOWN_TAG, "")
+        self._shown = ShownTrials(self._stored_shown)
+        self._knows_all_runs = examine_all or not self._stored_shown
+        conditions = ("",) if self._knows_all_runs else OPEN_RUNS
+        by_trial: dict[str, list[Run]] = {}
+        for condition in conditions:
+            for run in self._writer.children(kept.info.run_id, condition):
+                if project.TRIAL_TAG in run.data.tags:
+                    by_trial.setdefault(run.data.tags[project.TRIAL_TAG], []).append(run)
+        for key, runs in by_trial.items():
+            run = self._writer.keep_one(runs)
             tags = run.data.tags
-            if project.TRIAL_TAG in tags:
-                child = self._runs.setdefault(tags[project.TRIAL_TAG], RunRecord(run.info.run_name, tags))
-                child.adopt(run)
-                child.events_seen = int(tags.get(project.CURSOR_TAG, 0))
-                child.ended_as = tags.get("state", "") if run.info.status in ENDED else ""
+            child = self._runs[key] = RunRecord(run.info.run_name, tags)
+            child.adopt(run)
+            child.events_seen = int(tags.get(project.CURSOR_TAG, 0))
+            child.ended_as = tags.get("state", "") if run.info.status in ENDED else ""
 
     # --------------------------------------------------------------------------------------- trials
     def trial_started(self, trial: Trial) -> None:
         """Show a trial that starts or resumes."""
-        run = self._runs.get(trial.key)
-        if run is None:
-            started_at_ms = _now_ms() if trial.started_at is None else round(trial.started_at * 1000)
-            run = self._runs[trial.key] = RunRecord(project.run_name(trial), {}, started_at_ms)
-        run.running, run.hyperparameters = True, trial.hyperparameters
-        backend = trial.handle.backend if trial.handle else self._runs[_PARENT].tags.get("backend", "")
-        self._outbox.put(trial.key, project.of_start(trial, backend))
+        run = self._record_of(trial)
+        run.running = True
+        if trial.number in self._shown:  # the record of its end was lost, and it is trained again
+            run.may_exist = True
+            self._shown.remove(trial.number)
+        self._outbox.put(trial.key, self._start_of(trial))
         added = [name for name in trial.hyperparameters if name not in self._hyperparameters]
         if added:
             self._hyperparameters += added
             self._outbox.put(_PARENT, Projection())  # saves the table with the new columns
+
+    def _record_of(self, trial: Trial) -> RunRecord:
+        run = self._runs.get(trial.key)
+        if run is None:
+            started_at_ms = _now_ms() if trial.started_at is None else round(trial.started_at * 1000)
+            run = self._runs[trial.key] = RunRecord(project.run_name(trial), {}, started_at_ms=started_at_ms)
+        run.number, run.hyperparameters = trial.number, trial.hyperparameters
+        return run
+
+    def _start_of(self, trial: Trial) -> Projection:
+        backend = trial.handle.backend if trial.handle else self._runs[_PARENT].tags.get("backend", "")
+        return project.of_start(trial, backend)
 
     def events_received(self, trial_key: str, first: int, events: Sequence[Event]) -> None:
         """Show the events numbered `first`, `first + 1`, ... of a started trial; known ones are
@@ -200,15 +254,63 @@ class Tracker:
 
     def shows_end_of(self, trial: Trial) -> bool:
         """Return whether MLflow already showed the end of this trial when the sweep was tracked
-        before.
+        before. Asks nobody.
         """
         run = self._runs.get(trial.key)
-        return run is not None and run.ended_as == trial.state.value
+        if self._knows_all_runs and run is not None and run.ended_as == trial.state.value:
+            self._shown.add(trial.number)  # as version 0.1 tracked it
+            del self._runs[trial.key]
+        return trial.number in self._shown
 
-    def show_record_of(self, trial: Trial) -> None:
-        """Show an ended trial from its record. Points that MLflow has are not doubled."""
+    def show_ended(self, trial: Trial, curve_plot: Content | None = None) -> None:
+        """Show an ended trial from its record, from its start to its end.
+
+        Adds only what MLflow lacks. The record is read when its turn comes.
+        """
+        run = self._record_of(trial)
+        run.may_exist, run.running = self._runs[_PARENT].adopted, False
+        self._shown.remove(trial.number)
+        self._hyperparameters += [name for name in trial.hyperparameters if name not in self._hyperparameters]
+        self._outbox.put_lazily(trial.key, partial(self._whole, trial, curve_plot))
+
+    def show_ended_if_different(self, trial: Trial, curve_plot: Content | None = None) -> bool:
+        """Show an ended trial from its record unless MLflow shows all of it.
+
+        Returns whether it has to be shown. Needs `start` with `examine_all`.
+        """
+        run = self._runs.get(trial.key)
+        is_shown = trial.number in self._shown or (run is not None and run.ended_as == trial.state.value)
+        if is_shown and run is not None and shows_all(run, self._whole(trial, None)):
+            self._shown.add(trial.number)
+            del self._runs[trial.key]
+            return False
+        self.show_ended(trial, curve_plot)
+        return True
+
+    def show_interrupted(self, trial: Trial) -> None:
+        """Show a trial that no process runs and that has not ended. A later run resumes it."""
+        self.trial_started(trial)
+        measured = project.of_events(0, trial.curve, _now_ms(), trial.hyperparameters)
+        del measured.tags[project.CURSOR_TAG]  # it counts events, and the record does not have all
+        self._outbox.put(trial.key, measured)
+
+    def has_artifact(self, path: str) -> bool:
+        """Return whether the sweep's run has an artifact. Raises SweepError if MLflow refuses."""
+        try:
+            with translated_errors():
+                return self._writer.has_artifact(self._runs[_PARENT].run_id or "", path)
+        except (UnreachableError, RejectedError) as error:
+            raise self._refusal(error) from error
+
+    def _whole(self, trial: Trial, curve_plot: Content | None) -> Projection:
         measured = sorted((*trial.curve, *trial.loop_reports), key=lambda measurement: measurement.step)
-        self.events_received(trial.key, self._runs[trial.key].events_seen, measured)
+        now_ms = _now_ms()
+        whole = self._start_of(trial)
+        whole.add(project.of_events(0, measured, now_ms, trial.hyperparameters))
+        whole.add(project.of_end(trial, now_ms))
+        if curve_plot is not None:
+            whole.files["learning_curve.png"] = curve_plot
+        return whole
 
     def trial_ended(
         self, trial: Trial, curve_plot: Content | None = None, extra_tags: Mapping[str, str] | None = None
@@ -236,12 +338,13 @@ class Tracker:
     ) -> None:
         """Close all runs and wait until everything is written.
 
-        Waits at most 2 minutes, or 15 s while MLflow does not answer. `problems` lists what is not
-        written.
+        Waits as long as MLflow takes the runs, at most 2 minutes for one run, or 1 minute while it
+        does not answer; `say` receives sentences about it. `lacking` lists the runs that MLflow
+        does not have then.
         """
         self._finished = True
         now_ms = _now_ms()
-        for key, run in self._runs.items():
+        for key, run in list(self._runs.items()):
             if run.running:
                 self._outbox.put(key, Projection(tags={"state": "interrupted"}, status="KILLED", ended_at_ms=now_ms))
         files: dict[str, Content] = {**artifacts}
@@ -249,18 +352,16 @@ class Tracker:
             files["best_model"] = best_model
         points = project.summary_points(metrics, now_ms)
         self._outbox.put(_PARENT, Projection(points, {}, dict(tags), files, status, now_ms))
-        if not self._outbox.close(FINISH_TIMEOUT_S, FINISH_UNREACHABLE_S):
-            self._outbox.note("MLflow does not have everything about this sweep; the study does")
+        self._outbox.close(FINISH_TIMEOUT_S, FINISH_UNREACHABLE_S, self._say)
 
     def replace(self, run_id: str, path: str, content: str) -> None:
         """Write a text artifact of a run again, after `finish`.
 
-        `problems` lists what is not written.
+        `problems` says if it is not written.
         """
         try:
-            with self._writer.noting(path):
-                self._writer.write_file(run_id, path, content)
-        except UnreachableError as error:
+            self._writer.write_file(run_id, path, content)
+        except (UnreachableError, RejectedError) as error:
             self._outbox.note(f"{path} was not written again: {error}")
 
     def close(self) -> None:
@@ -276,6 +377,12 @@ class Tracker:
         """Sentences about everything that could not be written so far."""
         return self._outbox.problems
 
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The names of the runs that MLflow does not have, or not as they should be."""
+        keys = dict.fromkeys((*self._outbox.unwritten, *(key for key, run in self._runs.items() if run.is_rejected)))
+        return tuple(sorted(self._runs[key].name for key in keys if key in self._runs))
+
     def run_url(self, run_id: str) -> str | None:
         """Return the address of a run in the browser; None if no server serves the database."""
         if not self._uri.startswith(("http://", "https://")):
@@ -288,11 +395,23 @@ class Tracker:
         return table_path(self._experiment_id)
 
     # ----------------------------------------------------------------------- on the outbox's thread
+    def _write_together(self, projections: Mapping[str, Projection]) -> None:
+        """Nothing is written together yet."""
+
     def _write(self, key: str, projection: Projection) -> None:
+        run = self._runs[key]
+        shown = self._shown.text if key == _PARENT else ""
+        if shown != self._stored_shown and key == _PARENT:
+            projection.tags[project.SHOWN_TAG] = shown
         with translated_errors():
-            self._writer.write(self._runs[key], self._runs.get(_PARENT) if key != _PARENT else None, projection)
+            self._writer.write(run, self._runs.get(_PARENT) if key != _PARENT else None, projection)
             if key == _PARENT:
                 self._saved_view = self._writer.save_table_view(self._hyperparameters, self._saved_view)
+                self._stored_shown = shown
+            elif projection.completes and run.number is not None and not run.is_rejected:
+                self._shown.add(run.number)
+                del self._runs[key]
+                self._outbox.put(_PARENT, Projection())  # stores which trials are shown
 
 
 def _now_ms() -> int:

@@ -1,0 +1,133 @@
+"""The run of the sweep itself in MLflow: what it shows, and whether everything is sent."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from sweeps import tracking
+from sweeps.spec.objective import Objective
+from sweeps.study.finals import FinalsResult, winning_trial
+from sweeps.trials.budget import ledger
+from sweeps.trials.trial import Trial
+
+
+@dataclass(frozen=True)
+class SentRecord:
+    """What the sweep's folder knows about MLflow.
+
+    `end` is why the sweep ended, None while it runs. `is_complete`: everything was written. A sweep
+    of version 0.1 has no such file; its study counts as finished only if everything was written.
+    """
+
+    end: str | None = None
+    is_complete: bool = True
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the record of a sweep. A missing or damaged file counts as that of version 0.1."""
+        try:
+            return cls(**json.loads(_record_file(folder).read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):
+            return cls()
+
+    def store(self, folder: Path) -> None:
+        """Replace the record in one step."""
+        draft = folder / "mlflow.json.draft"
+        draft.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        os.replace(draft, _record_file(folder))
+
+    def with_completeness(self, is_complete: bool) -> Self:
+        """Return the record with another `is_complete`."""
+        return replace(self, is_complete=is_complete)
+
+
+def _record_file(folder: Path) -> Path:
+    return folder / "mlflow.json"
+
+
+@dataclass(frozen=True)
+class SweepDescription:
+    """What the run of a sweep shows from its beginning."""
+
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    dataset: tracking.TrackedDataset
+
+    @classmethod
+    def of(cls, plan: Mapping[str, Any], document: Mapping[str, Any]) -> Self:
+        """Describe a sweep from its stored plan (`plan.json`) and its file (`sweep.yaml`)."""
+        search, data = plan["search"], plan["data"]
+        objective = objective_of(plan)
+        params = {
+            "sampler": str(search["sampler"]),
+            "scheduler": str(search["scheduler"]["type"]),
+            "trials": str(search["trials"]),
+            "seed": str(search["seed"]),
+            "objective": f"{objective.direction} {objective.metric}",
+            **{f"space.{parameter['name']}": str(parameter["text"]) for parameter in plan["space"]["parameters"]},
+        }
+        description = document.get("description")
+        tags = {
+            "backend": str(plan["backend"]["type"]),
+            "model": str(plan["base_model"]),
+            "data": str(data["name"]),
+            "data.source": str(data["source"]),
+            **({"data.fallback_from": str(data["fallback_from"])} if data["fallback_from"] else {}),
+            **({"mlflow.note.content": str(description)} if description else {}),
+        }
+        parts: dict[Literal["training", "validation"], tracking.TrackedPart] = {
+            "training": tracking.TrackedPart(str(data["digests"]["train"]), int(data["training_examples"])),
+            "validation": tracking.TrackedPart(str(data["digests"]["valid"]), int(data["validation_examples"])),
+        }
+        return cls(params, tags, tracking.TrackedDataset(str(data["name"]), str(data["source"]), parts))
+
+
+@dataclass(frozen=True)
+class SweepSummary:
+    """What the run of a sweep shows at its end. `model` is the folder of the best model."""
+
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    model: Path | None
+
+    @classmethod
+    def of(
+        cls,
+        objective: Objective,
+        search_trials: Sequence[Trial],
+        repeats: Sequence[Trial],
+        finals: FinalsResult | None,
+        attempts: Sequence[Trial],
+    ) -> Self:
+        """Summarize a study: the best trial, the finals and the cost of all attempts."""
+        winner = finals.winner if finals is not None else None
+        best = winning_trial(search_trials, repeats, winner, objective)
+        metrics: dict[str, float] = {}
+        tags: dict[str, str] = {}
+        if best is not None and best.values is not None:
+            metrics = {objective.metric: best.values[0], "trials": float(len(search_trials))}
+            tags = {"best.trial": str(best.number), "best.hyperparameters": json.dumps(dict(best.hyperparameters))}
+        if finals is not None:
+            score = next(score for score in finals.standings if score.number == finals.winner)
+            metrics |= {"finals.mean": score.mean, "finals.low": score.low, "finals.high": score.high}
+            tags |= {"finals.winner": str(finals.winner), "finals.reason": finals.reason}
+            if finals.test is not None:
+                names = ("test_accuracy", "test_accuracy.low", "test_accuracy.high")
+                metrics |= dict(zip(names, finals.test, strict=True))
+        spent = ledger(attempts).spent
+        is_priced = any(trial.spend.usd is not None for trial in attempts)
+        metrics |= {"tokens": float(spent.tokens)} | ({"usd": spent.usd} if is_priced else {})
+        model = Path(best.model) if best is not None and best.model and Path(best.model).is_dir() else None
+        return cls(metrics, tags, model)
+
+
+def objective_of(plan: Mapping[str, Any]) -> Objective:
+    """Return the first objective of a stored plan."""
+    stored = plan["objectives"][0]
+    direction: Literal["maximize", "minimize"] = "maximize" if "maximize" in stored else "minimize"
+    return Objective(str(stored[direction]), direction)
