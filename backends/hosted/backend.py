@@ -88,7 +88,7 @@ class HostedBackend:
         self._client = HostClient(options, key, transport)
         self._journal = Journal(workspace / JOURNAL_FOLDER)
         host = HostConnection(options, self._client, self._journal, clock, sleep)
-        self._clock = clock
+        self._clock, self._sleep = clock, sleep
         self._rate_limiter = RateLimiter(options.patience_s, options.requests_per_minute, clock, sleep)
         self._deployments: Deployments = _deployments(host, secrets, transport)
         self._estimator = CostEstimator(options, self._journal)
@@ -127,7 +127,8 @@ class HostedBackend:
     def check(self, request: TrainingRequest) -> Sequence[Failure]:
         """Return what would make the request fail.
 
-        If the host lists models, also asks it for the base model.
+        Asks the host for the base model if it lists models, else for a job. A host that is out of
+        reach is a failure within some seconds, whatever the patience is.
         """
         return list(self._local_problems(request)) or list(self._remote_problems(request))
 
@@ -186,13 +187,19 @@ class HostedBackend:
             yield Failure(FailureKind.USER, message, "Set per_epoch to 1.")
 
     def _remote_problems(self, request: TrainingRequest) -> Iterator[Failure]:
+        from backends.hosted import reachability
         from backends.hosted.example_format import base_model_of
 
-        if not self._host_profile.inference.models_listed:
-            return
-        model = base_model_of(request)
+        model, limits_s = base_model_of(request), (reachability.ATTEMPT_S, reachability.CONNECT_TIMEOUT_S)
+
+        def model_exists() -> bool:
+            if self._host_profile.inference.models_listed:
+                return self._client.has_model(model, *limits_s)
+            self._client.check_access(*limits_s)
+            return True
+
         try:
-            exists = self._rate_limiter.with_retries(lambda: self._client.has_model(model))
+            exists = reachability.ask(model_exists, self._options.address, self._sleep)
         except BackendError as error:
             yield error.failure
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import email.utils
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -124,11 +125,15 @@ class HostError(BackendError):
     """A call to the host failed.
 
     `ambiguous`: the host may have carried it out. `wait_s`: how long the host, or the rule, asks to
-    wait. `status`: the HTTP status. Each is None where unknown.
+    wait. `status`: the HTTP status. Each is None where unknown. `permanent`: nobody at this address
+    speaks the protocol, so that asking again within seconds cannot help.
     """
 
-    def __init__(self, failure: Failure, *, ambiguous: bool, wait_s: float | None, status: int | None) -> None:
+    def __init__(
+        self, failure: Failure, *, ambiguous: bool, wait_s: float | None, status: int | None, permanent: bool = False
+    ) -> None:
         super().__init__(failure)
+        self.permanent = permanent
         self.ambiguous = ambiguous
         self.wait_s = wait_s
         self.status = status
@@ -167,8 +172,9 @@ def translated_errors(redact: Callable[[str], str], action: str) -> Iterator[Non
         rule = rule_for(error)
         # A chained exception of the package would carry the request's headers into every log.
         raise HostError(
-            Failure(rule.kind, f"{action}: {_message(error, redact)}", rule.remedy),
+            Failure(rule.kind, f"{action}: {_message(error, redact)}", rule.remedy or _remedy(error, rule.kind)),
             ambiguous=rule.ambiguous,
+            permanent=_is_tls_failure(error) or isinstance(error.__cause__, NotJsonObjectError),
             wait_s=_largest(rule.wait_s, retry_after_s(_headers(error))),
             status=error.status_code if isinstance(error, openai.APIStatusError) else None,
         ) from None
@@ -208,17 +214,42 @@ def job_failure(code: str | None, message: str | None, last_log_error: str) -> F
 
 def _message(error: Exception, redact: Callable[[str], str]) -> str:
     if isinstance(error, openai.APITimeoutError):
+        if isinstance(error.__cause__, httpx2.ConnectTimeout):
+            return "the host cannot be reached (no connection in time)"
         return "the host did not answer in time"
     if isinstance(error.__cause__, NotJsonObjectError):
         return f"{error.__cause__}; check the address, and whether a proxy stands in between"
     if isinstance(error, openai.APIConnectionError):
-        return f"the host cannot be reached ({type(error.__cause__ or error).__name__})"
+        return f"the host cannot be reached ({redact(_reason(error))})"
     body = getattr(error, "body", None)
     message = body.get("message") if isinstance(body, Mapping) else None
     # Redact first: a message that is cut first could end in half a key.
     text = redact(message if isinstance(message, str) and message else str(error))[:SHOWN_CHARACTERS]
     status = getattr(error, "status_code", None)
     return f"{text} (HTTP {status})" if status else text
+
+
+def _reason(error: openai.APIConnectionError) -> str:
+    """Return why there is no connection, without numbers that only programs know."""
+    text = str(error.__cause__ or "")
+    text = re.sub(r"\[Errno -?\d+\] |\s*\(_ssl\.c:\d+\)", "", text).strip()
+    return text[:SHOWN_CHARACTERS] or type(error.__cause__ or error).__name__
+
+
+def _is_tls_failure(error: Exception) -> bool:
+    return isinstance(error.__cause__, httpx2.ConnectError) and "SSL" in str(error.__cause__)
+
+
+def _remedy(error: Exception, kind: FailureKind) -> str:
+    """Return the remedy for an error whose rule has none."""
+    if not kind.retryable:
+        return ""
+    if _is_tls_failure(error):
+        return "Check whether the address is https or http, and the certificate; SSL_CERT_FILE names trusted ones."
+    if isinstance(error, openai.APIConnectionError):
+        return "Check the address (`base_url`), the network and HTTPS_PROXY."
+    wait_s = retry_after_s(_headers(error))
+    return f"The host asks to wait {wait_s:.0f} s." if wait_s else "Try again later, or look at the host's status."
 
 
 def _headers(error: Exception) -> Mapping[str, str]:

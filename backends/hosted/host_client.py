@@ -36,24 +36,30 @@ PART_BYTES = 64_000_000
 """Size of one part of an upload in parts; the protocol's maximum is 64 MB."""
 
 TIMEOUT_S = 60.0
+CONNECT_TIMEOUT_S = 10.0
 UPLOAD_TIMEOUT_S = 3600.0
 
 _Item = TypeVar("_Item")
 
 
 class HostClient:
-    """A client for one host with one key. Threads may share it."""
+    """A client for one host with one key. Threads may share it.
+
+    `answered` counts the requests that the host has carried out.
+    """
 
     def __init__(self, options: HostedOptions, key: str, transport: httpx2.BaseTransport | None = None) -> None:
         self._key = key
+        self.answered = 0
+        self._address = options.address
         # Only tests pass a transport, to reach a host in the same process.
         http = httpx2.Client(
             transport=transport,
-            timeout=TIMEOUT_S,
+            timeout=_timeout(TIMEOUT_S),
             follow_redirects=True,
-            event_hooks={"response": [_require_json_object]},
+            event_hooks={"response": [_require_json_object, self._count_answer]},
         )
-        common: dict[str, Any] = {"api_key": key, "max_retries": 0, "timeout": TIMEOUT_S, "http_client": http}
+        common: dict[str, Any] = {"api_key": key, "max_retries": 0, "timeout": _timeout(TIMEOUT_S), "http_client": http}
         self._client: OpenAI
         with translated_errors(self.redact, "creating the client"):
             if options.profile.client == "AzureOpenAI":
@@ -64,6 +70,9 @@ class HostClient:
         # Override the package's own environment variables, which could select another account.
         self._client.organization, self._client.project = options.organization, options.project
         self._client.admin_api_key = None
+
+    def _count_answer(self, response: httpx2.Response) -> None:
+        self.answered += response.is_success
 
     def redact(self, text: str) -> str:
         """Return the text without the key."""
@@ -85,7 +94,7 @@ class HostClient:
         """Upload a data file under its local name."""
         with translated_errors(self.redact, f"uploading {path.name}"), path.open("rb") as stream:
             answer = self._client.files.create(
-                file=(path.name, stream, "application/jsonl"), purpose="fine-tune", timeout=UPLOAD_TIMEOUT_S
+                file=(path.name, stream, "application/jsonl"), purpose="fine-tune", timeout=_timeout(UPLOAD_TIMEOUT_S)
             )
         return self._without_key(read_file(self._checked(answer, "uploading a file")))
 
@@ -101,9 +110,9 @@ class HostClient:
             )
             upload_id, part_ids = self._checked(upload, action).id, []
             while data := stream.read(PART_BYTES):
-                part = uploads.parts.create(upload_id, data=data, timeout=UPLOAD_TIMEOUT_S)
+                part = uploads.parts.create(upload_id, data=data, timeout=_timeout(UPLOAD_TIMEOUT_S))
                 part_ids.append(self._checked(part, action).id)
-            answer = uploads.complete(upload_id, part_ids=part_ids, timeout=UPLOAD_TIMEOUT_S)
+            answer = uploads.complete(upload_id, part_ids=part_ids, timeout=_timeout(UPLOAD_TIMEOUT_S))
         return self._without_key(read_file(self._checked(getattr(answer, "file", None), action)))
 
     def file(self, file_id: str) -> RemoteFile | None:
@@ -131,7 +140,7 @@ class HostClient:
         """Create a job. After an ambiguous error the job may exist."""
         with translated_errors(self.redact, "creating a job"):
             answer = self._client.fine_tuning.jobs.create(
-                **fields, extra_body=dict(extra_body) or None, timeout=timeout_s
+                **fields, extra_body=dict(extra_body) or None, timeout=_timeout(timeout_s)
             )
         return self._without_key(read_job(self._checked(answer, "creating a job")))
 
@@ -181,9 +190,16 @@ class HostClient:
             raise
 
     # --------------------------------------------------------------------------------------- models
-    def has_model(self, name: str) -> bool:
+    def has_model(self, name: str, timeout_s: float = TIMEOUT_S, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> bool:
         """Return whether the host has a model."""
-        return self._unless_missing(lambda: self._client.models.retrieve(name)) is not None
+        timeout = _timeout(timeout_s, connect_timeout_s)
+        action = f"asking {self._address} for the model {name}"
+        return self._unless_missing(lambda: self._client.models.retrieve(name, timeout=timeout), action) is not None
+
+    def check_access(self, timeout_s: float, connect_timeout_s: float) -> None:
+        """Ask for one job. Raises HostError if the host is out of reach, or refuses the key."""
+        with translated_errors(self.redact, f"asking {self._address} for its jobs"):
+            self._client.fine_tuning.jobs.list(limit=1, timeout=_timeout(timeout_s, connect_timeout_s))
 
     def delete_model(self, name: str) -> None:
         """Delete a fine-tuned model. Does nothing if it does not exist."""
@@ -208,10 +224,10 @@ class HostClient:
             raise _protocol_error("querying a model")
         return self._without_key(dict(value))
 
-    def _unless_missing(self, call: Callable[[], _Item]) -> _Item | None:
+    def _unless_missing(self, call: Callable[[], _Item], action: str = "calling the host") -> _Item | None:
         """Return the result of the call, or None where the host answers with status 404."""
         try:
-            with translated_errors(self.redact, "calling the host"):
+            with translated_errors(self.redact, action):
                 return self._without_key(call())
         except HostError as error:
             if error.status == 404:
@@ -245,6 +261,10 @@ class HostClient:
         if isinstance(getattr(answer, "id", None), str) and answer.id:
             return answer
         raise _protocol_error(action)
+
+
+def _timeout(seconds: float, connect_s: float = CONNECT_TIMEOUT_S) -> httpx2.Timeout:
+    return httpx2.Timeout(seconds, connect=min(seconds, connect_s))
 
 
 def _protocol_error(action: str) -> HostError:

@@ -95,15 +95,24 @@ class Predictor:
 
         with ThreadPoolExecutor(max_workers=min(self._rules.concurrency, len(groups))) as pool:
             futures = [(group, pool.submit(ask_group, group)) for group in groups]
-            try:
-                for group, future in futures:
-                    for (question_id, _), answer in zip(group, future.result(), strict=True):
-                        answers[question_id] = answer
-                        self._models.add_answer(question_id, model, answer)
-            except BaseException:
-                for _, future in futures:
-                    future.cancel()
-                raise
+            errors: list[BackendError] = []
+            for group, future in futures:
+                if errors and future.cancel():
+                    continue
+                try:
+                    received = future.result()
+                except BackendError as error:
+                    errors.append(error)  # the answers that others have received meanwhile still count
+                    continue
+                except BaseException:
+                    for _, waiting in futures:
+                        waiting.cancel()
+                    raise
+                for (question_id, _), answer in zip(group, received, strict=True):
+                    answers[question_id] = answer
+                    self._models.add_answer(question_id, model, answer)
+        if errors:
+            raise errors[0]
         return answers
 
     def _answers(

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from backends.hosted.failures import HostError
 
 FIRST_BACKOFF_S = 2.0
-MAX_BACKOFF_S = 120.0
+MAX_BACKOFF_S = 60.0
 """Our own choice. A longer wait that the host asks for always applies."""
 
 _Answer = TypeVar("_Answer")

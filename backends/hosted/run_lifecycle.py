@@ -274,12 +274,18 @@ class RunLifecycle:
           gives up: the job would go on unobserved, and the next attempt would pay for another.
         - A missing job: for as long as a new job may stay unlisted.
         - A limit of the account: without end.
+
+        A call that the host has answered in part is no sign of an outage, so the pause stays short.
+        Otherwise a host that fails now and then would be left alone ever longer.
         """
+        answered = self._client.answered
         try:
             answer = call()
         except BackendError as error:
             if not error.failure.kind.retryable:
                 raise
+            if self._client.answered > answered:
+                self._runs.update(id_, failures=min(self.get(id_).failures, 1))
             self._schedule_retry(id_, error)
             return None
         if self.get(id_).failures:

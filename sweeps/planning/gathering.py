@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from backends.contract import Backend, BackendError, Estimate, TrainingRequest
+from backends.contract import Backend, BackendError, Estimate, Failure, TrainingRequest
 from sweeps.data import PreparedData, prepare
 from sweeps.data.spec import DataSpec
 from sweeps.errors import Problem, SweepError, UserInputError
@@ -67,9 +67,14 @@ def ask_backend(plan: SweepPlan, *, estimate: bool) -> BackendAnswers:
     except BackendError as error:
         raise SweepError(error.failure.message, error.failure.detail) from error
     with closing(backend):
-        failures = tuple(failure for request in requests.central for failure in backend.check(request))
+        failures: list[Failure] = []
+        for request in requests.central:
+            for failure in backend.check(request):
+                if failure.kind.retryable:  # the backend is out of reach, for the other requests too
+                    raise SweepError(failure.message, failure.detail or "try again later")
+                failures.append(failure)
         if failures or not estimate:
-            return BackendAnswers(failures)
+            return BackendAnswers(tuple(failures))
         return BackendAnswers(
             central=_estimate(backend, requests.central[0]),
             longest=tuple(_estimate(backend, request) for request in requests.longest),
