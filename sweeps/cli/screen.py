@@ -245,7 +245,7 @@ def table(
 ) -> RenderableType:
     """Show a leaderboard: trials with a value, best first, then the others.
 
-    `state_name` names a trial's state.
+    `state_name` names a trial's state. A sweep on a cluster also shows where each trial trains.
     """
     ranked = leaderboard(trials, objective)
     others = [trial for trial in trials if trial not in ranked and trial.duplicate_of is None]
@@ -259,6 +259,9 @@ def table(
         shown.add_column(_heading(name), justify="right")
     shown.add_column("epoch", justify="right", no_wrap=True)
     shown.add_column("time", justify="right", no_wrap=True)
+    on_cluster = any(trial.machine for trial in trials)
+    if on_cluster:
+        shown.add_column("machine", overflow="fold")
     shown.add_column("state", overflow="fold", ratio=1, min_width=len("complete"))
     for trial in [*ranked, *others][:rows]:
         verdict = Text("" if trial.verdict is None else trial.verdict.kind.value)
@@ -271,6 +274,7 @@ def table(
             *(short(trial.hyperparameters[name]) if name in trial.hyperparameters else "" for name in varied),
             "" if trial.best_epoch is None else f"{trial.best_epoch:g}",
             clock(trial.spend.seconds) if trial.state.ended else "",
+            *([trial.machine or ""] if on_cluster else ()),
             trial.reason if trial.state.ended and trial.state is not TrialState.COMPLETE else state_name(trial),
         )
     hidden = len(ranked) + len(others) - rows

@@ -65,7 +65,7 @@ class Cluster:
         choice = self._choice(nodes)
         require_machines(choice)
         for refused in choice.refused:
-            self.say(f"{refused.sentence}; it gets no trials. {refused.hint}")
+            self.say(f"{refused.sentence}; it gets no trials: {refused.hint}")
         self.machines = {report.node: report for report in choice.usable}
         self._seen = {node["NodeID"] for node in nodes}
         self._alive = set(self._seen)
@@ -123,7 +123,11 @@ class Cluster:
         if node is None or node in {str(known["NodeID"]) for known in _alive_nodes()}:
             return False
         self._losses[number] = self._losses.get(number, 0) + 1
-        return self._losses[number] <= MAX_LOSSES
+        if self._losses[number] > MAX_LOSSES:
+            return False
+        point = "from the start" if self.files is None else "from its last checkpoint"
+        self.say(f"trial {number} has lost {self.name(node)}; it goes on {point} on the next free machine")
+        return True
 
     def name(self, node: str) -> str:
         """Return a machine in words."""
@@ -136,9 +140,7 @@ class Cluster:
         alive = {str(node["NodeID"]) for node in nodes}
         gone, self._alive = self._alive - alive, self._alive & alive
         for node in gone:
-            numbers = sorted(number for number, place in list(self._trials.items()) if place == node)
-            taken = f"; {_trials(numbers)} on another machine" if numbers else ""
-            self.say(f"{self.name(node)} is gone{taken}")
+            self.say(f"{self.name(node)} is gone")
             if not self.usable_nodes:
                 self.say("no machine is left; the sweep waits for one to join (Ctrl-C stops it)")
         new = [node for node in nodes if node["NodeID"] not in self._seen]
@@ -146,7 +148,7 @@ class Cluster:
             return
         choice = self._choice(new)
         for refused in choice.refused:
-            self.say(f"{refused.sentence}; it gets no trials. {refused.hint}")
+            self.say(f"{refused.sentence}; it gets no trials: {refused.hint}")
         for report in choice.usable:
             self.machines[report.node] = report
             self.say(f"{report.title} has joined")
@@ -159,11 +161,6 @@ class Cluster:
 
     def _choice(self, nodes: Sequence[dict[str, Any]]) -> Choice:
         return choose(_examine(nodes, self.plan, self.needs), self.needs)
-
-
-def _trials(numbers: Sequence[int]) -> str:
-    names = ", ".join(str(number) for number in numbers)
-    return f"trial {names} resumes" if len(numbers) == 1 else f"trials {names} resume"
 
 
 def join_cluster(plan: SweepPlan, sweep_id: str, files: str | None, say: Callable[[str], None]) -> Cluster:

@@ -1,0 +1,253 @@
+"""A Ray cluster whose machines share nothing: refused, lost, cut off, slow, and joining machines.
+
+The head trains nothing. The store is an S3 server on a machine of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import machine_lab
+import pytest
+from machine_lab import Machine, MachineLab
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(machine_lab.missing() is not None, reason=f"no machines: {machine_lab.missing()}"),
+]
+
+FILE = """\
+name: pairs
+data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+       train_examples: 200, valid_examples: 60, test_examples: 40}
+backend: {type: local}
+space:
+  n_epochs: 20
+  batch_size: 16
+  learning_rate_multiplier: {low: 0.02, high: 0.05, log: true}
+search: {sampler: random, scheduler: none, stop_by_verdict: false, trials: TRIALS, concurrency: 2}
+resources: {cpus_per_trial: 1}
+objective: {minimize: valid_loss}
+"""
+STORE_URL = "s3://sweeps/files"
+RAY_PORT = "6379"
+PATIENCE_S = 300.0
+"""How long a test waits for a condition. It measures nothing."""
+
+
+class Lab(MachineLab):
+    """The machines `store` and `head`, and workers."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            AWS_ACCESS_KEY_ID="lab", AWS_SECRET_ACCESS_KEY="lab-secret-key", AWS_DEFAULT_REGION="us-east-1"
+        )
+        self.folder = folder
+        self.store = self.add("store")
+        self.environment["AWS_ENDPOINT_URL"] = f"http://{self.store.address}:5000"
+        self.head = self.add("head")
+        self._sweep: Any = None
+
+    def up(self) -> None:
+        """Start the S3 server, and Ray on the head."""
+        self.store.start(["moto_server", "-H", "0.0.0.0", "-p", "5000"], self.folder / "store.log")
+        bucket = "import fsspec; fsspec.filesystem('s3').makedir('sweeps')"
+        wait_for(lambda: self.head.run("python", "-c", bucket).returncode == 0, "the S3 server")
+        self._ray("--head", f"--port={RAY_PORT}", "--num-cpus=0", "--include-dashboard=false", machine=self.head)
+
+    def worker(self, name: str, **environment: str) -> Machine:
+        """Start a machine that trains one trial at a time."""
+        machine = self.add(name)
+        self._ray(f"--address={self.head.address}:{RAY_PORT}", "--num-cpus=1", machine=machine, **environment)
+        return machine
+
+    def outdated_worker(self, name: str) -> Machine:
+        """Start a machine whose Python has another version of finesweep."""
+        machine = self.add(name)
+        metadata = machine.path("/tmp/old/finesweep-0.1.9.dist-info")
+        metadata.mkdir(parents=True)
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: finesweep\nVersion: 0.1.9\n")
+        path = f"/tmp/old:{machine_lab.ROOT}"
+        self._ray(f"--address={self.head.address}:{RAY_PORT}", "--num-cpus=1", machine=machine, PYTHONPATH=path)
+        return machine
+
+    def _ray(self, *options: str, machine: Machine, **environment: str) -> None:
+        small = ("--object-store-memory=80000000", f"--node-ip-address={machine.address}")
+        done = machine.run("ray", "start", *small, *options, **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def start_sweep(self, trials: int, *options: str) -> None:
+        """Start `sweep run` on the head. Its output goes to `sweep.log`."""
+        self.head.path("/tmp/pairs.yaml").write_text(FILE.replace("TRIALS", str(trials)))
+        address = ("--address", f"{self.head.address}:{RAY_PORT}")
+        command = ["sweep", "--root", "/tmp/work", "run", "pairs.yaml", *address, *options]
+        self._sweep = self.head.start(command, self.folder / "sweep.log")
+
+    def wait_for_sweep(self) -> int:
+        wait_for(lambda: self.sweep_has_ended, "the end of the sweep", PATIENCE_S * 2)
+        return int(self._sweep.returncode)
+
+    @property
+    def sweep_has_ended(self) -> bool:
+        return self._sweep.poll() is not None
+
+    @property
+    def words(self) -> str:
+        """What the sweep has said so far."""
+        return (self.folder / "sweep.log").read_text()
+
+    def status(self) -> dict[str, Any]:
+        done = self.head.run("sweep", "--root", "/tmp/work", "status", "pairs", "--json")
+        answer: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {"trials": []}
+        return answer
+
+    def trial_on(self, machine: str, epochs: int) -> dict[str, Any] | None:
+        """Return a running trial of this machine that has trained so many epochs."""
+        for trial in self.status()["trials"]:
+            if trial["machine"] == machine and trial["state"] == "running" and len(trial["curve"]) > epochs:
+                return dict(trial)
+        return None
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    running = Lab(tmp_path)
+    try:
+        running.up()
+        yield running
+    finally:
+        running.close()
+
+
+def wait_for(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
+    give_up_at = time.monotonic() + patience_s
+    while time.monotonic() < give_up_at:
+        if found := condition():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"waited in vain for {what}")
+
+
+def seconds_until(lab: Lab, words: str, since: float) -> float:
+    wait_for(lambda: words in lab.words or lab.sweep_has_ended, f"the words {words!r}")
+    assert words in lab.words, lab.words
+    return time.monotonic() - since
+
+
+def report(text: str) -> None:
+    """Write figures of this run where SWEEP_TEST_FIGURES says, for docs/log.md."""
+    if target := os.environ.get("SWEEP_TEST_FIGURES"):
+        with Path(target).open("a", encoding="utf-8") as stream:
+            stream.write(text + "\n")
+
+
+def test_without_a_store_the_sweep_is_refused_before_any_trial(lab: Lab) -> None:
+    lab.worker("gpu-1")
+    started = time.monotonic()
+    lab.start_sweep(2)
+    began = seconds_until(lab, "examining the machines of the cluster", started)
+    refused = seconds_until(lab, "error:", started)
+    assert lab.wait_for_sweep() == 1
+    report(f"without a store: refused {refused - began:.1f} s after the examination began, {refused:.1f} s in all")
+    error = lab.words[lab.words.index("error:") :]
+    assert "machine gpu-1 (10.214.9.3) does not see the sweep's folder /tmp/work/sweeps/pairs" in error
+    assert "--files s3://bucket/path" in error
+    assert "Traceback" not in lab.words
+    assert lab.status()["trials"] == [], "a trial was started"
+
+
+def test_lost_joining_slow_and_outdated_machines(lab: Lab) -> None:
+    lost = lab.worker("gpu-1")
+    lab.worker("gpu-2").slow_down()
+    lab.outdated_worker("gpu-old")
+    lab.start_sweep(5, "--files", STORE_URL)
+
+    seconds_until(lab, "machine gpu-old (10.214.9.5) has finesweep 0.1.9, but this sweep runs with", time.monotonic())
+    lab.worker("gpu-3")
+    joined = seconds_until(lab, "machine gpu-3 (10.214.9.6) has joined", time.monotonic())
+    taken = wait_for(lambda: lab.trial_on("gpu-1", epochs=2), "a trial on gpu-1")
+    lost_at = time.monotonic()
+    lost.lose()
+    silent = seconds_until(lab, "machine gpu-1 (10.214.9.3) does not answer", lost_at)
+    gone = seconds_until(lab, "machine gpu-1 (10.214.9.3) is gone", lost_at)
+    seconds_until(lab, f"trial {taken['number']} has lost machine gpu-1 (10.214.9.3)", lost_at)
+    again = seconds_until(lab, f"trial {taken['number']} continues on machine gpu-", lost_at)
+    assert lab.wait_for_sweep() == 0, lab.words
+    report(
+        f"a machine switched off: first words after {silent:.1f} s, given up after {gone:.1f} s, its trial continues"
+        f" after {again:.1f} s; the joining machine was announced {joined:.1f} s after `ray start` had returned"
+    )
+
+    trials = {trial["number"]: trial for trial in lab.status()["trials"]}
+    assert sorted(trials) == list(range(5)), "a trial was lost or doubled"
+    assert {trial["state"] for trial in trials.values()} == {"complete"}
+    assert {len(trial["curve"]) for trial in trials.values()} == {21}, "a curve has a gap"
+    assert trials[taken["number"]]["key"] == taken["key"]
+    machines = {trial["machine"] for trial in trials.values()}
+    assert machines <= {"gpu-2", "gpu-3"} | {"gpu-1"}
+    assert trials[taken["number"]]["machine"] != "gpu-1"
+    before = taken["curve"]
+    assert trials[taken["number"]]["curve"][:2] == before[:2], "the trial started anew with other numbers"
+    jobs = list(lab.head.path("/tmp/work/sweeps/pairs/jobs").iterdir())
+    assert len(jobs) == 1, "the driver fetched more than the best model"
+    assert "Traceback" not in lab.words
+    shown = lab.head.run("sweep", "--root", "/tmp/work", "status", "pairs").stdout
+    assert "machine" in shown
+    assert "gpu-3" in shown
+
+
+def test_a_machine_that_is_cut_off_stops_before_another_takes_its_trial(lab: Lab) -> None:
+    cut = lab.worker("gpu-1")
+    lab.start_sweep(2, "--files", STORE_URL)
+    taken = wait_for(lambda: lab.trial_on("gpu-1", epochs=1), "a trial on gpu-1")
+    lab.worker("gpu-2")
+    seconds_until(lab, "machine gpu-2 (10.214.9.4) has joined", time.monotonic())
+    cut_at, cut_at_clock = time.monotonic(), time.time()
+    cut.cut()
+    wait_for(lambda: not cut.processes("ray::TrialRunner"), "the end of the worker that was cut off")
+    stopped_clock = time.time()
+    again = seconds_until(lab, f"trial {taken['number']} continues on machine gpu-2", cut_at)
+    cut.mend()
+    assert lab.wait_for_sweep() == 0, lab.words
+    begun = begin_of_last_attempt(lab, taken["handle"]["id"])
+    report(
+        f"a machine cut off: its worker had ended after {stopped_clock - cut_at_clock:.1f} s,"
+        f" another one took up the trial after {begun - cut_at_clock:.1f} s (said after {again:.1f} s)"
+    )
+    assert begun > stopped_clock, "two machines trained one trial at the same time"
+    trials = lab.status()["trials"]
+    assert [trial["state"] for trial in trials] == ["complete"] * 2
+    assert {len(trial["curve"]) for trial in trials} == {21}
+
+
+def test_the_only_worker_is_lost_and_replaced(lab: Lab) -> None:
+    """Trials that Ray Tune already waits to place must find the new machine."""
+    lost = lab.worker("gpu-1")
+    lab.start_sweep(3, "--files", STORE_URL)
+    wait_for(lambda: lab.trial_on("gpu-1", epochs=1), "a trial on gpu-1")
+    lost.lose()
+    seconds_until(lab, "no machine is left; the sweep waits for one to join", time.monotonic())
+    lab.worker("gpu-2")
+    assert lab.wait_for_sweep() == 0, lab.words
+    trials = lab.status()["trials"]
+    assert sorted(trial["number"] for trial in trials) == [0, 1, 2]
+    assert {trial["state"] for trial in trials} == {"complete"}
+    assert {len(trial["curve"]) for trial in trials} == {21}
+
+
+def begin_of_last_attempt(lab: Lab, run: str) -> float:
+    script = (
+        "import json; from sweeps.file_store.store import FileStore\n"
+        f"store = FileStore({STORE_URL!r}); folder = 'runs/{run}'\n"
+        "print(json.loads(store.read(f'{folder}/{store.names(folder)[-1]}/begun.json'))['at'])"
+    )
+    done = lab.head.run("python", "-c", script)
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout)
