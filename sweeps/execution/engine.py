@@ -245,6 +245,8 @@ class _SessionCallback(_NotPickled, tune.Callback):
         self._session.observe(number, report.handle, report.first, report.events)
         if report.waiting is not None:
             self._session.trial_waiting(number, report.waiting)
+        if report.unfollowed is not None:
+            self._session.report_unfollowed(number, report.unfollowed)
         if report.unreachable is not None:
             self._session.report_unreachable(report.unreachable)
 

@@ -98,7 +98,8 @@ class RunningTrial:
             case TrialEnd.SWEEP:
                 reason, stopped_by = f"stopped{epoch}: {sweep_end or SweepEnd.INTERRUPTED}", StoppedBy.SWEEP
             case TrialEnd.CRASH | TrialEnd.ITSELF:
-                self.failure = Failure(FailureKind.LOST, error or "the worker process ended without a message")
+                lost = Failure(FailureKind.LOST, error or "the worker process ended without a message")
+                self.failure = self.failure or lost
                 return replace(trial, state=TrialState.FAILED, reason=self.failure.message)
             case _ as unreachable:
                 assert_never(unreachable)

@@ -7,6 +7,7 @@ listen to it.
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Concatenate, ParamSpec, TypeVar
 
-from backends.contract import TERMINAL_EVENTS, Backend, Charged, Event, Failed, Failure, Handle
+from backends.contract import TERMINAL_EVENTS, Backend, BackendError, Charged, Event, Failed, Failure, Handle
 from backends.training_logs.learning_curve import LearningCurve
 from backends.waiting import Waiting
 from search_spaces.catalogue import Catalogue
@@ -36,11 +37,16 @@ from sweeps.trials.trial import Spend, Trial, TrialState
 from sweeps.verdicts.advice import Advice, advice_for_space
 from sweeps.verdicts.judge import early_stop_verdict, judge
 
+_LOG = logging.getLogger("sweeps")
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 STORE_SECONDS_EVERY_S = 10.0
 """How often the study stores the time used, so that a killed run counts towards the time limit."""
+
+STOP_ATTEMPTS, STOP_PAUSE_S = 3, 1.0
+"""How often the session tries to stop a run at the end of the sweep."""
 
 
 def _ends_on_error(method: Callable[Concatenate[Session, P], R]) -> Callable[Concatenate[Session, P], R]:
@@ -90,6 +96,7 @@ class Session:
         self.staged_trials = 0
         self._objectives = tuple(spec.objective for spec in plan.spec.objectives)
         self._observers = observers
+        self._backend, self._sleep = backend, sleep
         self._clock = clock or steady_clock()
         self._counted_until = self._clock()
         self._running: dict[int, RunningTrial] = {}
@@ -166,6 +173,11 @@ class Session:
         """End the sweep because of an error. Running trials stay open."""
         self._end_conditions.fail(error)
 
+    def report_unfollowed(self, number: int, failure: Failure) -> None:
+        """Record why a worker gives up a run that may go on. The trial fails, unsettled."""
+        if (running := self._running.get(number)) is not None:
+            running.failure = failure
+
     def report_unreachable(self, failure: Failure) -> None:
         """End the sweep because a run continues at its service but cannot be followed.
 
@@ -241,12 +253,15 @@ class Session:
         """Close a running trial. `error` is the error of a crashed worker.
 
         If the sweep ends but can resume (see `RESUMABLE_ENDS`), the trial stays open for the next
-        run. A trial that never had a worker also stays open.
+        run. A trial that never had a worker also stays open, or is set aside if the sweep cannot
+        resume.
         """
         running = self._running.pop(number, None)
         if running is None:
             return
         if ended_by is TrialEnd.SWEEP and not running.started:
+            if self.end is not None and self.end not in RESUMABLE_ENDS:
+                self.study.set_aside(running.trial)
             return
         self._start(running)
         if ended_by is TrialEnd.SWEEP and self.end in RESUMABLE_ENDS and not running.ended_by_itself:
@@ -303,11 +318,40 @@ class Session:
 
         Returns why the sweep ended.
         """
-        for number in list(self._running):
-            self.trial_ended(number, TrialEnd.SWEEP)
-        self._store_seconds()
         self._end_conditions.end = self.end or self._queue.end
+        if self._end_conditions.end not in RESUMABLE_ENDS:
+            for trial in self.study.take_interrupted():
+                self._running[trial.number] = RunningTrial(_without_results(trial), started=True)
+            for running in list(self._running.values()):
+                self._stop_run(running)
+        for number, running in list(self._running.items()):
+            self.trial_ended(number, TrialEnd.ITSELF if running.ended_by_itself else TrialEnd.SWEEP)
+        self._store_seconds()
         return self._end_conditions.end
+
+    def _stop_run(self, running: RunningTrial) -> None:
+        """Stop a run that may go on at its service, although this process never heard of it.
+
+        The sweep ends for good, so nobody would follow it. If its service does not answer, the
+        trial stays open.
+        """
+        trial, backend = running.trial, self._backend
+        is_new = not running.started and not self.study.was_interrupted(trial.number)
+        if backend is None or backend.capabilities.in_process or running.submitted or is_new:
+            return
+        for attempts_left in reversed(range(STOP_ATTEMPTS)):
+            try:
+                handle = trial.handle or backend.submit(self.plan.request(trial))  # the same key: no second run
+                backend.stop(handle)
+                self.observe(trial.number, handle, 0, backend.events(handle, 0))
+                return
+            except BackendError as error:
+                if error.failure.kind.retryable and attempts_left:
+                    self._sleep(STOP_PAUSE_S)
+                    continue
+                _LOG.warning("the run of trial %d was not stopped and may go on: %s", trial.number, error)
+                del self._running[trial.number]
+                return
 
     def _start(self, running: RunningTrial) -> None:
         if not running.started:

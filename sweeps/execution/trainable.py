@@ -45,6 +45,12 @@ middle of an epoch."""
 STOP_AGAIN_S = 30.0
 """Time between two attempts to stop a run that its service could not stop."""
 
+CONTACT_TIMEOUT_S = 900.0
+"""How long a worker follows a run whose service answers with passing errors only."""
+
+MAX_CONTACT_PAUSE_S = 30.0
+"""The longest time between two attempts to reach that service."""
+
 _LOG = logging.getLogger("sweeps")
 
 
@@ -53,7 +59,8 @@ class WorkerReport:
     """What a worker tells the driver with one result.
 
     `events` are numbered from `first`. `unreachable` is why the worker cannot follow a run that
-    continues at its service. `waiting` is set while the run pauses. `traceback` is that of an
+    continues at its service. `unfollowed` is why the worker gave up a run that may go on: an error
+    in the code of the backend. `waiting` is set while the run pauses. `traceback` is that of an
     exception in the code of the backend. `memory_bytes` is what the worker process occupies. `node`
     is the identity of its machine in Ray, and `resumed_from` the machine whose checkpoint the run
     continues.
@@ -63,6 +70,7 @@ class WorkerReport:
     events: tuple[Event, ...]
     handle: Handle | None = None
     unreachable: Failure | None = None
+    unfollowed: Failure | None = None
     waiting: Waiting | None = None
     traceback: str = ""
     memory_bytes: int | None = None
@@ -137,6 +145,11 @@ class TrialRunner(tune.Trainable):
         self._handle: Handle | None = None
         self._ended = False
         self._unreachable: Failure | None = None
+        self._unfollowed: Failure | None = None
+        self._contact_errors = 0
+        self._poll_again_at = 0.0
+        self._contact_deadline = 0.0
+        self._contact_lost: Waiting | None = None
         self._submit_error: BackendError | None = None
         self._traceback = ""
         try:
@@ -189,6 +202,7 @@ class TrialRunner(tune.Trainable):
                 events,
                 self._handle,
                 self._unreachable,
+                self._unfollowed,
                 waiting,
                 self._traceback,
                 last_words.memory_bytes(),
@@ -203,6 +217,8 @@ class TrialRunner(tune.Trainable):
             return json.dumps(codec.to_json(unfit))
 
     def _waiting(self) -> Waiting | None:
+        if self._contact_lost is not None:
+            return self._contact_lost
         if self._handle is None or self._ended or not isinstance(self._backend, SupportsWaiting):
             return None
         try:
@@ -232,7 +248,7 @@ class TrialRunner(tune.Trainable):
         """
         self._evaluated = False
         due = time.monotonic() + REPORT_INTERVAL_S
-        while time.monotonic() < due and self._unreachable is None:
+        while time.monotonic() < due and self._unreachable is None and not self._ended:
             for event in self._poll():
                 self._next_event += 1
                 yield event
@@ -257,18 +273,40 @@ class TrialRunner(tune.Trainable):
         if self._handle is None:
             assert self._submit_error is not None
             return [self._failed(self._submit_error)]
+        if time.monotonic() < self._poll_again_at:
+            return ()
         try:
-            return self._backend.events(self._handle, self._next_event)
+            events = self._backend.events(self._handle, self._next_event)
         except BackendError as error:
-            if not self._backend.capabilities.in_process:
-                if error.failure.kind is FailureKind.USER:
-                    # For example, a key has expired. The service continues the run.
-                    self._unreachable = error.failure
-                    return []
-                # Nobody follows the run from now on, and it may go on and cost money.
-                self._unstopped = (*self._unstopped, (self._backend, self._handle))
-                self._stop_again_at = 0.0
+            return self._without_contact(self._handle, error)
+        self._contact_errors, self._contact_lost = 0, None
+        return events
+
+    def _without_contact(self, handle: Handle, error: BackendError) -> Sequence[Event]:
+        """React to an error of `events`, which says nothing about the run itself.
+
+        After a passing error the worker asks again for `CONTACT_TIMEOUT_S`.
+        """
+        kind, now = error.failure.kind, time.monotonic()
+        if self._backend.capabilities.in_process or kind is FailureKind.LOST:
             return [self._failed(error)]
+        if kind.retryable:
+            if self._contact_lost is None:
+                reason = f"the service does not answer ({error.failure.message}), but the run goes on"
+                self._contact_lost = Waiting(reason, time.time() + CONTACT_TIMEOUT_S)
+                self._contact_deadline = now + CONTACT_TIMEOUT_S
+            self._poll_again_at = now + min(MAX_CONTACT_PAUSE_S, 2.0**self._contact_errors)
+            self._contact_errors += 1
+            if now < self._contact_deadline:
+                return []
+        if kind.retryable or kind is FailureKind.USER:  # a key may have expired
+            self._unreachable = error.failure
+            return []
+        # Nobody follows the run from now on, and it may go on and cost money.
+        self._unstopped = (*self._unstopped, (self._backend, handle))
+        self._stop_again_at = 0.0
+        self._unfollowed, self._ended = self._failed(error).failure, True
+        return []
 
     def _failed(self, error: BackendError) -> Failed:
         if error.__cause__ is not None:

@@ -90,6 +90,7 @@ class Study:
         self._retried: set[int] = set()
         self._waiting_duplicates: dict[int, list[int]] = {}
         self._interrupted: deque[int] = deque()
+        self._were_interrupted: set[int] = set()
         self._running: set[int] = set()
         self._ended_count = 0
         self._proposer: Proposer | None = None
@@ -208,7 +209,9 @@ class Study:
         takes over its result; a point equal to that of a running trial waits for it.
         """
         if self._interrupted:
-            return self._trials[self._interrupted.popleft()]
+            number = self._interrupted.popleft()
+            self._were_interrupted.add(number)
+            return self._trials[number]
         size = self._space.size()
         for _ in range(MAX_DUPLICATES_IN_A_ROW):
             if size is not None and len(self._trial_by_point) >= size and not self.has_queued:
@@ -248,6 +251,16 @@ class Study:
             self._stored_point_of[trial.number] = int(attrs[attributes.QUEUED_POINT])
         self.record(trial)
         return trial
+
+    def was_interrupted(self, number: int) -> bool:
+        """Return whether `ask` has offered this trial again, so that its run may exist already."""
+        return number in self._were_interrupted
+
+    def take_interrupted(self) -> list[Trial]:
+        """Return the trials that `ask` would offer again, and offer them no more."""
+        interrupted = [self._trials[number] for number in self._interrupted]
+        self._interrupted.clear()
+        return interrupted
 
     def offer_again(self, trial: Trial) -> None:
         """Let `ask` return a running trial again, whose worker was lost with its machine."""
@@ -355,16 +368,19 @@ class Study:
     def set_aside(self, trial: Trial) -> None:
         """Take back a trial that was asked for and not started.
 
-        The trial disappears from this study. The next `open` queues its point, as a new trial.
+        The trial disappears from this study. The next `open` queues its point, as a new trial; that
+        of a retry or a repetition for the finals follows from the records.
         """
         with write_batch(self._storage):
-            if trial.number not in self._stored_point_of:
+            is_derived = trial.repeat_of is not None or trial.number in self._retry_of
+            if trial.number not in self._stored_point_of and not is_derived:
                 self._stored_point_of[trial.number] = len(self._stored_points)
                 self._store_points([*self._stored_points, dict(trial.hyperparameters)])
             self._study.tell(trial.number, state=OptunaState.FAIL)
-        self._queue.forget_stored(self._stored_point_of.pop(trial.number))
+        if trial.number in self._stored_point_of:
+            self._queue.forget_stored(self._stored_point_of.pop(trial.number))
         self._writer.forget(trial.number)
-        for trials in (self._trials, self._search_trials):
+        for trials in (self._trials, self._search_trials, self._repeats):
             trials.pop(trial.number, None)
         self._running.discard(trial.number)
         self._trial_by_point.pop(_point_key(trial.hyperparameters), None)
