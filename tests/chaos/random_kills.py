@@ -41,13 +41,14 @@ MARK = "FINESWEEP_CHAOS_SERIES"
 """The environment variable by which all processes of a series are found, wherever they hang."""
 
 RUN_TIMEOUT_S = 240.0
+VICTIM_TIMEOUT_S = 60.0
 ORPHAN_TIMEOUT_S = 60.0
 SWEEP = "from sweeps.cli.main import main; main()"
 """The command `sweep` of this checkout."""
 
 CLEAN_EXIT_CODES = (0, 1, 130)
 
-VICTIMS = ("driver", "driver", "worker", "worker", "worker", "raylet", "gcs", "group", "mlflow")
+VICTIMS = ("driver", "driver", "worker", "worker", "worker", "worker", "raylet", "gcs", "group", "mlflow")
 
 FAKE_FILE = """\
 name: pairs
@@ -196,27 +197,34 @@ class Series:
             return None
 
     def _kill(self, victim: str, driver: subprocess.Popen[bytes], server: _MlflowServer | None) -> str | None:
-        processes = marked_processes(self.environment[MARK])
-        match victim:
-            case "driver":
-                chosen = [driver.pid]
-            case "group":
-                chosen = [number for number, name in processes.items() if "mlflow server" not in name]
-            case "mlflow":
-                if server is None:
-                    return None
+        """Kill the victim. Returns its kind, or None if there is none of this kind."""
+        if victim == "mlflow":
+            if server is not None:
                 server.kill_and_restart()
-                return victim
-            case "worker":
-                chosen = [number for number, name in processes.items() if "ray::" in name and "IDLE" not in name]
-                chosen = [self.random.choice(sorted(chosen))] if chosen else []
-            case _:
-                wanted = {"raylet": "raylet/raylet", "gcs": "gcs_server"}[victim]
-                chosen = [number for number, name in processes.items() if wanted in name.partition(" ")[0]]
+            return None if server is None else victim
+        until = time.monotonic() + VICTIM_TIMEOUT_S
+        chosen: list[int] = []
+        while not chosen and driver.poll() is None and time.monotonic() < until:
+            chosen = self._processes_to_kill(victim, driver)
+            time.sleep(0.1)
         for number in chosen:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
         return victim if chosen else None
+
+    def _processes_to_kill(self, victim: str, driver: subprocess.Popen[bytes]) -> list[int]:
+        processes = processes_of(self.environment[MARK], self.root)
+        match victim:
+            case "driver":
+                return [driver.pid]
+            case "group":
+                return [number for number, name in processes.items() if "mlflow" not in name]
+            case "worker":
+                workers = [number for number, name in processes.items() if "TrialRunner" in name or "::train" in name]
+                return [self.random.choice(sorted(workers))] if workers else []
+            case _:
+                program = {"raylet": "raylet/raylet", "gcs": "gcs_server"}[victim]
+                return [number for number, name in processes.items() if program in name.partition(" ")[0]]
 
     @contextlib.contextmanager
     def _mlflow(self) -> Iterator[_MlflowServer | None]:
@@ -254,11 +262,11 @@ class Series:
         self._end_orphans()
 
     def _sweep_processes(self) -> dict[int, str]:
-        found = marked_processes(self.environment[MARK])
+        found = processes_of(self.environment[MARK], self.root)
         return {number: name for number, name in found.items() if "mlflow" not in name or "sweep run" in name}
 
     def _end_orphans(self) -> None:
-        for number in marked_processes(self.environment[MARK]):
+        for number in processes_of(self.environment[MARK], self.root):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
 
@@ -324,12 +332,17 @@ class _MlflowServer:
         self._process.wait()
 
 
-def marked_processes(mark: str) -> dict[int, str]:
-    """Return the processes that have the mark of a series in their environment."""
+def processes_of(mark: str, root: Path) -> dict[int, str]:
+    """Return the processes of a series with their command lines.
+
+    A process has the mark in its environment, or works in the folder of the series: Ray's workers
+    overwrite their environment with their title.
+    """
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+            is_marked = f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0")
+            if is_marked or (folder / "cwd").readlink().is_relative_to(root):
                 name = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 if name:
                     found[int(folder.name)] = name

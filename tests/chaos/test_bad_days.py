@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
+import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +49,9 @@ def small_disk(folder: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+FULL = re.compile("No space left on device|database or disk is full")
+
+
 def fill(folder: Path) -> None:
     """Use the last byte of the disk."""
     with contextlib.suppress(OSError), (folder / "filler").open("wb", buffering=0) as filler:
@@ -62,7 +64,7 @@ def fill(folder: Path) -> None:
 def test_a_full_disk_is_one_error_and_loses_nothing(at_write: int, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         day = BadDay(tmp_path, disk / "workspace")
-        assert_one_clear_error(day.sweep_run(at_write, lambda: fill(disk)), "No space left on device")
+        assert_one_clear_error(day.sweep_run(at_write, lambda: fill(disk)), FULL)
         (disk / "filler").unlink()
         assert_mends(day)
 
@@ -112,20 +114,33 @@ def test_a_slow_disk_only_takes_time(tmp_path: Path) -> None:
         os.fsync = fsync
 
 
+LOCK = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+connection.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+"""Another process that locks a database: a lock of SQLite belongs to a process."""
+
+
+def lock(database: Path, seconds: float) -> subprocess.Popen[str]:
+    """Let another process lock an SQLite database for so long. Returns once it is locked."""
+    command = [sys.executable, "-c", LOCK, str(database), str(seconds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "locked\n"
+    return process
+
+
 @contextlib.contextmanager
-def locked(database: Path, seconds: float | None) -> Iterator[None]:
-    """Hold the write lock of an SQLite database, at most for `seconds`."""
-    connection = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
-    connection.execute("BEGIN EXCLUSIVE")
-    timer = threading.Timer(seconds or 3600.0, connection.rollback)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        with contextlib.suppress(sqlite3.Error):
-            connection.rollback()
-        connection.close()
+def locked(database: Path, seconds: float) -> Iterator[None]:
+    """Hold the lock of an SQLite database during the block, at most for so long."""
+    with lock(database, seconds) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def test_a_database_of_the_study_that_is_locked_for_a_while_is_waited_for(tmp_path: Path) -> None:
@@ -144,22 +159,15 @@ def test_a_database_of_the_study_that_stays_locked_is_one_error(tmp_path: Path) 
     day.file.write_text(day.file.read_text().replace("trials: 3", "trials: 2"))
     assert day.sweep_run().exit_code == 0
     day.file.write_text(day.file.read_text().replace("trials: 2", "trials: 3"))
-    with locked(database, seconds=None):
+    with locked(database, seconds=3600.0):
         assert_one_clear_error(day.sweep_run(), "SWEEP_STORAGE")
     assert_mends(day)
 
 
-@pytest.mark.parametrize("at_write", [2, 10, 30])
+@pytest.mark.parametrize("at_write", [10, 20, 30])
 def test_a_service_whose_database_is_locked_for_a_while_is_waited_for(at_write: int, tmp_path: Path) -> None:
     day = BadDay(tmp_path)
     database = day.workspace / "sweeps" / "pairs" / "fake-service.sqlite"
-
-    def lock_for_a_while() -> None:
-        connection = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("BEGIN EXCLUSIVE")
-        threading.Timer(2.0, connection.close).start()
-
-    assert day.sweep_run(at_write, lock_for_a_while).exit_code == 0
+    assert day.sweep_run(at_write, lambda: lock(database, 2.0).returncode).exit_code == 0
     found = day.wrong()
     assert not found, found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -91,14 +92,13 @@ class BadDay:
         return [*violations(facts, Expectation(3)), *leftovers(self.root)]
 
 
-def assert_one_clear_error(end: ChildEnd, *words: str) -> None:
-    """Check that the command failed with one error that contains these words, and no traceback."""
+def assert_one_clear_error(end: ChildEnd, words: str | re.Pattern[str]) -> None:
+    """Check that the command failed with one error that contains the words, and no traceback."""
     assert not end.hung, end
     assert end.exit_code == 1, end
     assert "Traceback" not in end.output, end
     assert end.output.count("error:") == 1, end
-    for word in words:
-        assert word in end.output, end
+    assert re.search(words, end.output), end
 
 
 def assert_mends(day: BadDay, **options: bool) -> None:

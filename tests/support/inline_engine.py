@@ -215,6 +215,7 @@ class NoTracker:
     """An MLflow that records nothing, for tests that are not about it."""
 
     problems: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
 
     @classmethod
     def connect(cls, *arguments: Any, **options: Any) -> NoTracker:
