@@ -16,6 +16,7 @@ from sweeps.api.environment import environment, open_workspace
 from sweeps.api.sweep import Sweep, load
 from sweeps.execution.observers import ProgressObserver
 from sweeps.execution.outcome import Outcome
+from sweeps.planning.machine_limits import this_machine
 from sweeps.planning.plan import plan_document
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.yaml_source import Document, from_mapping, read, with_overrides
@@ -77,6 +78,7 @@ def plan(
     data: str | Path | None = None,
     root: str | Path | None = None,
     estimate: bool = True,
+    ray_address: str | None = None,
 ) -> SweepPlan:
     """Check a sweep and return its plan: the data, the resolved space, cost and time.
 
@@ -86,6 +88,8 @@ def plan(
     `{"search.trials": 8}` or `["search.trials=8"]`. `data` is the place of the data on this
     machine. `root` is the workspace (default: SWEEP_ROOT, else `.sweep`). Without `estimate` the
     backend is not asked what a trial costs, unless the file has a limit of money or tokens.
+    `ray_address` is that of the Ray cluster on which the trials will run; without one, they must
+    fit on this machine.
 
     Raises UserInputError with every mistake in the file and the data, and SweepError if something
     cannot be reached.
@@ -93,7 +97,13 @@ def plan(
     workspace = open_workspace(root)
     environment(workspace)  # reports a bad tracking URI before anything is read
     document = with_overrides(_document(source), _as_options(overrides))
-    return plan_document(document, workspace, Path(data) if data is not None else None, estimate=estimate)
+    return plan_document(
+        document,
+        workspace,
+        Path(data) if data is not None else None,
+        estimate=estimate,
+        machine=this_machine() if ray_address in (None, "", "local") else None,
+    )
 
 
 def run(
@@ -121,7 +131,7 @@ def run(
     SweepInterruptedError after Ctrl-C. Everything is recorded in all cases; call `run` again to
     continue.
     """
-    planned = plan(source, overrides=overrides, data=data, root=root, estimate=False)
+    planned = plan(source, overrides=overrides, data=data, root=root, estimate=False, ray_address=ray_address)
     workspace = open_workspace(root)
     observer = CallbackObserver(on_event) if on_event is not None else ProgressObserver()
     outcome = run_plan(
@@ -148,9 +158,9 @@ def run_plan(
     from sweeps.execution import run as execution
 
     where, name = environment(workspace, ray_address, files), planned.spec.name
-    if fresh and (aside := workspace.set_aside(name)):
-        say(f"kept the earlier sweep as `{aside.name}`")
-    with workspace.lock(name):
+    with workspace.lock_afresh(name) if fresh else workspace.lock(name) as aside:
+        if aside is not None:
+            say(f"kept the earlier sweep as `{aside.name}`")
         return execution.run(planned, where, observer, say, fresh=fresh, deadline=deadline)
 
 

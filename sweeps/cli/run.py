@@ -19,6 +19,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 def sweep_file_options(command: _Command) -> _Command:
     """Add the argument and the options that every command with a sweep file has."""
     for option in (
+        click.option("--address", metavar="HOST:PORT", envvar="RAY_ADDRESS", help="Run on this Ray cluster."),
         click.option(
             "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, e.g. search.trials=8."
         ),
@@ -60,12 +61,17 @@ def schema() -> None:
 @sweep_file_options
 @click.pass_obj
 def check(
-    workspace: Workspace, file: Path, data_path: Path | None, model: str | None, overrides: tuple[str, ...]
+    workspace: Workspace,
+    file: Path,
+    data_path: Path | None,
+    model: str | None,
+    overrides: tuple[str, ...],
+    address: str | None,
 ) -> None:
     """Check a sweep file, its data and its model. Starts nothing."""
     from sweeps.cli import screen
 
-    plan = _plan(workspace, file, data_path, model, overrides, estimate=False)
+    plan = _plan(workspace, file, data_path, model, overrides, address, estimate=False)
     for finding in screen.findings(plan.findings):
         err.print(finding, soft_wrap=not err.is_terminal)
     say(f"{file}: ok. {screen.data_line(plan)}")
@@ -82,6 +88,7 @@ def plan(
     data_path: Path | None,
     model: str | None,
     overrides: tuple[str, ...],
+    address: str | None,
     as_json: bool,
     no_estimate: bool,
 ) -> None:
@@ -91,7 +98,7 @@ def plan(
     """
     from sweeps.cli import screen
 
-    made = _plan(workspace, file, data_path, model, overrides, estimate=not no_estimate)
+    made = _plan(workspace, file, data_path, model, overrides, address, estimate=not no_estimate)
     if as_json:
         print_json(made.to_json())
     else:
@@ -102,7 +109,6 @@ def plan(
 @click.command()
 @sweep_file_options
 @click.option("--fresh", is_flag=True, help="Start over. Keeps the earlier sweep of this name under another name.")
-@click.option("--address", metavar="HOST:PORT", envvar="RAY_ADDRESS", help="Run on this Ray cluster.")
 @click.option(
     "--files",
     metavar="URL",
@@ -128,7 +134,7 @@ def run(
     from sweeps.cli.progress import Progress
     from sweeps.execution.catch_up import incomplete
 
-    made = _plan(workspace, file, data_path, model, overrides, estimate=False)
+    made = _plan(workspace, file, data_path, model, overrides, address, estimate=False)
     for finding in screen.findings(made.findings):
         err.print(finding, soft_wrap=not err.is_terminal)
     say(f"data: {screen.data_line(made)}")
@@ -148,6 +154,7 @@ def _plan(
     data_path: Path | None,
     model: str | None,
     overrides: tuple[str, ...],
+    address: str | None,
     *,
     estimate: bool,
 ) -> Any:
@@ -155,7 +162,9 @@ def _plan(
 
     if model is not None:
         overrides = (*overrides, f"backend.model={json.dumps(model)}")
-    return api.plan(file, overrides=overrides, data=data_path, root=workspace.root, estimate=estimate)
+    return api.plan(
+        file, overrides=overrides, data=data_path, root=workspace.root, estimate=estimate, ray_address=address
+    )
 
 
 def _outcome_json(outcome: Any) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def resolve_plan(spec: SweepSpec, data: PreparedData, available_cpus: int, folde
         problems += space_problems(error, spec.document)
     problems += _objective_problems(spec, data)
     problems += champion_problems(spec, data)
+    problems += () if space is None else _batch_problems(spec, data, space)
     if problems or space is None:
         raise UserInputError(problems)
     concurrency, placement = place(spec, available_cpus)
@@ -86,7 +87,7 @@ def resolve_plan(spec: SweepSpec, data: PreparedData, available_cpus: int, folde
         placement=placement,
         folder=folder,
         estimate=None,
-        findings=(*data.findings, *_left_out_findings(spec, space)),
+        findings=(*data.findings, *_left_out_findings(spec, space), *_batch_findings(spec, data, space)),
         fingerprint=_fingerprint(spec, data, space),
     )
 
@@ -151,6 +152,29 @@ def _left_out_findings(spec: SweepSpec, space: ResolvedSpace) -> Iterable[Findin
     for name in space.left_out:
         place = spec.document.place(("space", name))
         yield warning("optional-left-out", place, f"{name} is left out: this backend and model do not have it")
+
+
+def _batch_problems(spec: SweepSpec, data: PreparedData, space: ResolvedSpace) -> Iterable[Problem]:
+    """Yield that every batch would hold more examples than there are."""
+    sizes, examples = _batch_sizes(space), data.dataset.train.examples
+    if sizes and min(sizes) > examples:
+        message = f"the smallest batch has {min(sizes):g} examples, but there are only {examples} training examples"
+        hint = "lower batch_size; a batch of the whole training set makes one step an epoch"
+        yield Problem(spec.document.place(("space", "batch_size")), message, hint)
+
+
+def _batch_findings(spec: SweepSpec, data: PreparedData, space: ResolvedSpace) -> Iterable[Finding]:
+    sizes, examples = _batch_sizes(space), data.dataset.train.examples
+    if sizes and max(sizes) > examples:
+        message = f"batch_size reaches {max(sizes):g}, but there are only {examples} training examples"
+        hint = f"every value from {examples} on trains on the whole set in one step; lower the high end"
+        yield warning("batch-above-data", spec.document.place(("space", "batch_size")), message, hint)
+
+
+def _batch_sizes(space: ResolvedSpace) -> tuple[float, ...]:
+    parameter = space.parameter("batch_size")
+    values = () if parameter is None else extreme_values(parameter)
+    return tuple(float(value) for value in values if isinstance(value, int | float))
 
 
 def _fingerprint(spec: SweepSpec, data: PreparedData, space: ResolvedSpace) -> str:

@@ -11,8 +11,9 @@ from pathlib import Path
 from sweeps.errors import UserInputError
 from sweeps.planning.decisions import complete_plan, resolve_plan
 from sweeps.planning.gathering import ask_backend, available_cpus, data_problems, read_data
+from sweeps.planning.machine_limits import Machine, resource_problems
 from sweeps.planning.sweep_plan import SweepPlan
-from sweeps.spec.loading import from_document
+from sweeps.spec.loading import from_document, read_section
 from sweeps.spec.sweep_spec import SweepSpec
 from sweeps.spec.yaml_source import Document, read, with_overrides
 from sweeps.workspace import Workspace
@@ -26,16 +27,26 @@ def plan_file(
 
 
 def plan_document(
-    document: Document, workspace: Workspace, data_path: Path | None = None, *, estimate: bool = True
+    document: Document,
+    workspace: Workspace,
+    data_path: Path | None = None,
+    *,
+    estimate: bool = True,
+    machine: Machine | None = None,
 ) -> SweepPlan:
     """Plan the content of a sweep file; see `make_plan`.
 
-    Mistakes in it and in its data are reported together.
+    Mistakes in it and in its data are reported together. `machine` is where the trials will run,
+    if that is known: they must fit on it.
     """
+    resources = read_section(document, "resources")
+    problems = [] if machine is None or resources is None else [*resource_problems(resources, machine, document)]
     try:
         spec = from_document(document)
     except UserInputError as error:
-        raise UserInputError([*error.problems, *data_problems(document, workspace.root, data_path)]) from None
+        problems = [*error.problems, *problems]
+    if problems:
+        raise UserInputError([*problems, *data_problems(document, workspace.root, data_path)])
     return make_plan(spec, workspace, data_path, estimate=estimate)
 
 

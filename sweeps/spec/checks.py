@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from backends.contract import Capabilities
 from search_spaces.space import SearchSpace, SpaceError
 from sweeps.errors import Problem, suggestion
-from sweeps.spec.objective import SPEND_METRICS, Objective
+from sweeps.spec.objective import SPEND_METRICS, Objective, better_direction
 from sweeps.spec.space import space_limits, space_problems
 from sweeps.spec.sweep_file import ObjectiveSpec, SearchSpec
 from sweeps.spec.yaml_source import Document, KeyPath
@@ -57,6 +57,12 @@ def objective_problems(
         path = (*path, objective.direction)
         if objective.metric in SPEND_METRICS:
             yield from _spend_metric_problems(objective, index, capabilities, document, path)
+        elif objective.metric in known and (better := better_direction(objective.metric)) not in (
+            None,
+            objective.direction,
+        ):
+            message = f"`{objective.direction}: {objective.metric}` searches for the worst model"
+            yield Problem(document.place(path), message, f"write `{better}: {objective.metric}`")
         elif objective.metric not in known:
             yield Problem(
                 document.place(path),
@@ -89,6 +95,9 @@ def _spend_metric_problems(
             f"put a measured metric first: "
             f"`objective: [{{maximize: valid_accuracy}}, {{minimize: {objective.metric}}}]`",
         )
+    elif objective.direction == "maximize":
+        message = f"`maximize: {objective.metric}` searches for the most expensive trial"
+        yield Problem(document.place(path), message, f"write `minimize: {objective.metric}`")
     if objective.metric == "usd" and not capabilities.priced:
         yield Problem(document.place(path), NO_PRICE, "use tokens or seconds instead")
 

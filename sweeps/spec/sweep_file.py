@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from sweeps.data.spec import DataSpec
 from sweeps.spec.objective import Objective
@@ -199,6 +199,13 @@ class ResourcesSpec(Section):
         ge=0,
         description="GPUs per trial; a fraction lets trials share a GPU. Default: one where the machine has GPUs.",
     )
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _whole_above_one(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError("above 1, write a whole number: only a single GPU can be shared")
+        return gpus
 
 
 class TrackingSpec(Section):

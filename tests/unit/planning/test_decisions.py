@@ -73,6 +73,25 @@ def test_all_problems_of_space_objective_and_champion_are_raised_together() -> N
     assert any(place.startswith("--set space") for place in places)
 
 
+def test_a_batch_larger_than_the_data_is_a_problem_or_where_it_need_not_be_a_warning() -> None:
+    data = prepared_data()
+    few = replace(data, dataset=replace(data.dataset, train=replace(data.dataset.train, examples=40)))
+
+    def planned(batch_size: str) -> SweepPlan:
+        return resolve_plan(spec(f"space.batch_size={batch_size}"), few, 4, FOLDER)
+
+    for written in ("41", "[41, 80]", "{low: 41, high: 80}"):
+        with pytest.raises(UserInputError, match="only 40 training examples") as caught:
+            planned(written)
+        assert [problem.place for problem in caught.value.problems] == ["--set space.batch_size"]
+    for written in ("{low: 4, high: 41}", "[4, 41]"):
+        codes = [finding.code for finding in planned(written).findings]
+        assert codes.count("batch-above-data") == 1, written
+    for written in ("{low: 4, high: 40}", "40", "recommended"):
+        codes = [finding.code for finding in planned(written).findings]
+        assert "batch-above-data" not in codes, written
+
+
 def test_a_metric_of_labels_needs_labels() -> None:
     (only,) = problems(labels=())
     assert (only.place, only.message) == ("f.yaml:8", "`valid_accuracy` needs labels, but this data set has none")

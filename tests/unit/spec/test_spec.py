@@ -10,7 +10,7 @@ from sweep_files import GOOD, MISTAKES
 from sweeps.errors import UserInputError
 from sweeps.planning.plan import plan_file
 from sweeps.spec.loading import from_document, load
-from sweeps.spec.objective import Objective
+from sweeps.spec.objective import Objective, better_direction
 from sweeps.spec.yaml_source import parse, with_overrides
 from sweeps.workspace import Workspace
 
@@ -119,3 +119,27 @@ def test_steering_is_checked_with_everything_else() -> None:
 def test_a_grid_cannot_be_steered() -> None:
     text = GOOD.replace("search: {trials: 4}", "search: {trials: 4, sampler: grid}") + "steering: act\n"
     assert any("a grid is fixed" in message for message in problems(text).values())
+
+
+@pytest.mark.parametrize(
+    ("written", "right"),
+    [
+        ("{maximize: valid_loss}", "minimize: valid_loss"),
+        ("{minimize: valid_accuracy}", "maximize: valid_accuracy"),
+        ("[{maximize: valid_accuracy}, {maximize: tokens}]", "minimize: tokens"),
+        ("[{maximize: valid_accuracy}, {maximize: train_loss}]", "minimize: train_loss"),
+    ],
+)
+def test_an_objective_that_searches_for_the_worst_model_is_a_mistake(written: str, right: str) -> None:
+    text = GOOD.replace("{maximize: valid_accuracy}", written).replace("trials: 4", "trials: 4, scheduler: none")
+    found = problems(text)
+    assert list(found) == ["8"]
+    assert f"write `{right}`" in found["8"]
+
+
+def test_only_a_known_metric_has_a_right_direction() -> None:
+    assert better_direction("valid_macro_f1") == "maximize"
+    assert better_direction("perplexity") == "minimize"
+    assert better_direction("usd") == "minimize"
+    assert better_direction("my_score") is None
+    assert better_direction("glossary") is None
