@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable
 
@@ -58,6 +59,9 @@ class BackgroundLoop:
         """Do a piece of work. Return whether it raised no error."""
         try:
             work()
+        except (OSError, sqlite3.Error) as error:  # the disk is full, for example: no mistake of the program
+            _LOG.warning("the background work %s failed, and is tried again: %s", self._thread.name, error)
+            return False
         except Exception:  # noqa: BLE001  the thread has no caller, and what it still has to do would be lost
             _LOG.exception("the background work %s failed; it is tried again", self._thread.name)
             return False

@@ -56,6 +56,11 @@ class RequestChecks:
 
         try:
             await self._check_and_handle(scope, receive, send_and_note_status, send)
+        except asyncio.CancelledError:
+            if not self._service.is_stopping:
+                raise
+            # the request has had its time: its client has not sent it, or does not read the answer
+            _abort_connection(send)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             metrics = self._service.metrics
@@ -76,7 +81,7 @@ class RequestChecks:
                 require_local(hosts)
             if faults and scope["path"].startswith("/v1/"):
                 if faults.strike("connection_cut") is not None:
-                    await _abort_connection(uvicorn_send)
+                    _abort_connection(uvicorn_send)
                     return
                 self._raise_injected_error(scope)
             if streams_to_disk(scope):
@@ -133,7 +138,7 @@ class RequestChecks:
             if (seconds := faults.strike("slow_create")) is not None:
                 await asyncio.sleep(float(seconds))
             if faults.strike("lost_answer") is not None:
-                await _abort_connection(uvicorn_send)
+                _abort_connection(uvicorn_send)
                 return
             if faults.strike("error_after_accept") is not None:
                 message = "injected fault: error_after_accept"
@@ -166,12 +171,12 @@ async def _send_error(send: Send, error: ApiError) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _abort_connection(uvicorn_send: Send) -> None:
+def _abort_connection(uvicorn_send: Send) -> None:
     """Break the connection without any answer.
 
-    `uvicorn_send` is a method of an object that holds the transport.
+    `uvicorn_send` is a method of the object that holds the transport.
     """
-    protocol: Any = getattr(uvicorn_send, "__self__", None)
-    protocol.transport.abort()
-    # uvicorn notices the loss of the connection in the next rounds of the event loop
-    await asyncio.sleep(0.01)
+    cycle: Any = getattr(uvicorn_send, "__self__", None)
+    cycle.transport.abort()
+    # uvicorn would notice it a little later, and until then report a missing answer
+    cycle.disconnected = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import shutil
 import threading
 import time
@@ -22,6 +24,8 @@ from backends.contract import (
     Handle,
     TrainingRequest,
 )
+
+_LOG = logging.getLogger("sweeps.server")
 
 RETRY_FOR_S = 900.0
 """How long the loop retries an operation that fails temporarily.
@@ -162,7 +166,7 @@ def retry(control: RunControl, operation: Callable[[], _Result], *, wait_for_quo
     Detached if another thread asks to detach meanwhile.
     """
     pause_s, deadline = 0.1, time.monotonic() + RETRY_FOR_S
-    while True:
+    for attempt in itertools.count(1):
         try:
             return operation()
         except BackendError as error:
@@ -170,10 +174,13 @@ def retry(control: RunControl, operation: Callable[[], _Result], *, wait_for_quo
             may_retry = error.failure.kind is FailureKind.TRANSIENT and time.monotonic() <= deadline
             if not has_no_room and not may_retry:
                 raise
+            if attempt & (attempt - 1) == 0:  # 1, 2, 4, 8, ...: neither silent nor a flood
+                _LOG.warning("attempt %d failed, the server tries again: %s", attempt, error)
         if control.detach.is_set():
             raise Detached
         control.pause(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    raise AssertionError("the loop has no end")
 
 
 def _copy_checkpoints(events: Sequence[Event], folder: Path) -> dict[str, str]:

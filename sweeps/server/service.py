@@ -37,6 +37,8 @@ class Service:
 
     def __init__(self, settings: ServerSettings, faults: Faults) -> None:
         self.settings, self.faults = settings, faults
+        self.is_stopping = False
+        """Whether the server no longer waits for its requests."""
         self.folder = ServerFolder(settings.root)
         self._lock = _lock(self.folder)
         self.store, self.files = self._open_storage()
@@ -116,6 +118,5 @@ def _lock(folder: ServerFolder) -> IO[str]:
         raise SweepError(message, "Stop it, or choose another folder with --root.") from None
     lock.truncate(0)
     with contextlib.suppress(OSError):  # on a full disk the lock holds all the same; only its message is poorer
-        lock.write(str(os.getpid()))
-        lock.flush()
+        os.write(lock.fileno(), str(os.getpid()).encode())
     return lock

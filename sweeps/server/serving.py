@@ -22,9 +22,9 @@ from sweeps.server.settings import ServerSettings
 
 
 def serve(settings: ServerSettings, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C or SIGTERM. The next start continues the jobs. Port 0 picks a free port.
+    """Serve until Ctrl-C, SIGTERM or SIGHUP. The next start continues the jobs.
 
-    `say` receives messages for the user, among them the address. Raises UserInputError for wrong
+    Port 0 picks a free port. `say` receives messages for the user, among them the address. Raises UserInputError for wrong
     settings, SweepError if another program uses the address or the folder.
     """
     try:
@@ -106,13 +106,14 @@ class _Server(uvicorn.Server):
         A request that a model still answers after uvicorn's patience is broken off, too.
         """
         self._service.predictions.refuse()
+        self._service.is_stopping = True
         await super().shutdown(sockets)
         self._service.predictions.abort()
 
 
 @contextlib.contextmanager
 def _clean_shutdown(server: uvicorn.Server) -> Iterator[None]:
-    """Make Ctrl-C and SIGTERM shut the server down cleanly.
+    """Make Ctrl-C, SIGTERM and SIGHUP shut the server down cleanly.
 
     This also holds before uvicorn has installed its own handlers. Once uvicorn has stopped, it
     raises the signal again that stopped it. The handlers here absorb that signal, so that it does
@@ -122,7 +123,10 @@ def _clean_shutdown(server: uvicorn.Server) -> Iterator[None]:
     def stop(*_: object) -> None:
         server.should_exit = True
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under `nohup`
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:

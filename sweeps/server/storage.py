@@ -37,6 +37,9 @@ from sweeps.server.records import (
 
 _LOG = logging.getLogger("sweeps.server")
 
+LOCK_TIMEOUT_S = 30.0
+"""How long a write waits for another program that has locked the database, such as a backup."""
+
 LONGEST_POSTPONEMENT_S = 3600.0
 """How long a webhook waits for its next attempt at most.
 
@@ -70,7 +73,7 @@ class Store:
         self._reported: set[tuple[str, object]] = set()
         """The damaged records that are in the log already: table and position."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        self._connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode = WAL")
         # once the server has answered a request, a power failure must not undo it
         self._connection.execute("PRAGMA synchronous = FULL")

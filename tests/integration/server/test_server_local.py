@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 pytestmark = [pytest.mark.integration, pytest.mark.trains]
@@ -249,18 +250,29 @@ def test_a_paused_run_resumes_where_it_was(
     assert {"Fine-tuning job paused", "Fine-tuning job resumed"} <= set(local.messages(job.id))
 
 
-def kill_workers(server: Any) -> int:
-    """Kill the worker processes, as the system does when memory runs out. Return their number."""
+def workers_of(server: Any) -> list[int]:
+    """Return the ids of the worker processes of a server."""
     listed = subprocess.run(
         ["pgrep", "-P", str(server.process.pid), "-f", "sweeps.server.worker_process"],
         capture_output=True,
         text=True,
         check=False,
     )
-    numbers = [int(number) for number in listed.stdout.split()]
-    for number in numbers:
-        os.kill(number, signal.SIGKILL)
-    return len(numbers)
+    return [int(number) for number in listed.stdout.split()]
+
+
+def is_alive(process_id: int) -> bool:
+    """Return whether a process runs. A zombie waits only for its parent."""
+    state = subprocess.run(["ps", "-o", "state=", "-p", str(process_id)], capture_output=True, text=True, check=False)
+    return state.stdout.strip() not in ("", "Z")
+
+
+def kill_workers(server: Any) -> int:
+    """Kill the worker processes of a server. Return how many there were."""
+    workers = workers_of(server)
+    for process_id in workers:
+        os.kill(process_id, signal.SIGKILL)
+    return len(workers)
 
 
 @pytest.mark.slow
@@ -313,8 +325,14 @@ def test_a_run_outlives_its_server(
     client = make_client(server.client(timeout=120), "tiny-lm")
     job = client.create(make_examples(240), make_examples(30), hyperparameters=SLOW)
     past(client, job.id, 60)
+    workers = workers_of(server)
+    assert len(workers) == 1
     code = server.stop(number)
     assert code == (0 if number == signal.SIGTERM else -number)
+    deadline = time.monotonic() + 60
+    while any(is_alive(process_id) for process_id in workers):
+        assert time.monotonic() < deadline, "the process that trains has outlived its server"
+        time.sleep(0.02)
     client = make_client(serve(*LOCAL).client(timeout=120), "tiny-lm")
     assert client.wait(job.id).status == "succeeded"
     assert_alike(evaluations(client, job.id), uninterrupted)
@@ -342,3 +360,35 @@ def test_prompts_that_wait_for_a_model_do_not_delay_other_requests(serve: Any, m
         thread.join()
     assert meanwhile == 0
     assert len(answered) == 60
+
+
+def test_a_stop_does_not_wait_for_prompts_that_wait_for_a_model(serve: Any, make_client: Any) -> None:
+    """They are refused, so that a client repeats them; nobody hangs."""
+    server = serve(*LOCAL)
+    client = make_client(server.client(timeout=120), "tiny-lm")
+    ends: list[str] = []
+
+    def ask(number: int) -> None:
+        try:
+            # different stops, so that no two of them share a batch
+            client.api.completions.create(model="tiny-lm", prompt="a", max_tokens=500, stop=f"stop {number}")
+            ends.append("answered")
+        except openai.APIStatusError as error:
+            ends.append(str(error.status_code))
+        except openai.APIConnectionError:
+            ends.append("cut")
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 60
+    while not workers_of(server):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(server.process.pid, signal.SIGTERM)
+    for thread in threads:
+        thread.join(120)
+    assert server.process.wait(60) == 0
+    assert len(ends) == 20
+    assert ends.count("503") >= 10, ends
+    assert not any("Traceback" in line for line in server.log), server.log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sqlite3
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.integration
 PACE = ("--set", "seconds_per_epoch=0.25", "--max-jobs", "2")
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_the_next_server_continues_the_jobs(serve: Any, make_client: Any, signal_number: int) -> None:
     server = serve(*PACE)
     client = make_client(server.client())
@@ -66,6 +67,40 @@ def test_the_next_server_stops_the_run_of_a_cancelled_job(serve: Any, make_clien
             break
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_the_next_server_stops_a_run_whose_acceptance_nobody_has_seen(
+    serve: Any, make_client: Any, tmp_path: Path
+) -> None:
+    """A kill between the submission and the record of its answer, and a cancellation in between."""
+    server = serve("--set", "seconds_per_epoch=3600")
+    client = make_client(server.client())
+    job = client.create()
+    client.wait(job.id, "running")
+    server.process.send_signal(signal.SIGSTOP)
+    server.process.send_signal(signal.SIGKILL)
+    server.stop(signal.SIGKILL)
+    database = tmp_path / "root" / "server.sqlite"
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE jobs SET status = 'cancelled', handle = 'null'")
+        connection.execute("DELETE FROM run_events")
+        connection.execute("INSERT INTO intents VALUES ('submit', ?)", (job.id,))
+    connection.close()
+    server = serve("--set", "seconds_per_epoch=3600")
+
+    def intents() -> list[Any]:
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            return connection.execute("SELECT * FROM intents").fetchall()
+
+    deadline = time.monotonic() + 60
+    while intents():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with contextlib.closing(sqlite3.connect(tmp_path / "root" / "backend" / "fake-service.sqlite")) as connection:
+        ((stopped_after,),) = connection.execute("SELECT stopped_after FROM runs").fetchall()
+    assert stopped_after is not None
+    assert list((tmp_path / "root" / "jobs").iterdir()) == []
+    assert make_client(server.client()).api.fine_tuning.jobs.retrieve(job.id).status == "cancelled"
 
 
 def test_the_next_server_deletes_leftovers_of_a_kill(serve: Any, make_examples: Any, tmp_path: Path) -> None:
