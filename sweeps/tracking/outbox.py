@@ -84,11 +84,13 @@ class Outbox:
         with self._changed:
             self._points += len(projection.points)
             waiting = self._waiting.get(key)
-            if isinstance(waiting, Projection):
-                waiting.add(projection)
-            else:
-                assert waiting is None, "a change that is built later must be the only one of its run"
+            if callable(waiting):
+                waiting = self._waiting[key] = waiting()
+                self._points += len(waiting.points)
+            if waiting is None:
                 self._waiting[key] = projection
+            else:
+                waiting.add(projection)
             if self._points > MOST_POINTS:
                 self._drop_oldest(key)
             self._changed.notify()
@@ -96,9 +98,11 @@ class Outbox:
     def put_lazily(self, key: str, make: Callable[[], Projection]) -> None:
         """Accept a change that `make` builds when its turn comes, so that no copy of it waits.
 
-        No other change of this run may wait.
+        It replaces what waits for this run.
         """
         with self._changed:
+            replaced = self._waiting.get(key)
+            self._points -= len(replaced.points) if isinstance(replaced, Projection) else 0
             self._waiting[key] = make
             self._changed.notify()
 

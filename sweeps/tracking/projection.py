@@ -118,8 +118,7 @@ class Projection:
         self.tags |= later.tags
         self.files |= later.files
         if later.status is not None:
-            self.status, self.ended_at_ms = later.status, later.ended_at_ms
-        self.completes |= later.completes
+            self.status, self.ended_at_ms, self.completes = later.status, later.ended_at_ms, later.completes
 
 
 def run_name(trial: Trial) -> str:

@@ -19,6 +19,7 @@ from backends.contract import Event
 from sweeps.errors import SweepError
 from sweeps.tracking import projection as project
 from sweeps.tracking import reachability
+from sweeps.tracking.group_writer import GroupWriter
 from sweeps.tracking.mlflow_client import load, new_client
 from sweeps.tracking.mlflow_errors import translated_errors
 from sweeps.tracking.mlflow_ui import table_path
@@ -72,6 +73,7 @@ class Tracker:
         self._artifact_root = artifact_root
         self._client: MlflowClient
         self._writer: RunWriter
+        self._group_writer: GroupWriter | None = None
         self._experiment_id = ""
         self._failure: Exception | None = None
         self._runs: dict[str, RunRecord] = {}
@@ -126,6 +128,8 @@ class Tracker:
         """
         self._await_open()
         self._writer = RunWriter(self._client, self._experiment_id, dataset, self._outbox.note)
+        if (file := reachability.sqlite_path(self._uri)) is not None:
+            self._group_writer = GroupWriter(file, self._experiment_id)
         parent = RunRecord(name, {project.SWEEP_TAG: sweep_id, **cut_tags(tags)})
         try:
             with translated_errors():
@@ -268,7 +272,8 @@ class Tracker:
         Adds only what MLflow lacks. The record is read when its turn comes.
         """
         run = self._record_of(trial)
-        run.may_exist, run.running = self._runs[_PARENT].adopted, False
+        run.may_exist = run.run_id is not None or (self._runs[_PARENT].adopted and not self._knows_all_runs)
+        run.running = False
         self._shown.remove(trial.number)
         self._hyperparameters += [name for name in trial.hyperparameters if name not in self._hyperparameters]
         self._outbox.put_lazily(trial.key, partial(self._whole, trial, curve_plot))
@@ -396,7 +401,9 @@ class Tracker:
 
     # ----------------------------------------------------------------------- on the outbox's thread
     def _write_together(self, projections: Mapping[str, Projection]) -> None:
-        """Nothing is written together yet."""
+        if self._group_writer is not None:
+            group = [(self._runs[key], projection) for key, projection in projections.items() if key != _PARENT]
+            self._group_writer.write(self._runs[_PARENT], group)
 
     def _write(self, key: str, projection: Projection) -> None:
         run = self._runs[key]

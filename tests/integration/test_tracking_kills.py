@@ -1,8 +1,8 @@
 """After SIGKILL between any two writes of the tracker, MLflow becomes equal to the study.
 
 A helper process loads the libraries once and forks a child for each kill. A child runs a sweep over
-the fake backend, without Ray, counts the transactions of MLflow's database, and kills itself before
-or after the N-th one.
+the fake backend, without Ray, counts the statements that change MLflow's database, commits
+included, and kills itself before the N-th one.
 """
 
 from __future__ import annotations
@@ -33,16 +33,15 @@ pytestmark = [
 
 SUPPORT = Path(__file__).parents[1] / "support"
 KILLS = 60 if os.environ.get("SWEEP_TEST_SLOW") else 8
-"""How many moments a test tries, spread evenly over all transactions."""
+"""How many moments a test tries, spread evenly over all statements."""
 
 PROGRAM = """
-import os, shutil, signal, sys, time
+import os, shutil, signal, sqlite3, sys, time
 from contextlib import closing
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from sweeps.tracking import mlflow_client, outbox
 mlflow_client.load()
-from sqlalchemy import Engine, event
 import mlflow.store.tracking.sqlalchemy_store
 import session_driver
 from sweeps import tracking
@@ -54,15 +53,18 @@ from sweeps.workspace import Workspace
 outbox.PAUSE_S = 0.0  # each change is a write of its own
 state = {"writes": 0, "kill_at": 0}
 
-def count(*_):
-    state["writes"] += 1
-    if state["writes"] == state["kill_at"]:
-        os.kill(os.getpid(), signal.SIGKILL)
+def count(statement):
+    if statement.lstrip().upper().startswith(("INSERT", "UPDATE", "DELETE", "COMMIT")):
+        state["writes"] += 1
+        if state["writes"] == state["kill_at"]:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def commit(connection):
-    count()  # before the transaction
-    connection.connection.commit()
-    count()  # and after it
+class Counted(sqlite3.Connection):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.set_trace_callback(count)
+
+connect = sqlite3.connect
 
 class InStep(TrackingObserver):  # writes before the study goes on, so that kills meet open trials
     def wait(self):
@@ -82,7 +84,7 @@ class InStep(TrackingObserver):  # writes before the study goes on, so that kill
         self.wait()
 
 def run(root):
-    event.listen(Engine, "commit", commit)
+    sqlite3.connect = sqlite3.dbapi2.connect = lambda *a, **o: connect(*a, **(o | {"factory": Counted}))
     plan = session_driver.planned(root, "search.trials=4")
     plan.folder.mkdir(parents=True, exist_ok=True)
     study = open_study(plan, Environment(Workspace(root), "unused"))
