@@ -14,8 +14,11 @@ from backends.contract import Event, Measured
 from backends.waiting import Waiting
 from sweeps.api.environment import environment, open_workspace
 from sweeps.api.sweep import Sweep, load
+from sweeps.errors import UserInputError
 from sweeps.execution.observers import ProgressObserver
 from sweeps.execution.outcome import Outcome
+from sweeps.planning.definition_changes import problems_of
+from sweeps.planning.gathering import changes_since_last_run
 from sweeps.planning.machine_limits import this_machine
 from sweeps.planning.plan import plan_document
 from sweeps.planning.sweep_plan import SweepPlan
@@ -161,6 +164,12 @@ def run_plan(
     with workspace.lock_afresh(name) if fresh else workspace.lock(name) as aside:
         if aside is not None:
             say(f"kept the earlier sweep as `{aside.name}`")
+        changes = changes_since_last_run(planned)
+        for change in changes:
+            if not change.needs_new_sweep:
+                say(f"changed since the last run, and the sweep can go on with it: {change}")
+        if problems := problems_of(changes, name, planned.spec.document):
+            raise UserInputError(problems)
         return execution.run(planned, where, observer, say, fresh=fresh, deadline=deadline)
 
 

@@ -5,6 +5,7 @@ Decides nothing.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from contextlib import closing
@@ -16,6 +17,7 @@ from sweeps.data import PreparedData, prepare
 from sweeps.data.spec import DataSpec
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.planning.decisions import BackendAnswers, probe_requests
+from sweeps.planning.definition_changes import DefinitionChange, definition_changes
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.loading import read_section
 from sweeps.spec.yaml_source import Document
@@ -79,6 +81,22 @@ def ask_backend(plan: SweepPlan, *, estimate: bool) -> BackendAnswers:
             central=_estimate(backend, requests.central[0]),
             longest=tuple(_estimate(backend, request) for request in requests.longest),
         )
+
+
+def changes_since_last_run(plan: SweepPlan) -> tuple[DefinitionChange, ...]:
+    """Compare the plan with the one that the sweep's last run stored in its folder.
+
+    Empty if there is none, or if it cannot be read.
+    """
+    try:
+        stored = json.loads((plan.folder / "plan.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()
+    if not isinstance(stored, dict):
+        return ()
+    new = json.loads(json.dumps(plan.to_json(), default=str))
+    written_options = plan.spec.written_options.model_dump(mode="json")
+    return definition_changes(stored, new, written_options, plan.spec.price_options)
 
 
 def _estimate(backend: Backend, request: TrainingRequest) -> Estimate:

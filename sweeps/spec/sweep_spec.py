@@ -65,10 +65,14 @@ class SweepSpec:
 
         Prices are left out, because they do not change the trained model.
         """
+        return self.written_options.model_dump(mode="json", exclude=self.price_options)
+
+    @property
+    def price_options(self) -> set[str]:
+        """The names of the backend's options that only set a price."""
         fields = type(self.written_options).model_fields
         extras = {name: field.json_schema_extra for name, field in fields.items()}
-        prices = {name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("price")}
-        return self.written_options.model_dump(mode="json", exclude=prices)
+        return {name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("price")}
 
     @property
     def written_model(self) -> str:
