@@ -24,8 +24,8 @@ from sweeps.server.settings import ServerSettings
 def serve(settings: ServerSettings, host: str, port: int, say: Callable[[str], None]) -> None:
     """Serve until Ctrl-C, SIGTERM or SIGHUP. The next start continues the jobs.
 
-    Port 0 picks a free port. `say` receives messages for the user, among them the address. Raises UserInputError for wrong
-    settings, SweepError if another program uses the address or the folder.
+    Port 0 picks a free port. `say` receives messages for the user, among them the address. Raises
+    UserInputError for wrong settings, SweepError if another program uses the address or the folder.
     """
     try:
         faults = Faults.parse(settings.faults)

@@ -24,6 +24,9 @@ METADATA_PARAMETER = {
 }
 """The filter in the OpenAPI description."""
 
+MAX_CONDITIONS = 16
+"""As many as a job can have metadata. The database would refuse some thousand."""
+
 _METADATA_OF_JOB = "SELECT 1 FROM job_metadata WHERE job_id = jobs.id"
 _PAIR = re.compile(r"metadata\[(.+)\]")
 
@@ -31,7 +34,7 @@ _PAIR = re.compile(r"metadata\[(.+)\]")
 def metadata_conditions(request: Request) -> list[Condition]:
     """Return the conditions that the query of a request puts on jobs.
 
-    Raises ApiError (400) for another form.
+    Raises ApiError (400) for another form, and for more than `MAX_CONDITIONS`.
     """
     conditions: list[Condition] = []
     for name, value in request.query_params.multi_items():
@@ -43,4 +46,6 @@ def metadata_conditions(request: Request) -> list[Condition]:
         elif name.startswith("metadata"):
             message = "Filter by metadata[key]=value, or by the literal metadata=null."
             raise ApiError(400, message, param="metadata")
+    if len(conditions) > MAX_CONDITIONS:
+        raise ApiError(400, f"At most {MAX_CONDITIONS} conditions on metadata are possible.", param="metadata")
     return conditions

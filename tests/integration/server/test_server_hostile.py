@@ -254,6 +254,11 @@ def test_a_request_that_is_not_good_http_gets_an_answer_in_the_form_of_the_proto
     assert ask(url, "GET", "/healthz")[0] == 200
 
 
+def test_a_filter_with_thousands_of_conditions_is_refused(url: str) -> None:
+    many = "&".join(f"metadata[{number}]=x" for number in range(1500))
+    assert assert_error(ask(url, "GET", f"{JOBS}?{many}"), 400)["param"] == "metadata"
+
+
 @pytest.mark.parametrize("path", [f"{JOBS}?limit={10**30}", f"{JOBS}?limit=-1", "/v1/files?limit=10001"])
 def test_a_limit_outside_its_range_is_refused(url: str, path: str) -> None:
     assert_error(ask(url, "GET", path), 400)
@@ -397,6 +402,26 @@ def test_a_body_that_drips_ends_the_request(serve: Any) -> None:
             except TimeoutError:
                 continue
     assert received.startswith(b"HTTP/1.1 408")
+
+
+def test_large_requests_share_a_limited_memory(serve: Any) -> None:
+    server = serve(constants={"sweeps.server.request_bodies.MAX_BUFFERED_BYTES": 100_000})
+    body = json.dumps({"model": "fake-small", "prompt": "x" * 60_000}).encode()
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with connect(server.url) as connection:
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-10])
+
+        def is_full() -> bool:
+            answer = ask(server.url, "POST", "/v1/completions", body, JSON)
+            if answer[0] == 200:
+                return False  # the first body has not arrived yet
+            assert_error(answer, 503, "overloaded")
+            return True
+
+        wait_until(is_full)
+        connection.sendall(body[-10:])
+        assert connection.recv(12) == b"HTTP/1.1 200"
+    assert ask(server.url, "POST", "/v1/completions", body, JSON)[0] == 200
 
 
 def test_a_client_that_does_not_read_its_answer_is_cut_off(serve: Any, make_client: Any) -> None:
