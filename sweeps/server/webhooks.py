@@ -25,7 +25,9 @@ from sweeps.server.storage import LONGEST_POSTPONEMENT_S, Store
 
 _LOG = logging.getLogger("sweeps.server")
 
-ATTEMPTS = 12
+ATTEMPTS = 30
+"""With pauses of 1, 4, 16, ... seconds up to an hour, these take about a day."""
+
 FIRST_PAUSE_S = 1.0
 TIMEOUT_S = 10.0
 """How long a delivery may take, from the connection to the receiver's answer."""
