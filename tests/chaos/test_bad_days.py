@@ -12,11 +12,15 @@ import re
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from bad_day import BadDay, assert_mends, assert_one_clear_error
+from sqlalchemy import create_engine, text
+
+from tests.integration import databases
 
 pytestmark = pytest.mark.integration
 
@@ -171,3 +175,39 @@ def test_a_service_whose_database_is_locked_for_a_while_is_waited_for(at_write: 
     assert day.sweep_run(at_write, lambda: lock(database, 2.0).returncode).exit_code == 0
     found = day.wrong()
     assert not found, found
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[databases.Server]:
+    with databases.server() as server:
+        yield server
+
+
+def _new_database(server: databases.Server) -> str:
+    name = f"day_{uuid.uuid4().hex}"
+    engine = create_engine(server.url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return server.url.removesuffix("postgres") + name
+
+
+@pytest.mark.parametrize("at_write", [1, 3, 9, 25, 60, 90])
+@pytest.mark.parametrize("comes_back", [True, False], ids=["restarted", "down"])
+def test_a_postgresql_that_goes_away_loses_nothing(
+    at_write: int, comes_back: bool, tmp_path: Path, postgres: databases.Server
+) -> None:
+    day = BadDay(tmp_path, environment={"SWEEP_STORAGE": _new_database(postgres)})
+
+    def happens() -> None:
+        postgres.stop()
+        if comes_back:
+            postgres.start()
+
+    end = day.sweep_run(at_write, happens)
+    if not comes_back:
+        postgres.start()
+        assert end.exit_code != 0, end
+    if end.exit_code != 0:
+        assert_one_clear_error(end, "SWEEP_STORAGE")
+    assert_mends(day)

@@ -89,6 +89,9 @@ class BadDay:
         storage = open_storage(self.environment.get("SWEEP_STORAGE") or workspace.study_file("pairs"))
         study = optuna.load_study(study_name=workspace.study_name("pairs"), storage=storage)
         facts = SweepFacts(plan, study, service_runs(plan.folder), submissions(self.root / "submissions.jsonl"))
+        if engine := getattr(getattr(storage, "_backend", None), "engine", None):
+            storage.remove_session()
+            engine.dispose()
         return [*violations(facts, Expectation(3)), *leftovers(self.root)]
 
 
