@@ -4,15 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
+import json
 import os
+import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 from sweeps.errors import SweepError
 
 DEFAULT_ROOT = ".sweep"
 """The workspace if neither an option nor SWEEP_ROOT names one."""
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """What was typed to run a sweep: the folder, the sweep file, and the options."""
+
+    folder: str
+    file: str
+    overrides: tuple[str, ...] = ()
+    data: str | None = None
+    address: str | None = None
+
+    def __str__(self) -> str:
+        words = ["sweep", "run", self.file]
+        for option, value in (("--data", self.data), ("--address", self.address)):
+            words += [option, value] if value is not None else []
+        for override in self.overrides:
+            words += ["--set", override]
+        return shlex.join(words)
 
 
 @dataclass(frozen=True)
@@ -46,11 +69,23 @@ class Workspace:
 
     def set_study_name(self, name: str, study_name: str) -> None:
         """Use `study_name` for the study of the sweep `name` from now on."""
-        (self.sweep_folder(name) / "study-name").write_text(study_name, encoding="utf-8")
+        write_text(self.sweep_folder(name) / "study-name", study_name)
 
     def files_url_file(self, name: str) -> Path:
         """The file that stores the URL of a sweep's store for files, if it has one."""
         return self.sweep_folder(name) / "files-url"
+
+    def last_command(self, name: str) -> RunCommand | None:
+        """Return the last `sweep run` command of a sweep; None if there was none."""
+        try:
+            stored = json.loads((self.sweep_folder(name) / "command.json").read_text(encoding="utf-8"))
+            return RunCommand(**{**stored, "overrides": tuple(stored["overrides"])})
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return None
+
+    def store_command(self, name: str, command: RunCommand) -> None:
+        """Remember the command that runs a sweep. The caller holds its lock."""
+        write_text(self.sweep_folder(name) / "command.json", json.dumps(asdict(command)))
 
     def run_table_file(self, name: str) -> Path:
         """The file that stores the URL path of a sweep's table of runs in the MLflow UI."""
@@ -74,20 +109,14 @@ class Workspace:
         folders = [file.parent for file in (self.root / "sweeps").glob("*/plan.json")]
         return [folder.name for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)]
 
-    def set_aside(self, name: str) -> Path | None:
-        """Rename the folder of a sweep so that its name is free.
+    def is_study_name_taken(self, name: str) -> bool:
+        """Return whether a sweep that was set aside keeps the study of this name.
 
-        Returns the new folder, or None if there was none. The sweep keeps the name of its study, so
-        that `sweep status` and `sweep clean` still find the study.
+        The new sweep of the name must then choose another; see `set_study_name`.
         """
-        folder = self.sweep_folder(name)
-        if not folder.exists():
-            return None
-        self.set_study_name(name, self.study_name(name))
-        number = 1
-        while (aside := folder.with_name(f"{name}.{number}")).exists():
-            number += 1
-        return folder.rename(aside)
+        asides = (self.root / "sweeps").glob(f"{glob.escape(name)}.*/study-name")
+        own = (self.sweep_folder(name) / "study-name").exists()
+        return not own and any(file.read_text(encoding="utf-8").strip() == name for file in asides)
 
     def is_locked(self, name: str) -> bool:
         """Return whether a process on this machine is running the sweep."""
@@ -106,22 +135,77 @@ class Workspace:
 
         Raises SweepError if another process holds the lock or the folder is not writable.
         """
-        folder = self.sweep_folder(name)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock_file = (folder / "lock").open("a+")
-        except OSError as error:
-            hint = "free some disk space, or choose another folder with --root"
-            raise SweepError(f"cannot write to {folder}: {error.strerror}", hint) from error
-        with lock_file:
-            try:
-                fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                lock_file.seek(0)
-                holder = lock_file.read().strip() or "unknown"
-                hint = "wait for it, stop it, or give this sweep another `name:`"
-                raise SweepError(f"sweep `{name}` is already running in process {holder}", hint) from None
-            lock_file.truncate(0)
-            lock_file.write(str(os.getpid()))
-            lock_file.flush()
+        with self._locked(name):
             yield
+
+    @contextlib.contextmanager
+    def lock_afresh(self, name: str) -> Iterator[Path | None]:
+        """Reserve the sweep for this process, in a new folder.
+
+        Renames the folder of an earlier sweep, so that its name is free, and yields the renamed
+        folder; None if there was none. That sweep keeps the name of its study, so that `sweep
+        status` and `sweep clean` still find it. Raises the errors of `lock`, and changes nothing if
+        the earlier sweep is running.
+        """
+        with contextlib.ExitStack() as earlier, contextlib.ExitStack() as lock:
+            aside = None
+            if self.sweep_folder(name).exists():
+                earlier.enter_context(self._locked(name))
+                aside = self._set_aside(name)
+            lock.enter_context(self._locked(name))
+            earlier.close()
+            yield aside
+
+    def _set_aside(self, name: str) -> Path:
+        folder = self.sweep_folder(name)
+        self.set_study_name(name, self.study_name(name))
+        number = 1
+        while (aside := folder.with_name(f"{name}.{number}")).exists():
+            number += 1
+        return folder.rename(aside)
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        folder = self.sweep_folder(name)
+        while True:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                lock_file = (folder / "lock").open("a+")
+            except FileNotFoundError:
+                continue  # another process has just set the folder aside
+            except OSError as error:
+                hint = "free some disk space, or choose another folder with --root"
+                raise SweepError(f"cannot write to {folder}: {error.strerror}", hint) from error
+            with lock_file:
+                try:
+                    fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    lock_file.seek(0)
+                    holder = lock_file.read().strip() or "unknown"
+                    hint = f"wait for it, stop it with `sweep stop {name}`, or give this sweep another `name:`"
+                    raise SweepError(f"sweep `{name}` is already running in process {holder}", hint) from None
+                if not _is_at(lock_file, folder / "lock"):
+                    continue  # the folder was set aside before this process held the lock
+                lock_file.truncate(0)
+                lock_file.write(str(os.getpid()))
+                lock_file.flush()
+                yield
+                return
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file as a whole: a reader sees the earlier content or the new one. Raises OSError."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

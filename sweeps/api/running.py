@@ -25,7 +25,7 @@ from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.yaml_source import Document, from_mapping, read, with_overrides
 from sweeps.study.steering import Change
 from sweeps.trials.trial import Trial
-from sweeps.workspace import Workspace
+from sweeps.workspace import RunCommand, Workspace
 
 Source = str | Path | Mapping[str, Any]
 
@@ -153,10 +153,11 @@ def run_plan(
     ray_address: str | None = None,
     files: str | None = None,
     deadline: float | None = None,
+    command: RunCommand | None = None,
 ) -> Outcome:
     """Run a plan while holding its sweep's lock. `say` receives a message about each step.
 
-    Raises what `run` raises.
+    `sweep resume` repeats `command`. Raises what `run` raises.
     """
     from sweeps.execution import run as execution
 
@@ -164,6 +165,8 @@ def run_plan(
     with workspace.lock_afresh(name) if fresh else workspace.lock(name) as aside:
         if aside is not None:
             say(f"kept the earlier sweep as `{aside.name}`")
+        if command is not None:
+            workspace.store_command(name, command)
         changes = changes_since_last_run(planned)
         for change in changes:
             if not change.needs_new_sweep:

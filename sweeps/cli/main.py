@@ -18,7 +18,19 @@ import click
 from click.shell_completion import get_completion_class
 
 from backends import credentials, notices
-from sweeps.cli import catalogue, champion, clean, doctor, nights, results, run, schedule, serve, standard_streams
+from sweeps.cli import (
+    catalogue,
+    champion,
+    clean,
+    control,
+    doctor,
+    nights,
+    results,
+    run,
+    schedule,
+    serve,
+    standard_streams,
+)
 from sweeps.cli.terminal import as_hint, err, plain, say
 from sweeps.errors import Problem, SweepError, SweepInterruptedError, UserInputError
 from sweeps.workspace import DEFAULT_ROOT, Workspace
@@ -109,7 +121,10 @@ COMMANDS = (
     run.check,
     run.plan,
     run.run,
+    control.resume,
+    control.stop,
     results.status,
+    control.logs,
     results.report,
     results.track,
     results.ui,

@@ -31,13 +31,26 @@ def status(workspace: Workspace, name: str | None, as_json: bool) -> None:
     from sweeps.study import state
 
     if name is None:
-        summaries = [state.read_state(workspace, sweep_name, storage()) for sweep_name in workspace.sweep_names()]
+        summaries, errors = [], {}
+        for sweep_name in workspace.sweep_names():
+            try:
+                summaries.append(state.read_state(workspace, sweep_name, storage()))
+            except SweepError as error:
+                errors[sweep_name] = error
         if as_json:
-            print_json([summary.to_json() for summary in summaries])
+            damaged = [{"name": sweep_name, "error": unreadable.message} for sweep_name, unreadable in errors.items()]
+            print_json([*(summary.to_json() for summary in summaries), *damaged])
         elif summaries:
             show(screen.listing(summaries))
-        else:
+        elif not errors:
             say(f"there is no sweep in {relative(workspace.root)}. Start one: sweep run FILE")
+        if errors:
+            for sweep_name, unreadable in errors.items():
+                say(f"{sweep_name}: {unreadable.message}")
+            raise SweepError(
+                f"{len(errors)} of {len(summaries) + len(errors)} sweeps cannot be read",
+                "; ".join(dict.fromkeys(unreadable.hint for unreadable in errors.values())),
+            )
         return
     summary = state.read_state(workspace, name, storage())
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ import click
 
 from backends import codec
 from sweeps.cli.terminal import err, json_option, print_json, say, show
-from sweeps.workspace import Workspace
+from sweeps.workspace import RunCommand, Workspace
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -128,7 +129,10 @@ def run(
     files: str | None,
     as_json: bool,
 ) -> None:
-    """Run a sweep, or resume one that was stopped."""
+    """Run a sweep, or resume one that was stopped.
+
+    `sweep status`, `stop`, `logs` and `resume` steer it from another terminal.
+    """
     from sweeps.api.running import run_plan
     from sweeps.cli import screen
     from sweeps.cli.progress import Progress
@@ -139,7 +143,11 @@ def run(
         err.print(finding, soft_wrap=not err.is_terminal)
     say(f"data: {screen.data_line(made)}")
 
-    outcome = run_plan(made, workspace, Progress(err), say, fresh=fresh, ray_address=address, files=files)
+    typed = (*overrides, *_model_override(model))
+    command = RunCommand(os.getcwd(), str(file), typed, str(data_path) if data_path else None, address)
+    outcome = run_plan(
+        made, workspace, Progress(err), say, fresh=fresh, ray_address=address, files=files, command=command
+    )
     if as_json:
         print_json(_outcome_json(outcome))
     else:
@@ -160,11 +168,14 @@ def _plan(
 ) -> Any:
     from sweeps import api
 
-    if model is not None:
-        overrides = (*overrides, f"backend.model={json.dumps(model)}")
+    overrides = (*overrides, *_model_override(model))
     return api.plan(
         file, overrides=overrides, data=data_path, root=workspace.root, estimate=estimate, ray_address=address
     )
+
+
+def _model_override(model: str | None) -> tuple[str, ...]:
+    return () if model is None else (f"backend.model={json.dumps(model)}",)
 
 
 def _outcome_json(outcome: Any) -> dict[str, Any]:

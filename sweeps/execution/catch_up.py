@@ -19,6 +19,7 @@ from sweeps.execution.tracked_sweep import SentRecord, SweepDescription, SweepSu
 from sweeps.execution.tracking_observer import curve_plot, status_at
 from sweeps.study import state
 from sweeps.study.stored_study import StoredStudy, read_study
+from sweeps.workspace import write_text
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def catch_up(name: str, environment: Environment, say: Callable[[str], None]) ->
         shown = SweepDescription.of(plan, document)
         files: dict[str, str | Path] = {file: folder / file for file in ("sweep.yaml", "plan.json")}
         tracker.start(study.sweep_id, name, shown.params, shown.tags, shown.dataset, files, examine_all=True)
-        workspace.run_table_file(name).write_text(tracker.table_path(), encoding="utf-8")
+        write_text(workspace.run_table_file(name), tracker.table_path())
         sent = 0
         for trial in study.attempts:
             if trial.state.ended:

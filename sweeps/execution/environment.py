@@ -14,7 +14,7 @@ from sweeps.file_store.store import FileStore, check_url
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study.study import Study, StudyDefinition
 from sweeps.trials.trial import Trial
-from sweeps.workspace import Workspace
+from sweeps.workspace import Workspace, write_text
 
 if TYPE_CHECKING:
     from sweeps.tracking.registry import Registry
@@ -101,7 +101,7 @@ def store_of_sweep(environment: Environment, name: str) -> str | None:
     file = environment.workspace.files_url_file(name)
     if environment.files is not None:
         check_url(environment.files)
-        file.write_text(environment.files, encoding="utf-8")
+        write_text(file, environment.files)
         return environment.files
     return file.read_text(encoding="utf-8").strip() if file.exists() else None
 

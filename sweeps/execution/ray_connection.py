@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Callable
@@ -169,6 +170,7 @@ def _init(address: str | None) -> None:
         "resources": {TRIAL_SLOT: 1.0},
     }
     existing = ray_processes.descendants(os.getpid())
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address,
@@ -176,13 +178,18 @@ def _init(address: str | None) -> None:
             log_to_driver=False,
             **(local_settings if address is None else {}),
         )
-    except BaseException:
+    except BaseException as error:
         # A start that failed, or that Ctrl-C interrupted, leaves processes without an owner.
         _shut_down()
         if address is None:
             started = ray_processes.descendants(os.getpid()) - existing
             ray_processes.end(process for process in started if _is_of_ray(process.pid))
+        if isinstance(error, SystemExit):  # from the handler of SIGTERM that Ray has set meanwhile
+            raise KeyboardInterrupt from None
         raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _shut_down() -> None:

@@ -13,25 +13,15 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sweeps.process_identity import Process, boot_id, existing, fields_of_stat, this_process
+from sweeps.workspace import write_text
+
 END_TIMEOUT_S = 10.0
 """How long to wait for killed processes to disappear."""
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process of this machine: its id, and its start in clock ticks since the machine started."""
-
-    pid: int
-    started: int
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether this very process still runs. A zombie has ended."""
-        return _status_of(self.pid) == (self.started, True)
 
 
 @dataclass(frozen=True)
@@ -48,14 +38,12 @@ class RayRecord:
 
     def write(self, file: Path) -> None:
         """Write the record, in one step."""
-        partial = file.with_suffix(".tmp")
-        partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        partial.replace(file)
+        write_text(file, json.dumps(asdict(self)))
 
 
 def record_of(pids: Iterable[int], session_folder: str) -> RayRecord:
     """Return the record of a Ray with these processes, which this process started."""
-    return RayRecord(_this_process(), tuple(_existing(pids)), session_folder, _boot())
+    return RayRecord(this_process(), tuple(existing(pids)), session_folder, boot_id())
 
 
 def end_leftovers(file: Path) -> None:
@@ -72,8 +60,8 @@ def end_leftovers(file: Path) -> None:
     except (OSError, ValueError, TypeError, KeyError):  # written halfway, or by another version
         file.unlink(missing_ok=True)
         return
-    if record.boot == _boot():
-        if record.driver.is_alive and record.driver != _this_process():
+    if record.boot == boot_id():
+        if record.driver.is_alive and record.driver != this_process():
             return
         end(record.processes)
     remove_session_folder(record.session_folder)
@@ -110,7 +98,7 @@ def descendants(pid: int) -> set[Process]:
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int(_fields_of_stat(int(folder.name))[1])
+            parent = int(fields_of_stat(int(folder.name))[1])
         except (OSError, ValueError, IndexError):
             continue
         children.setdefault(parent, []).append(int(folder.name))
@@ -121,36 +109,4 @@ def descendants(pid: int) -> set[Process]:
             if child not in found:
                 found.add(child)
                 waiting.append(child)
-    return set(_existing(found))
-
-
-def _existing(pids: Iterable[int]) -> Iterator[Process]:
-    for pid in pids:
-        started, _ = _status_of(pid)
-        if started is not None:
-            yield Process(pid, started)
-
-
-def _this_process() -> Process:
-    return next(_existing([os.getpid()]), Process(os.getpid(), 0))
-
-
-def _status_of(pid: int) -> tuple[int | None, bool]:
-    """Return the start time of a process, and whether it runs; (None, False) if there is none."""
-    try:
-        fields = _fields_of_stat(pid)
-        return int(fields[19]), fields[0] not in ("Z", "X")
-    except (OSError, ValueError, IndexError):
-        return None, False
-
-
-def _fields_of_stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat after the name of the command: the state is the first."""
-    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-
-
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
+    return set(existing(found))

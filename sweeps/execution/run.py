@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -25,7 +26,9 @@ from sweeps.planning.placement import with_gpus
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.reports.page import page
 from sweeps.study import state
+from sweeps.study.lease import leased
 from sweeps.study.study import Study
+from sweeps.workspace import write_text
 
 RAY_RECORD = "ray.json"
 """The file of a sweep's folder that names the processes of the Ray which its run has started."""
@@ -51,14 +54,31 @@ def run(
     SweepError after a failure. Everything is recorded in both cases, and running the same command
     again resumes the sweep.
     """
+    workspace, name = environment.workspace, plan.spec.name
+    if fresh or workspace.is_study_name_taken(name):
+        workspace.set_study_name(name, f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
+    objectives = [spec.objective for spec in plan.spec.objectives]
+    location = environment.storage or workspace.study_file(name)
+    with leased(location, workspace.study_name(name), objectives, say):
+        return _run_alone(plan, environment, progress, say, deadline, first_points)
+
+
+def _run_alone(
+    plan: SweepPlan,
+    environment: Environment,
+    progress: ProgressObserver,
+    say: Callable[[str], None],
+    deadline: float | None,
+    first_points: Sequence[Mapping[str, Scalar]],
+) -> Outcome:
     from sweeps.execution import engine  # imports Ray, so only commands that run trials load it
 
     workspace, name = environment.workspace, plan.spec.name
     log_handler = redirect_library_logs(workspace.log_file(name))
-    if fresh:
-        workspace.set_study_name(name, f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     files = store_of_sweep(environment, name)
     study = open_study(plan, environment, first_points)
+    if (ended := sum(trial.state.ended for trial in study.search_trials)) > 0:
+        say(f"{ended} of {plan.spec.search.trials} trials are done")
     if _is_complete(plan, study):
         say(f"sweep `{name}` is complete. Raise search.trials to add trials, or use --fresh to start again.")
         return _complete(plan, study, environment, files, say)
@@ -70,7 +90,7 @@ def run(
         # Meanwhile the tracker creates the tables of a new database.
         engine.connect(environment.ray_address, log_handler, record=ray_record, say=say)
         run_id = start_tracking(tracker, plan, study)
-        workspace.run_table_file(name).write_text(tracker.table_path(), encoding="utf-8")
+        write_text(workspace.run_table_file(name), tracker.table_path())
         plan = with_gpus(plan, engine.gpus())
         with opened_backend(plan, study, files) as backend:
             protected_keys = protected_trial_keys(plan, environment.tracking_uri)
@@ -160,5 +180,5 @@ def _complete(
 def _write_report(environment: Environment, name: str) -> str:
     """Write the HTML report of the sweep as it is now, and return it."""
     report = page(state.read_state(environment.workspace, name, environment.storage), datetime.now())
-    environment.workspace.report_file(name).write_text(report, encoding="utf-8")
+    write_text(environment.workspace.report_file(name), report)
     return report

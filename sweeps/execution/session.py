@@ -45,6 +45,9 @@ R = TypeVar("R")
 STORE_SECONDS_EVERY_S = 10.0
 """How often the study stores the time used, so that a killed run counts towards the time limit."""
 
+LOOK_FOR_REQUEST_EVERY_S = 2.0
+"""How often the session looks whether `sweep stop` was typed on some machine."""
+
 STOP_ATTEMPTS, STOP_PAUSE_S = 3, 1.0
 """How often the session tries to stop a run at the end of the sweep."""
 
@@ -98,7 +101,7 @@ class Session:
         self._observers = observers
         self._backend, self._sleep = backend, sleep
         self._clock = clock or steady_clock()
-        self._counted_until = self._clock()
+        self._counted_until = self._looked_for_request_at = self._clock()
         self._running: dict[int, RunningTrial] = {}
         self._times_offered_again: Counter[int] = Counter()
         self._end_conditions = EndConditions(plan.spec, deadline)
@@ -149,8 +152,13 @@ class Session:
     @_ends_on_error
     def should_end(self) -> bool:
         """Return whether every running trial must stop now; `end` then says why."""
-        if self._clock() - self._counted_until >= STORE_SECONDS_EVERY_S:
+        now = self._clock()
+        if now - self._counted_until >= STORE_SECONDS_EVERY_S:
             self._store_seconds()
+        if now - self._looked_for_request_at >= LOOK_FOR_REQUEST_EVERY_S:
+            self._looked_for_request_at = now
+            if self.study.stop_is_requested():
+                self.interrupt()
         return self._end_conditions.check(self.seconds, self._clock())
 
     def is_stopped_by_verdict(self, number: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from sweeps.spec.objective import Objective
 from sweeps.study.finals import FinalsResult, winning_trial
 from sweeps.trials.budget import ledger
 from sweeps.trials.trial import Trial
+from sweeps.workspace import write_text
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,7 @@ class SentRecord:
 
     def store(self, folder: Path) -> None:
         """Replace the record in one step."""
-        draft = folder / "mlflow.json.draft"
-        draft.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        os.replace(draft, _record_file(folder))
+        write_text(_record_file(folder), json.dumps(asdict(self)))
 
     def with_completeness(self, is_complete: bool) -> Self:
         """Return the record with another `is_complete`."""

@@ -21,6 +21,7 @@ from sweeps.study.steering import Change
 from sweeps.study.study import Study
 from sweeps.tracking.projection import Content
 from sweeps.trials.trial import Spend, Trial
+from sweeps.workspace import write_text
 
 PLOT_MIN_TRIAL_S = 1.0
 """A shorter trial gets no plot of its learning curve: drawing one takes 0.2 s of CPU time."""
@@ -87,7 +88,7 @@ def start_tracking(tracker: tracking.Tracker, plan: SweepPlan, study: Study) -> 
         "plan.json": json.dumps(stored_plan, indent=2, default=str),
     }
     for name, text in files.items():
-        (plan.folder / name).write_text(text, encoding="utf-8")
+        write_text(plan.folder / name, text)
     SentRecord(end=None, is_complete=False).store(plan.folder)
     shown = SweepDescription.of(stored_plan, document)
     return tracker.start(study.sweep_id, plan.spec.name, shown.params, shown.tags, shown.dataset, files)

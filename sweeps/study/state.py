@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from backends import codec
-from sweeps.errors import Problem, UserInputError, suggestion
+from sweeps.errors import Problem, SweepError, UserInputError, suggestion
 from sweeps.spec.objective import Objective
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.finals import FinalsResult, winning_trial
+from sweeps.study.lease import LEASE_S
 from sweeps.study.steering import Change
-from sweeps.study.stored_study import read_study
+from sweeps.study.stored_study import read_holder, read_study
 from sweeps.trials.budget import Ledger, ledger
 from sweeps.trials.trial import Trial, leaderboard
 from sweeps.workspace import Workspace
@@ -98,12 +100,15 @@ def read_state(workspace: Workspace, name: str, storage: str | None) -> SweepSta
     """Read the state of a sweep.
 
     `storage` is the URL of a database; None means the journal file of the workspace. Raises
-    UserInputError if there is no sweep of this name.
+    UserInputError if there is no sweep of this name, and SweepError if it cannot be read.
     """
     try:
         plan = json.loads((workspace.sweep_folder(name) / "plan.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise unknown_sweep(workspace, name) from None
+    except ValueError:  # a full disk under version 0.1 could cut the file off
+        file = workspace.sweep_folder(name) / "plan.json"
+        raise SweepError(f"{file} is damaged", "run the sweep again to write it anew; its study is kept") from None
     [(direction, metric), *_] = [
         (direction, metric)
         for objective in plan["objectives"]
@@ -121,8 +126,21 @@ def read_state(workspace: Workspace, name: str, storage: str | None) -> SweepSta
         finals=stored.finals,
         champion=stored.champion,
         ledger=stored.ledger,
-        is_running=workspace.is_locked(name),
+        is_running=is_running(workspace, name, storage),
     )
+
+
+def is_running(workspace: Workspace, name: str, storage: str | None) -> bool:
+    """Return whether a process runs the sweep, on this machine or on one that shares its storage.
+
+    A process of another machine counts for `LEASE_S` after its last sign of life.
+    """
+    if workspace.is_locked(name):
+        return True
+    if storage is None:
+        return False
+    holder = read_holder(storage, workspace.study_name(name))
+    return holder is not None and not holder.is_gone_from_here and time.time() - holder.renewed_at < LEASE_S
 
 
 def describe_best(best: Trial) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sweeps.errors import SweepError
 from sweeps.study import attributes, records
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.finals import FinalsResult
+from sweeps.study.lease import Holder
 from sweeps.study.steering import Change
 from sweeps.study.storage import open_storage
 from sweeps.trials.budget import Ledger, ledger
@@ -86,6 +88,23 @@ def read_study(location: str | Path, name: str) -> StoredStudy:
         champion=codec.from_json(ChampionDecision | None, attrs.get(attributes.CHAMPION)),
         is_finished=attrs.get(attributes.FINISHED) == sum(trial.state.ended for trial in trials),
     )
+
+
+def read_holder(location: str | Path, name: str) -> Holder | None:
+    """Return the process that has the lease of a study; None if there is no study or no lease."""
+    study = _load(location, name)
+    return None if study is None else codec.from_json(Holder | None, study.user_attrs.get(attributes.LEASE))
+
+
+def request_stop(location: str | Path, name: str) -> None:
+    """Ask the process that runs this study, on any machine, to end the sweep as Ctrl-C does.
+
+    Raises SweepError where there is no study of this name.
+    """
+    study = None if isinstance(location, Path) and not location.exists() else _load(location, name)
+    if study is None:
+        raise SweepError(f"sweep `{name}` has no study", "run `sweep status` to list the sweeps in this workspace")
+    study.set_user_attr(attributes.STOP_REQUEST, uuid.uuid4().hex)
 
 
 def _load(location: str | Path, name: str) -> optuna.Study | None:

@@ -33,7 +33,7 @@ from sweeps.study.records import RecordWriter
 from sweeps.study.samplers import grid_points, make_sampler
 from sweeps.study.steered_sampler import Proposer
 from sweeps.study.steering import Change
-from sweeps.study.storage import open_storage, unreachable_storage, write_batch
+from sweeps.study.storage import open_storage, write_batch
 from sweeps.trials.trial import Spend, StoppedBy, Trial, TrialState
 from sweeps.verdicts.verdict import VerdictKind
 
@@ -101,6 +101,7 @@ class Study:
         self._steering = [codec.from_json(Change, change) for change in attrs.get(attributes.STEERING, [])]
         self._finals = codec.from_json(FinalsResult | None, attrs.get(attributes.FINALS))
         self._finished = attrs.get(attributes.FINISHED)
+        self._earlier_stop_request = attrs.get(attributes.STOP_REQUEST)
         self._seconds_used = float(attrs.get(attributes.SECONDS, 0.0))
         self._settled = records.settled_spends(attrs)
         self._deleted_models: set[int] = set(attrs.get(attributes.DELETED_MODELS, ()))
@@ -126,15 +127,12 @@ class Study:
         """
         storage = open_storage(location)
         search = definition.search
-        try:
-            with write_batch(storage):
-                study = _load_or_create(storage, definition)
-                if set_aside := study.user_attrs.get(attributes.SET_ASIDE):  # written by version 0.1
-                    stored = study.user_attrs.get(attributes.QUEUED_POINTS, [])
-                    study.set_user_attr(attributes.QUEUED_POINTS, [*stored, *set_aside])
-                    study.set_user_attr(attributes.SET_ASIDE, [])
-        except (OSError, optuna.exceptions.StorageInternalError) as error:
-            raise unreachable_storage(location, error) from None
+        with write_batch(storage):
+            study = _load_or_create(storage, definition)
+            if set_aside := study.user_attrs.get(attributes.SET_ASIDE):  # written by version 0.1
+                stored = study.user_attrs.get(attributes.QUEUED_POINTS, [])
+                study.set_user_attr(attributes.QUEUED_POINTS, [*stored, *set_aside])
+                study.set_user_attr(attributes.SET_ASIDE, [])
         ended = (OptunaState.COMPLETE, OptunaState.PRUNED, OptunaState.FAIL)
         past_trials = len(study.get_trials(deepcopy=False, states=ended))
         study.sampler = make_sampler(search, definition.space, past_trials=past_trials)
@@ -443,6 +441,12 @@ class Study:
     def store_champion(self, decision: ChampionDecision) -> None:
         """Store the outcome of the challenge. A later challenge of the same sweep replaces it."""
         self._study.set_user_attr(attributes.CHAMPION, codec.to_json(decision))
+
+    def stop_is_requested(self) -> bool:
+        """Return whether another process has called `request_stop` since this one began."""
+        study_id = self._storage.get_study_id_from_name(self._study.study_name)
+        request = self._storage.get_study_user_attrs(study_id).get(attributes.STOP_REQUEST)
+        return request not in (None, self._earlier_stop_request)
 
     @property
     def is_finished(self) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from session_driver import planned
@@ -11,7 +13,7 @@ from session_driver import planned
 from sweeps.errors import SweepError
 from sweeps.execution.environment import Environment, open_study
 from sweeps.study import state
-from sweeps.workspace import Workspace
+from sweeps.workspace import Workspace, write_text
 
 pytestmark = pytest.mark.unit
 
@@ -22,11 +24,61 @@ def test_a_sweep_that_was_set_aside_can_still_be_read(tmp_path: Path) -> None:
     study = open_study(plan, Environment(workspace, "sqlite://"))
     workspace.sweep_folder("pairs").mkdir(exist_ok=True)
     (workspace.sweep_folder("pairs") / "plan.json").write_text(json.dumps(plan.to_json(), default=str))
-    aside = workspace.set_aside("pairs")
-    assert aside is not None
+    with workspace.lock_afresh("pairs") as aside:
+        assert aside is not None
+        assert workspace.is_locked("pairs")
+        assert not workspace.is_locked(aside.name)
     assert state.read_state(workspace, aside.name, None).name == aside.name
-    assert workspace.study_name("pairs") == "pairs", "a sweep that starts again has a study of its own"
+    assert workspace.is_study_name_taken("pairs"), "a sweep that starts again needs a study of its own"
+    workspace.set_study_name("pairs", "pairs-2")
+    assert not workspace.is_study_name_taken("pairs")
     assert study.trials == []
+
+
+def test_a_fresh_start_beside_a_running_sweep_changes_nothing(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with workspace.lock("pairs"):
+        (workspace.sweep_folder("pairs") / "plan.json").write_text("{}")
+        with pytest.raises(SweepError, match="already running"), workspace.lock_afresh("pairs"):
+            pass
+        assert [folder.name for folder in (tmp_path / "sweeps").iterdir()] == ["pairs"]
+        assert (workspace.sweep_folder("pairs") / "plan.json").exists()
+    with workspace.lock_afresh("new") as aside:
+        assert aside is None
+
+
+def test_a_lock_on_a_folder_that_was_set_aside_meanwhile_is_worth_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the opening of the lock file and the lock, another process set the folder aside."""
+    workspace = Workspace(tmp_path)
+    with workspace.lock("pairs"):
+        pass
+    lock, moved = fcntl.flock, []
+
+    def set_aside_first(file: Any, operation: int) -> None:
+        if not moved:
+            moved.append(workspace.sweep_folder("pairs").rename(tmp_path / "sweeps" / "pairs.1"))
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", set_aside_first)
+    with workspace.lock("pairs"):
+        monkeypatch.undo()
+        assert workspace.is_locked("pairs")
+        assert not workspace.is_locked("pairs.1")
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(tmp_path / "file", "before")
+
+    def fail(path: Path, *_: Any, **__: Any) -> int:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(tmp_path / "file", "after")
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["before"]
 
 
 def test_only_one_process_can_lock_a_sweep_and_the_error_names_the_other(tmp_path: Path) -> None:

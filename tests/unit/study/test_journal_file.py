@@ -91,7 +91,8 @@ def test_a_batch_is_written_even_if_its_block_raises(tmp_path: Path) -> None:
             journal.append_logs([operation(0)])
             raise KeyError
 
-    pytest.raises(KeyError, interrupted)
+    with pytest.raises(KeyError):
+        interrupted()
     assert numbers(JournalFile(tmp_path / "j")) == [0]
 
 

@@ -1,0 +1,121 @@
+"""The commands that steer a sweep from another terminal: `sweep resume`, `stop` and `logs`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from sweeps.cli.run import run
+from sweeps.cli.terminal import relative, say
+from sweeps.errors import Problem, SweepError, UserInputError
+from sweeps.workspace import Workspace
+
+FOLLOW_EVERY_S = 0.5
+SAY_EVERY_S = 10.0
+"""How often `sweep stop` says that it still waits."""
+
+
+@click.command()
+@click.argument("name")
+@click.pass_context
+def resume(context: click.Context, name: str) -> None:
+    """Run the last `sweep run` command of the sweep NAME again.
+
+    It reads the same sweep file, in the folder in which that command was typed.
+    """
+    workspace: Workspace = context.obj
+    command = _known(workspace, name).last_command(name)
+    if command is None:
+        raise SweepError(f"nobody knows how sweep `{name}` was started", "Type its `sweep run` command again.")
+    if not Path(command.folder, command.file).exists():
+        place = str(Path(command.folder, command.file))
+        raise UserInputError(
+            [Problem(place, "the sweep file does not exist any more", "Put it back, or write it anew.")]
+        )
+    say(f"resuming `{name}`: {command}")
+    os.chdir(command.folder)
+    context.invoke(
+        run,
+        file=Path(command.file),
+        data_path=Path(command.data) if command.data is not None else None,
+        model=None,
+        overrides=command.overrides,
+        address=command.address,
+        files=None,
+        fresh=False,
+        as_json=False,
+    )
+
+
+@click.command()
+@click.argument("name")
+@click.option("--no-wait", is_flag=True, help="Only ask the sweep to stop; do not wait for its end.")
+@click.pass_obj
+def stop(workspace: Workspace, name: str, no_wait: bool) -> None:
+    """Stop the running sweep NAME as Ctrl-C does.
+
+    Works from another terminal, and from another machine that shares its storage. `sweep resume`
+    continues the sweep.
+    """
+    from sweeps.api.environment import storage
+    from sweeps.study.state import is_running
+    from sweeps.study.stored_study import request_stop
+
+    _known(workspace, name)
+    if not is_running(workspace, name, storage()):
+        say(f"sweep `{name}` is not running")
+        return
+    request_stop(storage() or workspace.study_file(name), workspace.study_name(name))
+    if no_wait:
+        say(f"asked sweep `{name}` to stop")
+        return
+    say(f"asked sweep `{name}` to stop; waiting for its end")
+    _wait(lambda: not is_running(workspace, name, storage()), f"sweep `{name}` is still recording its running trials")
+    say(f"sweep `{name}` has stopped; to continue: sweep resume {name}")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--lines", "-n", type=click.IntRange(0), default=50, show_default=True, help="How many lines to show.")
+@click.option("--follow", "-f", is_flag=True, help="Show new lines until the sweep ends.")
+@click.pass_obj
+def logs(workspace: Workspace, name: str, lines: int, follow: bool) -> None:
+    """Show the log of the sweep NAME: messages of libraries, and errors with tracebacks."""
+    from sweeps.api.environment import storage
+    from sweeps.study.state import is_running
+
+    file = _known(workspace, name).log_file(name)
+    try:
+        log = file.open(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        raise SweepError(f"{relative(file)} does not exist", "The sweep has not started yet.") from None
+    with log:
+        content = log.read().splitlines(keepends=True)
+        click.echo("".join(content[len(content) - min(lines, len(content)) :]), nl=False)
+        while follow:
+            is_last = not is_running(workspace, name, storage())
+            click.echo(log.read(), nl=False)
+            if is_last:
+                return
+            time.sleep(FOLLOW_EVERY_S)
+
+
+def _known(workspace: Workspace, name: str) -> Workspace:
+    if name not in workspace.sweep_names():
+        from sweeps.study.state import unknown_sweep
+
+        raise unknown_sweep(workspace, name)
+    return workspace
+
+
+def _wait(is_over: Callable[[], bool], message: str) -> None:
+    said_at = time.monotonic()
+    while not is_over():
+        if time.monotonic() - said_at > SAY_EVERY_S:
+            say(message)
+            said_at = time.monotonic()
+        time.sleep(FOLLOW_EVERY_S)

@@ -1,0 +1,80 @@
+"""Optuna's storage in a database, for a sweep that several machines share."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from sqlalchemy import Dialect, event
+from sqlalchemy.exc import SQLAlchemyError
+
+from backends.notices import notice
+from sweeps.errors import SweepError
+
+RECONNECT_S = 60.0
+"""How long a sweep waits for its database to come back, as after a restart."""
+
+
+class StudyDatabase(optuna.storages.RDBStorage):
+    """Optuna's storage in a database, which may restart while a sweep runs.
+
+    Every method raises SweepError if the database gives no answer for `RECONNECT_S`, or breaks off
+    in the middle of a change.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Connect, and create the tables if there are none."""
+        super().__init__(url, engine_kwargs={"pool_pre_ping": True})
+        event.listen(self.engine, "do_connect", _connect_patiently)
+
+
+def _translated(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(self: StudyDatabase, *arguments: Any, **options: Any) -> Any:
+        try:
+            return method(self, *arguments, **options)
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+            raise SweepError(
+                f"the database of SWEEP_STORAGE gave no answer: {type(cause or error).__name__}",
+                "start it again, then run the same command again; everything recorded is kept",
+            ) from error
+
+    return call
+
+
+for _name in optuna.storages.BaseStorage.__abstractmethods__:
+    setattr(StudyDatabase, _name, _translated(getattr(optuna.storages.RDBStorage, _name)))
+
+
+def _connect_patiently(dialect: Dialect, _: Any, arguments: list[Any], options: dict[str, Any]) -> Any:
+    """Connect to a database that has answered before, and wait for it while it restarts."""
+    deadline, is_told = time.monotonic() + RECONNECT_S, False
+    while True:
+        try:
+            return dialect.connect(*arguments, **options)
+        except dialect.loaded_dbapi.OperationalError:
+            if time.monotonic() >= deadline:
+                raise
+        if not is_told:
+            notice(f"the database of SWEEP_STORAGE gives no answer: trying again for up to {RECONNECT_S:g} s")
+            is_told = True
+        time.sleep(1.0)
+
+
+def open_database(url: str) -> StudyDatabase:
+    """Open the database at this URL.
+
+    Raises SweepError where that fails. The error names only the type of its cause, whose text may
+    contain the password.
+    """
+    try:
+        return StudyDatabase(url)
+    except (OSError, ImportError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise SweepError(
+            f"the database of SWEEP_STORAGE cannot be opened: {type(error).__name__}",
+            "check that it exists and that you may write to it",
+        ) from None
