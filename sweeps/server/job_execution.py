@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Set
 from typing import assert_never
 
-from backends.contract import TERMINAL_EVENTS, BackendError, EvaluationSettings, FailureKind, TrainingRequest
+from backends.contract import TERMINAL_EVENTS, BackendError, EvaluationSettings, Failure, FailureKind, TrainingRequest
 from sweeps.server.file_storage import FileStorage
 from sweeps.server.folder import ServerFolder
 from sweeps.server.job_updates import JobUpdater
 from sweeps.server.records import Job, JobFailure, JobStatus, log_line
 from sweeps.server.resource_faults import resource_fault
 from sweeps.server.run_loop import (
+    RETRY_FOR_S,
     Detached,
     EventsReported,
     RunBroken,
@@ -75,6 +77,8 @@ class JobExecutor:
         self._files, self._folder = files, folder
         self._workers = WorkerPool(backend, folder.worker_log)
         self._crashes: dict[str, int] = {}
+        self._waiting_since: dict[str, float] = {}
+        """The monotonic time since which a job waits for its backend."""
 
     def execute(self, job_id: str, register: Register) -> float:
         """Execute a job until its run ends or is detached.
@@ -86,6 +90,7 @@ class JobExecutor:
             self._execute(job_id, register)
         except Exception as error:  # noqa: BLE001  the job must report what happened; its thread has no caller
             return self._handle_error(job_id, error)
+        self._waiting_since.pop(job_id, None)
         return 0.0
 
     def _execute(self, job_id: str, register: Register) -> None:
@@ -97,8 +102,6 @@ class JobExecutor:
         if events and isinstance(events[-1], TERMINAL_EVENTS):
             self._updater.end_job(job, events)
             return
-        if job.handle is None:
-            self._store.add_intent("submit", job_id)
         if self._backend.capabilities.in_process:
             self._execute_in_worker(job, len(events), register)
         else:
@@ -110,14 +113,31 @@ class JobExecutor:
         if fault is not None and fault.passes:
             _LOG.warning("job %s waits: %s (%s)", job_id, fault.message, error)
             return RESOURCE_PAUSE_S
-        _LOG.error("job %s", job_id, exc_info=error)
+        if isinstance(error, BackendError) and self._may_wait(job_id, error.failure):
+            _LOG.warning("job %s waits for the backend: %s", job_id, error)
+            return RESOURCE_PAUSE_S
         try:
-            if job := self._store.find(Job, job_id):
+            if (job := self._store.find(Job, job_id)) is None:
+                return 0.0
+            if isinstance(error, BackendError):
+                self._updater.refuse(job, [error.failure])
+            else:
+                _LOG.error("job %s", job_id, exc_info=error)
                 self._updater.fail(job, JobFailure("internal_error", f"{type(error).__name__}: {error}"))
         except sqlite3.Error as database_error:
             _LOG.warning("cannot write that job %s has failed: %s", job_id, database_error)
             return RESOURCE_PAUSE_S
         return 0.0
+
+    def _may_wait(self, job_id: str, failure: Failure) -> bool:
+        """Return whether a job waits longer for a backend that cannot be opened.
+
+        Its log says so once.
+        """
+        if failure.kind is FailureKind.TRANSIENT and job_id not in self._waiting_since:
+            self._store.add(log_line(job_id, f"The job waits for the backend: {failure.message}", level="warn"))
+        since = self._waiting_since.setdefault(job_id, time.monotonic())
+        return failure.kind is FailureKind.TRANSIENT and time.monotonic() - since < RETRY_FOR_S
 
     # ----------------------------------------------------------------------------- runs to clean up
     def jobs_with_lost_runs(self) -> list[Job]:
@@ -199,6 +219,7 @@ class JobExecutor:
         control = RunControl()
         if not register(control):
             return
+        self._note_submission(job)
         with contextlib.closing(self._backend.open()) as backend:
             drive_run(
                 backend,
@@ -216,6 +237,7 @@ class JobExecutor:
         try:
             if not register(control):
                 return
+            self._note_submission(job)
             folder = str(self._folder.checkpoint_copies(job.id))
             worker.send(TrainCommand(_training_request(job), first_event, folder))
             for report in worker.reports():
@@ -232,6 +254,10 @@ class JobExecutor:
                 worker.stop()
         if has_died and not control.detach.is_set():
             self._count_crash(job, worker.exit_code)
+
+    def _note_submission(self, job: Job) -> None:
+        if job.handle is None:
+            self._store.add_intent("submit", job.id)
 
     def _count_crash(self, job: Job, exit_code: int | None) -> None:
         count = self._crashes[job.id] = self._crashes.get(job.id, 0) + 1
@@ -267,7 +293,10 @@ class JobExecutor:
                     self._store.delete_intent("submit", job_id)
                 return True
             case RunBroken():
-                self._updater.refuse(job, [report.failure])
+                with self._store.transaction():
+                    self._updater.refuse(job, [report.failure])
+                    if report.failure.kind is not FailureKind.TRANSIENT:
+                        self._store.delete_intent("submit", job_id)  # it was refused, not lost
                 return True
             case RunDetached():
                 return True
