@@ -7,7 +7,7 @@ PORT   ?= 8765
 PIP    := $(BIN)/python -m pip install --quiet
 UV     := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --compile-bytecode
 
-.PHONY: snli hosted-demo test test-cpus check bench lock clean
+.PHONY: snli hosted-demo test test-cpus chaos check bench lock clean
 
 snli: $(VENV)/.runs
 	$(BIN)/sweep run $(SPACE)
@@ -27,6 +27,16 @@ test-cpus: $(VENV)/.develops
 	ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 $(TRAINS)
 	ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41 $(TRAINS) \
 		tests/unit tests/contract tests/integration/server/test_server_local.py
+
+# Breaks sweeps: a kill at every durable write, seeded schedules of faults, bad days, and random kills of real sweeps.
+# Root allows the tests that mount disks and cut networks. docs/guide/reliability.md says what each part shows.
+KILLS     ?= 300
+SCHEDULES ?= 20000
+chaos: $(VENV)/.develops
+	$(BIN)/python -m tests.chaos.kill_points --jobs 2
+	$(BIN)/python -m tests.simulation --count $(SCHEDULES) --jobs 2
+	SWEEP_TEST_SLOW=1 $(BIN)/python -m pytest tests/chaos tests/integration/test_tracking_kills.py
+	$(BIN)/python -m tests.chaos.random_kills --kills $(KILLS)
 
 check: $(VENV)/.develops
 	$(BIN)/ruff check .

@@ -25,6 +25,7 @@ import inline_engine
 import optuna
 from durable_writes import DurableWrites, KillPoint, Moment
 from forked_process import ChildEnd, run_in_child
+from mlflow_equality import mlflow_differences
 from optuna.storages.journal import JournalFileBackend
 from session_driver import planned
 from sweep_invariants import Expectation, SweepFacts, violations
@@ -48,12 +49,16 @@ SECOND_KILL_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Scenario:
-    """A kind of sweep. `overrides` change the sweep file of `session_driver`."""
+    """A kind of sweep. `overrides` change the sweep file of `session_driver`.
+
+    `mlflow`: the sweep records itself in MLflow, whose tables exist. `steers`: it steers its space.
+    """
 
     name: str
     overrides: Sequence[str]
     expected: Expectation
     steers: bool = False
+    mlflow: bool = False
 
 
 def _fault(on: str, kind: str, **more: object) -> str:
@@ -128,6 +133,7 @@ SCENARIOS = {
             (*_PLAIN, *_POLLS, "objective=[{maximize: valid_accuracy}, {minimize: valid_loss}]"),
             Expectation(3),
         ),
+        Scenario("mlflow", (*_PLAIN, *_POLLS), Expectation(3), mlflow=True),
         Scenario(
             "duplicates",
             (
@@ -161,7 +167,7 @@ class KilledSweep:
         end = self.run(root)
         assert end.exit_code == 0, f"the undisturbed sweep ended with {end}"
         writes = self._written(root)
-        found = violations(self.facts(root), self.expected(root))
+        found = self.violations(root)
         assert not found, f"the undisturbed sweep: {found}"
         if self.scenario.steers:
             assert self.facts(root).study.user_attrs["steering"], "this scenario never steers"
@@ -179,7 +185,8 @@ class KilledSweep:
         """Kill a new sweep at this point, resume it to its end, and return what is wrong then."""
         root, choice = self._new_root(), random.Random(f"{self.scenario.name} {kill_at} {seed}")
         end = self.run(root, kill_at)
-        if not end.killed:
+        if not end.killed and not (self.scenario.mlflow and end.exit_code == 0):
+            # MLflow is written by a thread: how often depends on its speed.
             return [f"the sweep was not killed: {end}"]
         for _ in range(MAX_RUNS):
             again = None
@@ -192,14 +199,17 @@ class KilledSweep:
                 return [f"the resumed sweep ended with {end}"]
         else:
             return [f"the sweep was killed {MAX_RUNS} times"]
-        found = [*violations(self.facts(root), self.expected(root)), *leftovers(root)]
+        found = self.violations(root)
         if not found:
             shutil.rmtree(root)
         return found
 
-    def expected(self, root: Path) -> Expectation:
-        """Return what the scenario expects; where it is certain, also that the seed points ran."""
-        return self.scenario.expected
+    def violations(self, root: Path) -> list[str]:
+        """Return what is wrong with the ended sweep, its leftovers and its MLflow included."""
+        found = [*violations(self.facts(root), self.scenario.expected), *leftovers(root)]
+        if self.scenario.mlflow:
+            found += mlflow_differences(root / "workspace", self.plan.spec.name)
+        return found
 
     def run(self, root: Path, kill_at: KillPoint | None = None, timeout_s: float = 100.0) -> ChildEnd:
         """Run `sweep run` in a child, without Ray and MLflow."""
@@ -216,7 +226,8 @@ class KilledSweep:
         writes = DurableWrites(root / "workspace", kill_at)
         with ExitStack() as stack:
             stack.enter_context(inline_engine.instead_of_ray())
-            stack.enter_context(inline_engine.without_mlflow())
+            if not self.scenario.mlflow:
+                stack.enter_context(inline_engine.without_mlflow())
             stack.enter_context(patch("sweeps.execution.run.page", lambda state, now: "the report"))
             stack.enter_context(recorded_submissions(root / "submissions.jsonl"))
             writes.install()
@@ -240,7 +251,24 @@ class KilledSweep:
         self._cases += 1
         root = self.folder / f"case{self._cases}"
         root.mkdir(parents=True)
+        if self.scenario.mlflow:
+            (root / "workspace").mkdir()
+            shutil.copyfile(self._empty_mlflow, root / "workspace" / "mlflow.db")
         return root
+
+    @cached_property
+    def _empty_mlflow(self) -> Path:
+        """A database of MLflow with all tables and no run. A child makes it: MLflow starts threads."""
+        database = self.folder / "mlflow.db"
+        end = run_in_child(lambda: _create_mlflow(database), self.folder / "mlflow.txt")
+        assert end.exit_code == 0, end
+        return database
+
+
+def _create_mlflow(database: Path) -> None:
+    from mlflow import MlflowClient
+
+    MlflowClient(f"sqlite:///{database}").search_experiments()
 
 
 def recorded_submissions(file: Path) -> ExitStack:
