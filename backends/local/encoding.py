@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from backends.contract import Dataset
 from backends.local.model_source import user_error
+from backends.local.special_tokens import render, stop_text, turn_end
 
 Ids = NDArray[np.int64]
 Line = Mapping[str, Any]
@@ -128,8 +129,18 @@ class ExampleTemplate:
         """The tokens to add to a completion: end-of-sequence, or nothing if a stop sequence or
         template ends it.
         """
-        own_end = self.stop or (self.layout == "chat" and self.tokenizer.chat_template)
+        own_end = self.stop or (self.layout == "chat" and turn_end(self.tokenizer).strip())
         return () if own_end or self.tokenizer.eos_token_id is None else (self.tokenizer.eos_token_id,)
+
+    @property
+    def stop_text(self) -> str:
+        """The text before which a generated answer ends; empty if only tokens end it."""
+        return self.stop or (stop_text(self.tokenizer) if self.layout == "chat" else "")
+
+    @property
+    def has_end(self) -> bool:
+        """Whether something marks the end of a completion, so that generation can stop."""
+        return bool(self.eos or self.stop or (self.layout == "chat" and turn_end(self.tokenizer).strip()))
 
     @property
     def bos(self) -> tuple[int, ...]:
@@ -148,7 +159,7 @@ class ExampleTemplate:
             return str(line["prompt"])
         messages = self._prompt_messages(line)
         if self.tokenizer.chat_template:
-            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            return render(self.tokenizer, messages, for_generation=True)
         return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant:"
 
     def completion(self, line: Line) -> str:
@@ -162,7 +173,7 @@ class ExampleTemplate:
         if not self.tokenizer.chat_template:
             return f" {answer}"
         messages = [*self._prompt_messages(line), {"role": "assistant", "content": answer}]
-        whole = str(self.tokenizer.apply_chat_template(messages, tokenize=False))
+        whole = render(self.tokenizer, messages)
         prompt = self.prompt(line)
         return whole[len(prompt) :] if whole.startswith(prompt) else answer + (self.tokenizer.eos_token or "")
 
@@ -194,7 +205,8 @@ class ExampleTemplate:
         result = [tokens[len(anchor) :] for tokens in continuations]
         for n, tokens in zip(merged, self.tokenize([texts[n] for n in merged]), strict=True):
             result[n] = tokens  # the tokenizer has merged the anchor with the text
-        return [[*tokens, *self.eos] for tokens in result]
+        eos = self.eos
+        return [[*tokens, *eos] for tokens in result]
 
     def tokenize_prompts(self, lines: Sequence[Line], limit: int) -> tuple[list[list[int]], int]:
         """Return the tokens of each prompt, and how many prompts lost their beginning to fit into
@@ -216,6 +228,11 @@ def encode_causal(tokenizer: Any, lines: Sequence[Line], dataset: Dataset, max_l
     allowed label.
     """
     template = ExampleTemplate(tokenizer, dataset.layout, dataset.stop)
+    if not dataset.labels and not template.has_end:
+        raise user_error(
+            "the tokenizer has no end-of-sequence token, so a generated answer would never end",
+            "set data.stop, or name `eos_token` in the model's tokenizer_config.json",
+        )
     completions = template.tokenize_continuations([template.completion(line) for line in lines])
     label_ids = labels = None
     if dataset.labels:

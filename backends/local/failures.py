@@ -52,7 +52,7 @@ def library_errors_translated(activity: str) -> Iterator[None]:
     """
     try:
         yield
-    except (SafetensorError, ImportError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (SafetensorError, ImportError, KeyError, ValueError, TypeError, AttributeError, AssertionError) as error:
         raise BackendError(_user_failure(activity, error)) from error
     except (OSError, RuntimeError, MemoryError) as error:
         raise BackendError(_resource_failure(activity, error) or _user_failure(activity, error)) from error

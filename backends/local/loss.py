@@ -77,6 +77,6 @@ def class_inputs(
 
 def _class_loss(model: LoadedModel, data: ClassData, batch: Ids) -> Tensor:
     segments = None if data.segments is None else [data.segments[i] for i in batch]
-    ids, mask, segment_ids = class_inputs([data.ids[i] for i in batch], segments, model.tokenizer.pad_token_id or 0)
+    ids, mask, segment_ids = class_inputs([data.ids[i] for i in batch], segments, model.pad_id)
     logits = model.class_logits(ids, mask, segment_ids)
     return functional.cross_entropy(logits, torch.from_numpy(data.labels[batch]).to(model.device), reduction="sum")

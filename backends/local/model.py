@@ -16,6 +16,7 @@ from backends.local.failures import library_errors_translated
 from backends.local.last_layer import LastLayer
 from backends.local.model_source import ModelSource
 from backends.local.options import Task
+from backends.local.special_tokens import end_ids, padding_id
 
 _PROBE_LENGTH = 6
 
@@ -102,6 +103,11 @@ class LoadedModel:
         )
 
     @property
+    def pad_id(self) -> int:
+        """The token that pads the inputs of a classifier."""
+        return int(self.module.config.get_text_config().pad_token_id)
+
+    @property
     def vocabulary_size(self) -> int:
         """The number of tokens in the model's vocabulary."""
         return int(self.module.config.get_text_config().vocab_size)
@@ -185,8 +191,11 @@ def load_model(spec: ModelSpec, tokenizer: Any) -> LoadedModel:
             )
         module, info = loaded
         module.to(spec.device)
-    if task == "sequence-classification" and module.config.pad_token_id is None:
-        module.config.pad_token_id = tokenizer.pad_token_id or 0
+    if task == "sequence-classification":
+        # A decoder pools at the last token that is not its padding, so both must agree on it.
+        module.config.get_text_config().pad_token_id = padding_id(tokenizer, module.config)
+    else:
+        _extend_end_ids(module, end_ids(tokenizer, module))
     new_parameters = _new_parameters(module, info) if task == "sequence-classification" and spec.new_head else ()
     last_layer = LastLayer(module.base_model)
     result = LoadedModel(source, task, module, tokenizer, spec.device, spec.dtype, new_parameters, last_layer)
@@ -195,6 +204,16 @@ def load_model(spec: ModelSpec, tokenizer: Any) -> LoadedModel:
         result.separate_head = task == "causal-lm" and _has_separate_head(result)
         _verify_last_layer(result)
     return result
+
+
+def _extend_end_ids(module: Any, ids: frozenset[int]) -> None:
+    """Let a saved model's own `generate` stop where the answers of the training data stop."""
+    generation = getattr(module, "generation_config", None)
+    if generation is None or not ids:
+        return
+    known = generation.eos_token_id
+    if not ids <= set(known if isinstance(known, list) else [known]):
+        generation.eos_token_id = sorted(ids) if len(ids) > 1 else min(ids)
 
 
 def _new_parameters(module: Any, info: dict[str, Any]) -> tuple[str, ...]:

@@ -16,11 +16,12 @@ import torch
 
 from backends.contract import Dataset
 from backends.local import encoding, model
-from backends.local.encoding import EncodedData
+from backends.local.encoding import CausalData, EncodedData
 from backends.local.estimation import Speed
 from backends.local.model import LoadedModel, ModelSpec
 from backends.local.model_source import ModelSource
 from backends.local.options import Task
+from backends.local.special_tokens import check_token_ids
 
 MAX_IDLE_MODEL_BYTES = 2 * 2**30
 """Bytes of base models that the cache keeps in addition to the model in use."""
@@ -110,12 +111,13 @@ class ModelCache:
         if key not in self._data:
             lines, tokenizer = encoding.read_lines(file.path), self.tokenizer(source)
             with encoding.missing_fields_reported(file.path):
+                data: EncodedData
                 if task == "causal-lm":
-                    self._data[key] = encoding.encode_causal(tokenizer, lines, dataset, max_length)
+                    data = encoding.encode_causal(tokenizer, lines, dataset, max_length)
                 else:
-                    self._data[key] = encoding.encode_classes(
-                        tokenizer, lines, dataset, max_length, source.uses_segment_ids
-                    )
+                    data = encoding.encode_classes(tokenizer, lines, dataset, max_length, source.uses_segment_ids)
+            _check_tokens(data, source, tokenizer)
+            self._data[key] = data
             while len(self._data) > _MAX_DATA_FILES:
                 self._data.popitem(last=False)
         self._data.move_to_end(key)
@@ -125,6 +127,12 @@ class ModelCache:
 def _bytes(loaded: LoadedModel) -> int:
     tensors = [*loaded.module.parameters(), *loaded.original_weights.values()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _check_tokens(data: EncodedData, source: ModelSource, tokenizer: Any) -> None:
+    if source.vocabulary_size is not None:
+        labels = data.label_ids if isinstance(data, CausalData) else None
+        check_token_ids([*data.ids, *(labels or ())], source.vocabulary_size, tokenizer, source.name)
 
 
 def fixed_sample(data: EncodedData, size: int) -> EncodedData:

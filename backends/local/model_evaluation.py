@@ -232,7 +232,7 @@ def _test_prompt_sharing(model: LoadedModel) -> bool:
 def class_logprobs(model: LoadedModel, ids: Sequence[Ids], segments: Sequence[Ids] | None) -> Floats:
     """Return the log-probability in nats of each class, (N, labels)."""
     result = np.zeros((len(ids), int(model.module.config.num_labels)))
-    pad_id = model.tokenizer.pad_token_id or 0
+    pad_id = model.pad_id
 
     @torch.inference_mode()
     def compute(batch: Ids) -> None:

@@ -77,6 +77,13 @@ class ModelSource:
         """
         return int(self.config.get("type_vocab_size") or 0) > 1
 
+    @property
+    def vocabulary_size(self) -> int | None:
+        """The number of tokens for which the model has an embedding; None if it does not say."""
+        text_config = self.config.get("text_config")
+        size = self.config.get("vocab_size") or (text_config or {}).get("vocab_size")
+        return size if isinstance(size, int) else None
+
     def parameters(self) -> int:
         """Return the number of parameters in the weight files.
 
@@ -259,6 +266,10 @@ def problems(source: ModelSource) -> list[Failure]:
     if not source.weight_files and not is_hub_id(source.name):
         message = f"{source.name} has no weights in {source.directory}"
         failures.append(Failure(FailureKind.USER, message, "copy model.safetensors (and its index, if any) there"))
+    pad_id, size = source.config.get("pad_token_id"), source.vocabulary_size
+    if isinstance(pad_id, int) and size is not None and pad_id >= size:
+        message = f"{source.name} names token {pad_id} as padding, but the model knows only {size} tokens"
+        failures.append(Failure(FailureKind.USER, message, "correct pad_token_id in the model's config.json"))
     try:
         source.parameters()
     except (OSError, ValueError, KeyError, struct.error) as error:

@@ -18,6 +18,7 @@ from backends.local.failures import library_errors_translated, resource_errors_t
 from backends.local.model import LoadedModel, ModelSpec, load_model, load_tokenizer, quiet
 from backends.local.model_source import ModelSource, user_error
 from backends.local.options import LocalOptions, Task
+from backends.local.special_tokens import check_token_ids, end_ids
 
 CARD_FILE = "finesweep.json"
 """The file beside a kept model with the facts that prediction needs."""
@@ -98,8 +99,8 @@ def predict(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], options:
 
     With labels, a label's log-probability is the sum over its tokens (for a classifier, that of its
     class), in nats. The most probable label is the predicted text, the earlier one on a tie.
-    Without labels, text is generated greedily. It ends before the stop sequence, at the
-    end-of-sequence token, or after `max_tokens`. Raises BackendError (user) if a classifier is
+    Without labels, text is generated greedily. It ends before the stop sequence, at a
+    token that ends an answer, or after `max_tokens`. Raises BackendError (user) if a classifier is
     asked for text or for a label that it does not know.
     """
     if not prompts:
@@ -124,6 +125,7 @@ def _classify(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], option
     ids, segments, _ = encoding.encode_segments(
         model.tokenizer, prompts, predictor.max_length, model.source.uses_segment_ids
     )
+    _check_tokens(model, ids)
     columns = [predictor.labels.index(label) for label in options.labels]
     return _label_predictions(model_evaluation.class_logprobs(model, ids, segments)[:, columns], options.labels)
 
@@ -135,10 +137,16 @@ def _choose_label(
     label_ids = encoding.label_tokens(template, prompts[0], labels)
     max_prompt_tokens = predictor.max_length - max(map(len, label_ids))
     encoded, _ = template.tokenize_prompts(prompts, max_prompt_tokens)
+    _check_tokens(predictor.model, [*encoded, *label_ids])
     scores = model_evaluation.score_continuations(
         predictor.model, [np.array(tokens) for tokens in encoded], [label_ids] * len(prompts)
     )
     return _label_predictions(scores.logprobs, labels)
+
+
+def _check_tokens(model: LoadedModel, rows: Sequence[Sequence[int] | Ids]) -> None:
+    if model.source.vocabulary_size is not None:
+        check_token_ids(rows, model.source.vocabulary_size, model.tokenizer, model.source.name)
 
 
 def _label_predictions(logprobs: model_evaluation.Floats, labels: Sequence[str]) -> list[Prediction]:
@@ -154,12 +162,13 @@ def _template(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], stop: 
 def _generate(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], options: PredictOptions) -> list[Prediction]:
     template = _template(predictor, prompts, options.stop)
     encoded, _ = template.tokenize_prompts(prompts, max(predictor.max_length - options.max_tokens, 1))
+    _check_tokens(predictor.model, encoded)
     ids = [np.array(tokens, dtype=np.int64) for tokens in encoded]
     predictions: dict[int, Prediction] = {}
     order = np.argsort([len(tokens) for tokens in ids], kind="stable")
     for first in range(0, len(order), _GENERATION_BATCH_SIZE):
         batch = order[first : first + _GENERATION_BATCH_SIZE]
-        answers = _continue(predictor.model, [ids[i] for i in batch], options, template.stop)
+        answers = _continue(predictor.model, [ids[i] for i in batch], options, template.stop_text)
         predictions.update(zip(map(int, batch), answers, strict=True))
     return [predictions[n] for n in range(len(ids))]
 
@@ -171,6 +180,7 @@ def _continue(model: LoadedModel, prompts: Sequence[Ids], options: PredictOption
     A row that has ended is computed further, with its tokens ignored, until all rows have ended.
     """
     tokenizer, module, device = model.tokenizer, model.module, model.device
+    end_tokens = end_ids(tokenizer, module)
     module.eval()
     lengths = np.array([len(prompt) for prompt in prompts])
     ids = encoding.pad(prompts, 0, left=True)  # (B, T)
@@ -191,7 +201,7 @@ def _continue(model: LoadedModel, prompts: Sequence[Ids], options: PredictOption
         for n, token in enumerate(best.tolist()):
             if ended[n]:
                 continue
-            if token == tokenizer.eos_token_id:
+            if token in end_tokens:
                 ended[n] = True
                 continue
             answers[n].append(token)

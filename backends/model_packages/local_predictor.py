@@ -57,8 +57,8 @@ class _Model:
                 module = AutoModelForSequenceClassification.from_pretrained(
                     model_folder, num_labels=len(self.labels), ignore_mismatched_sizes=True, **options
                 )
-                if module.config.pad_token_id is None:
-                    module.config.pad_token_id = self.tokenizer.pad_token_id or 0
+                self.pad_id = _padding_id(self.tokenizer, module.config)
+                module.config.get_text_config().pad_token_id = self.pad_id
             if settings["adapter"]:
                 from peft import PeftModel
 
@@ -162,6 +162,13 @@ class LanguageModel(_Model):
             return []
         return [bos] if self.tokenizer("a", verbose=False)["input_ids"][:1] == [bos] else []
 
+    def _template_ends_turns(self) -> bool:
+        """Return whether the chat template puts something after an answer."""
+        if not self.has_chat_template:
+            return False
+        question = {"messages": [{"role": "user", "content": "question"}]}
+        return bool(self._completion(question, "answer").partition("answer")[2].strip())
+
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         encoded: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
         return encoded
@@ -172,7 +179,7 @@ class LanguageModel(_Model):
         Some tokenizers add a space at the beginning of a text.
         """
         anchor, end = self._encode([_ANCHOR])[0], []
-        if not self.stop and not self.has_chat_template and self.tokenizer.eos_token_id is not None:
+        if not self.stop and not self._template_ends_turns() and self.tokenizer.eos_token_id is not None:
             end = [self.tokenizer.eos_token_id]
         labels = []
         for text, anchored in zip(texts, self._encode([_ANCHOR + text for text in texts]), strict=True):
@@ -196,7 +203,7 @@ class Classifier(_Model):
         @torch.inference_mode()
         def score(batch: list[int]) -> None:
             ids = [encoded[n]["input_ids"] for n in batch]
-            inputs = {"input_ids": _padded(ids, self.tokenizer.pad_token_id or 0)}
+            inputs = {"input_ids": _padded(ids, self.pad_id)}
             inputs["attention_mask"] = _padded([[1] * len(row) for row in ids], 0)
             if int(getattr(self.module.config, "type_vocab_size", 0) or 0) > 1:
                 inputs["token_type_ids"] = _padded([encoded[n]["token_type_ids"] for n in batch], 0)
@@ -207,6 +214,15 @@ class Classifier(_Model):
         lengths = [len(encoding["input_ids"]) for encoding in encoded]
         _in_batches(lengths, _MAX_BATCH_TOKENS[self.device.type], score)
         return self.most_probable(logprobs)
+
+
+def _padding_id(tokenizer: Any, config: Any) -> int:
+    """Return the token to pad with; a decoder reads its result at the last token before it."""
+    text_config = config.get_text_config()
+    candidates = (tokenizer.pad_token_id, text_config.pad_token_id, tokenizer.eos_token_id)
+    vocabulary_size = int(getattr(text_config, "vocab_size", 2**63))
+    known = (int(candidate) for candidate in candidates if isinstance(candidate, int))
+    return next((candidate for candidate in known if 0 <= candidate < vocabulary_size), 0)
 
 
 def _device(name: str) -> torch.device:
