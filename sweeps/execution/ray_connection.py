@@ -7,8 +7,10 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,9 @@ _RAY_ENVIRONMENT = {
     "TUNE_WARN_THRESHOLD_S": "30",
 }
 
+LISTENER_ATTEMPTS = 3
+LISTENER_TIMEOUT_S = 5.0
+
 AUTOSCALER_STATUS = "__autoscaling_status"
 UNSCALED_TYPE = "node_"
 """How Ray begins the name of a type of machine where no autoscaler is configured."""
@@ -87,6 +92,7 @@ def connect(
     if record is not None:
         ray_processes.end_leftovers(record)
     if address is not None:
+        _require_listener(address)
         _send_token_if_there_is_one()
     try:
         _init(address)
@@ -105,6 +111,25 @@ def connect(
     _send_messages_to_log()
     if record is not None and address is None:
         _record().write(record)
+
+
+def _require_listener(address: str) -> None:
+    """Raise SweepError if nothing listens at the address of a cluster.
+
+    Ray itself would try for three minutes.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # `auto`, which Ray resolves by itself
+    for attempt in range(LISTENER_ATTEMPTS):
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=LISTENER_TIMEOUT_S):
+                return
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if attempt < LISTENER_ATTEMPTS - 1:
+            time.sleep(1.0)
+    raise SweepError(f"cannot connect to the Ray cluster at {address}: {reason}", _remedy(address))
 
 
 def disconnect(record: Path | None = None) -> None:
