@@ -24,7 +24,7 @@ from tests.integration import databases
 
 pytestmark = pytest.mark.integration
 
-AT_WRITES = (0, 2, 3, 4, 8, 13, 25, 40)
+AT_WRITES = (4, 13, *(pytest.param(write, marks=pytest.mark.slow) for write in (0, 2, 3, 8, 25, 40)))
 """The durable writes of the sweep before which something happens."""
 
 FILLED_BYTES = 4 * 2**20
@@ -192,7 +192,9 @@ def _new_database(server: databases.Server) -> str:
     return server.url.removesuffix("postgres") + name
 
 
-@pytest.mark.parametrize("at_write", [1, 3, 9, 25, 60, 90])
+@pytest.mark.parametrize(
+    "at_write", [9, *(pytest.param(write, marks=pytest.mark.slow) for write in (1, 3, 25, 60, 90))]
+)
 @pytest.mark.parametrize("comes_back", [True, False], ids=["restarted", "down"])
 def test_a_postgresql_that_goes_away_loses_nothing(
     at_write: int, comes_back: bool, tmp_path: Path, postgres: databases.Server

@@ -245,5 +245,5 @@ class _Schedule:
         world = self._world
         study = optuna.load_study(study_name=self._plan.spec.name, storage=world.storage)
         facts = SweepFacts(self._plan, study, world.runs(), world.submissions, frozenset(world.forgotten))
-        failed = None
-        self.faults += violations(facts, Expectation(self._kind.trials, failed, self._kind.finals))
+        expected = Expectation(self._kind.trials, failed=None, finals=self._kind.finals)
+        self.faults += [*world.violations, *violations(facts, expected)]

@@ -19,6 +19,7 @@ from unittest.mock import patch
 import inline_engine
 import optuna
 from optuna.storages import InMemoryStorage
+from sweep_invariants import has_ended
 
 from backends.contract import (
     BackendError,
@@ -35,6 +36,7 @@ from backends.contract import (
 from backends.fake import FakeBackend, FakeOptions
 from backends.fake_service import FakeRun, FakeService
 from sweeps.errors import SweepError
+from sweeps.study import attributes
 
 HOUR_S = 3600.0
 YEAR_S = 365.25 * 24 * HOUR_S
@@ -82,6 +84,7 @@ class World:
         self.random = random.Random(seed)
         self.time = VirtualTime()
         self.log: list[str] = []
+        self.violations: list[str] = []
         self.faults_left = self.random.choice((0, 1, 1, 2, 3, 5, 8))
         self.fault_share = self.random.choice((0.01, 0.03, 0.1))
         self.process_is_dead = False
@@ -125,6 +128,17 @@ class World:
         """Return all runs of the service."""
         return [FakeRun(*row) for row in self.service._execute("SELECT * FROM runs", {})]
 
+    def check_retry(self, key: str) -> None:
+        """Note a violation if this trial retries one whose run goes on."""
+        sweep, _, number = key.rpartition("-")
+        trials = self.storage.get_all_trials(self.storage.get_all_studies()[0]._study_id, deepcopy=False)
+        retry_of = trials[int(number)].user_attrs.get(attributes.RETRY_OF)
+        if retry_of is None:
+            return
+        retried = self.service.run_by_key(f"{sweep}-{retry_of:04d}")
+        if retried is not None and not has_ended(retried):
+            self.violations.append(f"trial {retry_of} was retried by trial {int(number)} while its run went on")
+
     def forget_a_run(self) -> None:
         """Let the service lose one of its runs."""
         runs = self.runs()
@@ -159,6 +173,7 @@ class SimulatedBackend:
         self._fail_by_chance("submit", "submit transient", "submit user", "submit quota", "submit killed")
         world.note(f"submit {request.key}")
         world.submissions.append(request)
+        world.check_retry(request.key)
         handle = self._real.submit(request)
         match world.chance("answer lost", "answer killed"):
             case "answer lost":

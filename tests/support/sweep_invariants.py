@@ -155,7 +155,7 @@ def _runs(facts: SweepFacts, trained: Sequence[Trial]) -> Iterable[str]:
     for key, run in runs.items():
         if key not in by_key:
             yield f"the service has a run {key} that no trial of the study owns"
-        elif not _has_ended(run):
+        elif not has_ended(run):
             yield f"the run of trial {by_key[key].number} still goes on at the service"
     for trial in trained:
         run = runs.get(trial.key)
@@ -167,7 +167,8 @@ def _runs(facts: SweepFacts, trained: Sequence[Trial]) -> Iterable[str]:
         yield from _curve(trial, run)
 
 
-def _has_ended(run: FakeRun) -> bool:
+def has_ended(run: FakeRun) -> bool:
+    """Return whether a run of the service trains no more, as far as its clients know."""
     return run.stopped_after is not None or (run.revealed >= run.total and not run.hangs)
 
 
