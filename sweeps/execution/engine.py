@@ -23,7 +23,9 @@ from sweeps.execution.interruption import ends_on_signals
 from sweeps.execution.last_words import WorkerProcess
 from sweeps.execution.outcome import SweepEnd
 from sweeps.execution.ray_connection import (
+    RAY_RECORD,
     TRIAL_SLOT,
+    abandon,
     can_grow,
     connect,
     disconnect,
@@ -32,7 +34,7 @@ from sweeps.execution.ray_connection import (
     log_folder,
     machines,
 )
-from sweeps.execution.ray_watch import RayLostError, watched_ray
+from sweeps.execution.ray_watch import watched_ray
 from sweeps.execution.room import in_words, require_room
 from sweeps.execution.running_trial import TrialEnd
 from sweeps.execution.session import Session
@@ -43,7 +45,7 @@ from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study.study import NoTrial
 from sweeps.trials.trial import Trial
 
-__all__ = ["connect", "disconnect", "gpus", "run"]
+__all__ = ["RAY_RECORD", "connect", "disconnect", "gpus", "run"]
 
 SERVICE_TRIAL_CPUS = 0.01
 """The CPU share of a trial that only waits for a service. Ray cannot place a task that needs no CPU
@@ -72,8 +74,13 @@ def run(session: Session, cluster: Cluster | None = None, say: Callable[[str], N
     session.staged_trials = 1 if slots else 0
     scratch = plan.folder / TUNE_FOLDER
     shutil.rmtree(scratch, ignore_errors=True)  # an earlier run that was killed left it
+
+    def abandon_run() -> None:
+        abandon(plan.folder / RAY_RECORD)
+        shutil.rmtree(scratch, ignore_errors=True)
+
     try:
-        with ends_on_signals(session), watched_ray(say, session.fail) as watch:
+        with ends_on_signals(session), watched_ray(say, session.fail, abandon_run):
             require_room(
                 _resources(plan, slots, None),
                 machines,
@@ -87,9 +94,6 @@ def run(session: Session, cluster: Cluster | None = None, say: Callable[[str], N
                 _run_tune(session, searcher, callback, _shared_config(plan, slots, cluster), scratch)
                 if not searcher.offer_stranded_again():
                     break
-    except RayLostError:
-        assert watch.lost is not None
-        raise watch.lost from None
     except tune.TuneError as error:
         _LOG.error("Ray Tune failed: %s", error)
         if session.error is not None:

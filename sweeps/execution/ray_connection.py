@@ -36,6 +36,9 @@ RECONNECT_TIMEOUT_S = 3600
 """How long Ray's own code waits for a lost head before it ends this process without a word. The
 watch of the engine ends the sweep long before that."""
 
+RAY_RECORD = "ray.json"
+"""The file of a sweep's folder that names the processes of the Ray which its run has started."""
+
 TRIAL_SLOT = "sweep_trial"
 """A custom resource of a Ray started here. Each trial takes a share of it, which limits how many
 run at once."""
@@ -146,6 +149,14 @@ def disconnect(record: Path | None = None) -> None:
         record.unlink(missing_ok=True)
 
 
+def abandon(record: Path) -> None:
+    """End what was started here of a Ray that no longer answers, without asking it."""
+    started = _record()
+    ray_processes.end(started.processes)
+    ray_processes.remove_session_folder(started.session_folder)
+    record.unlink(missing_ok=True)
+
+
 def cluster_resources() -> dict[str, float]:
     """Return everything that the connected Ray has, over all machines."""
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -198,7 +209,8 @@ def _init(address: str | None) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
-            address=address,
+            # Without an address Ray would join a cluster that somebody has started on this machine.
+            address=address or "local",
             logging_level=logging.WARNING,
             log_to_driver=False,
             **(local_settings if address is None else {}),

@@ -32,7 +32,10 @@ LOST_LOCAL_LOOKS = 4
 LOST_CLUSTER_LOOKS = 60
 """The head of a cluster may be restarted, so the sweep waits longer for it, and says so."""
 
-UNWIND_TIMEOUT_S = 60.0
+WAKE_SIGNAL = signal.SIGUSR2
+"""Interrupts the main thread. Tune itself takes SIGUSR1."""
+
+UNWIND_TIMEOUT_S = 15.0
 """How long the main thread may take to leave Ray's code before the process is ended."""
 
 RESUME_HINT = "run the same command again: every result is recorded, and running trials resume"
@@ -108,13 +111,16 @@ class RayWatch:
 
 
 @contextmanager
-def watched_ray(say: Callable[[str], None], on_error: Callable[[SweepError], None]) -> Iterator[RayWatch]:
+def watched_ray(
+    say: Callable[[str], None], on_error: Callable[[SweepError], None], abandon: Callable[[], None]
+) -> Iterator[None]:
     """Watch the connected Ray during the block.
 
-    Once Ray is lost, `on_error` receives the error from the thread of the watch. In the main thread
-    RayLostError is then raised in the block; any other thread ends by itself. A main thread that
-    cannot leave Ray's code in time is ended together with the process: every result is recorded,
-    and Ray would do the same without a word.
+    Once Ray is lost, `on_error` receives the error from the thread of the watch. The main thread is
+    then interrupted, and any other thread ends by itself; the block raises the error. A main thread
+    that cannot leave Ray's code in time is ended together with the process, after `abandon` has
+    removed what Ray left: every result is recorded, and Ray would do the same later and without a
+    word.
     """
     unwound = threading.Event()
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -125,9 +131,10 @@ def watched_ray(say: Callable[[str], None], on_error: Callable[[SweepError], Non
         if not in_main_thread:
             return
         with suppress(ProcessLookupError):
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            signal.pthread_kill(threading.main_thread().ident or 0, WAKE_SIGNAL)
         if not unwound.wait(UNWIND_TIMEOUT_S):
-            say(f"error: {watch.lost.message}; {watch.lost.hint}")
+            say(f"error: {watch.lost.message}\n  {watch.lost.hint[0].upper()}{watch.lost.hint[1:]}")
+            abandon()
             os._exit(1)
 
     def raise_lost(number: int, frame: FrameType | None) -> None:
@@ -135,15 +142,19 @@ def watched_ray(say: Callable[[str], None], on_error: Callable[[SweepError], Non
             raise RayLostError
 
     watch = RayWatch(_endpoints(), say=say, on_lost=on_lost)
-    previous = signal.signal(signal.SIGUSR1, raise_lost) if in_main_thread else None
+    previous = signal.signal(WAKE_SIGNAL, raise_lost) if in_main_thread else None
     try:
         watch.start()
-        yield watch
+        yield
+    except BaseException as error:
+        if watch.lost is not None:  # Ray's own code turns RayLostError into others
+            raise watch.lost from error
+        raise
     finally:
         unwound.set()
         watch.stop()
         if in_main_thread:
-            signal.signal(signal.SIGUSR1, previous)
+            signal.signal(WAKE_SIGNAL, previous)
 
 
 def _endpoints() -> tuple[Endpoint, ...]:

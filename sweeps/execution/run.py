@@ -30,9 +30,6 @@ from sweeps.study.lease import leased
 from sweeps.study.study import Study
 from sweeps.workspace import write_text
 
-RAY_RECORD = "ray.json"
-"""The file of a sweep's folder that names the processes of the Ray which its run has started."""
-
 
 def run(
     plan: SweepPlan,
@@ -84,7 +81,7 @@ def _run_alone(
         return _complete(plan, study, environment, files, say)
     experiment = plan.spec.tracking.experiment or name
     tracker = tracking.Tracker.connect(environment.tracking_uri, experiment, workspace.artifacts, say)
-    ray_record = workspace.sweep_folder(name) / RAY_RECORD
+    ray_record = workspace.sweep_folder(name) / engine.RAY_RECORD
     try:
         say("starting Ray and MLflow")
         # Meanwhile the tracker creates the tables of a new database.

@@ -71,7 +71,7 @@ def ask_backend(plan: SweepPlan, *, estimate: bool) -> BackendAnswers:
     with closing(backend):
         failures: list[Failure] = []
         for request in requests.central:
-            for failure in backend.check(request):
+            for failure in _check(backend, request):
                 if failure.kind.retryable:  # the backend is out of reach, for the other requests too
                     raise SweepError(failure.message, failure.detail or "try again later")
                 failures.append(failure)
@@ -97,6 +97,13 @@ def changes_since_last_run(plan: SweepPlan) -> tuple[DefinitionChange, ...]:
     new = json.loads(json.dumps(plan.to_json(), default=str))
     written_options = plan.spec.written_options.model_dump(mode="json")
     return definition_changes(stored, new, written_options, plan.spec.price_options)
+
+
+def _check(backend: Backend, request: TrainingRequest) -> Sequence[Failure]:
+    try:
+        return backend.check(request)
+    except BackendError as error:
+        raise SweepError(error.failure.message, error.failure.detail) from error
 
 
 def _estimate(backend: Backend, request: TrainingRequest) -> Estimate:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from backends import registry
-from backends.contract import Backend, Capabilities
+from backends.contract import Backend, BackendError, Capabilities
+from backends.guarded_backend import translated_errors
 from backends.local_paths import with_absolute_paths
 from search_spaces.space import SearchSpace, SpaceError
 from sweeps.errors import Problem, UserInputError
@@ -94,7 +95,13 @@ def _backend(document: Document, problems: list[Problem]) -> _ChosenBackend | No
     except ValidationError as error:
         problems += validation_problems(error, document, backend_class.options_model, ("backend",))
         return None
-    return _ChosenBackend(backend_class, options, backend_class.describe(options))
+    try:
+        with translated_errors(backend_class, "describe"):
+            capabilities = backend_class.describe(options)
+    except BackendError as error:
+        problems.append(Problem(document.place(("backend", "type")), error.failure.message, error.failure.detail))
+        return None
+    return _ChosenBackend(backend_class, options, capabilities)
 
 
 def _space(document: Document, problems: list[Problem]) -> SearchSpace | None:

@@ -16,6 +16,7 @@ import pytest
 
 from backends import codec
 from backends.contract import Failed, Handle, Measured, TrainingRequest
+from sweeps.errors import SweepError
 from sweeps.execution import engine
 from sweeps.execution.environment import Environment, open_study
 from sweeps.execution.model_retention import ModelRetention
@@ -83,6 +84,8 @@ def reports_of_a_worker(plan: SweepPlan) -> list[WorkerReport]:
             "gpus": 0.0,
             "metric": "valid_loss",
             "may_be_stopped": True,
+            "nodes": None,
+            "files": None,
             "request": json.dumps(codec.to_json(request)),
         }
     )
@@ -208,6 +211,12 @@ def test_a_service_that_forgot_a_stopped_run_does_not_fail_the_sweep(tmp_path: P
         shutil.rmtree(session.plan.folder / trial.handle.id)
     retention = ModelRetention(session.plan, session.study, session.plan.open_backend(), ())
     assert retention.finish(keep=None) == {}
+
+
+@pytest.mark.parametrize("method", ["describe", "check"])
+def test_an_exception_before_anything_starts_is_one_error(tmp_path: Path, method: str) -> None:
+    with pytest.raises(SweepError, match=rf"`{method}` of the backend raised ValueError: the column has no name"):
+        planned(tmp_path, "backend.fault=ValueError", f"backend.method={method}")
 
 
 def test_an_error_in_closing_the_backend_is_only_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

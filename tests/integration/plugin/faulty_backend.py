@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from coin_backend import CoinBackend, CoinOptions
 from pydantic import BaseModel
 
-from backends.contract import Event, Handle, Measured, TrainingRequest
+from backends.contract import Capabilities, Event, Failure, Handle, Measured, TrainingRequest
 
 
 class FaultyOptions(CoinOptions):
@@ -73,6 +73,20 @@ class FaultyBackend(CoinBackend):
         if options.method == "open" and os.environ.get("RAY_RAYLET_PID"):  # in a worker only
             FAULTS[options.fault]()
         return backend
+
+    @classmethod
+    def describe(cls, options: BaseModel) -> Capabilities:
+        if isinstance(options, FaultyOptions) and options.method == "describe":
+            FAULTS[options.fault]()
+        return super().describe(options)
+
+    def check(self, request: TrainingRequest) -> Sequence[Failure]:
+        if self._faults_in("check"):
+            FAULTS[self._options.fault]()
+        return super().check(request)
+
+    def _faults_in(self, method: str) -> bool:
+        return getattr(self, "_options", None) is not None and self._options.method == method
 
     def submit(self, request: TrainingRequest) -> Handle:
         if self._options.method == "submit":
