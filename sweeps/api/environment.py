@@ -9,6 +9,7 @@ from pathlib import Path
 
 from backends import credentials
 from sweeps.execution.environment import Environment
+from sweeps.study.storage_url import check_storage_url
 from sweeps.tracking import check_scheme, default_uri
 from sweeps.workspace import DEFAULT_ROOT, Workspace
 
@@ -24,8 +25,14 @@ def tracking_uri(workspace: Workspace) -> str:
 
 
 def storage() -> str | None:
-    """Return SWEEP_STORAGE, the URL of the database with the studies; None means journal files."""
-    return os.environ.get("SWEEP_STORAGE") or None
+    """Return SWEEP_STORAGE, the URL of the database with the studies; None means journal files.
+
+    Raises UserInputError if no database can have this URL.
+    """
+    if not (url := os.environ.get("SWEEP_STORAGE")):
+        return None
+    check_storage_url(url)
+    return url
 
 
 def open_workspace(root: str | Path | None) -> Workspace:

@@ -30,6 +30,7 @@ from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from sweeps.errors import Problem, SweepError, UserInputError
+from sweeps.study.storage_url import connect_arguments
 from sweeps.workspace import Workspace
 
 _TABLES = MetaData()
@@ -94,9 +95,11 @@ class Database:
             workspace.root.mkdir(parents=True, exist_ok=True)
         try:
             engine = create_engine(
-                make_url(url if url is not None else f"sqlite:///{_sqlite_file(workspace)}"), pool_pre_ping=True
+                make_url(url if url is not None else f"sqlite:///{_sqlite_file(workspace)}"),
+                pool_pre_ping=True,
+                connect_args=connect_arguments(url) if url is not None else {},
             )
-        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        except (ArgumentError, ValueError, NoSuchModuleError, ModuleNotFoundError) as error:
             message = f"not a usable database URL ({type(error).__name__})"
             hint = (
                 "Give a URL such as postgresql+psycopg://user:password@host/database, and install its driver: "

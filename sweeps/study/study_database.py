@@ -9,10 +9,13 @@ from typing import Any
 
 import optuna
 from sqlalchemy import Dialect, event
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from backends.credentials import MASK, masked
 from backends.notices import notice
 from sweeps.errors import SweepError
+from sweeps.study.storage_url import connect_arguments
 
 RECONNECT_S = 60.0
 """How long a sweep waits for its database to come back, as after a restart."""
@@ -27,7 +30,7 @@ class StudyDatabase(optuna.storages.RDBStorage):
 
     def __init__(self, url: str) -> None:
         """Connect, and create the tables if there are none."""
-        super().__init__(url, engine_kwargs={"pool_pre_ping": True})
+        super().__init__(url, engine_kwargs={"pool_pre_ping": True, "connect_args": connect_arguments(url)})
         event.listen(self.engine, "do_connect", _connect_patiently)
 
 
@@ -68,13 +71,21 @@ def _connect_patiently(dialect: Dialect, _: Any, arguments: list[Any], options: 
 def open_database(url: str) -> StudyDatabase:
     """Open the database at this URL.
 
-    Raises SweepError where that fails. The error names only the type of its cause, whose text may
-    contain the password.
+    Raises SweepError where that fails, with the driver's reason and without the password.
     """
     try:
         return StudyDatabase(url)
     except (OSError, ImportError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise SweepError(
-            f"the database of SWEEP_STORAGE cannot be opened: {type(error).__name__}",
+            f"the database of SWEEP_STORAGE cannot be opened: {_reason(error, url)}",
             "check that it exists and that you may write to it",
         ) from None
+
+
+def _reason(error: BaseException, url: str) -> str:
+    """Return the first line of what the driver says, without SQL, links and the password."""
+    cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+    original = getattr(cause, "orig", None) or cause or error
+    lines = str(original).strip().splitlines() or [type(original).__name__]
+    password = make_url(url).password
+    return masked(lines[0].replace(str(password), MASK) if password else lines[0])
