@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from sweeps.tracking import local_database
 from sweeps.tracking.reachability import sqlite_path
@@ -51,10 +52,20 @@ def new_client(uri: str, say: Callable[[str], None] = lambda message: None) -> M
     """Connect to the tracking server and the model registry at `uri`.
 
     Creates, upgrades or mends a local database first; `say` receives what `prepare` says. Raises
-    SweepError if its file cannot be used.
+    SweepError if its file cannot be used, and SQLAlchemy's error if a database server refuses.
     """
     from mlflow import MlflowClient
 
     if (file := sqlite_path(uri)) is not None:
         local_database.prepare(file, say)
+    elif urlsplit(uri).scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
+        _log_in(uri)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _log_in(uri: str) -> None:
+    """Raise the database's error for a wrong password or name; MLflow would retry for 100 s."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.pool.NullPool)
+    engine.connect().close()

@@ -124,7 +124,7 @@ def sentence_of(text: str) -> str:
         for part, sentence in _HTTP_SENTENCES:
             if part in lowered:
                 return sentence
-    if database_error is not None or "schema" in lowered or "revision" in lowered:
+    if database_error is not None or any(word in lowered for word in ("schema", "revision", "[errno")):
         for part, sentence in _SENTENCES:
             if part in lowered:
                 return sentence

@@ -69,6 +69,7 @@ class Outbox:
         self._writing: dict[str, None] = {}
         self._rejected: dict[str, None] = {}
         self._closing = False
+        self._abandoned = False
         self._points = 0
         self._problems: dict[str, None] = {}
         self._unreachable: str | None = None
@@ -137,6 +138,15 @@ class Outbox:
         with self._changed:
             return not self._waiting and not self._writing
 
+    def abandon(self) -> None:
+        """Write nothing any more, except for what is being written now.
+
+        What a later process writes would otherwise be doubled. Idempotent.
+        """
+        with self._changed:
+            self._abandoned = True
+            self._changed.notify()
+
     @property
     def unwritten(self) -> tuple[str, ...]:
         """The keys of the runs that the receiver does not have as they should be."""
@@ -159,11 +169,11 @@ class Outbox:
         retry_s = FIRST_RETRY_S
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
-                if not self._waiting:
+                self._changed.wait_for(lambda: self._waiting or self._closing or self._abandoned)
+                if not self._waiting or self._abandoned:
                     return
                 left = len(self._waiting)
-            while left > 0:
+            while left > 0 and not self._abandoned:
                 left -= GROUP
                 if self._write_group():
                     retry_s = FIRST_RETRY_S
@@ -188,7 +198,7 @@ class Outbox:
                 self._reject(key, error)
         self._write_together(group)
         for key, projection in group.items():
-            if not self._write_one(key, projection):
+            if self._abandoned or not self._write_one(key, projection):
                 self._put_back(group, failed=key)
                 return False
         return True
@@ -233,7 +243,7 @@ class Outbox:
     def _sleep(self, seconds: float, *, even_if_closing: bool = False) -> None:
         until = time.monotonic() + seconds
         with self._changed:
-            while (left := until - time.monotonic()) > 0:
+            while (left := until - time.monotonic()) > 0 and not self._abandoned:
                 if self._closing and not even_if_closing:
                     return
                 self._changed.wait(min(left, 0.5) if even_if_closing else left)

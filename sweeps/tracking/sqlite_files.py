@@ -21,13 +21,17 @@ LOCK_NOTICE_S, LOCK_TIMEOUT_S = 3.0, 1800.0
 """When to say that another process prepares the database, and when to give up waiting for it."""
 
 _REBUILD = "Move the file away, then run `sweep track`: it records every sweep of this folder again."
+_WRITABLE = "Make the file and its folder writable, or set MLFLOW_TRACKING_URI to another place."
 _HINTS = {
     "database is locked": "Another program holds it: stop that program, or wait for it.",
     "database or disk is full": "Free some disk space, then run the same command again.",
     "No space left on device": "Free some disk space, then run the same command again.",
     "file is not a database": _REBUILD,
     "database disk image is malformed": _REBUILD,
-    "attempt to write a readonly database": "Make it writable, or set MLFLOW_TRACKING_URI to another place.",
+    "attempt to write a readonly database": _WRITABLE,
+    "unable to open database file": _WRITABLE,
+    "Read-only file system": _WRITABLE,
+    "Permission denied": _WRITABLE,
 }
 
 

@@ -370,12 +370,13 @@ class Tracker:
             self._outbox.note(f"{path} was not written again: {error}")
 
     def close(self) -> None:
-        """Disconnect from MLflow.
+        """Disconnect from MLflow, and write nothing any more.
 
         A sweep that was started and not finished counts as killed. Idempotent.
         """
         if _PARENT in self._runs and not self._finished:
             self.finish("KILLED", {}, {}, {}, None)
+        self._outbox.abandon()
 
     @property
     def problems(self) -> tuple[str, ...]:
