@@ -151,7 +151,7 @@ def ui(workspace: Workspace, name: str | None, port: int) -> None:
         except OSError as error:
             raise SweepError(f"port {port} is in use", f"Try --port {port + 1}.") from error
     say(f"the trials of `{name}`: http://127.0.0.1:{port}/{table.lstrip('/')}   (Ctrl-C stops the server)")
-    server = tracking.serve_ui(uri, port)
+    server = tracking.serve_ui(uri, port, say)
     # replace this process, so that a signal to the command reaches the server
     os.execv(server[0], server)
 

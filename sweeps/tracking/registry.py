@@ -58,7 +58,8 @@ class Registry:
         reachability.check(uri)
         load()
         self._uri = uri
-        self._client = new_client(uri)
+        with self._registry_errors():
+            self._client = new_client(uri)
 
     # -------------------------------------------------------------------------------------- reading
     def model_names(self) -> list[str]:
