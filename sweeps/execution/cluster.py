@@ -183,6 +183,8 @@ def join_cluster(plan: SweepPlan, sweep_id: str, files: str | None, say: Callabl
         files=None if settings is None else files,
         trains=trains,
         driver_node=str(ray.get_runtime_context().get_node_id()),
+        cpus=plan.placement.cpus,
+        gpus=plan.placement.gpus,
     )
     cluster = Cluster(plan, needs, settings, say)
     cluster.examine()
@@ -239,7 +241,7 @@ def _examine(nodes: Sequence[dict[str, Any]], plan: SweepPlan, needs: MachineNee
     finally:
         marker.unlink(missing_ok=True)
     reports = [_report(node, answer) for node, answer in zip(nodes, looks, strict=True)]
-    fit = [report for report in reports if refusal(report, needs) is None]
+    fit = [report for report in reports if needs.fit(report) and refusal(report, needs) is None]
     by_node = {str(node["NodeID"]): node for node in nodes}
     folders = sorted({name for name in _base_models(plan) if Path(name).is_absolute() and Path(name).is_dir()})
     answers = _on_each(
@@ -285,10 +287,16 @@ def _on_each(function: Callable[..., Any], nodes: Sequence[dict[str, Any]], *arg
 
 
 def _report(node: dict[str, Any], answer: Any) -> MachineReport:
-    place = (str(node["NodeID"]), str(node["NodeManagerHostname"]), str(node["NodeManagerAddress"]))
+    report = MachineReport(
+        str(node["NodeID"]),
+        str(node["NodeManagerHostname"]),
+        str(node["NodeManagerAddress"]),
+        cpus=float(node["Resources"].get("CPU", 0.0)),
+        gpus=float(node["Resources"].get("GPU", 0.0)),
+    )
     if isinstance(answer, Exception):
-        return MachineReport(*place, problem=str(answer), hint="read Ray's log there, or remove it from the cluster")
-    return replace(MachineReport(*place), **answer)
+        return replace(report, problem=str(answer), hint="read Ray's log there, or remove it from the cluster")
+    return replace(report, **answer)
 
 
 def _base_models(plan: SweepPlan) -> set[str]:

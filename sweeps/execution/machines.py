@@ -15,6 +15,7 @@ class MachineReport:
     `node` is its identity in Ray. `version` is that of finesweep, None if it is not installed;
     `source` is a digest of its source files. `sees_folder` tells whether it sees the sweep's folder
     with the driver's files in it. `problem` is what its backend or the store said, if anything.
+    `cpus` and `gpus` are all that it has.
     """
 
     node: str
@@ -25,6 +26,8 @@ class MachineReport:
     sees_folder: bool = False
     problem: str = ""
     hint: str = ""
+    cpus: float = 0.0
+    gpus: float = 0.0
 
     @property
     def title(self) -> str:
@@ -38,7 +41,8 @@ class MachineNeeds:
 
     `version` and `source` are those of the driver. `folder` is the sweep's folder, and `files` the
     store that takes its place, or None. `trains` tells whether workers train; otherwise they only
-    wait for a service, and do so on the machine `driver_node`.
+    wait for a service, and do so on the machine `driver_node`. `cpus` and `gpus` are what a trial
+    occupies.
     """
 
     version: str
@@ -47,6 +51,12 @@ class MachineNeeds:
     files: str | None
     trains: bool
     driver_node: str
+    cpus: float = 0.0
+    gpus: float = 0.0
+
+    def fit(self, report: MachineReport) -> bool:
+        """Return whether a trial fits on this machine. It does not on a head that only directs."""
+        return not self.trains or (report.cpus >= self.cpus and report.gpus >= self.gpus)
 
 
 @dataclass(frozen=True)
@@ -97,10 +107,13 @@ def choose(reports: Sequence[MachineReport], needs: MachineNeeds) -> Choice:
     """Return which machines may train.
 
     Trials that only wait for a service stay on the driver's machine if others do not see the
-    sweep's folder, because the backend's journal is there.
+    sweep's folder, because the backend's journal is there. A machine on which no trial fits is
+    neither usable nor refused.
     """
     usable, refused = [], []
     for report in reports:
+        if not needs.fit(report):
+            continue
         if not needs.trains and not report.sees_folder and report.node != needs.driver_node:
             continue
         found = refusal(report, needs)
@@ -117,7 +130,10 @@ def require_machines(choice: Choice) -> None:
     if decisive is None and not choice.usable:
         decisive = next(iter(choice.refused), None)
         if decisive is None:
-            raise SweepError("no machine of the cluster can run a trial", "check `ray status`")
+            message = "no machine of the cluster has the CPUs and GPUs that a trial needs"
+            raise SweepError(
+                message, "lower resources.cpus_per_trial or gpus_per_trial; `ray status` shows the machines"
+            )
     if decisive is None:
         return
     others = len(choice.refused) - 1
