@@ -33,7 +33,7 @@ from backends.contract import (
     PredictOptions,
     TrainingRequest,
 )
-from backends.fake import FakeBackend, FakeOptions
+from backends.fake import FakeBackend, FakeOptions, Fault
 from backends.fake_service import FakeRun, FakeService
 from sweeps.errors import SweepError
 from sweeps.study import attributes
@@ -92,8 +92,17 @@ class World:
         self.lost_answers: set[str] = set()
         self.submissions: list[TrainingRequest] = []
         self.service = _service_in_memory()
-        self.backend = SimulatedBackend(self, options)
+        self.backend = SimulatedBackend(self, options.model_copy(update={"faults": self._failing_runs()}))
         self.storage = SimulatedStorage(self)
+
+    def _failing_runs(self) -> tuple[Fault, ...]:
+        """Return which of the runs fail at the service: none, or the first ones that fit."""
+        if self.random.random() < 0.6:
+            return ()
+        kinds = (FailureKind.TRANSIENT, FailureKind.QUOTA, FailureKind.LOST, FailureKind.OUT_OF_MEMORY)
+        match = {} if self.random.random() < 0.5 else {"n_epochs": 2}
+        times, after_epoch = self.random.choice((1, 1, 2)), self.random.choice((0.0, 0.5, 1.0))
+        return (Fault(on="train", kind=self.random.choice(kinds), times=times, match=match, after_epoch=after_epoch),)
 
     def note(self, text: str) -> None:
         """Remember what happened, for the report of a failing seed."""

@@ -16,7 +16,17 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from backends import codec
-from backends.contract import TERMINAL_EVENTS, Charged, Checkpointed, Event, Measured, Scalar, Stopped, TrainingRequest
+from backends.contract import (
+    TERMINAL_EVENTS,
+    Charged,
+    Checkpointed,
+    Event,
+    FailureKind,
+    Measured,
+    Scalar,
+    Stopped,
+    TrainingRequest,
+)
 from backends.fake import simulated_run
 from backends.fake_service import FakeRun
 from sweeps.planning.sweep_plan import SweepPlan
@@ -95,9 +105,11 @@ def _violations(facts: SweepFacts, expected: Expectation) -> Iterable[str]:
 
     yield from _open_trials(frozen_trials, recorded, expected)
     yield from _doubled_trials(recorded)
+    yield from _owed_retries(recorded, expected)
     yield from _search(searched, expected)
     if facts.knows_runs:
         yield from _runs(facts, trained)
+        yield from _models(facts, last_attempts)
     yield from _submissions(facts)
     if expected.finals:
         yield from _finals(facts, searched, repeats)
@@ -132,6 +144,14 @@ def _doubled_trials(recorded: Sequence[_Recorded]) -> Iterable[str]:
         if entry.trial.duplicate_of is None and entry.trial.repeat_of is None and entry.retry_of is None
     )
     yield from (f"the point {point} was trained {count} times" for point, count in points.items() if count > 1)
+
+
+def _owed_retries(recorded: Sequence[_Recorded], expected: Expectation) -> Iterable[str]:
+    retried = {entry.retry_of for entry in recorded}
+    for entry in recorded:
+        # A limit that ended the sweep may have left no room for the retry.
+        if expected.trials is not None and entry.trial.will_retry and entry.trial.number not in retried:
+            yield f"trial {entry.trial.number} failed ({entry.trial.failure}) and was not retried"
 
 
 def _search(searched: Sequence[Trial], expected: Expectation) -> Iterable[str]:
@@ -193,11 +213,16 @@ def _curve(trial: Trial, run: FakeRun) -> Iterable[str]:
     ended_by_itself = bool(events) and isinstance(events[-1], TERMINAL_EVENTS) and not isinstance(events[-1], Stopped)
     if trial.state is TrialState.COMPLETE and not ended_by_itself:
         yield f"trial {trial.number} is complete, but its run did not end by itself"
-    if trial.model is not None and run.discarded:
-        yield f"trial {trial.number} names a model that is deleted"
     known_models = {event.model for event in events if isinstance(event, Checkpointed)}
     if trial.model is not None and not any(trial.model.startswith(model.partition("@")[0]) for model in known_models):
         yield f"trial {trial.number} names the model {trial.model}, which its run never had"
+
+
+def _models(facts: SweepFacts, last_attempts: Sequence[Trial]) -> Iterable[str]:
+    deleted = {run.key for run in facts.runs if run.discarded}
+    for trial in last_attempts:
+        if trial.model is not None and trial.key in deleted:
+            yield f"trial {trial.number} names a model that is deleted"
 
 
 def _submissions(facts: SweepFacts) -> Iterable[str]:
@@ -217,6 +242,8 @@ def _finals(facts: SweepFacts, searched: Sequence[Trial], repeats: Sequence[Tria
     present = Counter((repeat.repeat_of, repeat.seed) for repeat in repeats)
     if present != wanted:
         yield f"the repetitions are {sorted(present.items())}, not {sorted(wanted.items())}"
+    if not finalists:  # every trial of the search failed
+        return
     yield from (f"repetition {repeat.number} has no value" for repeat in repeats if repeat.values is None)
     result = codec.from_json(FinalsResult | None, facts.study.user_attrs.get(attributes.FINALS))
     if result is None:
@@ -238,7 +265,7 @@ def _money(facts: SweepFacts, trials: Sequence[Trial]) -> Iterable[str]:
             yield f"trial {trial.number} has spent {trial.spend.tokens} tokens, its run {tokens}"
         if trial.settled and abs((trial.spend.usd or 0.0) - usd) > USD_TOLERANCE:
             yield f"trial {trial.number} has spent {trial.spend.usd} dollars, its run {usd}"
-        if not trial.settled:
+        if not trial.settled and trial.failure is not FailureKind.LOST:  # nobody knows what a lost run cost
             yield f"the cost of trial {trial.number} is not settled"
     sums, limit = ledger(trials), facts.plan.spec.budget
     if limit.usd is not None and sums.spent.usd > limit.usd + USD_TOLERANCE:
