@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
@@ -17,7 +16,7 @@ from sweeps.execution.observers import ProgressObserver
 from sweeps.execution.session import Session
 from sweeps.reports.formatting import clock, in_words, moment
 from sweeps.study.steering import Change
-from sweeps.trials.trial import Trial, TrialState, leaderboard
+from sweeps.trials.trial import Trial, TrialState
 from sweeps.verdicts.verdict import VerdictKind
 
 RECENT_TRIALS = 6
@@ -117,13 +116,12 @@ class Progress(ProgressObserver):
     def _summary(self) -> str:
         assert self._session is not None
         session = self._session
-        ended = [trial for trial in session.study.search_trials if trial.state.ended]
-        best = next(iter(leaderboard(ended, session.objective)), None)
-        parts = [f"{len(ended)} of {session.plan.spec.search.trials} trials"]
-        if best is not None and best.values is not None:
-            parts.append(f"best {session.objective.metric} {best.values[0]:.4g} (trial {best.number})")
-        counts = Counter(trial.verdict.kind for trial in ended if trial.verdict is not None)
-        parts += [", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))] if counts else []
+        tally = session.study.tally
+        parts = [f"{len(tally)} of {session.plan.spec.search.trials} trials"]
+        if tally.best is not None and tally.best.values is not None:
+            parts.append(f"best {session.objective.metric} {tally.best.values[0]:.4g} (trial {tally.best.number})")
+        counts = [f"{count} {kind}" for kind, count in sorted(tally.verdicts.items()) if count]
+        parts += [", ".join(counts)] if counts else []
         if session.study.repeats:
             # more than planned if the search continued after its finals
             repeats = session.study.repeats
@@ -140,8 +138,7 @@ class Progress(ProgressObserver):
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
         for column in ("trial", "state", "hyperparameters"):
             table.add_column(column, overflow="fold")
-        ended = [trial for trial in self._session.study.search_trials if trial.state.ended]
-        for trial in sorted(ended, key=lambda ended_trial: ended_trial.ended_at or 0.0)[-RECENT_TRIALS:]:
+        for trial in self._session.study.tally.last_ended(RECENT_TRIALS):
             style = VERDICT_STYLE[trial.verdict.kind] if trial.verdict else "dim"
             table.add_row(str(trial.number), Text(_short_ending(trial), style=style), in_words(trial.hyperparameters))
         for trial in self._session.running:
@@ -157,19 +154,19 @@ def seconds_left(session: Session, now: float) -> float | None:
     The estimate uses the trials that have ended. Before the first one ends, it uses the progress of
     the running trials.
     """
-    running = session.running
-    took = [
-        trial.spend.seconds for trial in session.study.search_trials if trial.state.ended and trial.spend.seconds > 0
-    ]
-    took = took or [
-        (now - (trial.started_at or now)) / share
-        for trial in running
-        if (share := _share_done(trial)) >= MIN_SHARE_FOR_ESTIMATE
-    ]
-    if not took:
-        return None
-    trial_seconds = sum(took) / len(took)
-    waiting = max(0, session.plan.spec.search.trials - len(session.study.search_trials))
+    running, tally = session.running, session.study.tally
+    if tally.timed:
+        trial_seconds = tally.seconds / tally.timed
+    else:
+        took = [
+            (now - (trial.started_at or now)) / share
+            for trial in running
+            if (share := _share_done(trial)) >= MIN_SHARE_FOR_ESTIMATE
+        ]
+        if not took:
+            return None
+        trial_seconds = sum(took) / len(took)
+    waiting = max(0, session.plan.spec.search.trials - session.study.search_trial_count)
     waiting += max(0, session.plan.final_trials - len(session.study.repeats))
     begun = sum(max(0.0, trial_seconds - (now - (trial.started_at or now))) for trial in running)
     left = (waiting * trial_seconds + begun) / session.plan.concurrency

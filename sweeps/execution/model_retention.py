@@ -11,7 +11,7 @@ from sweeps.execution.cleanup import champion_versions
 from sweeps.execution.observers import Observer
 from sweeps.planning.sweep_plan import KEPT_MODELS, SweepPlan
 from sweeps.study.study import Study
-from sweeps.trials.trial import Trial, TrialState, leaderboard
+from sweeps.trials.trial import Trial, TrialState
 
 _LOG = logging.getLogger("sweeps")
 
@@ -24,15 +24,22 @@ class ModelRetention(Observer):
 
     def __init__(self, plan: SweepPlan, study: Study, backend: Backend, protected_keys: Collection[str]) -> None:
         """The models of the trials with `protected_keys` always stay."""
-        self._objective = plan.spec.objective
         self._study = study
         self._backend = backend
         self._protected_keys = protected_keys
         self._discarded: set[int] = set()
+        self._candidates = {trial.number for trial in study.tally.ended}
+
+    def trial_ended(self, trial: Trial) -> None:
+        """Remember that the trial may have to go."""
+        if trial.repeat_of is None:
+            self._candidates.add(trial.number)
 
     def trial_started(self, trial: Trial) -> None:
         """Delete now and not at the end of a trial, when its worker may still be writing."""
-        self._delete(self._losing_trials())
+        losing = self._candidates.difference(self._study.tally.best_with_model(KEPT_MODELS))
+        self._candidates -= losing
+        self._delete([self._study.trial(number) for number in sorted(losing)])
 
     def finish(self, keep: Trial | None) -> dict[int, str]:
         """Stop the runs of stopped trials, and delete every model that is not among the best.
@@ -71,9 +78,8 @@ class ModelRetention(Observer):
 
         `_delete` skips those that have not ended.
         """
-        trained = self._study.search_trials
-        ranked = [trial.number for trial in leaderboard(trained, self._objective) if trial.model]
-        return [trial for trial in trained if trial.number not in ranked[:KEPT_MODELS]]
+        kept = self._study.tally.best_with_model(KEPT_MODELS)
+        return [trial for trial in self._study.search_trials if trial.number not in kept]
 
     def _delete(self, trials: Iterable[Trial]) -> None:
         for trial in trials:

@@ -230,9 +230,9 @@ class Session:
         first_new, running.next_event = running.next_event, running.next_event + len(new_events)
         evaluated = len(trial.curve) > evaluations_before
         if evaluated or evaluations_before == 0:
-            self.study.record(trial)
-        for index in range(max(1, evaluations_before), len(trial.curve)):
-            self.study.report(trial, index, trial.curve[index].values.get(self.objective.metric, math.nan))
+            values = [measured.values.get(self.objective.metric, math.nan) for measured in trial.curve]
+            new_values = {index: values[index] for index in range(max(1, evaluations_before), len(values))}
+            self.study.record(trial, new_values)
         for observer in self._observers:
             observer.events_received(trial, first_new, new_events)
         self._end_conditions.check_target(trial)

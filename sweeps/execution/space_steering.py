@@ -9,7 +9,10 @@ from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study import steering
 from sweeps.study.steering import Change
 from sweeps.study.study import Study
-from sweeps.trials.trial import leaderboard
+
+LOOK_AFTER_SHARE = 0.01
+"""Beyond a hundred ended trials, the verdicts are looked at again after this share of new trials:
+one more out of thousands moves no majority."""
 
 
 class SpaceSteering:
@@ -24,6 +27,7 @@ class SpaceSteering:
         self.applies = plan.spec.steering == "act"
         self.changes = study.steering
         self._plan, self._study = plan, study
+        self._next_look = 0
         self._space = plan.space
         if self.changes:
             self._space = plan.steered_space(self.changes)
@@ -34,11 +38,11 @@ class SpaceSteering:
 
         The finals repeat fixed points, so there is no change once they have begun.
         """
-        if self._plan.spec.steering == "off" or self._study.repeats:
+        tally = self._study.tally
+        if self._plan.spec.steering == "off" or self._study.repeats or len(tally) < self._next_look:
             return ()
-        ended = [trial for trial in self._study.search_trials if trial.state.ended]
-        ended.sort(key=lambda trial: trial.ended_at or 0.0)
-        new_changes = steering.propose_changes(ended, self._space, self._plan.steering_bounds, self.changes)
+        self._next_look = len(tally) + max(1, round(LOOK_AFTER_SHARE * len(tally)))
+        new_changes = steering.propose_changes(tally.ended, self._space, self._plan.steering_bounds, self.changes)
         if not new_changes:
             return ()
         self.changes += new_changes
@@ -53,7 +57,7 @@ class SpaceSteering:
 
         The changed space must allow it.
         """
-        best = next(iter(leaderboard(self._study.search_trials, self._plan.spec.objective)), None)
+        best = self._study.tally.best
         if change.probe is None or best is None:
             return None
         value = int(change.probe) if change.parameter == "n_epochs" else change.probe

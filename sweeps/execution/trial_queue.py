@@ -13,7 +13,7 @@ from sweeps.execution.outcome import SweepEnd
 from sweeps.execution.trial_duration import expected_seconds
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study.study import NoTrial, Study
-from sweeps.trials.trial import Trial, leaderboard
+from sweeps.trials.trial import Trial
 
 MAX_UNAFFORDABLE_IN_A_ROW = 20
 """The search ends after this many proposals in a row that the rest of the budget cannot cover."""
@@ -123,7 +123,7 @@ class TrialQueue:
                 return NoTrial.WAIT
             finals = self._plan.spec.finals
             if finals is not None:
-                finalists = leaderboard(self._study.search_trials, self._plan.spec.objective)[: finals.candidates]
+                finalists = [self._study.trial(number) for number in self._study.tally.ranking[: finals.candidates]]
                 self._study.queue_repeats(finalists, finals.seeds)
             if not self._study.has_queued:
                 return NoTrial.EXHAUSTED

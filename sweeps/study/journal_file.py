@@ -43,7 +43,8 @@ class JournalFile(BaseJournalBackend):
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except PermissionError:
             self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._position = (0, 0)
+        self._offsets = {0: 0}
+        """Where operations begin, by their numbers: those that Optuna may ask for next."""
         self._unwritten: list[bytes] = []
         self._batches = 0
 
@@ -57,15 +58,20 @@ class JournalFile(BaseJournalBackend):
 
         Raises SweepError if a line in the middle of the file is damaged beyond repair.
         """
-        number, offset = self._position if log_number_from >= self._position[0] else (0, 0)
+        number = max(known for known in self._offsets if known <= log_number_from)
+        offset = self._offsets[number]
+        # What Optuna has read it does not ask for again.
+        self._offsets = {known: place for known, place in self._offsets.items() if known in (0, number)}
         for line in self._complete_lines(offset):
             offset += len(line)
             if (content := _repaired(line)) is None:
                 continue
-            if number >= log_number_from:
-                yield self._decoded(content, number)
+            if number > 0:
+                del self._offsets[number]
             number += 1
-            self._position = (number, offset)
+            self._offsets[number] = offset
+            if number > log_number_from:
+                yield self._decoded(content, number - 1)
         for index, line in enumerate(self._unwritten, start=number):
             if index >= log_number_from:
                 yield json.loads(line)
@@ -122,9 +128,11 @@ class JournalFile(BaseJournalBackend):
                 raise
         except OSError as error:
             raise self._unwritable(error) from error
-        number, offset = self._position
-        if offset == end:  # Optuna has applied these operations already
-            self._position = (number + len(self._unwritten), end + len(content))
+        number = max(self._offsets)
+        if self._offsets[number] == end:  # no other process has written since the last reading
+            for line in self._unwritten:
+                number, end = number + 1, end + len(line)
+                self._offsets[number] = end
         self._unwritten.clear()
 
     def _unwritable(self, error: OSError) -> SweepError:

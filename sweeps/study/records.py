@@ -1,10 +1,10 @@
 """A trial's record in Optuna user attributes: a header, and an attribute for each evaluation.
 
-The header is the trial without its learning curve, plus the number of its evaluations. An
-evaluation is written once, under `evaluation:0007`, and before the header that counts it. A process
-that dies between the two leaves an evaluation that no header counts; the next run counts it, or
-replaces it if it measures something else. Version 0.1 stored the whole curve inside the header, and
-those records can still be read.
+The header is the trial without its learning curve and without default values, plus the number of
+its evaluations. An evaluation is written once, under `evaluation:0007`, and before the header that
+counts it. A process that dies between the two leaves an evaluation that no header counts; the next
+run counts it, or replaces it if it measures something else. Version 0.1 stored the whole curve
+inside the header, and those records can still be read.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from sweeps.study import attributes
 from sweeps.trials.trial import Measurement, Spend, Trial
 
 _EVALUATION_COUNT = "evaluations"
+
+_DEFAULTS = codec.to_json(Trial(number=-1, key="", base_model="", hyperparameters={}, seed=-1))
+"""A header leaves out what has its default value, and always the curve."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,11 @@ class RecordWriter:
             if known is None or known.text != text:
                 self._set_attribute(trial.number, attributes.evaluation(index), text)
             stored[index : index + 1] = [_StoredEvaluation(text, measured)]
-        header = codec.to_json(replace(trial, curve=()))
-        del header["curve"]
+        header = {
+            name: value
+            for name, value in codec.to_json(replace(trial, curve=())).items()
+            if name not in _DEFAULTS or value != _DEFAULTS[name]
+        }
         text = _dump({**header, _EVALUATION_COUNT: len(trial.curve)})
         if self._headers.get(trial.number) != text:
             self._set_attribute(trial.number, attributes.RECORD, text)

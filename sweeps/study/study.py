@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -34,6 +35,7 @@ from sweeps.study.samplers import grid_points, make_sampler
 from sweeps.study.steered_sampler import Proposer
 from sweeps.study.steering import Change
 from sweeps.study.storage import open_storage, write_batch
+from sweeps.trials.tally import SearchTally
 from sweeps.trials.trial import Spend, StoppedBy, Trial, TrialState
 from sweeps.verdicts.verdict import VerdictKind
 
@@ -71,7 +73,8 @@ class Study:
     `stopped` one PRUNED and a `complete` one COMPLETE. A trial that was stopped because it
     overfitted is COMPLETE too: its best epoch is behind it. If a process dies and leaves trials
     running, `ask` offers them again under their old keys before it proposes anything new, and
-    queues the retries that the process owed.
+    queues the retries that the process owed. `tally` holds figures over the ended trials of the
+    search.
     """
 
     def __init__(self, study: optuna.Study, storage: optuna.storages.BaseStorage, definition: StudyDefinition) -> None:
@@ -82,6 +85,7 @@ class Study:
         self._space = definition.space
         self._base_model = definition.base_model
         self._seed = definition.search.seed
+        self._has_one_objective = len(definition.objectives) == 1
         self._trials: dict[int, Trial] = {}
         self._search_trials: dict[int, Trial] = {}
         self._repeats: dict[int, Trial] = {}
@@ -93,6 +97,7 @@ class Study:
         self._were_interrupted: set[int] = set()
         self._running: set[int] = set()
         self._ended_count = 0
+        self.tally = SearchTally(definition.objectives[0])
         self._proposer: Proposer | None = None
         self._queue = PointQueue()
         self._stored_point_of: dict[int, int] = {}
@@ -110,6 +115,7 @@ class Study:
         with write_batch(storage):
             for frozen in frozen_trials:
                 self._restore(frozen)
+        self.tally.sort_by_end()
         self._waiting = deque(waiting_points(frozen_trials))
         for frozen in self._waiting:
             self._queue.mark_taken(frozen.user_attrs)
@@ -264,14 +270,16 @@ class Study:
         """Let `ask` return a running trial again, whose worker was lost with its machine."""
         self._interrupted.append(trial.number)
 
-    def record(self, trial: Trial) -> None:
+    def record(self, trial: Trial, new_values: Mapping[int, float] = MappingProxyType({})) -> None:
         """Store the present state of a trial that has not been told.
 
-        Writes only the evaluations that are new.
+        Writes only the evaluations that are new. `new_values` are reported to Optuna, see `report`.
         """
         self._remember(trial)
         with write_batch(self._storage):
             self._writer.write(trial)
+            for evaluation, value in new_values.items():
+                self.report(trial, evaluation, value)
 
     def report(self, trial: Trial, evaluation: int, value: float) -> None:
         """Store the objective after an evaluation, whose index counts from 1.
@@ -279,7 +287,7 @@ class Study:
         The first value of an index stays. Ignored with several objectives, because Optuna cannot
         compare those before the end.
         """
-        if len(self._study.directions) == 1 and math.isfinite(value):
+        if self._has_one_objective and math.isfinite(value):
             self._writer.report(trial.number, evaluation, value)
 
     def tell(self, trial: Trial) -> None:
@@ -472,12 +480,15 @@ class Study:
             return
         if trial.number not in self._retried:
             (self._search_trials if trial.repeat_of is None else self._repeats)[trial.number] = trial
+            if trial.repeat_of is None and (trial.state.ended or (earlier is not None and earlier.state.ended)):
+                self.tally.update(trial)
         if trial.repeat_of is None:
             self._trial_by_point[_point_key(trial.hyperparameters)] = trial.number
 
     def _set_retried(self, number: int) -> None:
         """Count another attempt instead of this trial."""
         self._retried.add(number)
+        self.tally.remove(number)
         for trials in (self._search_trials, self._repeats):
             trials.pop(number, None)
 

@@ -19,6 +19,7 @@ from sweeps.cli.progress import Progress, seconds_left
 from sweeps.execution.session import Session
 from sweeps.reports.formatting import moment
 from sweeps.spec.objective import Objective
+from sweeps.trials.tally import SearchTally
 from sweeps.trials.trial import Spend, Trial, TrialState
 
 pytestmark = pytest.mark.unit
@@ -54,6 +55,9 @@ def test_a_time_on_another_day_has_its_date() -> None:
 
 def session_of(running: list[Trial], ended: list[Trial]) -> Session:
     """A stand-in for a session of six trials, two at a time, with what `Progress` needs of it."""
+    tally = SearchTally(Objective("valid_accuracy", "maximize"))
+    for ended_trial in ended:
+        tally.update(ended_trial)
     capabilities = SimpleNamespace(priced=False)
     spec = SimpleNamespace(
         search=SimpleNamespace(trials=6), budget=SimpleNamespace(hours=None), capabilities=capabilities
@@ -62,7 +66,7 @@ def session_of(running: list[Trial], ended: list[Trial]) -> Session:
         Session,
         SimpleNamespace(
             running=running,
-            study=SimpleNamespace(search_trials=[*running, *ended], repeats=[]),
+            study=SimpleNamespace(search_trial_count=len(running) + len(ended), tally=tally, repeats=[]),
             plan=SimpleNamespace(spec=spec, concurrency=2, final_trials=0),
             objective=Objective("valid_accuracy", "maximize"),
             seconds=100.0,

@@ -107,6 +107,29 @@ def test_each_process_reads_what_others_appended(tmp_path: Path) -> None:
     assert numbers(other, 0) == [0, 1, 2]
 
 
+def test_nothing_is_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the time of a sweep would grow with the square of its trials."""
+    storage = StudyJournal(tmp_path / "j")
+    study = optuna.create_study(storage=storage, study_name="s")
+    read, pread = [0], os.pread
+
+    def counted(file: int, size: int, offset: int) -> bytes:
+        content = pread(file, size, offset)
+        read[0] += len(content)
+        return content
+
+    monkeypatch.setattr(os, "pread", counted)
+    for number in range(100):
+        study.set_user_attr("n", number)
+        with storage.batch():
+            trial = study.ask()
+            trial.suggest_float("x", 0, 1)
+            study.tell(trial, 0.5)
+    size = (tmp_path / "j").stat().st_size
+    assert len(study.trials) == 100
+    assert read[0] < 2 * size
+
+
 def test_a_full_disk_leaves_the_file_as_it_was_and_nothing_is_lost_when_there_is_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
