@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.contract import BackendError, Failure, FailureKind
+from backends.hugging_face import why_unavailable
 from backends.local.options import LocalOptions, Task
 
 BUILTIN = {"builtin:tiny-lm": Path(__file__).parent / "models" / "tiny_lm"}
@@ -40,6 +41,9 @@ _TOKENIZER_FILES = (
 )
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 _ADAPTER = "adapter_config.json"
+
+HUB_PROBE_S = 8.0
+"""How long the hub may take to say whether it has a model."""
 
 
 def user_error(message: str, detail: str = "") -> BackendError:
@@ -202,8 +206,12 @@ def _from_hub(name: str, revision: str | None, weights: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = [pattern for pattern in _HUB_PATTERNS if weights or pattern != "*.safetensors"]
+    reason = why_unavailable("model", name, HUB_PROBE_S, revision=revision)
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        # Without an answer, `snapshot_download` would try for minutes before it uses its cache.
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=reason is not None)
+        )
     except HFValidationError as error:
         raise user_error(f"{name} is neither a directory nor a hub id", "check the spelling of `model`") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -212,7 +220,8 @@ def _from_hub(name: str, revision: str | None, weights: bool) -> Path:
             "elsewhere and give its directory, or fill the hub cache and set HF_HUB_OFFLINE=1; "
             "for a gated model, set HF_TOKEN"
         )
-        raise user_error(f"the model {name} is not on this machine, and the hub did not provide it", remedy) from error
+        message = f"the model {name} is not on this machine, and the hub did not provide it"
+        raise user_error(f"{message}: {reason}" if reason else message, remedy) from error
 
 
 def task_of(options: LocalOptions, name: str | None = None) -> Task:

@@ -12,6 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 import jinja2
+import numpy as np
+from numpy.typing import NDArray
 
 from backends.contract import BackendError
 from backends.local.model_source import user_error
@@ -88,7 +90,9 @@ def stop_text(tokenizer: Any) -> str:
     return "" if set(first) & special else text
 
 
-def check_token_ids(rows: Iterable[Sequence[int]], vocabulary_size: int, tokenizer: Any, model_name: str) -> None:
+def check_token_ids(
+    rows: Iterable[Sequence[int] | NDArray[np.int64]], vocabulary_size: int, tokenizer: Any, model_name: str
+) -> None:
     """Raise BackendError (user) if a row has a token for which the model has no embedding."""
     largest = max((int(max(row)) for row in rows if len(row)), default=0)
     if largest >= vocabulary_size:

@@ -6,21 +6,18 @@ half a minute, so `open_hub` first asks the hub once, with a time limit.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.extras import missing_libraries
+from backends.hugging_face import PROBE_S, one_line, why_unavailable
 from sweeps.data.formats import Record, RecordStream
 from sweeps.errors import Problem, UserInputError, require_extra
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-PROBE_S = 4.0
-"""Time limit for the hub to answer whether a data set exists."""
 
 ROWS_AT_ONCE = 1000
 
@@ -67,7 +64,7 @@ def open_saved(directory: Path, cache: Path | None = None) -> dict[str, Dataset]
             loaded = datasets.load_dataset(str(directory), cache_dir=str(cache) if cache else None)
         except (datasets.exceptions.DatasetsError, OSError, ValueError) as failure:
             raise UserInputError(
-                [Problem(str(directory), f"datasets cannot load it: {_one_line(failure)}")]
+                [Problem(str(directory), f"datasets cannot load it: {one_line(failure)}")]
             ) from failure
     return _parts(loaded, str(directory))
 
@@ -78,7 +75,7 @@ def open_hub(repository: str, config: str | None = None, probe_s: float = PROBE_
     Raises SourceUnavailableError if there is neither, at most a second after `probe_s`. Raises
     UserInputError if the data set exists but cannot be used.
     """
-    reason = why_unavailable(repository, probe_s)
+    reason = why_unavailable("dataset", repository, probe_s)
     if reason is not None and missing_libraries("local"):
         raise SourceUnavailableError(reason)  # without the library there is no cached copy either
     require_extra("local", f"Loading {repository} from the Hugging Face hub")
@@ -93,48 +90,13 @@ def open_hub(repository: str, config: str | None = None, probe_s: float = PROBE_
         try:
             loaded = datasets.load_dataset(repository, config)
         except datasets.exceptions.DatasetNotFoundError as missing:
-            raise SourceUnavailableError(_one_line(missing)) from missing
+            raise SourceUnavailableError(one_line(missing)) from missing
         except (ConnectionError, TimeoutError, _http_error()) as failure:
-            raise SourceUnavailableError(f"the connection to the hub failed: {_one_line(failure)}") from failure
+            raise SourceUnavailableError(f"the connection to the hub failed: {one_line(failure)}") from failure
         except (datasets.exceptions.DatasetsError, OSError, ValueError) as failure:
-            message = f"datasets cannot load it: {_one_line(failure)}"
+            message = f"datasets cannot load it: {one_line(failure)}"
             raise UserInputError([Problem(f"hf:{repository}", message)]) from failure
     return _parts(loaded, repository)
-
-
-def why_unavailable(repository: str, timeout_s: float = PROBE_S, endpoint: str | None = None) -> str | None:
-    """Ask the hub for a data set. Return None, or the reason why it is unavailable.
-
-    Returns within `timeout_s`. Name resolution has no time limit of its own, so a thread asks; it
-    may outlive this call.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
-    http_error = _http_error()
-    answer: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            HfApi(endpoint=endpoint).dataset_info(repository, timeout=timeout_s)
-            answer.append(None)
-        except HFValidationError:
-            answer.append(f"{repository!r} is not the name of a data set (owner/name)")
-        except OfflineModeIsEnabled:
-            answer.append("the Hugging Face libraries are set to offline mode")
-        except HfHubHTTPError as refusal:
-            status = refusal.response.status_code
-            unknown = f"the hub has no data set {repository!r}, or it is private (HTTP {status})"
-            answer.append(unknown if status in (401, 403, 404) else f"the hub refused the request (HTTP {status})")
-        except (http_error, OSError) as failure:
-            answer.append(f"the hub is unreachable: {_one_line(failure)}")
-        except (ValueError, TypeError):
-            answer.append("the answer did not come from the hub")
-
-    thread = threading.Thread(target=ask, name="hub-probe", daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    return answer[0] if answer else f"the hub did not answer within {timeout_s:g} s"
 
 
 def row_records(table: Dataset, name: str) -> RecordStream:
@@ -207,8 +169,3 @@ def _quiet() -> Iterator[None]:
         datasets.logging.set_verbosity(level)
         if not bars:
             datasets.enable_progress_bars()
-
-
-def _one_line(failure: BaseException) -> str:
-    text = " ".join(str(failure).split()) or type(failure).__name__
-    return text if len(text) <= 200 else text[:197] + "..."

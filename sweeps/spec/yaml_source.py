@@ -169,12 +169,12 @@ def _compose(text: str, builder: _Builder) -> yaml.Node | None:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if (tag := getattr(event, "tag", None)) is not None:
                 shown = tag.replace("tag:yaml.org,2002:", "!!")
-                place = builder.place(event.start_mark.line)
+                place = builder.place(_line(event.start_mark))
                 builder.problems.append(Problem(place, f"tag {shown} is not allowed", "remove the tag"))
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 message = f"is nested more than {MAX_DEPTH} levels deep"
-                place = builder.place(event.start_mark.line)
+                place = builder.place(_line(event.start_mark))
                 raise UserInputError([Problem(place, message, "check brackets and indentation")])
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.reader.ReaderError as error:
@@ -189,6 +189,10 @@ def _compose(text: str, builder: _Builder) -> yaml.Node | None:
         ) from None
     except yaml.YAMLError as error:
         raise UserInputError([Problem(builder.name, f"is not valid YAML: {error}")]) from None
+
+
+def _line(mark: Any) -> int:
+    return 0 if mark is None else int(mark.line)
 
 
 class _Builder:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from backends.hugging_face import why_unavailable
 from sweeps.data import DataSpec, prepare
 from sweeps.data.formats import Record
-from sweeps.data.hub import open_saved, row_records, why_unavailable
+from sweeps.data.hub import open_saved, row_records
 from sweeps.errors import UserInputError
 
 pytestmark = pytest.mark.integration
@@ -201,17 +202,17 @@ def served(status: int, body: bytes) -> Iterator[str]:
 )
 def test_each_answer_of_the_hub_has_its_reason(status, body, expected):
     with served(status, body) as endpoint:
-        assert why_unavailable("owner/pairs", 20, endpoint) == expected
+        assert why_unavailable("dataset", "owner/pairs", 20, endpoint) == expected
 
 
 def test_an_invalid_name_is_a_reason():
     with served(200, b"{}") as endpoint:
-        assert why_unavailable("a/b/c", 20, endpoint) == "'a/b/c' is not the name of a data set (owner/name)"
+        assert why_unavailable("dataset", "a/b/c", 20, endpoint) == "'a/b/c' is not the name of a data set (owner/name)"
 
 
 def test_a_server_that_never_answers_is_given_up_after_the_time_limit():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.monotonic()
-        reason = why_unavailable("owner/pairs", 1.0, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        reason = why_unavailable("dataset", "owner/pairs", 1.0, f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert reason is not None
         assert time.monotonic() - start < 5
