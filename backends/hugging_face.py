@@ -30,8 +30,9 @@ def why_unavailable(
     has no time limit of its own, so a thread asks; it may outlive this call.
     """
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
+    unreachable = http_error()
     what, answer = _NAMES[kind], list[str | None]()
 
     def ask() -> None:
@@ -49,7 +50,7 @@ def why_unavailable(
             status = refusal.response.status_code
             unknown = f"the hub has no {what} {repository!r}, or it is private (HTTP {status})"
             answer.append(unknown if status in (401, 403, 404) else f"the hub refused the request (HTTP {status})")
-        except (HTTPError, OSError) as failure:
+        except (unreachable, OSError) as failure:
             answer.append(f"the hub is unreachable: {one_line(failure)}")
         except (ValueError, TypeError):
             answer.append("the answer did not come from the hub")
@@ -61,6 +62,13 @@ def why_unavailable(
         notice(f"waiting for {endpoint or constants.ENDPOINT} ({repository})")
         thread.join(timeout_s - ANNOUNCED_AFTER_S)
     return answer[0] if answer else f"the hub did not answer within {timeout_s:g} s"
+
+
+def http_error() -> type[Exception]:
+    """Return the base class of the HTTP errors that the installed huggingface_hub raises."""
+    from huggingface_hub import errors
+
+    return errors.HTTPError  # type: ignore[attr-defined]
 
 
 def one_line(failure: BaseException) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.extras import missing_libraries
-from backends.hugging_face import PROBE_S, one_line, why_unavailable
+from backends.hugging_face import PROBE_S, http_error, one_line, why_unavailable
 from sweeps.data.formats import Record, RecordStream
 from sweeps.errors import Problem, UserInputError, require_extra
 
@@ -91,7 +91,7 @@ def open_hub(repository: str, config: str | None = None, probe_s: float = PROBE_
             loaded = datasets.load_dataset(repository, config)
         except datasets.exceptions.DatasetNotFoundError as missing:
             raise SourceUnavailableError(one_line(missing)) from missing
-        except (ConnectionError, TimeoutError, _http_error()) as failure:
+        except (ConnectionError, TimeoutError, http_error()) as failure:
             raise SourceUnavailableError(f"the connection to the hub failed: {one_line(failure)}") from failure
         except (datasets.exceptions.DatasetsError, OSError, ValueError) as failure:
             message = f"datasets cannot load it: {one_line(failure)}"
@@ -115,13 +115,6 @@ def row_records(table: Dataset, name: str) -> RecordStream:
                 index = row[column]
                 row[column] = names[index] if index is not None and 0 <= index < len(names) else None
             yield Record(row, name, number)
-
-
-def _http_error() -> type[Exception]:
-    """Return the base class of the HTTP errors that the installed huggingface_hub raises."""
-    from huggingface_hub import errors
-
-    return errors.HTTPError  # type: ignore[attr-defined]
 
 
 def _tables(directory: Path) -> Iterator[Path]:
