@@ -33,6 +33,7 @@ from sweeps.execution.ray_connection import (
     has_trial_slots,
     log_folder,
     machines,
+    request_machine,
 )
 from sweeps.execution.ray_watch import watched_ray
 from sweeps.execution.room import in_words, require_room
@@ -84,7 +85,7 @@ def run(session: Session, cluster: Cluster | None = None, say: Callable[[str], N
             require_room(
                 _resources(plan, slots, None),
                 machines,
-                grows=can_grow(),
+                grow=request_machine if can_grow() else None,
                 say=say,
                 should_end=session.should_end,
             )

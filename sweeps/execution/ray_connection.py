@@ -11,11 +11,12 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
+import ray.autoscaler.sdk
 import ray.experimental.internal_kv
 
 from sweeps.errors import SweepError
@@ -191,6 +192,12 @@ def can_grow() -> bool:
     except (ValueError, AttributeError, TypeError):
         return False
     return any(not str(name).startswith(UNSCALED_TYPE) for name in types)
+
+
+def request_machine(needs: Mapping[str, float] | None) -> None:
+    """Ask the autoscaler for a machine on which a trial fits. None takes the request back."""
+    bundle = {name: amount for name, amount in (needs or {}).items() if name in ("CPU", "GPU") and amount > 0}
+    ray.autoscaler.sdk.request_resources(bundles=[bundle] if bundle else [])
 
 
 def log_folder() -> Path | None:

@@ -20,7 +20,7 @@ def require_room(
     needs: Mapping[str, float],
     machines: Callable[[], Sequence[Machine]],
     *,
-    grows: bool,
+    grow: Callable[[Mapping[str, float] | None], None] | None,
     say: Callable[[str], None],
     should_end: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
@@ -28,23 +28,28 @@ def require_room(
 ) -> None:
     """Return once a trial that needs this much fits on one machine, or once `should_end` is true.
 
-    If it fits on none, a Ray that `grows` is given time, and the user hears what the sweep waits
-    for. Any other Ray raises SweepError at once.
+    If it fits on none, `grow` asks for a machine with this much, and takes the request back with
+    None in the end; the user hears what the sweep waits for. A Ray that cannot grow (None) raises
+    SweepError at once.
     """
     if needs.get("GPU", 0.0) > 1 and needs["GPU"] % 1:
         hint = "set `resources: {gpus_per_trial: ...}` to a whole number, or to a fraction below 1"
         raise SweepError(f"a trial needs {needs['GPU']:g} GPU, but Ray shares only one GPU between trials", hint)
     said_at = None
     while not fits_one(needs, found := machines()) and not should_end():
-        if not grows:
+        if grow is None:
             raise SweepError(
                 f"a trial needs {in_words(needs)} on one machine, but Ray has {machines_in_words(found)}",
                 "lower `resources:` in the sweep file, or pass `--address` of a Ray cluster with a larger machine",
             )
+        if said_at is None:
+            grow(needs)
         if said_at is None or clock() - said_at >= SAY_EVERY_S:
             said_at = clock()
             say(f"waiting for a machine with {in_words(needs)}; Ray has {machines_in_words(found)} (Ctrl-C stops)")
         sleep(LOOK_EVERY_S)
+    if said_at is not None and grow is not None:
+        grow(None)
 
 
 def in_words(needs: Mapping[str, float]) -> str:

@@ -26,12 +26,18 @@ class Clock:
         self.now_s += seconds
 
 
-def room(needs: Machine, machines: list[Machine], *, grows: bool = False, said: list[str] | None = None) -> None:
+def room(
+    needs: Machine,
+    machines: list[Machine],
+    *,
+    requested: list[Machine | None] | None = None,
+    said: list[str] | None = None,
+) -> None:
     clock = Clock()
     require_room(
         needs,
         lambda: machines if clock.now_s < 25 else [*machines, {"CPU": 8.0, "GPU": 8.0}],
-        grows=grows,
+        grow=None if requested is None else requested.append,
         say=(said if said is not None else []).append,
         should_end=lambda: clock.now_s > 100,
         clock=clock,
@@ -66,8 +72,10 @@ def test_a_trial_that_fits_on_no_machine_is_an_error_with_a_remedy(needs: Machin
 
 def test_a_cluster_that_grows_is_waited_for_aloud() -> None:
     said: list[str] = []
-    room({"CPU": 3.0}, TWO_SMALL, grows=True, said=said)
+    requested: list[Machine | None] = []
+    room({"CPU": 3.0}, TWO_SMALL, requested=requested, said=said)
     assert len(said) == 3
+    assert requested == [{"CPU": 3.0}, None], "the request is taken back once the machine is there"
     assert set(said) == {"waiting for a machine with 3 CPU; Ray has a machine with 2 CPU and 1 GPU (Ctrl-C stops)"}
 
 
@@ -76,7 +84,7 @@ def test_waiting_for_a_machine_ends_with_the_sweep() -> None:
     require_room(
         {"CPU": 3.0},
         lambda: [],
-        grows=True,
+        grow=lambda _: None,
         say=lambda _: None,
         should_end=lambda: clock.now_s > 5,
         clock=clock,
