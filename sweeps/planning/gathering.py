@@ -23,6 +23,10 @@ from sweeps.spec.loading import read_section
 from sweeps.spec.yaml_source import Document
 
 
+class BackendOutOfReachError(SweepError):
+    """The backend gave no answer; it may give one later."""
+
+
 def available_cpus() -> int:
     """Return how many CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -73,7 +77,7 @@ def ask_backend(plan: SweepPlan, *, estimate: bool) -> BackendAnswers:
         for request in requests.central:
             for failure in _check(backend, request):
                 if failure.kind.retryable:  # the backend is out of reach, for the other requests too
-                    raise SweepError(failure.message, failure.detail or "try again later")
+                    raise BackendOutOfReachError(failure.message, failure.detail or "try again later")
                 failures.append(failure)
         if failures or not estimate:
             return BackendAnswers(tuple(failures))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from backends import codec
 from backends.contract import Scalar
+from sweeps.planning.gathering import BackendOutOfReachError
 from sweeps.planning.plan import plan_file
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.scheduling import data_drift
@@ -20,6 +22,10 @@ from sweeps.scheduling.night_budget import NightBudget, night_budget, with_known
 from sweeps.scheduling.night_context import NightContext
 from sweeps.scheduling.sweep_naming import free_name, renamed
 from sweeps.scheduling.warm_start import registered_champion, warm_start
+
+PATIENCE_S = 3600.0
+"""How long a night waits for a backend that gives no answer."""
+RETRY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,28 @@ class PreparedNight:
     budget: NightBudget | None
 
 
+def with_patience(
+    make_plan: Callable[[], SweepPlan],
+    say: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> SweepPlan:
+    """Return the plan; try again for an hour while the backend is out of reach.
+
+    A person who waits gets the error within seconds, but nobody waits for a night. Raises the last
+    BackendOutOfReachError, and every other error at once.
+    """
+    began = clock()
+    while True:
+        try:
+            return make_plan()
+        except BackendOutOfReachError as error:
+            if clock() - began >= PATIENCE_S:
+                raise
+            say(f"{error.message}; trying again in {RETRY_S:.0f} s")
+        sleep(RETRY_S)
+
+
 def prepare_night(context: NightContext) -> PreparedNight | Night:
     """Decide what the claimed night does. Spends nothing.
 
@@ -42,12 +70,10 @@ def prepare_night(context: NightContext) -> PreparedNight | Night:
     rest of the monthly limit covers no trial. Raises SweepError.
     """
     schedule, environment, claimed = context.schedule, context.environment, context.claim.night
-    plan = plan_file(
-        Path(schedule.file),
-        schedule.overrides,
-        environment.workspace,
-        Path(schedule.data) if schedule.data else None,
-        estimate=False,
+    data = Path(schedule.data) if schedule.data else None
+    plan = with_patience(
+        lambda: plan_file(Path(schedule.file), schedule.overrides, environment.workspace, data, estimate=False),
+        context.say,
     )
     fingerprint = fingerprint_of(plan)
     earlier_nights = [night for night in context.store.nights(schedule.name) if night != claimed and night.state.ended]
