@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.errors import SweepError
 from sweeps.execution import worker_checks
+from sweeps.execution.isolation import CUT_OFF_S
 from sweeps.execution.machines import Choice, MachineNeeds, MachineReport, choose, refusal, require_machines
 from sweeps.execution.worker_files import FilesSettings
 from sweeps.file_store.data_files import put_data
@@ -120,7 +122,7 @@ class Cluster:
         trial that has lost `MAX_LOSSES` machines counts as the cause.
         """
         node = self._trials.get(number) or next((node for node in self._seen if node in error), None)
-        if node is None or node in {str(known["NodeID"]) for known in _alive_nodes()}:
+        if node is None or not _is_gone(node):
             return False
         self._losses[number] = self._losses.get(number, 0) + 1
         if self._losses[number] > MAX_LOSSES:
@@ -343,7 +345,7 @@ class _Watch(threading.Thread):
             if name not in self._cluster.training_nodes():
                 self._answered_at.pop(name, None)
                 continue
-            if _answers(str(node["NodeManagerAddress"]), int(node["NodeManagerPort"])):
+            if _contact(node) is Contact.ANSWERS:
                 self._answered_at[name] = now
                 if name in self._silent:
                     self._silent.discard(name)
@@ -354,9 +356,37 @@ class _Watch(threading.Thread):
                 self._cluster.say(f"{self._cluster.name(name)} {words}")
 
 
-def _answers(address: str, port: int) -> bool:
+class Contact(Enum):
+    """What a try to reach a machine's Ray process came to."""
+
+    ANSWERS = "answers"
+    REFUSED = "refused"
+    SILENT = "silent"
+
+
+def _contact(node: Mapping[str, Any]) -> Contact:
+    place = (str(node["NodeManagerAddress"]), int(node["NodeManagerPort"]))
     try:
-        with socket.create_connection((address, port), timeout=1.0):
-            return True
+        with socket.create_connection(place, timeout=1.0):
+            return Contact.ANSWERS
+    except ConnectionRefusedError:
+        return Contact.REFUSED
     except OSError:
-        return False
+        return Contact.SILENT
+
+
+def _is_gone(node: str) -> bool:
+    """Return whether the workers of a machine have certainly ended with it.
+
+    Ray may still believe it alive. If its process refuses a connection, that process has ended, and
+    its workers with it. If nobody answers, they may live until they notice that they are cut off.
+    """
+    waited_until = time.monotonic() + CUT_OFF_S + SILENCE_S
+    while True:
+        known = next((alive for alive in _alive_nodes() if alive["NodeID"] == node), None)
+        contact = _contact(known) if known is not None else Contact.REFUSED
+        if contact is not Contact.SILENT:
+            return contact is Contact.REFUSED
+        if time.monotonic() > waited_until:
+            return True
+        time.sleep(1.0)
