@@ -14,14 +14,16 @@ from sweeps.cli.terminal import json_option, print_json, relative, say, show
 from sweeps.errors import SweepError
 from sweeps.workspace import Workspace
 
-ALL_ROWS = 100_000
+STATUS_ROWS = 50
+ALL_ROWS = 10**9
 
 
 @click.command()
 @click.argument("name", required=False)
+@click.option("--all", "show_all", is_flag=True, help=f"Show every trial, not only {STATUS_ROWS}.")
 @json_option
 @click.pass_obj
-def status(workspace: Workspace, name: str | None, as_json: bool) -> None:
+def status(workspace: Workspace, name: str | None, show_all: bool, as_json: bool) -> None:
     """List the sweeps, or show the trials of the sweep NAME.
 
     The sweep may still be running.
@@ -31,36 +33,52 @@ def status(workspace: Workspace, name: str | None, as_json: bool) -> None:
     from sweeps.study import state
 
     if name is None:
-        summaries, errors = [], {}
-        for sweep_name in workspace.sweep_names():
-            try:
-                summaries.append(state.read_state(workspace, sweep_name, storage()))
-            except SweepError as error:
-                errors[sweep_name] = error
-        if as_json:
-            damaged = [{"name": sweep_name, "error": unreadable.message} for sweep_name, unreadable in errors.items()]
-            print_json([*(summary.to_json() for summary in summaries), *damaged])
-        elif summaries:
-            show(screen.listing(summaries))
-        elif not errors:
-            say(f"there is no sweep in {relative(workspace.root)}. Start one: sweep run FILE")
-        if errors:
-            for sweep_name, unreadable in errors.items():
-                say(f"{sweep_name}: {unreadable.message}")
-            raise SweepError(
-                f"{len(errors)} of {len(summaries) + len(errors)} sweeps cannot be read",
-                "; ".join(dict.fromkeys(unreadable.hint for unreadable in errors.values())),
-            )
+        _list_sweeps(workspace, as_json)
         return
-    summary = state.read_state(workspace, name, storage())
+    summary = state.read_state(workspace, name, storage(), curves=as_json)
     if as_json:
         print_json(summary.to_json())
     else:
         show(screen.listing([summary]))
-        show(screen.table(summary.trials, summary.objective, ALL_ROWS, summary.state_name))
+        rows = ALL_ROWS if show_all else STATUS_ROWS
+        more = f"sweep status {name} --all"
+        open_trials = [trial for trial in summary.trials if not trial.state.ended]
+        ended_trials = [trial for trial in summary.trials if trial.state.ended]
+        if len(summary.trials) > rows and open_trials:
+            show(screen.table(open_trials, summary.objective, rows, summary.state_name, more))
+        else:
+            ended_trials += open_trials
+        show(screen.table(ended_trials, summary.objective, rows, summary.state_name, more))
         if summary.repeats:
             say("finals: the best configurations, trained again with new seeds")
-            show(screen.table(summary.repeats, summary.objective, ALL_ROWS, summary.state_name))
+            show(screen.table(summary.repeats, summary.objective, rows, summary.state_name, more))
+
+
+def _list_sweeps(workspace: Workspace, as_json: bool) -> None:
+    from sweeps.api.environment import storage
+    from sweeps.cli import screen
+    from sweeps.study import state
+
+    summaries, errors = [], {}
+    for sweep_name in workspace.sweep_names():
+        try:
+            summaries.append(state.read_state(workspace, sweep_name, storage(), curves=as_json))
+        except SweepError as error:
+            errors[sweep_name] = error
+    if as_json:
+        damaged = [{"name": sweep_name, "error": unreadable.message} for sweep_name, unreadable in errors.items()]
+        print_json([*(summary.to_json() for summary in summaries), *damaged])
+    elif summaries:
+        show(screen.listing(summaries))
+    elif not errors:
+        say(f"there is no sweep in {relative(workspace.root)}. Start one: sweep run FILE")
+    if errors:
+        for sweep_name, unreadable in errors.items():
+            say(f"{sweep_name}: {unreadable.message}")
+        raise SweepError(
+            f"{len(errors)} of {len(summaries) + len(errors)} sweeps cannot be read",
+            "; ".join(dict.fromkeys(unreadable.hint for unreadable in errors.values())),
+        )
 
 
 @click.command()

@@ -242,13 +242,15 @@ def table(
     objective: Objective,
     rows: int = LEADERBOARD_ROWS,
     state_name: Callable[[Trial], str] = lambda trial: trial.state.value,
+    more: str = "sweep status",
 ) -> RenderableType:
     """Show a leaderboard: trials with a value, best first, then the others.
 
-    `state_name` names a trial's state. A sweep on a cluster also shows where each trial trains.
+    `more` is the command that shows all of them. `state_name` names a trial's state. A sweep on a
+    cluster also shows where each trial trains.
     """
     ranked = leaderboard(trials, objective)
-    others = [trial for trial in trials if trial not in ranked and trial.duplicate_of is None]
+    others = [trial for trial in trials if trial.values is None and trial.duplicate_of is None]
     names = list(dict.fromkeys(name for trial in trials for name in trial.hyperparameters))
     varied = [name for name in names if len({trial.hyperparameters.get(name) for trial in trials}) > 1] or names
     shown = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
@@ -279,7 +281,7 @@ def table(
         )
     hidden = len(ranked) + len(others) - rows
     if hidden > 0:
-        return Group(shown, Text(f"and {hidden} more: sweep status", style="dim"))
+        return Group(shown, Text(f"and {hidden} more: {more}", style="dim"))
     return shown
 
 

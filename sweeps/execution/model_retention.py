@@ -74,12 +74,16 @@ class ModelRetention(Observer):
         return ""
 
     def _losing_trials(self) -> list[Trial]:
-        """Return the trials of the search that are not among the best.
+        """Return the trials of the search that are not among the best, with retried attempts.
 
         `_delete` skips those that have not ended.
         """
         kept = self._study.tally.best_with_model(KEPT_MODELS)
-        return [trial for trial in self._study.search_trials if trial.number not in kept]
+        return [
+            trial
+            for trial in self._study.trials
+            if trial.number not in kept and trial.repeat_of is None and trial.duplicate_of is None
+        ]
 
     def _delete(self, trials: Iterable[Trial]) -> None:
         for trial in trials:

@@ -76,6 +76,10 @@ class JournalFile(BaseJournalBackend):
             if index >= log_number_from:
                 yield json.loads(line)
 
+    def lines(self) -> Iterator[bytes]:
+        """Yield every complete operation in the file, not decoded."""
+        return filter(None, map(_repaired, self._complete_lines(0)))
+
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append operations durably, or at the end of the current batch.
 
@@ -163,11 +167,15 @@ class JournalFile(BaseJournalBackend):
         try:
             operation: dict[str, Any] = json.loads(line)
         except ValueError:
-            raise SweepError(
-                f"{self._path} is damaged: operation {number} is not readable",
-                "restore the file from a backup, or start again with `sweep run --fresh`",
-            ) from None
+            raise self.damaged(number) from None
         return operation
+
+    def damaged(self, number: int) -> SweepError:
+        """Build the error for an operation that cannot be read."""
+        return SweepError(
+            f"{self._path} is damaged: operation {number} is not readable",
+            "restore the file from a backup, or start again with `sweep run --fresh`",
+        )
 
 
 def _repaired(line: bytes) -> bytes | None:

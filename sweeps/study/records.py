@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -107,16 +107,48 @@ class RecordWriter:
         return self._trial_ids[number]
 
 
-def read_record(frozen: FrozenTrial, settled_spends: Mapping[int, Spend], deleted_models: Collection[int]) -> Trial:
+class Attributes(Protocol):
+    """The attributes of a stored trial."""
+
+    def __getitem__(self, name: str, /) -> Any:
+        """Return the value of this attribute."""
+        ...
+
+
+class StoredTrial(Protocol):
+    """A trial in a storage: one of Optuna, or one that `journal_view` has read."""
+
+    @property
+    def state(self) -> OptunaState:
+        """Its state in Optuna."""
+        ...
+
+    @property
+    def user_attrs(self) -> Attributes:
+        """Its attributes."""
+        ...
+
+
+def read_record(
+    stored: StoredTrial,
+    settled_spends: Mapping[int, Spend],
+    deleted_models: Collection[int],
+    *,
+    curve: bool = True,
+) -> Trial:
     """Rebuild a trial from its stored record, in the present form or in the form of version 0.1.
+
+    Without `curve` its learning curve stays empty.
 
     Optuna refuses to change an ended trial, so the study stores later facts: the final spends (see
     `settled_spends`), and the numbers of the trials with deleted models.
     """
-    value = json.loads(frozen.user_attrs[attributes.RECORD])
-    if "curve" not in value:
+    value = json.loads(stored.user_attrs[attributes.RECORD])
+    if not curve:
+        value["curve"] = []
+    elif "curve" not in value:
         names = map(attributes.evaluation, range(value[_EVALUATION_COUNT]))
-        value["curve"] = [json.loads(frozen.user_attrs[name]) for name in names]
+        value["curve"] = [json.loads(stored.user_attrs[name]) for name in names]
     trial = codec.from_json(Trial, value)
     if trial.number in deleted_models:
         trial = replace(trial, model=None)
@@ -136,9 +168,9 @@ def settled_spends(study_attrs: Mapping[str, Any]) -> dict[int, Spend]:
     return {number: codec.from_json(Spend, spend) for number, spend in stored.items()}
 
 
-def was_set_aside(frozen: FrozenTrial, trial: Trial) -> bool:
+def was_set_aside(stored: StoredTrial, trial: Trial) -> bool:
     """Return whether the sweep took back this trial before it started; see `Study.set_aside`."""
-    return frozen.state is OptunaState.FAIL and not trial.state.ended
+    return stored.state is OptunaState.FAIL and not trial.state.ended
 
 
 def _dump(value: Mapping[str, Any]) -> str:

@@ -96,11 +96,12 @@ class SweepState:
         }
 
 
-def read_state(workspace: Workspace, name: str, storage: str | None) -> SweepState:
+def read_state(workspace: Workspace, name: str, storage: str | None, *, curves: bool = True) -> SweepState:
     """Read the state of a sweep.
 
     `storage` is the URL of a database; None means the journal file of the workspace. Raises
-    UserInputError if there is no sweep of this name, and SweepError if it cannot be read.
+    UserInputError if there is no sweep of this name, and SweepError if it cannot be read. For
+    `curves` see `read_study`.
     """
     try:
         plan = json.loads((workspace.sweep_folder(name) / "plan.json").read_text(encoding="utf-8"))
@@ -115,7 +116,7 @@ def read_state(workspace: Workspace, name: str, storage: str | None) -> SweepSta
         for direction, metric in objective.items()
         if direction in ("maximize", "minimize")
     ]
-    stored = read_study(storage or workspace.study_file(name), workspace.study_name(name))
+    stored = read_study(storage or workspace.study_file(name), workspace.study_name(name), curves=curves)
     return SweepState(
         name=name,
         plan=plan,

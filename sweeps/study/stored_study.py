@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from backends import codec
 from sweeps.errors import SweepError
 from sweeps.study import attributes, records
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.finals import FinalsResult
+from sweeps.study.journal_view import ViewedStudy, view_study
 from sweeps.study.lease import Holder
 from sweeps.study.steering import Change
 from sweeps.study.storage import open_storage
 from sweeps.trials.budget import Ledger, ledger
 from sweeps.trials.trial import Trial
+
+
+class _View(NamedTuple):
+    """The attributes and the trials of a study in a database."""
+
+    user_attrs: Mapping[str, Any]
+    trials: Sequence[FrozenTrial]
 
 
 @dataclass(frozen=True)
@@ -61,23 +72,27 @@ def stored_fingerprint(location: str | Path, name: str) -> str | None:
     return None if fingerprint is None else str(fingerprint)
 
 
-def read_study(location: str | Path, name: str) -> StoredStudy:
-    """Read a stored study. Raises SweepError where there is no study of this name."""
-    study = None if isinstance(location, Path) and not location.exists() else _load(location, name)
+def read_study(location: str | Path, name: str, *, curves: bool = True) -> StoredStudy:
+    """Read a stored study. Raises SweepError where there is no study of this name.
+
+    Without `curves` the trials have no learning curves, which takes a fraction of the time.
+    """
+    study = _view(location, name)
     if study is None:
         raise SweepError(f"sweep `{name}` has no study", "run `sweep status` to list the sweeps in this workspace")
-    frozen_trials = study.get_trials(deepcopy=False)
     retried = {
-        frozen.user_attrs[attributes.RETRY_OF] for frozen in frozen_trials if attributes.RETRY_OF in frozen.user_attrs
+        int(stored.user_attrs[attributes.RETRY_OF])
+        for stored in study.trials
+        if attributes.RETRY_OF in stored.user_attrs and attributes.RECORD in stored.user_attrs
     }
     attrs = study.user_attrs
     settled, deleted_models = records.settled_spends(attrs), set(attrs.get(attributes.DELETED_MODELS, ()))
     recorded = [
-        (frozen, records.read_record(frozen, settled, deleted_models))
-        for frozen in frozen_trials
-        if attributes.RECORD in frozen.user_attrs
+        (stored, records.read_record(stored, settled, deleted_models, curve=curves))
+        for stored in study.trials
+        if attributes.RECORD in stored.user_attrs
     ]
-    trials = [trial for frozen, trial in recorded if not records.was_set_aside(frozen, trial)]
+    trials = [trial for stored, trial in recorded if not records.was_set_aside(stored, trial)]
     return StoredStudy(
         sweep_id=str(attrs.get(attributes.SWEEP_ID, "")),
         ledger=ledger(trials),
@@ -88,6 +103,16 @@ def read_study(location: str | Path, name: str) -> StoredStudy:
         champion=codec.from_json(ChampionDecision | None, attrs.get(attributes.CHAMPION)),
         is_finished=attrs.get(attributes.FINISHED) == sum(trial.state.ended for trial in trials),
     )
+
+
+def _view(location: str | Path, name: str) -> _View | ViewedStudy | None:
+    if isinstance(location, Path):
+        try:
+            return view_study(location, name) if location.exists() else None
+        except OSError as error:
+            raise SweepError(f"{location} cannot be read: {error.strerror}", "check its permissions") from None
+    study = _load(location, name)
+    return None if study is None else _View(study.user_attrs, study.get_trials(deepcopy=False))
 
 
 def read_holder(location: str | Path, name: str) -> Holder | None:
