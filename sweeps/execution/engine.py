@@ -346,10 +346,13 @@ def _shared_config(plan: SweepPlan, slots: bool, cluster: Cluster | None) -> dic
 def _error_of(trial: Any) -> BaseException | None:
     """Return the error that Ray reported for a trial; None if it is unknown.
 
-    Tune keeps it in a file only, which it leaves on the machine of the driver.
+    Tune keeps it in a file only, which it leaves on the machine of the driver; some errors only as
+    text.
     """
     try:
         error: BaseException | None = trial.get_pickled_error()
+        if error is None and trial.pickled_error_file is None:
+            return RuntimeError(Path(trial.error_file).read_text(encoding="utf-8"))
         if error is None:
             with Path(trial.pickled_error_file).open("rb") as stream:
                 error = pickle.load(stream)

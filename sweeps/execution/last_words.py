@@ -25,8 +25,9 @@ _EXIT = re.compile(r"^sweep worker: (os\._exit\(.*\) at .*)$", re.MULTILINE)
 _FATAL = re.compile(r"^Fatal Python error: (.+)$", re.MULTILINE)
 _SIGNAL = re.compile(r"^\*\*\* (SIG[A-Z]+) received", re.MULTILINE)
 _PID = re.compile(r"^\s*pid: (\d+)$", re.MULTILINE)
-_MEMORY_MONITOR = re.compile(r"Memory on the node [^.]*\.?\d*[^.]*", re.MULTILINE)
-_FRAME = re.compile(r'^  File "(.+)", line (\d+) in ', re.MULTILINE)
+_MEMORY_MONITOR = re.compile(r"Memory on the node \([^)]*\) was ([\d.]+\w+) used / ([\d.]+\w+) limit")
+_SELECTED_TO_KILL = re.compile(r"pid=(\d+), actual memory used=([\d.]+\w+)")
+_FRAME = re.compile(r'^  File "(.+)", line (\d+),? in ', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,10 @@ def loss_of(error: BaseException | None, process: WorkerProcess | None, logs: Pa
     process = process or _named_process(ray_text)
     subject = "the worker process" if process is None else f"the worker process {process.pid} on {process.host}"
     if found := _MEMORY_MONITOR.search(ray_text):
-        return Loss(f"Ray ended {subject}, because the machine ran low on memory: {found[0]}", ray_text)
+        used = f"{found[1]} of {found[2]} were in use"
+        selected = _SELECTED_TO_KILL.search(ray_text)
+        own = f", {selected[2]} by process {selected[1]}" if selected else ""
+        return Loss(f"Ray ended {subject}, because its machine ran low on memory: {used}{own}", ray_text)
     words, standard_error = "", ""
     is_local = process is not None and process.host in ("", platform.node())
     if process is not None and is_local and logs is not None:
