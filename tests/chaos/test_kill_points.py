@@ -15,7 +15,7 @@ from killed_sweep import SCENARIOS, KilledSweep
 
 pytestmark = pytest.mark.integration
 
-SAMPLE = 5
+SAMPLE, SAMPLE_WITH_MLFLOW = 4, 2
 """Kill points of one scenario in the short version."""
 
 
@@ -24,7 +24,8 @@ def test_a_killed_sweep_resumes_and_ends_complete(name: str, tmp_path: Path) -> 
     sweep = KilledSweep(SCENARIOS[name], tmp_path)
     seed = datetime.date.today().toordinal()
     points = sweep.kill_points()
-    for point in random.Random(f"{name} {seed}").sample(points, min(SAMPLE, len(points))):
+    count = SAMPLE_WITH_MLFLOW if SCENARIOS[name].mlflow else SAMPLE
+    for point in random.Random(f"{name} {seed}").sample(points, min(count, len(points))):
         found = sweep.case(point, seed)
         repeat = f"python -m tests.chaos.kill_points {name} --at {point.write} {point.moment} --seed {seed}"
         assert not found, f"{found}\nthe write: {sweep.writes.names[point.write]}\nrepeat: {repeat}"

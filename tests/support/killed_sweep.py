@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -31,13 +32,16 @@ from session_driver import planned
 from sweep_invariants import Expectation, SweepFacts, violations
 
 from backends import codec
-from backends.contract import Handle, TrainingRequest
+from backends.contract import Dataset, Handle, TrainingRequest
 from backends.fake import FakeBackend
 from backends.fake_service import FakeRun, FakeService
+from backends.model_packages import ModelPackage
 from sweeps.api.running import run_plan
 from sweeps.execution import run as _imported_before_the_fork  # noqa: F401
 from sweeps.execution.observers import ProgressObserver
 from sweeps.planning.sweep_plan import SweepPlan
+from sweeps.study import attributes
+from sweeps.tracking.registry import Registry
 from sweeps.workspace import Workspace
 
 MAX_RUNS = 5
@@ -135,6 +139,12 @@ SCENARIOS = {
         ),
         Scenario("mlflow", (*_PLAIN, *_POLLS), Expectation(3), mlflow=True),
         Scenario(
+            "champion",
+            (*_PLAIN, *_POLLS, "search.trials=2", "champion={model: answers}"),
+            Expectation(2),
+            mlflow=True,
+        ),
+        Scenario(
             "duplicates",
             (
                 "search={sampler: random, scheduler: none, trials: 9, concurrency: 2}",
@@ -158,7 +168,8 @@ class KilledSweep:
     @cached_property
     def plan(self) -> SweepPlan:
         """The plan; its data lies in the folder of the plan and is only read."""
-        return planned(self.folder / "prepared", *self.scenario.overrides)
+        with registrable_fake_models():
+            return planned(self.folder / "prepared", *self.scenario.overrides)
 
     @cached_property
     def writes(self) -> DurableWrites:
@@ -209,7 +220,21 @@ class KilledSweep:
         found = [*violations(self.facts(root), self.scenario.expected), *leftovers(root)]
         if self.scenario.mlflow:
             found += mlflow_differences(root / "workspace", self.plan.spec.name)
+        if self.plan.spec.champion is not None:
+            found += self._champion_violations(root)
         return found
+
+    def _champion_violations(self, root: Path) -> Iterator[str]:
+        """Yield what is wrong with the registry, which must hold the winner once, as champion."""
+        registry = Registry(f"sqlite:///{root / 'workspace' / 'mlflow.db'}")
+        decision = self.facts(root).study.user_attrs.get(attributes.CHAMPION)
+        champion, versions = registry.champion("answers"), registry.versions("answers")
+        if decision is None or not decision["promoted"]:
+            yield f"the winner was not promoted: {decision}"
+        elif champion is None or str(champion.number) != str(decision["version"]):
+            yield f"the champion is {champion}, the study says version {decision['version']}"
+        if len(versions) != 1:
+            yield f"the winner was registered {len(versions)} times"
 
     def run(self, root: Path, kill_at: KillPoint | None = None, timeout_s: float = 100.0) -> ChildEnd:
         """Run `sweep run` in a child, without Ray and MLflow."""
@@ -230,6 +255,7 @@ class KilledSweep:
                 stack.enter_context(inline_engine.without_mlflow())
             stack.enter_context(patch("sweeps.execution.run.page", lambda state, now: "the report"))
             stack.enter_context(recorded_submissions(root / "submissions.jsonl"))
+            stack.enter_context(registrable_fake_models())
             writes.install()
             run_plan(plan, workspace, ProgressObserver(), print)
         listing = {"names": writes.names, "tearable": writes.tearable}
@@ -269,6 +295,22 @@ def _create_mlflow(database: Path) -> None:
     from mlflow import MlflowClient
 
     MlflowClient(f"sqlite:///{database}").search_experiments()
+
+
+@contextlib.contextmanager
+def registrable_fake_models() -> Iterator[None]:
+    """Let models of the fake backend be registered. Such a model knows every answer."""
+
+    def package(backend: FakeBackend, model: str, dataset: Dataset, folder: Path) -> ModelPackage:
+        answers = {}
+        for file in Path(dataset.train.path).parent.glob("*.jsonl"):
+            lines = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+            answers |= {line["prompt"]: line["completion"] for line in lines}
+        (folder / "answers.json").write_text(json.dumps(answers), encoding="utf-8")
+        return ModelPackage(Path(__file__).with_name("knowing_predictor.py"), {"labels": list(dataset.labels)}, ())
+
+    with patch.object(FakeBackend, "package", package, create=True):
+        yield
 
 
 def recorded_submissions(file: Path) -> ExitStack:
