@@ -17,7 +17,6 @@ from sweeps.server.records import Job, JobFailure, JobStatus, log_line
 from sweeps.server.resource_faults import resource_fault
 from sweeps.server.run_loop import (
     RETRY_FOR_S,
-    Detached,
     EventsReported,
     RunBroken,
     RunControl,
@@ -26,7 +25,6 @@ from sweeps.server.run_loop import (
     RunReport,
     RunSubmitted,
     drive_run,
-    retry,
 )
 from sweeps.server.storage import Store
 from sweeps.server.training_backend import TrainingBackend
@@ -158,43 +156,40 @@ class JobExecutor:
             return job.id in submitted
         return not self._store.run_has_ended(job.id)
 
-    def stop_run(self, job: Job, control: RunControl) -> None:
+    def stop_run(self, job: Job) -> bool:
         """Stop the run of a job that has ended, record its last events, and delete its files.
 
         Nobody drives the run. If its submission was never answered, the run is adopted by its key
-        first. Tries again while the backend fails temporarily, until `control` detaches; the next
-        server completes what is left. Raises nothing.
+        first. Return False if the backend fails temporarily, so that the caller tries again.
+        Idempotent.
         """
         try:
-            if job.handle is not None or not self._backend.capabilities.in_process:
-                self._stop_run(job, control)
-        except Detached:
-            return
+            was_submitted = job.data is not None and not self._backend.capabilities.in_process
+            if job.handle is not None or was_submitted:
+                self._stop_run(job)
         except BackendError as error:
             _LOG.warning("cannot stop the run of the job %s: %s", job.id, error)
             if error.failure.kind is FailureKind.TRANSIENT:
-                return
-        except Exception:  # noqa: BLE001  the thread has no caller
-            _LOG.exception("cannot stop the run of the job %s", job.id)
-            return
+                return False
         self._store.delete_intent("submit", job.id)
         self._files.delete_working_files(job.id)
+        return True
 
-    def _stop_run(self, job: Job, control: RunControl) -> None:
+    def _stop_run(self, job: Job) -> None:
         with contextlib.closing(self._backend.open()) as backend:
-            handle = job.handle or retry(control, lambda: backend.submit(_training_request(job)))
+            handle = job.handle or backend.submit(_training_request(job))
             self._store.update(Job, job.id, handle=handle)
-            retry(control, lambda: backend.stop(handle))
+            backend.stop(handle)
             if backend.capabilities.in_process:
                 return  # to ask for its events would train it
             first = self._store.run_event_count(job.id)
-            for number, event in enumerate(retry(control, lambda: backend.events(handle, first)), first):
+            for number, event in enumerate(backend.events(handle, first), first):
                 self._updater.record_event(job.id, number, event, {})
 
     def discard_run(self, job_id: str) -> None:
-        """Delete what the backend keeps of a job's run, as the intent "discard" says.
+        """Delete what the backend keeps of a job's run, as the intent "discard" says. Idempotent.
 
-        If the backend fails, the intent remains for the next server.
+        If the backend fails, the intent remains, and the caller tries again later.
         """
         job = self._store.find(Job, job_id)
         if job is not None and job.handle is not None:

@@ -18,6 +18,9 @@ from sweeps.server.training_backend import TrainingBackend
 
 _LOG = logging.getLogger("sweeps.server")
 
+CLEAN_UP_PAUSE_S = 5.0
+"""After how long the server tries again to stop a run that the backend could not stop."""
+
 
 class JobRunner:
     """Brings each queued job to its end, in a thread of its own.
@@ -41,20 +44,22 @@ class JobRunner:
         self._threads: dict[str, threading.Thread] = {}
         self._not_before: dict[str, float] = {}
         """The monotonic time before which a job is not executed again."""
-        self._stops = RunControl()
-        """Controls the threads that stop the runs of ended jobs."""
+        self._to_clean_up: set[str] = set()
+        """The ended jobs whose runs may still be training, or whose working files may be there."""
         self._lock = threading.RLock()
-        self._dispatcher = BackgroundLoop("dispatcher", self._dispatch, pause_s=1.0, first=self._complete_intents)
+        self._dispatcher = BackgroundLoop("dispatcher", self._dispatch, pause_s=1.0)
+        self._cleaner = BackgroundLoop("cleaner", self._clean_up, pause_s=CLEAN_UP_PAUSE_S, first=self._find_lost_runs)
 
     # -------------------------------------------------------------------------------- begin and end
     def start(self) -> None:
         """Begin, with the jobs that the previous server left."""
         self._dispatcher.start()
+        self._cleaner.start()
 
     def close(self) -> None:
         """Detach from all runs, and end. The next server resumes them."""
         self._dispatcher.closing.set()
-        self._stops.request_detach()
+        self._cleaner.closing.set()
         with self._lock:
             controls, threads = list(self._active.values()), list(self._threads.values())
         for control in controls:
@@ -63,6 +68,7 @@ class JobRunner:
         for thread in threads:
             thread.join()
         self._dispatcher.close()
+        self._cleaner.close()
         self._executor.close()
 
     def active_count(self) -> int:
@@ -100,11 +106,6 @@ class JobRunner:
         pause_s = 0.0
         try:
             pause_s = self._executor.execute(job_id, lambda control: self._register(job_id, control))
-            job = self._store.find(Job, job_id)
-            if job is not None:
-                self._clean_up(job)
-        except sqlite3.Error as error:
-            _LOG.warning("job %s: cannot read the database: %s", job_id, error)
         finally:
             with self._lock:
                 self._active.pop(job_id, None)
@@ -112,7 +113,9 @@ class JobRunner:
                 self._not_before.pop(job_id, None)
                 if pause_s:
                     self._not_before[job_id] = time.monotonic() + pause_s
+                self._to_clean_up.add(job_id)
             self._dispatcher.wake()
+            self._cleaner.wake()
 
     def _register(self, job_id: str, control: RunControl) -> bool:
         """Let `pause`, `cancel` and `close` reach a run. Return False if one of them came first."""
@@ -137,14 +140,9 @@ class JobRunner:
             control = self._active.get(job.id)
             if control is not None:
                 control.request_stop()
-                return True
-            # its thread has not registered yet, and sees the status when it does
-            if job.id in self._active:
-                return True
-            name = f"stop {job.id}"
-            thread = threading.Thread(target=self._stop, args=(job.id,), name=name)
-            thread.start()  # it waits for the lock before it ends
-            self._threads[name] = thread
+            # otherwise its thread has not registered yet and sees the status, or there is none
+            self._to_clean_up.add(job.id)
+        self._cleaner.wake()
         return True
 
     def pause(self, job: Job) -> bool:
@@ -160,7 +158,7 @@ class JobRunner:
     def resume(self, job: Job) -> bool:
         """Put a paused job back into the queue. Return False if it is not paused."""
         queued = log_line(job.id, "Fine-tuning job queued again")
-        is_changed = self._store.change_status(job.id, JobStatus.QUEUED, [queued])
+        is_changed = self._store.change_status(job.id, JobStatus.QUEUED, [queued], only_from=JobStatus.PAUSED)
         self._dispatcher.wake()
         return is_changed
 
@@ -169,28 +167,45 @@ class JobRunner:
         return self._backend.capabilities.in_process
 
     # ----------------------------------------------------------------------------------- ended jobs
-    def _stop(self, job_id: str) -> None:
-        try:
-            if (job := self._store.find(Job, job_id)) is not None:
-                self._clean_up(job)
-        except sqlite3.Error as error:
-            _LOG.warning("job %s: cannot read the database: %s", job_id, error)
-        finally:
-            with self._lock:
-                self._threads.pop(threading.current_thread().name, None)
+    def clean_up_soon(self) -> None:
+        """Delete what the backend keeps of deleted models, now or as soon as it can."""
+        self._cleaner.wake()
 
-    def _clean_up(self, job: Job) -> None:
-        """Stop the run of a cancelled or failed job if it may be training; delete its files."""
-        if job.status not in (JobStatus.CANCELLED, JobStatus.FAILED):
-            return
-        if self._executor.may_be_training(job, self._store.intended("submit")):
-            self._executor.stop_run(job, self._stops)
-        else:
-            self._files.delete_working_files(job.id)
+    def _find_lost_runs(self) -> None:
+        with self._lock:
+            self._to_clean_up |= {job.id for job in self._executor.jobs_with_lost_runs()}
 
-    def _complete_intents(self) -> None:
-        """Complete what the previous server began: to stop runs, and to delete models."""
-        for job in self._executor.jobs_with_lost_runs():
-            self._executor.stop_run(job, self._stops)
+    def _clean_up(self) -> None:
+        """Stop the runs of cancelled and failed jobs, and delete what no job or model needs.
+
+        What the backend cannot do now is tried again after the pause.
+        """
+        with self._lock:
+            # a job that has a thread is looked at once the thread has ended
+            job_ids = sorted(self._to_clean_up - self._active.keys())
+        for job_id in job_ids:
+            if self._cleaner.closing.is_set():
+                return
+            try:
+                is_done = self._is_cleaned_up(job_id)
+            except (OSError, sqlite3.Error) as error:
+                _LOG.warning("cannot clean up after the job %s now: %s", job_id, error)
+                continue
+            except Exception:  # noqa: BLE001  one job must not keep the others from being cleaned up
+                _LOG.exception("cannot clean up after the job %s", job_id)
+                is_done = True
+            if is_done:
+                with self._lock:
+                    self._to_clean_up.discard(job_id)
         for job_id in self._store.intended("discard"):
             self._executor.discard_run(job_id)
+
+    def _is_cleaned_up(self, job_id: str) -> bool:
+        """Clean up after a job if it has ended. Return whether there is nothing left to do."""
+        job = self._store.find(Job, job_id)
+        if job is None or job.status not in (JobStatus.CANCELLED, JobStatus.FAILED):
+            return True
+        if self._executor.may_be_training(job, self._store.intended("submit")):
+            return self._executor.stop_run(job)
+        self._files.delete_working_files(job.id)
+        return True

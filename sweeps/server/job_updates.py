@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 from backends.contract import (
     Charged,
@@ -230,7 +230,7 @@ class JobUpdater:
         """Cancel a job. Return False if it has ended already."""
         return self._end_without_model(job, JobStatus.CANCELLED, log_line(job.id, "Fine-tuning job cancelled"))
 
-    def _end_without_model(self, job: Job, status: JobStatus, line: JobEvent, **fields: JobFailure) -> bool:
+    def _end_without_model(self, job: Job, status: JobStatus, line: JobEvent, **fields: Any) -> bool:
         with self._store.transaction():
             is_changed = self._store.change_status(
                 job.id,

@@ -69,11 +69,11 @@ class JobValidator:
             if fault is not None and fault.passes:
                 raise
             _LOG.error("job %s", job.id, exc_info=error)
-            self._updater.fail(job, JobFailure("internal_error", f"{type(error).__name__}: {error}"))
+            self._fail(job, JobFailure("internal_error", f"{type(error).__name__}: {error}"))
 
     def _validate(self, job: Job) -> None:
         if injected := self._faults.job_failure(job.id):
-            self._updater.fail(job, injected)
+            self._fail(job, injected)
             return
         training = self._folder.content(job.training_file)
         validation = None if job.validation_file is None else self._folder.content(job.validation_file)
@@ -82,13 +82,13 @@ class JobValidator:
                 training, validation, job.task, self._folder.job_data(job.id), self._min_examples
             )
         except datasets.DatasetError as error:
-            self._updater.fail(job, error.failure)
+            self._fail(job, error.failure)
             return
         except OSError as error:
             if resource_fault(error, self._folder.root) is not None:
                 raise
             message = f"The file cannot be read: {error.strerror or error}"
-            self._updater.fail(job, JobFailure("invalid_training_file", message, "training_file"))
+            self._fail(job, JobFailure("invalid_training_file", message, "training_file"))
             return
         lines = [log_line(job.id, note, level="warn") for note in notes]
         if self._faults.affects("moderation", job.id) is not None:
@@ -98,3 +98,7 @@ class JobValidator:
         if not self._store.change_status(job.id, JobStatus.QUEUED, lines, data=data):
             self._files.delete_working_files(job.id)  # a client has cancelled it meanwhile
         self._job_queued()
+
+    def _fail(self, job: Job, failure: JobFailure) -> None:
+        self._updater.fail(job, failure)
+        self._files.delete_working_files(job.id)

@@ -37,7 +37,7 @@ from sweeps.server.records import (
 
 _LOG = logging.getLogger("sweeps.server")
 
-LOCK_TIMEOUT_S = 30.0
+LOCK_TIMEOUT_S = 10.0
 """How long a write waits for another program that has locked the database, such as a backup."""
 
 LONGEST_POSTPONEMENT_S = 3600.0
@@ -178,12 +178,22 @@ class Store:
             for event in events:
                 self._insert(event)
 
-    def change_status(self, job_id: str, status: JobStatus, events: Iterable[JobEvent] = (), **fields: Any) -> bool:
+    def change_status(
+        self,
+        job_id: str,
+        status: JobStatus,
+        events: Iterable[JobEvent] = (),
+        *,
+        only_from: JobStatus | None = None,
+        **fields: Any,
+    ) -> bool:
         """Give a job another status and other fields, and add lines to its log.
 
-        Return False, and change nothing, if the job cannot get there from its present status.
+        Return False, and change nothing, if the job cannot get there from its present status, or if
+        this is not `only_from`.
         """
-        previous = ", ".join(f"'{previous_status.value}'" for previous_status in sorted(PREVIOUS_STATUSES[status]))
+        allowed = PREVIOUS_STATUSES[status] if only_from is None else PREVIOUS_STATUSES[status] & {only_from}
+        previous = ", ".join(f"'{previous_status.value}'" for previous_status in sorted(allowed))
         with self.transaction():
             if not self.update(Job, job_id, condition=f"status IN ({previous})", status=status.value, **fields):
                 return False

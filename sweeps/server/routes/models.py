@@ -60,7 +60,7 @@ def _delete(service: Service, model: TunedModel) -> None:
     """Delete a model.
 
     Deleting a job's own model also deletes the checkpoints that the backend keeps beside it. The
-    records go first: if the server dies, or the backend fails, the next server deletes the rest.
+    records go first. The rest follows in the background, even if the server dies in between.
     """
     store = service.store
     is_checkpoint = ":ckpt-step-" in model.name
@@ -75,7 +75,7 @@ def _delete(service: Service, model: TunedModel) -> None:
             for checkpoint in store.all(Checkpoint, "model = ?", deleted.name):
                 store.delete(Checkpoint, checkpoint.id)
     if not is_checkpoint:
-        service.executor.discard_run(model.job_id)
+        service.runner.clean_up_soon()
     delete_checkpoint_copy(model)
 
 

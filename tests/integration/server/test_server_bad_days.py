@@ -281,11 +281,23 @@ def test_many_clients_create_pause_cancel_and_delete_the_same_objects(
         client.wait(job_id)
     assert max(statuses) < 500, sorted(set(statuses))
     root = tmp_path / "root"
-    wait_until(lambda: list((root / "jobs").iterdir()) == [])
+
+    def leftovers() -> list[Any]:
+        """Return what is still there of the jobs, with their records."""
+        with contextlib.closing(sqlite3.connect(root / "server.sqlite")) as connection:
+            intents = connection.execute("SELECT * FROM intents").fetchall()
+            ids = [path.name for path in (root / "jobs").iterdir()]
+            marks = ", ".join("?" * len(ids))
+            jobs = connection.execute(f"SELECT id, status, handle, error, data FROM jobs WHERE id IN ({marks})", ids)
+            return [*intents, *jobs.fetchall()]
+
+    deadline = time.monotonic() + TIMEOUT_S
+    while leftovers():
+        assert time.monotonic() < deadline, f"{leftovers()}\n{chr(10).join(server.log)}"
+        time.sleep(0.05)
     with contextlib.closing(sqlite3.connect(root / "server.sqlite")) as connection:
         ids = {str(id_) for (id_,) in connection.execute("SELECT id FROM files")}
         assert {path.name for path in (root / "files").iterdir()} == ids
-        wait_until(lambda: connection.execute("SELECT * FROM intents").fetchall() == [])
         cancelled = [str(id_) for (id_,) in connection.execute("SELECT id FROM jobs WHERE status = 'cancelled'")]
     assert cancelled
     with contextlib.closing(sqlite3.connect(root / "backend" / "fake-service.sqlite")) as connection:

@@ -53,6 +53,12 @@ def wait_for(service: Service, job_id: str, status: JobStatus) -> Job:
         time.sleep(0.01)
 
 
+def status_of(service: Service, job_id: str) -> JobStatus:
+    job = service.store.find(Job, job_id)
+    assert job is not None
+    return job.status
+
+
 def fail_first(error: Exception, times: int, then: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that raises an error a few times, and then does its work."""
     left = [error] * times
@@ -120,6 +126,35 @@ def test_a_job_that_was_cancelled_before_its_submission_leaves_no_intent(service
     service.validator._validate_all()
     assert service.executor.execute(job.id, lambda _: False) == 0.0
     assert service.store.intended("submit") == set()
+
+
+def test_only_a_paused_job_is_resumed(service: Service) -> None:
+    """A job whose files nobody has checked must not get into the queue."""
+    job = create(service)
+    assert not service.runner.resume(job)
+    assert status_of(service, job.id) is JobStatus.VALIDATING
+    service.validator._validate_all()
+    assert not service.runner.resume(job)
+    assert service.runner.pause(job)
+    assert service.runner.resume(job)
+    assert status_of(service, job.id) is JobStatus.QUEUED
+
+
+def test_a_run_that_the_backend_cannot_stop_now_is_stopped_later(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, other = create(service), create(service)
+    service.validator._validate_all()
+    for created in (job, other):
+        service.store.add_intent("submit", created.id)
+        assert service.runner.cancel(created)
+    away = BackendError(Failure(FailureKind.TRANSIENT, "the service is away"))
+    monkeypatch.setattr(FakeBackend, "submit", fail_first(away, 2, FakeBackend.submit))
+    monkeypatch.setattr(FakeBackend, "stop", fail_first(ZeroDivisionError("a bug"), 1, FakeBackend.stop))
+    for _ in range(3):  # both are away, then one meets the bug, which must not keep the other from its end
+        service.runner._clean_up()
+    assert len(service.store.intended("submit")) == 1
+    assert len(list(service.folder.jobs.iterdir())) == 1
 
 
 def test_a_full_disk_while_a_checkpoint_is_copied_is_tried_again(
