@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from backends.contract import Event, Measured
-from sweeps.execution import engine
+from backends.contract import Event, Measured, Placement
+from sweeps.errors import SweepError
+from sweeps.execution import engine, silence
 from sweeps.execution.environment import Environment, open_study
 from sweeps.execution.observers import Observer
 from sweeps.execution.outcome import SweepEnd
@@ -130,6 +132,35 @@ def test_a_resumed_sweep_stops_as_strictly_as_an_uninterrupted_one(tmp_path: Pat
     last = session.study.search_trials[-1]
     assert last.hyperparameters["learning_rate_multiplier"] == 0.0001
     assert last.state is TrialState.STOPPED
+
+
+def test_a_sweep_with_the_median_rule_resumes_after_it_has_stopped_a_trial(tmp_path: Path) -> None:
+    median = "search.scheduler={type: median, min_trials: 1}"
+    first = run(planned(tmp_path, median, "search.trials=6")).study.search_trials
+    assert TrialState.STOPPED in {trial.state for trial in first}
+    session = run(planned(tmp_path, median, "search.trials=8"))
+    assert session.end is SweepEnd.TRIALS
+    assert session.study.search_trials[: len(first)] == first
+    assert TrialState.FAILED not in {trial.state for trial in session.study.search_trials}
+
+
+def test_a_trial_that_needs_more_than_a_machine_has_is_an_error_at_once(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    too_large = replace(plan, placement=Placement(cpus=6400.0))
+    with pytest.raises(SweepError, match="a trial needs 6400 CPU on one machine, but Ray has a machine with"):
+        run(too_large)
+    assert run(plan).end is SweepEnd.TRIALS, "nothing is lost"
+
+
+def test_a_long_silence_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service trains for some seconds without any news."""
+    monkeypatch.setattr(silence, "QUIET_S", 0.5)
+    said: list[str] = []
+    plan = planned(tmp_path, "backend={type: fake, seconds_per_epoch: 5}", "space.n_epochs=1", "search.trials=1")
+    session = Session(plan, open_study(plan, Environment(Workspace(tmp_path), "unused")), [])
+    engine.run(session, say=said.append)
+    session.finish()
+    assert any(re.fullmatch(r"no news for \d+ s: trial 0 trains in process \d+ on .+", line) for line in said), said
 
 
 def test_the_sweep_continues_after_a_failed_trial(tmp_path: Path) -> None:
