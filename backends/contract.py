@@ -444,7 +444,7 @@ class Backend(Protocol):
         """Return the model's predictions for the prompts, in their order.
 
         `model` comes from an event. The prompts are lines of a data file; their completions are
-        ignored.
+        ignored. The error for a model that the backend knows to be gone is of the kind LOST.
         """
         ...
 

@@ -358,7 +358,7 @@ class FakeBackend:
         key = model.removeprefix("fake:").partition("@")[0]
         run = self._service.run_by_key(key) if model.startswith("fake:") else None
         if model not in MODELS and (run is None or run.discarded):
-            raise BackendError(Failure(FailureKind.USER, f"the fake service has no model {model!r}"))
+            raise BackendError(Failure(FailureKind.LOST, f"the fake service has no model {model!r}"))
         return [_prediction(model, prompt, options) for prompt in prompts]
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.contract import Backend, DataFile, Dataset, PredictOptions
+from backends.contract import Backend, BackendError, DataFile, Dataset, FailureKind, PredictOptions
 from sweeps.data.store import read_lines
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study.finals import FinalsCandidate, FinalsResult, accuracy_interval, rank
@@ -103,16 +103,22 @@ def _stored_or_scored(
     """Return which examples of `file` the trial's model gets right.
 
     The answers are stored in the folder of the sweep. A stored answer is used instead of the model.
-    Returns None if there is neither a stored answer nor a model.
+    Returns None if there is neither a stored answer nor a model, also if the model is gone.
     """
     stored_file = plan.folder / "finals" / f"{trial.key}-{part}.npy"
     if not stored_file.exists():
         if not trial.model:
             return None
+        try:
+            answers = correct_answers(backend, [trial.model], file, plan.data.dataset)[0]
+        except BackendError as error:
+            if error.failure.kind is FailureKind.LOST:
+                return None
+            raise
         stored_file.parent.mkdir(parents=True, exist_ok=True)
         partial = stored_file.with_suffix(".tmp")
         with partial.open("wb") as stream:
-            np.save(stream, correct_answers(backend, [trial.model], file, plan.data.dataset)[0])
+            np.save(stream, answers)
         partial.replace(stored_file)
     correct: NDArray[np.bool_] = np.load(stored_file)
     return correct

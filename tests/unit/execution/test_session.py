@@ -5,7 +5,6 @@ Over the fake backend, without Ray.
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from pathlib import Path
 
