@@ -39,7 +39,7 @@ class SearchTally:
 
     def last_ended(self, count: int) -> list[Trial]:
         """Return the trials that ended last, the latest one at the end."""
-        latest = []
+        latest: list[Trial] = []
         for number in reversed(self._ended):
             if len(latest) == count:
                 break
