@@ -101,9 +101,10 @@ def _ray_tune(trials: int, folder: Path) -> None:
     """Run no-op trials through Ray Tune in its fastest form: a class, reused actors, no loggers, no
     dashboard.
     """
-    from sweeps.execution.engine import _RAY_ENVIRONMENT, OBJECT_STORE_BYTES, SERVICE_TRIAL_CPUS
+    from sweeps.execution.engine import SERVICE_TRIAL_CPUS
+    from sweeps.execution.ray_connection import OBJECT_STORE_BYTES, RAY_ENVIRONMENT
 
-    os.environ.update(_RAY_ENVIRONMENT)
+    os.environ.update(RAY_ENVIRONMENT)
     import ray
     from ray import tune
 

@@ -27,8 +27,11 @@ OBJECT_STORE_BYTES = 200 * 2**20
 """A small object store is enough: workers read models and data from disk, so nothing large passes
 between processes."""
 
-MIN_FREE_BYTES = 300 * 2**20
-"""Ray does not start with less free space for its session folder."""
+MIN_FREE_BYTES = 2**20
+"""With less free space for its session folder, Ray would try to start for a minute and then fail."""
+
+LOW_FREE_BYTES = 300 * 2**20
+"""If Ray does not start with less free space than this, the space is the likely reason."""
 
 SHUTDOWN_TIMEOUT_S = 30.0
 """A Ray that has lost its processes may never answer; its processes are then killed."""
@@ -45,7 +48,7 @@ TRIAL_SLOT = "sweep_trial"
 run at once."""
 
 # Ray reads these variables when it is imported or starts. Values that the user has set win.
-_RAY_ENVIRONMENT = {
+RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative path in the sweep file means the same in a worker
@@ -87,7 +90,7 @@ def connect(
     """
     if ray.is_initialized():
         return
-    for name, value in _RAY_ENVIRONMENT.items():
+    for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     raylet: Any = ray._raylet
     raylet.Config.initialize("")  # it read the variables when it was imported
@@ -95,7 +98,9 @@ def connect(
     ray_logger.handlers[:], ray_logger.propagate = [log_handler], False
     if record is not None:
         ray_processes.end_leftovers(record)
-    if address is not None:
+    if address is None:
+        _require_space()
+    else:
         _require_listener(address)
         _send_token_if_there_is_one()
     try:
@@ -115,6 +120,20 @@ def connect(
     _send_messages_to_log()
     if record is not None and address is None:
         _record().write(record)
+
+
+def _temporary_folder() -> str:
+    return os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+
+
+def _require_space() -> None:
+    """Raise SweepError if the disk of Ray's session folder is full."""
+    try:
+        is_full = shutil.disk_usage(_temporary_folder()).free < MIN_FREE_BYTES
+    except OSError:
+        return  # Ray creates the folder, or says why it cannot
+    if is_full:
+        raise SweepError("cannot start Ray on this machine: the disk is full", _remedy(None))
 
 
 def _require_listener(address: str) -> None:
@@ -287,12 +306,12 @@ _START_REMEDY = "free memory or wait until the machine is less busy, then run th
 def _remedy(address: str | None) -> str:
     if address is not None:
         return "check the address and `ray status` there, then read the sweep's log"
-    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    folder = _temporary_folder()
     try:
         free_bytes = shutil.disk_usage(folder).free
     except OSError:
         return f"create the folder {folder}, or set RAY_TMPDIR to another one"
-    if free_bytes < MIN_FREE_BYTES:
+    if free_bytes < LOW_FREE_BYTES:
         return f"free some space in {folder}, which has {free_bytes // 2**20} MiB left, or set RAY_TMPDIR"
     return _START_REMEDY
 

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,15 +44,11 @@ class JournalFile(BaseJournalBackend):
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except PermissionError:
             self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
         self._offsets = {0: 0}
         """Where operations begin, by their numbers: those that Optuna may ask for next."""
         self._unwritten: list[bytes] = []
         self._batches = 0
-
-    def __del__(self) -> None:
-        """Close the file."""
-        with contextlib.suppress(AttributeError, OSError):
-            os.close(self._file)
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """Yield the operations from this number on: those in the file, then those of this batch.
