@@ -10,6 +10,7 @@ import random
 import sqlite3
 import threading
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -82,6 +83,7 @@ class World:
 
     def __init__(self, seed: int, options: FakeOptions) -> None:
         self.random = random.Random(seed)
+        self._id_random = random.Random(f"ids of {seed}")
         self.time = VirtualTime()
         self.log: list[str] = []
         self.violations: list[str] = []
@@ -103,6 +105,10 @@ class World:
         match = {} if self.random.random() < 0.5 else {"n_epochs": 2}
         times, after_epoch = self.random.choice((1, 1, 2)), self.random.choice((0.0, 0.5, 1.0))
         return (Fault(on="train", kind=self.random.choice(kinds), times=times, match=match, after_epoch=after_epoch),)
+
+    def new_uuid(self) -> uuid.UUID:
+        """Return the next id; the same world returns the same ids."""
+        return uuid.UUID(int=self._id_random.getrandbits(128), version=4)
 
     def note(self, text: str) -> None:
         """Remember what happened, for the report of a failing seed."""
@@ -287,6 +293,7 @@ def inside(world: World) -> ExitStack:
     for module in ("sweeps.execution.trainable", "sweeps.execution.clock", "sweeps.study.study"):
         stack.enter_context(patch(f"{module}.time", world.time))
     stack.enter_context(patch("sweeps.study.study.open_storage", lambda location: world.storage))
+    stack.enter_context(patch("uuid.uuid4", world.new_uuid))  # the fake service's curves depend on the keys
     stack.enter_context(patch("sweeps.execution.trainable._backend", lambda *arguments: world.backend))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("sweeps").setLevel(logging.CRITICAL)
