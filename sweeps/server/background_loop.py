@@ -10,10 +10,11 @@ from collections.abc import Callable
 _LOG = logging.getLogger("sweeps.server")
 
 _LONGEST_PAUSE_S = 30.0
+_MOST_DOUBLINGS = 20
 
 
 class BackgroundLoop:
-    """Calls `first` once, then repeats `work` until `close`.
+    """Calls `first`, then repeats `work` until `close`.
 
     Both should return soon once `closing` is set. No error ends the loop: it logs the error and
     goes on, after a pause that grows while the errors continue.
@@ -44,15 +45,20 @@ class BackgroundLoop:
 
     def _run(self) -> None:
         if self._first is not None:
-            self._survive(self._first)
+            self._repeat(self._first, until_done=True)
+        self._repeat(self._work, until_done=False)
+
+    def _repeat(self, work: Callable[[], None], *, until_done: bool) -> None:
+        """Do a piece of work again and again, or until it has raised no error once."""
         failures = 0
         while not self.closing.is_set():
-            failures = 0 if self._survive(self._work) else failures + 1
-            pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2**failures)
+            failures = 0 if self._survive(work) else min(failures + 1, _MOST_DOUBLINGS)
             if failures:
-                self.closing.wait(pause_s)
+                self.closing.wait(min(_LONGEST_PAUSE_S, self._pause_s * 2**failures))
+            elif until_done:
+                return
             else:
-                self._wake.wait(pause_s)
+                self._wake.wait(self._pause_s)
             self._wake.clear()
 
     def _survive(self, work: Callable[[], None]) -> bool:

@@ -20,15 +20,18 @@ def test_no_error_ends_the_loop(caplog: pytest.LogCaptureFixture) -> None:
     ]
     done = threading.Event()
 
-    def fail_first() -> None:
-        raise TypeError("first")
+    first_errors = [TypeError("first")]
+
+    def first() -> None:
+        if first_errors:
+            raise first_errors.pop()
 
     def work() -> None:
         if errors:
             raise errors.pop()
         done.set()
 
-    loop = BackgroundLoop("worker", work, pause_s=0.001, first=fail_first)
+    loop = BackgroundLoop("worker", work, pause_s=0.001, first=first)
     loop.start()
     assert done.wait(60)
     loop.close()
