@@ -28,7 +28,7 @@ OBJECT_STORE_BYTES = 200 * 2**20
 between processes."""
 
 MIN_FREE_BYTES = 2**20
-"""With less free space for its session folder, Ray would try to start for a minute and then fail."""
+"""With less free space for its session folder, Ray would try for a minute and then fail."""
 
 LOW_FREE_BYTES = 300 * 2**20
 """If Ray does not start with less free space than this, the space is the likely reason."""
@@ -65,6 +65,7 @@ RAY_ENVIRONMENT = {
     "TUNE_WARN_THRESHOLD_S": "30",
 }
 
+START_ATTEMPTS = 2
 LISTENER_ATTEMPTS = 3
 LISTENER_TIMEOUT_S = 5.0
 
@@ -103,20 +104,17 @@ def connect(
     else:
         _require_listener(address)
         _send_token_if_there_is_one()
-    try:
-        _init(address)
-    except Exception as error:  # noqa: BLE001  Ray raises a bare Exception for a start that was too slow
-        _LOG.warning("Ray did not start", exc_info=error)
-        if _remedy(address) == _START_REMEDY:
-            say("Ray did not start in time; trying once more")
+    for attempt in range(1, START_ATTEMPTS + 1):
         try:
             _init(address)
-        except Exception as error_again:
-            _LOG.error("Ray did not start", exc_info=error_again)
-            where = f"the Ray cluster at {address}" if address else "Ray on this machine"
-            raise SweepError(
-                f"cannot connect to {where}: {_first_line(error_again)}", _remedy(address)
-            ) from error_again
+            break
+        except Exception as error:
+            _LOG.error("Ray did not start", exc_info=error)
+            remedy = _remedy(address)
+            if attempt == START_ATTEMPTS or remedy != _START_REMEDY:
+                where = f"the Ray cluster at {address}" if address else "Ray on this machine"
+                raise SweepError(f"cannot connect to {where}: {_first_line(error)}", remedy) from error
+            say("Ray did not start in time; trying once more")
     _send_messages_to_log()
     if record is not None and address is None:
         _record().write(record)

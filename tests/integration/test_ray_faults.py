@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -206,6 +207,52 @@ def test_a_ray_that_does_not_start_is_one_error(folder: Path) -> None:
     assert "error: cannot connect to Ray on this machine: " in said(folder)
     assert "Traceback" not in said(folder)
     wait_until(lambda: not processes_of(folder))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_for_rays_files_is_one_error(folder: Path) -> None:
+    small = folder / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], check=True)
+    try:
+        process = start(folder, "run", "pairs.yaml", RAY_TMPDIR=str(small))
+        assert process.wait(TIMEOUT_S) == 1
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+    assert "error: cannot start Ray on this machine: the disk is full" in said(folder)
+    assert f"Free some space in {small}, which has 0 MiB left, or set RAY_TMPDIR" in said(folder)
+    assert "Traceback" not in said(folder)
+
+
+@pytest.mark.slow
+def test_the_token_in_rays_home_folder_is_sent_to_a_cluster_that_demands_it(folder: Path) -> None:
+    """`ray start` demands the token if there is one.
+
+    Ray itself sends it only to a cluster that it found without an address.
+    """
+    (folder / ".ray").mkdir()
+    (folder / ".ray/auth_token").write_text("0123456789abcdef0123456789abcdef")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    more = {"HOME": str(folder), "SWEEP_FILES": str(folder / "files")}
+    ray = str(Path(sys.executable).parent / "ray")
+    options = ["--head", f"--port={port}", "--include-dashboard=false", "--num-cpus=2", f"--temp-dir=/tmp/r{port}"]
+    head = subprocess.Popen(
+        [ray, "start", *options, "--object-store-memory=100000000", "--disable-usage-stats", "--block"],
+        env=environment(folder, **more),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: any(found.name() == "raylet" for found in processes_of(folder)))
+        process = start(folder, "run", "pairs.yaml", "--address", f"127.0.0.1:{port}", **more)
+        assert process.wait(TIMEOUT_S) == 0, said(folder)
+    finally:
+        head.terminate()
+        head.wait(TIMEOUT_S)
+        shutil.rmtree(f"/tmp/r{port}", ignore_errors=True)
 
 
 def test_an_address_without_a_cluster_is_one_error(folder: Path) -> None:
