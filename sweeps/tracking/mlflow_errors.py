@@ -102,10 +102,10 @@ def translated_errors() -> Iterator[None]:
         yield
     except MlflowException as error:
         text = str(error)
-        is_final = error.error_code in _FINAL_CODES and not _is_lost_connection(text)
+        is_final = error.error_code in _FINAL_CODES and not _is_lost_connection(error.__cause__ or error)
         raise _translated(text, is_final=is_final) from error
     except SQLAlchemyError as error:
-        raise _translated(str(error), is_final=not _is_lost_connection(str(error))) from error
+        raise _translated(str(error), is_final=not _is_lost_connection(error)) from error
     except RequestException as error:  # a ValueError too, if the answer is no JSON
         raise _translated(str(error), is_final=False) from error
     except OSError as error:
@@ -134,8 +134,13 @@ def sentence_of(text: str) -> str:
     return _CREDENTIALS.sub("//", first_line)[:MESSAGE_CHARS]
 
 
-def _is_lost_connection(text: str) -> bool:
-    found = _SQLALCHEMY.search(text)
+def _is_lost_connection(error: BaseException) -> bool:
+    """Return whether a database does not work now. An MLflow server passes on only the text."""
+    from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+
+    if isinstance(error, InterfaceError | InternalError | OperationalError):
+        return True
+    found = _SQLALCHEMY.search(str(error))
     return found is not None and found["error"].rpartition(".")[2] in _CONNECTION_LOST
 
 

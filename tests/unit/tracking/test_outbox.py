@@ -116,3 +116,94 @@ def test_the_oldest_of_too_many_waiting_points_are_dropped_and_noted(
     assert len(kept) <= 100
     assert kept == list(range(1000 - len(kept), 1000))
     assert "dropped" in box.problems[0]
+
+
+def test_closing_says_what_it_waits_for_and_for_how_long_at_most(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "NOTICE_S", 0.0)
+    receiver.unreachable.set()
+    box = Outbox(receiver.write, "test")
+    box.put("a", point(1))
+    box.put("b", point(1))
+    box.start()
+    said: list[str] = []
+
+    def say(message: str) -> None:
+        said.append(message)
+        receiver.unreachable.clear()
+
+    assert box.close(60, 60, say)
+    assert said[0].startswith("waiting for MLflow, at most 60 s: 2 runs are not written")
+    assert box.unwritten == ()
+
+
+def test_what_is_not_written_is_named_by_its_keys(receiver: Receiver) -> None:
+    box = Outbox(receiver.write, "test")
+    box.put("a", Projection(tags={"forbidden": "1"}))
+    box.put("b", point(1))
+    box.start()
+    assert box.close(5, 5)
+    assert box.unwritten == ("a",), "a run with a refused part is not as it should be"
+    receiver.unreachable.set()
+    other = Outbox(receiver.write, "test")
+    other.put("c", point(1))
+    other.start()
+    assert not other.close(30, 0.05)
+    assert other.unwritten == ("c",)
+    other.abandon()
+
+
+def test_a_later_change_joins_one_that_is_built_when_its_turn_comes(receiver: Receiver) -> None:
+    built: list[int] = []
+
+    def build() -> Projection:
+        built.append(1)
+        return point(1)
+
+    box = Outbox(receiver.write, "test")
+    box.put_lazily("a", build)
+    assert built == []
+    box.put("a", point(2))
+    box.put_lazily("b", build)
+    box.start()
+    assert box.close(5, 5)
+    assert [point.step for point in receiver.written["a"].points] == [1, 2]
+    assert [point.step for point in receiver.written["b"].points] == [1]
+
+
+def test_a_change_that_cannot_be_built_is_noted_and_the_others_continue(receiver: Receiver) -> None:
+    box = Outbox(receiver.write, "test")
+    box.put_lazily("a", lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+    box.put("b", point(1))
+    box.start()
+    assert box.close(5, 5)
+    assert (box.unwritten, list(receiver.written)) == (("a",), ["b"])
+
+
+def test_a_run_that_keeps_failing_does_not_hold_up_the_others(receiver: Receiver) -> None:
+    def write(key: str, projection: Projection) -> None:
+        if key == "a":
+            raise UnreachableError("this run is too large")
+        receiver.write(key, projection)
+
+    box = Outbox(write, "test")
+    for key in "abcdef":
+        box.put(key, point(1))
+    box.start()
+    assert not box.close(30, 0.5)
+    assert (box.unwritten, list(receiver.written)) == (("a",), list("bcdef"))
+    box.abandon()
+
+
+def test_an_abandoned_outbox_writes_nothing_any_more(receiver: Receiver) -> None:
+    receiver.unreachable.set()
+    box = Outbox(receiver.write, "test")
+    box.put("a", point(1))
+    box.start()
+    assert not box.close(30, 0.05)
+    box.abandon()
+    receiver.unreachable.clear()
+    box._thread.join(5)
+    assert not box._thread.is_alive()
+    assert receiver.written == {}
