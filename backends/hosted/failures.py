@@ -125,8 +125,8 @@ class HostError(BackendError):
     """A call to the host failed.
 
     `ambiguous`: the host may have carried it out. `wait_s`: how long the host, or the rule, asks to
-    wait. `status`: the HTTP status. Each is None where unknown. `permanent`: nobody at this address
-    speaks the protocol, so that asking again within seconds cannot help.
+    wait. `status`: the HTTP status. Each is None where unknown. `permanent`: there is no safe
+    connection to this address, so that asking again within seconds cannot help.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ def translated_errors(redact: Callable[[str], str], action: str) -> Iterator[Non
         raise HostError(
             Failure(rule.kind, f"{action}: {_message(error, redact)}", rule.remedy or _remedy(error, rule.kind)),
             ambiguous=rule.ambiguous,
-            permanent=_is_tls_failure(error) or isinstance(error.__cause__, NotJsonObjectError),
+            permanent=_is_tls_failure(error),
             wait_s=_largest(rule.wait_s, retry_after_s(_headers(error))),
             status=error.status_code if isinstance(error, openai.APIStatusError) else None,
         ) from None

@@ -15,15 +15,15 @@ from backends.contract import Failure, FailureKind
 from backends.hosted.failures import HostError
 from backends.notices import notice
 
-ATTEMPTS = 3
+ATTEMPTS = 5
 CONNECT_TIMEOUT_S = 3.0
 ATTEMPT_S = 8.0
 """The longest attempt, name resolution included, which has no time limit of its own."""
 LAST_ATTEMPT_BEFORE_S = 12.0
 """No attempt begins later than this. So the answer comes within about 20 s."""
 ANNOUNCED_AFTER_S = 2.0
-PAUSE_S = 0.5
-"""The pause after the first attempt; the second one is twice as long."""
+PAUSE_S = 0.25
+"""The pause after the first attempt; each further one is longer by as much."""
 
 _Answer = TypeVar("_Answer")
 

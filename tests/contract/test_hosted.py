@@ -55,12 +55,13 @@ class HostedContract(BackendContract):
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait milliseconds instead of seconds."""
-    from backends.hosted import job_creation, profile, rate_limiter
+    from backends.hosted import job_creation, profile, rate_limiter, reachability
 
     openai = profile.load("openai")
     without_settling = openai.model_copy(update={"jobs": openai.jobs.model_copy(update={"settle_s": 0.0})})
     monkeypatch.setattr(profile, "load", lambda name: without_settling)
     monkeypatch.setattr(job_creation, "RECHECK_S", 0.01)
+    monkeypatch.setattr(reachability, "PAUSE_S", 0.01)
     monkeypatch.setattr(rate_limiter, "FIRST_BACKOFF_S", 0.002)
     monkeypatch.setattr(rate_limiter, "MAX_BACKOFF_S", 0.02)
 

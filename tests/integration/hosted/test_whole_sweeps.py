@@ -68,7 +68,7 @@ RUN_ALL = """
     import gc, sys
     from sweeps.cli import main as cli
     from sweeps.execution import engine
-    engine.disconnect = lambda: None  # one Ray for all sweeps: starting Ray takes longer than the sweeps
+    engine.disconnect = lambda record=None: None  # one Ray for all sweeps: starting Ray takes longer than the sweeps
     for name in sys.argv[1:]:
         sys.argv = ["sweep", "run", f"{name}.yaml"]
         try:
