@@ -66,7 +66,8 @@ class WorkerFiles:
         self._cache = cache or cache_folder()
         self.workspace = self._cache / "sweeps" / quote(settings.sweep_id, safe="")
         self.workspace.mkdir(parents=True, exist_ok=True)
-        delete_unused((self._cache / "data").glob("*"))
+        for folder in ("data", "locks"):
+            delete_unused((self._cache / folder).glob("*"))
         delete_unused(path for path in (self._cache / "sweeps").rglob("*") if self.workspace not in path.parents)
 
     def localized(self, request: TrainingRequest) -> TrainingRequest:
@@ -123,6 +124,7 @@ class WorkerFiles:
         folder = self._cache / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / quote(key, safe=""), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        os.utime(lock)
         give_up_at = time.monotonic() + OTHER_PROCESS_S
         while True:
             try:
