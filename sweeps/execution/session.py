@@ -216,8 +216,12 @@ class Session:
         if running is None:
             return
         self._start(running)
-        running.submitted |= handle is not None
         new_events = events[max(0, running.next_event - first) :]
+        if handle is not None and not running.submitted:
+            running.submitted = True
+            running.trial = replace(running.trial, handle=handle)
+            if not new_events:  # a job that waits in a queue; whoever ends the sweep must be able to stop it
+                self.study.record(running.trial)
         if not new_events:
             return
         evaluations_before = len(running.trial.curve)
