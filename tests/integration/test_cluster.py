@@ -90,7 +90,7 @@ class Machines:
     def run(
         self, document: dict[str, Any], on_event: Callable[[SweepEvent], None] = lambda event: None, files: bool = True
     ) -> list[Trial]:
-        planned = api.plan(document, root=self.workspace.root, estimate=False)
+        planned = api.plan(document, root=self.workspace.root, estimate=False, ray_address=self.cluster.address)
         run_plan(
             planned,
             self.workspace,
