@@ -60,8 +60,8 @@ class Expectation:
     """What the ended sweep must contain, as far as it is certain.
 
     `trials` is the number of points that were searched, or None if a limit ended the sweep.
-    `failed` is the number of failed last attempts. `finals` tells whether all repetitions and their
-    decision must be there.
+    `failed` is the number of failed last attempts, or None if any may have used up its retries.
+    `finals` tells whether all repetitions and their decision must be there.
     """
 
     trials: int | None
@@ -112,7 +112,7 @@ def _violations(facts: SweepFacts, expected: Expectation) -> Iterable[str]:
         yield from _models(facts, last_attempts)
     yield from _submissions(facts)
     if expected.finals:
-        yield from _finals(facts, searched, repeats)
+        yield from _finals(facts, searched, repeats, expected)
     yield from _money(facts, [entry.trial for entry in recorded])
 
 
@@ -233,7 +233,9 @@ def _submissions(facts: SweepFacts) -> Iterable[str]:
             yield f"the key {request.key} was submitted with two different requests"
 
 
-def _finals(facts: SweepFacts, searched: Sequence[Trial], repeats: Sequence[Trial]) -> Iterable[str]:
+def _finals(
+    facts: SweepFacts, searched: Sequence[Trial], repeats: Sequence[Trial], expected: Expectation
+) -> Iterable[str]:
     finals = facts.plan.spec.finals
     assert finals is not None
     finalists = leaderboard(searched, facts.plan.spec.objective)[: finals.candidates]
@@ -244,7 +246,10 @@ def _finals(facts: SweepFacts, searched: Sequence[Trial], repeats: Sequence[Tria
         yield f"the repetitions are {sorted(present.items())}, not {sorted(wanted.items())}"
     if not finalists:  # every trial of the search failed
         return
-    yield from (f"repetition {repeat.number} has no value" for repeat in repeats if repeat.values is None)
+    for repeat in repeats:
+        used_up = expected.failed is None and repeat.state is TrialState.FAILED
+        if repeat.values is None and not used_up:
+            yield f"repetition {repeat.number} has no value"
     result = codec.from_json(FinalsResult | None, facts.study.user_attrs.get(attributes.FINALS))
     if result is None:
         yield "the finals are not decided"
