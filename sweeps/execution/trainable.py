@@ -207,7 +207,7 @@ class TrialRunner(tune.Trainable):
                 self._traceback,
                 last_words.memory_bytes(),
                 self._node,
-                self._backend.resumed_from if isinstance(self._backend, StoredRuns) else None,
+                self._resumed_from,
             )
             return json.dumps(codec.to_json(report))
         except (ValueError, TypeError) as error:
@@ -215,6 +215,11 @@ class TrialRunner(tune.Trainable):
             failure = failure_of(error, type(self._backend), "events")
             unfit = WorkerReport(first, (Failed(failure),), self._handle, traceback=foreign_errors.full_text(error))
             return json.dumps(codec.to_json(unfit))
+
+    @property
+    def _resumed_from(self) -> str | None:
+        backend = getattr(self, "_backend", None)  # it may not have opened
+        return backend.resumed_from if isinstance(backend, StoredRuns) else None
 
     def _waiting(self) -> Waiting | None:
         if self._contact_lost is not None:
