@@ -281,6 +281,8 @@ class Session:
             return
         if running.may_go_on(ended_by) and self._stays_open(running, ended_by):
             return
+        if ended_by is TrialEnd.CRASH and not running.submitted:
+            self._stop_unseen_run(running)
         trial = running.close(ended_by, spec=self.plan.spec, sweep_end=self.end, now=self._clock(), error=error)
         verdict = judge(self._curve(trial, diverged=running.diverged), self._advice_for(trial))
         trial = replace(trial, verdict=verdict)
@@ -364,6 +366,21 @@ class Session:
                 _LOG.warning("the run of trial %d was not stopped and may go on: %s", trial.number, error)
                 del self._running[trial.number]
                 return
+
+    def _stop_unseen_run(self, running: RunningTrial) -> None:
+        """Stop the run that a crashed worker may have submitted, and record its handle.
+
+        The trial is closed, and the final cost of the run is asked for later.
+        """
+        trial, backend = running.trial, self._backend
+        if backend is None or backend.capabilities.in_process:
+            return
+        try:
+            handle = trial.handle or backend.submit(self.plan.request(trial))  # the same key: no second run
+            running.trial = replace(trial, handle=handle)
+            backend.stop(handle)
+        except BackendError as error:
+            _LOG.warning("the run of trial %d was not stopped and may go on: %s", trial.number, error)
 
     def _start(self, running: RunningTrial) -> None:
         if not running.started:
