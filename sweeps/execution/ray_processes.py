@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -82,15 +82,34 @@ def end(processes: Iterable[Process]) -> None:
 
 
 def remove_session_folder(folder: str) -> None:
-    """Remove a session folder of Ray, and the link to it if it is the newest one."""
+    """Remove a session folder of Ray, and the link to it if it is the newest one.
+
+    Also ends the processes of Ray that still write into it: its agents outlive a killed raylet by
+    minutes, and then nobody but the folder connects them with their sweep.
+    """
     path = Path(folder)
     if not folder or not path.name.startswith("session_"):
         return
+    end(_writers_in(path))
     shutil.rmtree(path, ignore_errors=True)
     link = path.parent / "session_latest"
     with contextlib.suppress(OSError):
         if link.is_symlink() and Path(os.readlink(link)).name == path.name:
             link.unlink()
+
+
+def _writers_in(folder: Path) -> Iterator[Process]:
+    """Yield the processes of Ray, other than this one, that have a file of the folder open."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            is_of_ray = b"ray" in (process / "cmdline").read_bytes() and int(process.name) != os.getpid()
+            is_open = is_of_ray and any(
+                Path(os.readlink(link)).is_relative_to(folder) for link in (process / "fd").iterdir()
+            )
+        except OSError:
+            continue
+        if is_open:
+            yield from existing([int(process.name)])
 
 
 def descendants(pid: int) -> set[Process]:

@@ -1,4 +1,4 @@
-"""`sweep run` meets a sweep that ran with another file: what goes on, and what needs a new sweep."""
+"""`sweep run` meets a sweep that ran with another file: what goes on, and what does not."""
 
 from __future__ import annotations
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -103,3 +105,27 @@ def test_a_record_survives_writing_and_reading(tmp_path: Path, sleeper: subproce
     record.write(tmp_path / "ray.json")
     assert json.loads((tmp_path / "ray.json").read_text()) == json.loads(json.dumps(asdict(record)))
     assert [process.pid for process in record.processes] == [sleeper.pid], "a process that is gone is not recorded"
+
+
+def test_an_agent_that_outlived_its_raylet_is_known_by_its_open_log(tmp_path: Path) -> None:
+    session_folder = tmp_path / "session_2026"
+    session_folder.mkdir()
+    with (session_folder / "agent.log").open("w") as log:
+        processes = {
+            name: subprocess.Popen(["bash", "-c", f"exec -a {name} sleep 600"], stdout=log)
+            for name in ("ray::DashboardAgent", "tail")
+        }
+    try:
+        for name, process in processes.items():
+            while name.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+                time.sleep(0.01)
+        record = dead_driver(ray_processes.record_of([], str(session_folder)))
+        record.write(tmp_path / "ray.json")
+        ray_processes.end_leftovers(tmp_path / "ray.json")
+        assert processes["ray::DashboardAgent"].wait(60) == -signal.SIGKILL
+        assert processes["tail"].poll() is None, "a person may read the log"
+        assert not session_folder.exists()
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
