@@ -549,6 +549,7 @@ def test_no_kill_at_any_write_loses_or_doubles_anything(
 ) -> None:
     """Each point of the scenario, then a second kill at a point of the server that recovers."""
     missed: list[Point] = []
+    killed: set[str] = set()
     failures: list[str] = []
     points = reference.points
     for number, point in enumerate(points):
@@ -560,12 +561,15 @@ def test_no_kill_at_any_write_loses_or_doubles_anything(
         except AssertionError as error:
             failures.append(f"{point}: {error} {getattr(error, '__notes__', '')}"[:3000])
             continue
-        if point not in world.killed:
-            missed.append(point)  # a thread was faster this time
+        if point in world.killed:
+            killed.add(point[0])
+        else:
+            # how many events the long job has before its cancellation is a matter of time
+            missed.append(point)
         if number % 50 == 0:
             with capsys.disabled():
                 print(f"\n{number} of {len(points)} kills, {len(failures)} failures, {len(missed)} missed", flush=True)
     with capsys.disabled():
         print(f"\n{len(points)} kills, {len(failures)} failures, {len(missed)} missed: {missed}", flush=True)
     assert failures == []
-    assert len(missed) <= len(points) // 50, missed
+    assert {f"{side} {name}" for name in EXPECTED for side in ("before", "after")} <= killed, missed
