@@ -7,6 +7,7 @@ point. Writing happens in batches, off the training path.
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -271,8 +272,11 @@ class Tracker:
 
         Adds only what MLflow lacks. The record is read when its turn comes.
         """
-        run = self._record_of(trial)
-        run.may_exist = run.run_id is not None or (self._runs[_PARENT].adopted and not self._knows_all_runs)
+        was_sent = trial.key in self._runs or trial.number in self._shown
+        # A record of its own: the outbox forgets the one that it is writing now.
+        run = self._runs[trial.key] = copy.copy(self._record_of(trial))
+        unknown = self._runs[_PARENT].adopted and not self._knows_all_runs
+        run.may_exist = run.run_id is not None or was_sent or unknown
         run.running = False
         self._shown.remove(trial.number)
         self._hyperparameters += [name for name in trial.hyperparameters if name not in self._hyperparameters]
@@ -417,8 +421,9 @@ class Tracker:
                 self._saved_view = self._writer.save_table_view(self._hyperparameters, self._saved_view)
                 self._stored_shown = shown
             elif projection.completes and run.number is not None and not run.is_rejected:
-                self._shown.add(run.number)
-                del self._runs[key]
+                if self._runs.get(key) is run:
+                    self._shown.add(run.number)
+                    del self._runs[key]
                 self._outbox.put(_PARENT, Projection())  # stores which trials are shown
 
 

@@ -290,6 +290,30 @@ def test_a_missing_end_of_a_trial_is_shown_from_its_record(uri: str, tmp_path: P
     assert steps_of(uri, run, "valid_loss") == [0, 10, 20, 30]
 
 
+def test_a_cost_that_is_settled_later_changes_the_run_and_makes_no_second_one(uri: str, tmp_path: Path) -> None:
+    record = dataclasses.replace(ended(new_trial(0)), curve=tuple(e for e in events() if _is_evaluation(e)))
+    settled = dataclasses.replace(record, spend=dataclasses.replace(record.spend, tokens=record.spend.tokens + 77))
+    tracker = Tracker.connect(uri, "snli", tmp_path / "artifacts")
+    parent = begin(tracker)
+    track(tracker, record, events())
+    tracker.trial_ended(record)
+    deadline = time.monotonic() + 60
+    while tracker.lacking and time.monotonic() < deadline:
+        time.sleep(0.01)
+    tracker.show_ended(settled)
+    finish(tracker)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("snli")
+    assert experiment is not None
+    [run] = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert run.data.metrics["tokens"] == settled.spend.tokens
+    assert steps_of(uri, run, "valid_loss") == [0, 10, 20, 30]
+
+
+def _is_evaluation(event: Event) -> bool:
+    return isinstance(event, Measured) and event.scope == "evaluation"
+
+
 def test_non_finite_values_long_texts_and_odd_names_are_accepted(uri: str, tmp_path: Path) -> None:
     tracker = Tracker.connect(uri, "snli", tmp_path / "artifacts")
     parent = begin(tracker)
