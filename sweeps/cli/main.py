@@ -1,8 +1,8 @@
 """The command `sweep`: its options, its error messages and its exit codes.
 
 Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 something failed, 2 a mistake in the
-input, 130 stopped with Ctrl-C. The command modules load heavy libraries only inside the commands
-that need them.
+input, 4 done but MLflow lacks a part of it, 130 stopped with Ctrl-C. The command modules load heavy
+libraries only inside the commands that need them.
 """
 
 from __future__ import annotations
