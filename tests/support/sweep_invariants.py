@@ -158,9 +158,10 @@ def _search(searched: Sequence[Trial], expected: Expectation) -> Iterable[str]:
     if expected.trials is not None and len(searched) != expected.trials:
         yield f"the search has {len(searched)} trials, not {expected.trials}"
     failed = [trial for trial in searched if trial.state is TrialState.FAILED]
-    if expected.failed is not None and len(failed) != expected.failed:
+    # A kill between the fault's firing and the acceptance of the run uses the fault up.
+    if expected.failed is not None and len(failed) > expected.failed:
         reasons = [f"{trial.number}: {trial.reason}" for trial in failed]
-        yield f"{len(failed)} trials of the search failed, not {expected.failed}: {reasons}"
+        yield f"{len(failed)} trials of the search failed, not at most {expected.failed}: {reasons}"
     for point in expected.points:
         if not any(point.items() <= dict(trial.hyperparameters).items() for trial in searched):
             yield f"the point {dict(point)} was never tried"
