@@ -114,8 +114,7 @@ class BudgetLedger:
             if trial.number not in self._warned:
                 _LOG.warning("the final cost of trial %d is still unknown: %s", trial.number, error)
                 self._warned.add(trial.number)
-            kind = error.failure.kind
-            return None if kind.retryable and kind is not FailureKind.LOST else False
+            return False if error.failure.kind in (FailureKind.LOST, FailureKind.BUG) else None
         last = events[-1] if events else None
         if not isinstance(last, TERMINAL_EVENTS):
             return None

@@ -353,34 +353,39 @@ class Session:
         is_new = not running.started and not self.study.was_interrupted(trial.number)
         if backend is None or backend.capabilities.in_process or running.submitted or is_new:
             return
-        for attempts_left in reversed(range(STOP_ATTEMPTS)):
-            try:
-                handle = trial.handle or backend.submit(self.plan.request(trial))  # the same key: no second run
-                backend.stop(handle)
-                self.observe(trial.number, handle, 0, backend.events(handle, 0))
-                return
-            except BackendError as error:
-                if error.failure.kind.retryable and attempts_left:
-                    self._sleep(STOP_PAUSE_S)
-                    continue
-                _LOG.warning("the run of trial %d was not stopped and may go on: %s", trial.number, error)
-                del self._running[trial.number]
-                return
+        found = self._find_and_stop(trial, backend)
+        if found is None:
+            del self._running[trial.number]
+            return
+        handle, events = found
+        self.observe(trial.number, handle, 0, events)
 
     def _stop_unseen_run(self, running: RunningTrial) -> None:
         """Stop the run that a crashed worker may have submitted, and record its handle.
 
         The trial is closed, and the final cost of the run is asked for later.
         """
-        trial, backend = running.trial, self._backend
-        if backend is None or backend.capabilities.in_process:
+        if self._backend is None or self._backend.capabilities.in_process:
             return
-        try:
-            handle = trial.handle or backend.submit(self.plan.request(trial))  # the same key: no second run
-            running.trial = replace(trial, handle=handle)
-            backend.stop(handle)
-        except BackendError as error:
-            _LOG.warning("the run of trial %d was not stopped and may go on: %s", trial.number, error)
+        if found := self._find_and_stop(running.trial, self._backend):
+            running.trial = replace(running.trial, handle=found[0])
+
+    def _find_and_stop(self, trial: Trial, backend: Backend) -> tuple[Handle, Sequence[Event]] | None:
+        """Find the run of a trial by its key, and stop it. Returns None if the service refuses.
+
+        If there is no such run, the service begins one, which is stopped at once.
+        """
+        for attempts_left in reversed(range(STOP_ATTEMPTS)):
+            try:
+                handle = trial.handle or backend.submit(self.plan.request(trial))
+                backend.stop(handle)
+                return handle, backend.events(handle, 0)
+            except BackendError as error:
+                if not error.failure.kind.retryable or not attempts_left:
+                    _LOG.warning("the run of trial %d was not stopped and may go on: %s", trial.number, error)
+                    return None
+            self._sleep(STOP_PAUSE_S)
+        return None
 
     def _start(self, running: RunningTrial) -> None:
         if not running.started:

@@ -53,6 +53,14 @@ class PointQueue:
         """Whether a retry or a repetition for the finals is queued."""
         return self._repetitions > 0
 
+    @property
+    def owed_search_trials(self) -> int:
+        """How many trials of the search are retried and wait here."""
+        return sum(
+            attributes.RETRY_OF in queued.origin and attributes.REPEAT_OF not in queued.origin
+            for queued in (self._points if self._repetitions else ())
+        )
+
     def mark_taken(self, user_attrs: Mapping[str, Any]) -> None:
         """Remember the origin of a recorded trial, so that its point is not queued again."""
         if origin := _origin(user_attrs):

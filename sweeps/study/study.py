@@ -117,6 +117,8 @@ class Study:
                 self._restore(frozen)
         self.tally.sort_by_end()
         self._waiting = deque(waiting_points(frozen_trials))
+        if attributes.QUEUED_POINTS in attrs:
+            self._take_back_waiting()
         for frozen in self._waiting:
             self._queue.mark_taken(frozen.user_attrs)
         self._queue.add_stored(self._stored_points)
@@ -172,6 +174,15 @@ class Study:
             if attributes.QUEUED_POINT in frozen.user_attrs:
                 self._stored_point_of[trial.number] = int(frozen.user_attrs[attributes.QUEUED_POINT])
 
+    def _take_back_waiting(self) -> None:
+        """Empty Optuna's own queue: the process died after it put a point there.
+
+        The point is in the queue again, because no recorded trial has its origin.
+        """
+        while self._waiting:
+            self._waiting.popleft()
+            self._study.tell(self._study.ask(), state=OptunaState.FAIL)
+
     # ----------------------------------------------------------------------------------- trials
     @property
     def trials(self) -> list[Trial]:
@@ -189,8 +200,8 @@ class Study:
 
     @property
     def search_trial_count(self) -> int:
-        """How many `search_trials` there are."""
-        return len(self._search_trials)
+        """How many `search_trials` there are, with the retries that are still queued."""
+        return len(self._search_trials) + self._queue.owed_search_trials
 
     @property
     def repeats(self) -> list[Trial]:

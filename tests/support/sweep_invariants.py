@@ -21,6 +21,7 @@ from backends.contract import (
     Charged,
     Checkpointed,
     Event,
+    Failed,
     FailureKind,
     Measured,
     Scalar,
@@ -271,7 +272,11 @@ def _money(facts: SweepFacts, trials: Sequence[Trial]) -> Iterable[str]:
             yield f"trial {trial.number} has spent {trial.spend.tokens} tokens, its run {tokens}"
         if trial.settled and abs((trial.spend.usd or 0.0) - usd) > USD_TOLERANCE:
             yield f"trial {trial.number} has spent {trial.spend.usd} dollars, its run {usd}"
-        if not trial.settled and trial.failure is not FailureKind.LOST:  # nobody knows what a lost run cost
+        end = next(reversed(seen_events(run)), None)
+        is_lost = isinstance(end, Failed) and end.failure.kind is FailureKind.LOST
+        if (
+            not trial.settled and trial.failure is not FailureKind.LOST and not is_lost
+        ):  # nobody knows a lost run's cost
             yield f"the cost of trial {trial.number} is not settled"
     sums, limit = ledger(trials), facts.plan.spec.budget
     if limit.usd is not None and sums.spent.usd > limit.usd + USD_TOLERANCE:
