@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from session_driver import Recorder, drive, evaluations, open_session, start_next
 
-from backends.contract import Failed, Failure, FailureKind, Handle
+from backends.contract import BackendError, Failed, Failure, FailureKind, Handle
+from backends.fake import FakeBackend
 from sweeps.errors import SweepError
 from sweeps.execution.finals_decision import decide_finals
 from sweeps.execution.finals_scoring import score_finals
@@ -61,6 +62,21 @@ def test_the_finals_wait_for_the_running_trials_of_the_search(tmp_path: Path) ->
     session.staged_trials = 1
     assert session.next_trial() is NoTrial.WAIT
     assert not session.study.repeats
+
+
+def test_finals_are_decided_by_the_seeds_if_the_service_has_lost_the_models(tmp_path: Path) -> None:
+    """The sweep did not delete them, so it cannot know before it asks."""
+    session = open_session(tmp_path, "finals={candidates: 2, seeds: 2}")
+    drive(session)
+    end = session.finish()
+    with closing(session.plan.open_backend()) as backend:
+        for repeat in session.study.repeats:
+            assert repeat.handle is not None
+            backend.discard(repeat.handle)
+        result = decide_finals(session.plan, session.study, backend, end, lambda line: None)
+    assert result is not None
+    assert result.test is None
+    assert result.untested == "no model of the winner was kept"
 
 
 def test_a_failed_repetition_is_retried_with_its_seed(tmp_path: Path) -> None:
@@ -129,15 +145,21 @@ def test_finals_without_repetitions_have_no_result(tmp_path: Path) -> None:
         assert score_finals(session.plan, session.study.search_trials, session.study.repeats, backend) is None
 
 
-def test_a_backend_that_fails_to_predict_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+def test_a_backend_that_fails_to_predict_is_an_error_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = open_session(tmp_path, "finals={candidates: 1, seeds: 2}", "search.trials=1")
     drive(session)
     end = session.finish()
-    with closing(session.plan.open_backend()) as backend:
-        for repeat in session.study.repeats:
-            assert repeat.handle is not None
-            backend.discard(repeat.handle)
-        with pytest.raises(SweepError, match="the finalists cannot be compared") as caught:
-            decide_finals(session.plan, session.study, backend, end, lambda line: None)
+
+    def refuse(*_: object) -> None:
+        raise BackendError(Failure(FailureKind.USER, "the key has expired"))
+
+    monkeypatch.setattr(FakeBackend, "predict", refuse)
+    with (
+        closing(session.plan.open_backend()) as backend,
+        pytest.raises(SweepError, match="the finalists cannot be compared") as caught,
+    ):
+        decide_finals(session.plan, session.study, backend, end, lambda line: None)
     assert caught.value.hint
     assert session.study.finals is None
