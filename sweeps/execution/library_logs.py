@@ -28,12 +28,19 @@ class _MaskingFormatter(logging.Formatter):
         return credentials.masked(super().format(record))
 
 
+class _LogFile(logging.FileHandler):
+    """A log that loses lines on a full disk, and does not print tracebacks about them."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the name is logging's
+        """Do nothing: the sweep itself reports the full disk."""
+
+
 def redirect_library_logs(file: Path) -> logging.Handler:
     """Send the messages and warnings of libraries, and our own, to `file`.
 
     Returns the handler of the file.
     """
-    handler = logging.FileHandler(file, encoding="utf-8", delay=True)
+    handler = _LogFile(file, encoding="utf-8", delay=True)
     handler.setFormatter(_MaskingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.captureWarnings(True)
     for name in REDIRECTED_LOGGERS:

@@ -23,7 +23,7 @@ from sweeps.errors import SweepError
 from sweeps.process_identity import Process, boot_id, this_process
 from sweeps.spec.objective import Objective
 from sweeps.study import attributes
-from sweeps.study.storage import open_storage
+from sweeps.study.storage import close_storage, open_storage
 
 LEASE_S = 30.0
 """A process that has not renewed its lease for this long is dead."""
@@ -177,6 +177,7 @@ def leased(
             )
         with contextlib.suppress(SweepError):
             lease.release()
+        close_storage(storage)
 
 
 def _already_running(holder: Holder) -> SweepError:

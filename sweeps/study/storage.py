@@ -29,6 +29,12 @@ def open_storage(location: str | Path) -> optuna.storages.BaseStorage:
         raise SweepError(f"{location} cannot be opened: {error.strerror}", hint) from None
 
 
+def close_storage(storage: optuna.storages.BaseStorage) -> None:
+    """Close the connections of a database. The storage opens new ones if it is used again."""
+    if isinstance(storage, optuna.storages.RDBStorage):
+        storage.engine.dispose()
+
+
 def write_batch(storage: optuna.storages.BaseStorage) -> contextlib.AbstractContextManager[None]:
     """Write all changes of the block at once where the storage can do so: all of them or none."""
     return storage.batch() if isinstance(storage, StudyJournal) else contextlib.nullcontext()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from sweeps.study.finals import FinalsResult
 from sweeps.study.journal_view import ViewedStudy, view_study
 from sweeps.study.lease import Holder
 from sweeps.study.steering import Change
-from sweeps.study.storage import open_storage
+from sweeps.study.storage import close_storage, open_storage
 from sweeps.trials.budget import Ledger, ledger
 from sweeps.trials.trial import Trial
 
@@ -67,9 +68,9 @@ def stored_fingerprint(location: str | Path, name: str) -> str | None:
 
     A study whose process died while it created it has none either. Raises SweepError.
     """
-    study = _load(location, name)
-    fingerprint = None if study is None else study.user_attrs.get(attributes.FINGERPRINT)
-    return None if fingerprint is None else str(fingerprint)
+    with _opened(location, name) as study:
+        fingerprint = None if study is None else study.user_attrs.get(attributes.FINGERPRINT)
+        return None if fingerprint is None else str(fingerprint)
 
 
 def read_study(location: str | Path, name: str, *, curves: bool = True) -> StoredStudy:
@@ -111,14 +112,14 @@ def _view(location: str | Path, name: str) -> _View | ViewedStudy | None:
             return view_study(location, name) if location.exists() else None
         except OSError as error:
             raise SweepError(f"{location} cannot be read: {error.strerror}", "check its permissions") from None
-    study = _load(location, name)
-    return None if study is None else _View(study.user_attrs, study.get_trials(deepcopy=False))
+    with _opened(location, name) as study:
+        return None if study is None else _View(study.user_attrs, study.get_trials(deepcopy=False))
 
 
 def read_holder(location: str | Path, name: str) -> Holder | None:
     """Return the process that has the lease of a study; None if there is no study or no lease."""
-    study = _load(location, name)
-    return None if study is None else codec.from_json(Holder | None, study.user_attrs.get(attributes.LEASE))
+    with _opened(location, name) as study:
+        return None if study is None else codec.from_json(Holder | None, study.user_attrs.get(attributes.LEASE))
 
 
 def request_stop(location: str | Path, name: str) -> None:
@@ -126,15 +127,24 @@ def request_stop(location: str | Path, name: str) -> None:
 
     Raises SweepError where there is no study of this name.
     """
-    study = None if isinstance(location, Path) and not location.exists() else _load(location, name)
-    if study is None:
-        raise SweepError(f"sweep `{name}` has no study", "run `sweep status` to list the sweeps in this workspace")
-    study.set_user_attr(attributes.STOP_REQUEST, uuid.uuid4().hex)
+    with _opened(location, name) as study:
+        if study is None:
+            raise SweepError(f"sweep `{name}` has no study", "run `sweep status` to list the sweeps in this workspace")
+        study.set_user_attr(attributes.STOP_REQUEST, uuid.uuid4().hex)
 
 
-def _load(location: str | Path, name: str) -> optuna.Study | None:
+@contextlib.contextmanager
+def _opened(location: str | Path, name: str) -> Iterator[optuna.Study | None]:
+    """Open the study of this name for the block; None if there is none."""
+    if isinstance(location, Path) and not location.exists():
+        yield None
+        return
     storage = open_storage(location)
     try:
-        return optuna.load_study(study_name=name, storage=storage)
+        study = optuna.load_study(study_name=name, storage=storage)
     except KeyError:
-        return None
+        study = None
+    try:
+        yield study
+    finally:
+        close_storage(storage)

@@ -17,14 +17,8 @@ import pytest
 from backends import codec
 from backends.contract import Failed, Handle, Measured, TrainingRequest
 from sweeps.errors import SweepError
-from backends.contract import Handle
-from backends.contract import Handle
-from backends.contract import Handle
 from sweeps.execution import engine
 from sweeps.execution.environment import Environment, open_study
-from sweeps.execution.model_retention import ModelRetention
-from sweeps.execution.model_retention import ModelRetention
-from sweeps.execution.model_retention import ModelRetention
 from sweeps.execution.model_retention import ModelRetention
 from sweeps.execution.session import Session
 from sweeps.execution.trainable import TrialRunner, WorkerReport
@@ -115,9 +109,6 @@ def failed_trial(session: Session) -> Trial:
     return trial
 
 
-
-
-
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
@@ -135,22 +126,33 @@ def failed_trial(session: Session) -> Trial:
         ("no number", "`events` of the backend raised "),
     ],
 )
-def test_an_exception_of_a_backend_is_named_with_its_place(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str, told: str
-) -> None:
-    trial = failed_trial(run(tmp_path, f"backend.fault={fault}"))
-    assert told in trial.reason
-    assert trial.reason.startswith("`events` of the backend")
-    assert "\n" not in trial.reason
-    assert len(trial.reason) < 400
-    assert len(trial.curve) >= 1, "what was measured before stays"
-    assert "Traceback (most recent call last)" in caplog.text, "the log has the whole story"
+def test_an_exception_of_a_backend_is_named_with_its_place(tmp_path: Path, fault: str, told: str) -> None:
+    reports = reports_of_a_worker(planned(tmp_path, f"backend.fault={fault}"))
+    failed = reports[-1].events[-1]
+    assert isinstance(failed, Failed)
+    assert told in failed.failure.message
+    assert failed.failure.message.startswith("`events` of the backend")
+    assert "\n" not in failed.failure.message
+    assert len(failed.failure.message) < 400
+    assert not failed.failure.kind.retryable
+    assert any(isinstance(event, Measured) for report in reports for event in report.events), "the curve stays"
+    assert "Traceback (most recent call last)" in reports[-1].traceback
 
 
 @pytest.mark.parametrize("method", ["open", "submit"])
 def test_an_exception_before_the_run_starts_is_named_too(tmp_path: Path, method: str) -> None:
     trial = failed_trial(run(tmp_path, "backend.fault=SystemExit", f"backend.method={method}"))
     assert trial.reason.startswith(f"`{method}` of the backend raised SystemExit: 3 (faulty_backend.py:")
+
+
+@pytest.mark.parametrize("fault", ["UnpicklableError", "KeyboardInterrupt"])
+def test_an_exception_in_a_worker_process_reaches_the_record_and_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    trial = failed_trial(run(tmp_path, f"backend.fault={fault}"))
+    assert trial.reason.startswith(f"`events` of the backend raised {fault}")
+    assert len(trial.curve) == 1, "what was measured before stays"
+    assert "Traceback (most recent call last)" in caplog.text, "the log has the whole story"
 
 
 def test_no_secret_reaches_the_record_or_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -211,6 +213,12 @@ def test_a_service_that_forgot_a_stopped_run_does_not_fail_the_sweep(tmp_path: P
     assert retention.finish(keep=None) == {}
 
 
+@pytest.mark.parametrize("method", ["describe", "check"])
+def test_an_exception_before_anything_starts_is_one_error(tmp_path: Path, method: str) -> None:
+    with pytest.raises(SweepError, match=rf"`{method}` of the backend raised ValueError: the column has no name"):
+        planned(tmp_path, "backend.fault=ValueError", f"backend.method={method}")
+
+
 def test_an_error_in_closing_the_backend_is_only_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     session = run(tmp_path, "backend.fault=ValueError", "backend.method=close")
     session.plan.open_backend().close()
@@ -219,11 +227,6 @@ def test_an_error_in_closing_the_backend_is_only_logged(tmp_path: Path, caplog: 
 
 def test_ctrl_c_is_not_taken_for_an_exception_of_the_backend(tmp_path: Path) -> None:
     """A signal interrupts the driver while the code of the backend runs."""
-    signal_itself = "backend.fault=interrupt"
-    plan = make_plan(
-        from_document(with_overrides(parse(FILE, "f.yaml"), (signal_itself, "backend.method=discard"))),
-        Workspace(tmp_path),
-        estimate=False,
-    )
+    backend = planned(tmp_path, "backend.fault=interrupt", "backend.method=discard").open_backend()
     with pytest.raises(KeyboardInterrupt):
-        plan.open_backend().discard(Handle("coin", "any"))
+        backend.discard(Handle("coin", "any"))

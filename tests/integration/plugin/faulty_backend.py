@@ -59,9 +59,6 @@ FAULTS: dict[str, Callable[[], Any]] = {
     "segfault": lambda: ctypes.string_at(0),
     "abort": os.abort,
     "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT) or [None for _ in range(10**6)],  # type: ignore[func-returns-value]
-    "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT) or [None for _ in range(10**6)],  # type: ignore[func-returns-value]
-    "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT) or [None for _ in range(10**6)],  # type: ignore[func-returns-value]
-    "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT) or [None for _ in range(10**6)],  # type: ignore[func-returns-value]
     "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
 }
 
