@@ -32,6 +32,7 @@ def open_storage(location: str | Path) -> optuna.storages.BaseStorage:
 def close_storage(storage: optuna.storages.BaseStorage) -> None:
     """Close the connections of a database. The storage opens new ones if it is used again."""
     if isinstance(storage, optuna.storages.RDBStorage):
+        storage.remove_session()
         storage.engine.dispose()
 
 

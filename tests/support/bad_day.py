@@ -26,7 +26,7 @@ from sweep_invariants import Expectation, SweepFacts, violations
 from sweeps.cli.main import main
 from sweeps.execution import run as _imported_before_the_fork  # noqa: F401
 from sweeps.planning.plan import plan_file
-from sweeps.study.storage import open_storage
+from sweeps.study.storage import close_storage, open_storage
 from sweeps.workspace import Workspace
 
 SEARCH = "search: {sampler: random, trials: 5, concurrency: 2}"
@@ -89,10 +89,9 @@ class BadDay:
         storage = open_storage(self.environment.get("SWEEP_STORAGE") or workspace.study_file("pairs"))
         study = optuna.load_study(study_name=workspace.study_name("pairs"), storage=storage)
         facts = SweepFacts(plan, study, service_runs(plan.folder), submissions(self.root / "submissions.jsonl"))
-        if engine := getattr(getattr(storage, "_backend", None), "engine", None):
-            storage.remove_session()
-            engine.dispose()
-        return [*violations(facts, Expectation(3)), *leftovers(self.root)]
+        found = [*violations(facts, Expectation(3)), *leftovers(self.root)]
+        close_storage(storage)
+        return found
 
 
 def assert_one_clear_error(end: ChildEnd, words: str | re.Pattern[str]) -> None:
