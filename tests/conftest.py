@@ -33,4 +33,6 @@ def _restored_loggers() -> Iterator[None]:
     before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
     yield
     for logger, handlers, propagates in before:
+        for handler in set(logger.handlers) - set(handlers):
+            handler.close()
         logger.handlers[:], logger.propagate = handlers, propagates

@@ -45,5 +45,8 @@ def redirect_library_logs(file: Path) -> logging.Handler:
     logging.captureWarnings(True)
     for name in REDIRECTED_LOGGERS:
         logger = logging.getLogger(name)
+        for earlier in logger.handlers:
+            if isinstance(earlier, _LogFile):
+                earlier.close()
         logger.handlers[:], logger.propagate = [handler], False
     return handler
