@@ -136,37 +136,6 @@ class Workspace:
 
         Raises SweepError if another process holds the lock or the folder is not writable.
         """
-        with self._locked(name):
-            yield
-
-    @contextlib.contextmanager
-    def lock_afresh(self, name: str) -> Iterator[Path | None]:
-        """Reserve the sweep for this process, in a new folder.
-
-        Renames the folder of an earlier sweep, so that its name is free, and yields the renamed
-        folder; None if there was none. That sweep keeps the name of its study, so that `sweep
-        status` and `sweep clean` still find it. Raises the errors of `lock`, and changes nothing if
-        the earlier sweep is running.
-        """
-        with contextlib.ExitStack() as earlier, contextlib.ExitStack() as lock:
-            aside = None
-            if self.sweep_folder(name).exists():
-                earlier.enter_context(self._locked(name))
-                aside = self._set_aside(name)
-            lock.enter_context(self._locked(name))
-            earlier.close()
-            yield aside
-
-    def _set_aside(self, name: str) -> Path:
-        folder = self.sweep_folder(name)
-        self.set_study_name(name, self.study_name(name))
-        number = 1
-        while (aside := folder.with_name(f"{name}.{number}")).exists():
-            number += 1
-        return folder.rename(aside)
-
-    @contextlib.contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
         folder = self.sweep_folder(name)
         while True:
             try:
@@ -192,6 +161,32 @@ class Workspace:
                 lock_file.flush()
                 yield
                 return
+
+    @contextlib.contextmanager
+    def lock_afresh(self, name: str) -> Iterator[Path | None]:
+        """Reserve the sweep for this process, in a new folder.
+
+        Renames the folder of an earlier sweep, so that its name is free, and yields the renamed
+        folder; None if there was none. That sweep keeps the name of its study, so that `sweep
+        status` and `sweep clean` still find it. Raises the errors of `lock`, and changes nothing if
+        the earlier sweep is running.
+        """
+        with contextlib.ExitStack() as earlier, contextlib.ExitStack() as lock:
+            aside = None
+            if self.sweep_folder(name).exists():
+                earlier.enter_context(self.lock(name))
+                aside = self._set_aside(name)
+            lock.enter_context(self.lock(name))
+            earlier.close()
+            yield aside
+
+    def _set_aside(self, name: str) -> Path:
+        folder = self.sweep_folder(name)
+        self.set_study_name(name, self.study_name(name))
+        number = 1
+        while (aside := folder.with_name(f"{name}.{number}")).exists():
+            number += 1
+        return folder.rename(aside)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -27,8 +27,11 @@ def resume(context: click.Context, name: str) -> None:
 
     It reads the same sweep file, in the folder in which that command was typed.
     """
+    from sweeps.study.state import require_sweep
+
     workspace: Workspace = context.obj
-    command = _known(workspace, name).last_command(name)
+    require_sweep(workspace, name)
+    command = workspace.last_command(name)
     if command is None:
         raise SweepError(f"nobody knows how sweep `{name}` was started", "Type its `sweep run` command again.")
     if not Path(command.folder, command.file).exists():
@@ -62,10 +65,10 @@ def stop(workspace: Workspace, name: str, no_wait: bool) -> None:
     continues the sweep.
     """
     from sweeps.api.environment import storage
-    from sweeps.study.state import is_running
+    from sweeps.study.state import is_running, require_sweep
     from sweeps.study.stored_study import request_stop
 
-    _known(workspace, name)
+    require_sweep(workspace, name)
     if not is_running(workspace, name, storage()):
         say(f"sweep `{name}` is not running")
         return
@@ -86,9 +89,10 @@ def stop(workspace: Workspace, name: str, no_wait: bool) -> None:
 def logs(workspace: Workspace, name: str, lines: int, follow: bool) -> None:
     """Show the log of the sweep NAME: messages of libraries, and errors with tracebacks."""
     from sweeps.api.environment import storage
-    from sweeps.study.state import is_running
+    from sweeps.study.state import is_running, require_sweep
 
-    file = _known(workspace, name).log_file(name)
+    require_sweep(workspace, name)
+    file = workspace.log_file(name)
     try:
         log = file.open(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -102,14 +106,6 @@ def logs(workspace: Workspace, name: str, lines: int, follow: bool) -> None:
             if is_last:
                 return
             time.sleep(FOLLOW_EVERY_S)
-
-
-def _known(workspace: Workspace, name: str) -> Workspace:
-    if name not in workspace.sweep_names():
-        from sweeps.study.state import unknown_sweep
-
-        raise unknown_sweep(workspace, name)
-    return workspace
 
 
 def _wait(is_over: Callable[[], bool], message: str) -> None:

@@ -121,11 +121,10 @@ def track(workspace: Workspace, name: str | None, as_json: bool) -> None:
     """
     from sweeps.api.environment import environment
     from sweeps.execution.catch_up import catch_up
+    from sweeps.study.state import require_sweep
 
-    if name is not None and name not in workspace.sweep_names():
-        from sweeps.study import state
-
-        raise state.unknown_sweep(workspace, name)
+    if name is not None:
+        require_sweep(workspace, name)
     where, results = environment(workspace), []
     for sweep_name in [name] if name is not None else workspace.sweep_names():
         if name is None and workspace.is_locked(sweep_name):

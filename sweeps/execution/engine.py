@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from ray import tune
-from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from backends import codec, foreign_errors
@@ -116,7 +115,7 @@ def _run_tune(
         config=config,
         num_samples=-1,
         search_alg=searcher,
-        scheduler=_scheduler_with_history(session),
+        scheduler=scheduler_with_history(session.plan, session.study.search_trials),
         callbacks=[callback],
         stop=_SessionStopper(session, searcher),
         storage_path=str(scratch),
@@ -311,10 +310,6 @@ class _SessionStopper(_NotPickled, tune.Stopper):
 
     def stop_all(self) -> bool:
         return self._session.should_end() or self._searcher.is_stranded
-
-
-def _scheduler_with_history(session: Session) -> TrialScheduler:
-    return scheduler_with_history(session.plan, session.study.search_trials)
 
 
 def _resources(plan: SweepPlan, slots: bool, cluster: Cluster | None) -> dict[str, float]:

@@ -27,7 +27,6 @@ class ModelRetention(Observer):
         self._study = study
         self._backend = backend
         self._protected_keys = protected_keys
-        self._discarded: set[int] = set()
         self._candidates = {trial.number for trial in study.tally.ended}
 
     def trial_ended(self, trial: Trial) -> None:
@@ -48,7 +47,6 @@ class ModelRetention(Observer):
         `keep` stays of the finals. Returns the trials whose runs could not be stopped and may go
         on, each with the reason.
         """
-        self._discarded.clear()
         unstopped = {}
         for trial in (*self._study.search_trials, *self._study.repeats):
             is_stopped = trial.state is TrialState.STOPPED
@@ -87,14 +85,12 @@ class ModelRetention(Observer):
 
     def _delete(self, trials: Iterable[Trial]) -> None:
         for trial in trials:
-            if trial.key in self._protected_keys or trial.number in self._discarded:
+            if trial.key in self._protected_keys or not trial.state.ended or trial.handle is None:
                 continue
-            if trial.state.ended and trial.handle is not None:
-                try:
-                    self._backend.discard(trial.handle)
-                except BackendError as error:
-                    _LOG.warning("the model of trial %d was not deleted: %s", trial.number, error)
-                self._discarded.add(trial.number)
+            try:
+                self._backend.discard(trial.handle)
+            except BackendError as error:
+                _LOG.warning("the model of trial %d was not deleted: %s", trial.number, error)
 
 
 def protected_trial_keys(plan: SweepPlan, tracking_uri: str) -> Collection[str]:

@@ -217,15 +217,16 @@ class Session:
             return
         self._start(running)
         new_events = events[max(0, running.next_event - first) :]
-        if handle is not None and not running.submitted:
+        is_first_handle = handle is not None and not running.submitted
+        if is_first_handle:
             running.submitted = True
             running.trial = replace(running.trial, handle=handle)
-            if not new_events:  # a job that waits in a queue; whoever ends the sweep must be able to stop it
-                self.study.record(running.trial)
         if not new_events:
+            if is_first_handle:  # a job that waits in a queue: the end of the sweep must be able to stop it
+                self.study.record(running.trial)
             return
-        evaluations_before = len(running.trial.curve)
-        trial = replace(running.trial, handle=handle or running.trial.handle)
+        trial = running.trial
+        evaluations_before = len(trial.curve)
         for event in new_events:
             trial = apply_event(trial, event, self._objectives)
             running.ended_by_itself |= isinstance(event, TERMINAL_EVENTS)
@@ -234,8 +235,10 @@ class Session:
         first_new, running.next_event = running.next_event, running.next_event + len(new_events)
         evaluated = len(trial.curve) > evaluations_before
         if evaluated or evaluations_before == 0:
-            values = [measured.values.get(self.objective.metric, math.nan) for measured in trial.curve]
-            new_values = {index: values[index] for index in range(max(1, evaluations_before), len(values))}
+            new_values = {
+                index: trial.curve[index].values.get(self.objective.metric, math.nan)
+                for index in range(max(1, evaluations_before), len(trial.curve))
+            }
             self.study.record(trial, new_values)
         for observer in self._observers:
             observer.events_received(trial, first_new, new_events)

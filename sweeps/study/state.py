@@ -150,6 +150,12 @@ def describe_best(best: Trial) -> str:
     return f"trial {best.number}{repetition}"
 
 
+def require_sweep(workspace: Workspace, name: str) -> None:
+    """Raise UserInputError unless a sweep of this name has started in this workspace."""
+    if name not in workspace.sweep_names():
+        raise unknown_sweep(workspace, name)
+
+
 def unknown_sweep(workspace: Workspace, name: str) -> UserInputError:
     """Build the error for a sweep name that this workspace does not know."""
     hint = suggestion(name, workspace.sweep_names()) or "start a sweep with `sweep run FILE`"
