@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from backends.file_kind import is_shell_stream, kind_of
 from backends.training_logs import delimited_text, json_formats, sweep_output
 from backends.training_logs.curve_assembly import assemble_curve
 from backends.training_logs.errors import TrainingLogError
@@ -33,14 +34,8 @@ def read(source: Path | bytes, details: RunDetails | None = None, name: str | No
     return (assemble_curve(json_formats.read(value, name, is_lines=is_lines), details),)
 
 
-_SHELL_STREAMS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
-"""Pipes that the shell writes, as in `sweep fit <(program)`. Any other pipe could block."""
-
-
 def _could_block(path: Path) -> bool:
-    if str(path).startswith(_SHELL_STREAMS):
-        return False
-    return path.is_fifo() or path.is_socket() or path.is_char_device() or path.is_block_device()
+    return not is_shell_stream(path) and kind_of(path) in ("a pipe", "a socket", "a device")
 
 
 def _text(source: Path | bytes, name: str) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from backends.contract import DataFile, Dataset
+from backends.file_kind import kind_of
 from sweeps.data import checks
 from sweeps.data.examples import Example, PairRecipe, Recipe, build_examples, choose_recipe
-from sweeps.data.file_kind import kind_of
 from sweeps.data.findings import Finding, capped, error, errors_as_problems, warning
 from sweeps.data.formats import Record, RecordStream, read_records
 from sweeps.data.hub import SourceUnavailableError

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from backends.file_kind import kind_of
 from sweeps.data import hub, snli
-from sweeps.data.file_kind import kind_of
 from sweeps.data.findings import nearest_hint
 from sweeps.data.formats import Record, RecordStream, is_data_file, known_endings, read_records
 from sweeps.data.hub import SourceUnavailableError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from sweeps.errors import TrackingIncompleteError
 from sweeps.execution.environment import Environment
 from sweeps.execution.library_logs import redirect_library_logs
 from sweeps.execution.outcome import SweepEnd
-from sweeps.execution.tracked_sweep import SentRecord, SweepDescription, SweepSummary, objective_of
+from sweeps.execution.tracked_sweep import SentRecord, SweepDescription, SweepSummary
 from sweeps.execution.tracking_observer import curve_plot, status_at
 from sweeps.study import state
 from sweeps.study.stored_study import StoredStudy, read_study
@@ -83,10 +82,10 @@ def incomplete(name: str, lacking: tuple[str, ...], problems: tuple[str, ...]) -
 
 
 def _stored_files(environment: Environment, name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    folder = environment.workspace.sweep_folder(name)
+    plan = state.read_plan(environment.workspace, name)
+    file = environment.workspace.sweep_folder(name) / "sweep.yaml"
     try:
-        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-        return plan, yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
+        return plan, yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise state.unknown_sweep(environment.workspace, name) from None
 
@@ -99,7 +98,7 @@ def _finish(
     status: Literal["FINISHED", "KILLED", "FAILED"] = "KILLED" if is_open or not study.is_finished else "FINISHED"
     if sent.end is not None:
         status = status_at(SweepEnd(sent.end))
-    objective = objective_of(plan)
+    objective = state.objective_of(plan)
     summary = SweepSummary.of(objective, study.search_trials, study.repeats, study.finals, study.attempts)
     tags = {**summary.tags, **({"end": sent.end} if sent.end is not None else {})}
     report = folder / "report.html"

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from sweeps import tracking
 from sweeps.spec.objective import Objective
 from sweeps.study.finals import FinalsResult, winning_trial
+from sweeps.study.state import objective_of
 from sweeps.trials.budget import ledger
 from sweeps.trials.trial import Trial
 from sweeps.workspace import write_text
@@ -122,10 +123,3 @@ class SweepSummary:
         metrics |= {"tokens": float(spent.tokens)} | ({"usd": spent.usd} if is_priced else {})
         model = Path(best.model) if best is not None and best.model and Path(best.model).is_dir() else None
         return cls(metrics, tags, model)
-
-
-def objective_of(plan: Mapping[str, Any]) -> Objective:
-    """Return the first objective of a stored plan."""
-    stored = plan["objectives"][0]
-    direction: Literal["maximize", "minimize"] = "maximize" if "maximize" in stored else "minimize"
-    return Objective(str(stored[direction]), direction)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -121,12 +122,10 @@ class PackagedStoredModels(StoredModels):
         return self._backend.package(model, dataset, folder)
 
 
-class _as_backend_errors:  # noqa: N801 - used like a function
+@contextlib.contextmanager
+def _as_backend_errors() -> Iterator[None]:
     """Let errors of the store leave as those of a backend."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, SweepError):
-            raise BackendError(Failure(FailureKind.TRANSIENT, error.message, error.hint)) from error
+    try:
+        yield
+    except SweepError as error:
+        raise BackendError(Failure(FailureKind.TRANSIENT, error.message, error.hint)) from error

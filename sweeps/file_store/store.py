@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -78,14 +78,7 @@ class FileStore:
 
     def write(self, name: str, content: bytes) -> None:
         """Create or replace a small file."""
-        with self._translated("write to"):
-            path = self._path(name)
-            if self._is_atomic:
-                self._files.pipe_file(path, content)
-                return
-            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self._files.pipe_file(temporary := f"{path}.{uuid.uuid4().hex}.tmp", content)
-            self._move(temporary, path)
+        self._put(name, lambda path: self._files.pipe_file(path, content))
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a small file, or None if there is none of this name."""
@@ -107,14 +100,7 @@ class FileStore:
 
     def upload(self, file: Path, name: str) -> None:
         """Copy a file of this machine into the store."""
-        with self._translated("write to"):
-            path = self._path(name)
-            if self._is_atomic:
-                self._files.put_file(str(file), path)
-                return
-            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self._files.put_file(str(file), temporary := f"{path}.{uuid.uuid4().hex}.tmp")
-            self._move(temporary, path)
+        self._put(name, lambda path: self._files.put_file(str(file), path))
 
     def download(self, name: str, file: Path, sha256: str) -> None:
         """Copy a file of the store to this machine, and check its digest.
@@ -154,6 +140,17 @@ class FileStore:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
+    def _put(self, name: str, put: Callable[[str], None]) -> None:
+        """Create or replace a file by `put`, which writes to the path that it receives."""
+        with self._translated("write to"):
+            path = self._path(name)
+            if self._is_atomic:
+                put(path)
+                return
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            put(temporary := f"{path}.{uuid.uuid4().hex}.tmp")
+            self._move(temporary, path)
+
     def _move(self, temporary: str, path: str) -> None:
         if "file" in self._files.protocol:
             os.replace(temporary, path)
@@ -164,9 +161,7 @@ class FileStore:
     def _translated(self, action: str) -> Iterator[None]:
         try:
             yield
-        except (SweepError, FileNotFoundError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise SweepError(f"cannot {action} the store {self.url}: {_words(error)}", HINT) from error
+        except SweepError:
             raise
         except Exception as error:  # each kind of store has its own exceptions, and none may end a worker
             raise SweepError(f"cannot {action} the store {self.url}: {_words(error)}", HINT) from error

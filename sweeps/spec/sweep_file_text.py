@@ -5,14 +5,11 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-from sweeps.data.file_kind import kind_of
+from backends.file_kind import is_shell_stream, kind_of
 from sweeps.errors import Problem, UserInputError
 
 MAX_BYTES = 2**18
 """The largest sweep file. A long one has some kilobytes; PyYAML reads about 50 KB per second."""
-
-_STREAMS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
-"""Pipes that the shell writes: `sweep plan /dev/stdin`, `sweep plan <(program)`."""
 
 _OTHER_ENCODINGS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
@@ -31,8 +28,7 @@ def read_text(path: Path) -> str:
     name = str(path)
     try:
         kind = kind_of(path)
-        is_stream = name.startswith(_STREAMS)
-        if kind != "a file" and not (kind in ("a pipe", "a device") and is_stream):
+        if kind != "a file" and not (kind in ("a pipe", "a device") and is_shell_stream(path)):
             raise _problem(name, f"is {kind}, not a file", "name a sweep file; `sweep init` writes a first one")
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)

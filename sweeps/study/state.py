@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from backends import codec
 from sweeps.errors import Problem, SweepError, UserInputError, suggestion
@@ -103,24 +103,12 @@ def read_state(workspace: Workspace, name: str, storage: str | None, *, curves: 
     UserInputError if there is no sweep of this name, and SweepError if it cannot be read. For
     `curves` see `read_study`.
     """
-    try:
-        plan = json.loads((workspace.sweep_folder(name) / "plan.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise unknown_sweep(workspace, name) from None
-    except ValueError:  # a full disk under version 0.1 could cut the file off
-        file = workspace.sweep_folder(name) / "plan.json"
-        raise SweepError(f"{file} is damaged", "run the sweep again to write it anew; its study is kept") from None
-    [(direction, metric), *_] = [
-        (direction, metric)
-        for objective in plan["objectives"]
-        for direction, metric in objective.items()
-        if direction in ("maximize", "minimize")
-    ]
+    plan = read_plan(workspace, name)
     stored = read_study(storage or workspace.study_file(name), workspace.study_name(name), curves=curves)
     return SweepState(
         name=name,
         plan=plan,
-        objective=Objective(metric, direction),
+        objective=objective_of(plan),
         trials=tuple(trial for trial in stored.trials if trial.repeat_of is None),
         repeats=tuple(trial for trial in stored.trials if trial.repeat_of is not None),
         changes=stored.changes,
@@ -129,6 +117,28 @@ def read_state(workspace: Workspace, name: str, storage: str | None, *, curves: 
         ledger=stored.ledger,
         is_running=is_running(workspace, name, storage),
     )
+
+
+def read_plan(workspace: Workspace, name: str) -> Mapping[str, Any]:
+    """Read the plan of a sweep's last run, as JSON values.
+
+    Raises UserInputError if there is no sweep of this name, and SweepError for a damaged file.
+    """
+    file = workspace.sweep_folder(name) / "plan.json"
+    try:
+        plan: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise unknown_sweep(workspace, name) from None
+    except ValueError:  # a full disk under version 0.1 could cut the file off
+        raise SweepError(f"{file} is damaged", "run the sweep again to write it anew; its study is kept") from None
+    return plan
+
+
+def objective_of(plan: Mapping[str, Any]) -> Objective:
+    """Return the first objective of a stored plan."""
+    stored = plan["objectives"][0]
+    direction: Literal["maximize", "minimize"] = "maximize" if "maximize" in stored else "minimize"
+    return Objective(str(stored[direction]), direction)
 
 
 def is_running(workspace: Workspace, name: str, storage: str | None) -> bool:

@@ -13,6 +13,16 @@ _KINDS = (
     (stat.S_ISBLK, "a device"),
 )
 
+_SHELL_STREAMS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+
+
+def is_shell_stream(path: Path) -> bool:
+    """Return whether the shell writes into this pipe, as in `sweep fit <(program)`.
+
+    Any other pipe could block for ever.
+    """
+    return str(path).startswith(_SHELL_STREAMS)
+
 
 def kind_of(path: Path) -> str:
     """Return `a file`, `a directory`, `a pipe`, `a socket` or `a device`; follows links.
