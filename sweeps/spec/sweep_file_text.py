@@ -34,7 +34,7 @@ def read_text(path: Path) -> str:
             content = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         nearby = sorted(file.name for file in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        hint = f"{path.parent}/ has: {', '.join(nearby)}" if nearby else "`sweep init` writes a first one"
+        hint = f"files in {path.parent}/: {', '.join(nearby)}" if nearby else "`sweep init` writes a first one"
         raise _problem(name, "no such file", hint) from None
     except OSError as error:
         raise _problem(name, f"cannot be read: {error.strerror or error}", "check its permissions") from None
