@@ -17,7 +17,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from sweeps.server.background_loop import BackgroundLoop
 from sweeps.server.records import Delivery, new_id
@@ -153,6 +153,18 @@ class _Poster:
 
 
 _Remember = Callable[[http.client.HTTPConnection], None]
+_Connection = TypeVar("_Connection", bound=http.client.HTTPConnection)
+
+
+def _remembered(kind: type[_Connection], remember: _Remember) -> Callable[..., _Connection]:
+    """Return a function that opens a connection of this kind and passes it to `remember`."""
+
+    def connect(host: str, **options: Any) -> _Connection:
+        connection = kind(host, **options)
+        remember(connection)
+        return connection
+
+    return connect
 
 
 class _HttpHandler(urllib.request.HTTPHandler):
@@ -163,12 +175,7 @@ class _HttpHandler(urllib.request.HTTPHandler):
         self._remember = remember
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        def connect(host: str, **options: Any) -> http.client.HTTPConnection:
-            connection = http.client.HTTPConnection(host, **options)
-            self._remember(connection)
-            return connection
-
-        return self.do_open(connect, req)
+        return self.do_open(_remembered(http.client.HTTPConnection, self._remember), req)
 
 
 class _HttpsHandler(urllib.request.HTTPSHandler):
@@ -179,12 +186,7 @@ class _HttpsHandler(urllib.request.HTTPSHandler):
         self._remember = remember
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        def connect(host: str, **options: Any) -> http.client.HTTPSConnection:
-            connection = http.client.HTTPSConnection(host, **options)
-            self._remember(connection)
-            return connection
-
-        return self.do_open(connect, req)
+        return self.do_open(_remembered(http.client.HTTPSConnection, self._remember), req)
 
 
 def signature(secret: str, webhook_id: str, timestamp: str, body: str) -> str:
