@@ -82,7 +82,7 @@ def start_tracking(tracker: tracking.Tracker, plan: SweepPlan, study: Study) -> 
     Also writes `sweep.yaml` and `plan.json` into the folder of the sweep, and that MLflow does not
     have everything yet.
     """
-    stored_plan, document = plan.to_json(), plan.spec.document.value
+    stored_plan, document = plan.to_json(), plan.spec.portable_document
     files = {
         "sweep.yaml": yaml.safe_dump(document, sort_keys=False, allow_unicode=True),
         "plan.json": json.dumps(stored_plan, indent=2, default=str),

@@ -62,13 +62,6 @@ def resource_fault(error: BaseException, folder: Path) -> ResourceFault | None:
     return None
 
 
-def is_full_disk(error: BaseException) -> bool:
-    """Return whether an operation failed because the disk is full."""
-    if isinstance(error, sqlite3.Error):
-        return _sqlite_code(error) == sqlite3.SQLITE_FULL
-    return isinstance(error, OSError) and error.errno in _FULL_DISK
-
-
 def _database_fault(error: sqlite3.Error, folder: Path) -> ResourceFault | None:
     code = _sqlite_code(error)
     if code == sqlite3.SQLITE_FULL:

@@ -126,6 +126,8 @@ def test_a_plug_in_gets_absolute_paths_and_finds_its_key_file(tmp_path: Path) ->
     (folder / "relative.yaml").write_text(PLUGIN)
     environment = {"PYTHONPATH": str(site), "PAPER_KEY_FILE": "key.txt"}
     assert len(completed_trials(sweep(folder, "run", "relative.yaml", "--json", **environment))) == 2
+    [stored] = folder.glob(".sweep/sweeps/*/sweep.yaml")
+    assert f"rules: {folder / 'rules.txt'}\n" in stored.read_text(), "so that `sweep clean` works from any folder"
     missing = sweep(folder, "check", "relative.yaml", "--set=backend.rules=absent.txt", **environment)
     assert missing.returncode == 2
     assert "--set backend.rules: `backend.rules`: path does not point to a file" in missing.stderr
