@@ -17,7 +17,7 @@ from benchmarks import measure
 SIZES = (10, 100, 1000)
 WAYS = ("sweep", "ray-tune")
 CONCURRENCY = 4
-_TIMEOUT_S = 900.0
+_TIMEOUT_S = 3600.0
 _CLEAN = {"MLFLOW_TRACKING_URI": "", "SWEEP_STORAGE": "", "RAY_ADDRESS": "", "RAY_USAGE_STATS_ENABLED": "0"}
 
 _SWEEP = f"""
