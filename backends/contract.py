@@ -38,8 +38,13 @@ class Dataset:
     language model sees `prompt + completion`. An encoder sees the segments, which are the fields of
     the template without its separators.
 
-    A line of a `chat` file is `{"messages": [{"role": str, "content": str}, ...]}`. The last
-    message is the completion.
+    A line of a `chat` file is `{"messages": [{"role": str, "content": str}, ...]}`, with the
+    further fields of the OpenAI chat format: `weight` (0 or 1), `tool_calls`, `tool_call_id` and
+    `name` of a message, and `tools` of the line. The last message is the completion. With
+    `train_on` `all` every message of the assistant is a target of training, with `last` only the
+    completion; a message with weight 0 is none.
+
+    A line may also have `row`, the example's own columns, which task metrics may read.
 
     `labels` are the allowed completions, exactly as the files have them; they are empty if the
     task is not classification. `stop` ends every completion, and generation ends there; it may be
@@ -51,9 +56,55 @@ class Dataset:
     layout: Literal["completion", "chat"]
     labels: tuple[str, ...] = ()
     stop: str = ""
+    train_on: Literal["all", "last"] = "last"
 
 
 # ------------------------------------------------------------------------------------------ request
+@dataclass(frozen=True)
+class MetricRequest:
+    """A task metric: a number for generated texts, compared with the texts that they should be.
+
+    Evaluations report it as `valid_` and its `name`. `type` is its registered name, see
+    `backends.metrics.registry`, and `options` are its options as JSON values. They are complete: a
+    worker needs no file of the user. The text to compare with is the completion of the line, or the
+    column `reference` of its `row`; a list in that column holds several acceptable texts.
+    """
+
+    name: str
+    type: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    reference: str | None = None
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a model generates a text.
+
+    Generation ends before one of the `stop` texts, at a token that ends an answer, or after
+    `max_tokens`. With temperature 0 each token is the most probable one. Otherwise it is drawn from
+    the most probable tokens that together have the probability `top_p`, and the draw depends only
+    on the seed of the call and the example.
+    """
+
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """What evaluations generate for the task metrics.
+
+    They generate for the same `examples` validation examples, a random sample, in `per_epoch`
+    evenly spread evaluations of an epoch. The last one is at its end. The base model generates too.
+    """
+
+    examples: int = 200
+    per_epoch: int = 1
+    decoding: Decoding = field(default_factory=Decoding)
+
+
 @dataclass(frozen=True)
 class EvaluationSettings:
     """When a trial is evaluated, and which of its states is kept.
@@ -61,13 +112,16 @@ class EvaluationSettings:
     Each evaluation scores the whole validation set and a fixed sample of `train_examples` training
     examples. There are `per_epoch` evaluations in an epoch, and the last of them is at its end. The
     state with the best `keep_metric` is kept, and on a tie the earlier one. Higher is better if
-    `keep_maximum` is true.
+    `keep_maximum` is true. `metrics` are measured on generated texts; see `generation`, which is
+    set if there are any. If the `keep_metric` is one of them, a state without it is never kept.
     """
 
     per_epoch: int = 1
     train_examples: int = 256
     keep_metric: str = "valid_loss"
     keep_maximum: bool = False
+    metrics: tuple[MetricRequest, ...] = ()
+    generation: GenerationSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +236,8 @@ class Measured:
     for label tasks `accuracy` and `macro_f1`. An evaluation at step 0, epoch 0 is the score of the
     base model.
 
+    Evaluations that generate texts also have the task metrics of the request, as `valid_<name>`.
+
     An unknown value is absent. A value that is not finite is reported as it is.
     """
 
@@ -190,6 +246,42 @@ class Measured:
     epoch: float
     values: Mapping[str, float]
     scope: Literal["step", "evaluation"]
+
+
+@dataclass(frozen=True)
+class GeneratedText:
+    """One generated text, beside the text that it should be, with its value of each metric.
+
+    `example` is the index in the validation file. Long texts are cut. `truncated`: generation ended
+    because of `max_tokens`. `scores` lack the metrics that have no value for a single example.
+    """
+
+    example: int
+    prompt: str
+    reference: str
+    text: str
+    truncated: bool = False
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+GENERATED_SAMPLE = 20
+"""How many texts a `Generated` event carries at most."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What the model wrote at an evaluation, for a few examples: the same ones at each evaluation.
+
+    The `Measured` event of the evaluation follows. `examples` counts all generated texts, and
+    `truncated` those that ended because of `max_tokens`.
+    """
+
+    kind: Literal["generated"] = field(default="generated", kw_only=True, repr=False)
+    step: int
+    epoch: float
+    texts: tuple[GeneratedText, ...]
+    examples: int
+    truncated: int = 0
 
 
 @dataclass(frozen=True)
@@ -245,7 +337,8 @@ class Stopped:
 
 
 Event: TypeAlias = Annotated[
-    Queued | Started | Measured | Checkpointed | Charged | Finished | Failed | Stopped, Field(discriminator="kind")
+    Queued | Started | Measured | Generated | Checkpointed | Charged | Finished | Failed | Stopped,
+    Field(discriminator="kind"),
 ]
 """Any of the events. `codec.to_json(event)` converts one, and `codec.from_json(Event, value)`
 selects it by `kind`."""
@@ -296,6 +389,7 @@ class Capabilities:
     `metrics` are the names that evaluations carry; those that are also in `label_metrics` appear
     only if the data set has labels. `recommendation_scope` names the fitting scope of the
     recommendation catalogue. `priced`: the backend knows the cost of a run in US dollars.
+    `task_metrics`: evaluations can generate texts and measure the metrics of the request.
     `max_concurrent` is None if only the machine limits the number of runs at once.
     """
 
@@ -311,6 +405,7 @@ class Capabilities:
     evaluations_within_epoch: bool = False
     priced: bool = False
     max_concurrent: int | None = None
+    task_metrics: bool = False
 
     def hyperparameter(self, name: str) -> Hyperparameter | None:
         """Return the declaration of `name`, or None if the backend does not accept it."""
@@ -341,12 +436,22 @@ class Estimate:
 class PredictOptions:
     """How to predict: choose the most probable of the given labels, or generate a text.
 
-    `labels` is None for generation, which ends at `stop` or after `max_tokens`.
+    `labels` is None for generation, which ends at `stop`, at one of `more_stops`, or after
+    `max_tokens`. `Decoding` states what `temperature` and `top_p` do; `seed` decides the draw.
     """
 
     labels: tuple[str, ...] | None = None
     max_tokens: int = 64
     stop: str = ""
+    more_stops: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    @classmethod
+    def generate(cls, decoding: Decoding, stop: str, seed: int = 0) -> PredictOptions:
+        """Return the options that generate with `decoding`, ending at the data set's `stop`."""
+        return cls(None, decoding.max_tokens, stop, decoding.stop, decoding.temperature, decoding.top_p, seed)
 
 
 @dataclass(frozen=True)

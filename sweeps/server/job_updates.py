@@ -16,6 +16,7 @@ from backends.contract import (
     Failed,
     Failure,
     Finished,
+    Generated,
     Measured,
     Queued,
     Started,
@@ -108,7 +109,7 @@ class JobUpdater:
                 return [_metrics_line(job, event, earlier)]
             case Checkpointed():
                 return self._checkpoint_records(job, event, earlier, checkpoint_copies)
-            case Queued() | Started() | Charged() | Finished() | Failed() | Stopped():
+            case Queued() | Started() | Generated() | Charged() | Finished() | Failed() | Stopped():
                 return []
             case _:
                 assert_never(event)

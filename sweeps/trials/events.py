@@ -14,6 +14,7 @@ from backends.contract import (
     Failed,
     FailureKind,
     Finished,
+    Generated,
     Measured,
     Queued,
     Started,
@@ -30,7 +31,7 @@ def apply_event(trial: Trial, event: Event, objectives: Sequence[Objective]) -> 
     The first objective decides which evaluation's values it keeps.
     """
     match event:
-        case Queued():
+        case Queued() | Generated():
             return trial
         case Started():
             return replace(trial, resolved=dict(event.resolved))

@@ -1,0 +1,1 @@
+"""Task metrics: generated texts and the texts that they should be, turned into numbers."""
