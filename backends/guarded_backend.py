@@ -34,7 +34,7 @@ _METHODS = tuple(
     if not name.startswith("_") and callable(member)
 )
 
-DETAIL = "The traceback is in the log of the sweep; the author of the backend can mend it."
+DETAIL = "The traceback is in the log of the sweep; the author of the {} can mend it."
 
 
 def open_guarded(backend_class: type[Backend], options: BaseModel, workspace: Path, placement: Placement) -> Backend:
@@ -49,10 +49,10 @@ def open_guarded(backend_class: type[Backend], options: BaseModel, workspace: Pa
 
 
 @contextlib.contextmanager
-def translated_errors(backend_class: type, action: str) -> Iterator[None]:
-    """Translate every exception of a backend into BackendError, except those that a signal raised.
+def translated_errors(plugin_class: type, action: str, noun: str = "backend") -> Iterator[None]:
+    """Translate every exception of a plug-in into BackendError, except those that a signal raised.
 
-    The log receives the traceback.
+    The log receives the traceback. `noun` is the word for the plug-in.
     """
     try:
         yield
@@ -67,20 +67,20 @@ def translated_errors(backend_class: type, action: str) -> Iterator[None]:
     except BaseException as error:  # a plug-in can raise anything, and its users must learn what
         if foreign_errors.is_signal(error):
             raise
-        failure = failure_of(error, backend_class, action)
+        failure = failure_of(error, plugin_class, action, noun)
         _LOG.error("%s\n%s", failure.message, foreign_errors.full_text(error))
         raise BackendError(failure) from error
 
 
-def failure_of(error: BaseException, backend_class: type, action: str) -> Failure:
-    """Return the failure that an exception means, which `action` of a backend raised."""
-    text = foreign_errors.in_one_line(error, backend_class)
+def failure_of(error: BaseException, plugin_class: type, action: str, noun: str = "backend") -> Failure:
+    """Return the failure that an exception means, which `action` of a plug-in raised."""
+    text = foreign_errors.in_one_line(error, plugin_class)
     if isinstance(error, MemoryError):
-        message = f"`{action}` of the backend ran out of memory: {text}"
+        message = f"`{action}` of the {noun} ran out of memory: {text}"
         return Failure(
             FailureKind.OUT_OF_MEMORY, message, "Use a smaller model or batch, or a machine with more memory."
         )
-    return Failure(FailureKind.BUG, f"`{action}` of the backend raised {text}", DETAIL)
+    return Failure(FailureKind.BUG, f"`{action}` of the {noun} raised {text}", DETAIL.format(noun))
 
 
 class _GuardedBackend:

@@ -49,8 +49,9 @@ class Scores:
 class MetricDeclaration:
     """What a metric says about itself, as data.
 
-    `low` and `high` are the ends of its range; None means unbounded. `is_mean`: the value is the
-    mean of the values of the examples, so that resampling the examples gives its interval.
+    `low` and `high` are the ends of its range; None means unbounded. `is_mean`: if the scores have
+    values of the examples, the value is their mean, so that resampling the examples gives its
+    interval.
     `is_free`: measuring costs no money, so that `sweep check` may try it.
     """
 

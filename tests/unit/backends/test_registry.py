@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backends import registry
+from backends import plugins, registry
 from backends.contract import Backend
 from backends.fake import FakeBackend
 
@@ -24,7 +24,7 @@ def install(directory: Path, distribution: str, entry_points: dict[str, str], ve
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
     lines = "".join(f"{name} = {target}\n" for name, target in entry_points.items())
-    (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{lines}")
+    (info / "entry_points.txt").write_text(f"[{registry.BACKENDS.group}]\n{lines}")
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_plugin_is_listed_and_loaded(site: Path) -> None:
 
 
 def test_the_error_for_an_unknown_name_suggests_the_nearest_name() -> None:
-    with pytest.raises(registry.UnknownBackendError) as raised:
+    with pytest.raises(plugins.UnknownPluginError) as raised:
         registry.load("fke")
     assert "'fke'" in raised.value.message
     assert "Did you mean 'fake'?" in raised.value.hint
@@ -60,7 +60,7 @@ def test_the_error_for_an_unknown_name_suggests_the_nearest_name() -> None:
 
 
 def test_the_error_for_an_unknown_name_without_a_near_one_lists_all_names() -> None:
-    with pytest.raises(registry.UnknownBackendError, match=r"there is no backend 'xyzzy'\. Installed: .*fake.*local"):
+    with pytest.raises(plugins.UnknownPluginError, match=r"there is no backend 'xyzzy'\. Installed: .*fake.*local"):
         registry.load("xyzzy")
 
 
@@ -79,7 +79,7 @@ def test_the_error_for_a_failing_import_names_the_plugin_and_affects_no_other(
     module = f"broken_{site.name}"
     install(site, "broken-plugin", {"broken": f"{module}:Backend"})
     (site / f"{module}.py").write_text(source)
-    with pytest.raises(registry.BrokenBackendError) as raised:
+    with pytest.raises(plugins.BrokenPluginError) as raised:
         registry.load("broken")
     assert "broken-plugin 1.2.3" in raised.value.message
     assert error in raised.value.message
@@ -97,7 +97,7 @@ def test_a_class_that_lacks_members_is_refused(site: Path) -> None:
         "    stop = 'no method'\n"
     )
     with pytest.raises(
-        registry.BrokenBackendError, match=r"half-done 1\.2\.3 .*lacks options_model, describe, open, check, es"
+        plugins.BrokenPluginError, match=r"half-done 1\.2\.3 .*lacks options_model, describe, open, check, es"
     ):
         registry.load("half")
 
@@ -111,7 +111,7 @@ def test_missing_members() -> None:
 
 def test_the_error_for_a_name_of_two_distributions_names_both(site: Path) -> None:
     install(site, "second-fake", {"fake": "elsewhere:Fake"}, version="9.0")
-    with pytest.raises(registry.AmbiguousBackendError) as raised:
+    with pytest.raises(plugins.AmbiguousPluginError) as raised:
         registry.load("fake")
     assert "finesweep" in raised.value.message
     assert "second-fake 9.0 (elsewhere:Fake)" in raised.value.message
@@ -123,10 +123,10 @@ def test_the_error_for_a_name_of_two_distributions_names_both(site: Path) -> Non
 
 
 def test_errors_survive_pickling() -> None:
-    with pytest.raises(registry.UnknownBackendError) as raised:
+    with pytest.raises(plugins.UnknownPluginError) as raised:
         registry.load("fke")
     copy = pickle.loads(pickle.dumps(raised.value))
-    assert type(copy) is registry.UnknownBackendError
+    assert type(copy) is plugins.UnknownPluginError
     assert (copy.message, copy.hint) == (raised.value.message, raised.value.hint)
 
 

@@ -1,0 +1,57 @@
+"""A requested metric: its class, its options and what it declares."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from backends import codec
+from backends.contract import MetricRequest
+from backends.guarded_backend import translated_errors
+from backends.metrics import registry
+from backends.metrics.contract import Metric, MetricDeclaration
+from backends.metrics.failures import user_error
+
+
+@dataclass(frozen=True)
+class RequestedMetric:
+    """A request, and the class and options that it names."""
+
+    request: MetricRequest
+    metric_class: type[Metric]
+    options: BaseModel
+    declaration: MetricDeclaration
+
+
+def resolve(request: MetricRequest) -> RequestedMetric:
+    """Find the class, read the options and ask for the declaration.
+
+    Raises BackendError, of the kind USER for an unknown metric or a wrong option.
+    """
+    try:
+        metric_class = registry.load(request.type)
+    except registry.RegistryError as error:
+        raise user_error(error.message, error.hint) from error
+    try:
+        options = metric_class.options_model.model_validate(request.options)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise user_error(f"its option {place or 'value'!r} is wrong: {first['msg']}") from error
+    with translated_errors(metric_class, "describe", "metric"):
+        declaration = metric_class.describe(options)
+    return RequestedMetric(request, metric_class, options, declaration)
+
+
+def prepared(request: MetricRequest, folder: Path) -> MetricRequest:
+    """Return the request with options that are complete in themselves, see `Metric.prepare`.
+
+    `folder` is that of the sweep file. Raises BackendError.
+    """
+    requested = resolve(request)
+    with translated_errors(requested.metric_class, "prepare", "metric"):
+        options = requested.metric_class.prepare(requested.options, folder)
+    return dataclasses.replace(request, options=codec.to_json(options))
