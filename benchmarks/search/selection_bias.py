@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import measure
+from benchmarks.search.label_answers import correct_answers
 from benchmarks.search.run import BATCH, FINALS, SPACES, interval
 from benchmarks.search.sweep_driver import DATA, finished_sweep
-from sweeps.execution import finals_scoring
+from sweeps.champions.answer_scoring import ACCURACY as VALID_ACCURACY
 from sweeps.spec.objective import Objective
 from sweeps.study.finals import FinalsCandidate, rank
 
@@ -34,7 +35,7 @@ HERE = Path(__file__).resolve().parent
 CONFIGURATIONS, SEEDS, SAMPLE = 20, 5, 3000
 TRIALS = (4, 8, 16)
 VALIDATION = (50, 150, 500)
-ACCURACY = Objective(finals_scoring.ACCURACY, "maximize")
+ACCURACY = Objective(VALID_ACCURACY, "maximize")
 
 Bits = NDArray[np.bool_]
 
@@ -94,7 +95,7 @@ def train_pool(data_seed: int) -> RunPool:
             runs = [trial, *(repeat for repeat in study.repeats if repeat.repeat_of == trial.number)]
             models = [run.model for run in runs if run.model]
             if len(models) == 1 + SEEDS:  # a diverged run has no model; skip its configuration
-                rows.append(finals_scoring.correct_answers(finished.backend, models, data.test, data.dataset))
+                rows.append(correct_answers(finished.backend, models, data.test, data.dataset))
                 cost.append(float(trial.spend.tokens))
     return RunPool(data_seed, tuple(cost), np.stack(rows))
 
@@ -109,7 +110,8 @@ def replay(pool: RunPool, trials: int, validation_examples: int, draws: int) -> 
         in_validation = np.zeros(pool.correct.shape[2], dtype=np.bool_)
         in_validation[random.choice(in_validation.size, validation_examples, replace=False)] = True
         runs = random.permuted(np.tile(np.arange(1 + SEEDS), (trials, 1)), axis=1)
-        validation, true = pool.correct[:, :, in_validation], pool.correct[:, :, ~in_validation].mean(axis=2)
+        validation = pool.correct[:, :, in_validation].astype(np.float64)
+        true = pool.correct[:, :, ~in_validation].mean(axis=2)
         search_scores = {int(c): float(validation[c, runs[n, 0]].mean()) for n, c in enumerate(chosen)}
         run_of = dict(zip(map(int, chosen), runs, strict=True))
         best = sorted(search_scores, key=lambda c: (-search_scores[c], c))[: FINALS["candidates"]]

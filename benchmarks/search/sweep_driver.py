@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 
 from backends.contract import Backend, Placement
+from benchmarks.search.label_answers import correct_answers
 from sweeps.execution import finals_scoring
 from sweeps.execution.running_trial import TrialEnd
 from sweeps.execution.session import Session
@@ -85,9 +86,7 @@ def run_sweep(
         best = next(iter(leaderboard(study.search_trials, finished.session.objective)), None)
         test = None
         if score and best is not None and best.model is not None and plan.data.test is not None:
-            test = float(
-                np.mean(finals_scoring.correct_answers(backend, [best.model], plan.data.test, plan.data.dataset))
-            )
+            test = float(np.mean(correct_answers(backend, [best.model], plan.data.test, plan.data.dataset)))
         return SweepResult(tuple(study.search_trials), finished.session.changes, finals, test)
 
 

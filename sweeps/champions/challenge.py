@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from backends import codec
 from backends.contract import Backend
 from sweeps.champions import history
+from sweeps.champions.answer_scoring import AnswerScoring, opened_scoring
 from sweeps.champions.comparison import compare
 from sweeps.champions.decision import decide, keep_champion
 from sweeps.champions.guards import broken_guards, recall_by_class
-from sweeps.champions.scoring import LabelledExamples, Opponent, baseline, correct_predictions, measure_latency_ms
+from sweeps.champions.scoring import Opponent, TestExamples, baseline, measure_latency_ms, version_scores
 from sweeps.champions.winner import TAG_PREFIX, SweepWinner, find_version, register
 from sweeps.errors import SweepError
 from sweeps.study.champion_decision import ChampionDecision
@@ -54,8 +55,10 @@ def run_challenge(
         say(f"registering the winner as a version of {winner.model_name}")
         version = register(winner, backend, registry)
     say(f"version {version.number} of {winner.model_name} predicts the test examples")
-    challenge = _measure(winner, version, backend, registry, say)
-    champion, decision = _decide(challenge)
+    with opened_scoring(winner.plan) as scoring:
+        assert scoring is not None  # the plan has made sure
+        challenge = _measure(winner, version, backend, registry, scoring, say)
+        champion, decision = _decide(challenge)
     entry = history.HistoryEntry(
         at=datetime.fromtimestamp(now(), UTC).isoformat(timespec="seconds"),
         version=version.number,
@@ -84,13 +87,15 @@ class _Challenge:
     backend: Backend
     registry: Registry
     say: Callable[[str], None]
-    examples: LabelledExamples
-    correct: NDArray[np.bool_]
+    scoring: AnswerScoring
+    examples: TestExamples
+    scores: NDArray[np.float64]
     latency_ms: float
 
     @property
     def recall(self) -> dict[str, float]:
-        return recall_by_class(self.examples.label_names, self.correct)
+        """The recall of each class; empty without labels."""
+        return recall_by_class(self.examples.label_names, self.scores)
 
     @property
     def broken_guards(self) -> tuple[str, ...]:
@@ -100,28 +105,31 @@ class _Challenge:
 
     @property
     def measurement_tags(self) -> dict[str, str]:
-        return {
-            f"{TAG_PREFIX}test_accuracy": f"{self.correct.mean():.6g}",
+        tags = {
+            f"{TAG_PREFIX}test_{self.scoring.name}": f"{self.scores.mean():.6g}",
             f"{TAG_PREFIX}latency_ms": f"{self.latency_ms:.6g}",
-            f"{TAG_PREFIX}recall": ", ".join(f"{name} {value:.3g}" for name, value in self.recall.items()),
         }
+        if recall := self.recall:
+            tags[f"{TAG_PREFIX}recall"] = ", ".join(f"{name} {value:.3g}" for name, value in recall.items())
+        return tags
 
     def decide_against(self, champion: RegisteredVersion | None) -> ChampionDecision:
         """Compare the winner with the champion, or with the baseline if there is no champion."""
         model, number = self.version.model, self.version.number
         if champion is None:
-            opponent = baseline(self.winner, self.backend, self.examples)
+            opponent = baseline(self.winner, self.backend, self.examples, self.scoring)
         else:
             name = f"the champion (version {champion.number})"
             self.say(f"{name} predicts the same examples")
             try:
-                opponent = Opponent(name, correct_predictions(self.registry.load(champion), self.examples))
+                opponent = Opponent(name, version_scores(self.registry.load(champion), self.examples, self.scoring))
             except SweepError as error:
                 remedy = f"`sweep champion rollback {model} --to VERSION` makes another version the champion"
                 reason = f"{name} could not predict the test examples: {error.message}. {remedy}"
-                return keep_champion(model, number, float(self.correct.mean()), reason)
-        comparison = compare(self.correct, opponent.correct, self.winner.plan.spec.search.seed)
-        return decide(model, number, opponent.name, comparison, self.broken_guards)
+                return keep_champion(model, number, float(self.scores.mean()), reason)
+        seed, scoring = self.winner.plan.spec.search.seed, self.scoring
+        comparison = compare(self.scores, opponent.scores, seed, maximize=scoring.maximize)
+        return decide(model, number, opponent.name, comparison, self.broken_guards, scoring.name)
 
 
 def _measure(
@@ -129,13 +137,14 @@ def _measure(
     version: RegisteredVersion,
     backend: Backend,
     registry: Registry,
+    scoring: AnswerScoring,
     say: Callable[[str], None],
 ) -> _Challenge:
     # The loaded model goes out of scope here: memory may not hold the challenger and the champion.
-    examples, loaded = LabelledExamples.test_split(winner), registry.load(version)
-    correct = correct_predictions(loaded, examples)
+    examples, loaded = TestExamples.of(winner), registry.load(version)
+    scores = version_scores(loaded, examples, scoring)
     latency_ms = measure_latency_ms(loaded, examples.rows)
-    return _Challenge(winner, version, backend, registry, say, examples, correct, latency_ms)
+    return _Challenge(winner, version, backend, registry, say, scoring, examples, scores, latency_ms)
 
 
 def _decide(challenge: _Challenge) -> tuple[RegisteredVersion | None, ChampionDecision]:

@@ -13,62 +13,95 @@ CONFIDENCE_LEVEL = 0.95
 
 RESAMPLES = 4000
 
+PERMUTATIONS, PERMUTATIONS_AT_ONCE = 10_000, 500
+"""How many random signs the permutation test draws, and how many at once, to save memory."""
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same examples: their accuracies, and the interval of the difference.
+    """Two models on the same examples: their mean scores, and the interval of the difference.
 
-    `p_value` is that of the exact one-sided sign test (McNemar's): the probability that a
-    challenger that is no better wins at least as many of the examples on which exactly one of the
-    two models is correct.
+    With `maximize`, higher scores are better, and the difference is how far the challenger is ahead
+    in any case. `p_value` is the probability that a challenger that is
+    no better has at least this lead by chance, from an exact or a sampled one-sided paired
+    permutation test; for answers that are right or wrong that is the exact sign test (McNemar's).
     """
 
     examples: int
-    challenger_accuracy: float
-    opponent_accuracy: float
+    challenger_score: float
+    opponent_score: float
     difference_low: float
     difference_high: float
     p_value: float
+    maximize: bool = True
 
     @property
     def difference(self) -> float:
-        """How much larger the challenger's accuracy is."""
-        return self.challenger_accuracy - self.opponent_accuracy
+        """How far the challenger is ahead: above 0 if it is better."""
+        difference = self.challenger_score - self.opponent_score
+        return difference if self.maximize else -difference
 
     @property
     def beyond_chance(self) -> bool:
         """Whether the challenger is better by more than chance explains.
 
-        The interval and the exact test must both say so.
+        The interval and the permutation test must both say so.
         """
         return self.difference_low > 0 and self.p_value <= (1 - CONFIDENCE_LEVEL) / 2
 
 
-def compare(challenger: NDArray[np.bool_], opponent: NDArray[np.bool_], seed: int) -> Comparison:
-    """Compare which of the same examples the two models predict correctly.
+def compare(
+    challenger: NDArray[np.float64], opponent: NDArray[np.float64], seed: int, *, maximize: bool = True
+) -> Comparison:
+    """Compare the scores that two models have on the same examples.
 
     The interval comes from a paired bootstrap over the examples. To draw n examples with
-    replacement and add up differences of -1, 0 and 1 is the same as to draw how often each
-    difference occurs, so these counts are drawn directly. The same arguments give the same result.
-    Raises ValueError if the numbers of examples differ or are zero.
+    replacement and add up their differences is the same as to draw how often each difference
+    occurs, so these counts are drawn directly. The same arguments give the same result. Raises
+    ValueError if the numbers of examples differ or are zero.
     """
     if challenger.shape != opponent.shape or challenger.size == 0:
         raise ValueError(f"cannot be paired: {challenger.size} and {opponent.size} examples")
     count = int(challenger.size)
-    wins, losses = int((challenger & ~opponent).sum()), int((~challenger & opponent).sum())
-    shares = np.array([wins, losses, count - wins - losses]) / count
-    drawn = np.random.default_rng([seed, count]).multinomial(count, shares, RESAMPLES)
-    low, high = np.quantile(
-        (drawn[:, 0] - drawn[:, 1]) / count, [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2]
-    )
+    differences = np.asarray(challenger, dtype=np.float64) - np.asarray(opponent, dtype=np.float64)
+    differences = differences if maximize else -differences
+    right_or_wrong = bool(np.isin(differences, (-1.0, 0.0, 1.0)).all())
+    if right_or_wrong:
+        values = np.array([1.0, -1.0, 0.0])
+        counts = np.array([(differences == value).sum() for value in values])
+    else:
+        values, counts = np.unique(differences, return_counts=True)
+    drawn = np.random.default_rng([seed, count]).multinomial(count, counts / count, RESAMPLES)
+    low, high = np.quantile(drawn @ values / count, [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2])
+    if right_or_wrong:
+        wins, losses = int(counts[0]), int(counts[1])
+        p_value = _probability_of_heads(wins, wins + losses)
+    else:
+        p_value = _probability_of_lead(differences, seed)
     return Comparison(
         examples=count,
-        challenger_accuracy=float(challenger.mean()),
-        opponent_accuracy=float(opponent.mean()),
+        challenger_score=float(challenger.mean()),
+        opponent_score=float(opponent.mean()),
         difference_low=float(low),
         difference_high=float(high),
-        p_value=_probability_of_heads(wins, wins + losses),
+        p_value=p_value,
+        maximize=maximize,
     )
+
+
+def _probability_of_lead(differences: NDArray[np.float64], seed: int) -> float:
+    """Return the share of random signs of the differences whose sum is at least the observed one.
+
+    The observed signs count as one of the draws, so that the share is never zero (Phipson and Smyth
+    2010).
+    """
+    random = np.random.default_rng([seed, differences.size, PERMUTATIONS])
+    observed, reached = differences.sum(), 1
+    tolerance = 1e-9 * float(np.abs(differences).sum())
+    for _ in range(PERMUTATIONS // PERMUTATIONS_AT_ONCE):
+        signs = random.integers(0, 2, (PERMUTATIONS_AT_ONCE, differences.size)) * 2 - 1
+        reached += int((signs @ differences >= observed - tolerance).sum())
+    return reached / (PERMUTATIONS + 1)
 
 
 def _probability_of_heads(at_least: int, tosses: int) -> float:

@@ -13,8 +13,11 @@ MAX_NAMED_CLASSES = 5
 """The most classes below `min_recall` that a sentence names, the lowest recall first."""
 
 
-def recall_by_class(label_names: Sequence[str], correct: NDArray[np.bool_]) -> dict[str, float]:
-    """Return, for each class that occurs, the share of its examples that is predicted correctly."""
+def recall_by_class(label_names: Sequence[str], correct: NDArray[np.float64]) -> dict[str, float]:
+    """Return, for each class that occurs, the share of its examples that is predicted correctly.
+
+    `correct` is 1 for such an example and 0 for another.
+    """
     classes = np.array(label_names)
     return {str(name): float(correct[classes == name].mean()) for name in sorted(set(label_names))}
 

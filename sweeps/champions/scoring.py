@@ -1,4 +1,4 @@
-"""Scores on the test split: which examples a version or a baseline predicts correctly."""
+"""Scores on the test split: how well a version or a baseline answers each example."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.contract import Backend, BackendError, FailureKind, PredictOptions
+from backends.contract import Backend, BackendError, FailureKind
+from sweeps.champions.answer_scoring import AnswerScoring, labels_of
 from sweeps.champions.winner import SweepWinner
 from sweeps.data.store import read_lines
 from sweeps.errors import SweepError
@@ -23,53 +24,63 @@ TIMED_PREDICTIONS = 20
 
 
 @dataclass(frozen=True)
-class LabelledExamples:
-    """Test examples: as lines of the data file, as rows of columns, and with their labels.
+class TestExamples:
+    """Test examples: as lines of the data file, and as rows of columns.
 
-    `labels` are the labels as the data file has them, `label_names` as the predictions have them.
+    `label_names` are the correct labels as predictions have them; empty if a metric of free text
+    decides.
     """
+
+    __test__ = False  # the name is no reason for pytest to collect it
 
     lines: Sequence[Mapping[str, Any]]
     rows: Sequence[Mapping[str, Any]]
-    labels: tuple[str, ...]
     label_names: tuple[str, ...]
 
     @classmethod
-    def test_split(cls, winner: SweepWinner) -> LabelledExamples:
+    def of(cls, winner: SweepWinner) -> TestExamples:
         """Read the test split of the winner's sweep. The plan has made sure that there is one."""
         data, card = winner.plan.data, winner.card
         assert data.test is not None
         lines = read_lines(data.test)
-        chat = data.dataset.layout == "chat"
-        labels = tuple(line["messages"][-1]["content"] if chat else line["completion"] for line in lines)
+        labels = labels_of(lines, data.dataset) if card.label_names else ()
         label_names = tuple(card.label_names[data.dataset.labels.index(label)] for label in labels)
-        return cls(lines, [card.row_of_line(line) for line in lines], labels, label_names)
+        return cls(lines, [card.row_of_line(line) for line in lines], label_names)
 
 
 @dataclass(frozen=True)
 class Opponent:
-    """The model that a challenger has to beat, and which test examples it predicts correctly."""
+    """The model that a challenger has to beat, and its score on each test example."""
 
     name: str
-    correct: NDArray[np.bool_]
+    scores: NDArray[np.float64]
 
 
-def correct_predictions(version: LoadedVersion, examples: LabelledExamples) -> NDArray[np.bool_]:
-    """Return which test examples a version predicts correctly.
+def version_scores(version: LoadedVersion, examples: TestExamples, scoring: AnswerScoring) -> NDArray[np.float64]:
+    """Return the score of a version on each test example.
 
     Raises SweepError if it cannot predict, or if the test examples lack one of its columns.
     """
     missing = [column for column in version.card.columns if column not in examples.rows[0]]
     if missing:
         raise SweepError(f"it needs the column {missing[0]!r}, which today's test examples do not have")
-    predictions = version.predict(examples.rows)
-    return np.array(
-        [
-            prediction["label"] == label_name
-            for prediction, label_name in zip(predictions, examples.label_names, strict=True)
-        ],
-        dtype=np.bool_,
-    )
+    answers = [str(prediction["label"]) for prediction in version.predict(examples.rows)]
+    if examples.label_names:
+        right = [answer == name for answer, name in zip(answers, examples.label_names, strict=True)]
+        return np.array(right, dtype=np.float64)
+    return _example_scores(scoring, answers, examples.lines)
+
+
+def _example_scores(
+    scoring: AnswerScoring, answers: Sequence[str], lines: Sequence[Mapping[str, Any]]
+) -> NDArray[np.float64]:
+    try:
+        scores = scoring.score(answers, lines).per_example
+    except BackendError as error:
+        raise SweepError(error.failure.message, error.failure.detail) from error
+    if scores is None:  # the plan has refused such a metric
+        raise SweepError(f"the metric {scoring.name} has no value for a single example")
+    return scores
 
 
 def measure_latency_ms(version: LoadedVersion, rows: Sequence[Mapping[str, Any]]) -> float:
@@ -83,29 +94,29 @@ def measure_latency_ms(version: LoadedVersion, rows: Sequence[Mapping[str, Any]]
     return median(times_ms)
 
 
-def baseline(winner: SweepWinner, backend: Backend, examples: LabelledExamples) -> Opponent:
+def baseline(winner: SweepWinner, backend: Backend, examples: TestExamples, scoring: AnswerScoring) -> Opponent:
     """Return the opponent of a challenger where there is no champion yet.
 
-    It is the base model without fine-tuning, or the most frequent label of the training examples,
-    whichever is correct more often. Raises SweepError if the base model should be able to predict
-    and does not.
+    It is the base model without fine-tuning or, with labels, the most frequent label of the
+    training examples, whichever is better. Raises SweepError if the base model should be able to
+    predict and does not.
     """
-    data, card = winner.plan.data, winner.card
-    dataset = data.dataset
-    label = Counter(data.label_counts["train"]).most_common(1)[0][0]
-    majority_name = card.label_names[dataset.labels.index(label)]
-    majority = Opponent(
-        f"always predicting `{majority_name}`",
-        np.array([name == majority_name for name in examples.label_names], dtype=np.bool_),
-    )
-    options = PredictOptions(labels=dataset.labels, stop=dataset.stop)
+    majority = _majority(winner, examples) if examples.label_names else None
     try:
-        predictions = backend.predict(winner.trial.base_model, examples.lines, options)
+        predictions = backend.predict(winner.trial.base_model, examples.lines, scoring.options())
     except BackendError as error:
-        if error.failure.kind is FailureKind.USER:
+        if error.failure.kind is FailureKind.USER and majority is not None:
             # an encoder without a classification head for these labels cannot predict
             return majority
         raise SweepError(f"the base model cannot predict: {error.failure.message}", error.failure.detail) from error
-    correct = [prediction.text == label for prediction, label in zip(predictions, examples.labels, strict=True)]
-    base_model = Opponent("the base model", np.array(correct, dtype=np.bool_))
-    return base_model if base_model.correct.mean() > majority.correct.mean() else majority
+    answers = [prediction.text for prediction in predictions]
+    base_model = Opponent("the base model", _example_scores(scoring, answers, examples.lines))
+    return base_model if majority is None or base_model.scores.mean() > majority.scores.mean() else majority
+
+
+def _majority(winner: SweepWinner, examples: TestExamples) -> Opponent:
+    data = winner.plan.data
+    label = Counter(data.label_counts["train"]).most_common(1)[0][0]
+    name = winner.card.label_names[data.dataset.labels.index(label)]
+    right = np.array([truth == name for truth in examples.label_names], dtype=np.float64)
+    return Opponent(f"always predicting `{name}`", right)

@@ -15,7 +15,7 @@ from sweeps.execution.environment import Environment
 from sweeps.execution.library_logs import redirect_library_logs
 from sweeps.execution.outcome import SweepEnd
 from sweeps.execution.tracked_sweep import SentRecord, SweepDescription, SweepSummary
-from sweeps.execution.tracking_observer import curve_plot, status_at
+from sweeps.execution.tracking_observer import status_at, trial_files
 from sweeps.study import state
 from sweeps.study.stored_study import StoredStudy, read_study
 from sweeps.workspace import write_text
@@ -56,7 +56,7 @@ def catch_up(name: str, environment: Environment, say: Callable[[str], None]) ->
         sent = 0
         for trial in study.attempts:
             if trial.state.ended:
-                sent += tracker.show_ended_if_different(trial, curve_plot(trial))
+                sent += tracker.show_ended_if_different(trial, trial_files(trial, folder))
             elif trial.handle is not None:
                 tracker.show_interrupted(trial)
         if study.changes:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.contract import Backend, BackendError, DataFile, Dataset, FailureKind, PredictOptions
+from backends import codec
+from backends.contract import Backend, BackendError, Decoding, FailureKind
+from sweeps.champions.answer_scoring import AnswerScores, AnswerScoring, opened_scoring
+from sweeps.champions.comparison import compare
 from sweeps.data.store import read_lines
 from sweeps.planning.sweep_plan import SweepPlan
-from sweeps.study.finals import FinalsCandidate, FinalsResult, accuracy_interval, rank
+from sweeps.study.finals import FinalsCandidate, FinalsResult, interval_of_means, mean_interval, rank
 from sweeps.trials.trial import Trial
+from sweeps.workspace import write_text
 
-ACCURACY = "valid_accuracy"
-"""The objective that is a mean over examples, so its bootstrap can also resample examples."""
-
-ACCURACY_TOLERANCE = 0.01
-"""How far a model's accuracy may differ from the value measured during training: rounding changes a
-few answers."""
+TOLERANCE = 0.01
+"""How far a model's mean score may differ from the value measured during training: rounding changes
+a few answers."""
 
 
 def score_finals(
@@ -28,65 +32,189 @@ def score_finals(
     """Rank the candidates by their repetitions, and score the winner on the test split.
 
     `searched` are the trials of the search, `repeats` those of the finals. Repetitions without a
-    value do not count; returns None if no repetition has one. Nothing reads the test split before
-    this function.
+    value do not count; returns None if no repetition has one. With several decodings to try, the
+    winner's models answer the validation examples with each of them. Nothing reads the test split
+    before this function.
 
-    The folder of the sweep keeps which examples each model got right. So a model answers only once,
-    and the finals can be decided again after it is deleted. Raises BackendError if a backend that
-    can predict fails to.
+    The folder of the sweep keeps the answers and their scores. So a model answers only once, and
+    the finals can be decided again after it is deleted. Raises BackendError if a backend that can
+    predict fails to.
     """
-    data, objective, seed = plan.data, plan.spec.objective, plan.spec.search.seed
-    scored = [repeat for repeat in repeats if repeat.values is not None]
-    predicts = plan.spec.capabilities.can_predict and bool(data.dataset.labels)
+    with opened_scoring(plan) as scoring:
+        if scoring is None or not plan.spec.capabilities.can_predict:
+            return _ranked(plan, searched, repeats, None)
+        models = _ScoredModels(plan, scoring, backend)
+        result = _ranked(plan, searched, repeats, models)
+        if result is None:
+            return None
+        winners = [repeat for repeat in _measured(repeats) if repeat.repeat_of == result.winner]
+        result, decoding = _with_decoding(plan, result, winners, models)
+        return _tested(plan, result, winners, models, decoding)
+
+
+def _ranked(
+    plan: SweepPlan, searched: Sequence[Trial], repeats: Sequence[Trial], models: _ScoredModels | None
+) -> FinalsResult | None:
+    objective = plan.spec.objective
     candidates = []
     for original in searched:
-        repetitions = [repeat for repeat in scored if repeat.repeat_of == original.number]
+        repetitions = [repeat for repeat in _measured(repeats) if repeat.repeat_of == original.number]
         if not repetitions:
             continue
         values = tuple(repeat.values[0] for repeat in repetitions if repeat.values is not None)
-        correct = None
-        if predicts and objective.metric == ACCURACY:
-            correct = _correct_by_seed(plan, repetitions, backend)
-        if correct is not None and not np.allclose(correct.mean(axis=1), values, rtol=0.0, atol=ACCURACY_TOLERANCE):
+        scores = None
+        if models is not None and models.scoring.measured_as == objective.metric:
+            scores = models.example_scores(repetitions, "valid")
+        if scores is not None and not np.allclose(scores.mean(axis=1), values, rtol=0.0, atol=TOLERANCE):
             # The models of the service answer differently from its measurements: resample seeds
             # only.
-            correct = None
-        candidates.append(FinalsCandidate(original.number, values, _cost(repetitions), correct))
+            scores = None
+        candidates.append(FinalsCandidate(original.number, values, _cost(repetitions), scores))
     if not candidates:
         return None
     search_values = {trial.number: trial.values[0] for trial in searched if trial.values is not None}
-    result = rank(candidates, objective, search_values, seed)
-    if data.test is None or not predicts:
-        why = "there is no test split" if data.test is None else "this backend or this data does not score labels"
-        return replace(result, untested=why)
-    winners = [repeat for repeat in scored if repeat.repeat_of == result.winner]
-    tested = [_stored_or_scored(plan, repeat, "test", data.test, backend) for repeat in winners]
-    known = [row for row in tested if row is not None]
-    if not known:
-        return replace(result, untested="no model of the winner was kept")
-    return replace(result, test=accuracy_interval(np.stack(known), seed))
+    result = rank(candidates, objective, search_values, plan.spec.search.seed)
+    return replace(result, untested="this backend or this data does not score answers")
 
 
-def correct_answers(backend: Backend, models: Sequence[str], file: DataFile, dataset: Dataset) -> NDArray[np.bool_]:
-    """Return an array (models, examples): whether a model's most probable label is correct."""
-    lines = read_lines(file)
-    truth = [line["messages"][-1]["content"] if dataset.layout == "chat" else line["completion"] for line in lines]
-    options = PredictOptions(labels=dataset.labels, stop=dataset.stop)
-    rows = []
-    for model in models:
-        answers = backend.predict(model, lines, options)
-        rows.append([answer.text == label for answer, label in zip(answers, truth, strict=True)])
-    return np.array(rows, dtype=np.bool_)
+def _with_decoding(
+    plan: SweepPlan, result: FinalsResult, winners: Sequence[Trial], models: _ScoredModels
+) -> tuple[FinalsResult, Decoding | None]:
+    """Try the decodings of the file with the winner's models on the validation examples.
 
-
-def _correct_by_seed(plan: SweepPlan, repetitions: Sequence[Trial], backend: Backend) -> NDArray[np.bool_] | None:
-    """Return an array (seeds, validation examples) of correct answers.
-
-    Returns None unless the answers of every repetition are known.
+    Another decoding replaces that of the evaluations only if it is better beyond chance, because
+    the best of several owes a part of its lead to chance. Without values for the examples the best
+    mean decides.
     """
-    rows = [_stored_or_scored(plan, repeat, "valid", plan.data.dataset.valid, backend) for repeat in repetitions]
+    if plan.spec.decoding is None or not plan.spec.task_metrics:
+        return result, None
+    default, *others = plan.spec.decoding.settings(plan.spec.evaluation.generate.decoding)
+    seed, maximize = plan.spec.search.seed, models.scoring.maximize
+    chosen, chosen_scores = default, models.scores(winners, "valid", default)
+    if not chosen_scores:
+        return result, None
+    tried = [(default, _mean(chosen_scores))]
+    for decoding in others:
+        scores = models.scores(winners, "valid", decoding)
+        if len(scores) != len(chosen_scores):
+            continue
+        tried.append((decoding, _mean(scores)))
+        old, new = _example_means(chosen_scores), _example_means(scores)
+        if old is not None and new is not None:
+            is_better = compare(new, old, seed, maximize=maximize).difference_low > 0
+        else:
+            is_better = (_mean(scores) > _mean(chosen_scores)) == maximize and _mean(scores) != _mean(chosen_scores)
+        if is_better:
+            chosen, chosen_scores = decoding, scores
+    ordered = sorted(tried, key=lambda pair: pair[0] != chosen)
+    return replace(result, decodings=tuple(ordered)), chosen
+
+
+def _tested(
+    plan: SweepPlan,
+    result: FinalsResult,
+    winners: Sequence[Trial],
+    models: _ScoredModels,
+    decoding: Decoding | None,
+) -> FinalsResult:
+    if plan.data.test is None:
+        return replace(result, untested="there is no test split")
+    scores = models.scores(winners, "test", decoding)
+    if not scores:
+        return replace(result, untested="no model of the winner was kept")
+    seed, by_example = plan.spec.search.seed, [score.per_example for score in scores]
+    known = [row for row in by_example if row is not None]
+    if len(known) == len(scores):
+        test = mean_interval(np.stack(known), seed)
+    else:
+        test = interval_of_means([score.value for score in scores], seed)
+    return replace(result, test=test, untested="", test_metric=models.scoring.name)
+
+
+class _ScoredModels:
+    """The scores of the models of trials, kept in the folder of the sweep."""
+
+    def __init__(self, plan: SweepPlan, scoring: AnswerScoring, backend: Backend) -> None:
+        self.scoring = scoring
+        self._plan = plan
+        self._backend = backend
+
+    def example_scores(self, trials: Sequence[Trial], part: str) -> NDArray[np.float64] | None:
+        """Return the scores (trials, examples); None unless those of every trial are known."""
+        rows = [scores.per_example for scores in self.scores(trials, part)]
+        known = [row for row in rows if row is not None]
+        return np.stack(known) if len(known) == len(trials) else None
+
+    def scores(self, trials: Sequence[Trial], part: str, decoding: Decoding | None = None) -> list[AnswerScores]:
+        """Return the scores of the models that are known or still there, in the order of trials."""
+        found = (self._stored_or_scored(trial, part, decoding) for trial in trials)
+        return [scores for scores in found if scores is not None]
+
+    def _stored_or_scored(self, trial: Trial, part: str, decoding: Decoding | None) -> AnswerScores | None:
+        """Return the scores of a model on a part of the data.
+
+        Returns None if there is neither a stored answer nor a model, also if the model is gone.
+        """
+        folder = self._plan.folder / "finals"
+        earlier = folder / f"{trial.key}-{part}.npy"  # as version 0.2 stored which answers are right
+        if self.scoring.name == "accuracy" and earlier.exists():
+            correct = np.load(earlier).astype(np.float64)
+            return AnswerScores(float(correct.mean()), correct)
+        options = self.scoring.options(decoding)
+        identity = json.dumps([self.scoring.name, codec.to_json(options)], sort_keys=True)
+        file = folder / f"{trial.key}-{part}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.json"
+        if not file.exists():
+            if not trial.model:
+                return None
+            lines = self._lines(part)
+            try:
+                answers = [prediction.text for prediction in self._backend.predict(trial.model, lines, options)]
+            except BackendError as error:
+                if error.failure.kind is FailureKind.LOST:
+                    return None
+                raise
+            scores = self.scoring.score(answers, lines)
+            stored = _StoredScores(
+                self.scoring.name,
+                scores.value,
+                None if scores.per_example is None else tuple(float(score) for score in scores.per_example),
+                tuple(answers),
+            )
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(file, json.dumps(codec.to_json(stored), ensure_ascii=False))
+        kept = codec.from_json(_StoredScores, json.loads(file.read_text(encoding="utf-8")))
+        return AnswerScores(kept.value, None if kept.scores is None else np.array(kept.scores, dtype=np.float64))
+
+    def _lines(self, part: str) -> Sequence[Mapping[str, Any]]:
+        if part == "valid":
+            return self.scoring.validation_lines()
+        assert self._plan.data.test is not None
+        return read_lines(self._plan.data.test)
+
+
+@dataclass(frozen=True)
+class _StoredScores:
+    """The answers of a model to a part of the data, and their scores."""
+
+    metric: str
+    value: float
+    scores: tuple[float, ...] | None
+    answers: tuple[str, ...]
+
+
+def _measured(repeats: Sequence[Trial]) -> list[Trial]:
+    return [repeat for repeat in repeats if repeat.values is not None]
+
+
+def _mean(scores: Sequence[AnswerScores]) -> float:
+    return sum(score.value for score in scores) / len(scores)
+
+
+def _example_means(scores: Sequence[AnswerScores]) -> NDArray[np.float64] | None:
+    """Return the mean of each example over the models."""
+    rows = [score.per_example for score in scores]
     known = [row for row in rows if row is not None]
-    return np.stack(known) if len(known) == len(rows) else None
+    return np.stack(known).mean(axis=0) if len(known) == len(rows) else None
 
 
 def _cost(repetitions: Sequence[Trial]) -> float:
@@ -95,30 +223,3 @@ def _cost(repetitions: Sequence[Trial]) -> float:
     if len(usd) == len(repetitions):
         return sum(usd) / len(repetitions)
     return sum(repeat.spend.tokens for repeat in repetitions) / len(repetitions)
-
-
-def _stored_or_scored(
-    plan: SweepPlan, trial: Trial, part: str, file: DataFile, backend: Backend
-) -> NDArray[np.bool_] | None:
-    """Return which examples of `file` the trial's model gets right.
-
-    The answers are stored in the folder of the sweep. A stored answer is used instead of the model.
-    Returns None if there is neither a stored answer nor a model, also if the model is gone.
-    """
-    stored_file = plan.folder / "finals" / f"{trial.key}-{part}.npy"
-    if not stored_file.exists():
-        if not trial.model:
-            return None
-        try:
-            answers = correct_answers(backend, [trial.model], file, plan.data.dataset)[0]
-        except BackendError as error:
-            if error.failure.kind is FailureKind.LOST:
-                return None
-            raise
-        stored_file.parent.mkdir(parents=True, exist_ok=True)
-        partial = stored_file.with_suffix(".tmp")
-        with partial.open("wb") as stream:
-            np.save(stream, answers)
-        partial.replace(stored_file)
-    correct: NDArray[np.bool_] = np.load(stored_file)
-    return correct

@@ -15,6 +15,7 @@ from sweeps.execution.catch_up import catch_up
 from sweeps.execution.champion_challenge import challenge_champion
 from sweeps.execution.environment import Environment, fetch_best_model, open_study, opened_backend, store_of_sweep
 from sweeps.execution.finals_decision import decide_finals
+from sweeps.execution.generated_texts import TextRecord
 from sweeps.execution.library_logs import redirect_library_logs
 from sweeps.execution.model_retention import ModelRetention, protected_trial_keys
 from sweeps.execution.observers import ProgressObserver
@@ -40,12 +41,14 @@ def run(
     fresh: bool = False,
     deadline: float | None = None,
     first_points: Sequence[Mapping[str, Scalar]] = (),
+    study_opened: Callable[[Study], None] = lambda study: None,
 ) -> Outcome:
     """Run the sweep, or resume it where it stopped. `say` receives messages about each step.
 
     With `fresh` the sweep starts a new study; a study of the same name in a database stays
     untouched. The sweep ends by `deadline`, in seconds since the Unix epoch. A new study tries
-    `first_points` before all other points.
+    `first_points` before all other points. `study_opened` is called once the study exists, before
+    anything is spent.
 
     The caller holds the lock of the sweep's folder. Raises SweepInterruptedError after Ctrl-C and
     SweepError after a failure. Everything is recorded in both cases, and running the same command
@@ -57,7 +60,7 @@ def run(
     objectives = [spec.objective for spec in plan.spec.objectives]
     location = environment.storage or workspace.study_file(name)
     with leased(location, workspace.study_name(name), objectives, say):
-        return _run_alone(plan, environment, progress, say, deadline, first_points)
+        return _run_alone(plan, environment, progress, say, deadline, first_points, study_opened)
 
 
 def _run_alone(
@@ -67,6 +70,7 @@ def _run_alone(
     say: Callable[[str], None],
     deadline: float | None,
     first_points: Sequence[Mapping[str, Scalar]],
+    study_opened: Callable[[Study], None],
 ) -> Outcome:
     from sweeps.execution import engine  # imports Ray, so only commands that run trials load it
 
@@ -74,6 +78,7 @@ def _run_alone(
     log_handler = redirect_library_logs(workspace.log_file(name))
     files = store_of_sweep(environment, name)
     study = open_study(plan, environment, first_points)
+    study_opened(study)
     if (ended := sum(trial.state.ended for trial in study.search_trials)) > 0:
         say(f"{ended} of {plan.spec.search.trials} trials are done")
     if _is_complete(plan, study):
@@ -92,8 +97,8 @@ def _run_alone(
         with opened_backend(plan, study, files) as backend:
             protected_keys = protected_trial_keys(plan, environment.tracking_uri)
             model_retention = ModelRetention(plan, study, backend, protected_keys)
-            tracking_observer = TrackingObserver(tracker, study)
-            observers = [tracking_observer, model_retention, progress]
+            tracking_observer = TrackingObserver(tracker, study, plan.folder)
+            observers = [TextRecord(plan.folder), tracking_observer, model_retention, progress]
             session = Session(plan, study, observers, backend=backend, deadline=deadline)
             end = _run_trials(session, progress, environment.ray_address, files, say)
             decide_finals(plan, study, backend, end, say)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import yaml
 
-from backends.contract import Event
+from backends.contract import Event, Generated
 from sweeps import tracking
+from sweeps.execution.generated_texts import TABLE_FILE, text_table
 from sweeps.execution.observers import Observer
 from sweeps.execution.outcome import RESUMABLE_ENDS, SweepEnd
 from sweeps.execution.session import Session
@@ -30,17 +32,17 @@ PLOT_MIN_TRIAL_S = 1.0
 class TrackingObserver(Observer):
     """Sends the trials and the changes of the space to MLflow."""
 
-    def __init__(self, tracker: tracking.Tracker, study: Study) -> None:
+    def __init__(self, tracker: tracking.Tracker, study: Study, folder: Path) -> None:
         """Send the trials that earlier runs of the sweep did not send.
 
-        Those runs were killed, or MLflow was unreachable.
+        Those runs were killed, or MLflow was unreachable. `folder` is that of the sweep.
         """
-        self._tracker = tracker
+        self._tracker, self._folder = tracker, folder
         self._changes = [f"made: {change.text}" for change in study.steering]
         self._sent: dict[int, Spend] = {}
         for trial in study.trials:
             if trial.state.ended and trial.duplicate_of is None and not tracker.shows_end_of(trial):
-                tracker.show_ended(trial, curve_plot(trial))
+                tracker.show_ended(trial, trial_files(trial, self._folder))
         if self._changes:
             tracker.tag_sweep({"steering": "\n".join(self._changes)})
 
@@ -49,13 +51,15 @@ class TrackingObserver(Observer):
         self._tracker.trial_started(trial)
 
     def events_received(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
-        """Send the measurements."""
+        """Send the measurements, and the texts if there are new ones."""
         self._tracker.events_received(trial.key, first, events)
+        if any(isinstance(event, Generated) for event in events):
+            self._tracker.add_files(trial.key, _texts(trial, self._folder))
 
     def trial_ended(self, trial: Trial) -> None:
         """Close the trial's run, with a plot of its learning curve."""
         self._sent[trial.number] = trial.spend
-        self._tracker.trial_ended(trial, curve_plot(trial))
+        self._tracker.trial_ended(trial, trial_files(trial, self._folder))
 
     def space_steered(self, change: Change, *, applied: bool) -> None:
         """Show all changes so far as a tag of the sweep's run."""
@@ -69,11 +73,19 @@ class TrackingObserver(Observer):
                 self._tracker.show_ended(trial)
 
 
-def curve_plot(trial: Trial) -> Content | None:
-    """Return a function that draws the learning curve of a trial; None for a short trial."""
-    if trial.spend.seconds < PLOT_MIN_TRIAL_S:
-        return None
-    return partial(learning_curve_png, trial, f"trial {trial.number}")
+def trial_files(trial: Trial, folder: Path) -> dict[str, Content]:
+    """Return the artifacts of an ended trial: a plot of its learning curve unless it was short, and
+    the table of the texts that it generated.
+    """
+    files = _texts(trial, folder)
+    if trial.spend.seconds >= PLOT_MIN_TRIAL_S:
+        files["learning_curve.png"] = partial(learning_curve_png, trial, f"trial {trial.number}")
+    return files
+
+
+def _texts(trial: Trial, folder: Path) -> dict[str, Content]:
+    table = text_table(folder, trial.key)
+    return {} if table is None else {TABLE_FILE: table}
 
 
 def start_tracking(tracker: tracking.Tracker, plan: SweepPlan, study: Study) -> str:

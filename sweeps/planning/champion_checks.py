@@ -19,12 +19,23 @@ def champion_problems(spec: SweepSpec, data: PreparedData) -> Iterable[Problem]:
     if spec.champion is None:
         return
     place = spec.document.place(("champion",))
-    if not data.dataset.labels:
+    objective = next((m for m in spec.task_metrics if m.reported_name == spec.objective.metric), None)
+    deciding = objective or next(iter(() if data.dataset.labels else spec.task_metrics), None)
+    if deciding is None and not data.dataset.labels:
         yield Problem(
             place,
-            "a challenge compares predicted labels, but this data set has no labels",
-            "name the labels: `data: {task: classification}`; models that write free text cannot be compared",
+            "a challenge compares answers, but this data set has no labels, and no metric scores a text",
+            "name a metric: `evaluation: {metrics: [exact_match]}`, or the labels: `data: {task: classification}`",
         )
+    if deciding is not None and not deciding.declaration.is_mean:
+        yield Problem(
+            place,
+            f"a challenge compares two models example by example, and `{deciding.request.name}` scores no single one",
+            "make another metric the objective",
+        )
+    if deciding is not None and spec.champion.min_recall is not None:
+        message = "min_recall limits the recall of each label, but a metric of free text decides this challenge"
+        yield Problem(spec.document.place(("champion", "min_recall")), message, "remove min_recall")
     if data.test is None:
         yield Problem(
             place,

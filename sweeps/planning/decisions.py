@@ -11,8 +11,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from backends.contract import Estimate, EvaluationSettings, Failure, TrainingRequest
+from backends import codec
+from backends.contract import Estimate, EvaluationSettings, Failure, GenerationSettings, TrainingRequest
 from search_spaces.space import ResolvedSpace, SpaceError
 from sweeps.data import Finding, PreparedData
 from sweeps.data.findings import warning
@@ -82,6 +84,8 @@ def resolve_plan(spec: SweepSpec, data: PreparedData, available_cpus: int, folde
             train_examples=spec.evaluation.train_examples,
             keep_metric=spec.objective.metric,
             keep_maximum=spec.objective.direction == "maximize",
+            metrics=tuple(metric.request for metric in spec.task_metrics),
+            generation=_generation(spec, data),
         ),
         concurrency=concurrency,
         placement=placement,
@@ -90,6 +94,14 @@ def resolve_plan(spec: SweepSpec, data: PreparedData, available_cpus: int, folde
         findings=(*data.findings, *_left_out_findings(spec, space), *_batch_findings(spec, data, space)),
         fingerprint=_fingerprint(spec, data, space),
     )
+
+
+def _generation(spec: SweepSpec, data: PreparedData) -> GenerationSettings | None:
+    if not spec.task_metrics:
+        return None
+    written = spec.evaluation.generate
+    examples = min(written.examples, data.dataset.valid.examples)
+    return GenerationSettings(examples, written.per_epoch, written.decoding)
 
 
 def probe_requests(plan: SweepPlan) -> ProbeRequests:
@@ -187,7 +199,16 @@ def _fingerprint(spec: SweepSpec, data: PreparedData, space: ResolvedSpace) -> s
         "space": space.fingerprint,
         "backend": [spec.backend_type, spec.training_options],
         "objectives": [(written.objective.metric, written.objective.direction) for written in spec.objectives],
-        "evaluation": spec.evaluation.model_dump(),
+        "evaluation": _evaluation_identity(spec),
         "seed": spec.search.seed,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _evaluation_identity(spec: SweepSpec) -> dict[str, Any]:
+    """Return what identifies the evaluations: without task metrics as version 0.1 wrote it."""
+    identity: dict[str, Any] = spec.evaluation.model_dump(mode="json", exclude={"metrics", "generate"})
+    if spec.task_metrics:
+        identity["metrics"] = [codec.to_json(metric.request) for metric in spec.task_metrics]
+        identity["generate"] = spec.evaluation.generate.model_dump(mode="json")
+    return identity

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from backends.contract import Capabilities
+from backends.metrics import registry
 from search_spaces.space import SearchSpace, SpaceError
 from sweeps.errors import Problem, suggestion
 from sweeps.spec.objective import SPEND_METRICS, Objective, better_direction
 from sweeps.spec.space import space_limits, space_problems
 from sweeps.spec.sweep_file import ObjectiveSpec, SearchSpec
+from sweeps.spec.task_metrics import TaskMetric
 from sweeps.spec.yaml_source import Document, KeyPath
 
 EXTREME_SIZES = (10, 10_000_000)
@@ -40,16 +42,22 @@ def space_resolution_problems(space: SearchSpace, capabilities: Capabilities, do
 
 
 def objective_problems(
-    objectives: Sequence[ObjectiveSpec], search: SearchSpec | None, capabilities: Capabilities, document: Document
+    objectives: Sequence[ObjectiveSpec],
+    search: SearchSpec | None,
+    capabilities: Capabilities,
+    document: Document,
+    task_metrics: Sequence[TaskMetric] = (),
 ) -> Iterable[Problem]:
     """Yield the problems of the objectives.
 
-    These are metrics that the backend does not measure, and search methods that cannot handle
-    several objectives.
+    These are metrics that nobody measures, and search methods that cannot handle several
+    objectives. Whether a task metric has the further number that an objective names
+    (`valid_json_fields_price`) is known only with the data.
 
     `search` is None where that section is wrong.
     """
-    known = tuple(dict.fromkeys((*capabilities.metrics, *capabilities.label_metrics)))
+    directions = {metric.reported_name: metric.declaration.direction for metric in task_metrics}
+    known = tuple(dict.fromkeys((*capabilities.metrics, *capabilities.label_metrics, *directions)))
     is_list = isinstance(document.value.get("objective"), list)
     for index, written in enumerate(objectives):
         objective = written.objective
@@ -57,17 +65,18 @@ def objective_problems(
         path = (*path, objective.direction)
         if objective.metric in SPEND_METRICS:
             yield from _spend_metric_problems(objective, index, capabilities, document, path)
-        elif objective.metric in known and (better := better_direction(objective.metric)) not in (
-            None,
-            objective.direction,
-        ):
+        elif any(objective.metric.startswith(f"{name}_") for name in directions):
+            continue
+        elif objective.metric in known and (
+            better := directions.get(objective.metric) or better_direction(objective.metric)
+        ) not in (None, objective.direction):
             message = f"`{objective.direction}: {objective.metric}` searches for the worst model"
             yield Problem(document.place(path), message, f"write `{better}: {objective.metric}`")
         elif objective.metric not in known:
             yield Problem(
                 document.place(path),
                 f"backend `{document.value['backend']['type']}` does not measure metric `{objective.metric}`",
-                suggestion(objective.metric, known),
+                _suggested_metric(objective.metric, known, capabilities),
             )
     if search is None or len(objectives) < 2:
         return
@@ -83,6 +92,14 @@ def objective_problems(
             f"sampler `{search.sampler}` handles one objective only",
             "use nsga2, tpe, random, qmc or grid",
         )
+
+
+def _suggested_metric(metric: str, known: Sequence[str], capabilities: Capabilities) -> str:
+    name = metric.removeprefix("valid_")
+    if capabilities.task_metrics and (name in registry.names() or metric in registry.names()):
+        name = metric if metric in registry.names() else name
+        return f"add `evaluation: {{metrics: [{name}]}}`, and write `valid_{name}` here"
+    return suggestion(metric, known)
 
 
 def _spend_metric_problems(

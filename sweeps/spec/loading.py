@@ -18,8 +18,9 @@ from sweeps.errors import Problem, UserInputError
 from sweeps.spec.checks import objective_problems, space_resolution_problems, steering_problems
 from sweeps.spec.problems import file_order, validation_problems
 from sweeps.spec.space import space_problems
-from sweeps.spec.sweep_file import SweepFile
+from sweeps.spec.sweep_file import EvaluationSpec, SweepFile
 from sweeps.spec.sweep_spec import SweepSpec
+from sweeps.spec.task_metrics import read_task_metrics
 from sweeps.spec.yaml_source import Document, read, with_overrides
 
 
@@ -42,15 +43,20 @@ def from_document(document: Document) -> SweepSpec:
     problems += steering_problems(document)
     backend = _backend(document, problems)
     space = _space(document, problems)
+    capabilities = None if backend is None else backend.capabilities
+    evaluation: EvaluationSpec = read_section(document, "evaluation") or EvaluationSpec()
+    metrics = read_task_metrics(evaluation, capabilities, document, problems)
     if backend is not None:
         search, objectives = read_section(document, "search"), read_section(document, "objective")
-        problems += objective_problems(objectives or (), search, backend.capabilities, document)
+        problems += objective_problems(objectives or (), search, backend.capabilities, document, metrics)
         if space is not None:
             problems += space_resolution_problems(space, backend.capabilities, document)
     if problems or file is None or backend is None or space is None:
         raise UserInputError(sorted(problems, key=file_order))
     absolute = with_absolute_paths(backend.options)
-    return SweepSpec(file, document, backend.backend_class, absolute, backend.options, backend.capabilities, space)
+    return SweepSpec(
+        file, document, backend.backend_class, absolute, backend.options, backend.capabilities, space, metrics
+    )
 
 
 def read_section(document: Document, name: str) -> Any:

@@ -6,11 +6,23 @@ JSON Schema (`sweeps.spec.json_schema`), which editors show as help.
 
 from __future__ import annotations
 
+import itertools
 import re
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
+from backends.contract import Decoding
 from sweeps.data.spec import DataSpec
 from sweeps.spec.objective import Objective
 
@@ -31,6 +43,9 @@ def _check_name(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pattern": NAME_PATTERN})]
 """A name that is safe in file names, URLs and the MLflow registry."""
+
+
+METRIC_NAME_PATTERN = r"^[A-Za-z0-9_]{1,60}$"
 
 
 class Section(BaseModel):
@@ -157,6 +172,66 @@ def _empty_means_defaults(value: object) -> object:
     return {} if value is None else value
 
 
+def _one_text_as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class MetricSpec(Section):
+    """A task metric as written: its type, its options, and what it is called and compared with."""
+
+    type: str
+    options: Any = None
+    name: Annotated[str, Field(pattern=METRIC_NAME_PATTERN)] | None = Field(
+        None, description="What it is called: evaluations report valid_<name>. Default: the type."
+    )
+    reference: str | None = Field(
+        None, description="The column with the correct answer, or a list of them. Default: the completion."
+    )
+
+
+def _metric_from_written(value: object) -> object:
+    """Read `exact_match`, or `{regex: OPTIONS, name: ..., reference: ...}`."""
+    if isinstance(value, str):
+        return {"type": value}
+    if not isinstance(value, dict):
+        raise ValueError("write the name of a metric, or one name with its options, such as {regex: {pattern: ...}}")
+    types = [key for key in value if key not in ("name", "reference")]
+    if len(types) != 1:
+        raise ValueError(f"each metric needs exactly one type beside name and reference, not {len(types)}")
+    return {"type": types[0], "options": value[types[0]], **{key: value[key] for key in value if key != types[0]}}
+
+
+_WRITTEN_METRIC: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "properties": {"name": {"type": "string", "pattern": METRIC_NAME_PATTERN}, "reference": {"type": "string"}},
+            "minProperties": 1,
+        },
+    ]
+}
+
+
+class GenerateSpec(Section):
+    """How evaluations generate the texts that task metrics measure."""
+
+    examples: int = Field(200, ge=1, description="Validation examples to generate for, always the same ones.")
+    max_tokens: int = Field(256, ge=1, le=65_536, description="The most tokens of one text.")
+    stop: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        BeforeValidator(_one_text_as_list, json_schema_input_type=str | list[str]),
+    ] = Field((), description="Texts before which generation ends, beside `data.stop`.")
+    per_epoch: int = Field(1, ge=1, le=100, description="Evaluations per epoch that generate; it divides per_epoch.")
+    temperature: float = Field(0.0, ge=0, le=2, description="0 takes the most probable token; above 0 is random.")
+    top_p: float = Field(1.0, gt=0, le=1, description="The share of the probability to draw from.")
+
+    @property
+    def decoding(self) -> Decoding:
+        """How the texts are generated."""
+        return Decoding(self.max_tokens, self.stop, self.temperature, self.top_p)
+
+
 class EvaluationSpec(Section):
     """How often and on what a trial is evaluated during training."""
 
@@ -164,6 +239,64 @@ class EvaluationSpec(Section):
     train_examples: int = Field(
         256, ge=1, description="Training examples that each evaluation also measures, to detect overfitting."
     )
+    metrics: tuple[
+        Annotated[
+            MetricSpec,
+            BeforeValidator(
+                _metric_from_written, json_schema_input_type=Annotated[Any, WithJsonSchema(_WRITTEN_METRIC)]
+            ),
+        ],
+        ...,
+    ] = Field(
+        (),
+        description="Task metrics to measure on generated texts, e.g. [exact_match, {regex: {pattern: ...}}]. "
+        "`sweep metrics` lists them.",
+    )
+    generate: GenerateSpec = Field(GenerateSpec(), description="How to generate the texts for the task metrics.")
+
+    @model_validator(mode="after")
+    def _generation_fits(self) -> EvaluationSpec:
+        if self.metrics and self.per_epoch % self.generate.per_epoch:
+            raise ValueError(
+                f"generate.per_epoch is {self.generate.per_epoch}, but must divide per_epoch, which is {self.per_epoch}"
+            )
+        if "generate" in self.model_fields_set and not self.metrics:
+            raise ValueError("`generate` has no effect without `metrics`; name at least one metric, or remove it")
+        return self
+
+
+def _one_value_as_list(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+class DecodingSpec(Section):
+    """What to try when the finalists generate, without training again."""
+
+    temperature: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=2)], ...],
+        BeforeValidator(_one_value_as_list, json_schema_input_type=float | list[float]),
+    ] = Field((), description="Temperatures to try. Default: that of evaluation.generate.")
+    top_p: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1)], ...],
+        BeforeValidator(_one_value_as_list, json_schema_input_type=float | list[float]),
+    ] = Field((), description="Values of top_p to try. Default: that of evaluation.generate.")
+    max_tokens: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=65_536)], ...],
+        BeforeValidator(_one_value_as_list, json_schema_input_type=int | list[int]),
+    ] = Field((), description="Limits on the tokens of a text to try. Default: that of evaluation.generate.")
+
+    def settings(self, default: Decoding) -> tuple[Decoding, ...]:
+        """Return every combination, the default first."""
+        combinations = itertools.product(
+            self.max_tokens or (default.max_tokens,),
+            self.temperature or (default.temperature,),
+            self.top_p or (default.top_p,),
+        )
+        tried = (
+            replace(default, max_tokens=max_tokens, temperature=temperature, top_p=top_p)
+            for max_tokens, temperature, top_p in combinations
+        )
+        return tuple(dict.fromkeys((default, *tried)))
 
 
 class BudgetSpec(Section):
@@ -253,6 +386,11 @@ class SweepFile(Section):
         ChampionSpec | None, BeforeValidator(_empty_means_defaults, json_schema_input_type=ChampionSpec | None)
     ] = Field(None, description="Register the winner and let it challenge the champion. Default: register nothing.")
     evaluation: EvaluationSpec = Field(EvaluationSpec(), description="How often and on what to evaluate a trial.")
+    decoding: DecodingSpec | None = Field(
+        None,
+        description="What to try when the finalists generate, without training again. The winner keeps the best. "
+        "Default: evaluation.generate.",
+    )
     budget: BudgetSpec = Field(BudgetSpec(), description="What the sweep may use. Default: no limits.")
     resources: ResourcesSpec = Field(ResourcesSpec(), description="What one trial occupies.")
     tracking: TrackingSpec = Field(TrackingSpec(), description="Where MLflow records the sweep.")

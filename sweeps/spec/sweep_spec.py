@@ -16,6 +16,7 @@ from sweeps.spec.objective import Objective
 from sweeps.spec.sweep_file import (
     BudgetSpec,
     ChampionSpec,
+    DecodingSpec,
     EvaluationSpec,
     FinalsSpec,
     ObjectiveSpec,
@@ -24,6 +25,7 @@ from sweeps.spec.sweep_file import (
     SweepFile,
     TrackingSpec,
 )
+from sweeps.spec.task_metrics import TaskMetric
 from sweeps.spec.yaml_source import Document
 
 
@@ -46,6 +48,7 @@ class SweepSpec:
     written_options: BaseModel
     capabilities: Capabilities
     space: SearchSpace
+    task_metrics: tuple[TaskMetric, ...] = ()
 
     def with_sections(self, **sections: object) -> SweepSpec:
         """Return a copy with some sections replaced.
@@ -98,11 +101,20 @@ class SweepSpec:
 
     @property
     def portable_document(self) -> dict[str, Any]:
-        """The content of the file with absolute paths in `backend:`, for use from any folder."""
-        if self.backend_options is self.written_options:
-            return self.document.value
-        options = self.backend_options.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        return {**self.document.value, "backend": {"type": self.backend_type, **options}}
+        """The content of the file for use from any folder: with absolute paths in `backend:`, and
+        with the contents of the files that the task metrics name.
+        """
+        document = dict(self.document.value)
+        if self.backend_options is not self.written_options:
+            options = self.backend_options.model_dump(mode="json", by_alias=True, exclude_unset=True)
+            document["backend"] = {"type": self.backend_type, **options}
+        if self.task_metrics:
+            metrics = [
+                {request.type: dict(request.options), "name": request.name, "reference": request.reference}
+                for request in (metric.request for metric in self.task_metrics)
+            ]
+            document["evaluation"] = {**document["evaluation"], "metrics": metrics}
+        return document
 
     @property
     def registered_model(self) -> str:
@@ -164,6 +176,11 @@ class SweepSpec:
     def evaluation(self) -> EvaluationSpec:
         """The `evaluation:` section."""
         return self.file.evaluation
+
+    @property
+    def decoding(self) -> DecodingSpec | None:
+        """The `decoding:` section; None if the finalists generate as the evaluations do."""
+        return self.file.decoding
 
     @property
     def budget(self) -> BudgetSpec:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.contract import Decoding
 from sweeps.spec.objective import Objective
 from sweeps.trials.trial import Trial, leaderboard
 
@@ -29,15 +30,15 @@ LEVEL = 0.95
 class FinalsCandidate:
     """The repetitions of one configuration: the value for each seed, and the cost of each.
 
-    `number` is its trial in the search. `correct` (seeds, examples) says which validation examples
-    each repetition predicted correctly, if the objective is the accuracy; None if that is unknown.
-    `cost` is in dollars or in tokens, the same for all candidates.
+    `number` is its trial in the search. `scores` (seeds, examples) are the scores of the validation
+    examples under each repetition, if the objective is their mean; None if they are unknown. `cost`
+    is in dollars or in tokens, the same for all candidates.
     """
 
     number: int
     values: tuple[float, ...]
     cost: float
-    correct: NDArray[np.bool_] | None = None
+    scores: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,13 @@ class CandidateScore:
 class FinalsResult:
     """The winner, the reason in one sentence, and the standings by mean, best first.
 
-    `searched_value` is the winner's value in the search. `test` is the winner's mean on the test
-    split over its repetitions, with its interval. It is None if the winner was not scored, and
-    `untested` then says why.
+    `searched_value` is the winner's value in the search. `test` is the winner's mean of
+    `test_metric` on the test split over its repetitions, with its interval; without a value for
+    each example the interval is that of the repetitions. It is None if the winner was not scored,
+    and `untested` then says why.
+
+    `decodings` are the ways of generating that were tried with the winner, best first, each with
+    the mean of its repetitions on the validation examples; empty if none were.
     """
 
     metric: str
@@ -74,6 +79,8 @@ class FinalsResult:
     searched_value: float
     test: tuple[float, float, float] | None = None
     untested: str = ""
+    test_metric: str = "accuracy"
+    decodings: tuple[tuple[Decoding, float], ...] = ()
 
     def was_decided_by(self, repeats: Sequence[Trial]) -> bool:
         """Return whether exactly these repetitions decided the result."""
@@ -139,10 +146,16 @@ def interval(draws: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def accuracy_interval(correct: NDArray[np.bool_], seed: int) -> tuple[float, float, float]:
-    """Return the mean accuracy of repetitions (seeds, examples), with its interval over both."""
-    draws = _resampled_means(FinalsCandidate(0, (0.0,) * len(correct), 0.0, correct), seed)
-    return float(correct.mean()), *interval(draws)
+def mean_interval(scores: NDArray[np.float64], seed: int) -> tuple[float, float, float]:
+    """Return the mean of the scores (seeds, examples), with its interval over both."""
+    draws = _resampled_means(FinalsCandidate(0, (0.0,) * len(scores), 0.0, scores), seed)
+    return float(scores.mean()), *interval(draws)
+
+
+def interval_of_means(values: Sequence[float], seed: int) -> tuple[float, float, float]:
+    """Return the mean of values, one per repetition, with its interval over the repetitions."""
+    draws = _resampled_means(FinalsCandidate(0, tuple(values), 0.0), seed)
+    return sum(values) / len(values), *interval(draws)
 
 
 def _resampled_means(candidate: FinalsCandidate, seed: int) -> NDArray[np.float64]:
@@ -154,16 +167,15 @@ def _resampled_means(candidate: FinalsCandidate, seed: int) -> NDArray[np.float6
     """
     count = len(candidate.values)
     seeds = np.random.default_rng([seed, candidate.number]).integers(0, count, (RESAMPLES, count))
-    if candidate.correct is None:
+    if candidate.scores is None:
         values = np.asarray(candidate.values)
         drawn = values[seeds].mean(axis=1)
         return np.asarray(values.mean() + (drawn - values.mean()) * _widening(count))
-    correct = candidate.correct.astype(np.float64)
-    examples = correct.shape[1]
+    scores, examples = candidate.scores, candidate.scores.shape[1]
     weights = np.random.default_rng([seed, examples]).multinomial(examples, [1 / examples] * examples, RESAMPLES)
-    by_seed = correct.mean(axis=1)
+    by_seed = scores.mean(axis=1)
     seed_deviation = (by_seed[seeds].mean(axis=1) - by_seed.mean()) * _widening(count)
-    return np.asarray(weights @ correct.mean(axis=0) / examples + seed_deviation)
+    return np.asarray(weights @ scores.mean(axis=0) / examples + seed_deviation)
 
 
 def _widening(count: int) -> float:

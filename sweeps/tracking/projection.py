@@ -185,6 +185,12 @@ def of_end(trial: Trial, now_ms: int) -> Projection:
     )
 
 
+def of_files(files: Mapping[str, Content]) -> Projection:
+    """Project artifacts of a trial. JSON files are tables, which MLflow shows in its own view."""
+    tables = [{"path": path, "type": "table"} for path in files if path.endswith(".json")]
+    return Projection(tags={"mlflow.loggedArtifacts": json.dumps(tables)} if tables else {}, files=dict(files))
+
+
 def summary_points(values: Mapping[str, float | None], now_ms: int) -> list[Point]:
     """Return points for metrics of which a run has only one value. Unknown values are left out."""
     return [

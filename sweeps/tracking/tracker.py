@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import quote
 
@@ -54,6 +55,8 @@ ENDED = frozenset({"FINISHED", "FAILED", "KILLED"})
 
 OPEN_RUNS = ("attributes.status = 'RUNNING'", "tags.state = 'interrupted'")
 """The filters for the runs of trials that had not ended when an earlier process stopped."""
+
+NO_FILES: Mapping[str, Content] = MappingProxyType({})
 
 _PARENT = ""
 """The outbox's key of the parent run."""
@@ -267,8 +270,8 @@ class Tracker:
             del self._runs[trial.key]
         return trial.number in self._shown
 
-    def show_ended(self, trial: Trial, curve_plot: Content | None = None) -> None:
-        """Show an ended trial from its record, from its start to its end.
+    def show_ended(self, trial: Trial, files: Mapping[str, Content] = NO_FILES) -> None:
+        """Show an ended trial from its record, from its start to its end, with artifacts by path.
 
         Adds only what MLflow lacks. The record is read when its turn comes.
         """
@@ -280,20 +283,20 @@ class Tracker:
         run.running = False
         self._shown.remove(trial.number)
         self._hyperparameters += [name for name in trial.hyperparameters if name not in self._hyperparameters]
-        self._outbox.put_lazily(trial.key, partial(self._whole, trial, curve_plot))
+        self._outbox.put_lazily(trial.key, partial(self._whole, trial, files))
 
-    def show_ended_if_different(self, trial: Trial, curve_plot: Content | None = None) -> bool:
+    def show_ended_if_different(self, trial: Trial, files: Mapping[str, Content] = NO_FILES) -> bool:
         """Show an ended trial from its record unless MLflow shows all of it.
 
         Returns whether it has to be shown. Needs `start` with `examine_all`.
         """
         run = self._runs.get(trial.key)
         is_shown = trial.number in self._shown or (run is not None and run.ended_as == trial.state.value)
-        if is_shown and run is not None and shows_all(run, self._whole(trial, None)):
+        if is_shown and run is not None and shows_all(run, self._whole(trial, files)):
             self._shown.add(trial.number)
             del self._runs[trial.key]
             return False
-        self.show_ended(trial, curve_plot)
+        self.show_ended(trial, files)
         return True
 
     def show_interrupted(self, trial: Trial) -> None:
@@ -311,24 +314,26 @@ class Tracker:
         except (UnreachableError, RejectedError) as error:
             raise self._refusal(error) from error
 
-    def _whole(self, trial: Trial, curve_plot: Content | None) -> Projection:
+    def _whole(self, trial: Trial, files: Mapping[str, Content]) -> Projection:
         measured = sorted((*trial.curve, *trial.loop_reports), key=lambda measurement: measurement.step)
         now_ms = _now_ms()
         whole = self._start_of(trial)
         whole.add(project.of_events(0, measured, now_ms, trial.hyperparameters))
         whole.add(project.of_end(trial, now_ms))
-        if curve_plot is not None:
-            whole.files["learning_curve.png"] = curve_plot
+        whole.add(project.of_files(files))
         return whole
 
-    def trial_ended(
-        self, trial: Trial, curve_plot: Content | None = None, extra_tags: Mapping[str, str] | None = None
-    ) -> None:
-        """Show a trial's result. The plot may be a function; it is called in the background."""
+    def add_files(self, trial_key: str, files: Mapping[str, Content]) -> None:
+        """Show artifacts of a started trial, by path. They replace earlier ones."""
+        self._outbox.put(trial_key, project.of_files(files))
+
+    def trial_ended(self, trial: Trial, files: Mapping[str, Content] = NO_FILES) -> None:
+        """Show a trial's result, with artifacts by path.
+
+        Their content may be a function; it is called in the background.
+        """
         end = project.of_end(trial, _now_ms())
-        end.tags |= extra_tags or {}
-        if curve_plot is not None:
-            end.files["learning_curve.png"] = curve_plot
+        end.add(project.of_files(files))
         self._runs[trial.key].running = False
         self._outbox.put(trial.key, end)
 

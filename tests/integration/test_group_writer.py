@@ -77,7 +77,7 @@ def track_sweep(root: Path, pause: bool) -> None:
             tracker.events_received(trial.key, first, events[first : first + 2])
             while pause and tracker.lacking:
                 pass
-        tracker.trial_ended(ended(trial, state), lambda: b"plot")
+        tracker.trial_ended(ended(trial, state), {"learning_curve.png": lambda: b"plot"})
     tracker.trial_started(trial_of(3))
     tracker.finish("FINISHED", {"valid_loss": 0.5}, {"end": "done"}, {}, None)
     assert (tracker.problems, tracker.lacking) == ((), ())

@@ -144,7 +144,7 @@ def test_mlflow_shows_the_sweep_and_all_its_trials(uri: str, tmp_path: Path) -> 
         trial = new_trial(number)
         track(tracker, trial, events())
         done = ended(trial, state)
-        tracker.trial_ended(done, lambda done=done: learning_curve_png(done, "trial"), {"extra": "yes"})
+        tracker.trial_ended(done, {"learning_curve.png": lambda done=done: learning_curve_png(done, "trial")})
     tracker.finish("FINISHED", {"valid_accuracy": 0.9}, {"end": "done"}, {"report.txt": "good"}, model)
 
     assert tracker.problems == ()
@@ -175,7 +175,6 @@ def test_mlflow_shows_the_sweep_and_all_its_trials(uri: str, tmp_path: Path) -> 
     assert run.data.metrics["untrained/valid_loss"] == 3.05
     assert run.data.tags["verdict"] == "overfit"
     assert run.data.tags["verdict.advice"] == "lower n_epochs"
-    assert run.data.tags["extra"] == "yes"
     assert "validation loss rose" in run.data.tags["mlflow.note.content"].lower()
     assert steps_of(uri, run, "batch_loss") == list(range(1, STEPS + 1))
     assert steps_of(uri, run, "valid_loss") == [0, 10, 20, 30]
@@ -352,10 +351,10 @@ def test_a_failed_write_is_a_problem_and_everything_else_is_written(uri: str, tm
     def draw() -> bytes:
         raise ValueError("the plot failed")
 
-    tracker.trial_ended(ended(trial), draw)
+    tracker.trial_ended(ended(trial), {"learning_curve.png": draw})
     other = new_trial(1)
     track(tracker, other, events())
-    tracker.trial_ended(ended(other), tmp_path / "no-such-file.png")
+    tracker.trial_ended(ended(other), {"learning_curve.png": tmp_path / "no-such-file.png"})
     finish(tracker)
     assert len(tracker.problems) == 2
     assert any("the plot failed" in problem for problem in tracker.problems)
@@ -463,7 +462,7 @@ def test_a_server_may_stop_and_start_again_in_the_middle_of_a_sweep(
     tracker.events_received(trial.key, 15, reported[15:])
     done = ended(trial)
     began = time.monotonic()
-    tracker.trial_ended(done, lambda: learning_curve_png(done, "trial"))
+    tracker.trial_ended(done, {"learning_curve.png": lambda: learning_curve_png(done, "trial")})
     track(tracker, new_trial(1), reported)
     assert time.monotonic() - began < 10, (
         "training waited for the missing server, which the tracker tries for half a minute"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from backends import codec
 from sweeps.spec.objective import Objective
-from sweeps.study.finals import FinalsCandidate, FinalsResult, accuracy_interval, interval, rank, winning_trial
+from sweeps.study.finals import FinalsCandidate, FinalsResult, interval, mean_interval, rank, winning_trial
 from sweeps.trials.trial import Trial, TrialState
 
 pytestmark = pytest.mark.unit
@@ -20,8 +20,9 @@ pytestmark = pytest.mark.unit
 ACCURACY, LOSS = Objective("valid_accuracy", "maximize"), Objective("valid_loss", "minimize")
 
 
-def correct_examples(shares: list[float], examples: int, seed: int) -> NDArray[np.bool_]:
-    return np.random.default_rng(seed).random((len(shares), examples)) < np.array(shares)[:, None]
+def correct_examples(shares: list[float], examples: int, seed: int) -> NDArray[np.float64]:
+    drawn = np.random.default_rng(seed).random((len(shares), examples)) < np.array(shares)[:, None]
+    return drawn.astype(np.float64)
 
 
 def candidate(number: int, shares: list[float], cost: float, examples: int = 500) -> FinalsCandidate:
@@ -108,7 +109,7 @@ def test_the_interval_covers_the_true_mean_about_as_often_as_it_claims() -> None
     covered = 0
     for trial in range(200):
         shares = np.clip(random.normal(0.7, 0.02, 3), 0, 1)
-        _, low, high = accuracy_interval(correct_examples([float(share) for share in shares], 300, trial), seed=trial)
+        _, low, high = mean_interval(correct_examples([float(share) for share in shares], 300, trial), seed=trial)
         covered += low <= 0.7 <= high
     assert 0.85 <= covered / 200 <= 1.0
 
