@@ -1,4 +1,4 @@
-"""Prediction with a trained model: the most probable label, or greedily generated text."""
+"""Prediction with a trained model: the most probable label, or generated text."""
 
 from __future__ import annotations
 
@@ -11,21 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from backends.contract import Dataset, Prediction, PredictOptions
-from backends.local import encoding, model_evaluation, model_source
+from backends.contract import Dataset, Decoding, Prediction, PredictOptions
+from backends.local import encoding, generation, model_evaluation, model_source
 from backends.local.encoding import ExampleTemplate, Ids
 from backends.local.failures import library_errors_translated, resource_errors_translated
 from backends.local.model import LoadedModel, ModelSpec, load_model, load_tokenizer, quiet
 from backends.local.model_source import ModelSource, user_error
 from backends.local.options import LocalOptions, Task
-from backends.local.special_tokens import check_token_ids, end_ids
+from backends.local.special_tokens import check_token_ids
 
 CARD_FILE = "finesweep.json"
 """The file beside a kept model with the facts that prediction needs."""
-
-_GENERATION_BATCH_SIZE = 32
-_CONTEXT_TOKENS = 8
-"""How many prompt tokens to decode together with an answer."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +95,8 @@ def predict(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], options:
 
     With labels, a label's log-probability is the sum over its tokens (for a classifier, that of its
     class), in nats. The most probable label is the predicted text, the earlier one on a tie.
-    Without labels, text is generated greedily. It ends before the stop sequence, at a
-    token that ends an answer, or after `max_tokens`. Raises BackendError (user) if a classifier is
-    asked for text or for a label that it does not know.
+    Without labels, `generation.generate` generates a text. Raises BackendError (user) if a
+    classifier is asked for text or for a label that it does not know.
     """
     if not prompts:
         return []
@@ -160,68 +155,7 @@ def _template(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], stop: 
 
 
 def _generate(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], options: PredictOptions) -> list[Prediction]:
+    decoding = Decoding(options.max_tokens, options.more_stops, options.temperature, options.top_p)
     template = _template(predictor, prompts, options.stop)
-    encoded, _ = template.tokenize_prompts(prompts, max(predictor.max_length - options.max_tokens, 1))
-    _check_tokens(predictor.model, encoded)
-    ids = [np.array(tokens, dtype=np.int64) for tokens in encoded]
-    predictions: dict[int, Prediction] = {}
-    order = np.argsort([len(tokens) for tokens in ids], kind="stable")
-    for first in range(0, len(order), _GENERATION_BATCH_SIZE):
-        batch = order[first : first + _GENERATION_BATCH_SIZE]
-        answers = _continue(predictor.model, [ids[i] for i in batch], options, template.stop_text)
-        predictions.update(zip(map(int, batch), answers, strict=True))
-    return [predictions[n] for n in range(len(ids))]
-
-
-@torch.inference_mode()
-def _continue(model: LoadedModel, prompts: Sequence[Ids], options: PredictOptions, stop: str) -> list[Prediction]:
-    """Generate greedily for prompts padded on the left.
-
-    A row that has ended is computed further, with its tokens ignored, until all rows have ended.
-    """
-    tokenizer, module, device = model.tokenizer, model.module, model.device
-    end_tokens = end_ids(tokenizer, module)
-    module.eval()
-    lengths = np.array([len(prompt) for prompt in prompts])
-    ids = encoding.pad(prompts, 0, left=True)  # (B, T)
-    is_token = np.arange(ids.shape[1])[None, :] >= ids.shape[1] - lengths[:, None]
-    # (B, T), grows by one column per token
-    mask = torch.from_numpy(is_token.astype(np.int64)).to(device)
-    tokens = torch.from_numpy(ids).to(device)
-    position_ids = (mask.cumsum(1) - 1).clamp(min=0)
-    cache: Any = None
-    answers: list[list[int]] = [[] for _ in prompts]
-    ended = [options.max_tokens < 1] * len(prompts)
-    for _ in range(options.max_tokens):
-        with model.autocast():
-            output = module(
-                input_ids=tokens, attention_mask=mask, position_ids=position_ids, past_key_values=cache, use_cache=True
-            )
-        cache, best = output.past_key_values, output.logits[:, -1].argmax(dim=-1)  # best: (B,)
-        for n, token in enumerate(best.tolist()):
-            if ended[n]:
-                continue
-            if token in end_tokens:
-                ended[n] = True
-                continue
-            answers[n].append(token)
-            ended[n] = bool(stop) and stop in _text(tokenizer, prompts[n], answers[n])
-        if all(ended):
-            break
-        tokens, position_ids = best[:, None], position_ids[:, -1:] + 1
-        mask = torch.cat([mask, torch.ones_like(tokens)], dim=1)
-    texts = [_text(tokenizer, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    return [
-        Prediction(text.split(stop)[0] if stop else text, truncated=not has_ended)
-        for text, has_ended in zip(texts, ended, strict=True)
-    ]
-
-
-def _text(tokenizer: Any, prompt: Ids, answer: list[int]) -> str:
-    """Decode an answer together with its prompt's end: some tokenizers drop the space before a
-    text's first token.
-    """
-    context = [int(token) for token in prompt[-_CONTEXT_TOKENS:]]
-    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-    before, whole = tokenizer.decode(context, **options), tokenizer.decode([*context, *answer], **options)
-    return str(whole[len(before) :] if whole.startswith(before) else tokenizer.decode(answer, **options))
+    answers = generation.generate(predictor.model, template, prompts, decoding, predictor.max_length, options.seed)
+    return [Prediction(answer.text, truncated=answer.truncated) for answer in answers]
