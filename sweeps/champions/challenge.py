@@ -41,16 +41,19 @@ def run_challenge(
 ) -> ChampionDecision:
     """Register the winner and decide whether it becomes the champion.
 
-    A trial that was decided before keeps its decision. `say` receives progress messages. `now`
-    returns the time in seconds since 1970. Raises SweepError if the model or the registry is not
-    available; the same call then continues where it stopped.
+    A trial that was decided before keeps its decision, unless it won, its process died before the
+    alias moved, and another version has become the champion since. `say` receives progress
+    messages. `now` returns the time in seconds since 1970. Raises SweepError if the model or the
+    registry is not available; the same call then continues where it stopped.
     """
     version = find_version(winner, registry)
     if version is not None and (entry := history.challenge_entry(version)) is not None:
         assert entry.decision is not None
-        if entry.decision.promoted and history.PROMOTED_TAG not in version.tags:
-            _promote(registry, version)
-        return entry.decision
+        if not entry.decision.promoted or history.PROMOTED_TAG in version.tags:
+            return entry.decision
+        if _complete_promotion(registry, version, entry):
+            return entry.decision
+        say(f"version {version.number} of {winner.model_name} is compared again: the champion has changed since")
     if version is None:
         say(f"registering the winner as a version of {winner.model_name}")
         version = register(winner, backend, registry)
@@ -76,6 +79,20 @@ def run_challenge(
 def _promote(registry: Registry, version: RegisteredVersion) -> None:
     registry.promote(version)
     registry.tag_version(version, {history.PROMOTED_TAG: "1"})
+
+
+def _complete_promotion(registry: Registry, version: RegisteredVersion, entry: history.HistoryEntry) -> bool:
+    """Complete the promotion of a process that died. Returns False if it has been overtaken."""
+    champion = registry.champion(version.model)
+    entries = history.read(registry, version.model)
+    match history.pending_promotion(entries, entry, champion.number if champion is not None else None):
+        case "made":
+            registry.tag_version(version, {history.PROMOTED_TAG: "1"})
+        case "due":
+            _promote(registry, version)
+        case "overtaken":
+            return False
+    return True
 
 
 @dataclass(frozen=True)

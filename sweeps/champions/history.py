@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from backends import codec
 from sweeps.champions.winner import TAG_PREFIX
@@ -66,6 +67,20 @@ def read(registry: Registry, model: str) -> list[HistoryEntry]:
         if name.startswith(_ROLLBACK_TAG_PREFIX)
     ]
     return sorted(entries, key=lambda entry: (entry.at, int(entry.version)))
+
+
+def pending_promotion(
+    entries: Sequence[HistoryEntry], entry: HistoryEntry, champion: str | None
+) -> Literal["made", "due", "overtaken"]:
+    """Return what became of a promotion whose process died before it confirmed it.
+
+    `made`: the alias was on the version, whoever moved it since. `due`: the champion is still the
+    one that the version won against. `overtaken`: another version has become the champion.
+    """
+    has_been_champion = any(other.moved_alias and other.before == entry.version for other in entries)
+    if has_been_champion or champion == entry.version:
+        return "made"
+    return "due" if champion == entry.before else "overtaken"
 
 
 def previous_champion(entries: Sequence[HistoryEntry], champion: str) -> str | None:

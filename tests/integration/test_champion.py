@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from backends import codec
 from backends.contract import Finished
 from backends.local import LocalBackend
 from backends.testing import drain
@@ -214,6 +215,19 @@ def test_a_version_records_data_space_trial_scores_and_signature(nights: Nights)
     assert info.metadata["finesweep.data"] == plan.data.fingerprint
 
 
+def test_the_next_process_moves_the_alias_if_one_died_before(nights: Nights) -> None:
+    client = MlflowClient(nights.uri, nights.uri)
+    client.delete_registered_model_alias("answers", CHAMPION_ALIAS)
+    client.delete_model_version_tag("answers", "3", history.PROMOTED_TAG)
+    trial = Trial(3, "key-3", str(nights.root / "base"), STRONG, 3)
+    assert nights.repeat_challenge(trial).promoted
+    assert nights.champion() == "3"
+    client.set_registered_model_alias("answers", CHAMPION_ALIAS, "4")
+    assert nights.repeat_challenge(trial).promoted
+    assert nights.champion() == "4", "a later rollback was undone"
+    client.set_registered_model_alias("answers", CHAMPION_ALIAS, "3")
+
+
 def test_history_and_rollback(nights: Nights) -> None:
     registry = nights.registry
     better = next(version for version in registry.versions("answers") if version.number == "4")
@@ -241,19 +255,6 @@ def test_history_and_rollback(nights: Nights) -> None:
     assert nights.champion() == "3"
     with pytest.raises(SweepError, match="there is no registered model `nothing`"):
         history.read(registry, "nothing")
-
-
-def test_the_next_process_moves_the_alias_if_one_died_before(nights: Nights) -> None:
-    client = MlflowClient(nights.uri, nights.uri)
-    client.delete_registered_model_alias("answers", CHAMPION_ALIAS)
-    client.delete_model_version_tag("answers", "3", history.PROMOTED_TAG)
-    trial = Trial(3, "key-3", str(nights.root / "base"), STRONG, 3)
-    assert nights.repeat_challenge(trial).promoted
-    assert nights.champion() == "3"
-    client.set_registered_model_alias("answers", CHAMPION_ALIAS, "4")
-    assert nights.repeat_challenge(trial).promoted
-    assert nights.champion() == "4", "a later rollback was undone"
-    client.set_registered_model_alias("answers", CHAMPION_ALIAS, "3")
 
 
 def test_a_champion_that_cannot_predict_stays_and_the_reason_says_so(nights: Nights) -> None:
@@ -471,3 +472,17 @@ def test_a_challenge_is_decided_again_if_the_champion_changes_in_the_meantime(ni
         backend.close()
         third = next(version for version in nights.registry.versions("answers") if version.number == "3")
         nights.registry.promote(third)
+
+
+def test_a_promotion_that_was_overtaken_is_decided_again(nights: Nights) -> None:
+    """The process of a weak winner died before the alias moved; meanwhile a strong one won."""
+    client = MlflowClient(nights.uri, nights.uri)
+    weak = next(version for version in nights.registry.versions("answers") if version.number == "5")
+    decided = history.challenge_entry(weak)
+    assert decided is not None
+    assert decided.decision is not None
+    won = dataclasses.replace(decided, before=None, decision=dataclasses.replace(decided.decision, promoted=True))
+    client.set_model_version_tag("answers", "5", history.DECISION_TAG, json.dumps(codec.to_json(won)))
+    trial = Trial(5, "key-5", str(nights.root / "base"), WEAK, 5)
+    assert not nights.repeat_challenge(trial).promoted
+    assert nights.champion() == "3"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.champions.history import HistoryEntry, previous_champion
+from sweeps.champions.history import HistoryEntry, pending_promotion, previous_champion
 from sweeps.study.champion_decision import ChampionDecision
 
 pytestmark = pytest.mark.unit
@@ -35,3 +35,15 @@ def test_rollbacks_go_from_champion_to_champion() -> None:
 def test_from_a_version_that_never_won_a_rollback_returns_to_the_champion_before() -> None:
     assert previous_champion([*CHALLENGES, rollback("3", "2")], "3") == "2"
     assert previous_champion([*CHALLENGES, rollback("3", "2"), rollback("2", "3")], "2") == "1"
+
+
+def test_a_promotion_is_completed_once_and_only_against_the_champion_that_it_was_won_against() -> None:
+    second = CHALLENGES[1]
+    assert pending_promotion(CHALLENGES[:2], second, "1") == "due"
+    assert pending_promotion([challenge("1", None, promoted=True)], CHALLENGES[0], None) == "due"
+    assert pending_promotion(CHALLENGES[:2], second, "2") == "made"
+    assert pending_promotion([*CHALLENGES[:2], rollback("1", "2")], second, "1") == "made", "a user moved it back"
+    later = challenge("3", "2", promoted=True)
+    assert pending_promotion([*CHALLENGES[:2], later], second, "3") == "made"
+    overtaking = challenge("3", "1", promoted=True)
+    assert pending_promotion([*CHALLENGES[:2], overtaking], second, "3") == "overtaken"
