@@ -8,6 +8,7 @@ import glob
 import json
 import os
 import shlex
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -190,14 +191,39 @@ class Workspace:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file as a whole: a reader sees the earlier content or the new one. Raises OSError."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file as a whole: a reader sees the earlier content or the new one. Raises OSError.
+
+    Removes the drafts that processes that were killed have left in the folder.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    for other in path.parent.glob(".*.draft"):
+        if other != draft:
+            remove_if_abandoned(other)
     try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
+        with draft.open("a") as mark:
+            fcntl.flock(mark, fcntl.LOCK_EX)
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(path)
     except OSError:
         draft.unlink(missing_ok=True)
         raise
+
+
+def remove_if_abandoned(draft: Path) -> None:
+    """Remove the draft of a file or folder, unless a living process holds a lock on it.
+
+    The kernel ends the lock of a process that dies.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(draft, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if draft.is_dir():
+                shutil.rmtree(draft, ignore_errors=True)
+            else:
+                draft.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def _is_at(file: IO[str], path: Path) -> bool:

@@ -20,7 +20,7 @@ import click
 from backends import codec
 from sweeps.cli.terminal import err, json_option, print_json, say
 from sweeps.errors import SweepError, SweepInterruptedError, UserInputError
-from sweeps.workspace import Workspace
+from sweeps.workspace import Workspace, write_text
 
 if TYPE_CHECKING:
     from sweeps.scheduling.claims import Claim
@@ -173,8 +173,8 @@ def notify(workspace: Workspace, schedule: Schedule, night: Night) -> bool:
     file, page = nights_folder(workspace, schedule.name) / f"{night.file_name}.md", summary.html(schedule, night)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(summary.markdown(schedule, night), encoding="utf-8")
-        file.with_suffix(".html").write_text(page, encoding="utf-8")
+        write_text(file, summary.markdown(schedule, night))
+        write_text(file.with_suffix(".html"), page)
         say(f"summary: {file}")
     except OSError as error:  # send the summary all the same, and keep the scheduler running
         say(f"warning: cannot write {file}: {error.strerror}")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from backends.contract import DataFile
 from sweeps.data.examples import Example, Recipe
+from sweeps.workspace import remove_if_abandoned
+
+_DRAFT_PREFIX = ".writing-"
 
 
 def write_parts(
@@ -25,8 +30,9 @@ def write_parts(
     replaced.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
-    try:
+    for abandoned in directory.glob(f"{_DRAFT_PREFIX}*"):
+        remove_if_abandoned(abandoned)
+    with _draft_folder(directory) as draft:
         digests = {part: _write_lines(examples, draft / f"{part}.jsonl") for part, examples in parts.items()}
         content = {"layout": recipe.layout, "labels": list(labels), "stop": recipe.stop, "sha256": digests}
         manifest = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
@@ -38,13 +44,29 @@ def write_parts(
             target = home / written.name
             if not target.is_file() or _digest(target) != _digest(written):
                 os.replace(written, target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     files = {
         part: DataFile(str((home / f"{part}.jsonl").resolve()), len(examples), digests[part])
         for part, examples in parts.items()
     }
     return files, fingerprint
+
+
+@contextmanager
+def _draft_folder(directory: Path) -> Iterator[Path]:
+    """Create a folder for the block, locked, so that nobody takes it for one of a dead process."""
+    while True:
+        draft = Path(tempfile.mkdtemp(prefix=_DRAFT_PREFIX, dir=directory))
+        with suppress(FileNotFoundError):  # another process took it for abandoned before it was locked
+            descriptor = os.open(draft, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if draft.exists():
+                break
+            os.close(descriptor)
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        os.close(descriptor)
 
 
 def read_lines(file: DataFile) -> list[dict[str, Any]]:

@@ -81,6 +81,16 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.Monke
     assert [file.read_text() for file in tmp_path.iterdir()] == ["before"]
 
 
+def test_what_killed_processes_left_in_a_folder_is_removed_by_the_next_write(tmp_path: Path) -> None:
+    dead, alive, other = tmp_path / ".a.4194301.draft", tmp_path / ".file.4194302.draft", tmp_path / ".file.bak"
+    for draft in (dead, alive, other):
+        draft.write_text("half")
+    with alive.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        write_text(tmp_path / "file", "whole")
+    assert {file.name for file in tmp_path.iterdir()} == {"file", alive.name, other.name}
+
+
 def test_only_one_process_can_lock_a_sweep_and_the_error_names_the_other(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     assert not workspace.is_locked("pairs")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import tempfile
 from pathlib import Path
 
@@ -27,3 +29,18 @@ def test_every_line_that_was_written_is_read_back(pairs: list[tuple[str, str]]) 
         files, _ = write_parts({"train": examples}, recipe, (), Path(folder))
         lines = read_lines(files["train"])
     assert [(line["prompt"], line["completion"]) for line in lines] == pairs
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    recipe = PairRecipe(Template.parse("{text}"), Template.parse("{label}"), "", "")
+    dead, alive = tmp_path / ".writing-dead", tmp_path / ".writing-alive"
+    for draft in (dead, alive):
+        draft.mkdir()
+        (draft / "train.jsonl").write_text("half")
+    held = os.open(alive, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        _, fingerprint = write_parts({"train": [Example("p", "c", ("p",), "f", 1)]}, recipe, (), tmp_path)
+    finally:
+        os.close(held)
+    assert {path.name for path in tmp_path.iterdir()} == {alive.name, fingerprint}
