@@ -44,6 +44,7 @@ from sweeps.scheduling.night_run import run_night
 from sweeps.scheduling.schedule import NotificationSettings, Schedule
 from sweeps.scheduling.store import ScheduleStore
 from sweeps.scheduling.summary import should_notify
+from sweeps.study.study import Study
 from sweeps.trials.trial import Trial, leaderboard
 from sweeps.workspace import Workspace
 
@@ -294,9 +295,11 @@ class Simulation:
         *,
         deadline: float | None,
         first_points: Sequence[Mapping[str, Any]],
+        study_opened: Callable[[Study], None],
     ) -> Outcome:
         """Do the work of `execution.run.run` without Ray and MLflow."""
         study = open_study(plan, environment, first_points)
+        study_opened(study)
         plan.folder.mkdir(parents=True, exist_ok=True)
         (plan.folder / "plan.json").write_text(json.dumps(plan.to_json(), default=str))
         with closing(plan.open_backend()) as backend:

@@ -22,6 +22,7 @@ from sweeps.scheduling.night_budget import NightBudget, night_budget, with_known
 from sweeps.scheduling.night_context import NightContext
 from sweeps.scheduling.sweep_naming import free_name, renamed
 from sweeps.scheduling.warm_start import registered_champion, warm_start
+from sweeps.workspace import write_text
 
 PATIENCE_S = 3600.0
 """How long a night waits for a backend that gives no answer."""
@@ -39,6 +40,13 @@ class PreparedNight:
     plan: SweepPlan
     first_points: tuple[dict[str, Scalar], ...]
     budget: NightBudget | None
+
+    def with_sweep_id(self, sweep_id: str) -> Night:
+        """Return the night, whose cost, if it has a limit, is that of the study with this id."""
+        if self.budget is None:
+            return self.night
+        cost = replace(self.budget.cost, sweep_id=sweep_id)
+        return replace(self.night, results={**self.night.results, "money": codec.to_json(cost)})
 
 
 def with_patience(
@@ -101,7 +109,6 @@ def prepare_night(context: NightContext) -> PreparedNight | Night:
             context.say(refusal)
             return _without_budget(night, refusal, budget, earlier_nights)
         plan = budget.applied_to(plan)
-        night = replace(night, results={**night.results, "money": codec.to_json(budget.cost)})
     points, results = _warm_start_and_drift(context, plan, changes, earlier)
     night = replace(night, sweep=plan.spec.name, results={**night.results, **results})
     return PreparedNight(night, plan, points, budget)
@@ -153,8 +160,8 @@ def _drift(context: NightContext, plan: SweepPlan, trained_on: str) -> dict[str,
     folder, name = nights_folder(workspace, context.schedule.name), context.claim.night.file_name
     folder.mkdir(parents=True, exist_ok=True)
     report = folder / f"{name}-drift.md"
-    report.write_text(data_drift.markdown(drift, trained_on, plan.data.fingerprint), encoding="utf-8")
-    (folder / f"{name}-drift.json").write_text(json.dumps(codec.to_json(drift), indent=2), encoding="utf-8")
+    write_text(report, data_drift.markdown(drift, trained_on, plan.data.fingerprint))
+    write_text(folder / f"{name}-drift.json", json.dumps(codec.to_json(drift), indent=2))
     for sentence in drift.sentences:
         context.say(f"drift: {sentence}")
     return {"report": str(report), "words": list(drift.sentences)}

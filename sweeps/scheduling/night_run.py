@@ -24,6 +24,7 @@ from sweeps.scheduling.night_context import NightContext
 from sweeps.scheduling.night_preparation import PreparedNight, prepare_night
 from sweeps.scheduling.night_results import failure_reason, night_results, spent_before
 from sweeps.scheduling.store import ScheduleStore
+from sweeps.study.study import Study
 
 DEADLINE_MARGIN_S = 60.0
 """The last trial ends this long before the window closes: finishing a sweep takes some seconds."""
@@ -47,6 +48,7 @@ class RunSweep(Protocol):
         *,
         deadline: float | None,
         first_points: Sequence[Mapping[str, Scalar]],
+        study_opened: Callable[[Study], None],
     ) -> Outcome:
         """Run the sweep; see `sweeps.execution.run.run`."""
         ...
@@ -100,8 +102,14 @@ def _run(context: NightContext, progress: ProgressObserver, run: RunSweep) -> Ni
     if isinstance(prepared, Night):
         return prepared
     night, plan = prepared.night, prepared.plan
-    # Store the sweep and its limit before the first trial spends anything.
-    context.store.claims.store_progress(context.claim, night)
+
+    def store_sweep(study: Study) -> None:
+        # Before the first trial spends anything. A night that ended earlier has no sweep and no
+        # cost, so the next one prepares the same sweep again, with its first points.
+        nonlocal night
+        night = prepared.with_sweep_id(study.sweep_id)
+        context.store.claims.store_progress(context.claim, night)
+
     before = spent_before(plan, context.environment)
     with context.environment.workspace.lock(plan.spec.name):
         end = window_end(context.schedule, night.planned_at)
@@ -112,6 +120,7 @@ def _run(context: NightContext, progress: ProgressObserver, run: RunSweep) -> Ni
             context.say,
             deadline=end.timestamp() - DEADLINE_MARGIN_S if end is not None else None,
             first_points=prepared.first_points,
+            study_opened=store_sweep,
         )
     results = {**night.results, **night_results(outcome, night.started_at or 0.0, before)}
     return _with_outcome(replace(night, results=results), prepared, outcome.end)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from sweeps.errors import SweepError
 from sweeps.execution.environment import Environment
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.yaml_source import with_overrides
@@ -56,13 +56,19 @@ def renamed(plan: SweepPlan, name: str, workspace: Workspace) -> SweepPlan:
     return replace(plan, spec=spec, folder=workspace.sweep_folder(name))
 
 
-def folder_has_other_sweep(folder: Path, fingerprint: str) -> bool:
-    """Return whether the folder holds a sweep other than that of the plan with this fingerprint."""
+def folder_has_other_sweep(workspace: Workspace, name: str, fingerprint: str) -> bool:
+    """Return whether the folder of this name holds a sweep of another plan than this fingerprint's.
+
+    A process that died before it wrote its plan has left a study, which has the fingerprint too.
+    """
     try:
-        stored = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["fingerprint"]
+        stored = json.loads((workspace.sweep_folder(name) / "plan.json").read_text(encoding="utf-8"))["fingerprint"]
     except (OSError, ValueError, KeyError):
-        return (folder / "study.journal").exists()
-    return bool(stored != fingerprint)
+        try:
+            stored = stored_fingerprint(workspace.study_file(name), workspace.study_name(name))
+        except SweepError:
+            return True
+    return stored not in (None, fingerprint)
 
 
 def _is_taken(environment: Environment, name: str, fingerprint: str) -> bool:
@@ -70,7 +76,7 @@ def _is_taken(environment: Environment, name: str, fingerprint: str) -> bool:
 
     The database also has the sweeps of other machines.
     """
-    if folder_has_other_sweep(environment.workspace.sweep_folder(name), fingerprint):
+    if folder_has_other_sweep(environment.workspace, name, fingerprint):
         return True
     if environment.storage is None:
         return False

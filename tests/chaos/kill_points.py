@@ -18,7 +18,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from durable_writes import KillPoint
+from killed_night import NIGHTS, KilledNight
 from killed_sweep import SCENARIOS, KilledSweep
+
+NAMES = (*SCENARIOS, *NIGHTS)
+"""The scenarios: sweeps, and nights of a schedule."""
 
 SLOW_S = 20.0
 """A resume that takes longer waits for something, such as a lock that nobody holds."""
@@ -27,13 +31,13 @@ SLOW_S = 20.0
 def main() -> int:
     """Kill at every point, or at the one that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.kill_points", description=__doc__)
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(NAMES))
     parser.add_argument("--list", action="store_true", help="list the durable writes")
     parser.add_argument("--at", nargs=2, metavar=("WRITE", "MOMENT"), help="kill only here: before, torn or after")
     parser.add_argument("--seed", type=int, default=0, help="decides about further kills of the resumed sweep")
     parser.add_argument("--jobs", type=int, default=1, help="scenarios at the same time")
     options = parser.parse_args()
-    names = options.scenarios or list(SCENARIOS)
+    names = options.scenarios or list(NAMES)
     if options.list or options.at:
         return _one(names[0], options.at, options.seed)
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("fork")) as pool:
@@ -43,9 +47,16 @@ def main() -> int:
     return 1 if wrong else 0
 
 
+def killed(name: str, folder: Path) -> KilledSweep | KilledNight:
+    """Return the scenario of this name, prepared in `folder`."""
+    if name in NIGHTS:
+        return KilledNight(NIGHTS[name], folder)
+    return KilledSweep(SCENARIOS[name], folder)
+
+
 def _one(name: str, at: Sequence[str] | None, seed: int) -> int:
     folder = Path(tempfile.mkdtemp(prefix="kill-points-"))
-    sweep = KilledSweep(SCENARIOS[name], folder)
+    sweep = killed(name, folder)
     if at is None:
         print(*(f"{number} {text}" for number, text in enumerate(sweep.writes.names)), sep="\n")
         return 0
@@ -58,7 +69,7 @@ def _all_points(name: str, seed: int) -> tuple[int, int]:
     """Return the number of kills of a scenario, and how many of them end in a violation."""
     began, wrong = time.monotonic(), 0
     with tempfile.TemporaryDirectory(prefix="kill-points-") as folder:
-        sweep = KilledSweep(SCENARIOS[name], Path(folder))
+        sweep = killed(name, Path(folder))
         try:
             points = sweep.kill_points()
         except AssertionError as error:

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -23,9 +24,12 @@ from unittest.mock import patch
 sys.path.insert(0, str(Path(__file__).parent))
 
 import inline_engine
+import mlflow.pyfunc as _heavy  # noqa: F401  imported before the fork, as the next two
 import optuna
 from durable_writes import DurableWrites, KillPoint, Moment
 from forked_process import ChildEnd, run_in_child
+from mlflow.store.model_registry import sqlalchemy_store as _registry  # noqa: F401
+from mlflow.store.tracking import sqlalchemy_store as _tracking  # noqa: F401
 from mlflow_equality import mlflow_differences
 from optuna.storages.journal import JournalFileBackend
 from session_driver import planned
@@ -286,12 +290,13 @@ class KilledSweep:
     def _empty_mlflow(self) -> Path:
         """MLflow's tables without a run, made by a child: MLflow starts threads."""
         database = self.folder / "mlflow.db"
-        end = run_in_child(lambda: _create_mlflow(database), self.folder / "mlflow.txt")
+        end = run_in_child(lambda: create_mlflow(database), self.folder / "mlflow.txt")
         assert end.exit_code == 0, end
         return database
 
 
-def _create_mlflow(database: Path) -> None:
+def create_mlflow(database: Path) -> None:
+    """Create the tables of MLflow in a new database."""
     from mlflow import MlflowClient
 
     MlflowClient(f"sqlite:///{database}").search_experiments()
@@ -342,10 +347,14 @@ def service_runs(folder: Path) -> list[FakeRun]:
         return [FakeRun(*row) for row in service._execute("SELECT * FROM runs", {})]
 
 
+_DRAFT = re.compile(r"\..+\.draft$|\.writing-")
+"""The names of our drafts of files and folders. MLflow's begin with `.artifact.uploading.`."""
+
+
 def leftovers(root: Path) -> Iterator[str]:
     """Yield what only a process that died can have left: temporary files, and locks still held."""
     for path in (root / "workspace").rglob("*"):
-        if path.is_symlink() or path.name.endswith((".tmp", ".rename", ".partial")):
+        if path.is_symlink() or path.name.endswith((".tmp", ".rename", ".partial")) or _DRAFT.match(path.name):
             yield f"{path.relative_to(root)} was left behind"
         elif path.name.endswith("lock") and path.is_file():
             with path.open("r") as file:

@@ -1,4 +1,7 @@
-"""The predictor of a registered model that knows every answer; see `registrable_fake_models`."""
+"""The predictor of a registered model that knows the answers of its own data, and no others.
+
+See `registrable_fake_models`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ class _Knowing:
         self._answers = answers
 
     def predict(self, lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, None]]:
-        return [(self._answers[str(line["prompt"])], None) for line in lines]
+        return [(self._answers.get(str(line["prompt"]), ""), None) for line in lines]
 
 
 def load(folder: Path, settings: Mapping[str, Any]) -> _Knowing:

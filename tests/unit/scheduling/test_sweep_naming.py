@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.execution.environment import Environment
+from sweeps.execution.environment import Environment, open_study
 from sweeps.planning.plan import make_plan
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.scheduling.sweep_naming import folder_has_other_sweep, free_name, renamed
@@ -39,14 +39,18 @@ def occupy(workspace: Workspace, name: str, fingerprint: str) -> None:
     (workspace.sweep_folder(name) / "plan.json").write_text(f'{{"fingerprint": "{fingerprint}"}}')
 
 
-def test_a_folder_belongs_to_the_sweep_whose_plan_it_holds(tmp_path: Path) -> None:
-    assert not folder_has_other_sweep(tmp_path / "none", "f")
-    (tmp_path / "plan.json").write_text('{"fingerprint": "f"}')
-    assert not folder_has_other_sweep(tmp_path, "f")
-    assert folder_has_other_sweep(tmp_path, "g")
-    (tmp_path / "begun").mkdir()
-    (tmp_path / "begun" / "study.journal").write_text("")
-    assert folder_has_other_sweep(tmp_path / "begun", "f"), "a study without a plan may be any sweep"
+def test_a_folder_belongs_to_the_sweep_whose_plan_or_study_it_holds(tmp_path: Path, plan: SweepPlan) -> None:
+    workspace = Workspace(tmp_path)
+    assert not folder_has_other_sweep(workspace, "none", "f")
+    occupy(workspace, "pairs", "f")
+    assert not folder_has_other_sweep(workspace, "pairs", "f")
+    assert folder_has_other_sweep(workspace, "pairs", "g")
+    begun = renamed(plan, "begun", workspace)
+    open_study(begun, Environment(workspace, "unused"))
+    assert not folder_has_other_sweep(workspace, "begun", plan.fingerprint), "its process died before it wrote the plan"
+    assert folder_has_other_sweep(workspace, "begun", "g")
+    workspace.study_file("begun").write_text("no journal\nat all\n")
+    assert folder_has_other_sweep(workspace, "begun", plan.fingerprint), "an unreadable study may be any sweep"
 
 
 def test_the_name_of_the_file_then_the_local_date_then_a_number(tmp_path: Path, plan: SweepPlan) -> None:
