@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "local": ("torch", "transformers", "peft", "datasets", "safetensors"),
+    "metrics": ("math_verify",),
     "s3": ("s3fs",),
     "server": ("fastapi", "uvicorn", "python_multipart", "prometheus_client"),
 }

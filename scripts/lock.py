@@ -32,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder, "bin", "python")
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        runtime = [TORCH, *BUILD, *project["dependencies"], *extras["local"], *extras["server"]]
+        runtime = [TORCH, *BUILD, *project["dependencies"], *extras["local"], *extras["server"], *extras["metrics"]]
         subprocess.run([python, "-m", "pip", "install", "--quiet", *runtime], check=True)
         _write(root / "requirements.lock", _installed(python))
         _write(root / "requirements-dev.lock", added(python, groups["dev"]))

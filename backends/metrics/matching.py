@@ -1,9 +1,21 @@
-"""Metrics that are right or wrong for each example: the same text, or a part of it."""
+"""Metrics that are right or wrong for each example: equal texts, or equal parts."""
 
 from __future__ import annotations
 
-from backends.metrics.built_in import MeanMetric
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from backends.metrics.built_in import BuiltInMetric, MeanMetric, mean
+from backends.metrics.contract import Answers, Scores
+from backends.metrics.failures import user_error
 from backends.metrics.normalization import ComparisonOptions, normalized
+
+MATCH_TIMEOUT_S = 10.0
+"""A pattern that needs longer for one text is an error: it backtracks without end."""
 
 
 class ExactMatch(MeanMetric[ComparisonOptions]):
@@ -18,3 +30,105 @@ class ExactMatch(MeanMetric[ComparisonOptions]):
     def value(self, prediction: str, reference: str) -> float:
         """Return 1 if the texts are equal."""
         return float(normalized(prediction, self.options.ignore) == normalized(reference, self.options.ignore))
+
+
+class Contains(MeanMetric[ComparisonOptions]):
+    """The share of predictions that contain an acceptable text, anywhere.
+
+    A part of a word counts, too. This is the `in` of lm-evaluation-harness and of OpenAI's Evals
+    (`Includes`).
+    """
+
+    options_model = ComparisonOptions
+
+    def value(self, prediction: str, reference: str) -> float:
+        """Return 1 if the prediction contains the reference."""
+        return float(normalized(reference, self.options.ignore) in normalized(prediction, self.options.ignore))
+
+    def problems(self, answers: Answers) -> Sequence[str]:
+        """Report empty references, which every text contains."""
+        empty = sum(
+            any(not normalized(reference, self.options.ignore) for reference in references)
+            for references in answers.references
+        )
+        return [f"{empty} of {len(answers.references)} references are empty, and every text contains them"] * (
+            empty > 0
+        )
+
+
+class RegexOptions(ComparisonOptions):
+    """Options of `regex`."""
+
+    short_form: ClassVar[str | None] = "pattern"
+
+    pattern: Annotated[
+        str,
+        Field(
+            description="A regular expression that finds the answer in a text. The answer is the group `answer`, "
+            "else the first group, else the whole match."
+        ),
+    ]
+    match: Annotated[
+        Literal["first", "last"], Field(description="Which match holds the answer, if there are several.")
+    ] = "first"
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        import regex
+
+        try:
+            regex.compile(pattern)
+        except regex.error as error:
+            raise ValueError(f"it is no regular expression: {error}") from None
+        return pattern
+
+
+class Regex(BuiltInMetric[RegexOptions]):
+    """The share of predictions whose extracted answer equals that of an acceptable text.
+
+    A pattern extracts the answer, as in the `regex` filter of lm-evaluation-harness (Gao et al.,
+    arXiv:2405.14782). A prediction without a match is wrong. A reference without a match is the
+    answer itself. The further number `found` is the share of predictions with a match.
+
+    The module `regex` matches: its syntax includes that of `re`, and it can stop a pattern that
+    backtracks without end.
+    """
+
+    options_model = RegexOptions
+    libraries: ClassVar = {"regex": "pip install regex"}
+
+    def __init__(self, options: RegexOptions) -> None:
+        import regex
+
+        super().__init__(options)
+        self._pattern: Any = regex.compile(options.pattern)
+
+    def score(self, answers: Answers) -> Scores:
+        """Score the answers. Raises BackendError (user) for a pattern that takes too long."""
+        found = [self._extracted(prediction) for prediction in answers.predictions]
+        values = tuple(
+            float(answer is not None and any(answer == self._reference(reference) for reference in references))
+            for answer, references in zip(found, answers.references, strict=True)
+        )
+        return Scores(mean(values), values, {"found": mean([float(answer is not None) for answer in found])})
+
+    def _reference(self, text: str) -> str:
+        answer = self._extracted(text)
+        return normalized(text, self.options.ignore) if answer is None else answer
+
+    def _extracted(self, text: str) -> str | None:
+        """Return the answer in a text, or None."""
+        try:
+            matches = self._pattern.finditer(text, timeout=MATCH_TIMEOUT_S)
+            chosen = list(islice(matches, 1) if self.options.match == "first" else deque(matches, maxlen=1))
+        except TimeoutError:
+            raise user_error(
+                f"the pattern {self.options.pattern!r} needs more than {MATCH_TIMEOUT_S:g} s for one text",
+                "Simplify it: avoid a repetition inside a repetition.",
+            ) from None
+        if not chosen:
+            return None
+        group: int | str = "answer" if "answer" in self._pattern.groupindex else min(1, self._pattern.groups)
+        answer = chosen[0].group(group)
+        return None if answer is None else normalized(answer, self.options.ignore)

@@ -67,16 +67,25 @@ class OpenMetric:
 
         Raises BackendError (user) for the first line without a text to compare with.
         """
-        references = []
+        if without := self.lines_without_reference(lines, stop):
+            number, failure = without[0]
+            raise user_error(f"metric {self.name!r}: example {number} {failure.message}", failure.detail)
+        column = self.requested.request.reference
+        return Answers(
+            tuple(compared_text(prediction, stop) for prediction in predictions),
+            tuple(reference_texts(line, stop, column) for line in lines),
+            tuple(line.get("row", {}) for line in lines),
+        )
+
+    def lines_without_reference(self, lines: Sequence[Mapping[str, Any]], stop: str) -> list[tuple[int, Failure]]:
+        """Return the numbers, from 1, of the lines without a text to compare with, and why."""
+        without = []
         for number, line in enumerate(lines, start=1):
             try:
-                references.append(reference_texts(line, stop, self.requested.request.reference))
+                reference_texts(line, stop, self.requested.request.reference)
             except BackendError as error:
-                failure = error.failure
-                message = f"metric {self.name!r}: example {number} {failure.message}"
-                raise user_error(message, failure.detail) from None
-        texts = tuple(compared_text(prediction, stop) for prediction in predictions)
-        return Answers(texts, tuple(references), tuple(line.get("row", {}) for line in lines))
+                without.append((number, error.failure))
+        return without
 
     def problems(self, answers: Answers) -> Sequence[str]:
         """Return why these references or lines cannot be scored. Raises BackendError."""

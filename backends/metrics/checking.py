@@ -1,0 +1,97 @@
+"""Finds metrics that cannot measure, before a sweep spends anything."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends.contract import BackendError, MetricRequest
+from backends.metrics.measurement import OpenMetric
+
+TRIED_EXAMPLES = 8
+"""How many examples a trial measurement has."""
+
+SHOWN_PROBLEMS = 3
+
+
+@dataclass(frozen=True)
+class MetricProblem:
+    """Why a metric cannot measure: one sentence with the name of the metric, and the remedy."""
+
+    metric: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class MetricCheck:
+    """The problems of all metrics, and the value of the references beside themselves, by metric.
+
+    The value of a metric that was not tried is absent.
+    """
+
+    problems: tuple[MetricProblem, ...]
+    values: Mapping[str, float]
+
+
+def problems(
+    requests: Sequence[MetricRequest], lines: Sequence[Mapping[str, Any]], stop: str, workspace: Path
+) -> list[MetricProblem]:
+    """Return why the metrics cannot measure these lines of a data file. Costs nothing.
+
+    A metric that is unknown, has a wrong option, or lacks a library is a problem, too.
+    """
+    found: list[MetricProblem] = []
+    for request in requests:
+        with _reported(request.name, found), contextlib.closing(OpenMetric.open(request, workspace)) as metric:
+            found += _problems(metric, lines, stop)
+    return found
+
+
+def try_out(
+    requests: Sequence[MetricRequest], lines: Sequence[Mapping[str, Any]], stop: str, workspace: Path
+) -> MetricCheck:
+    """Return the problems of the metrics, and measure a few references beside themselves.
+
+    So a scorer that raises, hangs, ends its process, or returns no finite number is a problem. A
+    metric with problems, and one that costs money, is not tried.
+    """
+    found: list[MetricProblem] = []
+    values: dict[str, float] = {}
+    step = max(1, len(lines) // TRIED_EXAMPLES)
+    tried = lines[::step][:TRIED_EXAMPLES]
+    for request in requests:
+        with _reported(request.name, found), contextlib.closing(OpenMetric.open(request, workspace)) as metric:
+            known = _problems(metric, lines, stop)
+            found += known
+            if tried and not known and metric.requested.declaration.is_free:
+                references = metric.answers([""] * len(tried), tried, stop).references
+                answers = metric.answers([texts[0] for texts in references], tried, stop)
+                values[request.name] = metric.score(answers).value
+    return MetricCheck(tuple(found), values)
+
+
+def _problems(metric: OpenMetric, lines: Sequence[Mapping[str, Any]], stop: str) -> list[MetricProblem]:
+    """Return the problems of an open metric. Raises BackendError."""
+    if without := metric.lines_without_reference(lines, stop):
+        first, failure = without[0]
+        count = f"{len(without)} of {len(lines)} examples cannot be scored; example {first} {failure.message}"
+        return [MetricProblem(metric.name, f"metric {metric.name!r}: {count}", failure.detail)]
+    sentences = list(metric.problems(metric.answers([""] * len(lines), lines, stop))) if lines else []
+    shown = [MetricProblem(metric.name, f"metric {metric.name!r}: {text}") for text in sentences[:SHOWN_PROBLEMS]]
+    if len(sentences) > SHOWN_PROBLEMS:
+        more = f"metric {metric.name!r}: {len(sentences) - SHOWN_PROBLEMS} more problems of this metric"
+        shown.append(MetricProblem(metric.name, more))
+    return shown
+
+
+@contextlib.contextmanager
+def _reported(name: str, found: list[MetricProblem]) -> Iterator[None]:
+    """Turn a BackendError into a problem."""
+    try:
+        yield
+    except BackendError as error:
+        found.append(MetricProblem(name, error.failure.message, error.failure.detail))
