@@ -5,25 +5,34 @@ tokenized separately, so that the boundary never moves and a label has the same 
 prompt. A completion ends with the data set's stop sequence. If there is none, the tokenizer's
 end-of-sequence token is added, so that generation ends by itself. A prompt that is too long loses
 its beginning. A completion is never cut.
+
+A conversation may have several answers to train; see `conversations`. It becomes one sequence of
+texts that are targets or not, each tokenized separately, or several sequences. A conversation that
+is too long loses its earliest exchanges, but not its system prompt.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.contract import Dataset
+from backends.contract import BackendError, Dataset
+from backends.local.conversations import Conversation, ConversationText, TrainingText, messages_before_answer
 from backends.local.model_source import user_error
-from backends.local.special_tokens import render, stop_text, turn_end
+from backends.local.special_tokens import stop_text, turn_end
 
 Ids = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 Line = Mapping[str, Any]
 
 _ANCHOR = "\n"
@@ -35,31 +44,58 @@ close to random.
 
 
 @dataclass(frozen=True)
-class CausalData:
-    """Encoded prompt/completion examples of a language model.
+class AnswerCounts:
+    """How many answers the sequences train, how many they do not, and why.
 
-    `ids[i]` holds prompt and completion of example i, and `completion_starts[i]` (at least 1) is
-    the index of the completion's first token. `label_ids` holds the tokens of each allowed
-    completion and `labels[i]` the index of the correct one. Both are None if the data set has no
-    labels. `truncated` counts the prompts that lost their beginning.
+    `lost` answers are in exchanges that a conversation lost because it is too long, or after
+    messages that the chat template rejects. `split` counts the conversations whose answers needed
+    several sequences.
+    """
+
+    trained: int
+    lost: int = 0
+    split: int = 0
+
+
+@dataclass(frozen=True)
+class CausalData:
+    """Encoded sequences of a language model, one per example unless a conversation needs several.
+
+    `targets[i]` says of each token of `ids[i]` whether it is trained and measured. The first token
+    of a sequence never is, because no token precedes it; the last one always is.
+
+    `label_ids` holds the tokens of each allowed completion and `labels[i]` the index of the correct
+    one. Both are None if the data set has no labels. With labels, all targets of a sequence are at
+    its end. `truncated` counts the examples that lost their beginning.
     """
 
     ids: tuple[Ids, ...]
-    completion_starts: Ids
+    targets: tuple[Flags, ...]
     labels: Ids | None
     label_ids: tuple[Ids, ...] | None
     truncated: int
+    answers: AnswerCounts
 
     @property
     def lengths(self) -> Ids:
-        """The number of tokens of each example, (N,)."""
-        return np.array([len(example) for example in self.ids], dtype=np.int64)
+        """The number of tokens of each sequence, (N,)."""
+        return np.array([len(sequence) for sequence in self.ids], dtype=np.int64)
+
+    @cached_property
+    def completion_starts(self) -> Ids:
+        """The index of the first target of each sequence, at least 1, (N,)."""
+        return np.array([int(flags.argmax()) for flags in self.targets], dtype=np.int64)
+
+    @cached_property
+    def target_counts(self) -> Ids:
+        """The number of targets of each sequence, at least 1, (N,)."""
+        return np.array([int(flags.sum()) for flags in self.targets], dtype=np.int64)
 
     def take(self, indices: Sequence[int]) -> CausalData:
-        """Return the examples at `indices`, in that order."""
+        """Return the sequences at `indices`, in that order. The counts stay those of all data."""
         labels = None if self.labels is None else self.labels[list(indices)]
-        ids = tuple(self.ids[i] for i in indices)
-        return CausalData(ids, self.completion_starts[list(indices)], labels, self.label_ids, self.truncated)
+        ids, targets = tuple(self.ids[i] for i in indices), tuple(self.targets[i] for i in indices)
+        return CausalData(ids, targets, labels, self.label_ids, self.truncated, self.answers)
 
 
 @dataclass(frozen=True)
@@ -125,6 +161,11 @@ class ExampleTemplate:
     stop: str
 
     @property
+    def conversations(self) -> ConversationText:
+        """The writer of conversations, for the layout `chat`."""
+        return ConversationText(self.tokenizer)
+
+    @property
     def eos(self) -> tuple[int, ...]:
         """The tokens to add to a completion: end-of-sequence, or nothing if a stop sequence or
         template ends it.
@@ -157,10 +198,7 @@ class ExampleTemplate:
         """Return the text before the completion."""
         if self.layout == "completion":
             return str(line["prompt"])
-        messages = self._prompt_messages(line)
-        if self.tokenizer.chat_template:
-            return render(self.tokenizer, messages, for_generation=True)
-        return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant:"
+        return self.conversations.render(messages_before_answer(line), line.get("tools") or (), for_generation=True)
 
     def completion(self, line: Line) -> str:
         """Return the text of the line's own completion."""
@@ -170,21 +208,20 @@ class ExampleTemplate:
         """Return the text that the line's completion would have if its answer were `answer`."""
         if self.layout == "completion":
             return answer
-        if not self.tokenizer.chat_template:
-            return f" {answer}"
-        messages = [*self._prompt_messages(line), {"role": "assistant", "content": answer}]
-        whole = render(self.tokenizer, messages)
-        prompt = self.prompt(line)
-        return whole[len(prompt) :] if whole.startswith(prompt) else answer + (self.tokenizer.eos_token or "")
+        message = {"role": "assistant", "content": answer}
+        return self.without_eos(
+            self.conversations.answer(messages_before_answer(line), message, line.get("tools") or ())
+        )
+
+    def without_eos(self, answer: str) -> str:
+        """Return the text of an answer without an end that `eos` adds as a token."""
+        return (
+            answer.removesuffix(self.tokenizer.eos_token) if self.eos and not self.tokenizer.chat_template else answer
+        )
 
     def answer(self, line: Line) -> str:
         """Return the correct answer exactly as the file has it."""
         return str(line["completion"] if self.layout == "completion" else line["messages"][-1]["content"])
-
-    @staticmethod
-    def _prompt_messages(line: Line) -> list[dict[str, str]]:
-        messages = list(line["messages"])
-        return messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenize texts as they are, without special tokens."""
@@ -194,7 +231,12 @@ class ExampleTemplate:
         return encoded
 
     def tokenize_continuations(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokenize texts that follow another text, and add `eos`.
+        """Tokenize texts that follow another text, and add `eos`."""
+        eos = self.eos
+        return [[*tokens, *eos] for tokens in self.tokenize_inner(texts)]
+
+    def tokenize_inner(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenize texts that follow another text.
 
         Some tokenizers insert a space at the beginning of a text. Each text is therefore tokenized
         after an anchor whose tokens are then removed.
@@ -205,24 +247,51 @@ class ExampleTemplate:
         result = [tokens[len(anchor) :] for tokens in continuations]
         for n, tokens in zip(merged, self.tokenize([texts[n] for n in merged]), strict=True):
             result[n] = tokens  # the tokenizer has merged the anchor with the text
-        eos = self.eos
-        return [[*tokens, *eos] for tokens in result]
+        return result
 
     def tokenize_prompts(self, lines: Sequence[Line], limit: int) -> tuple[list[list[int]], int]:
         """Return the tokens of each prompt, and how many prompts lost their beginning to fit into
         `limit` tokens.
+
+        A conversation loses its earliest exchanges before it loses a part of the last question.
         """
-        bos, encoded = list(self.bos), self.tokenize([self.prompt(line) for line in lines])
+        encoded = self.tokenize([self.prompt(line) for line in lines])
+        room = max(limit - len(self.bos), 0)
+        cut = [n for n, tokens in enumerate(encoded) if len(tokens) > room]
+        for n in cut if self.layout == "chat" else ():
+            line = lines[n]
+            conversation = Conversation(tuple(messages_before_answer(line)), (), tuple(line.get("tools") or ()))
+            encoded[n] = self.tokenize([self.text_before_answer(self.shortened(conversation, "", limit))])[0]
+        return [self.cut_prompt(tokens, limit) for tokens in encoded], len(cut)
+
+    def cut_prompt(self, tokens: Sequence[int], limit: int) -> list[int]:
+        """Return a prompt of at most `limit` tokens, and at least one: without its beginning."""
+        bos = self.bos
         room = max(limit - len(bos), 0)
-        cut = sum(len(tokens) > room for tokens in encoded)
         # A completion's first token must be predicted from some token, even after an empty prompt.
-        placeholder = [self.tokenizer.eos_token_id or 0]
-        return [bos + tokens[max(len(tokens) - room, 0) :] or placeholder for tokens in encoded], cut
+        return [*bos, *tokens[max(len(tokens) - room, 0) :]] or [self.tokenizer.eos_token_id or 0]
+
+    def text_before_answer(self, conversation: Conversation) -> str:
+        """Return the text of a conversation that asks for an answer."""
+        return self.conversations.render(conversation.messages, conversation.tools, for_generation=True)
+
+    def shortened(self, before: Conversation, answer: str, limit: int) -> Conversation:
+        """Return `before` without as many of its earliest exchanges as it takes to fit into `limit`
+        tokens together with the text of its answer, but with its last question.
+        """
+        room = limit - len(self.bos)
+
+        def fits(exchanges: int) -> bool:
+            text = self.text_before_answer(before.without_earliest(exchanges)) + answer
+            return len(self.tokenize([text])[0]) <= room
+
+        removable = max(len(before.questions) - 1, 0)
+        return before.without_earliest(bisect_left(range(removable), True, key=fits))
 
 
 # ----------------------------------------------------------------------------------------- encoding
 def encode_causal(tokenizer: Any, lines: Sequence[Line], dataset: Dataset, max_length: int) -> CausalData:
-    """Encode examples for a language model, each in at most `max_length` tokens.
+    """Encode examples for a language model, each in sequences of at most `max_length` tokens.
 
     Raises BackendError (user) for a completion that is empty, too long for `max_length`, or not an
     allowed label.
@@ -233,29 +302,156 @@ def encode_causal(tokenizer: Any, lines: Sequence[Line], dataset: Dataset, max_l
             "the tokenizer has no end-of-sequence token, so a generated answer would never end",
             "set data.stop, or name `eos_token` in the model's tokenizer_config.json",
         )
-    completions = template.tokenize_continuations([template.completion(line) for line in lines])
+    if dataset.layout == "chat" and not dataset.labels:
+        return _ConversationEncoder(template, dataset, max_length).encode(lines)
     label_ids = labels = None
     if dataset.labels:
         label_ids = label_tokens(template, lines[0], dataset.labels)
         labels = label_indices([template.answer(line) for line in lines], dataset.labels)
         completions = [label_ids[n].tolist() for n in labels]
-    for number, completion in enumerate(completions, 1):
-        if not completion:
+    else:
+        completions = template.tokenize_continuations([template.completion(line) for line in lines])
+    longest = _longest([*enumerate(completions, 1), *((1, label) for label in label_ids or ())], max_length)
+    prompts, truncated = template.tokenize_prompts(lines, max_length - longest)
+    rows = [
+        _Row([(prompt, False), (completion, True)]) for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+    return CausalData(
+        ids=tuple(row.ids for row in rows),
+        targets=tuple(row.targets for row in rows),
+        labels=labels,
+        label_ids=label_ids,
+        truncated=truncated,
+        answers=AnswerCounts(len(rows)),
+    )
+
+
+def _longest(completions: Iterable[tuple[int, Sequence[int] | Ids]], max_length: int) -> int:
+    """Return the length of the longest of these completions, each with the number of its example.
+
+    Raises BackendError (user) for one that is empty, or leaves no room for a prompt.
+    """
+    longest = 0
+    for number, completion in completions:
+        if not len(completion):
             raise user_error(f"example {number} has an empty completion", "remove it, or add a stop sequence")
-    longest = max([len(completion) for completion in completions] + [len(label) for label in label_ids or ()])
+        longest = max(longest, len(completion))
     if longest >= max_length:
         raise user_error(
             f"a completion has {longest} tokens, but prompt and completion together may have at most {max_length}",
             "raise backend.max_length if the model allows it, or shorten the completions",
         )
-    prompts, truncated = template.tokenize_prompts(lines, max_length - longest)
-    return CausalData(
-        ids=tuple(np.array(p + c, dtype=np.int64) for p, c in zip(prompts, completions, strict=True)),
-        completion_starts=np.array([len(prompt) for prompt in prompts], dtype=np.int64),
-        labels=labels,
-        label_ids=label_ids,
-        truncated=truncated,
-    )
+    return longest
+
+
+class _Row:
+    """A sequence of pieces, each with its tokens, and whether they are targets."""
+
+    def __init__(self, pieces: Sequence[tuple[Sequence[int], bool]]) -> None:
+        self.pieces = pieces
+
+    @property
+    def ids(self) -> Ids:
+        return np.array([token for tokens, _ in self.pieces for token in tokens], dtype=np.int64)
+
+    @property
+    def targets(self) -> Flags:
+        return np.repeat([is_target for _, is_target in self.pieces], [len(tokens) for tokens, _ in self.pieces])
+
+    @property
+    def last(self) -> Sequence[int]:
+        """The tokens of the last answer."""
+        return self.pieces[-1][0]
+
+    def __len__(self) -> int:
+        return sum(len(tokens) for tokens, _ in self.pieces)
+
+
+class _ConversationEncoder:
+    """Encodes conversations for training on their answers."""
+
+    def __init__(self, template: ExampleTemplate, dataset: Dataset, max_length: int) -> None:
+        self._template, self._writer = template, template.conversations
+        self._train_on, self._max_length = dataset.train_on, max_length
+
+    def encode(self, lines: Sequence[Line]) -> CausalData:
+        """Return the data. `encode_causal` says which errors it raises."""
+        texts: list[TrainingText] = []
+        numbers: list[int] = []  # of the line of each text
+        answers = split = 0
+        for number, line in enumerate(lines, 1):
+            conversation = Conversation.of(line, self._train_on)
+            if not conversation.targets:
+                message = f"example {number} has no answer to train"
+                raise user_error(message, "remove it, or end it with an answer whose weight is not 0")
+            answers += len(conversation.targets)
+            try:
+                own, _ = self._writer.training_texts(conversation)
+            except BackendError as error:
+                raise user_error(f"example {number}: {error.failure.message}", error.failure.detail) from error
+            texts += own
+            numbers += [number] * len(own)
+            split += len(own) > 1
+        rows = self._rows(texts)
+        is_last = [n + 1 == len(numbers) or numbers[n + 1] != number for n, number in enumerate(numbers)]
+        finals = [(number, row.last) for number, row, last in zip(numbers, rows, is_last, strict=True) if last]
+        longest = _longest(finals, self._max_length)
+        kept: list[_Row] = []
+        cut: set[int] = set()
+        for number, text, row in zip(numbers, texts, rows, strict=True):
+            fitted = self._fitted(text, row, longest)
+            if fitted != [row]:
+                cut.add(number)
+            kept += fitted
+        trained = sum(is_target for row in kept for _, is_target in row.pieces)
+        return CausalData(
+            ids=tuple(row.ids for row in kept),
+            targets=tuple(row.targets for row in kept),
+            labels=None,
+            label_ids=None,
+            truncated=len(cut),
+            answers=AnswerCounts(trained, answers - trained, split),
+        )
+
+    def _rows(self, texts: Sequence[TrainingText]) -> list[_Row]:
+        """Tokenize texts, each piece separately, so that targets are whole tokens."""
+        template = self._template
+        firsts = template.tokenize([text.texts[0] for text in texts])
+        contexts = iter(template.tokenize_inner([piece for text in texts for piece in text.texts[2::2]]))
+        answers = [template.without_eos(piece) for text in texts for piece in text.texts[1::2]]
+        targets = iter(template.tokenize_continuations(answers))
+        rows = []
+        for text, first in zip(texts, firsts, strict=True):
+            pieces: list[tuple[Sequence[int], bool]] = [(template.cut_prompt(first, sys.maxsize), False)]
+            pieces.append((next(targets), True))
+            for _ in text.texts[2::2]:
+                pieces += [(next(contexts), False), (next(targets), True)]
+            rows.append(_Row(pieces))
+        return rows
+
+    def _fitted(self, text: TrainingText, row: _Row, longest: int = 0) -> list[_Row]:
+        """Return the row if it fits, else the rows that train what a shorter conversation has.
+
+        A single question leaves room for an answer of `longest` tokens, as every prompt does.
+        """
+        conversation = text.conversation
+        last = conversation.targets[-1]
+        before = Conversation(conversation.messages[:last], conversation.targets[:-1], conversation.tools)
+        is_single = len(text.texts) == 2 and len(before.questions) < 2
+        prompt_limit = self._max_length - max(longest, len(row.last))
+        if len(row) <= self._max_length and not (is_single and len(row) - len(row.last) > prompt_limit):
+            return [row]
+        if prompt_limit <= 0:
+            return []
+        shorter = self._template.shortened(before, text.texts[-1], self._max_length)
+        if len(shorter.messages) < len(before.messages):
+            targets = (*shorter.targets, len(shorter.messages))
+            messages = (*shorter.messages, conversation.messages[last])
+            texts, _ = self._writer.training_texts(Conversation(messages, targets, conversation.tools))
+            rows = self._rows(texts)
+            return [fitted for pair in zip(texts, rows, strict=True) for fitted in self._fitted(*pair)]
+        prompt = self._template.tokenize([text.prompt])[0]
+        return [_Row([(self._template.cut_prompt(prompt, prompt_limit), False), (row.last, True)])]
 
 
 def label_tokens(template: ExampleTemplate, line: Line, labels: Sequence[str]) -> tuple[Ids, ...]:
@@ -350,7 +546,7 @@ def token_batches(lengths: Ids, max_tokens: int) -> list[Ids]:
     return batches
 
 
-def pad(rows: Sequence[Ids], value: int, left: bool = False) -> Ids:
+def pad(rows: Sequence[Ids | Flags], value: int, left: bool = False) -> Ids:
     """Return the rows as one matrix (B, T), padded with `value` on the right, or on the left if
     `left`.
     """

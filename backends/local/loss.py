@@ -1,10 +1,10 @@
 """The training loss, as sums over a micro-batch that add up to the mean over the effective batch.
 
 Language model: the sum of w * nll over the tokens, divided by the sum of w over the *whole
-effective batch*. nll is a token's negative log-likelihood in nats. w is 1 for completion tokens
-(stop sequence and end-of-sequence included) and `prompt_loss_weight` for prompt tokens. An
-example's first token has no loss, because no token precedes it. With a weight of 0 the prompt
-serves only as context.
+effective batch*. nll is a token's negative log-likelihood in nats. w is 1 for the targets (the
+tokens of trained answers, stop sequence and end-of-sequence included) and `prompt_loss_weight` for
+all other tokens. A sequence's first token has no loss, because no token precedes it. With a weight
+of 0 the other tokens serve only as context.
 
 Classifier: the mean negative log-likelihood (nats) of the correct label.
 """
@@ -26,9 +26,9 @@ def total_weight(data: EncodedData, batch: Ids, prompt_loss_weight: float) -> fl
     """Return the sum of the loss weights of an effective batch; `batch` holds example indices."""
     if isinstance(data, ClassData):
         return float(len(batch))
-    starts = data.completion_starts[batch]
-    completion_tokens = sum(len(data.ids[i]) for i in batch) - int(starts.sum())
-    return completion_tokens + prompt_loss_weight * float((starts - 1).sum())
+    targets = int(data.target_counts[batch].sum())
+    others = sum(len(data.ids[i]) - 1 for i in batch) - targets
+    return targets + prompt_loss_weight * float(others)
 
 
 def summed_loss(model: LoadedModel, data: EncodedData, batch: Ids, prompt_loss_weight: float) -> Tensor:
@@ -45,10 +45,8 @@ def _causal_loss(model: LoadedModel, data: CausalData, batch: Ids, prompt_loss_w
     ids = pad(rows, 0)  # (B, T)
     width = ids.shape[1]
     lengths = np.array([len(row) for row in rows])[:, None]  # (B, 1)
-    starts, column = data.completion_starts[batch][:, None], np.arange(1, width)[None, :]
-    weights = np.where(column >= starts, 1.0, prompt_loss_weight) * (
-        column < lengths
-    )  # (B, T - 1), of tokens 1 to T - 1
+    is_target, column = pad([data.targets[i] for i in batch], 0)[:, 1:], np.arange(1, width)[None, :]
+    weights = np.where(is_target, 1.0, prompt_loss_weight) * (column < lengths)  # (B, T - 1), of tokens 1 to T - 1
     row, predictor = np.nonzero(weights)
     positions = row * width + predictor  # the state at column t predicts the token at column t + 1
     device = model.device

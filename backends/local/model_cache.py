@@ -106,7 +106,7 @@ class ModelCache:
         file = dataset.train if part == "train" else dataset.valid
         key = (
             file.sha256, file.path, str(source.directory.resolve()), task, dataset.layout, dataset.labels, dataset.stop,
-            max_length,
+            dataset.train_on, max_length,
         )  # fmt: skip
         if key not in self._data:
             lines, tokenizer = encoding.read_lines(file.path), self.tokenizer(source)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from backends.contract import BackendError, Failure, FailureKind
-from backends.local.encoding import CausalData, ClassData, EncodedData, Ids, pad, token_batches
+from backends.local.encoding import CausalData, ClassData, EncodedData, Flags, Ids, pad, token_batches
 from backends.local.failures import is_out_of_memory
 from backends.local.loss import class_inputs
 from backends.local.model import LoadedModel
@@ -46,9 +46,9 @@ class ContinuationScores:
 def evaluate(model: LoadedModel, data: EncodedData, prefix: str) -> dict[str, float]:
     """Return the metrics of a data set, each name after `prefix` (`valid_loss`, ...).
 
-    `loss` is in nats per completion token (per example for a classifier), whatever weights the
-    training loss has. A token is correct if it is the most probable one after the correct tokens
-    before it.
+    `loss` is in nats per target, which is a token of a trained answer (per example for a
+    classifier), whatever weights the training loss has. A token is correct if it is the most
+    probable one after the correct tokens before it.
     """
     if isinstance(data, ClassData):
         logprobs = class_logprobs(model, data.ids, data.segments)
@@ -61,10 +61,11 @@ def evaluate(model: LoadedModel, data: EncodedData, prefix: str) -> dict[str, fl
 
 def _causal_metrics(model: LoadedModel, data: CausalData) -> dict[str, float]:
     prompts = [ids[:start] for ids, start in zip(data.ids, data.completion_starts, strict=True)]
-    tokens = int(sum(len(ids) for ids in data.ids) - data.completion_starts.sum())
+    tokens = int(data.target_counts.sum())
     if data.labels is None or data.label_ids is None:
         completions = [(ids[start:],) for ids, start in zip(data.ids, data.completion_starts, strict=True)]
-        scores = score_continuations(model, prompts, completions)
+        is_counted = [flags[start:] for flags, start in zip(data.targets, data.completion_starts, strict=True)]
+        scores = score_continuations(model, prompts, completions, is_counted)
         correct = np.zeros(len(prompts), dtype=np.int64)
     else:
         scores = score_continuations(model, prompts, [data.label_ids] * len(prompts))
@@ -92,11 +93,15 @@ def label_metrics(truth: Ids, predicted: Ids) -> dict[str, float]:
 
 # ---------------------------------------------------------------------------------- language models
 def score_continuations(
-    model: LoadedModel, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]
+    model: LoadedModel,
+    prompts: Sequence[Ids],
+    continuations: Sequence[Sequence[Ids]],
+    is_counted: Sequence[Flags] | None = None,
 ) -> ContinuationScores:
     """Score K continuations of each of N prompts.
 
-    K is the same for all. The model stays in evaluation mode.
+    K is the same for all. The model stays in evaluation mode. `is_counted`, for K = 1, says of each
+    token of a continuation whether it counts; by default all do.
     """
     # before any test of the model: dropout would make any two ways of scoring differ
     model.module.eval()
@@ -106,18 +111,22 @@ def score_continuations(
         repeated = [prompt for prompt in prompts for _ in range(count)]
         scores = _score_rows(model, repeated, flat)
         return ContinuationScores(scores.logprobs.reshape(-1, count), scores.correct_tokens.reshape(-1, count))
-    return _score_rows(model, prompts, continuations)
+    return _score_rows(model, prompts, continuations, is_counted)
 
 
 def _score_rows(
-    model: LoadedModel, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]
+    model: LoadedModel,
+    prompts: Sequence[Ids],
+    continuations: Sequence[Sequence[Ids]],
+    is_counted: Sequence[Flags] | None = None,
 ) -> ContinuationScores:
     shape = (len(prompts), len(continuations[0]))
     scores = ContinuationScores(np.zeros(shape), np.zeros(shape, dtype=np.int64))
     lengths = np.array([len(p) + sum(map(len, c)) for p, c in zip(prompts, continuations, strict=True)], dtype=np.int64)
 
     def compute(batch: Ids) -> None:
-        rows = _Rows([prompts[i] for i in batch], [continuations[i] for i in batch])
+        counted = None if is_counted is None else np.concatenate([is_counted[i] for i in batch])
+        rows = _Rows([prompts[i] for i in batch], [continuations[i] for i in batch], counted)
         scores.logprobs[batch], scores.correct_tokens[batch] = _score_batch(model, rows)
 
     _in_batches(model, lengths, compute)
@@ -127,12 +136,14 @@ def _score_rows(
 class _Rows:
     """The arrays of one forward pass over B rows, each with a prompt and all its continuations.
 
-    `ids`, `position_ids` and `branches` are (B, T). For target n of the M continuation tokens,
-    `target[n]` is its token id, `predictor[n]` the flat position that predicts it, and `example[n]`
-    and `continuation[n]` the row and the continuation that it belongs to.
+    `ids`, `position_ids` and `branches` are (B, T). For target n of the M continuation tokens that
+    count, `target[n]` is its token id, `predictor[n]` the flat position that predicts it, and
+    `example[n]` and `continuation[n]` the row and the continuation that it belongs to.
     """
 
-    def __init__(self, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]) -> None:
+    def __init__(
+        self, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]], is_counted: Flags | None = None
+    ) -> None:
         self.ids = pad([np.concatenate([p, *c]) for p, c in zip(prompts, continuations, strict=True)], 0)
         self.branches = np.full(self.ids.shape, -1)  # 0: prompt, k + 1: continuation k, -1: padding
         self.position_ids = np.zeros(self.ids.shape, dtype=np.int64)
@@ -156,6 +167,9 @@ class _Rows:
                 begin = end
         self.predictor, self.target = np.concatenate(predictor), np.concatenate(target)
         self.example, self.continuation = np.concatenate(example), np.concatenate(continuation)
+        if is_counted is not None and not is_counted.all():
+            self.predictor, self.target = self.predictor[is_counted], self.target[is_counted]
+            self.example, self.continuation = self.example[is_counted], self.continuation[is_counted]
         self.shape = (len(prompts), len(continuations[0]))
 
     def mask(self) -> NDArray[np.bool_]:

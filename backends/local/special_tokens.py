@@ -7,7 +7,8 @@ is which of them the training data contain and the model's own code reads.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +20,20 @@ from backends.contract import BackendError
 from backends.local.model_source import user_error
 
 _QUESTION, _ANSWER = "question", "answer"
+
+TEMPLATE_DATE = date(2024, 7, 26)
+"""The date in texts of templates that write today's one: with the real date, a run that is resumed
+on another day would train on other texts. It is the default of Llama 3.1.
+"""
+
+_FIXED_DATE = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(
+        f" | replace('{code}', '{TEMPLATE_DATE.strftime(code)}')" for code in ("%d", "%m", "%b", "%B", "%Y", "%y")
+    )
+    + " }}{%- endmacro +%}"
+)
+"""Hides the function of this name that templates can call."""
 
 
 def padding_id(tokenizer: Any, config: Any) -> int:
@@ -34,34 +49,54 @@ def padding_id(tokenizer: Any, config: Any) -> int:
     return next((candidate for candidate in known if 0 <= candidate < vocabulary_size), 0)
 
 
-def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, for_generation: bool = False) -> str:
-    """Return a conversation as the tokenizer's chat template writes it.
+def render(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] = (),
+    *,
+    for_generation: bool = False,
+) -> str:
+    """Return a conversation as the tokenizer's chat template writes it, on `TEMPLATE_DATE`.
 
     With `for_generation`, the beginning of the answer follows. Raises BackendError (user) if the
     template rejects the conversation.
     """
     try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=for_generation))
-    except jinja2.TemplateError as error:
+        template = str(tokenizer.get_chat_template(tools=list(tools) or None))
+        text = tokenizer.apply_chat_template(
+            list(messages),
+            tools=list(tools) or None,
+            chat_template=_FIXED_DATE + template if "strftime_now" in template else template,
+            tokenize=False,
+            add_generation_prompt=for_generation,
+        )
+    except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
         roles = ", ".join(str(message["role"]) for message in messages[:6])
         message = f"the chat template of the model rejects a conversation ({roles}): {error}"
         raise user_error(message, "change the messages, or the template in the tokenizer's files") from error
+    return str(text)
 
 
 @lru_cache(maxsize=8)
 def turn_end(tokenizer: Any) -> str:
-    """Return the text that the chat template puts after an answer; empty if there is none."""
+    """Return the text that the chat template puts after an answer; empty if there is none.
+
+    If the template writes an answer in another way than its prompt for one begins, the end of
+    sequence counts as the end where the template has it there.
+    """
     if not tokenizer.chat_template:
         return ""
+    eos = str(tokenizer.eos_token or "")
     question = {"role": "user", "content": _QUESTION}
     try:
         prompt = render(tokenizer, [question], for_generation=True)
         whole = render(tokenizer, [question, {"role": "assistant", "content": _ANSWER}])
     except BackendError:  # it takes other conversations only; those of the data are rendered as they are
-        return str(tokenizer.eos_token or "")
-    if not whole.startswith(prompt):
-        return str(tokenizer.eos_token or "")  # `ExampleTemplate.completion_for` adds it
-    return whole[len(prompt) :].partition(_ANSWER)[2]
+        return eos
+    if whole.startswith(prompt):
+        return whole[len(prompt) :].partition(_ANSWER)[2]
+    end = whole.rpartition(_ANSWER)[2] if _ANSWER in whole else ""
+    return eos if (eos and eos in end) or not end.strip() else end
 
 
 def end_ids(tokenizer: Any, module: Any) -> frozenset[int]:

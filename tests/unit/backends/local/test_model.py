@@ -36,8 +36,9 @@ def causal_data(count: int = 6, labels: bool = False) -> encoding.CausalData:
     options = tuple(random.integers(4, 40, length) for length in (2, 1, 3))
     chosen = random.integers(0, 3, count)
     ids = tuple(np.concatenate([prompt, options[n]]) for prompt, n in zip(prompts, chosen, strict=True))
-    starts = np.array([len(prompt) for prompt in prompts])
-    return encoding.CausalData(ids, starts, chosen if labels else None, options if labels else None, 0)
+    targets = tuple(np.arange(len(row)) >= len(prompt) for row, prompt in zip(ids, prompts, strict=True))
+    answers = encoding.AnswerCounts(count)
+    return encoding.CausalData(ids, targets, chosen if labels else None, options if labels else None, 0, answers)
 
 
 def by_formula(loaded: LoadedModel, data: encoding.CausalData, batch: list[int], prompt_loss_weight: float) -> float:
@@ -234,7 +235,8 @@ def test_a_cpu_computes_as_many_tokens_as_its_caches_hold(llama: Path, width: in
     loaded = load(llama)
     loaded.module.model.layers[0].mlp.up_proj = torch.nn.Linear(32, width, bias=False)
     assert loaded.max_tokens_in_cache == tokens
-    long = encoding.CausalData(tuple(np.full(32, 4) for _ in range(4)), np.full(4, 2), None, None, 0)
+    rows, targets = tuple(np.full(32, 4) for _ in range(4)), tuple(np.arange(32) >= 2 for _ in range(4))
+    long = encoding.CausalData(rows, targets, None, None, 0, encoding.AnswerCounts(4))
     assert initial_micro_batch_size(long, 600, loaded) == min(tokens, 4096) // 32
     loaded.device = torch.device("meta")
     assert loaded.max_tokens_in_cache > 2**40

@@ -1,0 +1,225 @@
+"""Conversations as the model's chat template writes them, and which part of the text is trained.
+
+An answer is trained in the text in which the model will be asked for it: the template's text of the
+messages before it, with the beginning of an answer (the prompt for generation). Its target is the
+text that the template adds to that prompt for the answer, the end of the turn included. Nothing is
+read from the template's source: the texts of growing prefixes of the conversation decide.
+
+If the text up to and with an answer is also the beginning of the prompt of a later answer, one
+sequence trains both. Some templates change earlier turns when later ones come: they remove
+reasoning, move the list of tools, or end only the last turn. Then the earlier answer gets a
+sequence of its own, so that no answer is trained in a text that the model never sees.
+
+A model without a chat template gets one line per message, `role: content`, and the tokenizer's end
+of sequence after every answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from backends.contract import BackendError
+from backends.local.special_tokens import render, turn_end
+
+Message = dict[str, Any]
+Line = Mapping[str, Any]
+
+_TEMPLATE_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name")
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages, the tools that they may call, and the indices of the answers to train."""
+
+    messages: tuple[Message, ...]
+    targets: tuple[int, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, line: Line, train_on: Literal["all", "last"] = "last") -> Conversation:
+        """Return the conversation of a line of a chat file."""
+        messages = line["messages"]
+        return cls(
+            tuple(map(_for_template, messages)), tuple(trained(messages, train_on)), tuple(line.get("tools") or ())
+        )
+
+    @property
+    def questions(self) -> tuple[int, ...]:
+        """The indices of the messages that begin an exchange of question and answer."""
+        return tuple(index for index, message in enumerate(self.messages) if message["role"] == "user")
+
+    def until(self, index: int, targets: Iterable[int]) -> Conversation:
+        """Return the part that ends with message `index`, with these answers to train."""
+        return Conversation(self.messages[: index + 1], tuple(targets), self.tools)
+
+    def without_earliest(self, exchanges: int) -> Conversation:
+        """Return the conversation without its earliest exchanges; the system prompt stays.
+
+        Needs at least one more exchange than it removes.
+        """
+        if not exchanges:
+            return self
+        first, begin = self.questions[0], self.questions[exchanges]
+        kept = [n for n in range(first) if self.messages[n]["role"] in ("system", "developer")]
+        targets = (index - begin + len(kept) for index in self.targets if index >= begin)
+        return Conversation((*(self.messages[n] for n in kept), *self.messages[begin:]), tuple(targets), self.tools)
+
+
+@dataclass(frozen=True)
+class TrainingText:
+    """The text of one sequence: what the model reads and what it learns, by turns.
+
+    `texts` begins with a prompt and alternates: the second, fourth, ... text is a target. It ends
+    with a target. `conversation` holds the messages up to the last target, and as `targets` the
+    answers that this sequence trains.
+    """
+
+    texts: tuple[str, ...]
+    conversation: Conversation
+
+    @property
+    def prompt(self) -> str:
+        """The text before the last target."""
+        return "".join(self.texts[:-1])
+
+
+def trained(messages: Sequence[Mapping[str, Any]], train_on: Literal["all", "last"]) -> list[int]:
+    """Return the indices of the messages that are targets of training; see `contract.Dataset`."""
+    last = len(messages) - 1
+    return [
+        index
+        for index, message in enumerate(messages)
+        if message["role"] == "assistant" and message.get("weight", 1) and (train_on == "all" or index == last)
+    ]
+
+
+def messages_before_answer(line: Line) -> list[Message]:
+    """Return the messages before the line's completion, as templates read them."""
+    messages = line["messages"]
+    before = messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
+    return [_for_template(message) for message in before]
+
+
+class ConversationText:
+    """Writes conversations as text, with the tokenizer's chat template or without one."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._ends_turns = not tokenizer.chat_template or bool(turn_end(tokenizer).strip())
+
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), *, for_generation: bool = False
+    ) -> str:
+        """Return the text of messages; with `for_generation`, the beginning of an answer follows.
+
+        Raises BackendError (user) if the template rejects them.
+        """
+        if self._tokenizer.chat_template:
+            return render(self._tokenizer, messages, tools, for_generation=for_generation)
+        lines = [f"tools: {_json(list(tools))}"] if tools else []
+        lines += [self._plain(message) for message in messages]
+        return "\n".join([*lines, "assistant:"] if for_generation else lines)
+
+    def answer(self, before: Sequence[Message], answer: Message, tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """Return the text of an answer after the prompt for it, the end of its turn included."""
+        prompt, whole = self.render(before, tools, for_generation=True), self.render([*before, answer], tools)
+        return self._answer(prompt, whole, answer)
+
+    def _answer(self, prompt: str, whole: str, answer: Message) -> str:
+        if whole.startswith(prompt):
+            return whole[len(prompt) :]
+        if answer.get("tool_calls"):  # only the template knows how to write them
+            common = next((n for n, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
+            return whole[common:]
+        return str(answer["content"]) + turn_end(self._tokenizer)
+
+    def training_texts(self, conversation: Conversation) -> tuple[list[TrainingText], int]:
+        """Return the sequences that train the targets, and how many targets no sequence can train.
+
+        These are the answers for which the template rejects the messages before them. Raises
+        BackendError (user) if it rejects those of the last target.
+        """
+        waiting, texts, rejected = list(conversation.targets), [], 0
+        turns: dict[int, tuple[str, str]] = {}
+        while waiting:
+            last = waiting[-1]
+            try:
+                prompt, answer = self._turn(conversation, last, turns)
+            except BackendError:
+                if last == conversation.targets[-1]:
+                    raise
+                rejected += 1
+                waiting.pop()
+                continue
+            spans = self._spans(conversation, waiting[:-1], prompt, turns)
+            pieces, end = [], 0
+            for begin, stop in spans.values():
+                pieces += [prompt[end:begin], prompt[begin:stop]]
+                end = stop
+            targets = (*spans, last)
+            texts.append(TrainingText((*pieces, prompt[end:], answer), conversation.until(last, targets)))
+            waiting = [index for index in waiting if index not in targets]
+        return texts[::-1], rejected
+
+    def _turn(self, conversation: Conversation, index: int, turns: dict[int, tuple[str, str]]) -> tuple[str, str]:
+        """Return the prompt for an answer, and the text of the answer."""
+        if index not in turns:
+            before, answer = conversation.messages[:index], conversation.messages[index]
+            whole = self.render((*before, answer), conversation.tools)
+            prompt = self.render(before, conversation.tools, for_generation=True)
+            turns[index] = prompt, self._answer(prompt, whole, answer)
+        return turns[index]
+
+    def _spans(
+        self, conversation: Conversation, targets: Sequence[int], prompt: str, turns: dict[int, tuple[str, str]]
+    ) -> dict[int, tuple[int, int]]:
+        """Return the begin and end in `prompt` of the answers that it contains as they are asked.
+
+        The end of such a turn is a part of the text, so a model learns it.
+        """
+        spans: dict[int, tuple[int, int]] = {}
+        end = 0
+        for index in targets if self._ends_turns else ():
+            try:
+                before, answer = self._turn(conversation, index, turns)
+            except BackendError:
+                continue
+            if len(before) >= end and prompt.startswith(before + answer):
+                end = len(before) + len(answer)
+                spans[index] = len(before), end
+        return spans
+
+    def _plain(self, message: Message) -> str:
+        content = str(message["content"])
+        if calls := message.get("tool_calls"):
+            content = "\n".join([*([content] if content else []), _json([call["function"] for call in calls])])
+        end = (self._tokenizer.eos_token or "") if message["role"] == "assistant" else ""
+        return f"{message['role']}: {content}{end}"
+
+
+def _for_template(message: Mapping[str, Any]) -> Message:
+    """Return a message with the fields that templates read, and arguments of calls as objects."""
+    chosen = {key: message[key] for key in _TEMPLATE_KEYS if message.get(key) is not None}
+    chosen.setdefault("content", "")
+    if calls := chosen.get("tool_calls"):
+        chosen["tool_calls"] = [_with_parsed_arguments(call) for call in calls]
+    return chosen
+
+
+def _with_parsed_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = dict(call["function"])
+    if isinstance(function.get("arguments"), str):
+        try:
+            parsed = json.loads(function["arguments"])
+        except ValueError:
+            parsed = None
+        if isinstance(parsed, dict):
+            function["arguments"] = parsed
+    return {**call, "function": function}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
