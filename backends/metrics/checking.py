@@ -76,7 +76,7 @@ def try_out(
 
 def _problems(metric: OpenMetric, lines: Sequence[Mapping[str, Any]], stop: str) -> list[MetricProblem]:
     """Return the problems of an open metric. Raises BackendError."""
-    if without := metric.lines_without_reference(lines, stop):
+    if without := metric.requested.lines_without_reference(lines, stop):
         first, failure = without[0]
         count = f"{len(without)} of {len(lines)} examples cannot be scored; example {first} {failure.message}"
         return [MetricProblem(metric.name, f"metric {metric.name!r}: {count}", failure.detail)]

@@ -19,12 +19,14 @@ from pydantic import BaseModel
 class Answers:
     """Generated texts, and beside each the acceptable texts (at least one) and the example's line.
 
-    Predictions and references have neither white space around them nor the stop sequence.
+    Predictions and references have neither white space around them nor the stop sequence. `prompts`
+    are what the model was asked, as texts; see `references.prompt_text`.
     """
 
     predictions: tuple[str, ...]
     references: tuple[tuple[str, ...], ...]
     rows: tuple[Mapping[str, Any], ...]
+    prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,4 +102,27 @@ class Metric(Protocol):
 
     def close(self) -> None:
         """Release processes and connections. Idempotent."""
+        ...
+
+
+@dataclass(frozen=True)
+class CostBound:
+    """The most that a measurement can cost; None: unknown. `basis` says in words how it follows."""
+
+    usd: float | None
+    tokens: int | None
+    basis: str
+
+
+@runtime_checkable
+class SupportsCostBound(Protocol):
+    """A metric whose measurements cost money."""
+
+    @classmethod
+    def cost_bound(cls, options: BaseModel, answers: Answers, max_tokens: int) -> CostBound:
+        """Return the most that one measurement of these examples can cost.
+
+        The predictions do not matter: each can have `max_tokens` tokens of the model that wrote it.
+        No side effect, no network. Raises BackendError for an example that cannot be measured.
+        """
         ...

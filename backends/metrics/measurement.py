@@ -16,8 +16,7 @@ from typing import Any, Self
 from backends.contract import BackendError, Failure, FailureKind, MetricRequest
 from backends.guarded_backend import translated_errors
 from backends.metrics.contract import Answers, Metric, MetricDeclaration, Scores
-from backends.metrics.failures import about_metric, user_error
-from backends.metrics.references import compared_text, reference_texts
+from backends.metrics.failures import about_metric
 from backends.metrics.requested_metric import RequestedMetric, resolve
 
 
@@ -67,25 +66,7 @@ class OpenMetric:
 
         Raises BackendError (user) for the first line without a text to compare with.
         """
-        if without := self.lines_without_reference(lines, stop):
-            number, failure = without[0]
-            raise user_error(f"metric {self.name!r}: example {number} {failure.message}", failure.detail)
-        column = self.requested.request.reference
-        return Answers(
-            tuple(compared_text(prediction, stop) for prediction in predictions),
-            tuple(reference_texts(line, stop, column) for line in lines),
-            tuple(line.get("row", {}) for line in lines),
-        )
-
-    def lines_without_reference(self, lines: Sequence[Mapping[str, Any]], stop: str) -> list[tuple[int, Failure]]:
-        """Return the numbers, from 1, of the lines without a text to compare with, and why."""
-        without = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                reference_texts(line, stop, self.requested.request.reference)
-            except BackendError as error:
-                without.append((number, error.failure))
-        return without
+        return self.requested.answers(predictions, lines, stop)
 
     def problems(self, answers: Answers) -> Sequence[str]:
         """Return why these references or lines cannot be scored. Raises BackendError."""

@@ -1,4 +1,4 @@
-"""The texts that a metric compares: from the lines of a data file and from predictions."""
+"""The texts that a metric reads: from the lines of a data file and from predictions."""
 
 from __future__ import annotations
 
@@ -39,17 +39,40 @@ def reference_texts(line: Mapping[str, Any], stop: str, column: str | None) -> t
     return texts
 
 
+def prompt_text(line: Mapping[str, Any]) -> str:
+    """Return what a line of a prepared data file asks a model, as one text.
+
+    For a chat that is the content of the only message before the last one, or all of them with
+    their roles.
+    """
+    if "messages" not in line:
+        return str(line.get("prompt", "")).strip()
+    messages = line["messages"][:-1]
+    contents = [_content(message) for message in messages]
+    if len(messages) == 1:
+        return contents[0].strip()
+    return "\n\n".join(
+        f"{message.get('role', '')}: {content}" for message, content in zip(messages, contents, strict=True)
+    )
+
+
 def _completion(line: Mapping[str, Any]) -> str:
     if "messages" not in line:
         return str(line["completion"])
-    content = line["messages"][-1].get("content")
-    if isinstance(content, list):
-        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
+    content = _content(line["messages"][-1])
     if not content:
         raise user_error(
             "has no text in its last message", "Name the column to compare with, by `reference` of the metric."
         )
-    return str(content)
+    return content
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    """Return the text of a message, which may consist of parts."""
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
+    return str(content or "")
 
 
 def _as_text(value: Any) -> str:

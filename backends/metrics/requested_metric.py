@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from backends import codec
-from backends.contract import MetricRequest
+from backends.contract import BackendError, Failure, MetricRequest
 from backends.guarded_backend import translated_errors
 from backends.metrics import registry
-from backends.metrics.contract import Metric, MetricDeclaration
+from backends.metrics.contract import Answers, Metric, MetricDeclaration
 from backends.metrics.failures import user_error
+from backends.metrics.references import compared_text, prompt_text, reference_texts
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,31 @@ class RequestedMetric:
     metric_class: type[Metric]
     options: BaseModel
     declaration: MetricDeclaration
+
+    def answers(self, predictions: Sequence[str], lines: Sequence[Mapping[str, Any]], stop: str) -> Answers:
+        """Return what the metric compares, for lines of a prepared data file.
+
+        Raises BackendError (user) for the first line without a text to compare with.
+        """
+        if without := self.lines_without_reference(lines, stop):
+            number, failure = without[0]
+            raise user_error(f"metric {self.request.name!r}: example {number} {failure.message}", failure.detail)
+        return Answers(
+            tuple(compared_text(prediction, stop) for prediction in predictions),
+            tuple(reference_texts(line, stop, self.request.reference) for line in lines),
+            tuple(line.get("row", {}) for line in lines),
+            tuple(prompt_text(line) for line in lines),
+        )
+
+    def lines_without_reference(self, lines: Sequence[Mapping[str, Any]], stop: str) -> list[tuple[int, Failure]]:
+        """Return the numbers, from 1, of the lines without a text to compare with, and why."""
+        without = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                reference_texts(line, stop, self.request.reference)
+            except BackendError as error:
+                without.append((number, error.failure))
+        return without
 
 
 def resolve(request: MetricRequest) -> RequestedMetric:
