@@ -96,6 +96,8 @@ class PythonFunction(BuiltInMetric[PythonOptions]):
     def prepare(cls, options: BaseModel, folder: Path) -> BaseModel:
         """Read the sources into the options. Raises BackendError (user) if a file is unreadable."""
         assert isinstance(options, PythonOptions)
+        if options.sources:
+            return options
         path = Path(os.path.abspath(folder / options.file.expanduser()))
         return options.model_copy(update={"sources": sources_of(path), "folder": str(path.parent)})
 

@@ -6,8 +6,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,22 +37,9 @@ from backends.contract import (
     TrainingRequest,
 )
 from backends.testing.declarations import assert_consistent, invalid_values, valid_value
+from backends.testing.description import side_effects_of_describing
 from backends.testing.fixtures import LABELS, ContractFixtures
 from backends.testing.runs import CompletedRun, drain, evaluations, events_as_text, has_ended, read_until
-
-HEAVY_LIBRARIES = (
-    "torch",
-    "transformers",
-    "peft",
-    "datasets",
-    "ray",
-    "mlflow",
-    "optuna",
-    "openai",
-    "pandas",
-    "sklearn",
-)
-"""Libraries that must not be loaded when a backend is imported and described."""
 
 
 class BackendContract(ContractFixtures):
@@ -82,24 +67,8 @@ class BackendContract(ContractFixtures):
 
     def test_describe_is_cheap(self, tmp_path: Path) -> None:
         """Importing and describing loads no heavy library, connects to and writes nothing."""
-        order = {
-            "path": sys.path,
-            "module": self.backend_type.__module__,
-            "name": self.backend_type.__qualname__,
-            "options": dict(self.options()),
-            "heavy": HEAVY_LIBRARIES,
-        }
-        done = subprocess.run(
-            [sys.executable, "-B", "-c", _DESCRIBE],
-            input=json.dumps(order),
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout) == [], "describing a backend must have no side effect and load no heavy library"
+        found = side_effects_of_describing(self.backend_type, self.options(), tmp_path)
+        assert found == [], "describing a backend must have no side effect and load no heavy library"
 
     def test_describe_equals_the_opened_capabilities(self, backend: Backend) -> None:
         """A plan made from `describe` holds for the opened backend."""
@@ -465,28 +434,3 @@ class BackendContract(ContractFixtures):
         end = run.events[-1]
         assert isinstance(end, Finished)
         return end.model
-
-
-_DESCRIBE = """
-import importlib, json, sys
-
-order = json.load(sys.stdin)
-sys.path[:] = order["path"]
-side_effects = []
-
-
-def watch(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.mkdir"):
-        side_effects.append(f"{event} {arguments!r}")
-    if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wxa+"):
-        side_effects.append(f"writes {arguments[0]!r}")
-
-
-sys.addaudithook(watch)
-backend = importlib.import_module(order["module"])
-for name in order["name"].split("."):
-    backend = getattr(backend, name)
-backend.describe(backend.options_model.model_validate(order["options"]))
-side_effects += [f"imports {name}" for name in order["heavy"] if name in sys.modules]
-print(json.dumps(side_effects))
-"""
