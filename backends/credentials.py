@@ -69,6 +69,16 @@ def secret(name: str, source: Mapping[str, str] | None = None) -> str | None:
         raise BackendError(Failure(FailureKind.USER, message, f"Set {name}, or correct {name}_FILE.")) from error
 
 
+def required_secret(name: str, source: Mapping[str, str] | None = None) -> str:
+    """Return the secret of this name, as `secret` does. Raises BackendError (user) without one."""
+    value = secret(name, source)
+    if value is None:
+        message = f"a secret is missing: {name} is not set"
+        remedy = f"Set {name}, or set {name}_FILE to the path of a file that contains it."
+        raise BackendError(Failure(FailureKind.USER, message, remedy))
+    return value
+
+
 def masked(text: str) -> str:
     """Return the text with each known secret replaced by `MASK`.
 

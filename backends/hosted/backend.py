@@ -44,9 +44,6 @@ if TYPE_CHECKING:
 
 NAME = "hosted"
 
-_PLACEHOLDER_KEY = "no-key"
-"""The key for a host that needs none: the `openai` package insists on one."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -84,7 +81,8 @@ class HostedBackend:
 
         self.capabilities = self.describe(options)
         self._options, self._host_profile = options, options.profile
-        key = _secret(options.key_name, secrets, required=self._host_profile.needs_api_key) or _PLACEHOLDER_KEY
+        find_key = credentials.required_secret if self._host_profile.needs_api_key else credentials.secret
+        key = find_key(options.key_name, secrets)
         self._client = HostClient(options, key, transport)
         self._journal = Journal(workspace / JOURNAL_FOLDER)
         host = HostConnection(options, self._client, self._journal, clock, sleep)
@@ -314,18 +312,9 @@ def _deployments(
     options, token_name = host.options, host.profile.deployment_token
     if options.deployment is None or token_name is None:
         return NoDeployments()
-    token = _secret(token_name, secrets, required=True) or ""
+    token = credentials.required_secret(token_name, secrets)
     rate_limiter = RateLimiter(options.patience_s, None, host.clock, host.sleep)
     return AzureDeployments(options.deployment, token, host.journal, rate_limiter, host.clock, host.sleep, transport)
-
-
-def _secret(name: str, source: Mapping[str, str] | None, *, required: bool) -> str | None:
-    value = credentials.secret(name, source)
-    if value is None and required:
-        message = f"a secret is missing: {name} is not set"
-        remedy = f"Set {name}, or set {name}_FILE to the path of a file that contains it."
-        raise BackendError(Failure(FailureKind.USER, message, remedy))
-    return value
 
 
 if TYPE_CHECKING:

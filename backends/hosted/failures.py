@@ -126,13 +126,22 @@ class HostError(BackendError):
 
     `ambiguous`: the host may have carried it out. `wait_s`: how long the host, or the rule, asks to
     wait. `status`: the HTTP status. Each is None where unknown. `permanent`: there is no safe
-    connection to this address, so that asking again within seconds cannot help.
+    connection to this address, so that asking again within seconds cannot help. `unsent`: there was
+    no connection, so that the host knows nothing of the call.
     """
 
     def __init__(
-        self, failure: Failure, *, ambiguous: bool, wait_s: float | None, status: int | None, permanent: bool = False
+        self,
+        failure: Failure,
+        *,
+        ambiguous: bool,
+        wait_s: float | None,
+        status: int | None,
+        permanent: bool = False,
+        unsent: bool = False,
     ) -> None:
         super().__init__(failure)
+        self.unsent = unsent
         self.permanent = permanent
         self.ambiguous = ambiguous
         self.wait_s = wait_s
@@ -175,6 +184,7 @@ def translated_errors(redact: Callable[[str], str], action: str) -> Iterator[Non
             Failure(rule.kind, f"{action}: {_message(error, redact)}", rule.remedy or _remedy(error, rule.kind)),
             ambiguous=rule.ambiguous,
             permanent=_is_tls_failure(error),
+            unsent=isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout)),
             wait_s=_largest(rule.wait_s, retry_after_s(_headers(error))),
             status=error.status_code if isinstance(error, openai.APIStatusError) else None,
         ) from None

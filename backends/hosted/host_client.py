@@ -39,17 +39,20 @@ TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 10.0
 UPLOAD_TIMEOUT_S = 3600.0
 
+_NO_KEY = "no-key"
+"""The key for a host that needs none: the `openai` package insists on one."""
+
 _Item = TypeVar("_Item")
 
 
 class HostClient:
-    """A client for one host with one key. Threads may share it.
+    """A client for one host with one key, or None if the host needs none. Threads may share it.
 
     `answered` counts the requests that the host has carried out.
     """
 
-    def __init__(self, options: HostedOptions, key: str, transport: httpx2.BaseTransport | None = None) -> None:
-        self._key = key
+    def __init__(self, options: HostedOptions, key: str | None, transport: httpx2.BaseTransport | None = None) -> None:
+        self._key = key = key or _NO_KEY
         self.answered = 0
         self._address = options.address
         # Only tests pass a transport, to reach a host in the same process.
@@ -205,10 +208,10 @@ class HostClient:
         """Delete a fine-tuned model. Does nothing if it does not exist."""
         self._unless_missing(lambda: self._client.models.delete(name))
 
-    def chat(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    def chat(self, fields: Mapping[str, Any], timeout_s: float = TIMEOUT_S) -> Mapping[str, Any]:
         """Return the answer to a chat request as JSON values."""
         with translated_errors(self.redact, "querying a model"):
-            answer = self._client.chat.completions.create(**fields)
+            answer = self._client.chat.completions.create(**fields, timeout=_timeout(timeout_s))
         return self._with_choices(answer)
 
     def complete(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -35,7 +35,7 @@ class RateLimiter:
     Threads share it: they keep its rate together, and all wait if one must.
 
     `patience_s`: how long `with_retries` tolerates an unreachable host. `per_minute`: the most
-    calls per minute; None: no limit.
+    calls per minute; None: no limit. `on_pause` learns of each pause after a failure, in seconds.
     """
 
     def __init__(
@@ -44,10 +44,11 @@ class RateLimiter:
         per_minute: float | None,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
+        on_pause: Callable[[float, HostError], None] | None = None,
     ) -> None:
         self._patience_s = patience_s
         self._interval_s = 60.0 / per_minute if per_minute else 0.0
-        self._clock, self._sleep = clock, sleep
+        self._clock, self._sleep, self._on_pause = clock, sleep, on_pause
         self._lock = threading.Lock()
         self._next_call_at = 0.0
 
@@ -69,6 +70,8 @@ class RateLimiter:
                     raise
                 with self._lock:
                     self._next_call_at = max(self._next_call_at, self._clock() + pause_s)
+                if self._on_pause is not None:
+                    self._on_pause(pause_s, error)
 
     def once(self, call: Callable[[], _Answer]) -> _Answer:
         """Wait for this call's turn, and return its result.

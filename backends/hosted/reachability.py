@@ -28,11 +28,17 @@ PAUSE_S = 0.25
 _Answer = TypeVar("_Answer")
 
 
-def ask(call: Callable[[], _Answer], address: str, sleep: Callable[[float], None]) -> _Answer:
+def ask(
+    call: Callable[[], _Answer],
+    address: str,
+    sleep: Callable[[float], None],
+    last_attempt_before_s: float = LAST_ATTEMPT_BEFORE_S,
+) -> _Answer:
     """Return the result of the call; repeat it after a failure that may pass soon.
 
     Tells the person who waits why it takes long. Raises the HostError of the last attempt, at once
-    if a repetition cannot help or the host asks for a longer pause than a person waits.
+    if a repetition cannot help or the host asks for a longer pause than a person waits. The answer
+    comes within `last_attempt_before_s` and `ATTEMPT_S`.
     """
     began = time.monotonic()
     for attempt in range(1, ATTEMPTS + 1):
@@ -43,7 +49,7 @@ def ask(call: Callable[[], _Answer], address: str, sleep: Callable[[float], None
             pause_s = max(PAUSE_S * attempt, error.wait_s or 0.0)
             waited_s = time.monotonic() - began
             may_pass = error.failure.kind.retryable and not error.permanent
-            if not may_pass or attempt == ATTEMPTS or waited_s + pause_s > LAST_ATTEMPT_BEFORE_S:
+            if not may_pass or attempt == ATTEMPTS or waited_s + pause_s > last_attempt_before_s:
                 raise
         if pause_s > ANNOUNCED_AFTER_S:
             notice(f"waiting {pause_s:.0f} s for {address}: {reason}")
