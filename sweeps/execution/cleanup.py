@@ -1,8 +1,8 @@
 """Cleans up after a sweep: lists its leftovers, decides which of them may go, and removes those.
 
-Leftovers are files, checkpoints, models, deployments and jobs. The record of the trials and the
-model registry decide what stays; the backend only adds which other sweeps need a thing. An
-interrupted clean-up can be run again.
+Leftovers are files, checkpoints, models, deployments and jobs, also those in the store of a
+cluster. The record of the trials and the model registry decide what stays; the backend and the
+store only add which other sweeps need a thing. An interrupted clean-up can be run again.
 """
 
 from __future__ import annotations
@@ -11,16 +11,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from backends.cleanup import Leftover, SupportsCleanup
 from backends.contract import Backend, BackendError, Placement
 from backends.guarded_backend import open_guarded
+from backends.relocation import SupportsRelocation
 from sweeps.errors import SweepError
+from sweeps.file_store.delivered_models import as_backend_errors
+from sweeps.file_store.leftovers import OwnRun, StoreLeftovers
+from sweeps.file_store.store import FileStore
 from sweeps.spec.loading import load
 from sweeps.spec.sweep_spec import SweepSpec
 from sweeps.study import state
 from sweeps.study.state import SweepState
+from sweeps.study.stored_study import read_study
 from sweeps.tracking import reachability
 from sweeps.trials.trial import Trial
 from sweeps.workspace import Workspace
@@ -208,14 +214,57 @@ def open_cleanup(
     spec = load(workspace.sweep_folder(name) / "sweep.yaml")
     other_folders = [workspace.sweep_folder(other) for other in workspace.sweep_names() if other != name]
     with _open_backend(spec, workspace, name) as backend:
-        if not isinstance(backend, SupportsCleanup):
+        cleaner = _cleaner(backend, _store_leftovers(workspace, name, storage, sweep, backend))
+        if cleaner is None:
             yield Cleanup(None, spec.backend_type, ())
             return
         try:
-            leftovers = backend.leftovers(other_folders)
+            leftovers = cleaner.leftovers(other_folders)
         except BackendError as error:
             raise SweepError(error.failure.message, error.failure.detail) from error
-        yield Cleanup(backend, spec.backend_type, decide(leftovers, sweep, versions, everything=everything))
+        yield Cleanup(cleaner, spec.backend_type, decide(leftovers, sweep, versions, everything=everything))
+
+
+class _BackendAndStore:
+    """Cleans up what a backend left, if it can, and what the workers left in the store."""
+
+    def __init__(self, backend: SupportsCleanup | None, store: StoreLeftovers) -> None:
+        self._backend, self._store = backend, store
+
+    def leftovers(self, others: Sequence[Path]) -> Sequence[Leftover]:
+        found = list(self._backend.leftovers(others)) if self._backend is not None else []
+        with as_backend_errors():
+            return [*found, *self._store.leftovers()]
+
+    def remove(self, leftover: Leftover) -> str:
+        if self._backend is not None and not self._store.has(leftover):
+            return self._backend.remove(leftover)
+        with as_backend_errors():
+            return self._store.remove(leftover)
+
+
+def _cleaner(backend: Backend, store: StoreLeftovers | None) -> SupportsCleanup | None:
+    own = backend if isinstance(backend, SupportsCleanup) else None
+    return own if store is None else _BackendAndStore(own, store)
+
+
+def _store_leftovers(
+    workspace: Workspace, name: str, storage: str | None, sweep: SweepState, backend: Backend
+) -> StoreLeftovers | None:
+    """Return what the sweep has in the store of its last run; None if it has no store."""
+    file = workspace.files_url_file(name)
+    if not file.exists() or not backend.capabilities.in_process:
+        return None
+    study = read_study(storage or workspace.study_file(name), workspace.study_name(name), curves=False)
+    runs = []
+    for trial in study.attempts:
+        handle = trial.handle
+        if handle is None and isinstance(backend, SupportsRelocation):
+            handle = backend.run_of(trial.key)  # a process that was killed may not have recorded it
+        if handle is not None:
+            runs.append(OwnRun(handle.id, trial.key, trial.model))
+    digests = [str(sweep.plan["data"]["digests"][part]) for part in ("train", "valid")]
+    return StoreLeftovers(FileStore(file.read_text(encoding="utf-8").strip()), study.sweep_id, runs, digests)
 
 
 @contextmanager

@@ -175,7 +175,7 @@ def join_cluster(plan: SweepPlan, sweep_id: str, files: str | None, say: Callabl
     if files is not None and trains:
         store = FileStore(files)
         store.check()
-        put_data(store, plan.data.dataset)
+        put_data(store, plan.data.dataset, sweep_id)
         settings = FilesSettings(files, sweep_id, str(plan.folder))
     here = look_at_machine()("", "")
     needs = MachineNeeds(

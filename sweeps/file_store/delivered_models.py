@@ -88,7 +88,7 @@ class StoredModels:
 
     def discard(self, handle: Handle) -> None:
         """Delete the checkpoint and the model of a run in the store, and the copy here."""
-        with _as_backend_errors():
+        with as_backend_errors():
             RunArchive(self._store, handle.id).discard()
         if isinstance(self._backend, SupportsRelocation):
             self._backend.forget(handle)
@@ -103,7 +103,7 @@ class StoredModels:
         if path.exists() or not path.is_absolute() or not path.is_relative_to(self._folder):
             return
         handle = next((handle for kept, handle in self._kept_models() if kept == model), None)
-        with _as_backend_errors():
+        with as_backend_errors():
             if handle is None or not RunArchive(self._store, handle.id).fetch_model(path, self._folder):
                 message = f"the store {self._store.url} has no model {path.relative_to(self._folder)}"
                 raise BackendError(Failure(FailureKind.LOST, message, "run the sweep again with --fresh"))
@@ -123,7 +123,7 @@ class PackagedStoredModels(StoredModels):
 
 
 @contextlib.contextmanager
-def _as_backend_errors() -> Iterator[None]:
+def as_backend_errors() -> Iterator[None]:
     """Let errors of the store leave as those of a backend."""
     try:
         yield

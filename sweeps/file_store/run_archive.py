@@ -98,7 +98,7 @@ class RunArchive:
 
     def __init__(self, store: FileStore, run: str) -> None:
         self._store = store
-        self._folder = f"runs/{quote(run, safe='')}"
+        self._folder = run_folder(run)
 
     def latest(self) -> tuple[str, Manifest] | None:
         """Return the newest attempt with a manifest, and the manifest; None if there is none."""
@@ -150,9 +150,47 @@ class RunArchive:
             return
         attempt, manifest = latest
         if manifest.model or manifest.checkpoint:
-            emptied = replace(manifest, model=(), model_name=None, checkpoint=(), stamp=None)
-            self._store.write(f"{self._folder}/{attempt}/manifest.json", _to_bytes(emptied))
-            self._store.delete(f"{self._folder}/{attempt}/files")
+            self._keep(attempt, replace(manifest, model=(), model_name=None, checkpoint=(), stamp=None))
+
+    def discard_model(self) -> None:
+        """Delete the kept model of a run that has ended. Idempotent."""
+        if (latest := self.latest()) is not None:
+            attempt, manifest = latest
+            self._keep(attempt, replace(manifest, model=(), model_name=None))
+
+    def discard_checkpoint(self) -> None:
+        """Delete all but the kept model of a run that has ended; the record too if there is none.
+
+        Idempotent.
+        """
+        latest = self.latest()
+        if latest is None or not latest[1].model:
+            self._store.delete(self._folder)
+            return
+        attempt, manifest = latest
+        self._keep(attempt, replace(manifest, checkpoint=(), stamp=None))
+
+    def _keep(self, attempt: str, manifest: Manifest) -> None:
+        """Make `manifest` the state of the run, and delete all files that it does not name.
+
+        An attempt that was killed while it stored its first state may have left files, too.
+        """
+        self._store.write(f"{self._folder}/{attempt}/manifest.json", _to_bytes(manifest))
+        kept = {file.sha256 for file in (*manifest.checkpoint, *manifest.model)}
+        for other in self._store.names(self._folder):
+            folder = f"{self._folder}/{other}/files"
+            stored = self._store.names(folder)
+            if not kept or other != attempt:
+                if stored:
+                    self._store.delete(folder)
+                continue
+            for sha256 in set(stored) - kept:
+                self._store.delete(f"{folder}/{sha256}")
+
+
+def run_folder(run: str) -> str:
+    """Return the folder of a run in the store."""
+    return f"runs/{quote(run, safe='')}"
 
 
 def stored_files(paths: Iterable[Path], workspace: Path) -> tuple[StoredFile, ...]:

@@ -130,6 +130,16 @@ class FileStore:
             names = {str(path).rstrip("/").rpartition("/")[2] for path in listed}
             return sorted(names - {folder.rpartition("/")[2], ""} if self._is_atomic else names)
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the sizes in bytes of all files below a folder, by their names in the store."""
+        with self._translated("list"):
+            self._files.invalidate_cache()
+            try:
+                found = self._files.find(self._path(folder), detail=True)
+            except FileNotFoundError:
+                return {}
+            return {str(path).removeprefix(f"{self._root}/"): int(info["size"]) for path, info in found.items()}
+
     def delete(self, name: str) -> None:
         """Delete a file, or a folder with everything in it. Idempotent."""
         with self._translated("delete from"):

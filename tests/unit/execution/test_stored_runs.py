@@ -52,7 +52,7 @@ def request_(tmp_path: Path) -> TrainingRequest:
     for part in ("train", "valid"):
         (tmp_path / f"{part}.jsonl").write_text("{}\n")
     request = relocatable_backend.request(tmp_path / "train.jsonl", tmp_path / "valid.jsonl")
-    put_data(FileStore(str(tmp_path / "store")), request.dataset)
+    put_data(FileStore(str(tmp_path / "store")), request.dataset, "sweep")
     return request
 
 

@@ -38,8 +38,8 @@ def dataset(tmp_path: Path) -> object:
 
 def test_each_file_travels_once(tmp_path: Path, dataset) -> None:  # type: ignore[no-untyped-def]
     store = CountingStore(str(tmp_path / "store"))
-    put_data(store, dataset)
-    put_data(store, dataset)
+    put_data(store, dataset, "sweep-1")
+    put_data(store, dataset, "sweep-1")
     assert store.uploads == 2
     first = fetch_data(store, dataset, tmp_path / "cache")
     assert fetch_data(store, dataset, tmp_path / "cache") == first
@@ -51,7 +51,7 @@ def test_each_file_travels_once(tmp_path: Path, dataset) -> None:  # type: ignor
 
 def test_a_damaged_copy_is_fetched_again(tmp_path: Path, dataset) -> None:  # type: ignore[no-untyped-def]
     store = FileStore(str(tmp_path / "store"))
-    put_data(store, dataset)
+    put_data(store, dataset, "sweep-1")
     copy = Path(fetch_data(store, dataset, tmp_path / "cache").train.path)
     copy.write_text("damaged")
     assert Path(fetch_data(store, dataset, tmp_path / "cache").train.path).read_text() == '{"prompt": "train"}\n'
@@ -59,7 +59,7 @@ def test_a_damaged_copy_is_fetched_again(tmp_path: Path, dataset) -> None:  # ty
 
 def test_damaged_data_in_the_store_is_an_error(tmp_path: Path, dataset) -> None:  # type: ignore[no-untyped-def]
     store = FileStore(str(tmp_path / "store"))
-    put_data(store, dataset)
+    put_data(store, dataset, "sweep-1")
     store.write(f"data/{dataset.train.sha256}.jsonl", b'{"prompt": "other"}\n')
     with pytest.raises(SweepError, match="damaged"):
         fetch_data(store, dataset, tmp_path / "cache")
@@ -68,7 +68,7 @@ def test_damaged_data_in_the_store_is_an_error(tmp_path: Path, dataset) -> None:
 def test_an_interrupted_upload_is_repeated(tmp_path: Path, dataset) -> None:  # type: ignore[no-untyped-def]
     store = FileStore(str(tmp_path / "store"))
     store.write(f"data/{dataset.train.sha256}.jsonl", b"half")
-    put_data(store, dataset)
+    put_data(store, dataset, "sweep-1")
     assert fetch_data(store, dataset, tmp_path / "cache").train.sha256 == dataset.train.sha256
 
 
