@@ -41,8 +41,8 @@ from backends.hosted.shared_jobs import SharedJobs
 
 LOCK_WAIT_S = 30.0
 
-REPORTED_WAIT_S = 30.0
-"""A wait of at least this length is reported to the user."""
+REPORTED_WAIT_S = 5.0
+"""A wait, or an outage, of at least this length is reported to the user."""
 
 STOP_REQUESTED, STOP_ACCEPTED = 1, 2
 """Values of `HostedRun.stop`."""

@@ -6,6 +6,7 @@ import json
 import logging
 import pickle
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from backends import codec, foreign_errors
+from backends.waiting import Waiting
 from sweeps.errors import SweepError
 from sweeps.execution import last_words
 from sweeps.execution.cluster import Cluster
@@ -38,7 +40,7 @@ from sweeps.execution.ray_watch import watched_ray
 from sweeps.execution.room import in_words, require_room
 from sweeps.execution.running_trial import TrialEnd
 from sweeps.execution.session import Session
-from sweeps.execution.silence import SilenceWatch
+from sweeps.execution.silence import AnswerWatch, SilenceWatch
 from sweeps.execution.trainable import TrialRunner, WorkerReport
 from sweeps.execution.trial_schedulers import scheduler_with_history
 from sweeps.planning.sweep_plan import SweepPlan
@@ -50,6 +52,9 @@ __all__ = ["RAY_RECORD", "connect", "disconnect", "gpus", "run"]
 SERVICE_TRIAL_CPUS = 0.01
 """The CPU share of a trial that only waits for a service. Ray cannot place a task that needs no CPU
 at all."""
+
+WAIT_IS_OVER_S = 90.0
+"""A reported wait explains the silence for this long after its end: the next attempt takes time."""
 
 _LOG = logging.getLogger("sweeps")
 
@@ -224,6 +229,8 @@ class _SessionCallback(_NotPickled, tune.Callback):
         self._cluster = cluster
         self._say = say
         self._silence = SilenceWatch(say)
+        self._answers = None if session.plan.spec.capabilities.in_process else AnswerWatch(say)
+        self._waits: dict[int, Waiting] = {}
         self._is_ending = False
         self._processes: dict[str, WorkerProcess] = {}
         self._kills_before: dict[str, int] = {}
@@ -231,7 +238,10 @@ class _SessionCallback(_NotPickled, tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._kills_before[trial.trial_id] = last_words.out_of_memory_kills() or 0
         self._silence.news()
-        self._session.trial_started(self._searcher.numbers[trial.trial_id])
+        number = self._searcher.numbers[trial.trial_id]
+        if self._answers is not None:
+            self._answers.heard(number)
+        self._session.trial_started(number)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         number = self._searcher.numbers[trial.trial_id]
@@ -239,8 +249,15 @@ class _SessionCallback(_NotPickled, tune.Callback):
         if "pid" in result:
             host = str(result.get("hostname", ""))
             self._processes[trial.trial_id] = WorkerProcess(result["pid"], host, report.memory_bytes)
-        if report.events or report.waiting is not None:
+        if self._answers is not None:
+            self._answers.heard(number)
+        if report.events:
+            self._waits.pop(number, None)
             self._silence.news()
+        elif report.waiting is not None:
+            if (known := self._waits.get(number)) is None or known.reason != report.waiting.reason:
+                self._silence.news()
+            self._waits[number] = report.waiting
         if report.traceback:
             _LOG.error("trial %d\n%s", number, report.traceback)
         if self._cluster is not None:
@@ -259,6 +276,8 @@ class _SessionCallback(_NotPickled, tune.Callback):
             self._is_ending = True
             if self._session.end is SweepEnd.INTERRUPTED:
                 self._say("stopping the running trials; another Ctrl-C stops at once")
+        if self._answers is not None:
+            self._answers.look()
         self._silence.look(lambda: self._what_it_waits_for(trials))
 
     def _what_it_waits_for(self, trials: list[Any]) -> str:
@@ -266,9 +285,12 @@ class _SessionCallback(_NotPickled, tune.Callback):
         waiting = [trial for trial in trials if trial.status == "PENDING"]
         parts = []
         for trial in silent:
+            number = self._searcher.numbers[trial.trial_id]
             process = self._processes.get(trial.trial_id)
             where = f"trains in process {process.pid} on {process.host}" if process else "waits for its worker to start"
-            parts.append(f"trial {self._searcher.numbers[trial.trial_id]} {where}")
+            if (wait := self._waits.get(number)) is not None and time.time() < wait.until + WAIT_IS_OVER_S:
+                where = f"waits: {wait.reason}"
+            parts.append(f"trial {number} {where}")
         if waiting and not silent:
             numbers = ", ".join(str(self._searcher.numbers[trial.trial_id]) for trial in waiting)
             needs = in_words(waiting[0].placement_group_factory.required_resources)
@@ -292,10 +314,16 @@ class _SessionCallback(_NotPickled, tune.Callback):
             self._session.offer_again(number)
             return
         self._session.trial_ended(number, TrialEnd.CRASH, loss.message)
+        if not self._session.study.trial(number).state.ended and not self._session.should_end():
+            self._say(f"trial {number} comes next again, as the same run: {loss.message}")
 
     def _forget(self, trial: Any) -> None:
         self._processes.pop(trial.trial_id, None)
         self._kills_before.pop(trial.trial_id, None)
+        number = self._searcher.numbers[trial.trial_id]
+        self._waits.pop(number, None)
+        if self._answers is not None:
+            self._answers.forget(number)
 
 
 class _SessionStopper(_NotPickled, tune.Stopper):

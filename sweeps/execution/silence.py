@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 QUIET_S = 30.0
 """The first message comes after this long without news, the next ones after twice as long each."""
@@ -30,3 +30,50 @@ class SilenceWatch:
         if silent_s >= self._quiet_s:
             self._quiet_s = min(self._quiet_s * 2, self._quiet_s + MAX_QUIET_S)
             self._say(f"no news for {silent_s:.0f} s: {reason()}")
+
+
+UNANSWERED_S = 8.0
+"""A worker that only asks a service reports every few seconds. After this long without a report it
+waits for an answer, as when the network is cut."""
+
+UNANSWERED_AGAIN_S = 15.0
+
+LONGEST_LOOK_S = 1.0
+"""A look counts no longer silence, since this process itself may have been suspended."""
+
+
+class AnswerWatch:
+    """Notices that workers wait for an answer of their service. `clock` is monotonic, in s."""
+
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._say, self._clock = say, clock
+        self._silent_s: dict[int, float] = {}
+        self._say_at_s = UNANSWERED_S
+        self._looked_at = clock()
+
+    def heard(self, trial: int) -> None:
+        """Take note that the worker of a running trial has just reported."""
+        self._silent_s[trial] = 0.0
+
+    def forget(self, trial: int) -> None:
+        """Take note that a trial runs no more."""
+        self._silent_s.pop(trial, None)
+
+    def look(self) -> None:
+        """Say which trials wait for an answer, if it is time to."""
+        now = self._clock()
+        passed_s, self._looked_at = min(now - self._looked_at, LONGEST_LOOK_S), now
+        for trial in self._silent_s:
+            self._silent_s[trial] += passed_s
+        silent = {trial: silent_s for trial, silent_s in self._silent_s.items() if silent_s >= UNANSWERED_S}
+        if not silent:
+            self._say_at_s = UNANSWERED_S
+        elif (longest_s := max(silent.values())) >= self._say_at_s:
+            self._say_at_s = longest_s + UNANSWERED_AGAIN_S
+            words = "a run that has begun goes on there"
+            self._say(f"{_trials(sorted(silent))} has waited {longest_s:.0f} s for an answer of the service; {words}")
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    more = f" (and {len(numbers) - 1} more)" if len(numbers) > 1 else ""
+    return f"trial {numbers[0]}{more}"

@@ -31,6 +31,9 @@ Beyond it, a run's oldest points are dropped and noted.
 NOTICE_S, NOTICE_INTERVAL_S = 2.0, 10.0
 """When `close` first says that it waits, and how often it says it again."""
 
+SAID_AWAY_S = 1.0
+"""An outage is said once a second attempt, at least this much later, has failed too."""
+
 Waiting: TypeAlias = Projection | Callable[[], Projection]
 
 
@@ -61,9 +64,14 @@ class Outbox:
         write: Callable[[str, Projection], None],
         name: str,
         write_together: Callable[[Mapping[str, Projection]], None] = _write_one_by_one,
+        say: Callable[[str], None] = lambda message: None,
     ) -> None:
+        """`say` receives a sentence when the receiver is away, and when it is back."""
         self._write = write
         self._write_together = write_together
+        self._say = say
+        self._away_since: float | None = None
+        self._said_away = False
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, Waiting] = OrderedDict()
         self._writing: dict[str, None] = {}
@@ -216,7 +224,22 @@ class Outbox:
             if unreachable is None:
                 self._succeeded_at = time.monotonic()
                 self._writing.pop(key, None)
+            is_closing = self._closing
+        self._tell_whether_away(unreachable, is_closing=is_closing)
         return unreachable is None
+
+    def _tell_whether_away(self, unreachable: str | None, *, is_closing: bool) -> None:
+        """Say once per outage that it has begun, if it lasts, and that it is over."""
+        if unreachable is None:
+            if self._said_away:
+                self._say("MLflow answers again")
+            self._away_since, self._said_away = None, False
+            return
+        now = time.monotonic()
+        self._away_since = now if self._away_since is None else self._away_since
+        if not self._said_away and not is_closing and now - self._away_since >= SAID_AWAY_S:
+            self._said_away = True
+            self._say(f"{unreachable}; the study has everything, and MLflow gets the rest once it answers")
 
     def _reject(self, key: str, error: Exception) -> None:
         self.note(str(error) if isinstance(error, RejectedError) else f"{type(error).__name__}: {error}")

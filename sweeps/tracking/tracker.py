@@ -87,7 +87,7 @@ class Tracker:
         self._hyperparameters: list[str] = []
         self._saved_view = ""
         self._finished = False
-        self._outbox = Outbox(self._write, f"mlflow {experiment}", self._write_together)
+        self._outbox = Outbox(self._write, f"mlflow {experiment}", self._write_together, say)
         self._opening = threading.Thread(target=self._open, name=f"mlflow {experiment}: open", daemon=True)
 
     # ------------------------------------------------------------------------------------ beginning
@@ -103,8 +103,9 @@ class Tracker:
 
         A new experiment in a database keeps its artifacts below `artifact_root`. The tables of a
         new database are created in the background: start other things before you call `start`.
-        `say` receives a sentence where an existing database has to be upgraded or mended, and
-        while `finish` waits. Raises SweepError within about 10 s if nothing answers.
+        `say` receives a sentence where an existing database has to be upgraded or mended, when
+        MLflow is away in the middle, and while `finish` waits. Raises SweepError within about 10 s
+        if nothing answers.
         """
         reachability.check(uri)
         load()

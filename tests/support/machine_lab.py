@@ -126,18 +126,37 @@ class Machine:
                     found.append(int(folder.name))
         return found
 
-    def cut(self) -> None:
-        """Take the machine off the network. Its processes go on."""
-        _call("ip", "link", "set", self._link, "down")
+    def cut(self, *, silently: bool = False) -> None:
+        """Take the machine off the network. Its processes go on.
+
+        With `silently` nothing on any machine notices that the link is down, as behind a router
+        that drops all packets.
+        """
+        if not silently:
+            _call("ip", "link", "set", self._link, "down")
+            return
+        hardware = self.run("cat", "/sys/class/net/eth0/address").stdout.strip()
+        for other in self._lab.machines.values():
+            if other is not self:
+                _call(*other._enter(), *_neighbour("replace", self.address, "lladdr", hardware, "nud", "permanent"))
+        _call("bridge", "link", "set", "dev", self._link, "state", "disabled")
 
     def mend(self) -> None:
         """Put it on the network again."""
         _call("ip", "link", "set", self._link, "up")
+        _call("bridge", "link", "set", "dev", self._link, "state", "forwarding")
 
     def lose(self) -> None:
         """Switch the machine off: no goodbye on the network, and no process survives."""
         self.cut()
         self._end()
+
+    def power_cycle(self) -> None:
+        """End all processes of the machine at once. Its disk and its network stay."""
+        for process in self.processes(""):
+            if process != self._init:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
 
     def slow_down(self) -> None:
         """Let the trainers of the machine run for a quarter of the time from now on."""
@@ -193,6 +212,10 @@ class MachineLab:
         for machine in self.machines.values():
             machine.close()
         subprocess.run(["ip", "link", "del", self.bridge], check=False, capture_output=True)
+
+
+def _neighbour(action: str, address: str, *more: str) -> list[str]:
+    return ["ip", "neigh", action, address, *more, "dev", "eth0"]
 
 
 def _call(*command: str) -> None:

@@ -8,7 +8,14 @@ import pytest
 
 from sweeps.errors import SweepError
 from sweeps.execution.room import Machine, require_room
-from sweeps.execution.silence import MAX_QUIET_S, QUIET_S, SilenceWatch
+from sweeps.execution.silence import (
+    MAX_QUIET_S,
+    QUIET_S,
+    UNANSWERED_AGAIN_S,
+    UNANSWERED_S,
+    AnswerWatch,
+    SilenceWatch,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -121,3 +128,48 @@ def test_a_long_silence_is_still_broken_from_time_to_time() -> None:
         watch.look(lambda: "trial 0 waits")
     gaps = [later - earlier for earlier, later in itertools.pairwise(said)]
     assert max(gaps) <= MAX_QUIET_S
+
+
+def test_a_service_that_does_not_answer_is_named_within_seconds_and_again_from_time_to_time() -> None:
+    said: list[tuple[float, str]] = []
+    clock = Clock()
+    watch = AnswerWatch(lambda text: said.append((clock.now_s, text)), clock)
+    watch.heard(3)
+    watch.heard(4)
+    for _ in range(100):
+        clock.sleep(0.5)
+        watch.heard(4)
+        watch.look()
+    assert said[0] == (
+        UNANSWERED_S,
+        "trial 3 has waited 8 s for an answer of the service; a run that has begun goes on there",
+    )
+    assert [later - earlier for (earlier, _), (later, _) in itertools.pairwise(said)] == [UNANSWERED_AGAIN_S] * 2
+    watch.heard(3)
+    said.clear()
+    clock.sleep(0.5)
+    watch.look()
+    assert said == []
+
+
+def test_several_trials_that_wait_for_an_answer_share_one_line() -> None:
+    said: list[str] = []
+    clock = Clock()
+    watch = AnswerWatch(said.append, clock)
+    for trial in (0, 1, 2):
+        watch.heard(trial)
+    watch.forget(0)
+    for _ in range(10):
+        clock.sleep(1.0)
+        watch.look()
+    assert [text.partition(" has")[0] for text in said] == ["trial 1 (and 1 more)"]
+
+
+def test_a_driver_that_was_suspended_blames_no_service() -> None:
+    said: list[str] = []
+    clock = Clock()
+    watch = AnswerWatch(said.append, clock)
+    watch.heard(0)
+    clock.sleep(3600.0)
+    watch.look()
+    assert said == []
