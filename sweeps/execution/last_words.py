@@ -114,12 +114,13 @@ def loss_of(error: BaseException | None, process: WorkerProcess | None, logs: Pa
     log_text = "\n".join(filter(None, (ray_text, standard_error)))
     if words:
         return Loss(f"{subject} ended: {words}", log_text)
-    known = ["it left no message, as after a kill signal"]
+    occupied = ""
     if process is not None and process.memory_bytes is not None:
-        known.append(f"it occupied {process.memory_bytes / 2**30:.1f} GiB when it last reported")
+        occupied = f"; it occupied {process.memory_bytes / 2**30:.1f} GiB when it last reported"
     if kills_since > 0 and is_local:
-        known.append("meanwhile the kernel ended a process of this machine for lack of memory")
-    return Loss(f"{subject} ended: {'; '.join(known)}", log_text)
+        remedy = "lower `search.concurrency`, the batch size or the length of the examples"
+        return Loss(f"the kernel most likely ended {subject} for lack of memory{occupied} ({remedy})", log_text)
+    return Loss(f"{subject} ended: it left no message, as after a kill signal{occupied}", log_text)
 
 
 def _named_process(ray_text: str) -> WorkerProcess | None:
