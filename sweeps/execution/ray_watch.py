@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,10 +27,10 @@ LOOK_EVERY_S = 1.0
 
 CONNECT_TIMEOUT_S = 2.0
 
-LOST_LOCAL_LOOKS = 4
+LOST_LOOKS = 4
 """A process of Ray on this machine is lost after this many looks in a row without an answer."""
 
-LOST_CLUSTER_LOOKS = 60
+LOST_CLUSTER_S = 60.0
 """The head of a cluster may be restarted, so the sweep waits longer for it, and says so."""
 
 WAKE_SIGNAL = signal.SIGUSR2
@@ -54,13 +55,13 @@ class RayLostError(BaseException):
 class Endpoint:
     """A process of Ray that listens at an address: what it is in words, and where.
 
-    It is lost after `patience` looks in a row without an answer.
+    It is lost after `LOST_LOOKS` looks in a row and `patience_s` without an answer.
     """
 
     title: str
     host: str
     port: int
-    patience: int
+    patience_s: float = 0.0
 
     def answers(self) -> bool:
         """Return whether something accepts a connection there."""
@@ -96,14 +97,22 @@ class RayWatch:
 
     def _run(self) -> None:
         misses = dict.fromkeys(self._endpoints, 0)
+        silent_s = dict.fromkeys(self._endpoints, 0.0)
+        looked_at = time.monotonic()
         while not self._ended.wait(LOOK_EVERY_S):
             for endpoint in self._endpoints:
-                # Looks are counted and not seconds: a process that was suspended has missed none.
-                misses[endpoint] = 0 if endpoint.answers() else misses[endpoint] + 1
-                if misses[endpoint] == LOST_LOCAL_LOOKS < endpoint.patience:
-                    seconds = round((endpoint.patience - LOST_LOCAL_LOOKS) * LOOK_EVERY_S)
-                    self._say(f"{endpoint.title} does not answer; waiting up to {seconds} s for it")
-                if misses[endpoint] >= endpoint.patience and not self._ended.is_set():
+                answers = endpoint.answers()
+                misses[endpoint] = 0 if answers else misses[endpoint] + 1
+            now = time.monotonic()
+            # A look counts no more than it can take: a process that was suspended has missed none.
+            passed_s = min(now - looked_at, LOOK_EVERY_S + len(self._endpoints) * CONNECT_TIMEOUT_S)
+            looked_at = now
+            for endpoint in self._endpoints:
+                silent_s[endpoint] = silent_s[endpoint] + passed_s if misses[endpoint] else 0.0
+                left_s = endpoint.patience_s - silent_s[endpoint]
+                if misses[endpoint] == LOST_LOOKS and left_s > 0:
+                    self._say(f"{endpoint.title} does not answer; waiting up to {left_s:.0f} s for it")
+                if misses[endpoint] >= LOST_LOOKS and left_s <= 0 and not self._ended.is_set():
                     self.lost = SweepError(f"{endpoint.title} is gone", RESUME_HINT)
                     _LOG.error("%s at %s:%d is gone", endpoint.title, endpoint.host, endpoint.port)
                     self._on_lost()
@@ -165,12 +174,12 @@ def _endpoints() -> tuple[Endpoint, ...]:
     started_here = bool(node.all_processes)
     where = "of Ray on this machine" if started_here else f"of the Ray cluster at {node.gcs_address}"
     host, _, port = node.gcs_address.rpartition(":")
-    patience = LOST_LOCAL_LOOKS if started_here else LOST_CLUSTER_LOOKS
-    endpoints = [Endpoint(f"the head process {where}", host.strip("[]"), int(port), patience)]
+    patience_s = 0.0 if started_here else LOST_CLUSTER_S
+    endpoints = [Endpoint(f"the head process {where}", host.strip("[]"), int(port), patience_s)]
     here = ray.get_runtime_context().get_node_id()
     for known in ray.nodes():  # type: ignore[no-untyped-call]
         if known["NodeID"] == here:
             title = "the process of Ray on this machine (the raylet)"
             address = (known["NodeManagerAddress"], known["NodeManagerPort"])
-            endpoints.append(Endpoint(title, *address, LOST_LOCAL_LOOKS))
+            endpoints.append(Endpoint(title, *address))
     return tuple(endpoints)

@@ -54,19 +54,32 @@ class Lab(MachineLab):
         self.environment["AWS_ENDPOINT_URL"] = f"http://{self.store.address}:5000"
         self.head = self.add("head")
         self._sweep: Any = None
+        self._desk = self.head
 
     def up(self) -> None:
         """Start the S3 server, and Ray on the head."""
         self.store.start(["moto_server", "-H", "0.0.0.0", "-p", "5000"], self.folder / "store.log")
         bucket = "import fsspec; fsspec.filesystem('s3').makedir('sweeps')"
         wait_for(lambda: self.head.run("python", "-c", bucket).returncode == 0, "the S3 server")
+        self.start_head()
+
+    def start_head(self) -> None:
+        """Start Ray on the head, which trains nothing."""
         self._ray("--head", f"--port={RAY_PORT}", "--num-cpus=0", "--include-dashboard=false", machine=self.head)
 
-    def worker(self, name: str, **environment: str) -> Machine:
-        """Start a machine that trains one trial at a time."""
+    def worker(self, name: str, cpus: int = 1) -> Machine:
+        """Start a machine that trains so many trials at a time."""
         machine = self.add(name)
-        self._ray(f"--address={self.head.address}:{RAY_PORT}", "--num-cpus=1", machine=machine, **environment)
+        self.join(machine, cpus)
         return machine
+
+    def join(self, machine: Machine, cpus: int = 1) -> None:
+        """Let a machine join the cluster."""
+        self._ray(f"--address={self.head.address}:{RAY_PORT}", f"--num-cpus={cpus}", machine=machine)
+
+    def leave(self, machine: Machine) -> None:
+        """End what Ray still has on a machine, as a restart of the machine does."""
+        machine.run("ray", "stop", "--force")
 
     def outdated_worker(self, name: str) -> Machine:
         """Start a machine whose Python has another version of finesweep."""
@@ -83,12 +96,14 @@ class Lab(MachineLab):
         done = machine.run("ray", "start", *small, *options, **environment)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def start_sweep(self, trials: int, *options: str) -> None:
-        """Start `sweep run` on the head. Its output goes to `sweep.log`."""
-        self.head.path("/tmp/pairs.yaml").write_text(FILE.replace("TRIALS", str(trials)))
+    def start_sweep(self, trials: int, *options: str, on: Machine | None = None) -> None:
+        """Start `sweep run` on the head, or on another machine. Its output goes to `sweep.log`."""
+        self._desk = on or self.head
+        self._desk.path("/tmp/pairs.yaml").write_text(FILE.replace("TRIALS", str(trials)))
+        (self.folder / "sweep.log").unlink(missing_ok=True)
         address = ("--address", f"{self.head.address}:{RAY_PORT}")
         command = ["sweep", "--root", "/tmp/work", "run", "pairs.yaml", *address, *options]
-        self._sweep = self.head.start(command, self.folder / "sweep.log")
+        self._sweep = self._desk.start(command, self.folder / "sweep.log")
 
     def wait_for_sweep(self) -> int:
         wait_for(lambda: self.sweep_has_ended, "the end of the sweep", PATIENCE_S * 2)
@@ -104,7 +119,7 @@ class Lab(MachineLab):
         return (self.folder / "sweep.log").read_text()
 
     def status(self) -> dict[str, Any]:
-        done = self.head.run("sweep", "--root", "/tmp/work", "status", "pairs", "--json")
+        done = self._desk.run("sweep", "--root", "/tmp/work", "status", "pairs", "--json")
         answer: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {"trials": []}
         return answer
 
@@ -240,6 +255,57 @@ def test_the_only_worker_is_lost_and_replaced(lab: Lab) -> None:
     assert sorted(trial["number"] for trial in trials) == [0, 1, 2]
     assert {trial["state"] for trial in trials} == {"complete"}
     assert {len(trial["curve"]) for trial in trials} == {13}
+
+
+def test_the_head_is_lost_while_the_sweep_runs_on_another_machine(lab: Lab) -> None:
+    desk, worker = lab.worker("desk", cpus=0), lab.worker("gpu-1")
+    lab.start_sweep(2, "--files", STORE_URL, on=desk)
+    taken = wait_for(lambda: lab.trial_on("gpu-1", epochs=2), "a trial on gpu-1")
+    lost_at = time.monotonic()
+    lab.head.cut(silently=True)
+    silent = seconds_until(lab, "the head process of the Ray cluster at", lost_at)
+    assert lab.wait_for_sweep() == 1, lab.words
+    report(f"the head lost: first words after {silent:.1f} s, the sweep ended {time.monotonic() - lost_at:.1f} s after")
+    assert lab.words.count("error:") == 1, lab.words
+    assert "Traceback" not in lab.words
+    assert "same command again" in lab.words
+
+    for machine in (lab.head, desk, worker):
+        lab.leave(machine)
+    lab.head.mend()
+    lab.start_head()
+    lab.join(desk, cpus=0)
+    lab.join(worker)
+    lab.start_sweep(2, "--files", STORE_URL, on=desk)
+    assert lab.wait_for_sweep() == 0, lab.words
+    assert_all_complete(lab, 2)
+    assert lab.status()["trials"][taken["number"]]["curve"][:2] == taken["curve"][:2]
+    assert f"trial {taken['number']} continues on machine gpu-1" in lab.words
+
+
+def test_the_head_loses_power_with_the_sweep_on_it(lab: Lab) -> None:
+    """Its disk stays. All of its processes end at once, those of the sweep among them."""
+    worker = lab.worker("gpu-1")
+    lab.start_sweep(2, "--files", STORE_URL)
+    taken = wait_for(lambda: lab.trial_on("gpu-1", epochs=2), "a trial on gpu-1")
+    lab.head.power_cycle()
+    wait_for(lambda: not worker.processes("ray::TrialRunner"), "the end of the worker without a head")
+    lab.leave(worker)
+    lab.start_head()
+    lab.join(worker)
+    lab.start_sweep(2, "--files", STORE_URL)
+    assert lab.wait_for_sweep() == 0, lab.words
+    assert_all_complete(lab, 2)
+    assert lab.status()["trials"][taken["number"]]["curve"][:2] == taken["curve"][:2]
+
+
+def assert_all_complete(lab: Lab, count: int) -> None:
+    trials = lab.status()["trials"]
+    assert sorted(trial["number"] for trial in trials) == list(range(count))
+    assert {trial["state"] for trial in trials} == {"complete"}
+    assert {len(trial["curve"]) for trial in trials} == {13}, "a curve has a gap"
+    assert len({trial["key"] for trial in trials}) == count
+    assert "Traceback" not in lab.words
 
 
 def begin_of_last_attempt(lab: Lab, run: str) -> float:
