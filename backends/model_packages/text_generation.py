@@ -286,7 +286,7 @@ class _Batch:
         self.logits = output.logits[:, -1]
 
 
-class _RoomyLayer(DynamicLayer):
+class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
     """A cache layer whose keys and values (B, heads, T, width) are the used part of larger tensors.
 
     The library's own layer copies everything for each token.
