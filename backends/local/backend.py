@@ -29,7 +29,7 @@ from backends.contract import (
 )
 from backends.extras import install_command, missing_libraries
 from backends.hyperparameter_checks import check_hyperparameters
-from backends.local import hyperparameters, model_source
+from backends.local import hyperparameters, metric_checks, model_source
 from backends.local.journal import Journal, run_id
 from backends.local.options import LocalOptions
 from backends.local.request_resolution import ResolvedRequest, base_model_of, resolve
@@ -91,7 +91,12 @@ class LocalBackend:
             resolved = resolve(request, self._options, weights=False)
         except BackendError as error:
             return [error.failure]
-        failures = [*model_source.problems(resolved.base), *self._device_failures(), *self._disk_failures(resolved)]
+        failures = [
+            *model_source.problems(resolved.base),
+            *self._device_failures(),
+            *self._disk_failures(resolved),
+            *metric_checks.failures(request, resolved.task, resolved.max_length),
+        ]
         return failures or self._data_failures(request, resolved)
 
     def _device_failures(self) -> list[Failure]:
@@ -146,6 +151,7 @@ class LocalBackend:
         """
         from backends.local import estimation, run_setup
         from backends.local.model_cache import MODEL_CACHE
+        from backends.local.task_evaluation import TaskEvaluation
 
         self._validate(request)
         resolved = resolve(request, self._options)
@@ -153,11 +159,13 @@ class LocalBackend:
         MODEL_CACHE.suspend_active_run()
         plan, trainable = run_setup.set_up_run(request, resolved, self._options, self._placement)
         try:
+            generates = bool(request.evaluation.metrics)
+            task = TaskEvaluation(request, trainable.model, resolved.max_length, self._workspace) if generates else None
             kind = (resolved.base.stamp, resolved.task, resolved.settings.lora, min(resolved.settings.batch_size, 64))
-            key = (*kind, request.dataset.train.sha256, self._placement)
+            key = (*kind, request.dataset.train.sha256, self._placement, task.settings if task else None)
             if key not in MODEL_CACHE.speeds:
-                MODEL_CACHE.speeds[key] = estimation.measure_speed(plan, trainable)
-            return estimation.estimate(plan, MODEL_CACHE.speeds[key], resolved.base)
+                MODEL_CACHE.speeds[key] = estimation.measure_speed(plan, trainable, task)
+            return estimation.estimate(plan, MODEL_CACHE.speeds[key], resolved.base, task)
         finally:
             trainable.release()
 
@@ -184,9 +192,10 @@ class LocalBackend:
         )
         failures = check_hyperparameters(request.hyperparameters, declared)
         metric = request.evaluation.keep_metric
-        if metric not in declared.metrics:
+        if metric not in declared.metrics and not metric_checks.may_be_measured(metric, request):
+            measured = [*declared.metrics, *(f"valid_{requested.name}" for requested in request.evaluation.metrics)]
             message = f"the local backend does not measure {metric}, so it cannot choose the kept state by it"
-            failures.append(Failure(FailureKind.USER, message, f"choose one of: {', '.join(declared.metrics)}"))
+            failures.append(Failure(FailureKind.USER, message, f"choose one of: {', '.join(measured)}"))
         return failures
 
     def events(self, handle: Handle, after: int) -> Sequence[Event]:

@@ -86,7 +86,7 @@ LABEL_METRICS = ("valid_accuracy", "valid_macro_f1", "train_accuracy", "train_ma
 def capabilities(task: Task) -> Capabilities:
     """Return the capabilities for `task`.
 
-    Encoders have neither `prompt_loss_weight` nor token accuracy.
+    Encoders have neither `prompt_loss_weight` nor token accuracy, and generate nothing.
     """
     causal = task == "causal-lm"
     return Capabilities(
@@ -101,6 +101,7 @@ def capabilities(task: Task) -> Capabilities:
         can_predict=True,
         can_resume=True,
         evaluations_within_epoch=True,
+        task_metrics=causal,
     )
 
 

@@ -72,6 +72,6 @@ def resolve(request: TrainingRequest, options: LocalOptions, *, weights: bool = 
 
 
 def metrics_of(task: Task, dataset: Dataset) -> tuple[str, ...]:
-    """Return the names of the metrics that evaluations report."""
+    """Return the names of the metrics that evaluations report, without those of generated texts."""
     declared = hyperparameters.capabilities(task)
     return tuple(metric for metric in declared.metrics if dataset.labels or metric not in declared.label_metrics)

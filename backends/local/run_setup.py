@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from backends.contract import EvaluationSettings, Placement, Scalar, TrainingRequest
+from backends.contract import BackendError, Placement, Scalar, TrainingRequest
 from backends.local import device as devices
-from backends.local import model_source, training
+from backends.local import metric_checks, model_source, training
 from backends.local.encoding import CausalData
 from backends.local.model import ModelSpec
 from backends.local.model_cache import MODEL_CACHE, fixed_sample
@@ -27,6 +27,8 @@ def set_up_run(
     The caller must release the returned weights.
     """
     settings, task = resolved.settings, resolved.task
+    if failures := metric_checks.failures(request, task, resolved.max_length):
+        raise BackendError(failures[0])
     devices.set_threads(placement)
     devices.keep_freed_memory()
     device = devices.resolve_device(options.device)
@@ -50,14 +52,18 @@ def set_up_run(
         for part in ("train", "valid")
     )
     requested_metric = request.evaluation.keep_metric
-    is_measured = requested_metric in metrics_of(task, request.dataset)
+    is_measured = requested_metric in metrics_of(task, request.dataset) or metric_checks.may_be_measured(
+        requested_metric, request
+    )
     plan = training.TrainingPlan(
         train=train,
         valid=valid,
         train_sample=fixed_sample(train, request.evaluation.train_examples),
         settings=settings,
         peak_learning_rate=resolved.peak_learning_rate,
-        evaluation=request.evaluation if is_measured else _evaluation_by_loss(request),
+        evaluation=request.evaluation
+        if is_measured
+        else replace(request.evaluation, keep_metric="valid_loss", keep_maximum=False),
         keep_metric=requested_metric if is_measured else "valid_loss",
         seed=request.seed,
         micro_batch_size=min(settings.batch_size, options.micro_batch_size)
@@ -106,6 +112,10 @@ def values_in_use(
     }
     if isinstance(plan.train, CausalData):
         values["prompt_loss_weight"] = settings.prompt_loss_weight
+    if plan.evaluation.metrics:
+        generated = metric_checks.generation_settings(plan.evaluation)
+        values["generated_examples"] = min(generated.examples, request.dataset.valid.examples)
+        values["generated_max_tokens"] = generated.decoding.max_tokens
     if settings.lora:
         values |= {f"lora_{name}": value for name, value in asdict(settings.lora).items()}
     if resolved.pretraining_rate is not None:
@@ -119,11 +129,6 @@ def values_in_use(
             f"this run does not measure {requested}; it keeps the state with the lowest valid_loss"
         )
     return {**values, **request.hyperparameters}
-
-
-def _evaluation_by_loss(request: TrainingRequest) -> EvaluationSettings:
-    evaluation = request.evaluation
-    return EvaluationSettings(evaluation.per_epoch, evaluation.train_examples, "valid_loss", keep_maximum=False)
 
 
 def _initial_weights(request: TrainingRequest, resolved: ResolvedRequest) -> tuple[ModelSource, Path | None]:

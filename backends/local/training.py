@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,13 @@ from backends.contract import (
     Finished,
     Measured,
 )
-from backends.local import loss, model_evaluation
+from backends.local import loss, metric_checks, model_evaluation
 from backends.local.encoding import EncodedData, Ids, epoch_batches
 from backends.local.failures import is_out_of_memory
 from backends.local.hyperparameters import Settings
 from backends.local.lr_schedule import lr_factor
 from backends.local.model import LoadedModel
+from backends.local.task_evaluation import TaskEvaluation
 from backends.local.trainable_weights import TrainableWeights
 
 REPORTS_PER_EPOCH = 10
@@ -90,7 +91,16 @@ class TrainingPlan:
         """Return the steps of an epoch (1, 2, ...) after which to evaluate: evenly spread, the last
         one included.
         """
-        steps, times = self.steps_per_epoch, max(1, self.evaluation.per_epoch)
+        return self._spread(self.evaluation.per_epoch)
+
+    def generation_steps(self) -> frozenset[int]:
+        """Return those of the evaluation steps at which to measure task metrics, too."""
+        if not self.evaluation.metrics:
+            return frozenset()
+        return self._spread(metric_checks.generation_settings(self.evaluation).per_epoch)
+
+    def _spread(self, times: int) -> frozenset[int]:
+        steps, times = self.steps_per_epoch, max(1, times)
         return frozenset(max(1, round(n * steps / times)) for n in range(1, times + 1))
 
     def report_steps(self) -> frozenset[int]:
@@ -119,18 +129,26 @@ class TrainingLoop:
     """
 
     def __init__(
-        self, plan: TrainingPlan, trainable: TrainableWeights, model_name: str, save_model: Callable[[], None]
+        self,
+        plan: TrainingPlan,
+        trainable: TrainableWeights,
+        model_name: str,
+        save_model: Callable[[Mapping[str, str]], None],
+        task: TaskEvaluation | None = None,
     ) -> None:
         """Create the optimizer.
 
-        `save_model` saves the current state as the kept model. Events call that model `model_name`.
+        `save_model` saves the current state as the kept model, with further text files by name.
+        Events call that model `model_name`. `task` is set if evaluations measure task metrics.
         """
         self.plan = plan
         self.trainable = trainable
+        self.task = task
         self.progress = Progress(plan.micro_batch_size)
         self._model_name, self._save_model = model_name, save_model
         self._model = trainable.model
         self._evaluation_steps, self._report_steps = plan.evaluation_steps(), plan.report_steps()
+        self._generation_steps = plan.generation_steps()
         self._has_dropout = self._model.has_dropout
         # Weight decay pulls matrices towards zero. Biases and norm weights have no reason to be
         # small.
@@ -191,18 +209,38 @@ class TrainingLoop:
                     yield [*events, Failed(self._divergence("the training loss"))]
                     return
                 if step_in_epoch in self._evaluation_steps:
-                    measured = self.evaluate()
-                    events += [Charged(None, progress.tokens), measured]
-                    progress.tokens = 0
-                    if not math.isfinite(measured.values["valid_loss"]):
-                        yield [*events, Failed(self._divergence("the validation loss"))]
+                    events += self._evaluation_events(step_in_epoch)
+                    if isinstance(events[-1], Failed):
+                        yield events
                         return
-                    if self._is_best(measured.values[plan.keep_metric]):
-                        self._save_model()
-                        events.append(Checkpointed(measured.step, measured.epoch, self._model_name))
                 if events:
                     yield events
         yield [Finished(self._model_name)]
+
+    def _evaluation_events(self, step_in_epoch: int) -> list[Event]:
+        """Evaluate, and keep the state if it is the best.
+
+        The last event is Failed if the run must end.
+        """
+        plan, measured, files = self.plan, self.evaluate(), dict[str, str]()
+        events: list[Event] = [Charged(None, self.progress.tokens)]
+        self.progress.tokens = 0
+        if not math.isfinite(measured.values["valid_loss"]):
+            return [*events, measured, Failed(self._divergence("the validation loss"))]
+        if self.task is None or step_in_epoch not in self._generation_steps:
+            events.append(measured)
+        else:
+            try:
+                measurement = self.task.measure()
+            except BackendError as error:
+                return [*events, measured, Failed(error.failure)]
+            events += measurement.events(measured, is_paid=self.task.is_paid)
+            measured, files = measurement.added_to(measured), measurement.files()
+        # An evaluation without task metrics has no value of a `keep_metric` that is one.
+        if plan.keep_metric in measured.values and self._is_best(measured.values[plan.keep_metric]):
+            self._save_model(files)
+            events.append(Checkpointed(measured.step, measured.epoch, self._model_name))
+        return events
 
     def evaluate(self) -> Measured:
         """Measure the current state on the validation set and on the training sample."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +17,7 @@ from backends.local.journal import Journal, write_atomically
 from backends.local.model_cache import MODEL_CACHE
 from backends.local.options import LocalOptions
 from backends.local.request_resolution import ResolvedRequest, resolve
+from backends.local.task_evaluation import TaskEvaluation, TaskMeasurement
 from backends.local.trainable_weights import TrainableWeights
 
 
@@ -29,6 +32,7 @@ class TrainingRun:
         self._options, self._placement = options, placement
         self._request = journal.request()
         self._trainable: TrainableWeights | None = None
+        self._task: TaskEvaluation | None = None
         self._loop: training.TrainingLoop | None = None
         self._events: Iterator[list[Event]] | None = None
 
@@ -92,7 +96,9 @@ class TrainingRun:
         """Give the model back and unlock the run. Idempotent."""
         if self._trainable is not None:
             self._trainable.release()
-        self._trainable = self._loop = self._events = None
+        if self._task is not None:
+            self._task.close()
+        self._trainable = self._task = self._loop = self._events = None
         self.journal.release()
         if MODEL_CACHE.active_run is self:
             MODEL_CACHE.active_run = None
@@ -113,8 +119,14 @@ class TrainingRun:
         """
         resolved = resolve(self._request, self._options)
         plan, self._trainable = run_setup.set_up_run(self._request, resolved, self._options, self._placement)
+        if self._request.evaluation.metrics:
+            self._task = TaskEvaluation(self._request, self._trainable.model, resolved.max_length, self._workspace)
         loop = training.TrainingLoop(
-            plan, self._trainable, str(self.journal.model_directory), lambda: self._save_model(resolved)
+            plan,
+            self._trainable,
+            str(self.journal.model_directory),
+            lambda files: self._save_model(resolved, files),
+            self._task,
         )
         if self.journal.checkpoint_path.exists():
             device = self._trainable.model.device
@@ -125,25 +137,45 @@ class TrainingRun:
             self.journal.truncate(0)
             self.journal.delete_model()
             yield [Started(run_setup.values_in_use(self._request, resolved, plan, self._trainable))]
-            yield [self._baseline(resolved, loop)]
+            yield self._baseline_events(resolved, loop)
         self._loop = loop
         yield from loop.events()
 
-    def _save_model(self, resolved: ResolvedRequest) -> None:
+    def _save_model(self, resolved: ResolvedRequest, files: Mapping[str, str]) -> None:
         if self._trainable is not None:
             card = prediction.card_text(
                 resolved.base, self._options.revision, resolved.task, self._request.dataset, resolved.max_length
             )
-            self._trainable.save(self.journal.model_directory, {prediction.CARD_FILE: card})
+            self._trainable.save(self.journal.model_directory, {prediction.CARD_FILE: card, **files})
 
-    def _baseline(self, resolved: ResolvedRequest, loop: training.TrainingLoop) -> Measured:
+    # ------------------------------------------------------------------------------------- baseline
+    def _baseline_events(self, resolved: ResolvedRequest, loop: training.TrainingLoop) -> list[Event]:
         """Return the base model's own score.
 
-        It is computed once per workspace, model and data set.
+        It is computed once per workspace, model and data set, and once more for each way to measure
+        task metrics.
         """
+        identity = self._baseline_identity(resolved, loop)
+        path = self._baseline_path(identity)
+        if path.is_file():
+            measured = Measured(0, 0.0, json.loads(path.read_text(encoding="utf-8")), "evaluation")
+        else:
+            measured = loop.evaluate()
+            write_atomically(path, json.dumps(dict(measured.values)).encode())
+        if self._task is None:
+            return [measured]
+        path = self._baseline_path({**identity, "task metrics": self._task.identity()})
+        if path.is_file():
+            measurement = TaskMeasurement.from_json(json.loads(path.read_text(encoding="utf-8")))
+        else:
+            measurement = self._task.measure()
+            write_atomically(path, json.dumps(measurement.to_json()).encode())
+        return measurement.events(measured, is_paid=self._task.is_paid)
+
+    def _baseline_identity(self, resolved: ResolvedRequest, loop: training.TrainingLoop) -> dict[str, Any]:
         request, model = self._request, loop.trainable.model
         dataset = request.dataset
-        identity = {
+        return {
             "model": model.source.stamp,
             "task": resolved.task,
             "arithmetic": f"{model.device.type} {model.dtype} torch {torch.__version__}",
@@ -153,11 +185,13 @@ class TrainingRun:
             "head": request.seed if model.new_parameters else None,
             "resumed": [request.resume_from, request.key] if request.resume_from else None,
         }
+
+    def _baseline_path(self, identity: Mapping[str, Any]) -> Path:
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
-        path = self.journal.directory.parent.parent / "baselines" / f"{digest}.json"
-        if path.is_file():
-            return Measured(0, 0.0, json.loads(path.read_text(encoding="utf-8")), "evaluation")
-        measured = loop.evaluate()
-        path.parent.mkdir(exist_ok=True)
-        write_atomically(path, json.dumps(dict(measured.values)).encode())
-        return measured
+        folder = self._workspace / "baselines"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{digest}.json"
+
+    @property
+    def _workspace(self) -> Path:
+        return self.journal.directory.parent.parent

@@ -1,0 +1,74 @@
+"""Checks of the task metrics that a request wants at its evaluations. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from backends.contract import (
+    BackendError,
+    EvaluationSettings,
+    Failure,
+    FailureKind,
+    GenerationSettings,
+    TrainingRequest,
+)
+from backends.local.options import Task
+from backends.metrics.failures import about_metric
+from backends.metrics.requested_metric import resolve
+
+
+def generation_settings(evaluation: EvaluationSettings) -> GenerationSettings:
+    """Return what evaluations generate for the task metrics."""
+    return evaluation.generation or GenerationSettings()
+
+
+def failures(request: TrainingRequest, task: Task, max_length: int) -> list[Failure]:
+    """Return the reasons why the task metrics of a request cannot be measured."""
+    evaluation = request.evaluation
+    if not evaluation.metrics:
+        return []
+    if task != "causal-lm":
+        message = "an encoder classifier generates no text, so task metrics cannot be measured"
+        return [_user(message, "remove evaluation.metrics, or choose a causal language model")]
+    result = []
+    for metric in evaluation.metrics:
+        try:
+            resolve(metric)
+        except BackendError as error:
+            result.append(about_metric(metric.name, error.failure))
+    settings = generation_settings(evaluation)
+    if settings.per_epoch < 1 or evaluation.per_epoch % settings.per_epoch:
+        message = (
+            f"evaluations can generate {settings.per_epoch} times per epoch only if that number divides their own, "
+            f"which is {evaluation.per_epoch}"
+        )
+        result.append(_user(message, "change evaluation.generate.per_epoch or evaluation.per_epoch"))
+    if settings.decoding.max_tokens >= max_length:
+        message = (
+            f"texts of up to {settings.decoding.max_tokens} tokens leave no room for a prompt: "
+            f"both together may have at most {max_length} tokens"
+        )
+        remedy = "lower evaluation.generate.max_tokens, or raise backend.max_length if the model allows it"
+        result.append(_user(message, remedy))
+    return result
+
+
+def may_be_measured(metric: str, request: TrainingRequest) -> bool:
+    """Whether `metric` is the value of a task metric of the request, or can be a further value."""
+    names = [f"valid_{requested.name}" for requested in request.evaluation.metrics]
+    return any(metric == name or metric.startswith(f"{name}_") for name in names)
+
+
+def check_kept_metric(request: TrainingRequest, values: Mapping[str, float]) -> None:
+    """Raise BackendError (user) if the task metrics lack the value by which to keep a state.
+
+    Which further values a metric has is known only when it has measured.
+    """
+    metric = request.evaluation.keep_metric
+    if may_be_measured(metric, request) and metric not in values:
+        message = f"the evaluations do not measure {metric}, so it cannot choose the kept state"
+        raise BackendError(_user(message, f"choose one of: {', '.join(sorted(values))}"))
+
+
+def _user(message: str, remedy: str) -> Failure:
+    return Failure(FailureKind.USER, message, remedy)
