@@ -19,8 +19,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from backends.chat_lines import TrainOn, trained_messages
 from backends.contract import BackendError
 from backends.local.special_tokens import render, turn_end
 
@@ -39,11 +40,13 @@ class Conversation:
     tools: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
-    def of(cls, line: Line, train_on: Literal["all", "last"] = "last") -> Conversation:
+    def of(cls, line: Line, train_on: TrainOn = "last") -> Conversation:
         """Return the conversation of a line of a chat file."""
         messages = line["messages"]
         return cls(
-            tuple(map(_for_template, messages)), tuple(trained(messages, train_on)), tuple(line.get("tools") or ())
+            tuple(map(_for_template, messages)),
+            tuple(trained_messages(messages, train_on)),
+            tuple(line.get("tools") or ()),
         )
 
     @property
@@ -84,16 +87,6 @@ class TrainingText:
     def prompt(self) -> str:
         """The text before the last target."""
         return "".join(self.texts[:-1])
-
-
-def trained(messages: Sequence[Mapping[str, Any]], train_on: Literal["all", "last"]) -> list[int]:
-    """Return the indices of the messages that are targets of training; see `contract.Dataset`."""
-    last = len(messages) - 1
-    return [
-        index
-        for index, message in enumerate(messages)
-        if message["role"] == "assistant" and message.get("weight", 1) and (train_on == "all" or index == last)
-    ]
 
 
 def messages_before_answer(line: Line) -> list[Message]:

@@ -132,7 +132,8 @@ def data_line(plan: SweepPlan) -> str:
     test = f", {data.test.examples:,} test" if data.test is not None else ""
     labels = f", {len(dataset.labels)} labels" if dataset.labels else ""
     counts = f"{dataset.train.examples:,} training, {dataset.valid.examples:,} validation{test} examples{labels}"
-    return f"{data.source}: {counts}"
+    conversations = f"; {data.conversations.in_words()}" if data.conversations is not None else ""
+    return f"{data.source}: {counts}{conversations}"
 
 
 def findings(found: Sequence[Finding]) -> Iterable[RenderableType]:

@@ -102,6 +102,14 @@ def check_delimiters(examples: Sequence[Example], recipe: Recipe) -> Iterator[Fi
         yield _first("separator-inside", separated, message, "set separator: to a text that the data does not have")
 
 
+def check_conversations(examples: Sequence[Example]) -> Iterator[Finding]:
+    """Report messages after the last answer, which cannot be trained."""
+    if unanswered := [example for example in examples if example.unanswered]:
+        count = sum(example.unanswered for example in unanswered)
+        message = f"{count} message{'s' if count != 1 else ''} after the last answer left out: {_examples(unanswered)}"
+        yield _first("unanswered", unanswered, message)
+
+
 def check_training(examples: Sequence[Example], classification: bool) -> Iterator[Finding]:
     """Check the training examples together: variety, repetitions, contradictions, balance."""
     first_indices: dict[str, int] = {}
@@ -128,7 +136,8 @@ def check_training(examples: Sequence[Example], classification: bool) -> Iterato
         message = f"identical prompts with different labels: {_examples(contradicted)}; the first contradicts {origin}"
         yield _first("conflicting-labels", contradicted, message, "no model can learn both; correct the wrong labels")
     counts = Counter(example.completion for example in examples)
-    if len(examples) > 1 and len(counts) == 1:
+    has_one_answer = all(example.answers == 1 for example in examples)
+    if len(examples) > 1 and len(counts) == 1 and has_one_answer:
         message = f"all {len(examples)} completions are {quoted(examples[0].completion)}: there is nothing to learn"
         yield error("one-class", examples[0].file, message, "check the completion template")
     if len(examples) > 1 and len(first_indices) == 1:

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
-from sweeps.data.findings import Finding, error, nearest_hint, quoted
+from backends.chat_lines import TrainOn, trained_messages
+from sweeps.data.conversations import OPENAI_CHAT, ChatLayout, recognise
+from sweeps.data.findings import Finding, error, nearest_hint
 from sweeps.data.formats import Record
 from sweeps.data.templates import FieldError, Template
 
@@ -22,32 +24,48 @@ STOPS = ("\n###\n", " END", "***", "+++", "&&&", "$$$", "@@@", "%%%", " [END]")
 
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
-_ROLES = ("system", "developer", "user", "assistant", "tool")
-
 
 class Example(NamedTuple):
-    """One example as the model sees it, and its origin. Only the chat layout has `messages`."""
+    """One example as the model sees it, and its origin.
+
+    Only the chat layout has `messages` and `tools`; `unanswered` counts the messages after the last
+    answer, which are left out. `row` holds the columns of the record, if somebody needs them.
+    """
 
     prompt: str
     completion: str
     segments: tuple[str, ...]
     file: str
     line: int
-    messages: tuple[Mapping[str, str], ...] | None = None
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    tools: tuple[Mapping[str, Any], ...] | None = None
+    unanswered: int = 0
+    row: Mapping[str, Any] | None = None
 
     @property
     def place(self) -> str:
         """`file:line`."""
         return f"{self.file}:{self.line}"
 
-    def to_line(self) -> str:
+    @property
+    def answers(self) -> int:
+        """The number of answers: one, unless it is a conversation."""
+        return 1 if self.messages is None else sum(message["role"] == "assistant" for message in self.messages)
+
+    def trained_answers(self, train_on: TrainOn) -> int:
+        """Return the number of answers that are targets of training."""
+        return 1 if self.messages is None else len(trained_messages(self.messages, train_on))
+
+    def to_line(self, with_row: bool = False) -> str:
         """Return its line in the prepared file, without line break.
 
         `backends.contract.Dataset` defines the form.
         """
+        row = {"row": self.row} if with_row and self.row is not None else {}
         if self.messages is not None:
-            return _encode({"messages": self.messages})
-        return _encode({"prompt": self.prompt, "completion": self.completion, "segments": self.segments})
+            tools = {} if self.tools is None else {"tools": self.tools}
+            return _encode({"messages": self.messages, **tools, **row})
+        return _encode({"prompt": self.prompt, "completion": self.completion, "segments": self.segments, **row})
 
 
 @dataclass(frozen=True)
@@ -86,19 +104,47 @@ class ChatRecipe:
     separator: ClassVar[str] = ""
     stop: ClassVar[str] = ""
 
+    source: ChatLayout = OPENAI_CHAT
+    train_on: TrainOn = "all"
+
     def example(self, record: Record) -> Example:
         """Return the example of a record.
 
-        Raises FieldError if it is not a conversation that ends with an answer.
+        Raises FieldError if it is not a conversation that ends with an answer, or if no answer is
+        trained.
         """
-        return _conversation(record)
+        conversation = self.source.conversation(record.fields)
+        *context, answer = conversation.messages
+        if not trained_messages(conversation.messages, self.train_on):
+            asked = "no answer is trained" if self.train_on == "all" else "the last answer is not trained"
+            hint = "give one the weight 1" if self.train_on == "all" else "write train_on: all, or give it the weight 1"
+            raise FieldError(self.source.column, f"{asked}: its weight is 0", hint)
+        segments = tuple(_readable(message) for message in context)
+        prompt = "\n".join(
+            f"{message['role']}: {text}" for message, text in zip(context, segments, strict=True) if text
+        )
+        return Example(
+            prompt,
+            _readable(answer),
+            segments,
+            record.file,
+            record.line,
+            conversation.messages,
+            conversation.tools,
+            conversation.unanswered,
+        )
 
 
 Recipe: TypeAlias = PairRecipe | ChatRecipe
 
 
 def choose_recipe(
-    sample: Sequence[Record], prompt: str | None, completion: str | None, separator: str | None, stop: str | None
+    sample: Sequence[Record],
+    prompt: str | None,
+    completion: str | None,
+    separator: str | None,
+    stop: str | None,
+    train_on: TrainOn = "all",
 ) -> Recipe | Finding:
     """Choose the recipe for a data set from its first records and the keys of the sweep file.
 
@@ -106,11 +152,14 @@ def choose_recipe(
     """
     columns = list(sample[0].fields) if sample else []
     templated = prompt is not None or completion is not None
-    if not templated and "messages" in columns:
+    if not templated and sample and (layout := recognise(columns, sample[0].fields)):
         if separator is not None or stop is not None:
             message = "chat examples take separator and stop sequence from the model's chat template"
-            return error("chat", sample[0].place, message, "remove separator and stop")
-        return ChatRecipe()
+            hint = "remove separator and stop"
+            if layout.name == "Alpaca":
+                hint += ', or write prompt: "{instruction}" and completion: " {output}"'
+            return error("chat", sample[0].place, message, hint)
+        return ChatRecipe(layout, train_on)
     if not templated and not {"prompt", "completion"} & set(columns):
         names = ", ".join(repr(name) for name in columns[:12])
         has_other_case = "prompt" in [name.casefold() for name in columns]
@@ -129,8 +178,10 @@ def choose_recipe(
     return PairRecipe(prompt_template, completion_template, separator, stop)
 
 
-def build_examples(records: Iterable[Record | Finding], recipe: Recipe) -> Iterator[Example | Finding]:
-    """Make the examples of one part, in order.
+def build_examples(
+    records: Iterable[Record | Finding], recipe: Recipe, keep_rows: bool = False
+) -> Iterator[Example | Finding]:
+    """Make the examples of one part, in order. With `keep_rows` they have the columns as `row`.
 
     A field that no record of the part has is one finding, not thousands.
     """
@@ -144,7 +195,8 @@ def build_examples(records: Iterable[Record | Finding], recipe: Recipe) -> Itera
         total += 1
         first = first or record
         try:
-            yield recipe.example(record)
+            example = recipe.example(record)
+            yield example._replace(row=_as_json(record.fields)) if keep_rows else example
         except FieldError as problem:
             code = "missing-field" if problem.missing else "field"
             finding = error(code, record.place, problem.message, problem.hint)
@@ -168,40 +220,20 @@ def _place_of_template(recipe: Recipe, field: str, file: str) -> str:
     return "data.prompt" if field in recipe.prompt.fields else "data.completion"
 
 
-def _conversation(record: Record) -> Example:
-    """Check a chat record. The last message comes from the assistant and is the completion."""
-    if "messages" not in record.fields:
-        raise FieldError("messages", "the field 'messages' is missing", missing=True)
-    messages = record.fields["messages"]
-    if not isinstance(messages, list) or not messages:
-        raise FieldError("messages", "'messages' is not a list of messages", 'write [{"role": ..., "content": ...}]')
-    if unsupported := {"tools", "functions"} & record.fields.keys():
-        raise FieldError("messages", f"{unsupported.pop()!r}: conversations with tools are not supported")
-    checked = tuple(_message(number, message) for number, message in enumerate(messages))
-    if checked[-1]["role"] != "assistant":
-        hint = "end with an answer of the assistant; the model learns it"
-        raise FieldError("messages", f"the last message is by {checked[-1]['role']!r}, not by 'assistant'", hint)
-    context = checked[:-1]
-    segments = tuple(message["content"] for message in context)
-    prompt = "\n".join(f"{message['role']}: {message['content']}" for message in context if message["content"])
-    return Example(prompt, checked[-1]["content"], segments, record.file, record.line, checked)
+def _readable(message: Mapping[str, Any]) -> str:
+    """Return the text of a message for checks and comparisons: its content, else its calls."""
+    calls = message.get("tool_calls")
+    return str(message["content"]) or (_encode([call["function"] for call in calls]) if calls else "")
 
 
-def _message(number: int, message: Any) -> Mapping[str, str]:
-    name = f"messages.{number}"
-    if not isinstance(message, dict):
-        raise FieldError(name, f"{name} is not an object", 'write {"role": ..., "content": ...}')
-    for key in ("role", "content"):
-        if key not in message:
-            raise FieldError(name, f"{name} has no {key!r}", nearest_hint(key, [str(name) for name in message]))
-    if message["role"] not in _ROLES:
-        hint = nearest_hint(str(message["role"]), _ROLES)
-        raise FieldError(name, f"{name} has the role {quoted(str(message['role']))}", hint)
-    if not isinstance(message["content"], str):
-        raise FieldError(name, f"the content of {name} is not text")
-    if unsupported := sorted(message.keys() - {"role", "content"}):
-        raise FieldError(name, f"{name} has {unsupported[0]!r}, which is not supported", "keep only role and content")
-    return {"role": message["role"], "content": message["content"]}
+def _as_json(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the columns of a record as JSON values; a date, for example, becomes text."""
+    try:
+        _encode(fields)
+    except (TypeError, ValueError):
+        encoded: Mapping[str, Any] = json.loads(json.dumps(fields, default=str, ensure_ascii=False))
+        return encoded
+    return fields
 
 
 def _shared_ending(sample: Sequence[Record], template: Template, known: Sequence[str]) -> str | None:

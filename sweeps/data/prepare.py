@@ -10,10 +10,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
+from backends.chat_lines import TrainOn
 from backends.contract import DataFile, Dataset
 from backends.file_kind import kind_of
 from sweeps.data import checks
-from sweeps.data.examples import Example, PairRecipe, Recipe, build_examples, choose_recipe
+from sweeps.data.conversations import LayoutName
+from sweeps.data.examples import ChatRecipe, Example, PairRecipe, Recipe, build_examples, choose_recipe
 from sweeps.data.findings import Finding, capped, error, errors_as_problems, warning
 from sweeps.data.formats import Record, RecordStream, read_records
 from sweeps.data.hub import SourceUnavailableError
@@ -41,6 +43,22 @@ class Lengths:
 
 
 @dataclass(frozen=True)
+class Conversations:
+    """The layout of chat data, and how many answers its training part has and trains."""
+
+    layout: LayoutName
+    examples: int
+    answers: int
+    trained_answers: int
+
+    def in_words(self) -> str:
+        """Return these facts in one line."""
+        answers = f"{self.trained_answers:,} answer{'s are' if self.trained_answers != 1 else ' is'} trained"
+        others = f" of {self.answers:,}" if self.answers > self.trained_answers else ""
+        return f"layout: {self.layout}, {self.examples:,} conversations, {answers}{others}"
+
+
+@dataclass(frozen=True)
 class PreparedData:
     """Data that is ready to train on. All mappings are by part: train, valid, test.
 
@@ -48,7 +66,7 @@ class PreparedData:
     requested source if the fallback took its place. `origins` says where each part comes from.
     `findings` are warnings only. `fingerprint` (hex) changes with any byte of the prepared files,
     the labels or the stop sequence, and with nothing else. `prompt` is the template of the prompts,
-    without the separator; None if the examples are conversations.
+    without the separator; None if the examples are conversations. `conversations` describes them.
     """
 
     dataset: Dataset
@@ -65,6 +83,7 @@ class PreparedData:
     digests: Mapping[str, str]
     fingerprint: str
     prompt: str | None = None
+    conversations: Conversations | None = None
 
 
 @dataclass
@@ -76,15 +95,16 @@ class _PartPlan:
     fractions: dict[str, float] = field(default_factory=dict)
 
 
-def prepare(spec: DataSpec, workspace: Path, data_path: Path | None = None) -> PreparedData:
+def prepare(spec: DataSpec, workspace: Path, data_path: Path | None = None, *, keep_rows: bool = False) -> PreparedData:
     """Prepare the data below `workspace/data/<fingerprint>/`. The same input gives the same bytes.
 
-    `data_path` replaces the place of the source in `spec`. Raises UserInputError with all errors
-    of the data, each with its line.
+    `data_path` replaces the place of the source in `spec`. With `keep_rows`, the lines of
+    validation and test have the columns of their records, as `row`. Raises UserInputError with all
+    errors of the data, each with its line.
     """
     source, fallback_from, findings = _locate_source(spec, data_path)
     plan = _plan_parts(spec, source)
-    pools, recipe = _load_examples(spec, source, plan.readers, findings)
+    pools, recipe = _load_examples(spec, source, plan.readers, findings, keep_rows)
     task, labels = _task_and_labels(spec, pools["train"], recipe)
     parts = _split_parts(pools, task, plan.fractions, spec.seed)
     if not any(finding.severity == "error" for finding in findings):
@@ -107,9 +127,12 @@ def prepare(spec: DataSpec, workspace: Path, data_path: Path | None = None) -> P
         else:
             chosen[part] = examples
     findings += checks.check_size(chosen["train"])
-    files, fingerprint = write_parts(chosen, recipe, labels, workspace / "data")
+    train_on = _train_on(spec, [*chosen["train"], *chosen["valid"]], labels)
+    files, fingerprint = write_parts(
+        chosen, recipe, labels, workspace / "data", train_on, parts_with_rows=("valid", "test") if keep_rows else ()
+    )
     return PreparedData(
-        dataset=Dataset(files["train"], files["valid"], recipe.layout, labels, recipe.stop),
+        dataset=Dataset(files["train"], files["valid"], recipe.layout, labels, recipe.stop, train_on),
         test=files.get("test"),
         source=source.description,
         fallback_from=fallback_from,
@@ -123,6 +146,7 @@ def prepare(spec: DataSpec, workspace: Path, data_path: Path | None = None) -> P
         digests={part: file.sha256 for part, file in files.items()},
         fingerprint=fingerprint,
         prompt=recipe.prompt.text if isinstance(recipe, PairRecipe) else None,
+        conversations=_conversations(recipe, chosen["train"], train_on),
     )
 
 
@@ -195,7 +219,11 @@ def _why_not_a_file(path: Path) -> str | None:
 
 
 def _load_examples(
-    spec: DataSpec, source: Source, readers: Mapping[str, Callable[[], RecordStream]], findings: list[Finding]
+    spec: DataSpec,
+    source: Source,
+    readers: Mapping[str, Callable[[], RecordStream]],
+    findings: list[Finding],
+    keep_rows: bool,
 ) -> tuple[dict[str, list[Example]], Recipe]:
     """Read all parts and append what is wrong to `findings`.
 
@@ -208,14 +236,14 @@ def _load_examples(
         others = [item for item in chain(head, stream) if isinstance(item, Finding)]
         raise UserInputError(errors_as_problems(capped([*findings, *others])) or [_no_examples(source.description)])
     prompt, completion = spec.prompt or source.prompt, spec.completion or source.completion
-    recipe = choose_recipe(sample, prompt, completion, spec.separator, spec.stop)
+    recipe = choose_recipe(sample, prompt, completion, spec.separator, spec.stop, spec.train_on)
     if isinstance(recipe, Finding):
         unreadable = [item for item in head if isinstance(item, Finding)]
         raise UserInputError(errors_as_problems(capped([*unreadable, recipe])))
     pools: dict[str, list[Example]] = {}
     for part, read_part in readers.items():
         examples: list[Example] = []
-        for item in build_examples(chain(head, stream) if part == "train" else read_part(), recipe):
+        for item in build_examples(chain(head, stream) if part == "train" else read_part(), recipe, keep_rows):
             if isinstance(item, Example):
                 examples.append(item)
             else:
@@ -242,10 +270,31 @@ def _task_and_labels(
         else:
             labels = [label + recipe.stop for label in spec.labels]
         return "classification", tuple(labels)
-    without_stop = (example.completion.removesuffix(recipe.stop) for example in examples)
-    if spec.task == "classification" or (spec.task == "auto" and checks.is_classification(without_stop)):
-        return "classification", tuple(sorted(completions))
-    return "generation", ()
+    if spec.task == "auto":
+        without_stop = (example.completion.removesuffix(recipe.stop) for example in examples)
+        trains_one = _train_on(spec, examples, ()) == "last"
+        if trains_one and checks.is_classification(without_stop):
+            return "classification", tuple(sorted(completions))
+    return ("classification", tuple(sorted(completions))) if spec.task == "classification" else ("generation", ())
+
+
+def _train_on(spec: DataSpec, examples: Sequence[Example], labels: Sequence[str]) -> TrainOn:
+    """Return which answers to train: `last` wherever all trained answers are last messages anyway.
+
+    So a data set with one answer per example is the same, whatever the sweep file says.
+    """
+    if labels or spec.train_on == "last":
+        return "last"
+    has_others = any(example.trained_answers("all") != example.trained_answers("last") for example in examples)
+    return "all" if has_others else "last"
+
+
+def _conversations(recipe: Recipe, examples: Sequence[Example], train_on: TrainOn) -> Conversations | None:
+    if not isinstance(recipe, ChatRecipe):
+        return None
+    answers = sum(example.answers for example in examples)
+    trained = sum(example.trained_answers(train_on) for example in examples)
+    return Conversations(recipe.source.name, len(examples), answers, trained)
 
 
 def _split_parts(
@@ -267,6 +316,7 @@ def _check_examples(
     for examples in pools.values():
         yield from checks.check_texts(examples, recipe)
         yield from checks.check_delimiters(examples, recipe)
+        yield from checks.check_conversations(examples)
     yield from checks.check_training(pools["train"], bool(labels))
     if labels:
         yield from checks.check_labels(pools, labels, allowed, recipe.stop)

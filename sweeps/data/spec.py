@@ -73,10 +73,15 @@ class DataSpec(BaseModel):
         description="Ends every completion. Default: a known stop sequence that all completions end with, "
         r"else '\n'. Chat data has none.",
     )
+    train_on: Literal["all", "last"] = Field(
+        "all",
+        description="The answers of a conversation to train: all of them, or the last. An answer with weight: 0 is "
+        "never trained. With labels only the last one is.",
+    )
     task: Literal["auto", "classification", "generation"] = Field(
         "auto",
         description="auto: classification if the completions are few (at most 50 different ones, each three times on "
-        "average), short (50 characters) and on one line.",
+        "average), short (50 characters) and on one line. Conversations with several trained answers are generation.",
     )
     labels: tuple[Label, ...] | None = Field(
         None, min_length=2, description="The allowed labels. Any other label is an error with its line."

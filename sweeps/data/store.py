@@ -8,11 +8,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from backends.chat_lines import TrainOn
 from backends.contract import DataFile
 from sweeps.data.examples import Example, Recipe
 from sweeps.workspace import remove_if_abandoned
@@ -21,11 +22,17 @@ _DRAFT_PREFIX = ".writing-"
 
 
 def write_parts(
-    parts: Mapping[str, Sequence[Example]], recipe: Recipe, labels: Sequence[str], directory: Path
+    parts: Mapping[str, Sequence[Example]],
+    recipe: Recipe,
+    labels: Sequence[str],
+    directory: Path,
+    train_on: TrainOn = "last",
+    parts_with_rows: Collection[str] = (),
 ) -> tuple[dict[str, DataFile], str]:
     """Write `directory/<fingerprint>/<part>.jsonl` and a manifest.
 
-    Returns the files by part, and the fingerprint (hex). Each file is written completely or not at
+    The lines of `parts_with_rows` have the rows of their examples. Returns the files by part, and
+    the fingerprint (hex). Each file is written completely or not at
     all. Existing files with the right content stay untouched; files with other content are
     replaced.
     """
@@ -33,8 +40,13 @@ def write_parts(
     for abandoned in directory.glob(f"{_DRAFT_PREFIX}*"):
         remove_if_abandoned(abandoned)
     with _draft_folder(directory) as draft:
-        digests = {part: _write_lines(examples, draft / f"{part}.jsonl") for part, examples in parts.items()}
+        digests = {
+            part: _write_lines(examples, draft / f"{part}.jsonl", part in parts_with_rows)
+            for part, examples in parts.items()
+        }
         content = {"layout": recipe.layout, "labels": list(labels), "stop": recipe.stop, "sha256": digests}
+        if train_on == "all":  # absent otherwise, so that older fingerprints stay
+            content["train_on"] = train_on
         manifest = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
         fingerprint = hashlib.sha256(manifest.encode()).hexdigest()[:16]
         (draft / "manifest.json").write_text(manifest + "\n", encoding="utf-8")
@@ -76,11 +88,11 @@ def read_lines(file: DataFile) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
-def _write_lines(examples: Sequence[Example], path: Path) -> str:
+def _write_lines(examples: Sequence[Example], path: Path, with_rows: bool) -> str:
     digest = hashlib.sha256()
     with path.open("wb") as file:
         for example in examples:
-            line = f"{example.to_line()}\n".encode()
+            line = f"{example.to_line(with_rows)}\n".encode()
             digest.update(line)
             file.write(line)
     return digest.hexdigest()

@@ -85,6 +85,8 @@ def _facts(plan: PlanJson) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     data = plan.get("data") or {}
     facts |= {f"data.{name}": data[name] for name in _DATA_FACTS if name in data}
+    if data:  # older versions trained the last answer only
+        facts["data.train_on"] = data.get("train_on", "last")
     if "fingerprint" in data:
         facts["data.content"] = f"digest {data['fingerprint']}"
     facts |= {f"backend.{name}": value for name, value in (plan.get("backend") or {}).items()}

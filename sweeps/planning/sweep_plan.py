@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from backends import codec
 from backends.contract import Backend, Estimate, EvaluationSettings, Placement, TrainingRequest
 from backends.guarded_backend import open_guarded
 from search_spaces.space import ResolvedParameter, ResolvedSpace
@@ -218,6 +219,8 @@ def _data_json(data: PreparedData) -> dict[str, Any]:
         "separator": data.separator,
         "stop": data.dataset.stop,
         "prompt": data.prompt,
+        "train_on": data.dataset.train_on,
+        "conversations": None if data.conversations is None else codec.to_json(data.conversations),
         "digests": dict(data.digests),
         "fingerprint": data.fingerprint,
         "training_examples": data.dataset.train.examples,

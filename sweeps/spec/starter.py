@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backends.file_kind import kind_of
+from sweeps.data.conversations import has_conversations
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.spec.json_schema import FILE_NAME, schema_text
 
@@ -87,13 +88,13 @@ def starter(name: str, data_file: Path | None) -> str:
     if data_file is not None:
         source = str(data_file)
         columns = _columns(data_file)
-        prompt = _choose_column(columns, PROMPT_NAMES, data_file)
-        completion = _choose_column(columns, COMPLETION_NAMES, data_file)
-        templates = (f"{{{prompt}}}", f" {{{completion}}}")
+        completion, templates = "", None
+        if not has_conversations(columns):
+            prompt = _choose_column(columns, PROMPT_NAMES, data_file)
+            completion = _choose_column(columns, COMPLETION_NAMES, data_file)
+            templates = (f"{{{prompt}}}", f" {{{completion}}}")
         if completion not in ("label", "class", "target", "v1"):
             objective = "{minimize: valid_loss}        # or valid_accuracy, if there are few different completions"
-        if "messages" in columns:
-            templates = None
     lines = ""
     if templates is not None:
         prompt_text = json.dumps(templates[0] + "\n\n###\n\n")
@@ -134,8 +135,6 @@ def _choose_column(columns: Sequence[str], preferred: Sequence[str], path: Path)
 
     Without one it is the first column for prompts, the last one for completions.
     """
-    if "messages" in columns:
-        return "messages"
     by_name = {column.casefold(): column for column in columns}
     for name in preferred:
         if name in by_name:

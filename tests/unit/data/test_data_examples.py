@@ -153,18 +153,12 @@ def test_the_last_message_of_a_conversation_is_the_completion():
         ([{"role": "bot", "content": "x"}], "messages.0 has the role 'bot'"),
         ([{"role": "user", "content": [{"type": "text"}]}], "the content of messages.0 is not text"),
         ([*TALK, {"role": "user", "content": "3+3?"}], "the last message is by 'user'"),
-        ([{"role": "assistant", "content": "x", "weight": 0}], "messages.0 has 'weight', which is not supported"),
-        ([{"role": "assistant", "content": "x", "tool_calls": []}], "messages.0 has 'tool_calls'"),
+        ([{"role": "assistant", "content": "x", "reasoning": "y"}], "has 'reasoning', which is not supported"),
     ],
 )
 def test_a_malformed_conversation_is_an_error(messages, message):
     with pytest.raises(FieldError, match=message):
         ChatRecipe().example(Record({"messages": messages}, "d", 1))
-
-
-def test_conversations_with_tools_are_refused_and_not_cut():
-    with pytest.raises(FieldError, match="tools"):
-        ChatRecipe().example(Record({"messages": TALK, "tools": []}, "d", 1))
 
 
 def test_a_separator_for_conversations_is_refused_and_not_ignored():
