@@ -17,6 +17,30 @@ RunEnd: TypeAlias = Literal["complete", "stopped", "failed", "diverged"]
 
 
 @dataclass(frozen=True)
+class MetricScale:
+    """What a metric of 0 and one of 1 on the curve mean in the metric's own unit.
+
+    Where lower is better, `zero` is above `one`.
+    """
+
+    zero: float = 0.0
+    one: float = 1.0
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the metric itself falls while the curve rises."""
+        return self.zero > self.one
+
+    def share(self, value: float) -> float:
+        """Return a value of the metric as a share of its range, higher is better."""
+        return (value - self.zero) / (self.one - self.zero)
+
+    def value(self, share: float) -> float:
+        """Return a share of the range as a value of the metric."""
+        return self.zero + share * (self.one - self.zero)
+
+
+@dataclass(frozen=True)
 class CurvePoint:
     """One evaluation after `step` steps, at `epoch` (1.5 is the middle of the second epoch).
 
@@ -52,9 +76,11 @@ class LearningCurve:
     """The evaluations of a run, and the facts that a judge of the curve needs.
 
     `points` are in order and do not include `baseline`, the score of the base model before
-    training. `metric` names the metric of the points. `train_examples` and `valid_examples` say how
-    many examples each side was *evaluated* on. `chance` is the metric of a model that knows nothing
-    but the frequencies of the labels, which is the share of the most frequent one; if it is
+    training. `metric` names the metric of the points, which is a share of its range, and
+    `metric_scale` says what it is in its own unit. `train_examples` and `valid_examples` say how
+    many examples each side was *evaluated* on, and `metric_examples` on how many validation
+    examples the metric was measured, if not on all. `chance` is the metric of a model that knows
+    nothing but the frequencies of the labels, which is the share of the most frequent one; if it is
     None, it is one in `classes`. `best_by` says which side decides which epoch to keep.
     `loop_reports` are the reports of the training loop between the evaluations, in order; empty
     if they are unknown.
@@ -70,6 +96,8 @@ class LearningCurve:
     best_by: Literal["metric", "loss"] = "metric"
     ended: RunEnd = "complete"
     loop_reports: tuple[LoopReport, ...] = ()
+    metric_scale: MetricScale = MetricScale()
+    metric_examples: int | None = None
 
     @classmethod
     def from_measurements(
@@ -83,10 +111,13 @@ class LearningCurve:
         chance: float | None = None,
         best_by: Literal["metric", "loss"] = "metric",
         ended: RunEnd = "complete",
+        metric_scale: MetricScale = MetricScale(),
+        metric_examples: int | None = None,
     ) -> Self:
         """Build a curve from a run's measurements. The points keep the order of the measurements.
 
-        `metric` may carry a prefix (`valid_accuracy`); a loss does not count as a metric. A
+        The measurements have the metric in its own unit. `metric` may carry a prefix
+        (`valid_accuracy`); a loss does not count as a metric. A
         measurement of scope `step` becomes a loop report, or a point with that training loss if
         its `batch_loss` is not finite.
         """
@@ -97,7 +128,8 @@ class LearningCurve:
             values = measured.values
             if measured.scope == "evaluation":
                 known = [values.get(key) for key in ("train_loss", "valid_loss")]
-                known += [values.get(f"{side}_{name}") for side in ("train", "valid")] if name else [None, None]
+                in_own_unit = [values.get(f"{side}_{name}") if name else None for side in ("train", "valid")]
+                known += [None if value is None else metric_scale.share(value) for value in in_own_unit]
                 points.append(CurvePoint(measured.epoch, measured.step, *known))
                 continue
             if "batch_loss" not in values:
@@ -120,4 +152,6 @@ class LearningCurve:
             best_by=best_by,
             ended=ended,
             loop_reports=tuple(sorted(loop_reports, key=lambda report: report.epoch)),
+            metric_scale=metric_scale,
+            metric_examples=metric_examples,
         )

@@ -425,7 +425,15 @@ class Session:
         return self._advice.for_run({**trial.resolved, **trial.hyperparameters}, self.plan.steering_bounds)
 
     def _curve(self, trial: Trial, *, diverged: bool = False) -> LearningCurve:
-        return learning_curve_of(trial, self.plan.data, self._objectives, diverged=diverged)
+        generation = self.plan.evaluation.generation
+        return learning_curve_of(
+            trial,
+            self.plan.data,
+            self._objectives,
+            self.plan.spec.task_metrics,
+            None if generation is None else generation.examples,
+            diverged=diverged,
+        )
 
 
 def _without_results(trial: Trial) -> Trial:

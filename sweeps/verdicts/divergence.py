@@ -9,9 +9,9 @@ import math
 from statistics import median
 
 from sweeps.verdicts.advice import Advice
-from sweeps.verdicts.features import CurveFeatures
+from sweeps.verdicts.features import CurveFeatures, format_number
 from sweeps.verdicts.verdict import FitVerdict
-from sweeps.verdicts.verdict_construction import diverged, format_number, multiple
+from sweeps.verdicts.verdict_construction import diverged, multiple
 
 FAR_ABOVE = 1.5
 """A loss half as high again as the base model's is not learning. A warm-up bump stays below that

@@ -44,6 +44,10 @@ FELL_FAR = 0.5
 """A loss that is down to half of the base model's has fallen far."""
 
 
+LABEL_METRICS = ("accuracy", "macro_f1", "f1")
+"""The names of metrics that count labels."""
+
+
 @dataclass(frozen=True)
 class Rise:
     """The rise of the validation loss from its minimum, at `onset`, to its end."""
@@ -72,6 +76,11 @@ class LossSpike:
     peak: float
     epoch: float
     base: float
+
+
+def format_number(value: float) -> str:
+    """Return a number as evidence texts show it, with three digits."""
+    return f"{value:.3g}"
 
 
 class CurveFeatures:
@@ -119,6 +128,27 @@ class CurveFeatures:
             known.append((share, "chance"))
         return max(known, default=None)
 
+    # -------------------------------------------------------------------------- words for a metric
+    def metric_text(self, share: float) -> str:
+        """Return a value of the metric in its own unit, as evidence shows it."""
+        return format_number(self.curve.metric_scale.value(share))
+
+    def gap_text(self, share: float) -> str:
+        """Return a difference of two values of the metric in its own unit, without a sign."""
+        scale = self.curve.metric_scale
+        return format_number(abs(scale.value(share) - scale.value(0.0)))
+
+    @property
+    def metric_is_about_labels(self) -> bool:
+        """Whether the metric counts labels, and not the quality of generated texts."""
+        curve = self.curve
+        return curve.metric in (None, *LABEL_METRICS) or curve.classes is not None or curve.chance is not None
+
+    @property
+    def metric_rose(self) -> str:
+        """How the metric moves when it gets better."""
+        return "fell" if self.curve.metric_scale.lower_is_better else "rose"
+
     # ---------------------------------------------------------------------------------- noise
     @property
     def _roughness(self) -> float:
@@ -145,7 +175,7 @@ class CurveFeatures:
 
     def valid_noise(self, share: float) -> float:
         """The half-width of the error band of the validation metric."""
-        return noise.metric_noise(share, self.curve.valid_examples)
+        return noise.metric_noise(share, self.curve.metric_examples or self.curve.valid_examples)
 
     def gap_noise(self, train: float, valid: float) -> float:
         """The half-width of the error band of the training metric minus the validation metric."""
@@ -235,6 +265,15 @@ class CurveFeatures:
             return False
         before = metric.at(epoch) if epoch > 0 else self.baseline.valid_metric
         return before is not None and metric.last - before > self.valid_noise(before)
+
+    @property
+    def metric_ends_at_a_new_best(self) -> bool:
+        """Whether the last value of the validation metric is better than all before it."""
+        metric = self.valid_metric
+        if metric is None:
+            return False
+        before = [value for value in (self.baseline.valid_metric, *metric.values[:-1]) if value is not None]
+        return bool(before) and metric.last > max(before)
 
     @property
     def metric_is_saturated(self) -> bool:

@@ -13,8 +13,14 @@ from dataclasses import replace
 from backends.training_logs.learning_curve import LearningCurve
 from sweeps.verdicts.advice import Advice
 from sweeps.verdicts.divergence import learning_was_lost, loss_ran_away, non_finite_value
-from sweeps.verdicts.features import CurveFeatures
-from sweeps.verdicts.overfitting import MIN_RISE, metric_gap_widens, validation_loss_rises
+from sweeps.verdicts.features import CurveFeatures, format_number
+from sweeps.verdicts.overfitting import (
+    MIN_RISE,
+    metric_gap_widens,
+    metric_outweighs_loss,
+    risen_loss,
+    validation_loss_rises,
+)
 from sweeps.verdicts.underfitting import (
     ended_early,
     learned_nothing,
@@ -23,7 +29,7 @@ from sweeps.verdicts.underfitting import (
     too_few_evaluations,
 )
 from sweeps.verdicts.verdict import FitVerdict, VerdictKind
-from sweeps.verdicts.verdict_construction import format_number, make_verdict, multiple
+from sweeps.verdicts.verdict_construction import make_verdict, multiple
 
 MIN_CONFIDENCE_TO_STOP = 0.7
 """A running trial is stopped at this confidence. benchmarks/fit measures how much that saves,
@@ -50,19 +56,36 @@ def judge(curve: LearningCurve, advice: Advice) -> FitVerdict:
     """
     features = CurveFeatures(curve)
     verdicts = (rule(features, advice) for rule in _RULES)
-    verdict = next((verdict for verdict in verdicts if verdict is not None), None)
-    return replace(verdict or _healthy(features), keep_epoch=features.keep_epoch)
+    verdict = next((verdict for verdict in verdicts if verdict is not None), None) or _healthy(features)
+    evidence = verdict.evidence + _other_fact(verdict, features)
+    return replace(verdict, evidence=evidence, keep_epoch=features.keep_epoch)
+
+
+def _other_fact(verdict: FitVerdict, features: CurveFeatures) -> str:
+    """Add what the loss shows where a metric decides, and which of them decides."""
+    if features.curve.metric is not None and features.valid_metric is None and features.valid_loss is not None:
+        return f"; this is about the loss, because {features.metric_name} cannot be judged"
+    if features.curve.best_by != "metric" or verdict.kind in (VerdictKind.DIVERGED, VerdictKind.OVERFIT):
+        return ""
+    rose = risen_loss(features) if metric_outweighs_loss(features) else ""
+    return f"; {rose}, but {features.metric_name} decides, which got no worse" if rose else ""
 
 
 def early_stop_verdict(curve: LearningCurve, advice: Advice) -> FitVerdict | None:
     """Return the verdict on a running trial if more training will surely not help; else None.
 
     That is a run that has diverged or overfits, with a confidence of at least
-    `MIN_CONFIDENCE_TO_STOP`.
+    `MIN_CONFIDENCE_TO_STOP`. A run does not overfit as long as the metric that decides gets better,
+    and nobody knows whether it does if the curve lacks that metric.
     """
     verdict = judge(replace(curve, ended="stopped"), advice)
-    is_lost = verdict.kind in {VerdictKind.DIVERGED, VerdictKind.OVERFIT}
-    return verdict if is_lost and verdict.confidence >= MIN_CONFIDENCE_TO_STOP else None
+    if verdict.confidence < MIN_CONFIDENCE_TO_STOP:
+        return None
+    if verdict.kind is VerdictKind.OVERFIT and curve.best_by == "metric":
+        features = CurveFeatures(curve)
+        is_open = features.metric_ends_at_a_new_best or (curve.metric is not None and features.valid_metric is None)
+        return None if is_open else verdict
+    return verdict if verdict.kind in {VerdictKind.DIVERGED, VerdictKind.OVERFIT} else None
 
 
 def _healthy(features: CurveFeatures) -> FitVerdict:
@@ -73,10 +96,9 @@ def _healthy(features: CurveFeatures) -> FitVerdict:
     ):
         if series is not None:
             start, source = (base, "base model") if base is not None else (series.values[0], "first evaluation")
-            parts.append(
-                f"validation {name} went from {format_number(start)} ({source}) to {format_number(series.last)}"
-            )
             is_metric = series is features.valid_metric
+            text = features.metric_text if is_metric else format_number
+            parts.append(f"validation {name} went from {text(start)} ({source}) to {text(series.last)}")
             noise = features.valid_noise(start) if is_metric else features.loss_noise(start)
             strength = max(strength, multiple(abs(series.last - start), noise))
     if features.rise is not None and features.rise.observed > MIN_RISE * abs(features.rise.low):

@@ -6,10 +6,10 @@ The thresholds were chosen on the `tune` part of benchmarks/fit.
 from __future__ import annotations
 
 from sweeps.verdicts.advice import Advice
-from sweeps.verdicts.features import CurveFeatures
+from sweeps.verdicts.features import CurveFeatures, Rise, format_number
 from sweeps.verdicts.noise import evaluated_examples
 from sweeps.verdicts.verdict import FitVerdict
-from sweeps.verdicts.verdict_construction import format_number, multiple, overfit, unsettled
+from sweeps.verdicts.verdict_construction import multiple, overfit, unsettled
 
 MIN_RISE, MIN_RISE_OF_SCALE = 0.10, 0.10
 """A validation loss is level if it ends less than 10 % above its minimum, or less than 10 % of
@@ -31,21 +31,41 @@ FITTED = 0.5
 there has ended its fall."""
 
 
-def validation_loss_rises(features: CurveFeatures, advice: Advice) -> FitVerdict | None:
-    """Find overfitting in the losses: validation has turned while training goes on falling."""
+def metric_outweighs_loss(features: CurveFeatures) -> bool:
+    """Return whether the metric decides and is fine, although the validation loss rises.
+
+    The answers of a model can get better while the probability of the reference texts falls.
+    """
     rise = features.rise
-    if rise is None:
-        return None
-    threshold, noise = MIN_RISE * abs(rise.low), features.rise_noise(rise.low, rise.height)
-    metric_is_fine = features.metric_improved_since(rise.onset) or features.metric_is_saturated
-    if features.curve.best_by == "metric" and metric_is_fine:
-        return None
-    if rise.height <= DOUBTFUL_RISE * abs(rise.low):
-        return None
-    rose = (
+    if rise is None or features.curve.best_by != "metric":
+        return False
+    return features.metric_improved_since(rise.onset) or features.metric_is_saturated
+
+
+def risen_loss(features: CurveFeatures) -> str:
+    """Describe a validation loss that rose beyond chance; empty if it did not."""
+    rise = features.rise
+    if rise is None or rise.height <= max(MIN_RISE * abs(rise.low), features.rise_noise(rise.low, rise.height)):
+        return ""
+    return _rise_text(rise, features)
+
+
+def _rise_text(rise: Rise, features: CurveFeatures) -> str:
+    return (
         f"validation loss rose from {format_number(rise.low)} (epoch {format_number(rise.onset)}) to "
         f"{format_number(rise.last)} (epoch {format_number(features.last_epoch)})"
     )
+
+
+def validation_loss_rises(features: CurveFeatures, advice: Advice) -> FitVerdict | None:
+    """Find overfitting in the losses: validation has turned while training goes on falling."""
+    rise = features.rise
+    if rise is None or metric_outweighs_loss(features):
+        return None
+    threshold, noise = MIN_RISE * abs(rise.low), features.rise_noise(rise.low, rise.height)
+    if rise.height <= DOUBTFUL_RISE * abs(rise.low):
+        return None
+    rose = _rise_text(rise, features)
     training_went_on = _training_improved(features, rise.onset)
     if training_went_on is None and features.metric_never_rose:
         return None
@@ -68,22 +88,23 @@ def _later_metric(features: CurveFeatures, onset: float) -> str:
     if metric is None or kept is None or kept <= onset or features.curve.best_by != "metric":
         return ""
     before = metric.at(onset) if onset > 0 else features.baseline.valid_metric
-    against = "" if before is None else f", against {format_number(before)} at epoch {format_number(onset)}"
-    best = format_number(max(metric.values))
+    against = "" if before is None else f", against {features.metric_text(before)} at epoch {format_number(onset)}"
+    best = features.metric_text(max(metric.values))
     return f"; validation {features.metric_name} was best at epoch {format_number(kept)}: {best}{against}"
 
 
 def _training_improved(features: CurveFeatures, since: float) -> str | None:
     """Describe how training improved while validation got worse; None if it did not, or unknown."""
-    for series, base, change, sign in (
-        (features.train_loss, features.baseline.train_loss, "training loss fell", -1),
-        (features.train_metric, features.baseline.train_metric, f"training {features.metric_name} rose", 1),
+    rose = f"training {features.metric_name} {features.metric_rose}"
+    for series, base, change, sign, text in (
+        (features.train_loss, features.baseline.train_loss, "training loss fell", -1, format_number),
+        (features.train_metric, features.baseline.train_metric, rose, 1, features.metric_text),
     ):
         if series is None:
             continue
         before = series.at(since) if since > 0 or base is None else base
         if sign * (series.last - before) > MIN_TRAIN_IMPROVEMENT * abs(before):
-            return f"while {change} from {format_number(before)} to {format_number(series.last)}"
+            return f"while {change} from {text(before)} to {text(series.last)}"
     train, rise = features.train_loss, features.rise
     if train is not None and rise is not None and train.last < FITTED * rise.low:
         return f"while training loss was already down at {format_number(train.last)}"
@@ -111,9 +132,10 @@ def metric_gap_widens(features: CurveFeatures, advice: Advice) -> FitVerdict | N
         return None
     name = features.metric_name
     evidence = (
-        f"training {name} rose from {format_number(train_at_onset)} (epoch {format_number(onset)}) to "
-        f"{format_number(train.last)} (epoch {format_number(epochs[-1])}) while validation {name} ended at "
-        f"{format_number(valid.last)}: a gap of {format_number(gap)}, of which sampling explains {format_number(noise)}"
+        f"training {name} {features.metric_rose} from {features.metric_text(train_at_onset)} (epoch "
+        f"{format_number(onset)}) to {features.metric_text(train.last)} (epoch {format_number(epochs[-1])}) while "
+        f"validation {name} ended at {features.metric_text(valid.last)}: a gap of {features.gap_text(gap)}, of which "
+        f"sampling explains {features.gap_text(noise)}"
     )
     return overfit(evidence, features, advice, onset, multiple(gap - gap_at_onset, noise))
 
@@ -128,8 +150,9 @@ def _metrics_far_apart(features: CurveFeatures, advice: Advice) -> FitVerdict | 
         return None
     name = features.metric_name
     evidence = (
-        f"training {name} ended at {format_number(train.last)} and validation {name} at {format_number(valid.last)}: "
-        f"a gap of {format_number(gap)}, of which sampling explains {format_number(noise)}"
+        f"training {name} ended at {features.metric_text(train.last)} and validation {name} at "
+        f"{features.metric_text(valid.last)}: a gap of {features.gap_text(gap)}, of which sampling explains "
+        f"{features.gap_text(noise)}"
     )
     return overfit(evidence, features, advice, features.keep_epoch or 0.0, 2 * multiple(gap, 2 * noise))
 

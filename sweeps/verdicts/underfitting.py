@@ -9,14 +9,13 @@ from typing import NamedTuple
 
 from sweeps.verdicts.advice import Advice, NoLearningCause
 from sweeps.verdicts.divergence import FAR_ABOVE
-from sweeps.verdicts.features import CurveFeatures
+from sweeps.verdicts.features import CurveFeatures, format_number
 from sweeps.verdicts.noise import RESOLUTION, evaluated_examples
 from sweeps.verdicts.overfitting import FITTED
 from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 from sweeps.verdicts.verdict_construction import (
     diverged,
     epoch_span,
-    format_number,
     make_verdict,
     multiple,
     unsettled,
@@ -101,10 +100,10 @@ def _metric_shows_no_learning(features: CurveFeatures, advice: Advice) -> FitVer
     gain, noise = metric.last - floor, features.valid_noise(floor)
     if gain > noise or 1 - floor <= noise:
         return None
-    count = evaluated_examples(features.curve.valid_examples)
+    count = evaluated_examples(features.curve.metric_examples or features.curve.valid_examples)
     evidence = (
-        f"validation {features.metric_name} ended at {format_number(metric.last)}, {model} has {format_number(floor)}, "
-        f"and {count} examples only show differences above {format_number(noise)}"
+        f"validation {features.metric_name} ended at {features.metric_text(metric.last)}, {model} has "
+        f"{features.metric_text(floor)}, and {count} examples only show differences above {features.gap_text(noise)}"
     )
     if noise > RESOLUTION and gain > 0:
         return None if _both_losses_fell(features) else unsettled(evidence, strength=1.0)
@@ -188,6 +187,8 @@ def _underfit(evidence: str, features: CurveFeatures, advice: Advice, strength: 
 
 def _no_learning_cause(features: CurveFeatures) -> tuple[NoLearningCause, str]:
     """Return why a run learned nothing, with the explanation in words."""
+    if features.loss_fell_far and not features.metric_is_about_labels:
+        return "unclear", "training lowered the loss, but the answers did not get better"
     if features.loss_fell_far:
         return "collapsed", (
             "it learned how often each label occurs and nothing about the examples, as with a learning rate that is "
@@ -259,5 +260,6 @@ def _rising_metric(features: CurveFeatures) -> _Improvement | None:
     before = [value for epoch, value in zip(series.epochs, series.values, strict=True) if epoch <= metric.start_epoch]
     if gain <= noise or metric.end - max(before, default=metric.start) <= noise / 2:
         return None
-    rise = f"from {format_number(metric.start)} to {format_number(metric.end)} {epoch_span(features, metric)}"
-    return _Improvement(f"validation {features.metric_name} still rose {rise}", multiple(gain, noise))
+    start, end = features.metric_text(metric.start), features.metric_text(metric.end)
+    change = f"{features.metric_rose} from {start} to {end} {epoch_span(features, metric)}"
+    return _Improvement(f"validation {features.metric_name} still {change}", multiple(gain, noise))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from sweeps.verdicts.advice import Advice
-from sweeps.verdicts.features import CurveFeatures
+from sweeps.verdicts.features import CurveFeatures, format_number
 from sweeps.verdicts.trend import Trend
 from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
@@ -49,11 +49,6 @@ def overfit(evidence: str, features: CurveFeatures, advice: Advice, onset: float
     """
     text = advice.for_verdict(VerdictKind.OVERFIT, useful_epochs=features.keep_epoch)
     return make_verdict(VerdictKind.OVERFIT, evidence, text, onset=onset, strength=strength)
-
-
-def format_number(value: float) -> str:
-    """Return a number as evidence texts show it, with three digits."""
-    return f"{value:.3g}"
 
 
 def multiple(difference: float, threshold: float) -> float:
