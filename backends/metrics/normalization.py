@@ -19,7 +19,7 @@ SQUAD: tuple[Difference, ...] = ("case", "punctuation", "articles", "white_space
 """What the evaluation of SQuAD ignores (`normalize_answer`; Rajpurkar et al. 2016,
 arXiv:1606.05250)."""
 
-_ARTICLE = re.compile(r"\b(a|an|the)\b", re.IGNORECASE)
+_ARTICLE = re.compile(r"\b(?:a|an|the)\b(\s*)", re.IGNORECASE)
 
 
 class ComparisonOptions(MetricOptions):
@@ -46,7 +46,7 @@ def normalized(text: str, ignore: Collection[Difference]) -> str:
     if "punctuation" in ignore:
         text = "".join(character for character in text if not _is_punctuation(character))
     if "articles" in ignore:
-        text = _ARTICLE.sub(" ", text)
+        text = _ARTICLE.sub(lambda match: "" if match[1] else " ", text)
     return " ".join(text.split()) if "white_space" in ignore else text.strip()
 
 
