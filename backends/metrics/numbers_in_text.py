@@ -110,5 +110,7 @@ def _number(match: re.Match[str], decimal_mark: str) -> NumberInText | None:
         thousands = "," if decimal_mark == "." else "."
         digits = re.sub(rf"[{_THIN_SPACES}{thousands}]", "", parts["number"]).replace(decimal_mark, ".")
         value = Fraction(Decimal(digits)) * Fraction(10) ** exponent
-    is_negative = (parts["sign"] or "").startswith("-") or parts["inner_sign"] is not None
+    sign, before = parts["sign"] or "", match.string[max(match.start() - 9, 0) : match.start()]
+    is_dash = sign[1:].isspace() and before.rstrip(" \t")[-1:].isalnum()  # "5 - 3" has no negative number
+    is_negative = (sign.startswith("-") and not is_dash) or parts["inner_sign"] is not None
     return NumberInText(-value if is_negative else value, parts["percent"] is not None)
