@@ -32,15 +32,7 @@ def generate(
     loses its beginning. The model stays in evaluation mode. Raises BackendError (out_of_memory) if
     one example does not fit into memory.
     """
-    settings = GenerationSettings(
-        max_tokens=decoding.max_tokens,
-        max_length=max_length,
-        end_tokens=end_ids(model.tokenizer, model.module),
-        stops=stop_texts(template, decoding),
-        temperature=decoding.temperature,
-        top_p=decoding.top_p,
-        seed=seed,
-    )
+    settings = generation_settings(model, template, decoding, max_length, seed)
     prompts, _ = template.tokenize_prompts(lines, settings.max_prompt_tokens)
     if model.source.vocabulary_size is not None:
         check_token_ids(prompts, model.source.vocabulary_size, model.tokenizer, model.source.name)
@@ -54,6 +46,16 @@ def generate(
         raise BackendError(Failure(FailureKind.OUT_OF_MEMORY, message, remedy)) from error
 
 
-def stop_texts(template: ExampleTemplate, decoding: Decoding) -> tuple[str, ...]:
-    """Return the texts before which a generated text ends."""
-    return tuple(stop for stop in dict.fromkeys((template.stop_text, *decoding.stop)) if stop)
+def generation_settings(
+    model: LoadedModel, template: ExampleTemplate, decoding: Decoding, max_length: int, seed: int = 0
+) -> GenerationSettings:
+    """Return `decoding` together with what ends a text of this model and data set."""
+    return GenerationSettings(
+        max_tokens=decoding.max_tokens,
+        max_length=max_length,
+        end_tokens=end_ids(model.tokenizer, model.module),
+        stops=tuple(stop for stop in dict.fromkeys((template.stop_text, *decoding.stop)) if stop),
+        temperature=decoding.temperature,
+        top_p=decoding.top_p,
+        seed=seed,
+    )

@@ -12,6 +12,7 @@ from backends.local.failures import library_errors_translated
 from backends.local.model_source import user_error
 from backends.local.options import LocalOptions
 from backends.local.prediction import CARD_FILE, base_of
+from backends.model_packages import local_predictor, text_generation
 from backends.model_packages.package import ModelPackage, local_package
 
 _TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -34,7 +35,10 @@ def package(name: str, options: LocalOptions, folder: Path) -> ModelPackage:
         _copy([*texts, *weights.weight_files], folder / "model")
         if is_adapter:
             _copy([kept / "adapter_config.json", *kept.glob("adapter_model*")], folder / "adapter")
+        shutil.copy(text_generation.__file__, folder / local_predictor.GENERATION_CODE)
     settings = {key: card[key] for key in ("task", "layout", "labels", "stop", "max_length")}
+    # absent in the card of a model that an earlier version has kept
+    settings["generation"] = card.get("generation")
     return local_package({**settings, "adapter": is_adapter, "device": options.device, "dtype": options.dtype})
 
 

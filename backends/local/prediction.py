@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from backends.local.model import LoadedModel, ModelSpec, load_model, load_tokeni
 from backends.local.model_source import ModelSource, user_error
 from backends.local.options import LocalOptions, Task
 from backends.local.special_tokens import check_token_ids
+from backends.model_packages.text_generation import GenerationSettings
 
 CARD_FILE = "finesweep.json"
 """The file beside a kept model with the facts that prediction needs."""
@@ -35,8 +36,18 @@ class Predictor:
     max_length: int
 
 
-def card_text(base: ModelSource, revision: str | None, task: Task, dataset: Dataset, max_length: int) -> str:
-    """Return the content of a kept model's `CARD_FILE`."""
+def card_text(
+    base: ModelSource,
+    revision: str | None,
+    task: Task,
+    dataset: Dataset,
+    max_length: int,
+    settings: GenerationSettings | None,
+) -> str:
+    """Return the content of a kept model's `CARD_FILE`.
+
+    With `settings` its package generates; None for a classifier.
+    """
     card = {
         "base_model": str(base.directory.resolve()),
         "base_name": base.name,
@@ -46,6 +57,7 @@ def card_text(base: ModelSource, revision: str | None, task: Task, dataset: Data
         "labels": list(dataset.labels),
         "stop": dataset.stop,
         "max_length": max_length,
+        "generation": settings and {**asdict(settings), "end_tokens": sorted(settings.end_tokens)},
     }
     return json.dumps(card, indent=2)
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from backends.contract import TERMINAL_EVENTS, BackendError, Event, Failed, Measured, Placement, Started, Stopped
-from backends.local import prediction, run_setup, training
+from backends.local import generation, metric_checks, prediction, run_setup, training
+from backends.local.encoding import ExampleTemplate
 from backends.local.failures import resource_errors_translated
 from backends.local.journal import Journal, write_atomically
 from backends.local.model_cache import MODEL_CACHE
@@ -143,8 +144,14 @@ class TrainingRun:
 
     def _save_model(self, resolved: ResolvedRequest, files: Mapping[str, str]) -> None:
         if self._trainable is not None:
+            model, dataset = self._trainable.model, self._request.dataset
+            settings = None
+            if resolved.task == "causal-lm":
+                template = ExampleTemplate(model.tokenizer, dataset.layout, dataset.stop)
+                decoding = metric_checks.generation_settings(self._request.evaluation).decoding
+                settings = generation.generation_settings(model, template, decoding, resolved.max_length)
             card = prediction.card_text(
-                resolved.base, self._options.revision, resolved.task, self._request.dataset, resolved.max_length
+                resolved.base, self._options.revision, resolved.task, dataset, resolved.max_length, settings
             )
             self._trainable.save(self.journal.model_directory, {prediction.CARD_FILE: card, **files})
 

@@ -1,17 +1,20 @@
-"""Predicts labels with a model in the transformers layout.
+"""Predicts labels or texts with a model in the transformers layout.
 
 A copy of this module travels with the model. It stands alone: it imports nothing of this software.
 
 The settings: `task` (causal-lm or sequence-classification), `layout` (completion or chat), `labels`
 as they appear in the training data, `stop`, `max_length` in tokens, `adapter` (whether there is
-one), `device` and `dtype` (auto, or a name). The folder holds `model/` and, if there is an adapter,
-`adapter/`.
+one), `device` and `dtype` (auto, or a name), and `generation`: how to generate if there are no
+labels, by the names of `text_generation.GenerationSettings`. The folder holds `model/`, a copy of
+`text_generation` and, if there is an adapter, `adapter/`.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +23,12 @@ import torch
 
 Line = Mapping[str, Any]
 LabelScores = tuple[str, list[float] | None]
-"""The text of the predicted label, and the log-probability of each label."""
+"""The text of the predicted label, and the log-probability of each label; a generated text, and
+None.
+"""
+
+GENERATION_CODE = "text_generation.py"
+"""The file in the folder with the code that generates."""
 
 _ANCHOR = "\n"
 _MAX_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
@@ -77,7 +85,7 @@ class _Model:
 
 
 class LanguageModel(_Model):
-    """Scores each label as a continuation of the prompt.
+    """Scores each label as a continuation of the prompt. Without labels, it generates a text.
 
     The score is the sum of the log-probabilities of the label's tokens.
     """
@@ -88,11 +96,15 @@ class LanguageModel(_Model):
         self.has_chat_template = self.chat and bool(self.tokenizer.chat_template)
         forward = self.module.forward
         self.keeps_logits = "logits_to_keep" in inspect.signature(forward).parameters
+        self.generator: Any = None if self.labels else _module(os.path.join(folder, GENERATION_CODE))
+        self.generation = settings.get("generation")
 
     def predict(self, lines: Sequence[Line]) -> list[LabelScores]:
         """Return the predictions in the order of the lines."""
         if not lines:
             return []
+        if self.generator is not None:
+            return self._generated(lines)
         labels = self._encoded_labels([self._completion(lines[0], label) for label in self.labels])
         prompts = self._encoded_prompts(lines, self.max_length - max(map(len, labels)))
         rows = [(prompt, label) for prompt in prompts for label in labels]
@@ -106,6 +118,15 @@ class LanguageModel(_Model):
 
         _in_batches([len(prompt) + len(label) for prompt, label in rows], max_tokens, score)
         return self.most_probable(logprobs.reshape(len(lines), len(labels)))
+
+    def _generated(self, lines: Sequence[Line]) -> list[LabelScores]:
+        if self.generation is None:
+            raise ValueError("this model was kept by a version that could not generate: train it again")
+        fields = {**self.generation, "end_tokens": frozenset(self.generation["end_tokens"])}
+        settings = self.generator.GenerationSettings(**{**fields, "stops": tuple(fields["stops"])})
+        prompts = self._encoded_prompts(lines, settings.max_prompt_tokens)
+        answers = self.generator.generate(self, prompts, settings, _is_out_of_memory)
+        return [(answer.text, None) for answer in answers]
 
     @torch.inference_mode()
     def _score(self, rows: Sequence[tuple[list[int], list[int]]]) -> torch.Tensor:
@@ -214,6 +235,20 @@ class Classifier(_Model):
         lengths = [len(encoding["input_ids"]) for encoding in encoded]
         _in_batches(lengths, _MAX_BATCH_TOKENS[self.device.type], score)
         return self.most_probable(logprobs)
+
+
+def _module(path: str) -> Any:
+    spec = importlib.util.spec_from_file_location("text_generation_of_a_package", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look there for their own module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
 
 
 def _padding_id(tokenizer: Any, config: Any) -> int:

@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 
 import backends.model_packages
-from backends.contract import BackendError, DataFile, Dataset, Finished, Placement, PredictOptions, TrainingRequest
+from backends.contract import (
+    BackendError,
+    DataFile,
+    Dataset,
+    Decoding,
+    Finished,
+    Placement,
+    PredictOptions,
+    TrainingRequest,
+)
 from backends.local import LocalBackend
 from backends.local.options import LocalOptions
 from backends.model_packages import ModelPackage, SupportsPackaging, local_predictor
@@ -93,6 +102,28 @@ def test_a_packaged_chat_model_predicts_as_the_backend_does(
     backend, kept = trained(model, data, tmp_path / "work", n_epochs=6)
     _, answers = packaged(backend, kept, data, tmp_path / "package")
     same(answers, backend, kept, chats, data)
+    backend.close()
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("layout", ["completion", "chat"])
+def test_a_packaged_model_writes_what_the_backend_writes(
+    layout: str, method: str, llama: Path, tmp_path: Path, write: WriteFile
+) -> None:
+    lines: list[dict[str, Any]] = [{"prompt": f"{n} a#", "completion": f" {n % 7}{n % 3} b|"} for n in range(24)]
+    if layout == "chat":
+        lines = [
+            {"messages": [{"role": "user", "content": line["prompt"]}, {"role": "assistant", "content": answer}]}
+            for line, answer in zip(lines, ["yes", "no", "perhaps"] * 8, strict=True)
+        ]
+    stop = "|" if layout == "completion" else ""
+    data = Dataset(write(tmp_path / "t", lines), write(tmp_path / "v", lines[:4]), layout, (), stop)  # type: ignore[arg-type]
+    backend, model = trained(llama, data, tmp_path / "work", method=method, n_epochs=1, learning_rate=1e-5)
+    _, answers = packaged(backend, model, data, tmp_path / "package")
+    options = PredictOptions.generate(Decoding(), stop)
+    expected = [prediction.text for prediction in backend.predict(model, lines, options)]
+    assert answers.predict(lines) == [(text, None) for text in expected]
+    assert len(set(expected)) > 1
     backend.close()
 
 
