@@ -101,7 +101,9 @@ def loss_of(error: BaseException | None, process: WorkerProcess | None, logs: Pa
         where = f"the machine {process.host}" if process is not None else "the machine of its worker"
         return Loss(f"{where} left the Ray cluster", ray_text)
     process = process or _named_process(ray_text)
-    subject = "the worker process" if process is None else f"the worker process {process.pid} on {process.host}"
+    subject = "the worker process"
+    if process is not None:
+        subject += f" {process.pid}" + (f" on {process.host}" if process.host else "")
     if found := _MEMORY_MONITOR.search(ray_text):
         used = f"{found[1]} of {found[2]} were in use"
         selected = _SELECTED_TO_KILL.search(ray_text)

@@ -1,8 +1,9 @@
 """The processes and the folder of a Ray that a sweep started, on record until they are gone.
 
-A driver that is killed cannot end its Ray. The kernel ends most of it; the next run of the sweep
-ends the rest. A process is known by its id and its start time, so that a later process with the
-same id is left alone.
+A driver that is killed cannot end its Ray. The kernel ends most of it at once. Two agents of Ray
+end a minute later, since they first try to report their end to a head that is gone; the next run of
+the sweep ends them before. A process is known by its id and its start time, so that a later process
+with the same id is left alone.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ def end(processes: Iterable[Process]) -> None:
 def remove_session_folder(folder: str) -> None:
     """Remove a session folder of Ray, and the link to it if it is the newest one.
 
-    Also ends the processes of Ray that still write into it: its agents outlive a killed raylet by
-    minutes, and then nobody but the folder connects them with their sweep.
+    Also ends the processes of Ray that still write into it: its agents outlive a killed raylet by a
+    minute, and then nobody but the folder connects them with their sweep.
     """
     path = Path(folder)
     if not folder or not path.name.startswith("session_"):

@@ -19,9 +19,12 @@ from sweeps import api
 from sweeps.api.running import CallbackObserver, SweepEvent, run_plan
 from sweeps.errors import SweepError
 from sweeps.execution import cluster as clusters
+from sweeps.execution.cleanup import open_cleanup
+from sweeps.file_store.leftovers import STORED_DATA, STORED_MODEL, STORED_RUN
 from sweeps.file_store.run_archive import RunArchive
 from sweeps.file_store.store import FileStore
 from sweeps.study.state import read_state
+from sweeps.tracking import default_uri
 from sweeps.trials.trial import Trial, TrialState
 from sweeps.workspace import Workspace
 
@@ -165,6 +168,28 @@ def test_a_lost_machine_is_replaced_and_its_trials_go_on_under_their_keys(machin
     jobs = list((machines.workspace.sweep_folder("pairs") / "jobs").iterdir())
     assert [folder.name for folder in jobs] == [min(trials, key=lambda trial: trial.values or (9.0,)).key]
     assert not list((machines.folder / "caches" / "two").glob("sweeps/*/jobs/*")), "the machine kept a run"
+    assert_clean_empties_the_store(machines, trials)
+
+
+def assert_clean_empties_the_store(machines: Machines, trials: list[Trial]) -> None:
+    """`sweep clean` lists what the store has, keeps the best model, and with `--all` nothing."""
+    workspace, uri = machines.workspace, default_uri(machines.workspace.root)
+    store = FileStore(machines.store)
+    best = min(trials, key=lambda trial: trial.values or (9.0,))
+    before = store.sizes("")
+    with open_cleanup("pairs", workspace, uri, None) as cleanup:
+        stays = {item.leftover.kind for item in cleanup.items if item.kept_because}
+        goes = {item.leftover.kind for item in cleanup.removable}
+    assert store.sizes("") == before, "listing changes nothing"
+    assert STORED_MODEL in stays
+    assert {STORED_RUN, STORED_DATA} <= goes
+    with open_cleanup("pairs", workspace, uri, None) as cleanup:
+        assert cleanup.remove(print) == []
+    assert best.handle is not None
+    assert store.names("runs") == [best.handle.id], "more than the best model stayed"
+    with open_cleanup("pairs", workspace, uri, None, everything=True) as cleanup:
+        assert cleanup.remove(print) == []
+    assert store.sizes("") == {}
 
 
 def test_a_folder_that_is_not_shared_is_refused_before_any_trial(

@@ -6,6 +6,7 @@ machines that have installed the same software. It needs Linux and root.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -135,10 +136,12 @@ class Machine:
         if not silently:
             _call("ip", "link", "set", self._link, "down")
             return
-        hardware = self.run("cat", "/sys/class/net/eth0/address").stdout.strip()
+        [link] = json.loads(self.run("ip", "-json", "link", "show", "eth0").stdout)
         for other in self._lab.machines.values():
             if other is not self:
-                _call(*other._enter(), *_neighbour("replace", self.address, "lladdr", hardware, "nud", "permanent"))
+                _call(
+                    *other._enter(), *_neighbour("replace", self.address, "lladdr", link["address"], "nud", "permanent")
+                )
         _call("bridge", "link", "set", "dev", self._link, "state", "disabled")
 
     def mend(self) -> None:

@@ -56,6 +56,8 @@ def test_a_kill_by_the_kernel_for_lack_of_memory_is_told_only_of_this_machine(tm
     told = "the kernel most likely ended the worker process"
     assert told in loss_of(DIED, HERE, tmp_path, kills_since=1).message
     assert told not in loss_of(DIED, ELSEWHERE, tmp_path, kills_since=1).message
+    unheard = loss_of(RuntimeError("\tpid: 4712\n"), None, tmp_path, kills_since=1).message
+    assert "the worker process 4712 for lack of memory (" in unheard
 
 
 def test_a_kill_by_rays_memory_monitor_is_told_with_its_figures() -> None:

@@ -207,3 +207,33 @@ def test_an_abandoned_outbox_writes_nothing_any_more(receiver: Receiver) -> None
     box._thread.join(5)
     assert not box._thread.is_alive()
     assert receiver.written == {}
+
+
+def test_an_outage_is_said_once_and_so_is_its_end(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "SAID_AWAY_S", 0.0)
+    said: list[str] = []
+    box = Outbox(receiver.write, "test", say=said.append)
+    receiver.unreachable.set()
+    box.start()
+    for step in range(3):
+        receiver.tried.clear()
+        box.put("a", point(step))
+        assert receiver.tried.wait(30)
+    receiver.unreachable.clear()
+    assert box.close(30, 30)
+    assert said == [
+        "no answer; the study has everything, and MLflow gets the rest once it answers",
+        "MLflow answers again",
+    ]
+
+
+def test_a_short_outage_is_not_said(receiver: Receiver) -> None:
+    said: list[str] = []
+    box = Outbox(receiver.write, "test", say=said.append)
+    receiver.unreachable.set()
+    box.start()
+    box.put("a", point(0))
+    assert receiver.tried.wait(30)
+    receiver.unreachable.clear()
+    assert box.close(30, 30)
+    assert said == []
