@@ -214,7 +214,6 @@ def main(requests_fd: int, answers_fd: int) -> None:
             answer = {"problem": str(problem), "detail": problem.detail}
         if os.getpid() != process_id:  # a child that the function forked came out of it
             os._exit(1)
-        sys.stdout.flush()
         _send(answers_fd, json.dumps(answer).encode() + b"\n")
         message = received.get()
 
