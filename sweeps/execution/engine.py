@@ -238,10 +238,7 @@ class _SessionCallback(_NotPickled, tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._kills_before[trial.trial_id] = last_words.out_of_memory_kills() or 0
         self._silence.news()
-        number = self._searcher.numbers[trial.trial_id]
-        if self._answers is not None:
-            self._answers.heard(number)
-        self._session.trial_started(number)
+        self._session.trial_started(self._searcher.numbers[trial.trial_id])
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         number = self._searcher.numbers[trial.trial_id]

@@ -32,7 +32,7 @@ NOTICE_S, NOTICE_INTERVAL_S = 2.0, 10.0
 """When `close` first says that it waits, and how often it says it again."""
 
 SAID_AWAY_S = 1.0
-"""An outage is said once a second attempt, at least this much later, has failed too."""
+"""An outage is said once it has lasted for this long, counted from the write that failed first."""
 
 Waiting: TypeAlias = Projection | Callable[[], Projection]
 
@@ -213,6 +213,7 @@ class Outbox:
 
     def _write_one(self, key: str, projection: Projection) -> bool:
         unreachable: str | None = None
+        began = time.monotonic()
         try:
             self._write(key, projection)
         except UnreachableError as error:
@@ -225,19 +226,21 @@ class Outbox:
                 self._succeeded_at = time.monotonic()
                 self._writing.pop(key, None)
             is_closing = self._closing
-        self._tell_whether_away(unreachable, is_closing=is_closing)
+        self._tell_whether_away(unreachable, began, is_closing=is_closing)
         return unreachable is None
 
-    def _tell_whether_away(self, unreachable: str | None, *, is_closing: bool) -> None:
-        """Say once per outage that it has begun, if it lasts, and that it is over."""
+    def _tell_whether_away(self, unreachable: str | None, began: float, *, is_closing: bool) -> None:
+        """Say once per outage that it has begun, if it lasts, and that it is over.
+
+        `began` is when the last write began.
+        """
         if unreachable is None:
             if self._said_away:
                 self._say("MLflow answers again")
             self._away_since, self._said_away = None, False
             return
-        now = time.monotonic()
-        self._away_since = now if self._away_since is None else self._away_since
-        if not self._said_away and not is_closing and now - self._away_since >= SAID_AWAY_S:
+        self._away_since = began if self._away_since is None else self._away_since
+        if not self._said_away and not is_closing and time.monotonic() - self._away_since >= SAID_AWAY_S:
             self._said_away = True
             self._say(f"{unreachable}; the study has everything, and MLflow gets the rest once it answers")
 
