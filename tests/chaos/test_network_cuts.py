@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -211,6 +212,10 @@ def test_an_mlflow_server_that_stays_cut_off_is_an_error_that_the_same_command_m
 
 
 def assert_equal(lab: Lab) -> None:
-    """Check that MLflow's database shows what the study records."""
-    database = lab.away.path("/tmp/mlflow.db")
-    assert not mlflow_differences(lab.desk.path("/tmp/work"), "pairs", uri=f"sqlite:///{database}")
+    """Check that MLflow's database shows what the study records, in copies of both."""
+    workspace = lab.folder / "work"
+    shutil.rmtree(workspace, ignore_errors=True)
+    shutil.copytree(lab.desk.path("/tmp/work"), workspace)
+    for file in lab.away.path("/tmp").glob("mlflow.db*"):
+        shutil.copy(file, lab.folder)
+    assert not mlflow_differences(workspace, "pairs", uri=f"sqlite:///{lab.folder / 'mlflow.db'}")
