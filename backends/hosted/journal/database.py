@@ -1,20 +1,14 @@
-"""The SQLite file behind the journal: schema, transactions, durable writes."""
+"""The SQLite file behind the journal: its name and schema."""
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from backends.contract import BackendError, Failure, FailureKind
+from backends.sqlite_file import SqliteFile
 
 FILE_NAME = "journal.sqlite"
 
-BUSY_TIMEOUT_S = 30.0
-"""How long a statement waits for another process that holds the file."""
+NOUN = "the journal of hosted runs"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -59,60 +53,8 @@ CREATE TABLE IF NOT EXISTS deployments (model TEXT PRIMARY KEY, name TEXT NOT NU
 """
 
 
-class Database:
-    """A connection to the journal's file.
-
-    Threads may share it. Raises BackendError where SQLite fails.
-    """
+class Database(SqliteFile):
+    """A connection to the journal's file."""
 
     def __init__(self, folder: Path) -> None:
-        self._lock = threading.RLock()
-        folder.mkdir(parents=True, exist_ok=True)
-        with translated_errors():
-            self._connection = sqlite3.connect(
-                folder / FILE_NAME, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-            )
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Commit the statements of the block together, or none of them if it raises."""
-        with self._lock, translated_errors():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
-
-    @contextmanager
-    def durable(self) -> Iterator[None]:
-        """Make each commit of the block wait until the disk holds it."""
-        with self._lock, translated_errors():
-            self._connection.execute("PRAGMA synchronous = FULL")
-            try:
-                yield
-            finally:
-                self._connection.execute("PRAGMA synchronous = NORMAL")
-
-    def execute(self, statement: str, values: Mapping[str, Any]) -> list[Any]:
-        """Run one statement with named parameters. Returns its rows."""
-        with self._lock, translated_errors():
-            return self._connection.execute(statement, values).fetchall()
-
-
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """Turn SQLite's errors into BackendError (transient)."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        failure = Failure(FailureKind.TRANSIENT, f"cannot use the journal of hosted runs: {error}")
-        raise BackendError(failure) from error
+        super().__init__(folder / FILE_NAME, _SCHEMA, NOUN)

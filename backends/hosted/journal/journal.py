@@ -11,9 +11,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from backends.hosted.journal.account_records import AccountRecords
-from backends.hosted.journal.database import BUSY_TIMEOUT_S, FILE_NAME, Database, translated_errors
+from backends.hosted.journal.database import FILE_NAME, NOUN, Database
 from backends.hosted.journal.model_records import ModelRecords
 from backends.hosted.journal.run_records import RunRecords
+from backends.sqlite_file import BUSY_TIMEOUT_S, translated_errors
 
 LOCK_POLL_S = 0.05
 
@@ -67,6 +68,6 @@ def uploaded_files_of(folder: Path, account: str) -> set[str]:
     if not path.is_file():
         return set()
     address = f"{path.absolute().as_uri()}?mode=ro"
-    with translated_errors(), closing(sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S)) as connection:
+    with translated_errors(NOUN), closing(sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S)) as connection:
         rows = connection.execute("SELECT file FROM uploads WHERE account = ? AND file IS NOT NULL", (account,))
         return {file for (file,) in rows}
