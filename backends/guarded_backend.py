@@ -20,6 +20,7 @@ from backends.cleanup import SupportsCleanup
 from backends.contract import Backend, BackendError, Event, Failure, FailureKind, Handle, Placement
 from backends.model_packages import SupportsPackaging
 from backends.relocation import SupportsRelocation
+from backends.rendering import SupportsRendering
 from backends.waiting import SupportsWaiting
 
 _LOG = logging.getLogger("backends")
@@ -29,7 +30,7 @@ _EVENT_TYPES: tuple[type, ...] = get_args(get_args(Event)[0])
 
 _METHODS = tuple(
     name
-    for protocol in (Backend, SupportsCleanup, SupportsPackaging, SupportsRelocation, SupportsWaiting)
+    for protocol in (Backend, SupportsCleanup, SupportsPackaging, SupportsRelocation, SupportsRendering, SupportsWaiting)
     for name, member in vars(protocol).items()
     if not name.startswith("_") and callable(member)
 )

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from backends.hosted.deployments import Deployments
     from backends.hosted.host_connection import HostConnection
     from backends.model_packages.package import ModelPackage
+    from backends.rendering import RenderedExample
     from backends.waiting import Waiting
 
 NAME = "hosted"
@@ -161,6 +162,22 @@ class HostedBackend:
         if dataset.layout == "chat" and not self._options.is_chat(base_model):
             message = f"{base_model} is a completion model, but the data are chat messages"
             yield Failure(FailureKind.USER, message, "Use a chat model, or data with prompt and completion.")
+        elif dataset.layout == "chat" and not rules.message_weights:
+            yield from self._untrained_answer_problems(request)
+
+    def _untrained_answer_problems(self, request: TrainingRequest) -> Iterator[Failure]:
+        """Yield that this host would train answers that are not to be trained."""
+        from backends.hosted.example_format import untrained_answers
+
+        dataset = request.dataset
+        files = [file for file in (dataset.train, dataset.valid) if Path(file.path).is_file()]
+        if count := sum(untrained_answers(file, dataset.train_on) for file in files):
+            message = (
+                f"{self._host_profile.title} trains every answer of a conversation, but {count} conversations have "
+                "answers that are not to be trained"
+            )
+            remedy = "Write train_on: all and remove the weights, or shorten the conversations to one answer."
+            yield Failure(FailureKind.USER, message, remedy)
 
     def _epochs_problems(self, request: TrainingRequest) -> Iterator[Failure]:
         """Yield why the length of the run has no upper bound."""
@@ -210,6 +227,12 @@ class HostedBackend:
         for failure in check_hyperparameters(request.hyperparameters, self.capabilities):
             raise BackendError(failure)
         return self._estimator.estimate(request)
+
+    def render(self, request: TrainingRequest) -> RenderedExample:
+        """Return an example as the host receives it; see `rendering.SupportsRendering`."""
+        from backends.hosted import rendering
+
+        return rendering.render(request, self._options)
 
     # ----------------------------------------------------------------------------------------- runs
     def submit(self, request: TrainingRequest) -> Handle:

@@ -153,7 +153,9 @@ def auto_epochs(examples: int, rule: AutoEpochs) -> int:
 def _text(example: dict[str, object]) -> str:
     messages = example.get("messages")
     if isinstance(messages, list):
-        return "\n".join(str(message.get("content", "")) for message in messages)
+        called = [call.get("function") for message in messages for call in message.get("tool_calls") or ()]
+        others = [json.dumps(value, ensure_ascii=False) for value in (example.get("tools"), called) if value]
+        return "\n".join([*(str(message.get("content", "")) for message in messages), *others])
     return f"{example.get('prompt', '')}{example.get('completion', '')}"
 
 

@@ -7,7 +7,10 @@ For a chat model, an example with prompt and completion becomes
 preceded by the system message of the options, if there is one. PROMPT is unchanged: the separator
 at its end is harmless, and predictions use the same text later. COMPLETION loses one leading space
 and the stop sequence at its end: both belong to a continued text, whereas a message ends by itself.
-Chat examples stay as they are.
+
+Hosts train every answer of a conversation. Where a host takes weights of messages, an answer that
+is not to be trained has `weight: 0`; elsewhere `untrained_answers` finds it. Otherwise chat
+examples stay as they are, with their tools.
 
 For a completion model, an example with prompt and completion stays as it is, stop sequence
 included. `segments`, which only encoders read, is left out unless the host accepts it. Messages
@@ -25,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backends.chat_lines import TrainOn, trained_messages
 from backends.contract import BackendError, DataFile, Dataset, Failure, FailureKind, TrainingRequest
 from backends.hosted.options import HostedOptions
 
@@ -36,13 +40,18 @@ FILE_PREFIX = "sweep-"
 
 @dataclass(frozen=True)
 class ExampleFormat:
-    """The format of examples for one base model: messages or texts, with their details."""
+    """The format of examples for one base model: messages or texts, with their details.
+
+    `train_on` is that of the data set. `weights`: the host takes weights of messages.
+    """
 
     chat: bool
     stop: str = ""
     system_message: str | None = None
     fields: tuple[str, ...] = ("prompt", "completion")
     byte_order_mark: bool = False
+    train_on: TrainOn = "last"
+    weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ def format_of(request: TrainingRequest, options: HostedOptions) -> ExampleFormat
         system_message=options.system_message,
         fields=rules.completion_fields,
         byte_order_mark=rules.byte_order_mark,
+        train_on=request.dataset.train_on,
+        weights=rules.message_weights,
     )
 
 
@@ -121,12 +132,39 @@ def formatted(example: Mapping[str, Any], format_: ExampleFormat) -> dict[str, A
     """
     if format_.chat:
         if "messages" in example:
-            return {"messages": example["messages"]}
+            tools = {"tools": example["tools"]} if example.get("tools") else {}
+            return {"messages": _weighted_messages(example["messages"], format_), **tools}
         answer = {"role": "assistant", "content": message_content(str(example["completion"]), format_.stop)}
         return {"messages": [*prompt_messages(example, format_), answer]}
     if "messages" in example:
         raise messages_error()
     return {name: example[name] for name in format_.fields if name in example}
+
+
+def _weighted_messages(messages: Sequence[Mapping[str, Any]], format_: ExampleFormat) -> list[dict[str, Any]]:
+    trained = trained_messages(messages, format_.train_on)
+    return [
+        {
+            **_without_weight(message),
+            **({"weight": 0} if format_.weights and message["role"] == "assistant" and index not in trained else {}),
+        }
+        for index, message in enumerate(messages)
+    ]
+
+
+def _without_weight(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message without its weight, and without an empty content beside its calls."""
+    has_no_text = bool(message.get("tool_calls")) and not message.get("content")
+    return {key: value for key, value in message.items() if key != "weight" and not (has_no_text and key == "content")}
+
+
+def untrained_answers(file: DataFile, train_on: TrainOn) -> int:
+    """Return how many conversations of a chat file have an answer that is not to be trained."""
+    return sum(
+        sum(message["role"] == "assistant" for message in example["messages"])
+        > len(trained_messages(example["messages"], train_on))
+        for example in read_examples(file)
+    )
 
 
 def messages_error() -> BackendError:
@@ -138,7 +176,7 @@ def messages_error() -> BackendError:
 def prompt_messages(example: Mapping[str, Any], format_: ExampleFormat) -> list[dict[str, Any]]:
     """Return the messages that ask for an example's completion, without the completion itself."""
     if "messages" in example:
-        messages = list(example["messages"])
+        messages = [_without_weight(message) for message in example["messages"]]
         return messages[:-1] if messages and messages[-1].get("role") == "assistant" else messages
     system = [{"role": "system", "content": format_.system_message}] if format_.system_message else []
     return [*system, {"role": "user", "content": str(example["prompt"])}]

@@ -66,9 +66,10 @@ class Predictor:
 
     @staticmethod
     def _question(prompt: Mapping[str, Any], format_: ExampleFormat) -> Any:
-        """Return the messages, or the text, to send for a prompt."""
+        """Return the messages, the messages and the tools, or the text to send for a prompt."""
         if format_.chat:
-            return prompt_messages(prompt, format_)
+            messages = prompt_messages(prompt, format_)
+            return {"messages": messages, "tools": prompt["tools"]} if prompt.get("tools") else messages
         if "prompt" not in prompt:
             raise messages_error()
         return str(prompt["prompt"])
@@ -125,11 +126,11 @@ class Predictor:
             return [self._echo(name, question, options) for question in questions]
         return self._complete(name, questions, options)
 
-    def _chat(self, name: str, format_: ExampleFormat, messages: Any, options: PredictOptions) -> StoredAnswer:
+    def _chat(self, name: str, format_: ExampleFormat, question: Any, options: PredictOptions) -> StoredAnswer:
         labels = formatted_labels(options.labels or (), format_)
         fields: dict[str, Any] = {
             "model": name,
-            "messages": messages,
+            **(question if isinstance(question, Mapping) else {"messages": question}),
             "temperature": 0.0,
             self._rules.token_limit_field: _max_tokens(labels, options),
         }

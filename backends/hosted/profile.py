@@ -85,6 +85,7 @@ class FileRules(SourcedTable):
     - `ready_statuses`: a job may use a file with one of these statuses.
     - `failed_statuses`: a file with one of these statuses never becomes ready.
     - `completion_fields`: the fields of an example that a completion model receives.
+    - `message_weights`: an answer of a conversation may have `weight: 0`, and is then not trained.
     """
 
     max_bytes: int | None = None
@@ -94,6 +95,7 @@ class FileRules(SourcedTable):
     ready_statuses: tuple[str, ...] = ("processed",)
     failed_statuses: tuple[str, ...] = ("error", "deleted")
     completion_fields: tuple[str, ...] = ("prompt", "completion")
+    message_weights: bool = False
 
 
 class MetricNames(SourcedTable):

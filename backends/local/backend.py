@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from backends.local.training_run import TrainingRun
     from backends.model_packages import ModelPackage
     from backends.relocation import ResumePoint
+    from backends.rendering import RenderedExample
 
 NAME = "local"
 
@@ -144,6 +145,13 @@ class LocalBackend:
         except BackendError as error:
             return [error.failure]
         return []
+
+    def render(self, request: TrainingRequest) -> RenderedExample:
+        """Return an example as the trainer sees it; see `rendering.SupportsRendering`."""
+        from backends.local import rendering
+
+        self._join_model_cache()
+        return rendering.render(request, resolve(request, self._options, weights=False))
 
     def estimate(self, request: TrainingRequest) -> Estimate:
         """Return tokens (counted), seconds (from a few steps, timed once per process and model) and

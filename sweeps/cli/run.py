@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from backends import codec
-from sweeps.cli.terminal import err, json_option, print_json, say, show
+from sweeps.cli.terminal import err, has_colours, json_option, print_json, say, show
 from sweeps.workspace import RunCommand, Workspace
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -60,6 +60,7 @@ def schema() -> None:
 
 @click.command()
 @sweep_file_options
+@json_option
 @click.pass_obj
 def check(
     workspace: Workspace,
@@ -68,14 +69,25 @@ def check(
     model: str | None,
     overrides: tuple[str, ...],
     address: str | None,
+    as_json: bool,
 ) -> None:
-    """Check a sweep file, its data and its model. Starts nothing."""
-    from sweeps.cli import screen
+    """Check a sweep file, its data and its model. Starts nothing.
+
+    Shows a training example, and which part of it is trained.
+    """
+    from sweeps.cli import example_view, screen
 
     plan = _plan(workspace, file, data_path, model, overrides, address, estimate=False)
+    if as_json:
+        checked = plan.to_json()
+        example = None if plan.example is None else codec.to_json(plan.example)
+        print_json({"data": checked["data"], "findings": checked["findings"], "example": example})
+        return
     for finding in screen.findings(plan.findings):
         err.print(finding, soft_wrap=not err.is_terminal)
     say(f"{file}: ok. {screen.data_line(plan)}")
+    if plan.example is not None:
+        show(example_view.example(plan.example, coloured=has_colours()))
 
 
 @click.command()

@@ -30,6 +30,11 @@ def show(renderable: RenderableType) -> None:
     out.print(renderable, highlight=False)
 
 
+def has_colours() -> bool:
+    """Return whether the command's result can be coloured."""
+    return out.is_terminal and out.color_system is not None and not out.no_color
+
+
 def say(text: str) -> None:
     """Print a message that is not part of the command's result."""
     err.print(text, highlight=False, markup=False, soft_wrap=True)

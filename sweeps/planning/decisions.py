@@ -15,6 +15,7 @@ from typing import Any
 
 from backends import codec
 from backends.contract import Estimate, EvaluationSettings, Failure, GenerationSettings, TrainingRequest
+from backends.rendering import RenderedExample
 from search_spaces.space import ResolvedSpace, SpaceError
 from sweeps.data import Finding, PreparedData
 from sweeps.data.findings import warning
@@ -47,12 +48,13 @@ class BackendAnswers:
 
     `failures` are its objections to the central requests. `central` is its estimate for the first
     central request, and `longest` has its estimates for the longest requests. Both are missing if
-    the plan needs no estimates.
+    the plan needs no estimates. `example` is missing if the backend does not show examples.
     """
 
     failures: tuple[Failure, ...] = ()
     central: Estimate | None = None
     longest: tuple[Estimate, ...] = ()
+    example: RenderedExample | None = None
 
 
 def resolve_plan(spec: SweepSpec, data: PreparedData, available_cpus: int, folder: Path) -> SweepPlan:
@@ -128,6 +130,9 @@ def complete_plan(plan: SweepPlan, answers: BackendAnswers) -> SweepPlan:
         place = plan.spec.document.place(("backend",))
         problems = [Problem(place, failure.message, failure.detail) for failure in answers.failures]
         raise UserInputError(dict.fromkeys(problems))
+    if answers.example is not None:
+        notes = (warning("training-examples", plan.data.origins["train"], note) for note in answers.example.notes)
+        plan = replace(plan, example=answers.example, findings=(*plan.findings, *notes))
     if answers.central is None:
         return plan
     plan = replace(plan, estimate=answers.central, most_expensive=_most_expensive(plan, answers.longest))

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from backends.contract import Backend, BackendError, Estimate, Failure, TrainingRequest
+from backends.rendering import RenderedExample, SupportsRendering
 from sweeps.data import PreparedData, prepare
 from sweeps.data.spec import DataSpec
 from sweeps.errors import Problem, SweepError, UserInputError
@@ -79,11 +80,15 @@ def ask_backend(plan: SweepPlan, *, estimate: bool) -> BackendAnswers:
                 if failure.kind.retryable:  # the backend is out of reach, for the other requests too
                     raise BackendOutOfReachError(failure.message, failure.detail or "try again later")
                 failures.append(failure)
-        if failures or not estimate:
+        if failures:
             return BackendAnswers(tuple(failures))
+        example = _rendered(backend, requests.central[0]) if isinstance(backend, SupportsRendering) else None
+        if not estimate:
+            return BackendAnswers(example=example)
         return BackendAnswers(
             central=_estimate(backend, requests.central[0]),
             longest=tuple(_estimate(backend, request) for request in requests.longest),
+            example=example,
         )
 
 
@@ -106,6 +111,13 @@ def changes_since_last_run(plan: SweepPlan) -> tuple[DefinitionChange, ...]:
 def _check(backend: Backend, request: TrainingRequest) -> Sequence[Failure]:
     try:
         return backend.check(request)
+    except BackendError as error:
+        raise SweepError(error.failure.message, error.failure.detail) from error
+
+
+def _rendered(backend: SupportsRendering, request: TrainingRequest) -> RenderedExample:
+    try:
+        return backend.render(request)
     except BackendError as error:
         raise SweepError(error.failure.message, error.failure.detail) from error
 

@@ -12,6 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from backends import codec
 from backends.contract import Backend, Estimate, EvaluationSettings, Placement, TrainingRequest
 from backends.guarded_backend import open_guarded
+from backends.rendering import RenderedExample
 from search_spaces.space import ResolvedParameter, ResolvedSpace
 from sweeps.data import Finding, PreparedData
 from sweeps.spec.space import space_limits
@@ -30,7 +31,8 @@ class SweepPlan:
 
     `estimate` is for one trial at the centre of the space, `most_expensive` for the most expensive
     trial at the centre: the most epochs and the most expensive base model. Both are None if the
-    backend was not asked for estimates.
+    backend was not asked for estimates. `example` is a training example as the backend trains it,
+    None if it does not show any.
     """
 
     spec: SweepSpec
@@ -45,6 +47,7 @@ class SweepPlan:
     findings: tuple[Finding, ...]
     fingerprint: str
     most_expensive: Estimate | None = None
+    example: RenderedExample | None = None
 
     @property
     def max_epochs(self) -> float:

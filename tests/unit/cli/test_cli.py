@@ -81,6 +81,26 @@ def test_check_of_a_correct_file_counts_its_examples(file: Path, capsys: pytest.
     assert "120 training, 60 validation, 30 test examples" in err
 
 
+def test_check_shows_a_conversation_with_what_is_trained(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turns = [{"from": "human", "value": "really?"}, {"from": "gpt", "value": "yes"}]
+    talks = [
+        {"conversations": [{"from": "human", "value": f"{n}?"}, {"from": "gpt", "value": f"answer {n}"}, *turns]}
+        for n in range(30)
+    ]
+    (file.parent / "talks.jsonl").write_text("".join(json.dumps(talk) + "\n" for talk in talks))
+    options = ["--set", "data={source: talks.jsonl, test: 0.1}", "--set", "objective={minimize: valid_loss}"]
+    options += ["--set", "backend={type: local, model: 'builtin:tiny-lm', device: cpu}"]
+    code, out, err = sweep(capsys, "check", str(file), *options)
+    assert code == 0
+    assert "layout: ShareGPT, 24 conversations, 48 answers are trained" in err
+    assert "<|end|>]]\nuser: really?\nassistant:[[ yes<|end|>]]" in out
+    code, out, _ = sweep(capsys, "check", str(file), *options, "--json")
+    checked = json.loads(out)
+    assert [piece["is_trained"] for piece in checked["example"]["pieces"]] == [False, True, False, True]
+    assert checked["data"]["conversations"]["trained_answers"] == 48
+    assert [finding["message"] for finding in checked["findings"]] == ["only 24 training examples"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.contract import BackendError, FailureKind
-from backends.hosted import example_format, label_scoring
+from backends.contract import BackendError, Dataset, FailureKind, TrainingRequest
+from backends.hosted import HostedBackend, example_format, label_scoring
 from backends.hosted.example_format import ExampleFormat
+from backends.hosted.options import HostedOptions
 from backends.testing import write_jsonl
 
 pytestmark = pytest.mark.unit
@@ -91,3 +93,74 @@ def test_the_name_of_a_file_is_its_digest(tmp_path: Path) -> None:
         example_format.formatted(EXAMPLE, ExampleFormat(chat=True))
     ] * 2
     assert not list((tmp_path / "out").glob("*.part"))
+
+
+# ------------------------------------------------------------------------------------ conversations
+CALL = {"id": "c", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+TOOLS = [{"type": "function", "function": {"name": "add"}}]
+TALK = {
+    "messages": [
+        {"role": "user", "content": "1+1?"},
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "content": "2", "tool_call_id": "c"},
+        {"role": "assistant", "content": "2", "weight": 0},
+        {"role": "user", "content": "sure?"},
+        {"role": "assistant", "content": "yes", "weight": 1},
+    ],
+    "tools": TOOLS,
+}
+
+
+@pytest.mark.parametrize(
+    ("train_on", "weights", "untrained"),
+    [("all", True, [3]), ("last", True, [1, 3]), ("all", False, []), ("last", False, [])],
+)
+def test_an_answer_that_is_not_trained_has_weight_0_where_the_host_takes_weights(
+    train_on: Literal["all", "last"], weights: bool, untrained: list[int]
+) -> None:
+    written = example_format.formatted(TALK, ExampleFormat(chat=True, train_on=train_on, weights=weights))
+    assert written["tools"] == TOOLS
+    assert [number for number, message in enumerate(written["messages"]) if "weight" in message] == untrained
+    assert {message["weight"] for message in written["messages"] if "weight" in message} <= {0}
+    assert written["messages"][1] == {
+        "role": "assistant",
+        "tool_calls": [CALL],
+        **({"weight": 0} if 1 in untrained else {}),
+    }
+
+
+def test_a_question_has_no_weights() -> None:
+    asked = example_format.prompt_messages(TALK, ExampleFormat(chat=True))
+    assert asked[3] == {"role": "assistant", "content": "2"}
+    assert len(asked) == 5
+
+
+def test_answers_that_are_not_to_be_trained_are_counted(tmp_path: Path) -> None:
+    single = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    several = {"messages": [*single["messages"], *single["messages"]]}
+    file = write_jsonl(tmp_path / "x.jsonl", [TALK, single, several])
+    assert example_format.untrained_answers(file, "all") == 1
+    assert example_format.untrained_answers(file, "last") == 2
+
+
+@pytest.mark.parametrize(("host", "takes_weights"), [("openai", True), ("azure", True), ("nebius", False)])
+def test_a_host_that_would_train_other_answers_is_refused_at_check(
+    tmp_path: Path, host: str, takes_weights: bool
+) -> None:
+    several = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 2}
+    file = write_jsonl(tmp_path / "x.jsonl", [several] * 12)
+    options = HostedOptions(host=host, model="m", base_url="http://127.0.0.1:9/v1", price_per_million_tokens=1.0)
+    backend = HostedBackend(options, tmp_path / "w", {options.key_name: "k"})
+    try:
+        for train_on, is_refused in (("last", not takes_weights), ("all", False)):
+            dataset = Dataset(file, file, "chat", train_on=train_on)  # type: ignore[arg-type]
+            request = TrainingRequest("key", "m", dataset, {"n_epochs": 1}, 7)
+            problems = [failure.message for failure in backend._local_problems(request) if "answers" in failure.message]
+            assert bool(problems) is is_refused
+            if is_refused:
+                assert problems == [
+                    "Nebius Token Factory trains every answer of a conversation, but 24 conversations have answers "
+                    "that are not to be trained"
+                ]
+    finally:
+        backend.close()
