@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from backends.chat_lines import TrainOn, trained_messages
 from backends.contract import DataFile, Dataset
 from sweeps.server.records import JobFailure, Task
 from sweeps.server.strict_json import has_lone_surrogate
@@ -46,7 +47,9 @@ class CheckedFile:
     """The properties of a file that passed the checks.
 
     `completions` holds the distinct completions, up to one more than `MAX_AUTO_LABELS`. `is_plain`:
-    the trainers can read the file as it is, otherwise they need a converted copy.
+    the trainers can read the file as it is, otherwise they need a converted copy. `trained_answers`
+    counts the answers whose weight is not 0, and `conversations` those conversations in which other
+    messages than the last one are among them.
     """
 
     path: Path
@@ -54,7 +57,8 @@ class CheckedFile:
     examples: int
     completions: tuple[str, ...]
     is_plain: bool
-    notes: tuple[str, ...]
+    trained_answers: int
+    conversations: int
 
 
 def prepare_dataset(
@@ -79,8 +83,13 @@ def prepare_dataset(
     else:
         valid_data = _place(valid, folder / "valid.jsonl")
     labels = _labels(task, train, valid)
-    notes = [*train.notes, *(() if valid is None else valid.notes)]
-    return Dataset(train_data, valid_data, train.layout, labels, task.stop), notes
+    conversations = train.conversations + (0 if valid is None else valid.conversations)
+    train_on: TrainOn = "all" if conversations and not labels else "last"
+    notes = []
+    if conversations:
+        trained = f"{train.trained_answers} answers are" if train_on == "all" else "only the last one is"
+        notes.append(f"{train.conversations} conversations have several answers; {trained} trained")
+    return Dataset(train_data, valid_data, train.layout, labels, task.stop, train_on), notes
 
 
 def _check_task(task: Task) -> None:
@@ -113,7 +122,7 @@ def _check(path: Path, param: _FileParameter, min_examples: int) -> CheckedFile:
     problems: list[str] = []
     completions: dict[str, None] = {}
     layouts: set[Literal["completion", "chat"]] = set()
-    examples, multi_answer_conversations, is_plain = 0, 0, True
+    examples, trained_answers, conversations, is_plain = 0, 0, 0, True
     try:
         for number, line in _lines(path):
             problem = line if isinstance(line, str) else _problem(line)
@@ -130,8 +139,10 @@ def _check(path: Path, param: _FileParameter, min_examples: int) -> CheckedFile:
             completion = plain["messages"][-1]["content"] if "messages" in plain else plain["completion"]
             if len(completions) <= MAX_AUTO_LABELS:
                 completions[completion] = None
-            answers = sum(message.get("role") == "assistant" for message in line.get("messages", ()))
-            multi_answer_conversations += answers > 1
+            messages = line.get("messages", ())
+            trained = trained_messages(messages, "all")
+            trained_answers += len(trained)
+            conversations += "messages" in line and trained != [len(messages) - 1]
     except UnicodeDecodeError as error:
         message = f"{title} is not UTF-8 text: {error.reason} at byte {error.start}"
         raise DatasetError(code, param, message) from error
@@ -144,10 +155,7 @@ def _check(path: Path, param: _FileParameter, min_examples: int) -> CheckedFile:
         raise DatasetError("invalid_n_examples", param, message)
     with path.open("rb") as stream:
         is_plain = is_plain and stream.read(3) != b"\xef\xbb\xbf"
-    notes: tuple[str, ...] = ()
-    if multi_answer_conversations:
-        notes = (f"{multi_answer_conversations} conversations have several answers; only the last one is trained",)
-    return CheckedFile(path, layouts.pop(), examples, tuple(completions), is_plain, notes)
+    return CheckedFile(path, layouts.pop(), examples, tuple(completions), is_plain, trained_answers, conversations)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -210,11 +218,13 @@ def _chat_problem(messages: Any) -> str | None:
             return "tool calls are not supported"
         if _text(message.get("content")) is None:
             return "the `content` of a message is missing or not text"
+        if message.get("weight", 1) not in (0, 1):
+            return "the `weight` of a message is neither 0 nor 1"
     last = messages[-1]
     if last["role"] != "assistant":
         return "the last message is not from the assistant"
-    if last.get("weight", 1) != 1:
-        return "the last message has a weight other than 1"
+    if not trained_messages(messages, "all"):
+        return "every answer has the weight 0"
     return None if last["content"] else "the last message is empty"
 
 
@@ -249,7 +259,9 @@ def conversation(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 def _plain(line: dict[str, Any]) -> dict[str, Any]:
     """Return a line as the trainers read it: the same object if it needs no conversion."""
     if "messages" in line and not all(isinstance(message["content"], str) for message in line["messages"]):
-        return {"messages": conversation(line["messages"])}
+        weights = [{"weight": message["weight"]} if "weight" in message else {} for message in line["messages"]]
+        plain = conversation(line["messages"])
+        return {"messages": [{**message, **weight} for message, weight in zip(plain, weights, strict=True)]}
     return line
 
 
