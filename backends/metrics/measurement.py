@@ -24,10 +24,10 @@ from backends.metrics.requested_metric import RequestedMetric, resolve
 class Measurement:
     """The values of all metrics for one list of predictions.
 
-    `values` are by the name of the metric, and `NAME_KEY` for its further numbers. `per_example`
-    are by the name of the metric, in the order of the predictions; metrics without values for
-    single examples are absent. `usd` is None if a cost is unknown. `notes` are by the name of the
-    metric.
+    `values` are by the name of the metric, and `NAME_KEY` for its further numbers, unless a metric
+    has that name. `per_example` are by the name of the metric, in the order of the predictions;
+    metrics without values for single examples are absent. `usd` is None if a cost is unknown.
+    `notes` are by the name of the metric.
     """
 
     values: Mapping[str, float]
@@ -120,6 +120,7 @@ class MetricSet:
         if len(predictions) != len(lines) or not predictions:
             raise ValueError(f"{len(predictions)} predictions for {len(lines)} lines")
         values: dict[str, float] = {}
+        further: dict[str, float] = {}
         per_example: dict[str, tuple[float, ...]] = {}
         notes: dict[str, str] = {}
         costs: list[float | None] = []
@@ -127,7 +128,7 @@ class MetricSet:
         for metric in self._metrics:
             scores = metric.score(metric.answers(predictions, lines, stop))
             values[metric.name] = scores.value
-            values.update({f"{metric.name}_{key}": value for key, value in scores.further.items()})
+            further.update({f"{metric.name}_{key}": value for key, value in scores.further.items()})
             if scores.per_example is not None:
                 per_example[metric.name] = scores.per_example
             if scores.note:
@@ -136,7 +137,7 @@ class MetricSet:
             tokens += scores.tokens
         known = [cost for cost in costs if cost is not None]
         usd = math.fsum(known) if len(known) == len(costs) else None
-        return Measurement(values, per_example, usd, tokens, notes)
+        return Measurement({**further, **values}, per_example, usd, tokens, notes)
 
     def close(self) -> None:
         """Release the processes and connections of all metrics. Idempotent."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import backends
-from backends.testing import BackendContract
+from backends.testing import BackendContract, MetricContract
 
 pytestmark = pytest.mark.integration
 
@@ -69,19 +69,28 @@ def test_a_plugin_passes_the_contract_suite(site: Path, tmp_path: Path) -> None:
     assert int(passed[1]) >= 25, "nearly the whole suite applies to a small backend"
 
 
-def test_the_suite_notices_defects(tmp_path: Path) -> None:
-    """For each promise there is a backend that breaks it, and the test of the promise fails."""
-    shutil.copy(PLUGIN / "suite_of_defects.py", tmp_path)
-    expected = re.findall(
-        r'^class (Test\w+)\(.*\n    """(test_\w+)', (tmp_path / "suite_of_defects.py").read_text(), re.MULTILINE
-    )
-    done = run_pytest(*(f"suite_of_defects.py::{name}::{test}" for name, test in expected), paths=[], cwd=tmp_path)
+def test_a_metric_of_a_plugin_passes_the_contract_suite(tmp_path: Path) -> None:
+    shutil.copy(PLUGIN / "suite_of_word_count.py", tmp_path)
+    done = run_pytest("suite_of_word_count.py", paths=[PLUGIN], cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"1\d passed", done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("suite", ["suite_of_defects.py", "suite_of_metric_defects.py"])
+def test_the_suite_notices_defects(tmp_path: Path, suite: str) -> None:
+    """For each promise there is a plug-in that breaks it, and the test of the promise fails."""
+    shutil.copy(PLUGIN / suite, tmp_path)
+    expected = re.findall(r'^class (Test\w+)\(.*\n    """(test_\w+)', (tmp_path / suite).read_text(), re.MULTILINE)
+    done = run_pytest(*(f"{suite}::{name}::{test}" for name, test in expected), paths=[], cwd=tmp_path)
     failed = {tuple(match) for match in re.findall(r"^FAILED \S+::(\w+)::(\w+)", done.stdout, re.MULTILINE)}
     assert failed == set(expected), done.stdout
     assert " error" not in done.stdout.splitlines()[-1], "each defect makes a test fail, and none breaks a fixture"
 
 
-def test_every_promise_has_a_defect() -> None:
-    promises = {name for name in vars(BackendContract) if name.startswith("test_")}
-    covered = set(re.findall(r'^    """(test_\w+)', (PLUGIN / "suite_of_defects.py").read_text(), re.MULTILINE))
+@pytest.mark.parametrize(
+    ("contract", "suite"), [(BackendContract, "suite_of_defects.py"), (MetricContract, "suite_of_metric_defects.py")]
+)
+def test_every_promise_has_a_defect(contract: type, suite: str) -> None:
+    promises = {name for name in vars(contract) if name.startswith("test_")}
+    covered = set(re.findall(r'^    """(test_\w+)', (PLUGIN / suite).read_text(), re.MULTILINE))
     assert covered == promises
