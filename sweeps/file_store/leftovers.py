@@ -88,21 +88,17 @@ class StoreLeftovers:
 
     def _of_run(self, run: OwnRun, sizes: Mapping[str, int]) -> list[Leftover]:
         name = self._address(run_folder(run.run))
-        model_bytes = None
-        if any("/files/" in file for file in sizes):
-            found = RunArchive(self._store, run.run).latest()
-            model = {file.sha256 for file in found[1].model} if found is not None else set()
-            if found is not None and model:
-                folder = f"{run_folder(run.run)}/{found[0]}/files/"
-                model_bytes = sum(size for file, size in sizes.items() if file.removeprefix(folder) in model)
-        rest_bytes = sum(sizes.values()) - (model_bytes or 0)
-        has_checkpoint = model_bytes is not None and any(
-            "/files/" in file and file.rpartition("/")[2] not in model for file in sizes
-        )
+        stored = {file: size for file, size in sizes.items() if "/files/" in file}
+        model: dict[str, int] = {}
+        if stored and (found := RunArchive(self._store, run.run).latest()) is not None:
+            attempt, manifest = found
+            names = {f"{run_folder(run.run)}/{attempt}/files/{file.sha256}" for file in manifest.model}
+            model = {file: size for file, size in stored.items() if file in names}
         leftovers = []
-        if model_bytes is not None:
-            leftovers.append(Leftover(STORED_MODEL, name, run.key, run.model or name, model_bytes))
-        if model_bytes is None or has_checkpoint or run.model is None:
+        if model:
+            leftovers.append(Leftover(STORED_MODEL, name, run.key, run.model or name, sum(model.values())))
+        if not model or len(stored) > len(model):
+            rest_bytes = sum(sizes.values()) - sum(model.values())
             leftovers.append(Leftover(STORED_RUN, name, run.key, None, rest_bytes))
         return leftovers
 
