@@ -6,13 +6,29 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 from scripted_host import ConnectionCutError, Request, Response, error_response, json_response
 
+from backends.contract import MetricRequest
+from backends.metrics.measurement import Measurement
+
 KEY = "key-of-the-judge-0123456789"
+Measure: TypeAlias = Callable[..., Measurement]
+"""The fixture that measures twelve answers, or fewer."""
+
+Judged: TypeAlias = Callable[..., MetricRequest]
+"""The fixture that returns the request for the judge, with other options on demand."""
+
 REMINDER = "nothing else."
+PRICE = {"input": 1.0, "output": 4.0}
+
+LINES: list[dict[str, Any]] = [
+    {"prompt": f"Question {n}?", "completion": "c" * (n % 7 + 1), "row": {"number": n, "base_model": "b" * (n % 4 + 1)}}
+    for n in range(12)
+]
+PREDICTIONS = ["p" * (n % 9 + 1) for n in range(12)]
 
 
 def part(user: str, name: str) -> str:
@@ -101,6 +117,15 @@ def usage_of(body: dict[str, Any], reply: str) -> dict[str, int]:
     read = sum(len(message["content"].encode()) for message in body["messages"]) // 4
     written = max(1, len(reply) // 4)
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+def cost_of(bodies: Iterable[dict[str, Any]], rule: Callable[[str], str]) -> float:
+    """Return what the host charges for answers to these requests, in USD at `PRICE`."""
+    usages = [usage_of(body, rule(body["messages"][-1]["content"])) for body in bodies]
+    return (
+        sum(usage["prompt_tokens"] * PRICE["input"] + usage["completion_tokens"] * PRICE["output"] for usage in usages)
+        / 1e6
+    )
 
 
 def grade_by_length(user: str) -> str:

@@ -1,0 +1,214 @@
+"""A judge with faults: each answer is paid for once, the limit holds, and no wait is silent."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from judge_host import KEY, JudgeHost, Measure, cost_of, cut
+from scripted_host import ConnectionCutError, Response, error_response, json_response
+
+from backends import credentials, notices
+from backends.contract import BackendError, FailureKind
+from backends.hosted import rate_limiter
+from backends.judge import asking
+
+pytestmark = pytest.mark.integration
+
+Fault = Callable[[int, dict[str, Any]], Response | None]
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limiter, "FIRST_BACKOFF_S", 0.02)
+
+
+def error(status: int, code: str | None = None, **headers: str) -> Fault:
+    return lambda _number, _body: error_response(status, "the host has a problem", code, **headers)
+
+
+def page(_number: int, _body: dict[str, Any]) -> Response:
+    return Response(200, b"<html>Please log in</html>", {"content-type": "text/html"})
+
+
+def half(_number: int, _body: dict[str, Any]) -> Response:
+    return Response(200, b'{"id": "c", "choices": [{"mess', {"content-type": "application/json"})
+
+
+FAULTS: dict[str, tuple[Fault, bool]] = {
+    # the second is whether the host may have charged for what it did
+    "429": (error(429), False),
+    "429 with a pause": (error(429, **{"retry-after": "0.05"}), False),
+    "500": (error(500), False),
+    "503": (error(503), False),
+    "a web page": (page, True),
+    "half an answer": (half, True),
+    "a list": (lambda _number, _body: json_response([1, 2]), True),
+    "no choices": (lambda _number, _body: json_response({"id": "c", "object": "chat.completion"}), True),
+    "a cut connection": (cut, True),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_that_passes_costs_nothing_twice(host: JudgeHost, measure: Measure, name: str) -> None:
+    untroubled = measure("untroubled")
+    host.bodies.clear()
+    host.answered.clear()
+    fault, may_cost = FAULTS[name]
+    host.fault = lambda number, body: fault(number, body) if number % 3 == 1 else None
+    result = measure(patience_s=60)
+    assert result.per_example == untroubled.per_example
+    assert set(host.answered.values()) == {1}
+    assert len(host.bodies) > 12
+    assert result.usd is not None
+    assert untroubled.usd is not None
+    if may_cost:
+        assert result.usd > untroubled.usd
+    else:
+        assert result.usd == pytest.approx(untroubled.usd)
+    assert measure().usd == 0.0
+
+
+def test_a_host_that_answers_nothing_is_asked_again(host: JudgeHost, measure: Measure) -> None:
+    over = threading.Event()
+
+    def hang(number: int, _body: dict[str, Any]) -> None:
+        if number <= 2:
+            over.wait(120)
+            raise ConnectionCutError
+
+    host.fault = hang
+    try:
+        result = measure(patience_s=60, timeout_s=0.5)
+    finally:
+        over.set()
+    assert set(host.answered.values()) == {1}
+    assert len(result.per_example["judge"]) == 12
+
+
+def test_the_limit_holds_when_answers_get_lost(host: JudgeHost, measure: Measure) -> None:
+    """The host carries out each request, and charges for it, but every second answer is lost."""
+
+    def lose(number: int, _body: dict[str, Any]) -> None:
+        if number % 2:
+            raise ConnectionCutError
+
+    full = measure("full").usd or 0.0
+    host.bodies.clear()
+    host.after = lose
+    limit = full * 3
+    with pytest.raises(BackendError, match="max_usd is"):
+        measure(patience_s=60, max_usd=limit)
+    assert 0.0 < cost_of(host.bodies, host.rule) <= limit
+
+
+def test_lost_answers_are_counted_with_the_most_that_they_can_cost(host: JudgeHost, measure: Measure) -> None:
+    def lose(number: int, _body: dict[str, Any]) -> None:
+        if number % 2:
+            raise ConnectionCutError
+
+    host.after = lose
+    result = measure(patience_s=60)
+    assert result.usd is not None
+    assert result.usd >= cost_of(host.bodies, host.rule)
+    assert len(host.bodies) > 12
+
+
+def test_an_unreachable_judge_is_one_error_and_the_answers_until_then_are_kept(
+    host: JudgeHost, measure: Measure
+) -> None:
+    host.fault = lambda number, body: None if number <= 5 else error(503)(number, body)
+    with pytest.raises(
+        BackendError, match=r"the judge judge-1 at http://127.* the host has a problem \(HTTP 503\)"
+    ) as raised:
+        measure(patience_s=0.1, concurrency=1)
+    assert raised.value.failure.kind is FailureKind.TRANSIENT
+    host.fault = lambda _number, _body: None
+    result = measure()
+    assert set(host.answered.values()) == {1}
+    assert result.usd == pytest.approx(measure("untroubled").usd)
+
+
+def test_a_host_that_always_refuses_for_its_rate_is_a_quota_failure(host: JudgeHost, measure: Measure) -> None:
+    host.fault = error(429)
+    with pytest.raises(BackendError) as raised:
+        measure(patience_s=0.1)
+    assert raised.value.failure.kind is FailureKind.QUOTA
+
+
+def test_a_wrong_key_ends_the_measurement_at_once_and_stays_secret(host: JudgeHost, measure: Measure) -> None:
+    host.key = "another-key-0123456789"
+    credentials.use_secrets_from({"JUDGE_KEY": KEY})
+    try:
+        with pytest.raises(BackendError, match="Incorrect API key") as raised:
+            measure(api_key="JUDGE_KEY", patience_s=3600, concurrency=2)
+    finally:
+        credentials.use_secrets_from({})
+    assert raised.value.failure.kind is FailureKind.USER
+    assert KEY not in str(raised.value) + raised.value.failure.detail
+    assert "key" in raised.value.failure.detail
+    assert 1 <= len(host.operations) <= 2
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, None), (404, "model_not_found"), (429, "insufficient_quota")])
+def test_what_waiting_cannot_mend_is_an_error_at_once(
+    host: JudgeHost, measure: Measure, status: int, code: str | None
+) -> None:
+    host.fault = error(status, code)
+    with pytest.raises(BackendError) as raised:
+        measure(patience_s=3600, concurrency=2)
+    assert raised.value.failure.kind is FailureKind.USER
+    assert len(host.bodies) <= 2
+
+
+def test_one_hopeless_request_ends_the_waits_of_the_others(
+    host: JudgeHost, measure: Measure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limiter, "FIRST_BACKOFF_S", 3600.0)
+    waiting = threading.Event()
+    monkeypatch.setattr(asking.Asker, "_tell_of_pause", lambda *_: waiting.set())
+
+    def fault(number: int, body: dict[str, Any]) -> Response | None:
+        if number == 1:
+            return error(503)(number, body)
+        waiting.wait(60)
+        return error(400)(number, body)
+
+    host.fault = fault
+    with pytest.raises(BackendError, match="HTTP 400"):  # and not after an hour
+        measure(patience_s=1e6, concurrency=2)
+
+
+def test_a_long_wait_is_told(host: JudgeHost, measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "TOLD_AFTER_S", 0.0)
+    said: list[str] = []
+    notices.listen(said.append)
+    try:
+        host.fault = lambda number, body: error(503)(number, body) if number == 1 else None
+        measure(patience_s=60)
+    finally:
+        notices.listen(lambda _text: None)
+    assert len(said) == 1
+    assert "for the judge at http://127.0.0.1" in said[0]
+    assert "HTTP 503" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("finish", "content", "message"),
+    [
+        ("length", '{"reason": "it is', "the reply ends at `max_tokens`"),
+        ("content_filter", None, "the content filter of the host ended the reply"),
+        ("stop", None, "it replied ''"),
+    ],
+)
+def test_replies_that_end_early_are_explained(
+    host: JudgeHost, measure: Measure, finish: str, content: str | None, message: str
+) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish}
+    host.fault = lambda _number, _body: json_response({"id": "c", "object": "chat.completion", "choices": [choice]})
+    with pytest.raises(BackendError) as raised:
+        measure()
+    assert message in raised.value.failure.message
+    assert raised.value.failure.detail

@@ -1,0 +1,82 @@
+"""A process that measures is killed in the middle: the next one pays for no answer again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from judge_host import LINES, PREDICTIONS, Judged, JudgeHost, Measure, cost_of
+
+from backends import codec
+
+pytestmark = pytest.mark.integration
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from backends import codec
+from backends.contract import MetricRequest
+from backends.metrics.measurement import MetricSet
+request, predictions, lines, workspace = json.loads(sys.argv[1])
+with MetricSet.open([codec.from_json(MetricRequest, request)], Path(workspace)) as metrics:
+    metrics.measure(predictions, lines)
+"""
+
+
+def recorded(workspace: Path) -> int:
+    """Return how many answers the file of the workspace holds."""
+    path = workspace / "judge" / "answers.sqlite"
+    if not path.exists():
+        return 0
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        try:
+            return int(connection.execute("SELECT count(*) FROM answers").fetchone()[0])
+        except sqlite3.OperationalError:  # the process is creating the table
+            return 0
+
+
+@pytest.mark.parametrize("answers", [1, 6, 11])
+def test_a_killed_measurement_goes_on_where_it_was(
+    host: JudgeHost, judged: Judged, measure: Measure, tmp_path: Path, answers: int
+) -> None:
+    dead = False
+
+    def hold(number: int, _body: dict[str, Any]) -> None:
+        deadline = time.monotonic() + 120
+        while number > answers and not dead and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    host.after = hold
+    workspace = tmp_path / "workspace"
+    argument = json.dumps([codec.to_json(judged(concurrency=2)), PREDICTIONS, LINES, str(workspace)])
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, argument])
+    try:
+        deadline = time.monotonic() + 120
+        while recorded(workspace) < answers or len(host.bodies) < min(answers + 2, 12):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+        dead = True
+    open_requests = len(host.bodies) - answers
+    result = measure()
+    assert len(host.bodies) == 12 + open_requests  # an answer that never arrived is asked for again
+    assert sum(count > 1 for count in host.answered.values()) == open_requests
+    assert max(host.answered.values()) == 2 if open_requests else 1
+    # What the dead process paid for is reported, and its open requests with the most they can cost.
+    assert result.usd is not None
+    assert result.usd >= cost_of(host.bodies, host.rule)
+    assert result.values == measure("untroubled").values
+    assert measure().usd == 0.0
