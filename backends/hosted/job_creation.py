@@ -184,5 +184,8 @@ class JobCreator:
         extra_body: dict[str, Any] = {**self._host.profile.extra_body, **self._options.extra_body}
         if self._rules.task_extension:
             labels, stop = labels_and_stop_in_files(request.dataset, format_of(request, self._options))
-            extra_body["task"] = {"labels": labels, "stop": stop, **codec.to_json(request.evaluation)}
+            # The server measures no task metrics: the capabilities say so.
+            evaluation: dict[str, Any] = codec.to_json(request.evaluation)
+            evaluation = {name: value for name, value in evaluation.items() if name not in ("metrics", "generation")}
+            extra_body["task"] = {"labels": labels, "stop": stop, **evaluation}
         return fields, extra_body
