@@ -9,6 +9,16 @@ from sweeps.errors import Problem, UserInputError
 CONNECT_TIMEOUT_S = 10
 """Without a limit, an address that drops packets holds a command up for two minutes."""
 
+_LIMITS_OF_LIBPQ = {
+    "tcp_user_timeout": 6_000,
+    "keepalives_idle": 6,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+}
+"""When a connection counts as lost, in milliseconds, seconds and packets. Without them a network
+that drops everything holds up a query for a quarter of an hour. The kernel of a server that is only
+busy still answers."""
+
 _EXAMPLE = "write a URL such as postgresql+psycopg://USER:PASSWORD@HOST/DATABASE or sqlite:////PATH/studies.db"
 
 
@@ -37,13 +47,19 @@ def check_storage_url(url: str) -> None:
 
 
 def connect_arguments(url: str) -> dict[str, Any]:
-    """Return the driver's arguments that bound the wait for a server that never answers."""
+    """Return the driver's arguments that bound the wait for a server that never answers.
+
+    What the URL itself sets wins.
+    """
     from sqlalchemy.engine import make_url
 
     parsed = make_url(url)
-    if parsed.get_backend_name() != "postgresql" or "connect_timeout" in parsed.query:
+    if parsed.get_backend_name() != "postgresql":
         return {}
-    return {"connect_timeout": CONNECT_TIMEOUT_S}
+    limits = {"connect_timeout": CONNECT_TIMEOUT_S}
+    if parsed.get_driver_name() in ("psycopg", "psycopg2"):
+        limits |= _LIMITS_OF_LIBPQ
+    return {name: value for name, value in limits.items() if name not in parsed.query}
 
 
 def _problem(message: str, hint: str) -> UserInputError:

@@ -20,6 +20,11 @@ from sweeps.study.storage_url import connect_arguments
 RECONNECT_S = 60.0
 """How long a sweep waits for its database to come back, as after a restart."""
 
+RECONNECT_ATTEMPT_S = 4
+"""The longest attempt to connect again, where the driver has such a limit."""
+
+SAY_EVERY_S = 15.0
+
 
 class StudyDatabase(optuna.storages.RDBStorage):
     """Optuna's storage in a database, which may restart while a sweep runs.
@@ -55,16 +60,19 @@ for _name in optuna.storages.BaseStorage.__abstractmethods__:
 
 def _connect_patiently(dialect: Dialect, _: Any, arguments: list[Any], options: dict[str, Any]) -> Any:
     """Connect to a database that has answered before, and wait for it while it restarts."""
-    deadline, is_told = time.monotonic() + RECONNECT_S, False
+    deadline, say_at = time.monotonic() + RECONNECT_S, 0.0
+    if "connect_timeout" in options:
+        options = {**options, "connect_timeout": min(options["connect_timeout"], RECONNECT_ATTEMPT_S)}
     while True:
         try:
             return dialect.connect(*arguments, **options)
         except dialect.loaded_dbapi.OperationalError:
-            if time.monotonic() >= deadline:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
                 raise
-        if not is_told:
-            notice(f"the database of SWEEP_STORAGE gives no answer: trying again for up to {RECONNECT_S:g} s")
-            is_told = True
+        if time.monotonic() >= say_at:
+            notice(f"the database of SWEEP_STORAGE gives no answer: trying again for up to {left_s:.0f} s")
+            say_at = time.monotonic() + SAY_EVERY_S
         time.sleep(1.0)
 
 

@@ -1,4 +1,4 @@
-"""The network is cut in the middle of a sweep, and comes back: a service, and an MLflow server.
+"""The network is cut in the middle of a sweep, and comes back: a service, MLflow, a database.
 
 Each runs on a machine of its own. The sweep runs on another one, with a Ray of its own.
 """
@@ -18,6 +18,8 @@ import machine_lab
 import pytest
 from machine_lab import Machine, MachineLab
 from mlflow_equality import mlflow_differences
+
+from tests.integration import databases
 
 pytestmark = [
     pytest.mark.integration,
@@ -69,6 +71,25 @@ class Lab(MachineLab):
         self._await_answer(f"{address}/health")
         return address
 
+    def serve_postgresql(self) -> str:
+        """Start PostgreSQL on `away`. Returns the URL of a database."""
+        programs = databases.programs()
+        run_as = ["runuser", "-u", "postgres", "--"]
+        made = self.away.run(
+            *run_as, str(programs / "initdb"), "-D", "/tmp/postgres", "-U", "postgres", "-A", "trust", "--no-sync"
+        )
+        assert made.returncode == 0, made.stderr
+        with self.away.path("/tmp/postgres/pg_hba.conf").open("a") as rules:
+            rules.write(f"host all all {machine_lab.SUBNET}.0/24 trust\n")
+        settings = ["listen_addresses=*", "unix_socket_directories=", "fsync=off"]
+        command = [str(programs / "postgres"), "-D", "/tmp/postgres", "-p", "5432"]
+        for setting in settings:
+            command += ["-c", setting]
+        self.away.start([*run_as, *command], self.folder / "server.log")
+        connect = f"import psycopg; psycopg.connect(host={self.away.address!r}, user='postgres').close()"
+        wait_for(lambda: self.desk.run("python", "-c", connect).returncode == 0, "PostgreSQL")
+        return f"postgresql+psycopg://postgres@{self.away.address}:5432/postgres"
+
     def _await_answer(self, url: str) -> None:
         ask = f"import urllib.request as r; r.urlopen({url!r}, timeout=5).close()"
         wait_for(lambda: self.desk.run("python", "-c", ask).returncode == 0, url)
@@ -99,8 +120,8 @@ class Lab(MachineLab):
         wait_for(lambda: self._sweep.poll() is not None, "the end of the sweep", 2 * PATIENCE_S)
         return int(self._sweep.returncode)
 
-    def trials(self) -> list[dict[str, Any]]:
-        done = self.desk.run("sweep", "--root", "/tmp/work", "status", "pairs", "--json")
+    def trials(self, **environment: str) -> list[dict[str, Any]]:
+        done = self.desk.run("sweep", "--root", "/tmp/work", "status", "pairs", "--json", **environment)
         assert done.returncode == 0, done.stderr
         return list(json.loads(done.stdout)["trials"])
 
@@ -136,8 +157,8 @@ def report(text: str) -> None:
             stream.write(text + "\n")
 
 
-def assert_complete(lab: Lab) -> None:
-    trials = lab.trials()
+def assert_complete(lab: Lab, **environment: str) -> None:
+    trials = lab.trials(**environment)
     assert sorted(trial["number"] for trial in trials) == [0, 1, 2]
     assert {trial["state"] for trial in trials} == {"complete"}
     assert [[round(point["epoch"]) for point in trial["curve"]] for trial in trials] == [list(range(EPOCHS + 1))] * 3
@@ -209,6 +230,28 @@ def test_an_mlflow_server_that_stays_cut_off_is_an_error_that_the_same_command_m
     assert lab.await_end() == 0, lab.words
     assert_complete(lab)
     assert_equal(lab)
+
+
+@pytest.mark.parametrize("comes_back", [True, False], ids=["back", "away"])
+def test_a_database_behind_a_router_that_drops_everything(lab: Lab, comes_back: bool) -> None:
+    storage = {"SWEEP_STORAGE": lab.serve_postgresql()}
+    lab.start_sweep(LOCAL, **storage)
+    lab.await_words("epoch 2/8")
+    cut_at = time.monotonic()
+    lab.away.cut(silently=True)
+    lab.await_words("the database of SWEEP_STORAGE gives no answer")
+    report(f"PostgreSQL cut off silently: said after {time.monotonic() - cut_at:.1f} s")
+    if comes_back:
+        lab.away.mend()
+    code = lab.await_end()
+    report(f"PostgreSQL {'back' if comes_back else 'away'}: exit code {code} after {time.monotonic() - cut_at:.1f} s")
+    assert code == 1 or (comes_back and code == 0), lab.words
+    assert lab.words.count("error:") == code, lab.words
+    assert "Traceback" not in lab.words
+    lab.away.mend()
+    lab.start_sweep(LOCAL, **storage)
+    assert lab.await_end() == 0, lab.words
+    assert_complete(lab, **storage)
 
 
 def assert_equal(lab: Lab) -> None:

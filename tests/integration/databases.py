@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 
-def _programs() -> Path:
+def programs() -> Path:
+    """Return the folder of PostgreSQL's programs. Skips the test if it is not installed."""
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     on_path = shutil.which("initdb")
     if not installed and on_path is None:
@@ -27,7 +28,7 @@ class Server:
     """A PostgreSQL cluster in `folder`, which exists and is empty. It can stop and restart."""
 
     def __init__(self, folder: Path) -> None:
-        self._programs, self._folder = _programs(), folder
+        self._programs, self._folder = programs(), folder
         # PostgreSQL refuses to run as root.
         self._run_as = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
         if self._run_as:

@@ -52,8 +52,12 @@ def test_a_url_that_a_database_may_have_is_accepted(url: str) -> None:
 
 
 def test_the_wait_for_a_server_is_bounded_unless_the_url_says_how() -> None:
-    assert connect_arguments("postgresql+psycopg://host/db") == {"connect_timeout": 10}
-    assert connect_arguments("postgresql+psycopg://host/db?connect_timeout=90") == {}
+    limits = connect_arguments("postgresql+psycopg://host/db")
+    assert limits["connect_timeout"] == 10
+    assert limits["tcp_user_timeout"] == 6_000
+    own = connect_arguments("postgresql+psycopg://host/db?connect_timeout=90&tcp_user_timeout=1")
+    assert own.keys() == limits.keys() - {"connect_timeout", "tcp_user_timeout"}
+    assert connect_arguments("postgresql+pg8000://host/db") == {"connect_timeout": 10}, "its driver has no others"
     assert connect_arguments("sqlite:////tmp/x.db") == {}
 
 
