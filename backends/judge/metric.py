@@ -123,7 +123,15 @@ class Judge:
 
     def _problems_of(self, answers: Answers) -> Iterator[str]:
         column = self._options.pairwise
-        if column in (None, REFERENCE):
+        if column is None:
+            return
+        if column == REFERENCE:
+            several = [number for number, texts in enumerate(answers.references, start=1) if len(texts) > 1]
+            if several:
+                yield (
+                    f"example {several[0]} has several acceptable texts, but `pairwise: reference` compares with one; "
+                    "name a column with one text by `pairwise`, or let the judge grade by a `scale`"
+                )
             return
         without = [number for number, row in enumerate(answers.rows, start=1) if not isinstance(row.get(column), str)]
         if without:

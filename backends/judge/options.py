@@ -130,6 +130,9 @@ class JudgeOptions(MetricOptions):
     patience_s: Annotated[
         float, Field(ge=0, description="How long the judge may be unreachable before the measurement fails.")
     ] = 3600.0
+    files_read: Annotated[
+        bool, Field(description="Not for the sweep file: whether the contents of the files are in the options.")
+    ] = False
     human_labels: Annotated[
         tuple[HumanLabel, ...], Field(description="Not for the sweep file: the lines of the file `human`.")
     ] = ()

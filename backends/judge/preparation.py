@@ -21,8 +21,11 @@ TEXT_SUFFIXES = (".md", ".markdown", ".txt", ".rst")
 
 def with_files(options: JudgeOptions, folder: Path) -> JudgeOptions:
     """Return the options with the contents of their files. Raises BackendError (user)."""
+    if options.files_read:
+        return options
     labels = () if options.human is None else _labels(options.human, folder, options)
-    return options.model_copy(update={"rubric": _rubric(options.rubric, folder), "human_labels": labels})
+    contents = {"rubric": _rubric(options.rubric, folder), "human_labels": labels, "files_read": True}
+    return options.model_copy(update=contents)
 
 
 def _rubric(text: str, folder: Path) -> str:

@@ -98,7 +98,7 @@ class Metric(Protocol):
         ...
 
     def score(self, answers: Answers) -> Scores:
-        """Score at least one answer. The same answers have the same scores."""
+        """Score at least one answer. The same answers have the same scores, whatever they cost."""
         ...
 
     def close(self) -> None:

@@ -33,8 +33,13 @@ PREDICTIONS = ["p" * (n % 9 + 1) for n in range(12)]
 
 def part(user: str, name: str) -> str:
     """Return a part of a question, such as `answer to grade`."""
-    found = re.search(rf"--- begin {name} (\w+)\n(.*?)\n--- end {name} \1", user, re.DOTALL)
-    return "" if found is None else found[2]
+    return next(iter(parts(user, name)), "")
+
+
+def parts(user: str, name: str) -> list[str]:
+    """Return all parts of a question with this name."""
+    found = re.finditer(rf"--- begin {name} (\w+)\n(.*?)\n--- end {name} \1", user, re.DOTALL)
+    return [match[2] for match in found]
 
 
 class JudgeHost:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,11 @@ def test_a_host_with_a_problem_of_its_own_is_found(
 def test_missing_texts_to_compare_with_are_found(judged: Judged, tmp_path: Path) -> None:
     (problem,) = found(judged(pairwise="base"), tmp_path)
     assert "12 of 12 examples have no text in the column 'base'" in problem
+
+
+def test_several_texts_to_compare_with_are_found(judged: Judged, tmp_path: Path) -> None:
+    lines = [{**line, "row": {"good": ["a", "b"]}} for line in LINES]
+    request = replace(judged(pairwise="reference"), reference="good")
+    (problem,) = found(request, tmp_path, lines)
+    assert "example 1 has several acceptable texts" in problem
+    assert found(replace(judged(), reference="good"), tmp_path, lines) == []
