@@ -28,9 +28,10 @@ class MetricProblem:
 
 @dataclass(frozen=True)
 class MetricCheck:
-    """The problems of all metrics, and the value of the references beside themselves, by metric.
+    """The problems of all metrics, and the value of the references beside themselves.
 
-    The value of a metric that was not tried is absent.
+    The values are by the name of the metric, and `NAME_KEY` for its further numbers. Those of a
+    metric that was not tried are absent.
     """
 
     problems: tuple[MetricProblem, ...]
@@ -70,7 +71,9 @@ def try_out(
             if tried and not known and metric.requested.declaration.is_free:
                 references = metric.answers([""] * len(tried), tried, stop).references
                 answers = metric.answers([texts[0] for texts in references], tried, stop)
-                values[request.name] = metric.score(answers).value
+                scores = metric.score(answers)
+                values[request.name] = scores.value
+                values.update({f"{request.name}_{key}": value for key, value in scores.further.items()})
     return MetricCheck(tuple(found), values)
 
 

@@ -1,6 +1,12 @@
-"""Compares mathematical expressions by math-verify. Runs in the process of a scoring function."""
+"""Compares mathematical expressions by math-verify.
+
+Nobody imports this module. Its text runs in the process of a scoring function, which loads
+math-verify before the time of a call begins.
+"""
 
 from __future__ import annotations
+
+from math_verify import parse, verify
 
 STEP_TIMEOUT_S = 2
 
@@ -11,8 +17,6 @@ def compare(prediction: str, references: list[str]) -> list[bool]:
 
     math-verify gives up after some seconds for each expression, unless C code runs too long.
     """
-    from math_verify import parse, verify
-
     predicted = parse(prediction, parsing_timeout=STEP_TIMEOUT_S)
     expected = [found for reference in references if (found := parse(reference, parsing_timeout=STEP_TIMEOUT_S))]
     is_right = any(verify(expression, predicted, timeout_seconds=STEP_TIMEOUT_S) for expression in expected)

@@ -65,14 +65,10 @@ def last_number(text: str, decimal_mark: str = ".") -> NumberInText | None:
     elif boxed := _BOXED.findall(text):
         text = boxed[-1]
     text = _LATEX_FRACTION.sub(r"\1/\2", text.replace("\\%", "%").replace("−", "-").replace("{,}", ","))
-    found = [
-        (match, number)
-        for match in _pattern(decimal_mark).finditer(text)
-        if (number := _number(match, decimal_mark)) is not None
-    ]
-    alone = [number for match, number in found if not text[max(match.start() - 1, 0) : match.start()].isalpha()]
-    numbers = alone or [number for _, number in found]
-    return numbers[-1] if numbers else None
+    matches = list(_pattern(decimal_mark).finditer(text))
+    alone = [match for match in matches if not text[max(match.start() - 1, 0) : match.start()].isalpha()]
+    numbers = (_number(match, decimal_mark) for match in (*reversed(alone), *reversed(matches)))
+    return next((number for number in numbers if number is not None), None)
 
 
 @cache

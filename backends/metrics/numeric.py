@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, model_validator
 from backends.extras import install_command
 from backends.metrics.built_in import BuiltInMetric, MetricOptions, mean, require
 from backends.metrics.contract import Answers, Scores
+from backends.metrics.failures import user_error
 from backends.metrics.numbers_in_text import NumberInText, last_number
 from backends.metrics.scorer_client import Code, ScorerError, ScorerProcess
 
@@ -148,7 +149,10 @@ class _Expressions:
         self._process.close()
 
     def _compare(self, prediction: str, references: Sequence[str]) -> tuple[bool, bool, bool]:
-        self._process.start()
+        try:
+            self._process.start()
+        except ScorerError as error:
+            raise user_error(f"math-verify does not start: {error.message}", error.detail) from None
         try:
             result = self._process.call(prediction, list(references))
         except ScorerError:  # an expression on which math-verify hangs or dies

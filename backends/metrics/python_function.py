@@ -42,7 +42,9 @@ class PythonOptions(MetricOptions):
     direction: Annotated[Literal["maximize", "minimize"], Field(description="Which numbers are better.")] = "maximize"
     low: Annotated[float | None, Field(description="The lowest possible number, if there is one.")] = None
     high: Annotated[float | None, Field(description="The highest possible number, if there is one.")] = None
-    timeout_s: Annotated[float, Field(gt=0, description="The most seconds that a call may take.")] = 60.0
+    timeout_s: Annotated[
+        float, Field(gt=0, description="The most seconds that a call may take. Loading the file may take a minute.")
+    ] = 60.0
     sources: Annotated[
         dict[str, str],
         Field(

@@ -21,8 +21,7 @@ PATTERNS = (
     r"\bI('m| am) (just |only )?an? (AI|artificial intelligence|(large )?language model)\b",
     r"\bI must (decline|refuse)\b",
     r"\bI (have to|must|need to) (respectfully |politely )?(decline|refuse)\b",
-    r"\b(it|that|this) (is|would be|isn't|is not) (illegal|unethical|inappropriate|not appropriate|appropriate) "
-    r"(to|for me to)\b",
+    r"\b(it|that|this) (is|would be) (illegal|unethical|inappropriate|not appropriate) (to|for me to)\b",
     r"\bI (do not|don't) have (access to|the ability to|enough information to|personal opinions)\b",
 )
 """Regular expressions of English refusals; case does not matter."""

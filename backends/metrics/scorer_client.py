@@ -22,8 +22,15 @@ _LOG = logging.getLogger("backends.metrics")
 
 _PROGRAM = Path(__file__).with_name("scorer_process.py")
 _POLL_S = 0.25
-_LAST_WORDS_S = 1.0
+_LAST_WORDS_S = 3.0
 """How long to wait for the last output of a process that has ended or hangs."""
+
+_QUIET_S = 0.25
+"""A process that has printed nothing for so long has said where it hangs."""
+
+START_TIMEOUT_S = 60.0
+"""How long loading the code may take at least, because imports can be slow. A longer limit of the
+calls holds for it, too."""
 
 MAX_LOGGED_LINES = 200
 """Of what a process prints, the log receives so many lines."""
@@ -89,7 +96,7 @@ class ScorerProcess:
         returns no numbers. A number may be not finite.
         """
         with self._lock:
-            result: float | list[float] = self._answer(self._started(), {"arguments": arguments})
+            result: float | list[float] = self._answer(self._started(), {"arguments": arguments}, self._timeout_s)
             return result
 
     def close(self) -> None:
@@ -101,15 +108,15 @@ class ScorerProcess:
         if self._running is None:
             running = self._running = _RunningProcess(self._code.file)
             try:
-                self._answer(running, asdict(self._code))
+                self._answer(running, asdict(self._code), max(START_TIMEOUT_S, self._timeout_s))
             except ScorerError:
                 self._end()
                 raise
         return self._running
 
-    def _answer(self, running: _RunningProcess, message: Mapping[str, Any]) -> Any:
+    def _answer(self, running: _RunningProcess, message: Mapping[str, Any], timeout_s: float) -> Any:
         try:
-            answer = running.ask(message, self._timeout_s)
+            answer = running.ask(message, timeout_s)
         except BaseException:
             self._end()
             raise
@@ -129,6 +136,7 @@ class _RunningProcess:
     def __init__(self, name: str) -> None:
         self._name = name
         self._output: deque[str] = deque(maxlen=SHOWN_LINES)
+        self._printed_at = 0.0
         its_input, self._requests = os.pipe()
         self._answers, its_output = os.pipe()
         os.set_blocking(self._requests, False)
@@ -196,9 +204,8 @@ class _RunningProcess:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process.pid, signal.SIGUSR1)
         deadline = time.monotonic() + _LAST_WORDS_S
-        while not self._output and time.monotonic() < deadline:
+        while (not self._output or time.monotonic() < self._printed_at + _QUIET_S) and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(0.05)  # the traceback has several lines
         frames = [line for line in self._output if line.startswith("  File") and str(_PROGRAM) not in line]
         return ScorerError(f"{self._name} did not answer within {timeout_s:g} s", "\n".join(["It was at:", *frames]))
 
@@ -217,6 +224,7 @@ class _RunningProcess:
             for line in iter(lambda: stream.readline(MAX_LINE_CHARACTERS), b""):
                 text = line.decode("utf-8", "replace").rstrip()
                 self._output.append(text)
+                self._printed_at = time.monotonic()
                 logged += 1
                 if logged <= MAX_LOGGED_LINES:
                     _LOG.info("%s prints: %s", self._name, text)

@@ -16,7 +16,8 @@ from backends.metrics.normalization import SQUAD, ComparisonOptions, normalized
 RAPIDFUZZ = {"rapidfuzz": "pip install rapidfuzz"}
 
 _ENGLISH_WORD = re.compile(r"[a-z0-9]+")
-_WORD = re.compile(r"\w+")
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
 
 
 def f1(common: float, predicted: float, expected: float) -> float:
@@ -53,7 +54,7 @@ class RougeLOptions(MetricOptions):
         Literal["english", "unicode"],
         Field(
             description="What a word is: runs of a-z and 0-9, as in every published ROUGE (`english`), or of the "
-            "letters and digits of any script (`unicode`)."
+            "letters and digits of any script (`unicode`; each Chinese or Japanese character is one)."
         ),
     ] = "english"
 

@@ -109,9 +109,9 @@ class Bleu(_CorpusMetric[BleuOptions]):
 class Chrf(_CorpusMetric[ChrfOptions]):
     """ChrF from 0 to 100: character n-grams up to 6, mostly their recall (Popović 2015).
 
-    sacrebleu computes it. By default the value is the mean of the scores of the examples, which
-    agree with people nearly as well as the score of the corpus, and have an interval. chrF suits
-    every language, and also texts of a few words. The reference with the best score counts.
+    sacrebleu computes it. By default the value is the mean of the scores of the examples, because
+    that has an interval over examples; `average: corpus` is the published form. chrF needs no
+    words, so it suits every language, and short texts. The reference with the best score counts.
     """
 
     options_model = ChrfOptions

@@ -99,12 +99,13 @@ def test_rouge_l_is_that_of_googles_library(pairs: Pairs, score: Score) -> None:
 def test_rouge_l_of_other_scripts(pairs: Pairs, score: Score) -> None:
     class Words:
         def tokenize(self, text: str) -> list[str]:
-            return re.findall(r"\w+", text.lower())
+            return re.findall(r"[一-鿿]|[^\W一-鿿]+", text.lower())
 
     scorer = RougeScorer(["rougeL"], tokenizer=Words())
     expected = [scorer.score_multi(references, prediction)["rougeL"].fmeasure for prediction, references in pairs]
     assert score("rouge_l", pairs, words="unicode").per_example == pytest.approx(expected, abs=1e-12)
     assert score("rouge_l", [("мир", ("мир",))], words="unicode").value == 1
+    assert score("rouge_l", [("我爱你", ("我不爱你",))], words="unicode").value == 2 * 3 / 7
     assert score("rouge_l", [("мир", ("мир",))]).value == 0
 
 
@@ -169,6 +170,7 @@ def test_length_ratio(pairs: Pairs, score: Score) -> None:
         ("I cannot assist with it.", True),
         ("I must politely decline.", True),
         ("It would be unethical to do so.", True),
+        ("It is appropriate to wear a coat.", False),
         ("Paris.", False),
         ("She said that she cannot swim.", False),
         ("The model is an AI.", False),
