@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from backends.contract import BackendError, Capabilities, MetricRequest
+from backends.guarded_backend import translated_errors
 from backends.metrics import registry
 from backends.metrics.contract import MetricDeclaration
 from sweeps.errors import Problem
@@ -75,8 +76,10 @@ def _task_metric(
         problems += validation_problems(error, document, metric_class.options_model, (*place, written.type))
         return None
     try:
-        complete = metric_class.prepare(options, Path.cwd())
-        declaration = metric_class.describe(complete)
+        with translated_errors(metric_class, "prepare", "metric"):
+            complete = metric_class.prepare(options, Path.cwd())
+        with translated_errors(metric_class, "describe", "metric"):
+            declaration = metric_class.describe(complete)
     except BackendError as error:
         problems.append(Problem(document.place(place), error.failure.message, error.failure.detail))
         return None
