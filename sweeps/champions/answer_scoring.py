@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.contract import DataFile, Dataset, Decoding, PredictOptions
+from backends.contract import Dataset, Decoding, PredictOptions
 from backends.metrics.measurement import MetricSet
-from backends.metrics.sample import sampled_examples
 from sweeps.data.store import read_lines
+from sweeps.planning.metric_checks import sampled_lines
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.task_metrics import TaskMetric
 
@@ -68,8 +68,10 @@ def opened_scoring(plan: SweepPlan) -> Iterator[AnswerScoring | None]:
     """Yield how to score the models of a sweep; None if only their loss is known.
 
     That is by the objective if it is a task metric, else by labels, else by the first task metric.
+    Metrics that cost money are left out, because the budget covers trials only.
     """
-    metrics, labels = plan.spec.task_metrics, plan.data.dataset.labels
+    metrics = [metric for metric in plan.spec.task_metrics if metric.declaration.is_free]
+    labels = plan.data.dataset.labels
     metric = next((metric for metric in metrics if metric.reported_name == plan.spec.objective.metric), None)
     if metric is None and labels:
         yield _LabelScoring(plan.data.dataset)
@@ -127,11 +129,7 @@ class _TextScoring:
         return PredictOptions.generate(decoding or generate.decoding, self.plan.data.dataset.stop)
 
     def validation_lines(self) -> Sequence[Mapping[str, Any]]:
-        generation = self.plan.evaluation.generation
-        assert generation is not None
-        valid: DataFile = self.plan.data.dataset.valid
-        lines = read_lines(valid)
-        return [lines[index] for index in sampled_examples(len(lines), generation.examples, valid.sha256)]
+        return sampled_lines(self.plan)
 
     def score(self, answers: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> AnswerScores:
         measured = self.opened.measure(answers, lines, self.plan.data.dataset.stop)

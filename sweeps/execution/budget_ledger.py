@@ -43,7 +43,8 @@ class BudgetLedger:
             raise ValueError("a limit on money or tokens needs a backend that estimates the cost of trials")
         self._plan, self._study, self._backend, self._sleep = plan, study, backend, sleep
         self._warned: set[int] = set()
-        self._needs_cost_bounds = plan.spec.budget.limits_spend or plan.spec.capabilities.priced
+        is_priced = plan.spec.capabilities.priced or plan.pays_for_metrics
+        self._needs_cost_bounds = plan.spec.budget.limits_spend or is_priced
 
     @property
     def ledger(self) -> Ledger:
@@ -67,7 +68,9 @@ class BudgetLedger:
         known = trial.cost_bound is not None and is_bounded(trial.cost_bound, self._plan.spec.budget)
         if known or not self._needs_cost_bounds or self._backend is None:
             return trial
-        return replace(trial, cost_bound=cost_bound(self._backend.estimate(self._plan.request(trial))))
+        request = self._plan.request(trial)
+        estimate = self._plan.with_metric_costs(self._backend.estimate(request), request)
+        return replace(trial, cost_bound=cost_bound(estimate))
 
     def can_afford(self, trial: Trial) -> bool:
         """Return whether the rest of the budget covers a trial with its cost bound.

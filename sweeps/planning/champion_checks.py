@@ -19,12 +19,13 @@ def champion_problems(spec: SweepSpec, data: PreparedData) -> Iterable[Problem]:
     if spec.champion is None:
         return
     place = spec.document.place(("champion",))
-    objective = next((m for m in spec.task_metrics if m.reported_name == spec.objective.metric), None)
-    deciding = objective or next(iter(() if data.dataset.labels else spec.task_metrics), None)
+    free = [metric for metric in spec.task_metrics if metric.declaration.is_free]
+    objective = next((metric for metric in free if metric.reported_name == spec.objective.metric), None)
+    deciding = objective or next(iter(() if data.dataset.labels else free), None)
     if deciding is None and not data.dataset.labels:
         yield Problem(
             place,
-            "a challenge compares answers, but this data set has no labels, and no metric scores a text",
+            "a challenge compares answers, but this data set has no labels, and no free metric scores a text",
             "name a metric: `evaluation: {metrics: [exact_match]}`, or the labels: `data: {task: classification}`",
         )
     if deciding is not None and not deciding.declaration.is_mean:

@@ -33,13 +33,16 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def read_data(spec: DataSpec, document: Document, root: Path, data_path: Path | None) -> PreparedData:
+def read_data(
+    spec: DataSpec, document: Document, root: Path, data_path: Path | None, *, keep_rows: bool = False
+) -> PreparedData:
     """Prepare the data below `root`. Problems and findings about the `data:` section get its lines.
 
-    Raises UserInputError.
+    With `keep_rows`, the examples to evaluate keep their columns, for task metrics. Raises
+    UserInputError.
     """
     try:
-        data = prepare(spec, root, data_path)
+        data = prepare(spec, root, data_path, keep_rows=keep_rows)
     except UserInputError as error:
         placed = [replace(problem, place=_line_in_file(problem.place, document)) for problem in error.problems]
         raise UserInputError(placed) from None
@@ -86,8 +89,8 @@ def ask_backend(plan: SweepPlan, *, estimate: bool) -> BackendAnswers:
         if not estimate:
             return BackendAnswers(example=example)
         return BackendAnswers(
-            central=_estimate(backend, requests.central[0]),
-            longest=tuple(_estimate(backend, request) for request in requests.longest),
+            central=_estimate(plan, backend, requests.central[0]),
+            longest=tuple(_estimate(plan, backend, request) for request in requests.longest),
             example=example,
         )
 
@@ -122,9 +125,9 @@ def _rendered(backend: SupportsRendering, request: TrainingRequest) -> RenderedE
         raise SweepError(error.failure.message, error.failure.detail) from error
 
 
-def _estimate(backend: Backend, request: TrainingRequest) -> Estimate:
+def _estimate(plan: SweepPlan, backend: Backend, request: TrainingRequest) -> Estimate:
     try:
-        return backend.estimate(request)
+        return plan.with_metric_costs(backend.estimate(request), request)
     except BackendError as error:
         raise SweepError(error.failure.message, error.failure.detail) from error
 

@@ -12,6 +12,7 @@ from sweeps.errors import UserInputError
 from sweeps.planning.decisions import complete_plan, resolve_plan
 from sweeps.planning.gathering import ask_backend, available_cpus, data_problems, read_data
 from sweeps.planning.machine_limits import Machine, resource_problems
+from sweeps.planning.metric_checks import with_checked_metrics
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.loading import from_document, read_section
 from sweeps.spec.sweep_spec import SweepSpec
@@ -60,6 +61,8 @@ def make_plan(
     seconds. Raises UserInputError with every problem found, and SweepError if something is out of
     reach.
     """
-    data = read_data(spec.data, spec.document, workspace.root, data_path)
+    keep_rows = bool(spec.task_metrics)
+    data = read_data(spec.data, spec.document, workspace.root, data_path, keep_rows=keep_rows)
     plan = resolve_plan(spec, data, available_cpus(), workspace.sweep_folder(spec.name))
+    plan = with_checked_metrics(plan)
     return complete_plan(plan, ask_backend(plan, estimate=estimate or spec.budget.limits_spend))

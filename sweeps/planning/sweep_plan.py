@@ -12,6 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from backends import codec
 from backends.contract import Backend, Estimate, EvaluationSettings, Placement, TrainingRequest
 from backends.guarded_backend import open_guarded
+from backends.metrics.contract import CostBound as MeasurementBound
 from backends.rendering import RenderedExample
 from search_spaces.space import ResolvedParameter, ResolvedSpace
 from sweeps.data import Finding, PreparedData
@@ -47,6 +48,7 @@ class SweepPlan:
     findings: tuple[Finding, ...]
     fingerprint: str
     most_expensive: Estimate | None = None
+    measurement_bound: MeasurementBound | None = None
     example: RenderedExample | None = None
 
     @property
@@ -57,6 +59,26 @@ class SweepPlan:
             declared = self.spec.capabilities.hyperparameter("n_epochs")
             return float(declared.default) if declared and isinstance(declared.default, int) else 1.0
         return float(max(extreme_values(epochs)))
+
+    @property
+    def pays_for_metrics(self) -> bool:
+        """Whether measuring the task metrics costs money."""
+        return any(not metric.declaration.is_free for metric in self.spec.task_metrics)
+
+    def with_metric_costs(self, estimate: Estimate, request: TrainingRequest) -> Estimate:
+        """Add what measuring the task metrics of a trial can cost.
+
+        Training in this process costs no money, so that the metrics are then all that is paid.
+        """
+        if not self.pays_for_metrics or self.measurement_bound is None:
+            return estimate
+        n_epochs = request.hyperparameters.get("n_epochs", self.max_epochs)
+        times = int(float(n_epochs) * self.spec.evaluation.generate.per_epoch) + 1
+        each_usd, is_free = self.measurement_bound.usd, self.spec.capabilities.in_process
+        training = [0.0 if usd is None and is_free else usd for usd in (estimate.usd, cost_bound(estimate).usd)]
+        usd, max_usd = (None if cost is None or each_usd is None else cost + times * each_usd for cost in training)
+        basis = f"{estimate.basis}; up to {times} measurements by metrics that cost money"
+        return replace(estimate, usd=usd, max_usd=max_usd, basis=basis)
 
     @property
     def max_disk_bytes(self) -> int | None:
@@ -154,7 +176,7 @@ class SweepPlan:
             "champion": None if champion is None else {**champion.model_dump(), "model": self.spec.registered_model},
             "concurrency": self.concurrency,
             "placement": {"cpus": self.placement.cpus, "gpus": self.placement.gpus},
-            "evaluation": {"per_epoch": self.evaluation.per_epoch, "train_examples": self.evaluation.train_examples},
+            "evaluation": self._evaluation_json(),
             "steering": self.spec.steering,
             "bounds": {name: list(ends) for name, ends in self.spec.bounds.items()},
             "budget": self.spec.budget.model_dump(),
@@ -169,6 +191,16 @@ class SweepPlan:
                 for finding in self.findings
             ],
         }
+
+    def _evaluation_json(self) -> dict[str, Any]:
+        written: dict[str, Any] = {
+            "per_epoch": self.evaluation.per_epoch,
+            "train_examples": self.evaluation.train_examples,
+        }
+        if self.evaluation.generation is not None:
+            written["metrics"] = [codec.to_json(metric) for metric in self.evaluation.metrics]
+            written["generate"] = codec.to_json(self.evaluation.generation)
+        return written
 
     def _estimate_json(self, estimate: Estimate) -> dict[str, Any]:
         return {
