@@ -11,6 +11,7 @@ import gc
 import os
 import signal
 import sys
+import textwrap
 from pathlib import Path
 from types import FrameType
 
@@ -75,7 +76,8 @@ def _print_error(error: SweepError) -> int:
     for problem in problems:
         err.print(f"{label} {plain(str(problem))}", highlight=False, soft_wrap=True)
         if problem.hint:
-            err.print(f"  [dim]{plain(as_hint(problem.hint))}[/dim]", highlight=False, soft_wrap=True)
+            hint = textwrap.indent(plain(as_hint(problem.hint)), "  ")  # a traceback has several lines
+            err.print(f"[dim]{hint}[/dim]", highlight=False, soft_wrap=True)
     if len(problems) > 1:
         err.print(f"{len(problems)} problems; nothing was started", highlight=False)
     return error.exit_code
