@@ -19,6 +19,7 @@ _TITLES = {
     "noop": "The cost of a no-op trial",
     "embedded": "Same work, embedded: the built-in language model on generated pairs",
     "encoder": "Same work, real: an encoder on SNLI pairs",
+    "generation": "Text generation: tokens per second",
 }
 
 
@@ -37,7 +38,8 @@ def tables(results: Mapping[str, Mapping[str, Any]]) -> str:
     parts = [_HEAD]
     for name, result in results.items():
         parts += [f"## {_TITLES[name]}\n", _machine(result)]
-        parts += _noop(result) if name == "noop" else _same_work(result)
+        tables_of = {"noop": _noop, "generation": _generation}.get(name, _same_work)
+        parts += tables_of(result)
     return "\n".join(parts)
 
 
@@ -162,3 +164,31 @@ def _noop(result: Mapping[str, Any]) -> list[str]:
         "no-op class, reused actors and no loggers.\n"
     )
     return [text, _table(head, rows), _table(("marginal cost", "trials", "ms per trial"), marginal)]
+
+
+# --------------------------------------------------------------------------------------- generation
+def _generation(result: Mapping[str, Any]) -> list[str]:
+    first = result["models"][0]
+    text = (
+        f"{first['prompts']} prompts, greedy, up to {first['max_tokens']} tokens each, key-value cache, float32. "
+        "A ratio is the time of `model.generate` for one prompt after the other, divided by ours.\n"
+    )
+    rows = []
+    for measured in result["models"]:
+        speeds = [
+            measured["tokens"][way] / min(run["seconds"] for run in measured["runs"] if run["way"] == way)
+            for way in ("one by one", "ours")
+        ]
+        rows.append(
+            (
+                f"`{measured['model']}`, {measured['parameters'] / 1e6:.1f} M parameters",
+                measured["instructions"],
+                str(measured["threads"]),
+                *(f"{speed:.0f}" for speed in speeds),
+                _ratio(measured["ratio"]),
+                f"{measured['cpu_ratio']:.1f}",
+                f"{measured['equal_texts']} of {measured['prompts']}",
+            )
+        )
+    head = ("model", "instructions", "threads", "one by one", "ours", "ratio", "CPU seconds", "equal texts")
+    return [text, _table(head, rows)]

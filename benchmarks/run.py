@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure, noop, peers, report
+from benchmarks import generation, measure, noop, peers, report
 from benchmarks.workloads import TRAIN_SAMPLE, Job, Workload, embedded, encoder
 from sweeps.data import prepare
 from sweeps.spec.loading import load
@@ -201,9 +201,14 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="an encoder in the transformers layout, for the encoder workload")
     parser.add_argument("--data", type=Path, help="the directory of the official SNLI files, for the encoder workload")
     parser.add_argument("--embedded-model", type=Path, help="a language model instead of builtin:tiny-lm")
-    parser.add_argument("--only", choices=("embedded", "encoder", "noop"), action="append")
+    parser.add_argument("--only", choices=("embedded", "encoder", "noop", "generation"), action="append")
+    parser.add_argument(
+        "--generators", nargs="+", default=["builtin:tiny-lm"], help="models of the generation benchmark"
+    )
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--threads", type=int, default=0, help="of the sequential loop (default: torch's own number)")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="of the sequential loop and of generation (default: torch's own number)"
+    )
     parser.add_argument("--share", type=float, default=1.0, help="share of a workload's examples (default 1)")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(noop.SIZES), help="numbers of no-op trials")
     parser.add_argument("--results", type=Path, default=measure.REPOSITORY / "benchmarks" / "results")
@@ -220,6 +225,9 @@ def main() -> None:
         head = {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "machine": machine}
         if name == "noop":
             body = noop.benchmark((5, 20) if options.quick else options.sizes)
+        elif name == "generation":
+            examples, rounds = (8, 1) if options.quick else (generation.EXAMPLES, generation.ROUNDS)
+            body = generation.benchmark(options.generators, examples, generation.MAX_TOKENS, rounds, options.threads)
         else:
             workload = embedded() if name == "embedded" else encoder(options.model.resolve(), options.data.resolve())
             if name == "embedded" and options.embedded_model:
