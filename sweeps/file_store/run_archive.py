@@ -153,10 +153,16 @@ class RunArchive:
             self._keep(attempt, replace(manifest, model=(), model_name=None, checkpoint=(), stamp=None))
 
     def discard_model(self) -> None:
-        """Delete the kept model of a run that has ended. Idempotent."""
-        if (latest := self.latest()) is not None:
-            attempt, manifest = latest
-            self._keep(attempt, replace(manifest, model=(), model_name=None))
+        """Delete the kept model of a run that has ended; the record too if nothing else is left.
+
+        Idempotent.
+        """
+        latest = self.latest()
+        if latest is None or not latest[1].checkpoint:
+            self._store.delete(self._folder)
+            return
+        attempt, manifest = latest
+        self._keep(attempt, replace(manifest, model=(), model_name=None))
 
     def discard_checkpoint(self) -> None:
         """Delete all but the kept model of a run that has ended; the record too if there is none.

@@ -68,6 +68,8 @@ def test_a_kept_model_survives_the_removal_of_the_rest_and_is_then_alone(store: 
     fetched = tmp_path / "driver" / "jobs" / "a" / "model"
     assert RunArchive(store, "a").fetch_model(fetched, tmp_path / "driver")
     assert (fetched / "weights").stat().st_size == MODEL_BYTES
+    assert left.remove(left.leftovers()[0]) == ""
+    assert store.names("runs") == [], "the record of a run without a model is of no use"
 
 
 def test_nothing_of_a_run_stays_once_both_are_removed(store: FileStore, tmp_path: Path) -> None:
