@@ -5,16 +5,18 @@ from __future__ import annotations
 import fcntl
 import math
 import os
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from backends.contract import BackendError, Failure, FailureKind
-from backends.sqlite_file import SqliteFile
+from backends.sqlite_file import BUSY_TIMEOUT_S, SqliteFile, translated_errors
+from backends.waiting import Waiting
 
 FILE_NAME = "answers.sqlite"
 
@@ -34,6 +36,9 @@ CREATE TABLE IF NOT EXISTS charges (
     is_lost INTEGER NOT NULL,            -- 1: no reply arrived, and the charge is the most that it can be
     is_reported INTEGER NOT NULL DEFAULT 0
 );
+CREATE TABLE IF NOT EXISTS waits (   -- why a process makes no progress; for people to read
+    owner TEXT PRIMARY KEY, reason TEXT NOT NULL, until REAL NOT NULL
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS charges_by_question ON charges (question);
 """
 
@@ -96,6 +101,7 @@ class AnswerStore:
         """Give up the claims of this process, and close the file."""
         with self._changes():
             self._file.execute("DELETE FROM claims WHERE owner = :owner AND is_sent = 0", {"owner": self._owner})
+            self._file.execute("DELETE FROM waits WHERE owner = :owner", {"owner": self._owner})
         self._file.close()
         self._drop_lock()
 
@@ -164,6 +170,14 @@ class AnswerStore:
                 self._delete_claim(question)
             else:
                 self._file.execute("UPDATE claims SET is_sent = 0 WHERE question = :question", {"question": question})
+
+    def waits(self, reason: str, until: float) -> None:
+        """Record that this process makes no progress before `until` (seconds since the epoch)."""
+        with self._file.transaction():
+            self._file.execute(
+                "INSERT OR REPLACE INTO waits (owner, reason, until) VALUES (:owner, :reason, :until)",
+                {"owner": self._owner, "reason": reason, "until": until},
+            )
 
     def unreported(self, questions: Sequence[str]) -> Charge:
         """Return what the questions have cost, as far as no measurement has reported it."""
@@ -234,6 +248,20 @@ class AnswerStore:
                     return True
                 path.unlink(missing_ok=True)
                 return False
+
+
+def longest_wait(folder: Path) -> Waiting | None:
+    """Return the longest wait of a process that uses the store in `folder`. Writes nothing."""
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return None
+    noun = f"the answers of the judge in {path}"
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    with translated_errors(noun), closing(sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S)) as connection:
+        rows = connection.execute(
+            "SELECT reason, until FROM waits WHERE until > ? ORDER BY until DESC LIMIT 1", (time.time(),)
+        ).fetchall()
+    return Waiting(*rows[0]) if rows else None
 
 
 def _total(rows: Iterable[tuple[int, int, float | None, int]]) -> Charge:

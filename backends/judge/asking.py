@@ -196,7 +196,9 @@ class Asker:
         now = time.monotonic()
         if pause_s >= TOLD_AFTER_S and now >= self._told_until:
             self._told_until = now + pause_s
-            _say(f"waiting {pause_s:.0f} s for the judge at {self._hosted.address}: {error.failure.message}")
+            reason = f"the judge at {self._hosted.address} does not answer: {error.failure.message}"
+            _say(f"waiting {pause_s:.0f} s, because {reason}")
+            self._store.waits(reason, time.time() + pause_s)
 
 
 def _content(answer: Any) -> tuple[str, str]:

@@ -14,13 +14,22 @@ from pydantic import BaseModel
 from backends import credentials
 from backends.contract import BackendError
 from backends.judge import agreement
-from backends.judge.answer_store import AnswerStore, StoredReply
+from backends.judge.answer_store import AnswerStore, StoredReply, longest_wait
 from backends.judge.judging import Judgement, JudgingMode, mode_of
 from backends.judge.options import REFERENCE, JudgeOptions
 from backends.judge.preparation import with_files
 from backends.judge.questions import Case, Question, sendable
-from backends.metrics.contract import Answers, CostBound, Metric, MetricDeclaration, Scores, SupportsCostBound
+from backends.metrics.contract import (
+    Answers,
+    CostBound,
+    Metric,
+    MetricDeclaration,
+    Scores,
+    SupportsCostBound,
+    SupportsMetricWaiting,
+)
 from backends.metrics.failures import user_error
+from backends.waiting import Waiting
 
 if TYPE_CHECKING:
     from backends.judge.asking import Asker
@@ -113,6 +122,11 @@ class Judge:
         if options.max_usd is not None and options.max_usd < usd:
             return CostBound(options.max_usd, input_tokens + output_tokens, f"{basis}, and at most `max_usd`")
         return CostBound(usd, input_tokens + output_tokens, basis)
+
+    @classmethod
+    def waiting(cls, options: BaseModel, workspace: Path) -> Waiting | None:
+        """Return why a process that measures in this workspace waits for the judge, or None."""
+        return longest_wait(workspace / FOLDER)
 
     def problems(self, answers: Answers) -> Sequence[str]:
         """Return what is wrong with the examples, and whether the host is out of reach.
@@ -293,3 +307,4 @@ def _case(prompt: str, answer: str, references: Sequence[str], other: Any, optio
 if TYPE_CHECKING:
     _conforms: type[Metric] = Judge
     _bounds_costs: type[SupportsCostBound] = Judge
+    _tells_waits: type[SupportsMetricWaiting] = Judge

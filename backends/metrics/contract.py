@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
+from backends.waiting import Waiting
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -125,5 +127,18 @@ class SupportsCostBound(Protocol):
 
         The predictions do not matter: each can have `max_tokens` tokens of the model that wrote it.
         No side effect, no network. Raises BackendError for an example that cannot be measured.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsMetricWaiting(Protocol):
+    """A metric whose measurements may have to wait, as for a service that is down."""
+
+    @classmethod
+    def waiting(cls, options: BaseModel, workspace: Path) -> Waiting | None:
+        """Return why a measurement in this workspace waits now, in any process, or None.
+
+        Sends no request and writes nothing.
         """
         ...

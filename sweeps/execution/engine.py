@@ -16,6 +16,8 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from backends import codec, foreign_errors
+from backends.contract import BackendError
+from backends.metrics import waits
 from backends.waiting import Waiting
 from sweeps.errors import SweepError
 from sweeps.execution import last_words
@@ -40,7 +42,7 @@ from sweeps.execution.ray_watch import watched_ray
 from sweeps.execution.room import in_words, require_room
 from sweeps.execution.running_trial import TrialEnd
 from sweeps.execution.session import Session
-from sweeps.execution.silence import AnswerWatch, SilenceWatch
+from sweeps.execution.silence import AnswerWatch, MeasurementWatch, SilenceWatch
 from sweeps.execution.trainable import TrialRunner, WorkerReport
 from sweeps.execution.trial_schedulers import scheduler_with_history
 from sweeps.planning.sweep_plan import SweepPlan
@@ -229,6 +231,7 @@ class _SessionCallback(_NotPickled, tune.Callback):
         self._cluster = cluster
         self._say = say
         self._silence = SilenceWatch(say)
+        self._measurements = MeasurementWatch(self._measurement_wait, say)
         self._answers = None if session.plan.spec.capabilities.in_process else AnswerWatch(say)
         self._waits: dict[int, Waiting] = {}
         self._is_ending = False
@@ -275,7 +278,16 @@ class _SessionCallback(_NotPickled, tune.Callback):
                 self._say("stopping the running trials; another Ctrl-C stops at once")
         if self._answers is not None:
             self._answers.look()
+        if self._measurements.look():
+            self._silence.news()
         self._silence.look(lambda: self._what_it_waits_for(trials))
+
+    def _measurement_wait(self) -> Waiting | None:
+        plan = self._session.plan
+        try:
+            return waits.waiting([metric.request for metric in plan.spec.task_metrics], plan.folder)
+        except BackendError:  # what it waits for is only shown; the measurement reports what is wrong
+            return None
 
     def _what_it_waits_for(self, trials: list[Any]) -> str:
         silent = [trial for trial in trials if trial.status == "RUNNING"]

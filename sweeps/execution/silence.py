@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from backends.waiting import Waiting
+from sweeps.reports.formatting import moment
+
 QUIET_S = 30.0
 """The first message comes after this long without news, the next ones after twice as long each."""
 
@@ -72,6 +75,41 @@ class AnswerWatch:
             self._say_at_s = longest_s + UNANSWERED_AGAIN_S
             words = "a run that has begun goes on there"
             self._say(f"{_trials(sorted(silent))} has waited {longest_s:.0f} s for an answer of the service; {words}")
+
+
+LOOK_AGAIN_S = 3.0
+"""How often to look whether a measurement waits."""
+
+REPEAT_WAIT_S = 60.0
+
+
+class MeasurementWatch:
+    """Notices that measurements of trials wait, as for a judge that is down.
+
+    `waits` returns why, or None. A trial in its own process cannot report while it measures.
+    """
+
+    def __init__(
+        self,
+        waits: Callable[[], Waiting | None],
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._waits, self._say, self._clock = waits, say, clock
+        self._look_at = clock()
+        self._told: dict[str, float] = {}
+
+    def look(self) -> bool:
+        """Say why a measurement waits, if that is new or takes much longer. Returns whether so."""
+        if self._clock() < self._look_at:
+            return False
+        self._look_at = self._clock() + LOOK_AGAIN_S
+        wait = self._waits()
+        if wait is None or wait.until < self._told.get(wait.reason, 0.0) + REPEAT_WAIT_S:
+            return False
+        self._told[wait.reason] = wait.until
+        self._say(f"a measurement waits until {moment(wait.until, time.time())}: {wait.reason}")
+        return True
 
 
 def _trials(numbers: Sequence[int]) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_host import KEY, JudgeHost, Measure, cost_of, cut
+from judge_host import KEY, Judged, JudgeHost, Measure, cost_of, cut
 from scripted_host import ConnectionCutError, Response, error_response, json_response
 
 from backends import credentials, notices
 from backends.contract import BackendError, FailureKind
 from backends.hosted import rate_limiter
 from backends.judge import asking
+from backends.metrics import waits
 
 pytestmark = pytest.mark.integration
 
@@ -191,8 +194,40 @@ def test_a_long_wait_is_told(host: JudgeHost, measure: Measure, monkeypatch: pyt
     finally:
         notices.listen(lambda _text: None)
     assert len(said) == 1
-    assert "for the judge at http://127.0.0.1" in said[0]
+    assert "the judge at http://127.0.0.1" in said[0]
     assert "HTTP 503" in said[0]
+
+
+def test_a_wait_is_visible_to_other_processes(
+    host: JudgeHost, measure: Measure, judged: Judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limiter, "FIRST_BACKOFF_S", 8.0)
+    told = threading.Event()
+    monkeypatch.setattr(asking, "notice", lambda _text: told.set())
+    workspace = tmp_path / "workspace"
+    assert waits.waiting([judged()], workspace) is None
+    host.fault = lambda number, body: (error(503) if number == 1 else error(400))(number, body)
+    failed: list[BackendError] = []
+
+    def run() -> None:
+        try:
+            measure(patience_s=1e6, concurrency=1)
+        except BackendError as raised:
+            failed.append(raised)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert told.wait(60)
+    deadline = time.monotonic() + 60
+    while (wait := waits.waiting([judged()], workspace)) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert wait is not None
+    assert "the judge at http://127.0.0.1" in wait.reason
+    assert "HTTP 503" in wait.reason
+    assert wait.until > time.time()
+    thread.join(120)
+    assert len(failed) == 1
+    assert waits.waiting([judged()], workspace) is None  # the measurement has ended
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,18 @@ import itertools
 
 import pytest
 
+from backends.waiting import Waiting
 from sweeps.errors import SweepError
 from sweeps.execution.room import Machine, require_room
 from sweeps.execution.silence import (
+    LOOK_AGAIN_S,
     MAX_QUIET_S,
     QUIET_S,
+    REPEAT_WAIT_S,
     UNANSWERED_AGAIN_S,
     UNANSWERED_S,
     AnswerWatch,
+    MeasurementWatch,
     SilenceWatch,
 )
 
@@ -173,3 +177,34 @@ def test_a_driver_that_was_suspended_blames_no_service() -> None:
     clock.sleep(3600.0)
     watch.look()
     assert said == []
+
+
+def test_a_measurement_that_waits_is_told_once_for_each_reason_and_again_if_it_takes_much_longer() -> None:
+    clock, said = Clock(), list[str]()
+    wait: list[Waiting | None] = [None]
+    watch = MeasurementWatch(lambda: wait[0], said.append, clock)
+
+    def look() -> bool:
+        clock.sleep(LOOK_AGAIN_S)
+        return watch.look()
+
+    assert not look()
+    wait[0] = Waiting("the judge does not answer", 1000.0)
+    assert look()
+    assert "the judge does not answer" in said[0]
+    wait[0] = Waiting("the judge does not answer", 1010.0)
+    assert not look()
+    wait[0] = Waiting("the judge does not answer", 1000.0 + REPEAT_WAIT_S)
+    assert look()
+    wait[0] = Waiting("the other judge does not answer", 1000.0)
+    assert look()
+    assert len(said) == 3
+
+
+def test_measurements_are_not_looked_at_all_the_time() -> None:
+    clock, looks = Clock(), list[float]()
+    watch = MeasurementWatch(lambda: looks.append(clock()), [].append, clock)
+    for _ in range(int(LOOK_AGAIN_S) * 10):
+        clock.sleep(0.1)
+        watch.look()
+    assert len(looks) == 1
