@@ -52,7 +52,7 @@ class PythonOptions(MetricOptions):
             description="Not for the sweep file: the text of the Python file and of those that it imports.",
         ),
     ]
-    folder: Annotated[str, Field(description="Not for the sweep file: where the Python file was found.")] = ""
+    folder: Annotated[Path | None, Field(description="Not for the sweep file: where the Python file was found.")] = None
 
     @field_validator("function")
     @classmethod
@@ -89,9 +89,9 @@ class PythonFunction(BuiltInMetric[PythonOptions]):
 
     def __init__(self, options: PythonOptions) -> None:
         super().__init__(options)
-        if not options.sources:
+        if not options.sources or options.folder is None:
             raise user_error(f"{options.function} has not been read", "Call `prepare` first.")
-        code = Code(options.folder, options.file.name, options.function_name, options.sources, parameters=3)
+        code = Code(str(options.folder), options.file.name, options.function_name, options.sources, parameters=3)
         self._process = ScorerProcess(code, options.timeout_s)
 
     @classmethod
@@ -101,7 +101,7 @@ class PythonFunction(BuiltInMetric[PythonOptions]):
         if options.sources:
             return options
         path = Path(os.path.abspath(folder / options.file.expanduser()))
-        return options.model_copy(update={"sources": sources_of(path), "folder": str(path.parent)})
+        return options.model_copy(update={"sources": sources_of(path), "folder": path.parent})
 
     @classmethod
     def describe(cls, options: BaseModel) -> MetricDeclaration:

@@ -74,6 +74,18 @@ def resolve(request: MetricRequest) -> RequestedMetric:
     return RequestedMetric(request, metric_class, options, declaration)
 
 
+def identity(request: MetricRequest) -> dict[str, Any]:
+    """Return what distinguishes the metric of a prepared request from others, as JSON values.
+
+    Options of the type `Path` only say where something was found, so they are absent. The contents
+    of the files are options, too, see `Metric.prepare`. Raises BackendError.
+    """
+    options = resolve(request).options
+    places = {name for name, value in options if isinstance(value, Path)}
+    written = {name: value for name, value in codec.to_json(options).items() if name not in places}
+    return {**codec.to_json(request), "options": written}
+
+
 def prepared(request: MetricRequest, folder: Path) -> MetricRequest:
     """Return the request with options that are complete in themselves, see `Metric.prepare`.
 

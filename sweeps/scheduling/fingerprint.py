@@ -10,6 +10,7 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
+from backends.metrics.requested_metric import identity
 from search_spaces.resolved import ResolvedParameter
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.scheduling.model_revisions import model_revision
@@ -55,10 +56,13 @@ def fingerprint_of(plan: SweepPlan) -> Fingerprint:
         "backend": spec.backend_type,
         **{f"backend.{name}": _text(value) for name, value in options.items()},
         "objective": _text([(objective.direction, objective.metric) for objective in objectives]),
-        "evaluation": _text(spec.evaluation.model_dump()),
+        "evaluation": _text(spec.evaluation.model_dump(exclude={"metrics", "generate"})),
         "search.seed": str(spec.search.seed),
         "finals": _text(spec.finals.model_dump() if spec.finals is not None else None),
     }
+    if spec.task_metrics:
+        settings["evaluation.generate"] = _text(spec.evaluation.generate.model_dump())
+        settings |= {f"metric {metric.request.name}": _text(identity(metric.request)) for metric in spec.task_metrics}
     return Fingerprint(
         data=plan.data.fingerprint,
         data_name=plan.data.name,

@@ -94,6 +94,37 @@ def test_a_reason_says_what_changed(tmp_path: Path, override: str, reason: str, 
     assert changes.data_changed is ("data." in override)
 
 
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        (
+            "evaluation.metrics=[{python: {function: 'scoring.py:score', low: 0}}]",
+            "the setting metric python changed",
+        ),
+        ("evaluation.generate.max_tokens=9", "the setting evaluation.generate changed"),
+        ("evaluation.metrics=[exact_match]", "the setting metric python was removed"),
+    ],
+)
+def test_task_metrics_are_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, reason: str) -> None:
+    def fingerprint(folder: str, source: str, *overrides: str) -> Fingerprint:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "scoring.py").write_text(source, encoding="utf-8")
+        monkeypatch.chdir(tmp_path / folder)
+        metric = "evaluation={metrics: [{python: {function: 'scoring.py:score'}}], generate: {max_tokens: 8}}"
+        return fingerprint_of(planned(tmp_path, "backend={type: local}", metric, *overrides))
+
+    source = "def score(predictions, references, rows): return 1\n"
+    before = fingerprint("a", source)
+    assert fingerprint("b", source) == before, "the folder is no part of the fingerprint"
+    for now, expected in (
+        (fingerprint("b", f"{source}#\n"), "the setting metric python changed"),
+        (fingerprint("b", source, override), reason),
+    ):
+        changes, _ = detect_changes(now, [night(before)])
+        assert any(sentence.startswith(expected) for sentence in changes.reasons), changes.reasons
+        assert not changes.same_space
+
+
 def test_a_new_release_is_a_change(tmp_path: Path) -> None:
     now = fingerprint_of(planned(tmp_path))
     before = replace(now, versions={**now.versions, "torch": "1.0"})
