@@ -45,14 +45,24 @@ class DifferentTextsError(Exception):
 
 
 def measure_model(
-    name: str, examples: int = EXAMPLES, max_tokens: int = MAX_TOKENS, rounds: int = ROUNDS, threads: int = 0
+    name: str,
+    examples: int = EXAMPLES,
+    max_tokens: int = MAX_TOKENS,
+    rounds: int = ROUNDS,
+    threads: int = 0,
+    *,
+    may_end: bool = False,
 ) -> dict[str, Any]:
-    """Measure both ways in turn on the same prompts. Raises DifferentTextsError."""
+    """Measure both ways in turn on the same prompts.
+
+    Each text has `max_tokens` tokens, unless it `may_end` by itself. Raises DifferentTextsError.
+    """
     if threads:
         torch.set_num_threads(threads)
     model = _load(name)
     prompts = _prompts(model, examples)
-    end_tokens = end_ids(model.tokenizer, model.module)
+    end_tokens = end_ids(model.tokenizer, model.module) if may_end else frozenset[int]()
+    model.module.generation_config.eos_token_id = sorted(end_tokens) or None
     max_length = max(map(len, prompts)) + max_tokens
     settings = GenerationSettings(max_tokens, max_length, end_tokens)
     ways: dict[str, Callable[[Sequence[list[int]]], list[GeneratedAnswer]]] = {
@@ -85,6 +95,7 @@ def measure_model(
         "prompts": examples,
         "prompt_tokens": [min(map(len, prompts)), max(map(len, prompts))],
         "max_tokens": max_tokens,
+        "may_end": may_end,
         "tokens": {way: sum(answer.tokens for answer in written) for way, written in answers.items()},
         "truncated": sum(answer.truncated for answer in answers[OURS]),
         "equal_texts": equal,
@@ -134,9 +145,7 @@ def _load(name: str) -> LoadedModel:
 
 
 def _prompts(model: LoadedModel, count: int) -> list[list[int]]:
-    """Return prompts of random words of the built-in pairs: whole sentences make the embedded model
-    end its text at once.
-    """
+    """Return prompts of random words of the built-in pairs."""
     draw = random.Random(7)
     words = sorted({word for pair in generate_pairs("valid", 300, 7) for word in pair["premise"].split()})
     texts = [" ".join(draw.choices(words, k=draw.randint(3, _MAX_WORDS))) for _ in range(count)]
@@ -153,7 +162,6 @@ def _one(model: LoadedModel, prompt: list[int], settings: GenerationSettings) ->
         do_sample=False,
         use_cache=True,
         max_new_tokens=settings.max_tokens,
-        eos_token_id=sorted(settings.end_tokens),
         pad_token_id=0,
     )
     tokens = whole[0, len(prompt) :].tolist()
@@ -170,8 +178,16 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--threads", type=int, default=0, help="0 is torch's default, all cores")
+    parser.add_argument("--may-end", action="store_true", help="texts end by themselves, too")
     options = parser.parse_args()
-    result = measure_model(options.model, options.examples, options.max_tokens, options.rounds, options.threads)
+    result = measure_model(
+        options.model,
+        options.examples,
+        options.max_tokens,
+        options.rounds,
+        options.threads,
+        may_end=options.may_end,
+    )
     print(json.dumps(result))
 
 

@@ -170,7 +170,7 @@ def _noop(result: Mapping[str, Any]) -> list[str]:
 def _generation(result: Mapping[str, Any]) -> list[str]:
     first = result["models"][0]
     text = (
-        f"{first['prompts']} prompts, greedy, up to {first['max_tokens']} tokens each, key-value cache, float32. "
+        f"{first['prompts']} prompts, greedy, {first['max_tokens']} tokens for each, key-value cache, float32. "
         "A ratio is the time of `model.generate` for one prompt after the other, divided by ours.\n"
     )
     rows = []
