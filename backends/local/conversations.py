@@ -9,26 +9,18 @@ If the text up to and with an answer is also the beginning of the prompt of a la
 sequence trains both. Some templates change earlier turns when later ones come: they remove
 reasoning, move the list of tools, or end only the last turn. Then the earlier answer gets a
 sequence of its own, so that no answer is trained in a text that the model never sees.
-
-A model without a chat template gets one line per message, `role: content`, and the tokenizer's end
-of sequence after every answer.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from backends.chat_lines import TrainOn, trained_messages
 from backends.contract import BackendError
-from backends.local.special_tokens import render, turn_end
-
-Message = dict[str, Any]
-Line = Mapping[str, Any]
-
-_TEMPLATE_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name")
+from backends.local.special_tokens import render
+from backends.model_packages.chat_text import Message, answer_after, for_template, turn_end
 
 
 @dataclass(frozen=True)
@@ -40,35 +32,19 @@ class Conversation:
     tools: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
-    def of(cls, line: Line, train_on: TrainOn = "last") -> Conversation:
+    def of(cls, line: Mapping[str, Any], train_on: TrainOn = "last") -> Conversation:
         """Return the conversation of a line of a chat file."""
-        messages = line["messages"]
-        return cls(
-            tuple(map(_for_template, messages)),
-            tuple(trained_messages(messages, train_on)),
-            tuple(line.get("tools") or ()),
-        )
-
-    @property
-    def questions(self) -> tuple[int, ...]:
-        """The indices of the messages that begin an exchange of question and answer."""
-        return tuple(index for index, message in enumerate(self.messages) if message["role"] == "user")
+        messages, tools = line["messages"], tuple(line.get("tools") or ())
+        return cls(tuple(map(for_template, messages)), tuple(trained_messages(messages, train_on)), tools)
 
     def until(self, index: int, targets: Iterable[int]) -> Conversation:
         """Return the part that ends with message `index`, with these answers to train."""
         return Conversation(self.messages[: index + 1], tuple(targets), self.tools)
 
-    def without_earliest(self, exchanges: int) -> Conversation:
-        """Return the conversation without its earliest exchanges; the system prompt stays.
-
-        Needs at least one more exchange than it removes.
-        """
-        if not exchanges:
-            return self
-        first, begin = self.questions[0], self.questions[exchanges]
-        kept = [n for n in range(first) if self.messages[n]["role"] in ("system", "developer")]
-        targets = (index - begin + len(kept) for index in self.targets if index >= begin)
-        return Conversation((*(self.messages[n] for n in kept), *self.messages[begin:]), tuple(targets), self.tools)
+    def of_messages(self, indices: Sequence[int]) -> Conversation:
+        """Return the conversation of these messages, with the answers to train among them."""
+        targets = (new for new, old in enumerate(indices) if old in self.targets)
+        return Conversation(tuple(self.messages[index] for index in indices), tuple(targets), self.tools)
 
 
 @dataclass(frozen=True)
@@ -89,13 +65,6 @@ class TrainingText:
         return "".join(self.texts[:-1])
 
 
-def messages_before_answer(line: Line) -> list[Message]:
-    """Return the messages before the line's completion, as templates read them."""
-    messages = line["messages"]
-    before = messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
-    return [_for_template(message) for message in before]
-
-
 class ConversationText:
     """Writes conversations as text, with the tokenizer's chat template or without one."""
 
@@ -110,24 +79,12 @@ class ConversationText:
 
         Raises BackendError (user) if the template rejects them.
         """
-        if self._tokenizer.chat_template:
-            return render(self._tokenizer, messages, tools, for_generation=for_generation)
-        lines = [f"tools: {_json(list(tools))}"] if tools else []
-        lines += [self._plain(message) for message in messages]
-        return "\n".join([*lines, "assistant:"] if for_generation else lines)
+        return render(self._tokenizer, messages, tools, for_generation=for_generation)
 
     def answer(self, before: Sequence[Message], answer: Message, tools: Sequence[Mapping[str, Any]] = ()) -> str:
         """Return the text of an answer after the prompt for it, the end of its turn included."""
-        prompt, whole = self.render(before, tools, for_generation=True), self.render([*before, answer], tools)
-        return self._answer(prompt, whole, answer)
-
-    def _answer(self, prompt: str, whole: str, answer: Message) -> str:
-        if whole.startswith(prompt):
-            return whole[len(prompt) :]
-        if answer.get("tool_calls"):  # only the template knows how to write them
-            common = next((n for n, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
-            return whole[common:]
-        return str(answer["content"]) + turn_end(self._tokenizer)
+        whole = self.render([*before, answer], tools)
+        return answer_after(self._tokenizer, self.render(before, tools, for_generation=True), whole, answer)
 
     def training_texts(self, conversation: Conversation) -> tuple[list[TrainingText], int]:
         """Return the sequences that train the targets, and how many targets no sequence can train.
@@ -163,7 +120,7 @@ class ConversationText:
             before, answer = conversation.messages[:index], conversation.messages[index]
             whole = self.render((*before, answer), conversation.tools)
             prompt = self.render(before, conversation.tools, for_generation=True)
-            turns[index] = prompt, self._answer(prompt, whole, answer)
+            turns[index] = prompt, answer_after(self._tokenizer, prompt, whole, answer)
         return turns[index]
 
     def _spans(
@@ -184,35 +141,3 @@ class ConversationText:
                 end = len(before) + len(answer)
                 spans[index] = len(before), end
         return spans
-
-    def _plain(self, message: Message) -> str:
-        content = str(message["content"])
-        if calls := message.get("tool_calls"):
-            content = "\n".join([*([content] if content else []), _json([call["function"] for call in calls])])
-        end = (self._tokenizer.eos_token or "") if message["role"] == "assistant" else ""
-        return f"{message['role']}: {content}{end}"
-
-
-def _for_template(message: Mapping[str, Any]) -> Message:
-    """Return a message with the fields that templates read, and arguments of calls as objects."""
-    chosen = {key: message[key] for key in _TEMPLATE_KEYS if message.get(key) is not None}
-    chosen.setdefault("content", "")
-    if calls := chosen.get("tool_calls"):
-        chosen["tool_calls"] = [_with_parsed_arguments(call) for call in calls]
-    return chosen
-
-
-def _with_parsed_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = dict(call["function"])
-    if isinstance(function.get("arguments"), str):
-        try:
-            parsed = json.loads(function["arguments"])
-        except ValueError:
-            parsed = None
-        if isinstance(parsed, dict):
-            function["arguments"] = parsed
-    return {**call, "function": function}
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)

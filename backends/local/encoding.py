@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import sys
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,9 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.contract import BackendError, Dataset
-from backends.local.conversations import Conversation, ConversationText, TrainingText, messages_before_answer
+from backends.local.conversations import Conversation, ConversationText, TrainingText
 from backends.local.model_source import user_error
-from backends.local.special_tokens import stop_text, turn_end
+from backends.local.special_tokens import stop_text
+from backends.model_packages.chat_text import Message, Tools, fitting, messages_before_answer, questions, turn_end
 
 Ids = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -259,9 +259,9 @@ class ExampleTemplate:
         room = max(limit - len(self.bos), 0)
         cut = [n for n, tokens in enumerate(encoded) if len(tokens) > room]
         for n in cut if self.layout == "chat" else ():
-            line = lines[n]
-            conversation = Conversation(tuple(messages_before_answer(line)), (), tuple(line.get("tools") or ()))
-            encoded[n] = self.tokenize([self.text_before_answer(self.shortened(conversation, "", limit))])[0]
+            before, tools = messages_before_answer(lines[n]), lines[n].get("tools") or ()
+            kept = [before[index] for index in self.fitting(before, tools, "", limit)]
+            encoded[n] = self.tokenize([self.conversations.render(kept, tools, for_generation=True)])[0]
         return [self.cut_prompt(tokens, limit) for tokens in encoded], len(cut)
 
     def cut_prompt(self, tokens: Sequence[int], limit: int) -> list[int]:
@@ -271,22 +271,16 @@ class ExampleTemplate:
         # A completion's first token must be predicted from some token, even after an empty prompt.
         return [*bos, *tokens[max(len(tokens) - room, 0) :]] or [self.tokenizer.eos_token_id or 0]
 
-    def text_before_answer(self, conversation: Conversation) -> str:
-        """Return the text of a conversation that asks for an answer."""
-        return self.conversations.render(conversation.messages, conversation.tools, for_generation=True)
-
-    def shortened(self, before: Conversation, answer: str, limit: int) -> Conversation:
-        """Return `before` without as many of its earliest exchanges as it takes to fit into `limit`
-        tokens together with the text of its answer, but with its last question.
+    def fitting(self, before: Sequence[Message], tools: Tools, answer: str, limit: int) -> list[int]:
+        """Return the indices of the messages that stay, without early exchanges, so that the prompt
+        and the text of its answer fit into `limit` tokens; see `chat_text.fitting`.
         """
-        room = limit - len(self.bos)
 
-        def fits(exchanges: int) -> bool:
-            text = self.text_before_answer(before.without_earliest(exchanges)) + answer
-            return len(self.tokenize([text])[0]) <= room
+        def fits(messages: Sequence[Message]) -> bool:
+            text = self.conversations.render(messages, tools, for_generation=True) + answer
+            return len(self.bos) + len(self.tokenize([text])[0]) <= limit
 
-        removable = max(len(before.questions) - 1, 0)
-        return before.without_earliest(bisect_left(range(removable), True, key=fits))
+        return fitting(before, fits)
 
 
 # ----------------------------------------------------------------------------------------- encoding
@@ -435,19 +429,16 @@ class _ConversationEncoder:
         A single question leaves room for an answer of `longest` tokens, as every prompt does.
         """
         conversation = text.conversation
-        last = conversation.targets[-1]
-        before = Conversation(conversation.messages[:last], conversation.targets[:-1], conversation.tools)
-        is_single = len(text.texts) == 2 and len(before.questions) < 2
+        before = conversation.messages[:-1]
+        is_single = len(text.texts) == 2 and len(questions(before)) < 2
         prompt_limit = self._max_length - max(longest, len(row.last))
         if len(row) <= self._max_length and not (is_single and len(row) - len(row.last) > prompt_limit):
             return [row]
         if prompt_limit <= 0:
             return []
-        shorter = self._template.shortened(before, text.texts[-1], self._max_length)
-        if len(shorter.messages) < len(before.messages):
-            targets = (*shorter.targets, len(shorter.messages))
-            messages = (*shorter.messages, conversation.messages[last])
-            texts, _ = self._writer.training_texts(Conversation(messages, targets, conversation.tools))
+        kept = self._template.fitting(before, conversation.tools, text.texts[-1], self._max_length)
+        if len(kept) < len(before):
+            texts, _ = self._writer.training_texts(conversation.of_messages([*kept, len(before)]))
             rows = self._rows(texts)
             return [fitted for pair in zip(texts, rows, strict=True) for fitted in self._fitted(*pair)]
         prompt = self._template.tokenize([text.prompt])[0]

@@ -12,7 +12,7 @@ from backends.local.failures import library_errors_translated
 from backends.local.model_source import user_error
 from backends.local.options import LocalOptions
 from backends.local.prediction import CARD_FILE, base_of
-from backends.model_packages import local_predictor, text_generation
+from backends.model_packages import chat_text, local_predictor, text_generation
 from backends.model_packages.package import ModelPackage, local_package
 
 _TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -36,6 +36,7 @@ def package(name: str, options: LocalOptions, folder: Path) -> ModelPackage:
         if is_adapter:
             _copy([kept / "adapter_config.json", *kept.glob("adapter_model*")], folder / "adapter")
         shutil.copy(text_generation.__file__, folder / local_predictor.GENERATION_CODE)
+        shutil.copy(chat_text.__file__, folder / local_predictor.CHAT_CODE)
     settings = {key: card[key] for key in ("task", "layout", "labels", "stop", "max_length")}
     # absent in the card of a model that an earlier version has kept
     settings["generation"] = card.get("generation")

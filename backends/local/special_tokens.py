@@ -7,33 +7,15 @@ is which of them the training data contain and the model's own code reads.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.contract import BackendError
 from backends.local.model_source import user_error
-
-_QUESTION, _ANSWER = "question", "answer"
-
-TEMPLATE_DATE = date(2024, 7, 26)
-"""The date in texts of templates that write today's one: with the real date, a run that is resumed
-on another day would train on other texts. It is the default of Llama 3.1.
-"""
-
-_FIXED_DATE = (
-    "{%- macro strftime_now(format) -%}{{ format"
-    + "".join(
-        f" | replace('{code}', '{TEMPLATE_DATE.strftime(code)}')" for code in ("%d", "%m", "%b", "%B", "%Y", "%y")
-    )
-    + " }}{%- endmacro +%}"
-)
-"""Hides the function of this name that templates can call."""
+from backends.model_packages import chat_text
+from backends.model_packages.chat_text import turn_end
 
 
 def padding_id(tokenizer: Any, config: Any) -> int:
@@ -51,52 +33,20 @@ def padding_id(tokenizer: Any, config: Any) -> int:
 
 def render(
     tokenizer: Any,
-    messages: Sequence[Mapping[str, Any]],
-    tools: Sequence[Mapping[str, Any]] = (),
+    messages: Sequence[chat_text.Message],
+    tools: chat_text.Tools = (),
     *,
     for_generation: bool = False,
 ) -> str:
-    """Return a conversation as the tokenizer's chat template writes it, on `TEMPLATE_DATE`.
+    """Return the text of a conversation; see `chat_text.write`.
 
-    With `for_generation`, the beginning of the answer follows. Raises BackendError (user) if the
-    template rejects the conversation.
+    Raises BackendError (user) if the chat template rejects the conversation.
     """
     try:
-        template = str(tokenizer.get_chat_template(tools=list(tools) or None))
-        text = tokenizer.apply_chat_template(
-            list(messages),
-            tools=list(tools) or None,
-            chat_template=_FIXED_DATE + template if "strftime_now" in template else template,
-            tokenize=False,
-            add_generation_prompt=for_generation,
-        )
-    except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-        roles = ", ".join(str(message["role"]) for message in messages[:6])
-        message = f"the chat template of the model rejects a conversation ({roles}): {error}"
+        return chat_text.write(tokenizer, messages, tools, for_generation=for_generation)
+    except chat_text.RejectedConversationError as error:
+        message = f"the chat template of the model rejects a conversation {error}"
         raise user_error(message, "change the messages, or the template in the tokenizer's files") from error
-    return str(text)
-
-
-@lru_cache(maxsize=8)
-def turn_end(tokenizer: Any) -> str:
-    """Return the text that the chat template puts after an answer; empty if there is none.
-
-    If the template writes an answer in another way than its prompt for one begins, the end of
-    sequence counts as the end where the template has it there.
-    """
-    if not tokenizer.chat_template:
-        return ""
-    eos = str(tokenizer.eos_token or "")
-    question = {"role": "user", "content": _QUESTION}
-    try:
-        prompt = render(tokenizer, [question], for_generation=True)
-        whole = render(tokenizer, [question, {"role": "assistant", "content": _ANSWER}])
-    except BackendError:  # it takes other conversations only; those of the data are rendered as they are
-        return eos
-    if whole.startswith(prompt):
-        return whole[len(prompt) :].partition(_ANSWER)[2]
-    end = whole.rpartition(_ANSWER)[2] if _ANSWER in whole else ""
-    return eos if (eos and eos in end) or not end.strip() else end
 
 
 def end_ids(tokenizer: Any, module: Any) -> frozenset[int]:

@@ -5,8 +5,8 @@ A copy of this module travels with the model. It stands alone: it imports nothin
 The settings: `task` (causal-lm or sequence-classification), `layout` (completion or chat), `labels`
 as they appear in the training data, `stop`, `max_length` in tokens, `adapter` (whether there is
 one), `device` and `dtype` (auto, or a name), and `generation`: how to generate if there are no
-labels, by the names of `text_generation.GenerationSettings`. The folder holds `model/`, a copy of
-`text_generation` and, if there is an adapter, `adapter/`.
+labels, by the names of `text_generation.GenerationSettings`. The folder holds `model/`, copies of
+`text_generation` and `chat_text` and, if there is an adapter, `adapter/`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ None.
 
 GENERATION_CODE = "text_generation.py"
 """The file in the folder with the code that generates."""
+CHAT_CODE = "chat_text.py"
+"""The file in the folder with the code that writes conversations."""
 
 _ANCHOR = "\n"
 _MAX_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
@@ -94,6 +96,7 @@ class LanguageModel(_Model):
         super().__init__(folder, settings)
         self.chat, self.stop = settings["layout"] == "chat", str(settings["stop"])
         self.has_chat_template = self.chat and bool(self.tokenizer.chat_template)
+        self.chat_text: Any = _module(os.path.join(folder, CHAT_CODE)) if self.chat else None
         forward = self.module.forward
         self.keeps_logits = "logits_to_keep" in inspect.signature(forward).parameters
         self.generator: Any = None if self.labels else _module(os.path.join(folder, GENERATION_CODE))
@@ -151,21 +154,32 @@ class LanguageModel(_Model):
     def _encoded_prompts(self, lines: Sequence[Line], limit: int) -> list[list[int]]:
         """Return the tokens of the prompts.
 
-        A prompt of more than `limit` tokens loses its beginning.
+        A prompt of more than `limit` tokens loses its beginning. A conversation loses its earliest
+        exchanges first.
         """
         bos = self._bos()
         room = max(limit - len(bos), 0)
         substitute = [self.tokenizer.eos_token_id or 0]  # for an empty prompt
         encoded = self._encode([self._prompt(line) for line in lines])
+        for n, ids in enumerate(encoded):
+            if self.chat and len(ids) > room:
+                encoded[n] = self._encode([self._shortened_prompt(lines[n], room)])[0]
         return [bos + ids[max(len(ids) - room, 0) :] or substitute for ids in encoded]
 
     def _prompt(self, line: Line) -> str:
         if not self.chat:
             return str(line["prompt"])
-        messages = _messages_before_answer(line)
-        if self.has_chat_template:
-            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant:"
+        return self._written(self.chat_text.messages_before_answer(line), line)
+
+    def _written(self, messages: Sequence[Any], line: Line) -> str:
+        return str(self.chat_text.write(self.tokenizer, messages, line.get("tools") or (), for_generation=True))
+
+    def _shortened_prompt(self, line: Line, room: int) -> str:
+        messages = self.chat_text.messages_before_answer(line)
+        kept = self.chat_text.fitting(
+            messages, lambda candidate: len(self._encode([self._written(candidate, line)])[0]) <= room
+        )
+        return self._written([messages[index] for index in kept], line)
 
     def _completion(self, line: Line, label: str) -> str:
         """Return the text of a label as the completion of a line."""
@@ -173,9 +187,10 @@ class LanguageModel(_Model):
             return label
         if not self.has_chat_template:
             return f" {label}"
-        messages = [*_messages_before_answer(line), {"role": "assistant", "content": label}]
-        whole, prompt = str(self.tokenizer.apply_chat_template(messages, tokenize=False)), self._prompt(line)
-        return whole[len(prompt) :] if whole.startswith(prompt) else label + (self.tokenizer.eos_token or "")
+        answer = {"role": "assistant", "content": label}
+        messages = [*self.chat_text.messages_before_answer(line), answer]
+        whole = self.chat_text.write(self.tokenizer, messages, line.get("tools") or ())
+        return str(self.chat_text.answer_after(self.tokenizer, self._prompt(line), whole, answer))
 
     def _bos(self) -> list[int]:
         bos = self.tokenizer.bos_token_id
@@ -185,10 +200,7 @@ class LanguageModel(_Model):
 
     def _template_ends_turns(self) -> bool:
         """Return whether the chat template puts something after an answer."""
-        if not self.has_chat_template:
-            return False
-        question = {"messages": [{"role": "user", "content": "question"}]}
-        return bool(self._completion(question, "answer").partition("answer")[2].strip())
+        return self.has_chat_template and bool(self.chat_text.turn_end(self.tokenizer).strip())
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         encoded: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
@@ -238,7 +250,8 @@ class Classifier(_Model):
 
 
 def _module(path: str) -> Any:
-    spec = importlib.util.spec_from_file_location("text_generation_of_a_package", path)
+    name = os.path.basename(path).removesuffix(".py")
+    spec = importlib.util.spec_from_file_location(f"{name}_of_a_package", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python module")
     module = importlib.util.module_from_spec(spec)

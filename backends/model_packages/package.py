@@ -46,7 +46,8 @@ def local_package(settings: Mapping[str, Any]) -> ModelPackage:
     `local_predictor` lists the settings.
     """
     peft = ("peft",) if settings["adapter"] else ()
-    return ModelPackage(_HERE / "local_predictor.py", settings, ("torch", "transformers", *peft))
+    jinja2 = ("jinja2",) if settings["layout"] == "chat" else ()
+    return ModelPackage(_HERE / "local_predictor.py", settings, ("torch", "transformers", *peft, *jinja2))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from backends.contract import BackendError, DataFile, Dataset
 from backends.local import encoding, loss, model_evaluation, model_source
 from backends.local.encoding import CausalData
 from backends.local.model import LoadedModel, ModelSpec, load_model, load_tokenizer
-from backends.local.special_tokens import end_ids, turn_end
+from backends.local.special_tokens import end_ids
+from backends.model_packages.chat_text import turn_end
 
 pytestmark = pytest.mark.unit
 

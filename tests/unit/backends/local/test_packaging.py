@@ -100,8 +100,16 @@ def test_a_packaged_chat_model_predicts_as_the_backend_does(
     ]
     data = Dataset(write(tmp_path / "t", chats), write(tmp_path / "v", chats[:4]), "chat", ("no", "yes"))
     backend, kept = trained(model, data, tmp_path / "work", n_epochs=6)
-    _, answers = packaged(backend, kept, data, tmp_path / "package")
+    package, answers = packaged(backend, kept, data, tmp_path / "package")
     same(answers, backend, kept, chats, data)
+    # Earlier turns end as they do in training, early exchanges make room, and tools are read.
+    system = [{"role": "system", "content": "odd"}]
+    talks: list[dict[str, Any]] = [
+        {"messages": [*system, *chats[0]["messages"] * n, *chats[1]["messages"]]} for n in range(8)
+    ]
+    talks[1]["tools"] = [{"type": "function", "function": {"name": "odd"}}]
+    same(answers, backend, kept, talks, data)
+    assert "jinja2" in " ".join(package.requirements)
     backend.close()
 
 
@@ -134,7 +142,7 @@ def test_only_a_kept_model_can_be_packaged(llama: Path, dataset: Dataset, tmp_pa
         backend.package(str(llama), dataset, tmp_path)
 
 
-@pytest.mark.parametrize("module", sorted(path.name for path in PREDICTORS.glob("*_predictor.py")))
+@pytest.mark.parametrize("module", ["chat_text.py", *sorted(path.name for path in PREDICTORS.glob("*_predictor.py"))])
 def test_a_packaged_predictor_imports_only_declared_libraries(module: str) -> None:
     imported = set()
     for node in ast.walk(ast.parse((PREDICTORS / module).read_text(encoding="utf-8"))):
@@ -143,7 +151,11 @@ def test_a_packaged_predictor_imports_only_declared_libraries(module: str) -> No
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
             imported.add(str(node.module).partition(".")[0])
-    allowed = {"local_predictor.py": {"torch", "transformers", "peft"}, "hosted_predictor.py": {"openai"}}[module]
+    allowed = {
+        "local_predictor.py": {"torch", "transformers", "peft"},
+        "hosted_predictor.py": {"openai"},
+        "chat_text.py": {"jinja2"},
+    }[module]
     assert imported - sys.stdlib_module_names <= allowed
 
 

@@ -5,6 +5,7 @@ Each model is a small directory with a real configuration and tokenizer.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from backends.contract import BackendError, Dataset, Failure, Placement, Predict
 from backends.local import LocalBackend, encoding, model_evaluation, model_source, prediction
 from backends.local.model import LoadedModel, ModelSpec, load_model, load_tokenizer
 from backends.local.options import LocalOptions, Task
-from backends.local.special_tokens import end_ids, stop_text, turn_end
-from backends.model_packages import local_predictor
+from backends.local.special_tokens import end_ids, stop_text
+from backends.model_packages import chat_text, local_predictor
+from backends.model_packages.chat_text import turn_end
 from backends.testing import write_jsonl
 
 pytestmark = [pytest.mark.unit, pytest.mark.trains]
@@ -200,6 +202,7 @@ def test_a_template_that_ends_no_turn_gets_the_end_of_sequence(tmp_path: Path, e
     assert label[-1] == ID["[EOS]"]
     settings = {"task": "causal-lm", "layout": "chat", "labels": ["d"], "stop": "", "max_length": 64}
     language_model(tmp_path / "package" / "model", template=TURNS.replace("[END]", end))
+    shutil.copy(chat_text.__file__, tmp_path / "package" / local_predictor.CHAT_CODE)
     packaged = local_predictor.load(
         str(tmp_path / "package"), {**settings, "adapter": False, "device": "cpu", "dtype": "float32"}
     )
