@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 from backends.contract import Backend, BackendError, Placement, PredictOptions
@@ -13,6 +14,7 @@ from backends.guarded_backend import open_guarded
 from sweeps.data.findings import nearest_hint
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.spec.loading import load
+from sweeps.spec.sweep_spec import SweepSpec
 from sweeps.study import state
 from sweeps.tracking import reachability
 from sweeps.tracking.registry import RegisteredVersion, Registry
@@ -31,19 +33,26 @@ class Predictor(Protocol):
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return `label`, `probability` and `probability.<label>` of each row.
 
-        Raises SweepError if the model cannot predict.
+        Without labels, `label` is the generated text, and `truncated` may say whether it ended
+        because it became too long. Raises SweepError if the model cannot predict.
         """
         ...
 
 
 @contextmanager
 def open_predictor(
-    name: str, version: str | None, workspace: Workspace, tracking_uri: str, storage: str | None
+    name: str,
+    version: str | None,
+    workspace: Workspace,
+    tracking_uri: str,
+    storage: str | None,
+    max_tokens: int | None = None,
 ) -> Iterator[tuple[Predictor, str]]:
     """Yield the predictor for a name and a description of it, and close it at the end.
 
     It is the champion of the registered model `name`, or its `version`. Without a champion it is
-    the best model of the sweep `name`. `storage` is as in `read_state`. Raises UserInputError if
+    the best model of the sweep `name`, whose texts have at most `max_tokens` tokens. `storage` is
+    as in `read_state`. Raises UserInputError if
     there is neither, or if the version does not exist.
     """
     database = reachability.sqlite_path(tracking_uri)
@@ -62,7 +71,7 @@ def open_predictor(
         raise UserInputError([Problem(name, "there is no registered model of this name", hint)])
     if name not in workspace.sweep_names():
         raise _unknown_name(name, workspace, registry, is_registered=bool(versions))
-    with _open_best_of_sweep(name, workspace, storage) as (predictor, description):
+    with _open_best_of_sweep(name, workspace, storage, max_tokens) as (predictor, description):
         note = f" ({name} has no champion yet)" if versions else ""
         yield predictor, description + note
 
@@ -87,12 +96,12 @@ def _unknown_name(name: str, workspace: Workspace, registry: Registry | None, *,
 class _BestOfSweep:
     """The best model of a sweep. The backend that trained it predicts."""
 
-    def __init__(self, card: ServedCard, backend: Backend, model: str, labels: Sequence[str], stop: str) -> None:
+    def __init__(self, card: ServedCard, backend: Backend, model: str, options: PredictOptions) -> None:
         self.card = card
         self._backend = backend
         self._model = model
-        self._labels = tuple(labels)
-        self._options = PredictOptions(labels=self._labels or None, stop=stop)
+        self._labels = options.labels or ()
+        self._options = options
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         lines = [self.card.line_of_row(row) for row in rows]
@@ -100,16 +109,17 @@ class _BestOfSweep:
             predictions = self._backend.predict(self._model, lines, self._options)
         except BackendError as error:
             raise SweepError(error.failure.message, error.failure.detail) from error
+        if not self._labels:
+            return [{"label": prediction.text, "truncated": prediction.truncated} for prediction in predictions]
         return [self._columns(prediction.text, prediction.label_logprobs) for prediction in predictions]
 
     def _columns(self, text: str, logprobs: Sequence[float] | None) -> dict[str, Any]:
         index = self._labels.index(text) if text in self._labels else None
         columns: dict[str, Any] = {"label": text if index is None else self.card.label_names[index]}
-        if self._labels:
-            probabilities = _probabilities(logprobs, len(self._labels))
-            columns["probability"] = None if index is None else probabilities[index]
-            for name, probability in zip(self.card.label_names, probabilities, strict=True):
-                columns[f"probability.{name}"] = probability
+        probabilities = _probabilities(logprobs, len(self._labels))
+        columns["probability"] = None if index is None else probabilities[index]
+        for name, probability in zip(self.card.label_names, probabilities, strict=True):
+            columns[f"probability.{name}"] = probability
         return columns
 
 
@@ -120,8 +130,24 @@ def _probabilities(logprobs: Sequence[float] | None, count: int) -> list[float |
     return [weight / sum(weights) for weight in weights]
 
 
+def _options(sweep: state.SweepState, spec: SweepSpec, max_tokens: int | None) -> PredictOptions:
+    """Return how the best model of a sweep answers: by its labels, else as the sweep generated."""
+    labels, stop = tuple(sweep.plan["data"]["labels"]), str(sweep.plan["data"]["stop"])
+    writes = any(metric.reported_name == spec.objective.metric for metric in spec.task_metrics)
+    if labels and not writes:
+        return PredictOptions(labels=labels, stop=stop)
+    decoding = spec.evaluation.generate.decoding
+    if sweep.finals is not None and sweep.finals.decodings:
+        decoding = sweep.finals.decodings[0][0]
+    if max_tokens is not None:
+        decoding = replace(decoding, max_tokens=max_tokens)
+    return PredictOptions.generate(decoding, stop)
+
+
 @contextmanager
-def _open_best_of_sweep(name: str, workspace: Workspace, storage: str | None) -> Iterator[tuple[Predictor, str]]:
+def _open_best_of_sweep(
+    name: str, workspace: Workspace, storage: str | None, max_tokens: int | None
+) -> Iterator[tuple[Predictor, str]]:
     sweep = state.read_state(workspace, name, storage)
     best, data = sweep.best, sweep.plan["data"]
     if best is None or best.model is None:
@@ -140,7 +166,7 @@ def _open_best_of_sweep(name: str, workspace: Workspace, storage: str | None) ->
     except BackendError as error:
         raise SweepError(error.failure.message, error.failure.detail) from error
     try:
-        predictor = _BestOfSweep(card, backend, best.model, data["labels"], data["stop"])
+        predictor = _BestOfSweep(card, backend, best.model, _options(sweep, spec, max_tokens))
         yield predictor, f"{state.describe_best(best)} of sweep {name}"
     finally:
         backend.close()

@@ -1,7 +1,8 @@
-"""The commands that list what a sweep file can use: `sweep spaces` and `sweep backends`."""
+"""The commands that list what a sweep file can use: `spaces`, `backends` and `metrics`."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 
 import click
@@ -80,3 +81,43 @@ def backends(name: str | None, model: str | None, as_json: bool) -> None:
         print_json(asdict(capabilities))
     else:
         show(screen.backend(capabilities))
+
+
+@click.command()
+@click.argument("name", required=False)
+@json_option
+def metrics(name: str | None, as_json: bool) -> None:
+    """List the task metrics for generated texts, or the options of one."""
+    from backends.metrics import registry
+
+    found = {registration.name: registration for registration in registry.registrations()}
+    if name is None:
+        if as_json:
+            print_json([asdict(registration) for registration in found.values()])
+            return
+        for registration in found.values():
+            try:
+                about = _about(registry.load(registration.name))
+            except registry.RegistryError as error:
+                about = error.message
+            click.echo(f"{registration.name:16} {about}")
+        say("next: sweep metrics NAME   shows the options of a metric")
+        return
+    try:
+        metric = registry.load(name)
+    except registry.RegistryError as error:
+        raise UserInputError([Problem(name, error.message, error.hint)]) from error
+    schema = metric.options_model.model_json_schema()
+    if as_json:
+        print_json(schema)
+        return
+    click.echo(f"{name}: {_about(metric)}")
+    for option, description in schema.get("properties", {}).items():
+        default = f" (default {json.dumps(description['default'])})" if "default" in description else ""
+        click.echo(f"  {option:20} {description.get('description', '')}{default}")
+
+
+def _about(described: object) -> str:
+    """Return the first sentence of a docstring on one line."""
+    paragraph = (described.__doc__ or "").strip().partition("\n\n")[0]
+    return " ".join(paragraph.split())

@@ -129,34 +129,74 @@ def _registered(workspace: Workspace, name: str | None) -> tuple[Any, str]:
 )
 @click.option("--version", metavar="VERSION", help="Use this version of a registered model instead of its champion.")
 @click.option("--encoding", default="utf-8", show_default=True, help="The encoding of FILE.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="The longest text that a sweep's model writes.")
+@click.option(
+    "--score",
+    "written_metrics",
+    metavar="METRIC",
+    multiple=True,
+    help="Measure the predictions, e.g. exact_match or '{regex: {pattern: ...}}'. May be repeated.",
+)
+@click.option("--reference", metavar="COLUMN", help="The column with the correct answers for --score.")
 @json_option
 @click.pass_obj
 def predict(
-    workspace: Workspace, name: str, file: Path, out: Path | None, version: str | None, encoding: str, as_json: bool
+    workspace: Workspace,
+    name: str,
+    file: Path,
+    out: Path | None,
+    version: str | None,
+    encoding: str,
+    max_tokens: int | None,
+    written_metrics: tuple[str, ...],
+    reference: str | None,
+    as_json: bool,
 ) -> None:
     """Predict the examples of FILE with the model NAME.
 
     FILE is CSV, TSV, JSON or JSON lines, also .gz, with the columns of the training data. NAME is a
     registered model or a sweep. For a registered model, its champion predicts; for a sweep, its
     best model. Without --out, the command prints the predictions as CSV, or as JSON with --json.
+    With --score it also prints how good they are, and each row has its own score.
     """
     from sweeps.api.environment import storage, tracking_uri
-    from sweeps.champions import batch_prediction
+    from sweeps.champions import batch_prediction, prediction_scores
     from sweeps.champions.predictors import open_predictor
 
     if out is not None:
         batch_prediction.check_output(out)
-    with open_predictor(name, version, workspace, tracking_uri(workspace), storage()) as (predictor, description):
+    metrics = prediction_scores.requested_metrics(written_metrics, reference)
+    model = open_predictor(name, version, workspace, tracking_uri(workspace), storage(), max_tokens)
+    with model as (predictor, description):
         examples = batch_prediction.read_examples(file, predictor.card, encoding)
+        prediction_scores.check_columns(examples.records, metrics)
         say(f"{description} predicts {len(examples.rows):,} examples")
         rows = batch_prediction.predict_examples(examples, predictor, say)
+    scores: dict[str, float] = {}
+    if metrics:
+        texts = [str(row[batch_prediction.PREDICTION_COLUMN]) for row in rows]
+        measured = prediction_scores.measure(examples.records, texts, metrics, workspace.root)
+        scores = dict(measured.values)
+        rows = [{**row, **measured.scores_of(number)} for number, row in enumerate(rows)]
+        for metric, value in scores.items():
+            say(f"{metric}: {value:.4g} over {len(rows):,} examples")
+    if cut := sum(bool(row.get("truncated")) for row in rows):
+        say(f"{cut:,} of {len(rows):,} texts ended because they became too long; --max-tokens allows more")
     if out is not None:
         batch_prediction.write_rows(rows, out)
     counts = Counter(str(row[batch_prediction.PREDICTION_COLUMN]) for row in rows)
     if out is None:
         click.echo(batch_prediction.format_rows(rows, ".json" if as_json else ".csv"), nl=False)
     elif as_json:
-        print_json({"answered_by": description, "file": str(out), "examples": len(rows), "counts": dict(counts)})
+        print_json(
+            {
+                "answered_by": description,
+                "file": str(out),
+                "examples": len(rows),
+                "counts": dict(counts),
+                "scores": scores,
+            }
+        )
     else:
         most = ", ".join(f"{count:,} {label}" for label, count in counts.most_common(10))
         say(

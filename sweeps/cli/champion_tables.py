@@ -14,7 +14,7 @@ from sweeps.champions.history import DECISION_TAG, HistoryEntry
 from sweeps.tracking.registry import RegisteredVersion
 
 _FACTS = ("sweep", "trial", "base_model", "backend", "data.name", "data", "space", "hyperparameters", "usd")
-_MEASURED = ("test_accuracy", "recall", "latency_ms")
+_MEASURED = ("recall", "latency_ms")
 
 
 def to_json(model: str, champion: RegisteredVersion | None, entries: Sequence[HistoryEntry]) -> dict[str, Any]:
@@ -40,7 +40,8 @@ def shown(champion: RegisteredVersion, entries: Sequence[HistoryEntry]) -> Rende
     if since is not None:
         facts.add_row("since", since.at)
         facts.add_row("because", Text(_why(since)))
-    for fact in (*_MEASURED, *_FACTS):
+    tested = [tag.removeprefix("finesweep.") for tag in champion.tags if tag.startswith("finesweep.test_")]
+    for fact in (*tested, *_MEASURED, *_FACTS):
         if value := champion.tags.get(f"finesweep.{fact}"):
             facts.add_row(fact.replace("_", " "), Text(value))
     asked = f'mlflow.pyfunc.load_model("models:/{champion.model}@champion")'

@@ -133,6 +133,7 @@ COMMANDS = (
     results.fit,
     catalogue.spaces,
     catalogue.backends,
+    catalogue.metrics,
     doctor.doctor,
     champion.champion,
     champion.predict,

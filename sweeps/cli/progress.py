@@ -77,15 +77,17 @@ class Progress(ProgressObserver):
         self._line(f"trial {trial.number} starts{again}: {in_words(trial.hyperparameters)}")
 
     def events_received(self, trial: Trial, first: int, events: Sequence[Event]) -> None:
+        objective = "" if self._session is None else self._session.objective.metric
         for event in events:
             if isinstance(event, Measured):
-                self._latest[trial.number] = f"epoch {event.epoch:.2g}" + _epochs_of(trial) + "  " + _numbers(event)
+                numbers = _numbers(event, objective)
+                self._latest[trial.number] = f"epoch {event.epoch:.2g}" + _epochs_of(trial) + "  " + numbers
                 if event.scope == "evaluation":
                     if event.step > 0:
-                        self._line(f"trial {trial.number} epoch {event.epoch:g}{_epochs_of(trial)}: {_numbers(event)}")
+                        self._line(f"trial {trial.number} epoch {event.epoch:g}{_epochs_of(trial)}: {numbers}")
                     elif not self._baseline_shown:
                         self._baseline_shown = True
-                        self._line(f"the base model before training: {_numbers(event)}")
+                        self._line(f"the base model before training: {numbers}")
         if trial.loop_reports and time.monotonic() - self._written_at >= QUIET_S:
             self._line(f"trial {trial.number} {self._latest[trial.number]}")
             self._line(f"  {self._summary()}")
@@ -216,10 +218,8 @@ def _epochs_of(trial: Trial) -> str:
     return f"/{epochs}" if epochs is not None else ""
 
 
-def _numbers(measured: Measured) -> str:
-    shown = (
-        ("batch_loss",)
-        if measured.scope == "step"
-        else ("train_loss", "valid_loss", "train_accuracy", "valid_accuracy")
-    )
+def _numbers(measured: Measured, objective: str) -> str:
+    shown: tuple[str, ...] = ("batch_loss",)
+    if measured.scope == "evaluation":
+        shown = tuple(dict.fromkeys(("train_loss", "valid_loss", "train_accuracy", "valid_accuracy", objective)))
     return ", ".join(f"{name} {measured.values[name]:.4g}" for name in shown if name in measured.values)

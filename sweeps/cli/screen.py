@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from backends.contract import Capabilities
+from backends.contract import Capabilities, Decoding
 from search_spaces.catalogue import Catalogue
 from search_spaces.library import LibrarySpace
 from sweeps.cli.progress import LEAST_SHOWN_USD, VERDICT_STYLE
@@ -210,9 +210,19 @@ def _finals(finals: FinalsResult, best: Trial) -> Iterable[RenderableType]:
         )
     if finals.test is not None:
         mean, low, high = finals.test
-        yield Text(f"  test split, scored once: accuracy {mean:.4g} ({low:.4g} .. {high:.4g})")
+        name = finals.test_metric
+        yield Text(f"  test split, scored once: {name} {mean:.4g} ({low:.4g} .. {high:.4g})")
     else:
         yield Text(f"  not scored on a test split: {finals.untested}")
+    for index, (decoding, mean) in enumerate(finals.decodings):
+        chosen = " (chosen)" if index == 0 else ""
+        yield Text(f"    {decoding_text(decoding)}: {mean:.4g} on the validation examples{chosen}")
+
+
+def decoding_text(decoding: Decoding) -> str:
+    """Return the settings of a decoding in words."""
+    nucleus = f", top_p {decoding.top_p:g}" if decoding.top_p < 1 else ""
+    return f"temperature {decoding.temperature:g}{nucleus}, max_tokens {decoding.max_tokens}"
 
 
 def challenge_lines(decision: ChampionDecision) -> Iterable[str]:

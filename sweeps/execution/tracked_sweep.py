@@ -116,7 +116,8 @@ class SweepSummary:
             metrics |= {"finals.mean": score.mean, "finals.low": score.low, "finals.high": score.high}
             tags |= {"finals.winner": str(finals.winner), "finals.reason": finals.reason}
             if finals.test is not None:
-                names = ("test_accuracy", "test_accuracy.low", "test_accuracy.high")
+                test = f"test_{finals.test_metric}"
+                names = (test, f"{test}.low", f"{test}.high")
                 metrics |= dict(zip(names, finals.test, strict=True))
         spent = ledger(attempts).spent
         is_priced = any(trial.spend.usd is not None for trial in attempts)

@@ -45,7 +45,8 @@ def night_results(outcome: Outcome, started_at: float, before: SpentBefore) -> d
     trials: Sequence[Trial] = (*outcome.trials, *outcome.repeats)
     tonight = [trial for trial in trials if trial.ended_at is not None and trial.ended_at >= started_at]
     spent, spec = outcome.ledger.spent, outcome.plan.spec
-    test = outcome.finals.test if outcome.finals is not None else None
+    finals = outcome.finals
+    test = finals.test if finals is not None else None
     return {
         "end": outcome.end.value,
         "data": outcome.plan.data.name,
@@ -59,7 +60,8 @@ def night_results(outcome: Outcome, started_at: float, before: SpentBefore) -> d
         "tokens": spent.tokens - before.tokens,
         "metric": spec.objective.metric,
         "best": _best(outcome.best),
-        "test_accuracy": list(test) if test is not None else None,
+        "test": list(test) if test is not None else None,
+        "test_metric": finals.test_metric if finals is not None else None,
         "champion": codec.to_json(outcome.champion) if outcome.champion is not None else None,
         "report": str(outcome.report),
         "mlflow": outcome.run_url,

@@ -92,8 +92,9 @@ def _rows(schedule: Schedule, night: Night) -> list[tuple[str, str]]:
     if best := results.get("best"):
         point = ", ".join(f"{name} {_short(value)}" for name, value in best["hyperparameters"].items())
         rows.append(("best trial", f"{best['trial']}, {results['metric']} {best['value']:.4g}: {point}"))
-    if test := results.get("test_accuracy"):
-        rows.append(("test split", f"accuracy {test[0]:.4g} ({test[1]:.4g} .. {test[2]:.4g})"))
+    if test := results.get("test") or results.get("test_accuracy"):  # the second one is of version 0.2
+        name = results.get("test_metric") or "accuracy"
+        rows.append(("test split", f"{name} {test[0]:.4g} ({test[1]:.4g} .. {test[2]:.4g})"))
     rows += _champion_rows(results.get("champion"), night)
     drift = results.get("drift") or {}
     if drift:

@@ -78,7 +78,10 @@ def _written_path(value: Any, prefix: KeyPath, location: KeyPath) -> KeyPath:
     """
     path: list[str | int] = list(prefix)
     for part in prefix:
-        value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, list) and isinstance(part, int):
+            value = value[part] if part < len(value) else None
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
     for part in location:
         if isinstance(part, int) and not isinstance(value, list):
             continue

@@ -33,22 +33,24 @@ class TaskMetric:
 
 
 def read_task_metrics(
-    evaluation: EvaluationSpec, capabilities: Capabilities | None, document: Document, problems: list[Problem]
+    evaluation: EvaluationSpec,
+    capabilities: Capabilities | None,
+    document: Document,
+    problems: list[Problem],
+    section: KeyPath = ("evaluation", "metrics"),
 ) -> tuple[TaskMetric, ...]:
     """Load the metrics that the file names, and read their options and the files that those name.
 
     Adds what is wrong to `problems`, and leaves the wrong ones out. `capabilities` is None if the
-    backend is unknown.
+    backend is unknown. The metrics are in `section` of the document.
     """
     if evaluation.metrics and capabilities is not None and not capabilities.task_metrics:
         message = f"backend `{document.value['backend']['type']}` measures no task metrics"
-        problems.append(
-            Problem(document.place(("evaluation", "metrics")), message, "remove `metrics`, or use another backend")
-        )
+        problems.append(Problem(document.place(section), message, "remove `metrics`, or use another backend"))
     names = Counter(written.name or written.type for written in evaluation.metrics)
     metrics = []
     for index, written in enumerate(evaluation.metrics):
-        place: KeyPath = ("evaluation", "metrics", index)
+        place: KeyPath = (*section, index)
         name = written.name or written.type
         if names[name] > 1:
             names[name] = 0  # one problem for all of them
