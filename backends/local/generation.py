@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backends.contract import BackendError, Decoding, Failure, FailureKind
-from backends.local.encoding import ExampleTemplate
+from backends.local.example_template import ExampleTemplate
 from backends.local.failures import is_out_of_memory
 from backends.local.model import LoadedModel
 from backends.local.special_tokens import check_token_ids, end_ids

@@ -10,6 +10,7 @@ from backends.chat_lines import most_answers
 from backends.contract import TrainingRequest
 from backends.local import encoding
 from backends.local.encoding import AnswerCounts, CausalData, EncodedData
+from backends.local.example_template import ExampleTemplate
 from backends.local.model_cache import MODEL_CACHE
 from backends.local.request_resolution import ResolvedRequest
 from backends.rendering import Piece, RenderedExample
@@ -28,7 +29,7 @@ def render(request: TrainingRequest, resolved: ResolvedRequest) -> RenderedExamp
         line = lines[number]
         if not isinstance(data, CausalData):
             ids, _, _ = encoding.encode_segments(tokenizer, [line], resolved.max_length, False)
-            template = encoding.ExampleTemplate(tokenizer, dataset.layout, dataset.stop)
+            template = ExampleTemplate(tokenizer, dataset.layout, dataset.stop)
             pieces = [Piece(tokenizer.decode(ids[0].tolist()), False), Piece(template.answer(line), True)]
             return RenderedExample(number + 1, tuple(pieces), notes(data, resolved.max_length))
         # Labels need all lines: the longest one decides the room of a prompt.

@@ -22,7 +22,7 @@ from backends.contract import (
     TrainingRequest,
 )
 from backends.local import encoding, generation, metric_checks
-from backends.local.encoding import ExampleTemplate
+from backends.local.example_template import ExampleTemplate
 from backends.local.model import LoadedModel
 from backends.metrics.measurement import MetricSet
 from backends.metrics.references import reference_texts

@@ -12,7 +12,7 @@ import torch
 
 from backends.contract import TERMINAL_EVENTS, BackendError, Event, Failed, Measured, Placement, Started, Stopped
 from backends.local import generation, metric_checks, prediction, run_setup, training
-from backends.local.encoding import ExampleTemplate
+from backends.local.example_template import ExampleTemplate
 from backends.local.failures import resource_errors_translated
 from backends.local.journal import Journal, write_atomically
 from backends.local.model_cache import MODEL_CACHE

@@ -24,6 +24,7 @@ from tokenizers import Regex, pre_tokenizers
 from backends.contract import BackendError, DataFile, Dataset
 from backends.local import encoding, loss, model_evaluation, model_source
 from backends.local.encoding import CausalData
+from backends.local.example_template import ExampleTemplate
 from backends.local.model import LoadedModel, ModelSpec, load_model, load_tokenizer
 from backends.local.special_tokens import end_ids
 from backends.model_packages.chat_text import turn_end
@@ -278,7 +279,7 @@ def test_the_date_of_a_template_is_the_same_on_every_day() -> None:
     tokenizer.chat_template = (
         "\n{{ strftime_now('%Y-%m-%d, %d %B %y') }}{% for m in messages %}{{ m.content }}|{% endfor %}"
     )
-    template = encoding.ExampleTemplate(tokenizer, "chat", "")
+    template = ExampleTemplate(tokenizer, "chat", "")
     assert template.prompt({"messages": TURNS[:1]}) == "\n2024-07-26, 26 July 24hi|"
 
 
@@ -362,7 +363,7 @@ def test_an_answer_without_room_for_a_prompt_is_an_error() -> None:
 
 def test_a_prompt_for_generation_loses_whole_exchanges_too() -> None:
     tokenizer = tokenizer_of("chatml")
-    template = encoding.ExampleTemplate(tokenizer, "chat", "")
+    template = ExampleTemplate(tokenizer, "chat", "")
     asked = {"messages": LONG[:-1]}
     ((whole,), _) = template.tokenize_prompts([asked], 10_000)
     ((cut,), truncated) = template.tokenize_prompts([asked], len(whole) - 1)

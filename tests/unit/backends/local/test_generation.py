@@ -14,7 +14,7 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from backends.contract import BackendError, Decoding, FailureKind, PredictOptions
 from backends.local import generation, model_source, prediction
-from backends.local.encoding import ExampleTemplate
+from backends.local.example_template import ExampleTemplate
 from backends.local.failures import is_out_of_memory
 from backends.local.model import LoadedModel, ModelSpec, load_model, load_tokenizer
 from backends.local.special_tokens import end_ids

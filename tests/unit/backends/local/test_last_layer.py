@@ -75,7 +75,8 @@ def load(tmp_path: Any, llama: Any) -> Callable[..., LoadedModel]:
 def causal_data() -> encoding.CausalData:
     random = np.random.default_rng(3)
     ids = tuple(random.integers(4, 40, int(length)) for length in random.integers(8, 14, 6))
-    return encoding.CausalData(ids, np.array([len(example) - 2 for example in ids]), None, None, 0)
+    targets = tuple(np.arange(len(example)) >= len(example) - 2 for example in ids)
+    return encoding.CausalData(ids, targets, None, None, 0, encoding.AnswerCounts(6))
 
 
 def class_data() -> encoding.ClassData:

@@ -26,6 +26,7 @@ from transformers import (
 
 from backends.contract import BackendError, Dataset, Failure, Placement, PredictOptions, TrainingRequest
 from backends.local import LocalBackend, encoding, model_evaluation, model_source, prediction
+from backends.local.example_template import ExampleTemplate
 from backends.local.model import LoadedModel, ModelSpec, load_model, load_tokenizer
 from backends.local.options import LocalOptions, Task
 from backends.local.special_tokens import end_ids, stop_text
@@ -197,7 +198,7 @@ def test_a_template_that_ends_no_turn_gets_the_end_of_sequence(tmp_path: Path, e
     data = encoding.encode_causal(tokenizer, [{"messages": messages}], dataset, 64)
     assert data.ids[0][-1] == ID["[EOS]"]
     # A label ends in the same way, here and in the predictor that travels with a model.
-    template = encoding.ExampleTemplate(tokenizer, "chat", "")
+    template = ExampleTemplate(tokenizer, "chat", "")
     (label,) = encoding.label_tokens(template, {"messages": messages}, ["d"])
     assert label[-1] == ID["[EOS]"]
     settings = {"task": "causal-lm", "layout": "chat", "labels": ["d"], "stop": "", "max_length": 64}
@@ -212,9 +213,9 @@ def test_a_template_that_ends_no_turn_gets_the_end_of_sequence(tmp_path: Path, e
 def test_an_end_of_turn_in_plain_text_stops_generation(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(model_source.find(language_model(tmp_path, template=TURNS.replace("[END]", " gh\n"))))
     assert stop_text(tokenizer) == "gh"
-    assert encoding.ExampleTemplate(tokenizer, "chat", "").stop_text == "gh"
-    assert encoding.ExampleTemplate(tokenizer, "chat", "").eos == ()
-    assert encoding.ExampleTemplate(tokenizer, "completion", "").stop_text == ""
+    assert ExampleTemplate(tokenizer, "chat", "").stop_text == "gh"
+    assert ExampleTemplate(tokenizer, "chat", "").eos == ()
+    assert ExampleTemplate(tokenizer, "completion", "").stop_text == ""
 
 
 def test_text_that_nothing_ends_is_found_at_check(tmp_path: Path) -> None:
