@@ -75,7 +75,7 @@ class JudgeOptions(MetricOptions):
     model: Annotated[str, Field(min_length=1, description="The model that judges, by the host's name for it.")]
     rubric: Annotated[
         str,
-        Field(min_length=1, description="What makes an answer good, as text, or a text file beside the sweep file."),
+        Field(min_length=1, description="What makes an answer good, as text, or the path of a text file."),
     ]
     scale: Annotated[
         tuple[int, int] | None,
@@ -95,7 +95,7 @@ class JudgeOptions(MetricOptions):
     human: Annotated[
         str | None,
         Field(
-            description="A JSON-lines file beside the sweep file with answers that a person graded: `prompt`, `answer` "
+            description="A JSON-lines file with answers that a person graded: `prompt`, `answer` "
             "and `grade`, for a pairwise judge `other` and `preferred` (answer, other or tie). The metric then reports "
             "how well the judge agrees with the person (Cohen's kappa)."
         ),

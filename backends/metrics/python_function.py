@@ -29,7 +29,7 @@ class PythonOptions(MetricOptions):
     function: Annotated[
         str,
         Field(
-            description="The file, beside the sweep file, and its function: `scoring.py:score`. The function receives "
+            description="The file and its function: `scoring.py:score`. The function receives "
             "the predictions, the references and the rows, and returns one number for each row, or one number."
         ),
     ]
