@@ -77,7 +77,7 @@ class Metric(Protocol):
     def prepare(cls, options: BaseModel, folder: Path) -> BaseModel:
         """Return the options complete in themselves: contents of files instead of their names.
 
-        Relative names count from `folder`, that of the sweep file. Called before the sweep.
+        Relative names count from `folder`. Called before the sweep.
         Complete options stay as they are.
         """
         ...

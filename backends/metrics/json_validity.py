@@ -34,7 +34,7 @@ class JsonSchemaOptions(JsonOptions):
 
     short_form: ClassVar[str | None] = "file"
 
-    file: Annotated[str | None, Field(description="A JSON file with the schema, beside the sweep file.")] = None
+    file: Annotated[str | None, Field(description="A JSON file with the schema.")] = None
     definition: Annotated[dict[str, Any] | None, Field(description="The schema itself.")] = None
     column: Annotated[
         str | None, Field(description="A column with the schema of each example, as an object or as JSON text.")

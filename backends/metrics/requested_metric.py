@@ -89,7 +89,7 @@ def identity(request: MetricRequest) -> dict[str, Any]:
 def prepared(request: MetricRequest, folder: Path) -> MetricRequest:
     """Return the request with options that are complete in themselves, see `Metric.prepare`.
 
-    `folder` is that of the sweep file. Raises BackendError.
+    Relative names of files count from `folder`. Raises BackendError.
     """
     requested = resolve(request)
     with translated_errors(requested.metric_class, "prepare", "metric"):
