@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,9 +86,3 @@ def _task_metric(
         return None
     request = MetricRequest(name, written.type, complete.model_dump(mode="json", by_alias=True), written.reference)
     return TaskMetric(request, declaration)
-
-
-def better_directions(metrics: Sequence[TaskMetric]) -> Iterator[tuple[str, str]]:
-    """Yield the reported name of each metric, and the direction in which it is better."""
-    for metric in metrics:
-        yield metric.reported_name, metric.declaration.direction
