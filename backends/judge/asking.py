@@ -167,7 +167,7 @@ class Asker:
         except HostError as error:
             failure = error.failure
             message = f"the judge {options.model} at {self._hosted.address}: {failure.message}"
-            raise BackendError(Failure(failure.kind, message, failure.detail)) from None
+            raise BackendError(Failure(failure.kind, message, options.remedy(failure.detail))) from None
 
     def _fields(self, question: Question, *, repeated: bool) -> dict[str, Any]:
         options = self._options

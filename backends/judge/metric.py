@@ -171,7 +171,7 @@ class Judge:
         except HostError as error:
             if is_listed or error.status not in _NOT_OFFERED:
                 failure = error.failure
-                remedy = failure.detail.removesuffix(".")
+                remedy = self._options.remedy(failure.detail).removesuffix(".")
                 yield f"{failure.message}{f'; {remedy[0].lower()}{remedy[1:]}' if remedy else ''}"
         else:
             if is_listed and not exists:

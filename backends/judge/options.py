@@ -125,7 +125,9 @@ class JudgeOptions(MetricOptions):
     concurrency: Annotated[int | None, Field(ge=1, description="Requests at once. Default: that of the profile.")] = (
         None
     )
-    requests_per_minute: Annotated[float | None, Field(gt=0, description="The most requests in a minute.")] = None
+    requests_per_minute: Annotated[
+        float | None, Field(gt=0, description="The most requests in a minute, of each process that measures.")
+    ] = None
     timeout_s: Annotated[float, Field(gt=0, description="How long to wait for one reply.")] = 60.0
     patience_s: Annotated[
         float, Field(ge=0, description="How long the judge may be unreachable before the measurement fails.")
@@ -178,6 +180,10 @@ class JudgeOptions(MetricOptions):
             patience_s=self.patience_s,
             requests_per_minute=self.requests_per_minute,
         )
+
+    def remedy(self, text: str) -> str:
+        """Return a remedy of the hosted backend in the terms of these options."""
+        return text.replace("`base_url`", "`host` of the judge") if self.is_address else text
 
     @property
     def key_name(self) -> str | None:

@@ -1,4 +1,4 @@
-"""A process that measures is killed in the middle: the next one pays for no answer again."""
+"""A process that measures is killed or interrupted: the next one pays for no answer again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -29,6 +30,18 @@ from backends.metrics.measurement import MetricSet
 request, predictions, lines, workspace = json.loads(sys.argv[1])
 with MetricSet.open([codec.from_json(MetricRequest, request)], Path(workspace)) as metrics:
     metrics.measure(predictions, lines)
+"""
+
+
+TELLS_OF_ITS_STOP = """
+from backends.judge import asking
+
+class Pool(asking.ThreadPoolExecutor):
+    def shutdown(self, *arguments, **options):
+        print("stopping", flush=True)
+        super().shutdown(*arguments, **options)
+
+asking.ThreadPoolExecutor = Pool
 """
 
 
@@ -80,3 +93,42 @@ def test_a_killed_measurement_goes_on_where_it_was(
     assert result.usd >= cost_of(host.bodies, host.rule)
     assert result.values == measure("untroubled").values
     assert measure().usd == 0.0
+
+
+def test_an_interrupt_waits_for_the_open_requests_and_asks_no_more(
+    host: JudgeHost, judged: Judged, measure: Measure, tmp_path: Path
+) -> None:
+    interrupted = threading.Event()
+
+    def hold(number: int, _body: dict[str, Any]) -> None:
+        if number > 4:
+            interrupted.wait(120)
+
+    host.after = hold
+    argument = json.dumps([codec.to_json(judged(concurrency=2)), PREDICTIONS, LINES, str(tmp_path / "workspace")])
+    process = subprocess.Popen(
+        [sys.executable, "-c", TELLS_OF_ITS_STOP + PROGRAM, argument],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        deadline = time.monotonic() + 120
+        while len(host.bodies) < 6:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "stopping\n"
+        interrupted.set()
+        errors = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert "KeyboardInterrupt" in errors
+    assert len(host.bodies) == 6
+    result = measure()
+    assert len(host.bodies) == 12
+    assert set(host.answered.values()) == {1}
+    assert result.usd == pytest.approx(cost_of(host.bodies, host.rule))

@@ -53,7 +53,7 @@ def test_a_host_without_a_list_of_models_has_no_problem(host: JudgeHost, judged:
 def test_a_closed_port_is_one_sentence(judged: Judged, closed_address: str, tmp_path: Path) -> None:
     (problem,) = found(judged(host=closed_address), tmp_path)
     assert closed_address in problem
-    assert "the host cannot be reached (Connection refused)" in problem
+    assert "the host cannot be reached (Connection refused); check the address (`host` of the judge)" in problem
 
 
 def test_a_host_that_does_not_answer_is_one_sentence_within_seconds(
