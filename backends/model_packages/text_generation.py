@@ -164,7 +164,7 @@ def batches(model: GenerativeModel, lengths: Sequence[int], settings: Generation
 
 def cache_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     """Return the bytes of keys and values of one token in all layers of a model."""
-    heads = int(config.num_attention_heads)
+    heads = int(getattr(config, "num_attention_heads", None) or 1)
     key_value_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
     return 2 * int(config.num_hidden_layers) * key_value_heads * width * dtype.itemsize
@@ -239,51 +239,61 @@ def _generate_batch(
 
 
 class _Batch:
-    """The cache of B sequences. `logits` (B, V) are those of the next token of each."""
+    """The cache of B sequences. `logits` (B, V) are those of the next token of each.
+
+    A model that returns no cache of the usual kind computes the whole sequences each time.
+    """
 
     def __init__(self, model: GenerativeModel, prompts: Sequence[Sequence[int]]) -> None:
         """Compute the prompts."""
         self._model = model
-        parameters = inspect.signature(model.module.forward).parameters
-        self._has_positions = "position_ids" in parameters
-        self._options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+        self._parameters = inspect.signature(model.module.forward).parameters
         width = max(map(len, prompts))
-        ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts])  # (B, T)
+        ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts])
         lengths = torch.tensor([len(prompt) for prompt in prompts])
         is_token = torch.arange(width)[None, :] >= width - lengths[:, None]
-        positions = (is_token.long().cumsum(1) - 1).clamp(min=0)
+        self._ids = ids.to(model.device)  # (B, T)
         self._mask = None if bool(is_token.all()) else is_token.long().to(model.device)  # (B, T)
         self._cache: Any = None
-        self._forward(ids.to(model.device), positions.to(model.device))
+        self._compute_all()
 
     def advance(self, tokens: Sequence[int], positions: Sequence[int]) -> None:
         """Append one token to each sequence."""
         device = self._model.device
+        column = torch.tensor(tokens, device=device)[:, None]
         if self._mask is not None:
             self._mask = functional.pad(self._mask, (0, 1), value=1)
-        self._forward(torch.tensor(tokens, device=device)[:, None], torch.tensor(positions, device=device)[:, None])
+        if self._cache is None:
+            self._ids = torch.cat([self._ids, column], dim=1)
+            self._compute_all()
+        else:
+            self._forward(column, torch.tensor(positions, device=device)[:, None])
 
     def keep(self, rows: Sequence[int]) -> bool:
         """Keep these rows only. Return False if the cache of the model allows no such thing."""
-        if not hasattr(self._cache, "reorder_cache"):
-            return False
         index = torch.tensor(rows, device=self._model.device)
-        self._cache.reorder_cache(index)
+        if self._cache is None:
+            self._ids = self._ids.index_select(0, index)
+        elif hasattr(self._cache, "reorder_cache"):
+            self._cache.reorder_cache(index)
+        else:
+            return False
         if self._mask is not None:
             self._mask = self._mask.index_select(0, index)
         return True
 
-    def _forward(self, ids: Tensor, positions: Tensor) -> None:
-        model, options = self._model, dict(self._options)
-        if self._has_positions:
-            options["position_ids"] = positions
-        with model.autocast():
-            output = model.module(
-                input_ids=ids, attention_mask=self._mask, past_key_values=self._cache, use_cache=True, **options
-            )
-        if self._cache is None:
-            self._cache = _with_spare_room(output.past_key_values)
+    def _compute_all(self) -> None:
+        is_token = torch.ones_like(self._ids) if self._mask is None else self._mask
+        output = self._forward(self._ids, (is_token.cumsum(1) - 1).clamp(min=0))
+        self._cache = _with_spare_room(getattr(output, "past_key_values", None))
+
+    def _forward(self, ids: Tensor, positions: Tensor) -> Any:
+        candidates = {"position_ids": positions, "logits_to_keep": 1, "past_key_values": self._cache}
+        options = {name: value for name, value in candidates.items() if name in self._parameters}
+        with self._model.autocast():
+            output = self._model.module(input_ids=ids, attention_mask=self._mask, use_cache=True, **options)
         self.logits = output.logits[:, -1]
+        return output
 
 
 class _RoomyLayer(DynamicLayer):  # type: ignore[misc]

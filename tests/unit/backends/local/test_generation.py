@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import MistralConfig, MistralForCausalLM
+from transformers import MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
 
 from backends.contract import BackendError, Decoding, FailureKind, PredictOptions
 from backends.local import generation, model_source, prediction
@@ -112,6 +112,53 @@ def test_a_sliding_window_changes_nothing(tmp_path: Path) -> None:
     prompts = [model.tokenizer("abcdefghijklmnopqrstuvwxyz"[:n])["input_ids"] for n in (3, 7, 12, 20)]
     how = settings(model, 30, max_length=128)
     assert generate(model, prompts, how) == one_by_one(model, prompts, how)
+
+
+def test_a_model_without_attention_generates_as_the_library_does(tmp_path: Path) -> None:
+    """Its state is no cache of keys and values, and padding on the left may change it."""
+    torch.manual_seed(0)
+    size = save_tokenizer(tmp_path)
+    MambaForCausalLM(
+        MambaConfig(
+            vocab_size=size, hidden_size=16, num_hidden_layers=2, state_size=4, eos_token_id=3, initializer_range=0.4
+        )
+    ).save_pretrained(tmp_path)
+    model = loaded(tmp_path)
+    prompts = [model.tokenizer("abcdefghijklmnopqrstuvwxyz"[:n])["input_ids"] for n in (3, 7, 7, 12, 20)]
+    how = settings(model, 20, max_length=128)
+    answers = generate(model, prompts, how)
+    assert answers == one_by_one(model, prompts, how)
+    assert len({answer.text for answer in answers}) > 1
+
+
+def test_a_model_that_returns_no_cache_computes_the_whole_texts(
+    embedded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, how = prompts_of(embedded, 8, longest=12), settings(embedded, 16)
+    expected = generate(embedded, prompts, how)
+    forward = embedded.module.forward
+
+    def forgetful(**inputs: Any) -> Any:
+        output = forward(**{**inputs, "use_cache": False})
+        output.past_key_values = None
+        return output
+
+    forgetful.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+    monkeypatch.setattr(embedded.module, "forward", forgetful)
+    assert generate(embedded, prompts, how) == expected
+
+
+def test_half_precision_generates() -> None:
+    source = model_source.find("builtin:tiny-lm")
+    spec = ModelSpec(source, "causal-lm", torch.device("cpu"), torch.bfloat16, torch.bfloat16)
+    model = load_model(spec, load_tokenizer(source))
+    prompts, how = prompts_of(model, 10), settings(model, 16)
+    answers = generate(model, prompts, how)
+    alone = [generate(model, [prompt], how)[0] for prompt in prompts]
+    first_words = [
+        (answer.text.split()[:1], other.text.split()[:1]) for answer, other in zip(answers, alone, strict=True)
+    ]
+    assert sum(one == other for one, other in first_words) >= 8, "rounding changes few texts"
 
 
 def test_no_prompt_is_no_text(embedded: LoadedModel) -> None:
