@@ -12,17 +12,11 @@ from backends.file_kind import kind_of
 from sweeps.data import hub, snli
 from sweeps.data.findings import nearest_hint
 from sweeps.data.formats import Record, RecordStream, is_data_file, known_endings, read_records
+from sweeps.data.generated import DEFAULT_EXAMPLES, GENERATED_SOURCES, NLI_COMPLETION, NLI_PROMPT
 from sweeps.data.hub import SourceUnavailableError
 from sweeps.data.nli_words import Split
-from sweeps.data.spec import BUILTIN_NLI, DataSpec
+from sweeps.data.spec import DataSpec
 from sweeps.errors import Problem, UserInputError
-
-NLI_PROMPT = "{premise}\n{hypothesis}\n\n###\n\n"
-NLI_COMPLETION = " {label}"
-"""The templates of sentence pairs if the sweep file has none."""
-
-NLI_EXAMPLES: Mapping[Split, int] = {"train": 2000, "valid": 500, "test": 500}
-"""Pairs of builtin:nli to generate if the sweep file does not say."""
 
 _STEMS: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -60,14 +54,14 @@ def locate(text: str, spec: DataSpec, data_path: Path | None = None) -> Source:
         return _snli(*snli.in_directory(data_path)) if text == "snli" else on_disk(data_path, spec.encoding)
     if text == "snli":
         return _snli(*snli.from_hub())
-    if text == BUILTIN_NLI:
-        return _builtin_nli(spec)
+    if text in GENERATED_SOURCES:
+        return _generated(text, spec)
     if text.startswith("hf:"):
         return _hugging_face(text)
     path = Path(text).expanduser()
     if _kind(path, "data.source") is not None:
         return on_disk(path, spec.encoding)
-    hint = nearest_hint(text, ("snli", BUILTIN_NLI))
+    hint = nearest_hint(text, ("snli", *GENERATED_SOURCES))
     if text.startswith("builtin:") or (hint.startswith("did you mean") and not path.suffix):
         raise UserInputError([Problem("data.source", f"unknown source {text!r}", hint)])
     raise SourceUnavailableError(f"no such file or folder in {path.absolute().parent}")
@@ -153,17 +147,20 @@ def _hugging_face(text: str) -> Source:
     return Source(repository, text, parts, "published")
 
 
-def _builtin_nli(spec: DataSpec) -> Source:
+def _generated(name: str, spec: DataSpec) -> Source:
     parts: dict[str, Callable[[], RecordStream]] = {
-        part: partial(_generated, part, getattr(spec, f"{part}_examples") or default, spec)
-        for part, default in NLI_EXAMPLES.items()
+        part: partial(_generated_records, name, part, getattr(spec, f"{part}_examples") or default, spec)
+        for part, default in DEFAULT_EXAMPLES.items()
     }
-    return Source(BUILTIN_NLI, BUILTIN_NLI, parts, "generated", NLI_PROMPT, NLI_COMPLETION)
+    source = GENERATED_SOURCES[name]
+    return Source(name, name, parts, "generated", source.prompt, source.completion)
 
 
-def _generated(part: Split, examples: int, spec: DataSpec) -> RecordStream:
-    from sweeps.data.nli import generate  # builds its weights at import
-
-    noise = spec.label_noise if part == "train" else 0.0
-    for number, record in enumerate(generate(part, examples, spec.seed, noise), 1):
-        yield Record(record, f"{BUILTIN_NLI} {part}", number)
+def _generated_records(name: str, part: Split, examples: int, spec: DataSpec) -> RecordStream:
+    try:
+        records = GENERATED_SOURCES[name].generate(part, examples, spec.seed, spec.label_noise)
+    except ValueError as too_many:
+        hint = f"lower data.{part}_examples"
+        raise UserInputError([Problem(f"data.{part}_examples", f"{name}: {too_many}", hint)]) from None
+    for number, record in enumerate(records, 1):
+        yield Record(record, f"{name} {part}", number)

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from sweeps.data.generated import GENERATED_SOURCES, NLI
 from sweeps.data.templates import Template
-
-BUILTIN_NLI = "builtin:nli"
 
 
 def _number_as_text(value: object) -> object:
@@ -26,8 +25,8 @@ _RULES: dict[str, Any] = {
             "if": {"required": ["label_noise"], "properties": {"label_noise": {"exclusiveMinimum": 0}}},
             "then": {
                 "anyOf": [
-                    {"properties": {"source": {"const": BUILTIN_NLI}}},
-                    {"required": ["fallback"], "properties": {"fallback": {"const": BUILTIN_NLI}}},
+                    {"properties": {"source": {"const": NLI}}},
+                    {"required": ["fallback"], "properties": {"fallback": {"const": NLI}}},
                 ]
             },
         },
@@ -47,8 +46,9 @@ class DataSpec(BaseModel):
 
     source: str = Field(
         min_length=1,
-        description="snli | builtin:nli | a file (.jsonl .json .csv .tsv, also .gz) | a directory (the official SNLI "
-        "files; train, valid and test files; a saved Hugging Face data set) | hf:owner/name[:config]",
+        description=f"snli | {' | '.join(GENERATED_SOURCES)} | a file (.jsonl .json .csv .tsv, also .gz) | a directory "
+        "(the official SNLI files; train, valid and test files; a saved Hugging Face data set) | "
+        "hf:owner/name[:config]",
     )
     fallback: str | None = Field(
         None,
@@ -89,7 +89,7 @@ class DataSpec(BaseModel):
     validation: Annotated[float, Field(gt=0, lt=1)] | str | None = Field(
         None,
         description="A file, or a fraction of the training examples. Default: the source's own part, else 0.1. "
-        "builtin:nli always generates its own part.",
+        "A builtin: source always generates its own part.",
     )
     test: Annotated[float, Field(ge=0, lt=1)] | str | None = Field(
         None,
@@ -98,17 +98,17 @@ class DataSpec(BaseModel):
     train_examples: int | None = Field(
         None,
         ge=1,
-        description="Use at most this many training examples, stratified by label. Default: all, 2000 of builtin:nli.",
+        description="Use at most this many training examples, stratified by label. Default: all; 2000 if generated.",
     )
     valid_examples: int | None = Field(
         None,
         ge=1,
-        description="Use at most this many validation examples, stratified by label. Default: all, 500 of builtin:nli.",
+        description="Use at most this many validation examples, stratified by label. Default: all; 500 if generated.",
     )
     test_examples: int | None = Field(
         None,
         ge=1,
-        description="Use at most this many test examples, stratified by label. Default: all, 500 of builtin:nli.",
+        description="Use at most this many test examples, stratified by label. Default: all; 500 if generated.",
     )
     label_noise: float = Field(
         0.0, ge=0, le=1, description="Share of the training labels of builtin:nli to replace by wrong ones."
@@ -141,8 +141,8 @@ class DataSpec(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> DataSpec:
-        if self.label_noise and BUILTIN_NLI not in (self.source, self.fallback):
-            raise ValueError(f"label_noise works with {BUILTIN_NLI} only; other data is never changed")
+        if self.label_noise and NLI not in (self.source, self.fallback):
+            raise ValueError(f"label_noise works with {NLI} only; other data is never changed")
         fractions = [fraction for fraction in (self.validation, self.test) if isinstance(fraction, float)]
         if sum(fractions) >= 1:
             raise ValueError("validation and test leave no training examples; their sum must be below 1")
