@@ -47,9 +47,12 @@ from backends.fake_curve import (
     RunTerms,
     TimedEvent,
     model_name,
+    resolve,
     simulated_events,
+    skill_of,
 )
 from backends.fake_service import FakeRun, FakeService
+from backends.fake_texts import text_evaluations
 from backends.hyperparameter_checks import check_hyperparameters
 
 NAME = "fake"
@@ -173,8 +176,15 @@ class FakeBackend:
 
     options_model: ClassVar[type[BaseModel]] = FakeOptions
 
-    def __init__(self, options: FakeOptions, service: FakeService, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        options: FakeOptions,
+        service: FakeService,
+        clock: Callable[[], float] = time.time,
+        workspace: Path = Path(),
+    ) -> None:
         self.capabilities = self.describe(options)
+        self._workspace = workspace
         self._options = options
         self._service = service
         self._clock = clock
@@ -194,12 +204,13 @@ class FakeBackend:
             evaluations_within_epoch=True,
             priced=options.price_usd_per_token is not None,
             max_concurrent=options.max_concurrent,
+            task_metrics=True,
         )
 
     @classmethod
     def open(cls, options: BaseModel, workspace: Path, placement: Placement) -> FakeBackend:
         """Connect to the service of this workspace. The first client creates it."""
-        return cls(_fake_options(options), FakeService(workspace / "fake-service.sqlite"))
+        return cls(_fake_options(options), FakeService(workspace / "fake-service.sqlite"), workspace=workspace)
 
     def close(self) -> None:
         """Disconnect. The runs continue."""
@@ -222,7 +233,10 @@ class FakeBackend:
             elif file.examples < 1:
                 yield Failure(FailureKind.USER, f"the data file {file.path} is empty")
         metric = request.evaluation.keep_metric
-        if metric not in _METRICS or (metric in _LABEL_METRICS and not request.dataset.labels):
+        measured_texts = tuple(f"valid_{requested.name}" for requested in request.evaluation.metrics)
+        if metric.startswith(measured_texts) and measured_texts:
+            pass
+        elif metric not in _METRICS or (metric in _LABEL_METRICS and not request.dataset.labels):
             yield Failure(FailureKind.USER, f"keep_metric: the fake service does not measure {metric} on this data set")
         if request.evaluation.per_epoch < 1:
             yield Failure(FailureKind.USER, "per_epoch: must be at least 1")
@@ -275,8 +289,17 @@ class FakeBackend:
         fault = self._fault("train", request)
         breakdown = Breakdown(fault.failure_kind, fault.after_epoch) if fault else None
         seconds_per_epoch = self._options.seconds_per_epoch
+        resolved = resolve(request)
+        texts = text_evaluations(
+            request,
+            int(resolved["n_epochs"]),
+            int(resolved["steps_per_epoch"]),
+            skill_of(request),
+            self._workspace,
+        )
         terms = RunTerms(
             request=request,
+            texts=texts,
             tokens_per_epoch=_tokens_per_epoch(request),
             usd_per_token=self._options.price_usd_per_token,
             breakdown=breakdown,

@@ -26,8 +26,8 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from backends.contract import (
     Charged,
@@ -43,6 +43,7 @@ from backends.contract import (
     Started,
     TrainingRequest,
 )
+from backends.fake_texts import TextEvaluation
 
 MODELS: Mapping[str, float] = {"fake-small": 0.35, "fake-large": 0.25}
 """The base models with their F: the loss in nats per token that the best runs approach."""
@@ -76,7 +77,8 @@ class Breakdown:
 class RunTerms:
     """Everything that the events of a run depend on, fixed when the run is submitted.
 
-    `seconds_per_epoch` and `events_per_poll` are the options of the same names.
+    `seconds_per_epoch` and `events_per_poll` are the options of the same names. `texts` are the
+    evaluations that generate, in their order.
     """
 
     request: TrainingRequest
@@ -85,6 +87,7 @@ class RunTerms:
     breakdown: Breakdown | None = None
     seconds_per_epoch: float = 0.0
     events_per_poll: int | None = None
+    texts: tuple[TextEvaluation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,9 +142,10 @@ def _events(terms: RunTerms) -> Iterator[TimedEvent]:
     n_epochs, steps_per_epoch = int(resolved["n_epochs"]), int(resolved["steps_per_epoch"])
     per_epoch = request.evaluation.per_epoch
     curve = _Curve(request, resolved)
+    texts = {evaluation.generated.epoch: evaluation for evaluation in terms.texts}
     yield TimedEvent(0.0, Queued())
     yield TimedEvent(0.0, Started({**resolved, "pretended": True}))
-    yield TimedEvent(0.0, Measured(0, 0.0, curve.scores(0.0), "evaluation"))
+    yield from _evaluation(Measured(0, 0.0, curve.scores(0.0), "evaluation"), texts.get(0.0))
     for n in range(1, n_epochs * per_epoch + 1):
         epoch = n / per_epoch
         step = round(epoch * steps_per_epoch)
@@ -151,7 +155,7 @@ def _events(terms: RunTerms) -> Iterator[TimedEvent]:
         if n % per_epoch == 0:
             usd = None if terms.usd_per_token is None else terms.usd_per_token * terms.tokens_per_epoch
             yield TimedEvent(epoch, Charged(usd, terms.tokens_per_epoch))
-        yield TimedEvent(epoch, Measured(step, epoch, scores, "evaluation"))
+        yield from _evaluation(Measured(step, epoch, scores, "evaluation"), texts.get(epoch))
         if n % per_epoch:
             continue
         if not math.isfinite(scores["valid_loss"]):
@@ -160,6 +164,23 @@ def _events(terms: RunTerms) -> Iterator[TimedEvent]:
             return
         yield TimedEvent(epoch, Checkpointed(step, epoch, model_name(request.key, epoch)))
     yield TimedEvent(float(n_epochs), Finished(model_name(request.key)))
+
+
+def _evaluation(measured: Measured, texts: TextEvaluation | None) -> Iterator[TimedEvent]:
+    if texts is not None:
+        yield TimedEvent(measured.epoch, texts.generated)
+        measured = replace(measured, values={**measured.values, **texts.values})
+    yield TimedEvent(measured.epoch, measured)
+
+
+def skill_of(request: TrainingRequest) -> Callable[[float], float]:
+    """Return the share of the validation examples that a run answers rightly, by epoch."""
+    curve = _Curve(request, resolve(request))
+
+    def skill(epoch: float) -> float:
+        return max(0.0, (curve.scores(epoch)["valid_token_accuracy"] - 0.3) / 0.7)
+
+    return skill
 
 
 class _Curve:
