@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from backends.contract import (
     BackendError,
     EvaluationSettings,
@@ -51,23 +49,6 @@ def failures(request: TrainingRequest, task: Task, max_length: int) -> list[Fail
         remedy = "lower evaluation.generate.max_tokens, or raise backend.max_length if the model allows it"
         result.append(_user(message, remedy))
     return result
-
-
-def may_be_measured(metric: str, request: TrainingRequest) -> bool:
-    """Whether `metric` is the value of a task metric of the request, or can be a further value."""
-    names = [f"valid_{requested.name}" for requested in request.evaluation.metrics]
-    return any(metric == name or metric.startswith(f"{name}_") for name in names)
-
-
-def check_kept_metric(request: TrainingRequest, values: Mapping[str, float]) -> None:
-    """Raise BackendError (user) if the task metrics lack the value by which to keep a state.
-
-    Which further values a metric has is known only when it has measured.
-    """
-    metric = request.evaluation.keep_metric
-    if may_be_measured(metric, request) and metric not in values:
-        message = f"the evaluations do not measure {metric}, so it cannot choose the kept state"
-        raise BackendError(_user(message, f"choose one of: {', '.join(sorted(values))}"))
 
 
 def _user(message: str, remedy: str) -> Failure:

@@ -17,6 +17,7 @@ from backends.local.model_source import ModelSource, user_error
 from backends.local.options import LocalOptions
 from backends.local.request_resolution import ResolvedRequest, metrics_of
 from backends.local.trainable_weights import TrainableWeights
+from backends.metrics.kept_metric import may_be_measured
 
 
 def set_up_run(
@@ -52,8 +53,8 @@ def set_up_run(
         for part in ("train", "valid")
     )
     requested_metric = request.evaluation.keep_metric
-    is_measured = requested_metric in metrics_of(task, request.dataset) or metric_checks.may_be_measured(
-        requested_metric, request
+    is_measured = requested_metric in metrics_of(task, request.dataset) or may_be_measured(
+        requested_metric, request.evaluation.metrics
     )
     plan = training.TrainingPlan(
         train=train,

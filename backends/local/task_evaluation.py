@@ -3,87 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from backends import codec
-from backends.contract import (
-    GENERATED_SAMPLE,
-    BackendError,
-    Charged,
-    Decoding,
-    Event,
-    Generated,
-    GeneratedText,
-    Measured,
-    TrainingRequest,
-)
+from backends.contract import BackendError, Decoding, GeneratedText, TrainingRequest
 from backends.local import encoding, generation, metric_checks
 from backends.local.example_template import ExampleTemplate
 from backends.local.model import LoadedModel
+from backends.metrics.kept_metric import missing_kept_metric
 from backends.metrics.measurement import MetricSet
 from backends.metrics.references import reference_texts
 from backends.metrics.requested_metric import resolve
 from backends.metrics.sample import sampled_examples
+from backends.metrics.task_measurement import TaskMeasurement
 from backends.model_packages.text_generation import GeneratedAnswer
-
-GENERATED_FILE = "generated.jsonl"
-"""The file beside a kept model with all texts that it generated, one `GeneratedText` a line."""
-
-_MAX_SHOWN_CHARACTERS = 2000
-"""Longer prompts, references and texts are cut in events, but not in `GENERATED_FILE`."""
 
 _SEED = 0
 """Of a sampled text. It is the same at all evaluations of all trials, as the examples are."""
-
-
-@dataclass(frozen=True)
-class TaskMeasurement:
-    """The task metrics of one state of the model, with the texts on which they were measured.
-
-    `values` are by the names of evaluations (`valid_...`). `usd` is what measuring has cost: None
-    if the price is unknown.
-    """
-
-    values: Mapping[str, float]
-    texts: tuple[GeneratedText, ...]
-    usd: float | None = 0.0
-
-    def events(self, measured: Measured, *, is_paid: bool) -> list[Event]:
-        """Return the events of an evaluation that found these values besides `measured`.
-
-        The cost is among them if there is a metric that `is_paid`.
-        """
-        charged = [Charged(self.usd, 0)] if is_paid else []
-        shown = Generated(
-            measured.step,
-            measured.epoch,
-            tuple(_cut(text) for text in self.texts[:GENERATED_SAMPLE]),
-            examples=len(self.texts),
-            truncated=sum(text.truncated for text in self.texts),
-        )
-        return [*charged, shown, self.added_to(measured)]
-
-    def added_to(self, measured: Measured) -> Measured:
-        """Return the evaluation with the task metrics among its values."""
-        return replace(measured, values={**measured.values, **self.values})
-
-    def files(self) -> dict[str, str]:
-        """Return the content of the files to keep beside the model, by name."""
-        lines = (json.dumps(codec.to_json(text), ensure_ascii=False) for text in self.texts)
-        return {GENERATED_FILE: "".join(f"{line}\n" for line in lines)}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the measurement as JSON values."""
-        return {"values": dict(self.values), "texts": [codec.to_json(text) for text in self.texts]}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Return the measurement that `to_json` wrote. It costs nothing to read it."""
-        return cls(value["values"], tuple(codec.from_json(GeneratedText, text) for text in value["texts"]))
 
 
 class TaskEvaluation:
@@ -120,7 +58,8 @@ class TaskEvaluation:
         answers = self.generate(self.settings.decoding)
         measurement = self._metrics.measure([answer.text for answer in answers], self._lines, self._stop)
         values = {f"valid_{name}": value for name, value in measurement.values.items()}
-        metric_checks.check_kept_metric(self._request, values)
+        if (missing := missing_kept_metric(self._request.evaluation, values)) is not None:
+            raise BackendError(missing)
         texts = tuple(
             GeneratedText(
                 example,
@@ -151,11 +90,3 @@ class TaskEvaluation:
             with contextlib.suppress(BackendError):
                 self._metrics.close()
             self._metrics = None
-
-
-def _cut(text: GeneratedText) -> GeneratedText:
-    parts: Sequence[str] = (text.prompt, text.reference, text.text)
-    prompt, reference, generated = (
-        part if len(part) <= _MAX_SHOWN_CHARACTERS else part[: _MAX_SHOWN_CHARACTERS - 1] + "…" for part in parts
-    )
-    return replace(text, prompt=prompt, reference=reference, text=generated)

@@ -18,8 +18,9 @@ from backends.local.journal import Journal, write_atomically
 from backends.local.model_cache import MODEL_CACHE
 from backends.local.options import LocalOptions
 from backends.local.request_resolution import ResolvedRequest, resolve
-from backends.local.task_evaluation import TaskEvaluation, TaskMeasurement
+from backends.local.task_evaluation import TaskEvaluation
 from backends.local.trainable_weights import TrainableWeights
+from backends.metrics.task_measurement import TaskMeasurement
 
 
 class TrainingRun:

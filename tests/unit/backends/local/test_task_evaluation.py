@@ -39,6 +39,7 @@ from backends.contract import (
 )
 from backends.local import LocalBackend, task_evaluation
 from backends.local.options import LocalOptions
+from backends.metrics import task_measurement
 from backends.metrics.measurement import Measurement, MetricSet
 from backends.testing import drain, evaluations, events_as_text
 
@@ -180,7 +181,7 @@ def test_a_state_kept_by_its_loss_has_the_texts_of_its_own_evaluation(
 def test_long_texts_are_cut_in_events_but_not_on_disk(
     llama: Path, task: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(task_evaluation, "_MAX_SHOWN_CHARACTERS", 2)
+    monkeypatch.setattr(task_measurement, "_MAX_SHOWN_CHARACTERS", 2)
     generation = dataclasses.replace(EVALUATION.generation, examples=24)
     evaluation = dataclasses.replace(EVALUATION, generation=generation)
     backend = open_backend(tmp_path, llama)
