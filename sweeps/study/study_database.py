@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -58,9 +59,29 @@ for _name in optuna.storages.BaseStorage.__abstractmethods__:
     setattr(StudyDatabase, _name, _translated(getattr(optuna.storages.RDBStorage, _name)))
 
 
+class _Outage:
+    """Lets the threads of a process, which all wait for the database, speak with one voice."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._said_at = -SAY_EVERY_S
+
+    def is_news(self) -> bool:
+        """Return whether nobody has said it for `SAY_EVERY_S`; the caller then says it."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._said_at < SAY_EVERY_S:
+                return False
+            self._said_at = now
+            return True
+
+
+_OUTAGE = _Outage()
+
+
 def _connect_patiently(dialect: Dialect, _: Any, arguments: list[Any], options: dict[str, Any]) -> Any:
     """Connect to a database that has answered before, and wait for it while it restarts."""
-    deadline, say_at = time.monotonic() + RECONNECT_S, 0.0
+    deadline = time.monotonic() + RECONNECT_S
     if "connect_timeout" in options:
         options = {**options, "connect_timeout": min(options["connect_timeout"], RECONNECT_ATTEMPT_S)}
     while True:
@@ -70,9 +91,8 @@ def _connect_patiently(dialect: Dialect, _: Any, arguments: list[Any], options: 
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise
-        if time.monotonic() >= say_at:
+        if _OUTAGE.is_news():
             notice(f"the database of SWEEP_STORAGE gives no answer: trying again for up to {left_s:.0f} s")
-            say_at = time.monotonic() + SAY_EVERY_S
         time.sleep(1.0)
 
 
