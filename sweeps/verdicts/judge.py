@@ -65,10 +65,19 @@ def _other_fact(verdict: FitVerdict, features: CurveFeatures) -> str:
     """Add what the loss shows where a metric decides, and which of them decides."""
     if features.curve.metric is not None and features.valid_metric is None and features.valid_loss is not None:
         return f"; this is about the loss, because {features.metric_name} cannot be judged"
-    if features.curve.best_by != "metric" or verdict.kind in (VerdictKind.DIVERGED, VerdictKind.OVERFIT):
+    metric = features.valid_metric
+    if features.curve.best_by != "metric" or metric is None:
         return ""
-    rose = risen_loss(features) if metric_outweighs_loss(features) else ""
-    return f"; {rose}, but {features.metric_name} decides, which got no worse" if rose else ""
+    if metric_outweighs_loss(features) and verdict.kind not in (VerdictKind.DIVERGED, VerdictKind.OVERFIT):
+        rose = risen_loss(features)
+        return f"; {rose}, but {features.metric_name} decides, which got no worse" if rose else ""
+    if features.metric_is_about_labels or features.metric_name in verdict.evidence:
+        return ""
+    base = features.baseline.valid_metric
+    start = metric.values[0] if base is None else base
+    source = "first evaluation" if base is None else "base model"
+    change = f"{features.metric_text(start)} ({source}) to {features.metric_text(metric.last)}"
+    return f"; validation {features.metric_name} went from {change}"
 
 
 def early_stop_verdict(curve: LearningCurve, advice: Advice) -> FitVerdict | None:
