@@ -66,6 +66,8 @@ class CostEstimator:
     def _content_digest(self, request: TrainingRequest) -> str:
         """Return a digest of what decides the host's count: account, file and format."""
         format_ = dataclasses.asdict(format_of(request, self._options))
+        if request.dataset.layout != "chat":  # they decide nothing there, and version 0.1 counted without them
+            del format_["train_on"], format_["weights"]
         identity = [self._options.account, request.dataset.train.sha256, format_]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
