@@ -214,10 +214,10 @@ class HostClient:
             answer = self._client.chat.completions.create(**fields, timeout=_timeout(timeout_s))
         return self._with_choices(answer)
 
-    def complete(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    def complete(self, fields: Mapping[str, Any], timeout_s: float = TIMEOUT_S) -> Mapping[str, Any]:
         """Return the answer to a completion request as JSON values."""
         with translated_errors(self.redact, "querying a model"):
-            answer = self._client.completions.create(**fields)
+            answer = self._client.completions.create(**fields, timeout=_timeout(timeout_s))
         return self._with_choices(answer)
 
     # ------------------------------------------------------------------------------------- internal

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from backends.contract import BackendError, Failure, FailureKind, Prediction, PredictOptions
+from backends.contract import BackendError, Failure, FailureKind, Prediction, PredictOptions, TrainingRequest
 from backends.hosted import label_scoring
 from backends.hosted.deployments import Deployments
 from backends.hosted.example_format import (
@@ -18,12 +18,20 @@ from backends.hosted.example_format import (
     messages_error,
     prompt_messages,
 )
+from backends.hosted.host_client import TIMEOUT_S
 from backends.hosted.host_connection import HostConnection
 from backends.hosted.journal import StoredAnswer
 from backends.hosted.rate_limiter import CallPolicy
 
 MAX_LABEL_TOKENS = 16
 """The longest generated label. Far fewer tokens tell the labels apart."""
+
+MAX_STOPS = 4
+"""The most stop texts that the protocol allows. The others are cut off here."""
+
+SECONDS_PER_TOKEN = 0.25
+"""How slowly a host may generate, on top of the time that any request may take."""
+MAX_TIMEOUT_S = 1200.0
 
 
 class Predictor:
@@ -54,11 +62,19 @@ class Predictor:
 
     def base_model(self, model: str) -> str:
         """Return the base model of a model. Raises BackendError (user) for a discarded one."""
+        request = self.request_of(model)
+        return self._options.model if request is None else base_model_of(request)
+
+    def request_of(self, model: str) -> TrainingRequest | None:
+        """Return the request that made a model, or None for a model of no run here.
+
+        Raises BackendError (user) for a discarded one.
+        """
         run = next(iter(self._models.runs_with(model)), None)
         if run is not None and run.discarded:
             message = f"the model {model} was discarded"
             raise BackendError(Failure(FailureKind.USER, message, "Use the model of another trial."))
-        return self._options.model if run is None else base_model_of(run.training_request())
+        return None if run is None else run.training_request()
 
     def _format(self, model: str, options: PredictOptions) -> ExampleFormat:
         chat = self._options.is_chat(self.base_model(model))
@@ -75,7 +91,12 @@ class Predictor:
         return str(prompt["prompt"])
 
     def _question_id(self, model: str, question: Any, options: PredictOptions) -> str:
-        identity = [self._options.account, model, question, options.labels, options.max_tokens, options.stop]
+        identity: list[Any] = [self._options.account, model, question, options.labels]
+        identity += [options.max_tokens, options.stop]
+        # Absent in the questions of earlier versions, whose answers must be found again.
+        stops = {"stops": list(options.more_stops)} if options.more_stops else {}
+        if not options.labels and (decoding := {**stops, **_sampling(options)}):
+            identity.append(decoding)
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def _ask(
@@ -131,15 +152,19 @@ class Predictor:
         fields: dict[str, Any] = {
             "model": name,
             **(question if isinstance(question, Mapping) else {"messages": question}),
-            "temperature": 0.0,
+            **_temperature(options),
             self._rules.token_limit_field: _max_tokens(labels, options),
         }
         scored = bool(labels) and self._rules.chat_labels == "alternatives"
         if scored:
             fields |= {"logprobs": True, "top_logprobs": self._rules.chat_alternatives}
         fields |= self._stop_or_labels(labels, options)
-        choice = self._make_call(lambda: self._client.chat(fields))["choices"][0]
-        text = str((choice.get("message") or {}).get("content") or "")
+        timeout_s = _timeout_s(fields[self._rules.token_limit_field], 1)
+        choice = self._make_call(lambda: self._client.chat(fields, timeout_s))["choices"][0]
+        message = choice.get("message") or {}
+        if not labels:
+            return _written_answer(_content(message), choice, options)
+        text = str(message.get("content") or "")
         return _scored_answer(text, label_scoring.chat_tokens(choice) if scored else [], labels, options)
 
     def _complete(self, name: str, prompts: list[str], options: PredictOptions) -> list[StoredAnswer]:
@@ -147,7 +172,7 @@ class Predictor:
         fields: dict[str, Any] = {
             "model": name,
             "prompt": prompts if len(prompts) > 1 else prompts[0],
-            "temperature": 0.0,
+            **_temperature(options),
             "max_tokens": _max_tokens(labels, options),
         }
         scored = bool(labels) and self._rules.completion_labels == "alternatives"
@@ -156,6 +181,9 @@ class Predictor:
         fields |= self._stop_or_labels(labels, options)
         answers = []
         for choice in self._choices(fields, len(prompts)):
+            if not labels:
+                answers.append(_written_answer(str(choice.get("text") or ""), choice, options))
+                continue
             tokens = label_scoring.completion_tokens(choice) if scored else []
             answers.append(_scored_answer(str(choice.get("text") or ""), tokens, labels, options))
         return answers
@@ -176,13 +204,17 @@ class Predictor:
         return StoredAnswer(labels[logprobs.index(max(logprobs))], tuple(logprobs))
 
     def _stop_or_labels(self, labels: Sequence[str], options: PredictOptions) -> dict[str, Any]:
-        """Return the stop sequence for generated text, or for `sweep serve` the allowed answers."""
-        if not labels:
-            return {"stop": options.stop} if options.stop else {}
-        return {"extra_body": {"labels": list(labels)}} if self._has_task_extension else {}
+        """Return the stop texts for generated text, and for `sweep serve` the allowed answers.
+
+        Without labels in the request, it would answer with those of the training data.
+        """
+        stops = [] if labels else _stops(options)[:MAX_STOPS]
+        fields: dict[str, Any] = {"stop": stops if len(stops) > 1 else stops[0]} if stops else {}
+        return {**fields, "extra_body": {"labels": list(labels)}} if self._has_task_extension else fields
 
     def _choices(self, fields: Mapping[str, Any], expected: int) -> list[Mapping[str, Any]]:
-        choices = self._make_call(lambda: self._client.complete(fields))["choices"]
+        timeout_s = _timeout_s(fields["max_tokens"], expected)
+        choices = self._make_call(lambda: self._client.complete(fields, timeout_s))["choices"]
         if len(choices) != expected:
             message = f"the host returned {len(choices)} answers to {expected} prompts"
             raise BackendError(Failure(FailureKind.BUG, message, "Set prompts_per_request in its profile to 1."))
@@ -195,6 +227,43 @@ def _max_tokens(labels: Sequence[str], options: PredictOptions) -> int:
     return min(MAX_LABEL_TOKENS, max(1, *(len(label.encode()) for label in labels)))
 
 
+def _temperature(options: PredictOptions) -> dict[str, Any]:
+    """Return how to draw the tokens of an answer. Labels are never drawn."""
+    return {"temperature": 0.0, **({} if options.labels else _sampling(options))}
+
+
+def _sampling(options: PredictOptions) -> dict[str, Any]:
+    """Return the settings of drawing; none if each token is the most probable one."""
+    if options.temperature <= 0:
+        return {}
+    top_p = {"top_p": options.top_p} if options.top_p < 1 else {}
+    return {"temperature": options.temperature, **top_p, "seed": options.seed}
+
+
+def _stops(options: PredictOptions) -> list[str]:
+    return [stop for stop in dict.fromkeys((options.stop, *options.more_stops)) if stop]
+
+
+def _timeout_s(max_tokens: int, answers: int) -> float:
+    return min(MAX_TIMEOUT_S, TIMEOUT_S + SECONDS_PER_TOKEN * max_tokens * answers)
+
+
+def _written_answer(text: str, choice: Mapping[str, Any], options: PredictOptions) -> StoredAnswer:
+    """Return a generated text, which ends before the first stop text even if the host went on."""
+    ends = [end for stop in _stops(options) if (end := text.find(stop)) >= 0]
+    if ends:
+        return StoredAnswer(text[: min(ends)], None)
+    return StoredAnswer(text, None, choice.get("finish_reason") == "length")
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    """Return the text of a message; without one, that of its refusal or of its calls of tools."""
+    if text := message.get("content") or message.get("refusal"):
+        return str(text)
+    calls = [call.get("function") for call in message.get("tool_calls") or ()]
+    return json.dumps(calls, ensure_ascii=False) if calls else ""
+
+
 def _scored_answer(
     text: str, tokens: list[label_scoring.Token], labels: Sequence[str], options: PredictOptions
 ) -> StoredAnswer:
@@ -203,8 +272,7 @@ def _scored_answer(
     `labels` are those of the options as the model writes them. An answer that is no label stays a
     text.
     """
-    if options.labels is None or not options.labels:
-        return StoredAnswer(text, None)
+    assert options.labels
     logprobs = label_scoring.label_logprobs(labels, tokens) if tokens else None
     if logprobs is not None:
         return StoredAnswer(options.labels[logprobs.index(max(logprobs))], logprobs)
@@ -214,4 +282,4 @@ def _scored_answer(
 
 def _prediction(answer: StoredAnswer | None) -> Prediction:
     assert answer is not None
-    return Prediction(answer.text, answer.label_logprobs)
+    return Prediction(answer.text, answer.label_logprobs, answer.truncated)

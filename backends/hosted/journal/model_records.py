@@ -12,10 +12,14 @@ from backends.hosted.journal.run_records import HostedRun
 
 
 class StoredAnswer(NamedTuple):
-    """A model's answer to a prompt, and the log-probability of each label (nats) if known."""
+    """A model's answer to a prompt, and the log-probability of each label (nats) if known.
+
+    `truncated`: the text ends because of `max_tokens`. Earlier versions stored no such field.
+    """
 
     text: str
     label_logprobs: tuple[float, ...] | None
+    truncated: bool = False
 
 
 class ModelRecords:
