@@ -165,3 +165,41 @@ def test_recall_is_per_class() -> None:
 def test_of_many_classes_below_min_recall_the_lowest_are_named() -> None:
     [clause] = broken_guards(ChampionSpec(min_recall=0.9), {f"c{n}": n / 10 for n in range(9)}, None, None)
     assert "only 0 for c0, 0.1 for c1, 0.2 for c2, 0.3 for c3, 0.4 for c4 (and too low for 4 more), but" in clause
+
+
+# ------------------------------------------------------------------------------------ graded scores
+def test_graded_scores_are_compared_by_their_differences() -> None:
+    random = np.random.default_rng(3)
+    opponent = random.random(200)
+    challenger = np.clip(opponent + random.normal(0.05, 0.1, 200), 0, 1)
+    comparison = compare(challenger, opponent, 7)
+    assert comparison.difference == pytest.approx(float((challenger - opponent).mean()))
+    assert comparison.difference_low < comparison.difference < comparison.difference_high
+    assert comparison.beyond_chance
+    assert "has chrf" in decide("m", "2", "the champion", comparison, (), "chrf").reason
+
+
+def test_where_lower_scores_are_better_the_lower_model_is_promoted() -> None:
+    lower, higher = np.linspace(0, 0.5, 100), np.linspace(0.3, 0.9, 100)
+    assert compare(lower, higher, 7, maximize=False).beyond_chance
+    assert not compare(higher, lower, 7, maximize=False).beyond_chance
+    assert compare(lower, higher, 7, maximize=False).difference > 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=60), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_of_two_models_with_graded_scores_at_most_one_is_promoted(
+    answers: list[tuple[float, float]], seed: int
+) -> None:
+    first, second = np.array(answers).T
+    assert not (compare(first, second, seed).beyond_chance and compare(second, first, seed).beyond_chance)
+    assert not compare(first, first, seed).beyond_chance
+
+
+def test_a_challenger_with_graded_scores_that_is_no_better_is_rarely_promoted() -> None:
+    random, promoted = np.random.default_rng(9), 0
+    for number in range(100):
+        quality = random.random(80)
+        first, second = (np.clip(quality + random.normal(0, 0.2, 80), 0, 1) for _ in range(2))
+        promoted += compare(first, second, number).beyond_chance
+    assert promoted <= binom.ppf(0.999, 100, 0.025)
