@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -24,12 +25,9 @@ from unittest.mock import patch
 sys.path.insert(0, str(Path(__file__).parent))
 
 import inline_engine
-import mlflow.pyfunc as _heavy  # noqa: F401  imported before the fork, as the next two
 import optuna
 from durable_writes import DurableWrites, KillPoint, Moment
 from forked_process import ChildEnd, run_in_child
-from mlflow.store.model_registry import sqlalchemy_store as _registry  # noqa: F401
-from mlflow.store.tracking import sqlalchemy_store as _tracking  # noqa: F401
 from mlflow_equality import mlflow_differences
 from optuna.storages.journal import JournalFileBackend
 from session_driver import planned
@@ -47,6 +45,12 @@ from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study import attributes
 from sweeps.tracking.registry import Registry
 from sweeps.workspace import Workspace
+
+with warnings.catch_warnings():  # they warn about each other; imported before the fork, because they are slow
+    warnings.simplefilter("ignore")
+    import mlflow.pyfunc as _pyfunc  # noqa: F401
+    from mlflow.store.model_registry import sqlalchemy_store as _registry  # noqa: F401
+    from mlflow.store.tracking import sqlalchemy_store as _tracking  # noqa: F401
 
 MAX_RUNS = 5
 """How often a sweep is started until it must have ended."""
