@@ -139,15 +139,18 @@ def answer_after(tokenizer: Any, prompt: str, whole: str, answer: Message) -> st
     return str(answer["content"]) + turn_end(tokenizer)
 
 
-@lru_cache(maxsize=8)
 def turn_end(tokenizer: Any) -> str:
     """Return the text that the chat template puts after an answer; empty if there is none.
 
     If the template writes an answer in another way than its prompt for one begins, the end of
     sequence counts as the end where the template has it there.
     """
-    if not tokenizer.chat_template:
-        return ""
+    return _turn_end(tokenizer, str(tokenizer.chat_template)) if tokenizer.chat_template else ""
+
+
+@lru_cache(maxsize=8)
+def _turn_end(tokenizer: Any, template: str) -> str:
+    """Return the end of a turn; `template` is that of the tokenizer, which can be replaced."""
     eos = str(tokenizer.eos_token or "")
     question = {"role": "user", "content": _QUESTION}
     try:

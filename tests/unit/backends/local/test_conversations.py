@@ -294,6 +294,13 @@ def test_generation_ends_at_the_end_of_the_families_turns(family: str) -> None:
     assert tokenizer.convert_tokens_to_ids(end) in end_ids(tokenizer, model.module)
 
 
+def test_a_template_that_is_set_later_counts() -> None:
+    tokenizer = tokenizer_of("none")
+    assert turn_end(tokenizer) == ""
+    tokenizer.chat_template = CHATML
+    assert turn_end(tokenizer) == "<|im_end|>\n"
+
+
 def test_a_turn_that_begins_otherwise_than_its_prompt_ends_as_the_template_says() -> None:
     tokenizer = tokenizer_of("chatml")
     tokenizer.chat_template = (
