@@ -127,7 +127,7 @@ class HostError(BackendError):
     `ambiguous`: the host may have carried it out. `wait_s`: how long the host, or the rule, asks to
     wait. `status`: the HTTP status. Each is None where unknown. `permanent`: there is no safe
     connection to this address, so that asking again within seconds cannot help. `unsent`: there was
-    no connection, so that the host knows nothing of the call.
+    no connection, so that the host knows nothing of the call. `code`: the host's code of the error.
     """
 
     def __init__(
@@ -139,8 +139,10 @@ class HostError(BackendError):
         status: int | None,
         permanent: bool = False,
         unsent: bool = False,
+        code: str | None = None,
     ) -> None:
         super().__init__(failure)
+        self.code = code
         self.unsent = unsent
         self.permanent = permanent
         self.ambiguous = ambiguous
@@ -184,6 +186,7 @@ def translated_errors(redact: Callable[[str], str], action: str) -> Iterator[Non
             Failure(rule.kind, f"{action}: {_message(error, redact)}", rule.remedy or _remedy(error, rule.kind)),
             ambiguous=rule.ambiguous,
             permanent=_is_tls_failure(error),
+            code=getattr(error, "code", None),
             unsent=isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout)),
             wait_s=_largest(rule.wait_s, retry_after_s(_headers(error))),
             status=error.status_code if isinstance(error, openai.APIStatusError) else None,

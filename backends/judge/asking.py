@@ -27,6 +27,9 @@ _LOG = logging.getLogger("backends.judge")
 TAKEN_POLL_S = 0.2
 """How often to look for an answer for which another process is asking."""
 
+CONTENT_FILTER = "content_filter"
+"""The code of a host that refuses to read a text (Azure), and the end of a reply it cuts off."""
+
 TOLD_AFTER_S = 5.0
 """A shorter wait is not worth a message."""
 
@@ -152,6 +155,10 @@ class Asker:
                     may_cost = error.status is None and not error.unsent
                     spent = spent if may_cost else 0.0
                     self._store.failed(name, may_cost=may_cost)
+                    if error.code == CONTENT_FILTER:
+                        rejected = StoredReply("", CONTENT_FILTER, is_final=True)
+                        self._store.answered(name, rejected, 0, 0.0)
+                        return rejected
                     raise
                 tokens, usd = self._cost(answer, max_input_tokens)
                 spent = usd or 0.0

@@ -240,7 +240,7 @@ class Judge:
         if finish == "length":
             why, remedy = "the reply ends at `max_tokens`", "Raise `max_tokens` of the judge."
         elif finish == "content_filter":
-            why, remedy = "the content filter of the host ended the reply", "Use another judge."
+            why, remedy = "the content filter of the host rejects them", "Use another judge."
         else:
             why = f"it replied {' '.join(example.split())[:200]!r}"
             remedy = "Use a judge that follows instructions, or a rubric without its own answer format."

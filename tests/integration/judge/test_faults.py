@@ -234,7 +234,7 @@ def test_a_wait_is_visible_to_other_processes(
     ("finish", "content", "message"),
     [
         ("length", '{"reason": "it is', "the reply ends at `max_tokens`"),
-        ("content_filter", None, "the content filter of the host ended the reply"),
+        ("content_filter", None, "the content filter of the host rejects them"),
         ("stop", None, "it replied ''"),
     ],
 )
@@ -247,3 +247,27 @@ def test_replies_that_end_early_are_explained(
         measure()
     assert message in raised.value.failure.message
     assert raised.value.failure.detail
+
+
+def test_an_answer_that_the_host_refuses_to_read_has_no_grade_and_fails_nothing(
+    host: JudgeHost, measure: Measure
+) -> None:
+    def refuse(number: int, body: dict[str, Any]) -> Response | None:
+        refused = "Question 3?" in body["messages"][1]["content"]
+        return error(400, "content_filter")(number, body) if refused else None
+
+    host.fault = refuse
+    result = measure()
+    assert result.per_example["judge"][3] == 0.0
+    assert result.per_example["judge"][2] > 0.0
+    assert result.usd == pytest.approx(
+        cost_of([body for body in host.bodies if "Question 3?" not in body["messages"][1]["content"]], host.rule)
+    )
+    measure()
+    assert len(host.bodies) == 12  # and it is not sent again
+
+
+def test_a_host_that_refuses_many_answers_is_an_error(host: JudgeHost, measure: Measure) -> None:
+    host.fault = error(400, "content_filter")
+    with pytest.raises(BackendError, match="no rating for 12 of 12 answers: the content filter of the host"):
+        measure()
