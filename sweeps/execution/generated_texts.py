@@ -75,14 +75,14 @@ def _table(folder: Path, key: str) -> bytes:
     """
     evaluations = read_texts(folder, key)
     metrics = list(dict.fromkeys(name for kept in evaluations for text in kept.texts for name in text.scores))
-    columns = ["example", "epoch", "prompt", "reference", "text", "truncated", *metrics]
+    columns = ["example", "epoch", "text", "reference", "prompt", "truncated", *metrics]
     rows = [
         [
             text.example,
             kept.epoch,
-            text.prompt,
-            text.reference,
             text.text,
+            text.reference,
+            text.prompt,
             text.truncated,
             *(text.scores.get(name) for name in metrics),
         ]
