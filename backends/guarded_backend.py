@@ -28,9 +28,11 @@ _LOG.addHandler(logging.NullHandler())  # without a log file, the traceback does
 
 _EVENT_TYPES: tuple[type, ...] = get_args(get_args(Event)[0])
 
+_OPTIONAL = (SupportsCleanup, SupportsPackaging, SupportsRelocation, SupportsRendering, SupportsWaiting)
+
 _METHODS = tuple(
     name
-    for protocol in (Backend, SupportsCleanup, SupportsPackaging, SupportsRelocation, SupportsRendering, SupportsWaiting)
+    for protocol in (Backend, *_OPTIONAL)
     for name, member in vars(protocol).items()
     if not name.startswith("_") and callable(member)
 )

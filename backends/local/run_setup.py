@@ -113,6 +113,8 @@ def values_in_use(
     }
     if isinstance(plan.train, CausalData):
         values["prompt_loss_weight"] = settings.prompt_loss_weight
+        if request.dataset.layout == "chat":
+            values |= {"trained_answers": plan.train.answers.trained, "lost_answers": plan.train.answers.lost}
     if plan.evaluation.metrics:
         generated = metric_checks.generation_settings(plan.evaluation)
         values["generated_examples"] = min(generated.examples, request.dataset.valid.examples)

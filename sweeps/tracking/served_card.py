@@ -61,7 +61,7 @@ class ServedCard:
     def row_of_line(self, line: Mapping[str, Any]) -> dict[str, Any]:
         """Return the row that a line of a prepared data file was made from."""
         if self.prompt is None:
-            messages = list(line["messages"])
+            messages = [{key: message[key] for key in ("role", "content")} for message in line["messages"]]
             return {"messages": messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages}
         row = dict(zip(self.fields, line["segments"], strict=True))
         # A segment lacks a separator that ends the last text.

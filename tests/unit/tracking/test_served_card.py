@@ -96,6 +96,7 @@ def test_a_conversation_is_predicted_without_its_answer() -> None:
         card.row_of_record({"messages": with_answer})
         == card.row_of_record({"messages": question})
         == {"messages": question}
+        == card.row_of_line({"messages": [{**message, "weight": 1} for message in with_answer]})
     )
     for wrong in ("text", [], [{"role": "user"}], None):
         with pytest.raises(FieldError):

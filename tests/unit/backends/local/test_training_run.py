@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -354,6 +354,22 @@ def test_a_chat_data_set_is_trained_and_predicted(llama: Path, tmp_path: Path, w
     prompts = [{"messages": chat["messages"][:1]} for chat in chats[:3]]
     again = backend.predict(end.model, prompts, PredictOptions(labels=("no", "yes")))
     assert [answer.text for answer in answers] == [answer.text for answer in again]
+    backend.close()
+
+
+@pytest.mark.parametrize(("train_on", "trained"), [("all", 16), ("last", 8)])
+def test_a_run_says_how_many_answers_it_trains(
+    train_on: Literal["all", "last"], trained: int, llama: Path, tmp_path: Path, write: WriteFile
+) -> None:
+    talks = [
+        {"messages": [{"role": role, "content": f"{n} {turn}"} for turn in "ab" for role in ("user", "assistant")]}
+        for n in range(8)
+    ]
+    file = write(tmp_path / "talks.jsonl", talks)
+    data = Dataset(file, file, "chat", train_on=train_on)
+    backend = open_backend(tmp_path / "w", llama)
+    facts = resolved(run(backend, request_for(data)))
+    assert (facts["trained_answers"], facts["lost_answers"]) == (trained, 0)
     backend.close()
 
 
