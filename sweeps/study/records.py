@@ -21,7 +21,7 @@ from optuna.trial import TrialState as OptunaState
 from backends import codec
 from backends.contract import Measured
 from sweeps.study import attributes
-from sweeps.trials.trial import Measurement, Spend, Trial
+from sweeps.trials.trial import Measurement, Spend, Trial, TrialState
 
 _EVALUATION_COUNT = "evaluations"
 
@@ -150,6 +150,9 @@ def read_record(
         names = map(attributes.evaluation, range(value[_EVALUATION_COUNT]))
         value["curve"] = [json.loads(stored.user_attrs[name]) for name in names]
     trial = codec.from_json(Trial, value)
+    if stored.state is OptunaState.RUNNING and trial.ended_at is None:
+        # its run has reported its end, but the process died before it closed the trial
+        trial = replace(trial, state=TrialState.RUNNING, stopped_by=None)
     if trial.number in deleted_models:
         trial = replace(trial, model=None)
     if (spend := settled_spends.get(trial.number)) is not None:

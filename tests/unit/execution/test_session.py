@@ -16,6 +16,7 @@ from backends.contract import Failed, Failure, FailureKind, Measured
 from backends.waiting import Waiting
 from sweeps.execution.outcome import SweepEnd
 from sweeps.execution.running_trial import TrialEnd
+from sweeps.study.stored_study import read_study
 from sweeps.study.study import NoTrial
 from sweeps.trials.trial import StoppedBy, Trial, TrialState
 from sweeps.verdicts.verdict import VerdictKind
@@ -265,3 +266,17 @@ def test_observers_learn_once_why_and_until_when_a_trial_waits(tmp_path: Path) -
     session.trial_ended(trial.number, TrialEnd.ITSELF)
     session.trial_waiting(trial.number, limit)
     assert len(recorder.waited) == 2
+
+
+def test_a_trial_that_was_not_closed_is_open_whatever_its_run_has_reported(tmp_path: Path) -> None:
+    """A kill between the last event and the end: MLflow would get the trial as ended, and again."""
+    session = open_session(tmp_path)
+    trial = start_next(session)
+    with closing(session.plan.open_backend()) as backend:
+        handle = backend.submit(session.plan.request(trial))
+        session.observe(trial.number, handle, 0, backend.events(handle, 0))
+    resumed = open_session(tmp_path)
+    assert [stored.state for stored in resumed.study.trials] == [TrialState.RUNNING]
+    stored = read_study(Workspace(tmp_path).study_file("pairs"), "pairs").trials
+    assert [found.state for found in stored] == [TrialState.RUNNING]
+    assert start_next(resumed).key == trial.key
