@@ -104,10 +104,26 @@ def connect(
     else:
         _require_listener(address)
         _send_token_if_there_is_one()
+    if record is not None and address is None:
+        # A kill during the start leaves processes that only their session folder tells.
+        ray_processes.record_of((), _session_folders()).write(record)
+    try:
+        _start(address, say)
+    except BaseException:
+        if record is not None:
+            record.unlink(missing_ok=True)
+        raise
+    _send_messages_to_log()
+    if record is not None and address is None:
+        _record().write(record)
+
+
+def _start(address: str | None, say: Callable[[str], None]) -> None:
+    """Start or join Ray, with a second attempt after a failure that it may not meet."""
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             _init(address)
-            break
+            return
         except Exception as error:
             _LOG.error("Ray did not start", exc_info=error)
             remedy = _remedy(address)
@@ -115,9 +131,6 @@ def connect(
                 where = f"the Ray cluster at {address}" if address else "Ray on this machine"
                 raise SweepError(f"cannot connect to {where}: {_first_line(error)}", remedy) from error
             say("Ray did not start in time; trying once more")
-    _send_messages_to_log()
-    if record is not None and address is None:
-        _record().write(record)
 
 
 def _temporary_folder() -> str:
@@ -245,6 +258,7 @@ def _init(address: str | None) -> None:
         if address is None:
             started = ray_processes.descendants(os.getpid()) - existing
             ray_processes.end(process for process in started if _is_of_ray(process.pid))
+            ray_processes.remove_session_folder(_session_folders())
         if isinstance(error, SystemExit):  # from the handler of SIGTERM that Ray has set meanwhile
             raise KeyboardInterrupt from None
         raise
@@ -267,6 +281,10 @@ def _record() -> RayRecord:
         return ray_processes.record_of((), "")
     pids = [info.process.pid for infos in node.all_processes.values() for info in infos]
     return ray_processes.record_of(pids, node.get_session_dir_path())
+
+
+def _session_folders() -> str:
+    return ray_processes.session_folders_of(os.getpid(), str(Path(_temporary_folder()) / "ray"))
 
 
 def _is_of_ray(pid: int) -> bool:

@@ -9,13 +9,14 @@ with the same id is left alone.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import shutil
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sweeps.process_identity import Process, boot_id, existing, fields_of_stat, this_process
@@ -30,6 +31,7 @@ class RayRecord:
     """What a driver started: its own process, the processes of Ray, and Ray's session folder.
 
     `boot` identifies the start of the machine; ids and start times mean nothing after another one.
+    While Ray starts, `session_folder` is the pattern of its path, which ends with the driver's id.
     """
 
     driver: Process
@@ -65,6 +67,8 @@ def end_leftovers(file: Path) -> None:
         if record.driver.is_alive and record.driver != this_process():
             return
         end(record.processes)
+        if _is_pattern(record.session_folder) and any(existing([record.driver.pid])):
+            record = replace(record, session_folder="")  # another process has the id, and maybe a Ray
     remove_session_folder(record.session_folder)
     file.unlink(missing_ok=True)
 
@@ -85,18 +89,29 @@ def end(processes: Iterable[Process]) -> None:
 def remove_session_folder(folder: str) -> None:
     """Remove a session folder of Ray, and the link to it if it is the newest one.
 
-    Also ends the processes of Ray that still write into it: its agents outlive a killed raylet by a
-    minute, and then nobody but the folder connects them with their sweep.
+    `folder` may be a pattern. Also ends the processes of Ray that still write into it: its agents
+    outlive a killed raylet by a minute, and then nobody but the folder connects them with their
+    sweep.
     """
     path = Path(folder)
     if not folder or not path.name.startswith("session_"):
         return
-    end(_writers_in(path))
-    shutil.rmtree(path, ignore_errors=True)
-    link = path.parent / "session_latest"
-    with contextlib.suppress(OSError):
-        if link.is_symlink() and Path(os.readlink(link)).name == path.name:
-            link.unlink()
+    for found in map(Path, glob.glob(folder)) if _is_pattern(folder) else (path,):
+        end(_writers_in(found))
+        shutil.rmtree(found, ignore_errors=True)
+        link = found.parent / "session_latest"
+        with contextlib.suppress(OSError):
+            if link.is_symlink() and Path(os.readlink(link)).name == found.name:
+                link.unlink()
+
+
+def session_folders_of(driver_pid: int, temporary_folder: str) -> str:
+    """Return the pattern of the session folders of the Rays that a process starts."""
+    return str(Path(glob.escape(temporary_folder)) / f"session_*_{driver_pid}")
+
+
+def _is_pattern(session_folder: str) -> bool:
+    return "*" in Path(session_folder).name
 
 
 def _writers_in(folder: Path) -> Iterator[Process]:

@@ -284,6 +284,8 @@ class Series:
         self.faults += violations(facts, expected)
         self.faults += leftovers(self.root)
         self.faults += [f"{path.name} was left in the temporary folder" for path in (self.root / "t").glob("sweep-*")]
+        sessions = [path for path in (self.root / "t" / "ray").glob("session_*") if not path.is_symlink()]
+        self.faults += [f"{path.name} of Ray was left behind" for path in sessions]
         if workspace.is_locked("pairs"):
             self._fault("the sweep is still locked")
         tracking_uri = self.environment["MLFLOW_TRACKING_URI"]

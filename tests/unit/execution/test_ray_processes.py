@@ -93,6 +93,23 @@ def test_a_record_that_cannot_be_read_is_removed(tmp_path: Path, content: str) -
     assert not (tmp_path / "ray.json").exists()
 
 
+@pytest.mark.parametrize("is_reused", [False, True])
+def test_a_driver_that_was_killed_while_ray_started_is_known_by_its_id(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes], is_reused: bool
+) -> None:
+    """Unless another process has its id now: the folder may be that of its Ray."""
+    driver = Process(sleeper.pid if is_reused else 2**22 + 1, 1.0)
+    folder, other = tmp_path / f"session_2026_1_{driver.pid}", tmp_path / "session_2026_1_7"
+    for path in (folder, other):
+        path.mkdir()
+    pattern = ray_processes.session_folders_of(driver.pid, str(tmp_path))
+    replace(ray_processes.record_of([], pattern), driver=driver).write(tmp_path / "ray.json")
+    ray_processes.end_leftovers(tmp_path / "ray.json")
+    assert folder.exists() == is_reused
+    assert other.exists()
+    assert not (tmp_path / "ray.json").exists()
+
+
 def test_only_a_session_folder_is_removed(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     ray_processes.remove_session_folder(str(tmp_path / "work"))

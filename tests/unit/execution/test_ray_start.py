@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import signal
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +67,30 @@ def test_a_start_that_fails_twice_is_one_sentence(start: Callable[..., FakeRay])
         "cannot connect to Ray on this machine: The current node timed out during startup. This could happen because"
     )
     assert "less busy" in caught.value.hint
+
+
+def test_a_start_is_on_record_before_it_begins_and_a_failed_one_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A process that is killed in between leaves the record, by which the next one cleans up."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    record, seen = tmp_path / "ray.json", []
+
+    def init(**_: Any) -> None:
+        session_folder = tmp_path / "ray" / f"session_2026-11-30_{os.getpid()}"
+        session_folder.mkdir(parents=True)
+        seen.append(fnmatch(str(session_folder), json.loads(record.read_text())["session_folder"]))
+        raise SLOW
+
+    monkeypatch.setattr(ray_connection.ray, "init", init)
+    ray_logger = logging.getLogger("ray")
+    monkeypatch.setattr(ray_logger, "handlers", ray_logger.handlers[:])
+    monkeypatch.setattr(ray_logger, "propagate", ray_logger.propagate)
+    with pytest.raises(SweepError):
+        ray_connection.connect(None, logging.NullHandler(), record=record)
+    assert seen == [True, True]
+    assert [*(tmp_path / "ray").iterdir()] == []
+    assert not record.exists()
 
 
 def test_a_start_without_a_folder_is_not_tried_again(
