@@ -18,6 +18,7 @@ from backends.contract import (
     Capabilities,
     Checkpointed,
     Dataset,
+    Decoding,
     Estimate,
     Event,
     Failure,
@@ -95,7 +96,8 @@ class HostedBackend:
         self._predictor = Predictor(host, self._deployments, self._rate_limiter.with_retries)
         # The evaluator runs inside `events`, which must not block: `RunLifecycle` repeats its
         # calls.
-        evaluator = ModelEvaluator(Predictor(host, self._deployments, self._rate_limiter.once), self._deployments)
+        asking = Predictor(host, self._deployments, self._rate_limiter.once)
+        evaluator = ModelEvaluator(options, asking, self._deployments, workspace, self._journal.folder)
         self._runs = RunLifecycle(host, creator, self._estimator, evaluator)
         self._cleanup = HostCleanup(host, creator, self._deployments)
 
@@ -191,9 +193,15 @@ class HostedBackend:
             yield error.failure
 
     def _evaluation_problems(self, request: TrainingRequest) -> Iterator[Failure]:
-        metric, metrics = request.evaluation.keep_metric, self.capabilities.metrics
+        from backends.hosted import metric_checks
+        from backends.metrics.kept_metric import may_be_measured
+
+        yield from metric_checks.failures(request.evaluation, self.capabilities)
+        metric, requested = request.evaluation.keep_metric, request.evaluation.metrics
+        metrics = [*self.capabilities.metrics, *(f"valid_{metric.name}" for metric in requested)]
         lacks_labels = metric in self.capabilities.label_metrics and not request.dataset.labels
-        if metric not in metrics or lacks_labels:
+        is_measured = metric in self.capabilities.metrics and not lacks_labels
+        if not is_measured and not may_be_measured(metric, requested):
             nearest = difflib.get_close_matches(metric, metrics, n=1)
             hint = f"Did you mean {nearest[0]}?" if nearest else f"Use one of: {', '.join(metrics)}."
             yield Failure(FailureKind.USER, f"keep_metric: {metric} is not measured on this data set", hint)
@@ -288,7 +296,10 @@ class HostedBackend:
         """Return how to query a model without this backend; see `SupportsPackaging`."""
         from backends.hosted.packaging import package
 
-        return package(model, self._predictor.base_model(model), dataset, self._options)
+        request = self._predictor.request_of(model)
+        generation = None if request is None else request.evaluation.generation
+        decoding = Decoding() if generation is None else generation.decoding
+        return package(model, self._predictor.base_model(model), dataset, self._options, decoding)
 
     # -------------------------------------------------------------------------- beyond the contract
     def checkpoints(self, handle: Handle) -> list[Checkpointed]:

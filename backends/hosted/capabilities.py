@@ -11,8 +11,8 @@ MODEL_EVALUATION_METRICS = ("valid_accuracy", "valid_macro_f1")
 """The scores of a trained model on a validation set with labels; see `model_evaluation`."""
 
 
-def evaluates_trained_models(options: HostedOptions) -> bool:
-    """Return whether the backend itself evaluates trained models on the validation set.
+def asks_for_labels(options: HostedOptions) -> bool:
+    """Return whether the backend itself asks trained models for the labels of the validation set.
 
     It does so unless the option `ask_labels` is off, if the host does not score labels and models
     can be queried.
@@ -28,7 +28,7 @@ def can_predict(options: HostedOptions) -> bool:
 def capabilities_of(options: HostedOptions) -> Capabilities:
     """Return the capabilities of the host's profile, with the limits of the options."""
     host = options.profile
-    own_metrics = MODEL_EVALUATION_METRICS if evaluates_trained_models(options) else ()
+    own_metrics = MODEL_EVALUATION_METRICS if asks_for_labels(options) else ()
     return Capabilities(
         hyperparameters=(*(declaration.declared() for declaration in host.hyperparameters), _BASE_MODEL),
         metrics=tuple(dict.fromkeys((*host.metrics.evaluation.values(), *own_metrics))),
@@ -43,4 +43,6 @@ def capabilities_of(options: HostedOptions) -> Capabilities:
         priced=options.usd_per_million_tokens(options.model) is not None,
         # The user knows the account, so the user's number wins over the profile's general one.
         max_concurrent=options.max_concurrent or host.jobs.max_concurrent,
+        # Whoever names task metrics asks for the queries that they need, without a further option.
+        task_metrics=can_predict(options),
     )

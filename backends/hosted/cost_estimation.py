@@ -9,7 +9,15 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from backends.contract import BackendError, DataFile, Estimate, Failure, FailureKind, TrainingRequest
+from backends.contract import (
+    BackendError,
+    DataFile,
+    Estimate,
+    Failure,
+    FailureKind,
+    GenerationSettings,
+    TrainingRequest,
+)
 from backends.hosted.example_format import base_model_of, format_of, formatted, read_examples
 from backends.hosted.journal import Journal
 from backends.hosted.options import HostedOptions
@@ -81,6 +89,9 @@ class CostEstimator:
         max_tokens = math.ceil(count.at_most * epochs.at_most)
         price = self._options.usd_per_million_tokens(base_model_of(request))
         basis = f"{epochs.expected} epochs{epochs.basis} of {count.tokens:.0f} tokens: {count.basis}"
+        basis = f"{basis}; {self._price_basis(request)}"
+        if price is not None and request.evaluation.metrics:
+            basis += f"; without the price of {_questions(request)} answers for the task metrics"
         return Estimate(
             tokens=tokens,
             seconds=None,
@@ -88,7 +99,7 @@ class CostEstimator:
             disk_bytes=None,
             max_tokens=max_tokens,
             max_usd=None if price is None else max_tokens * price / 1e6,
-            basis=f"{basis}; {self._price_basis(request)}",
+            basis=basis,
         )
 
     def _price_basis(self, request: TrainingRequest) -> str:
@@ -118,6 +129,12 @@ class CostEstimator:
         basis = f"counted with {name}, without the tokens that the host adds around messages"
         tokens = float(sum(len(encoding.ids) for encoding in encodings))
         return TokenCount(tokens, tokens + extra_tokens, basis)
+
+
+def _questions(request: TrainingRequest) -> int:
+    """Return how many texts the trained model writes."""
+    generation = request.evaluation.generation or GenerationSettings()
+    return min(generation.examples, request.dataset.valid.examples)
 
 
 def planned_epochs(request: TrainingRequest, host: Profile) -> PlannedEpochs:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from backends import codec
-from backends.contract import DataFile, FailureKind, TrainingRequest
+from backends.contract import DataFile, EvaluationSettings, FailureKind, TrainingRequest
 from backends.hosted.example_format import (
     ExampleFormat,
     FormattedFile,
@@ -28,6 +28,7 @@ from backends.hosted.journal import HostedRun
 from backends.hosted.profile import JobStatus
 from backends.hosted.remote_objects import RemoteJob
 from backends.hosted.uploads import DataFileUploads
+from backends.metrics.kept_metric import may_be_measured
 
 METADATA_RUN = "sweep_run"
 METADATA_KEY = "sweep_key"
@@ -184,8 +185,16 @@ class JobCreator:
         extra_body: dict[str, Any] = {**self._host.profile.extra_body, **self._options.extra_body}
         if self._rules.task_extension:
             labels, stop = labels_and_stop_in_files(request.dataset, format_of(request, self._options))
-            # The server measures no task metrics: the capabilities say so.
-            evaluation: dict[str, Any] = codec.to_json(request.evaluation)
-            evaluation = {name: value for name, value in evaluation.items() if name not in ("metrics", "generation")}
-            extra_body["task"] = {"labels": labels, "stop": stop, **evaluation}
+            extra_body["task"] = {"labels": labels, "stop": stop, **_evaluation_of_server(request.evaluation)}
         return fields, extra_body
+
+
+def _evaluation_of_server(evaluation: EvaluationSettings) -> dict[str, Any]:
+    """Return the settings for the evaluations of `sweep serve`.
+
+    It measures no task metrics. If one of them is to choose the state, the server chooses by the
+    loss, and the metric is measured with the state that it has kept.
+    """
+    by_task = may_be_measured(evaluation.keep_metric, evaluation.metrics)
+    left_out = {"metrics", "generation", *(("keep_metric", "keep_maximum") if by_task else ())}
+    return {name: value for name, value in codec.to_json(evaluation).items() if name not in left_out}

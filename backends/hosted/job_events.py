@@ -9,8 +9,8 @@ whose measurements arrive late, the profile has a settling time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from backends.contract import (
     Charged,
@@ -30,6 +30,7 @@ from backends.hosted.checkpoint_selection import best_model, keep_metric_by_step
 from backends.hosted.failures import job_failure
 from backends.hosted.job_measurements import StepMeasurements, merged, renamed
 from backends.hosted.journal import LogEntry
+from backends.hosted.model_answers import ModelEvaluation
 from backends.hosted.profile import JobStatus, Profile
 from backends.hosted.remote_objects import RemoteCheckpoint, RemoteJob
 from backends.hosted.result_files import Row
@@ -45,7 +46,7 @@ class JobSnapshot:
     - `complete`: the job has ended, and the host will report nothing more.
     - `lost`: why the backend gives the job up, if it does.
     - `scores_expected`: the trained model is evaluated on the validation set after the end, so the
-      last evaluation waits for `model_scores`.
+      last evaluation waits for `model_evaluation`.
     """
 
     job: RemoteJob
@@ -57,7 +58,7 @@ class JobSnapshot:
     complete: bool = False
     lost: Failure | None = None
     scores_expected: bool = False
-    model_scores: Mapping[str, float] = field(default_factory=dict)
+    model_evaluation: ModelEvaluation = field(default_factory=ModelEvaluation)
 
     @property
     def ended(self) -> bool:
@@ -167,23 +168,31 @@ class _Translation:
 
     def _evaluation(self, step: int, measurements: StepMeasurements) -> Iterator[Event]:
         values = renamed(measurements.values, self._host.metrics.evaluation)
-        if step == max(self._measurements, default=None):
-            values |= self._snapshot.model_scores
-        if values and not self._was_emitted(Measured, step):
-            epoch = self._epoch_of(step, measurements, at_epoch_end=True)
-            yield self._emit(Measured(step, epoch, values, "evaluation"))
+        is_last = step == max(self._measurements, default=None)
+        if (values or (is_last and self._snapshot.model_evaluation.values)) and not self._was_emitted(Measured, step):
+            evaluated = Measured(step, self._epoch_of(step, measurements, at_epoch_end=True), values, "evaluation")
+            yield from self._with_answers(evaluated) if is_last else [self._emit(evaluated)]
+
+    def _with_answers(self, evaluated: Measured) -> Iterator[Event]:
+        """Yield an evaluation with the values of the model's answers, behind their texts."""
+        answers = self._snapshot.model_evaluation
+        evaluated = replace(evaluated, values={**evaluated.values, **answers.label_scores})
+        if answers.texts is not None:
+            yield from answers.texts.events(evaluated, is_paid=answers.is_paid)[:-1]
+            evaluated = answers.texts.added_to(evaluated)
+        yield self._emit(evaluated)
 
     def _unplaced_scores(self) -> Iterator[Event]:
         """Yield the model's scores on their own if no evaluation could take them.
 
         The last evaluation may have been emitted earlier, or the host never measured one.
         """
-        scores = self._snapshot.model_scores
+        scores = self._snapshot.model_evaluation.values
         emitted_values = (event.values.items() for event in self._emitted if isinstance(event, Measured))
         is_placed = not scores or any(scores.items() <= values for values in emitted_values)
         if not is_placed:
             epoch = max(self._epoch, float(self._n_epochs or 1))
-            yield self._emit(Measured(max(self._step, 1), epoch, scores, "evaluation"))
+            yield from self._with_answers(Measured(max(self._step, 1), epoch, {}, "evaluation"))
 
     def _was_emitted(self, event_type: type[Measured | Checkpointed], step: int) -> bool:
         """Return whether there is an evaluation, or a checkpoint, of this step already."""
@@ -248,6 +257,8 @@ class _Translation:
             yield Failed(job_failure(job.error_code, job.error_message, last_log_error(self._snapshot.log)))
         elif not succeeded:
             yield Stopped(self._kept_model())
+        elif (unmeasured := self._snapshot.model_evaluation.unmeasured) is not None:
+            yield Failed(unmeasured)
         elif (model := self._kept_model()) is not None:
             yield Finished(model)
         else:

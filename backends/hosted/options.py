@@ -85,7 +85,8 @@ class HostedOptions(BaseModel):
     requests_per_minute: float | None = Field(default=None, gt=0, description="limit for prediction requests")
     ask_labels: bool = Field(
         default=True,
-        description="if the host does not score labels, query each trained model with the validation set",
+        description="if the host does not score labels, query each trained model with the validation set, which costs "
+        "tokens at the host's price of inference; it is queried for task metrics (`evaluation.metrics`) in any case",
     )
     epoch_ladder: bool = Field(
         default=False, description="on or off: reuse the earlier epochs of a job as results of runs with fewer epochs"

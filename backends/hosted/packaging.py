@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from backends.contract import BackendError, Dataset, Failure, FailureKind
+from backends.contract import BackendError, Dataset, Decoding, Failure, FailureKind
 from backends.hosted.options import HostedOptions
 from backends.model_packages.package import HostedPredictorSettings, ModelPackage, hosted_package
 
 
-def package(model: str, base_model: str, dataset: Dataset, options: HostedOptions) -> ModelPackage:
+def package(model: str, base_model: str, dataset: Dataset, options: HostedOptions, decoding: Decoding) -> ModelPackage:
     """Return the package of `model`, which was trained from `base_model` on `dataset`.
+
+    `decoding`: how it writes if the data set has no labels.
 
     Raises BackendError (user) for a host whose models answer only while they are deployed: this
     backend's deployments end with the sweep.
@@ -33,6 +35,13 @@ def package(model: str, base_model: str, dataset: Dataset, options: HostedOption
         alternatives=alternatives,
         token_limit_field=inference.token_limit_field,
         extra_headers={name: value for name, value in headers.items() if value},
+        generation={
+            "max_tokens": decoding.max_tokens,
+            "stops": [stop for stop in dict.fromkeys((dataset.stop, *decoding.stop)) if stop],
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
+            "seed": 0,
+        },
         extra_body={"labels": list(dataset.labels)} if host.jobs.task_extension and not chat else {},
     )
     return hosted_package(settings, dataset)

@@ -25,7 +25,6 @@ from backends.contract import (
     TrainingRequest,
 )
 from backends.hosted import job_events
-from backends.hosted.capabilities import evaluates_trained_models
 from backends.hosted.cost_estimation import CostEstimator
 from backends.hosted.example_format import base_model_of
 from backends.hosted.failures import DAILY_LIMIT_RETRY_S, HostError, job_failure
@@ -165,11 +164,12 @@ class RunLifecycle:
         if snapshot is None or self._abandon_for_quota(run, job, snapshot):
             return
         request = run.training_request()
-        if evaluates_trained_models(self._options) and request.dataset.labels:
-            with_scores = self._with_model_scores(run, request, snapshot)
-            if with_scores is None:
+        # A run that is to stop ends soon: it waits for no answers.
+        if not run.stop and self._evaluator.has_questions(request):
+            with_answers = self._with_answers(run, request, snapshot)
+            if with_answers is None:
                 return
-            snapshot = with_scores
+            snapshot = with_answers
         self._record_progress(run, request, snapshot)
 
     def _record_progress(self, run: HostedRun, request: TrainingRequest, snapshot: JobSnapshot) -> None:
@@ -212,21 +212,19 @@ class RunLifecycle:
         self._runs.abandon_job(run.id, job)
         return True
 
-    def _with_model_scores(self, run: HostedRun, request: TrainingRequest, snapshot: JobSnapshot) -> JobSnapshot | None:
-        """Return the snapshot with the model's scores, or None while its evaluation goes on.
+    def _with_answers(self, run: HostedRun, request: TrainingRequest, snapshot: JobSnapshot) -> JobSnapshot | None:
+        """Return the snapshot with the evaluation of the model, or None while that goes on.
 
-        A model that cannot be queried has been paid for all the same: it is the result, without
-        these scores.
+        Raises BackendError if the model cannot be queried and the run has no value without it. The
+        run goes on; a later call continues.
         """
         model = snapshot.job.model
         if not snapshot.complete or snapshot.status is not JobStatus.SUCCEEDED or model is None:
             return dataclasses.replace(snapshot, scores_expected=True)
-        try:
-            scores = self._tolerating_failures(run.id, lambda: self._evaluator.scores(request, model))
-        except BackendError as error:
-            _log.warning("could not evaluate the model %s on the validation set: %s", model, error)
-            return snapshot
-        return None if scores is None else dataclasses.replace(snapshot, scores_expected=True, model_scores=scores)
+        evaluation = self._tolerating_failures(run.id, lambda: self._evaluator.evaluate(request, model))
+        if evaluation is None:
+            return None
+        return dataclasses.replace(snapshot, scores_expected=True, model_evaluation=evaluation)
 
     def _append(self, id_: str, events: Sequence[Event]) -> None:
         self._runs.append_events(id_, len(self._runs.events(id_)), events)

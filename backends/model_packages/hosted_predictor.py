@@ -1,16 +1,18 @@
-"""Predicts labels with a model at a host that speaks the OpenAI protocol.
+"""Predicts labels or texts with a model at a host that speaks the OpenAI protocol.
 
 A copy of this module travels with the model. It stands alone: it imports nothing of this software.
 
 The settings: `base_url`, `model`, `chat` (the model takes messages; otherwise it continues a text),
 `key_name` (the environment variable with the API key; with `_FILE` appended, the variable that
 names a file with the key), `needs_key`, `labels` as they appear in the training data, `stop`,
-`system_message`, `alternatives` (log-probabilities per token), `token_limit_field`, `extra_headers`
-and `extra_body`. The predictor reads the key at every call.
+`system_message`, `alternatives` (log-probabilities per token), `token_limit_field`,
+`extra_headers`, `extra_body`, and `generation`: how the model writes if there are no labels
+(`max_tokens`, `stops`, `temperature`, `top_p`, `seed`). The predictor reads the key at every call.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -21,12 +23,16 @@ from typing import Any
 Line = Mapping[str, Any]
 LabelScores = tuple[str, list[float] | None]
 """The text of the predicted label, and the log-probability of each label, None if the host
-reports none."""
+reports none; a generated text, and None."""
 
 _MAX_CONCURRENT = 8
 _MAX_LABEL_TOKENS = 16
 """The first tokens of a label are enough to distinguish it from the others."""
 _TIMEOUT_S, _RETRIES = 60.0, 5
+_SECONDS_PER_TOKEN = 0.25
+"""How slowly a host may generate, on top of `_TIMEOUT_S`."""
+_MAX_STOPS = 4
+"""The most stop texts that the protocol allows. The others are cut off here."""
 
 
 def load(folder: str, settings: Mapping[str, Any]) -> HostedModel:
@@ -35,7 +41,10 @@ def load(folder: str, settings: Mapping[str, Any]) -> HostedModel:
 
 
 class HostedModel:
-    """Asks the host for a label and, if the host reports them, for all log-probabilities."""
+    """Asks the host for a label and, if the host reports them, for all log-probabilities.
+
+    Without labels, it asks for a text.
+    """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
@@ -82,31 +91,57 @@ class HostedModel:
         return "no-key"
 
     def _predict_line(self, client: Any, line: Line) -> LabelScores:
-        fields: dict[str, Any] = {"model": self.settings["model"], "temperature": 0.0}
-        fields |= {"extra_body": self.settings["extra_body"]} if self.settings["extra_body"] else {}
+        if not self.labels:
+            return self._written(client, line), None
         token_limit = min(_MAX_LABEL_TOKENS, max(len(text.encode()) for text in self.answer_texts))
         alternatives = self.settings["alternatives"]
+        logprobs: dict[str, Any] = {"logprobs": alternatives} if alternatives else {}
+        if self.settings["chat"] and alternatives:
+            logprobs = {"logprobs": True, "top_logprobs": alternatives}
+        return self._label_scores(self._choice(client, line, token_limit, {"temperature": 0.0, **logprobs}))
+
+    def _written(self, client: Any, line: Line) -> str:
+        """Return a generated text. It ends before the first stop text even if the host went on."""
+        generation = self.settings.get("generation")
+        if generation is None:
+            raise RuntimeError("this model was kept by a version that could not generate: run the sweep again")
+        max_tokens, stops = int(generation["max_tokens"]), list(generation["stops"])
+        fields: dict[str, Any] = {"temperature": float(generation["temperature"])}
+        fields["timeout"] = _TIMEOUT_S + _SECONDS_PER_TOKEN * max_tokens
+        if fields["temperature"] > 0:
+            fields |= {"top_p": generation["top_p"]} if generation["top_p"] < 1 else {}
+            fields["seed"] = generation["seed"]
+        fields |= {"stop": stops[:_MAX_STOPS]} if stops else {}
+        choice = self._choice(client, line, max_tokens, fields)
+        text = _content(choice.get("message") or {}) if self.settings["chat"] else str(choice.get("text") or "")
+        ends = [end for stop in stops if (end := text.find(stop)) >= 0]
+        return text[: min(ends)] if ends else text
+
+    def _choice(self, client: Any, line: Line, max_tokens: int, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the only choice of the host's answer."""
+        extra = {"extra_body": self.settings["extra_body"]} if self.settings["extra_body"] else {}
+        request: dict[str, Any] = {"model": self.settings["model"], **fields, **extra}
         if self.settings["chat"]:
-            fields |= {"messages": self._messages(line), self.settings["token_limit_field"]: token_limit}
-            fields |= {"logprobs": True, "top_logprobs": alternatives} if alternatives else {}
-            response = client.chat.completions.create(**fields).to_dict()
+            tools = {"tools": line["tools"]} if line.get("tools") else {}
+            request |= {"messages": self._messages(line), self.settings["token_limit_field"]: max_tokens, **tools}
+            response = client.chat.completions.create(**request).to_dict()
         else:
-            fields |= {"prompt": self._prompt(line), "max_tokens": token_limit}
-            fields |= {"logprobs": alternatives} if alternatives else {}
-            response = client.completions.create(**fields).to_dict()
+            request |= {"prompt": self._prompt(line), "max_tokens": max_tokens}
+            response = client.completions.create(**request).to_dict()
         choices = response.get("choices") or []
         if not choices:
             raise RuntimeError(f"{self.settings['model']} returned no answer")
-        return self._label_scores(choices[0])
+        choice: Mapping[str, Any] = choices[0]
+        return choice
 
     def _prompt(self, line: Line) -> str:
         if "prompt" not in line:
             raise RuntimeError(f"{self.settings['model']} continues a text, but the line has messages")
         return str(line["prompt"])
 
-    def _messages(self, line: Line) -> list[dict[str, str]]:
+    def _messages(self, line: Line) -> list[dict[str, Any]]:
         if "messages" in line:
-            messages = list(line["messages"])
+            messages = [_for_host(message) for message in line["messages"]]
             return messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
         system = self.settings["system_message"]
         system_messages = [{"role": "system", "content": system}] if system else []
@@ -129,6 +164,20 @@ class HostedModel:
             if answer_text.strip() == text.strip():
                 return label, None
         return text, None
+
+
+def _for_host(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message without its weight, and without an empty content beside its calls."""
+    has_no_text = bool(message.get("tool_calls")) and not message.get("content")
+    return {key: value for key, value in message.items() if key != "weight" and not (has_no_text and key == "content")}
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    """Return the text of a message; without one, that of its refusal or of its calls of tools."""
+    if text := message.get("content") or message.get("refusal"):
+        return str(text)
+    calls = [call.get("function") for call in message.get("tool_calls") or ()]
+    return json.dumps(calls, ensure_ascii=False) if calls else ""
 
 
 def _completion_tokens(logprobs: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -67,6 +67,7 @@ class HostedPredictorSettings:
     system_message: str | None = None
     alternatives: int = 20
     token_limit_field: str = "max_completion_tokens"
+    generation: Mapping[str, Any] | None = None
     extra_headers: Mapping[str, str] = field(default_factory=dict)
     extra_body: Mapping[str, Any] = field(default_factory=dict)
 

@@ -31,6 +31,7 @@ from backends.contract import (
 from backends.hosted import profile
 from backends.hosted.job_events import JobSnapshot, TrainingCost, new_events
 from backends.hosted.journal import LogEntry
+from backends.hosted.model_answers import ModelEvaluation
 from backends.hosted.profile import JobStatus, Profile
 from backends.hosted.remote_objects import RemoteCheckpoint, RemoteEvent, RemoteJob
 
@@ -376,7 +377,7 @@ SCORES = {"valid_accuracy": 0.75, "valid_macro_f1": 0.7}
 def test_the_last_evaluation_waits_for_the_scores_of_the_model() -> None:
     first = events_of(running(LOG, scores_expected=True))
     assert [measurement.step for measurement in evaluations(first)] == [4]
-    second = events_of(ended(scores_expected=True, model_scores=SCORES), previous=first)
+    second = events_of(ended(scores_expected=True, model_evaluation=ModelEvaluation(SCORES)), previous=first)
     (last,) = evaluations(second)
     assert (last.step, last.epoch) == (8, 2.0)
     assert last.values == {"valid_loss": pytest.approx(0.42), **SCORES}
@@ -390,11 +391,13 @@ def test_a_stopped_run_does_not_wait_for_scores() -> None:
 
 
 def test_scores_are_an_event_of_their_own_if_no_evaluation_can_take_them() -> None:
-    (alone,) = of(events_of(ended([], scores_expected=True, model_scores=SCORES)), Measured)
+    (alone,) = of(events_of(ended([], scores_expected=True, model_evaluation=ModelEvaluation(SCORES))), Measured)
     assert (alone.epoch, alone.values) == (2.0, SCORES)
     without_total = [evaluation(n, 0.5, total=None) if n % 4 == 0 else metrics(n, None) for n in range(1, 9)]
     first = events_of(running(without_total, scores_expected=True))
-    second = events_of(ended(without_total, scores_expected=True, model_scores=SCORES), previous=first)
+    second = events_of(
+        ended(without_total, scores_expected=True, model_evaluation=ModelEvaluation(SCORES)), previous=first
+    )
     assert [(measurement.step, measurement.values) for measurement in of(second, Measured)] == [(8, SCORES)]
 
 
