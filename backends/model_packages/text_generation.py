@@ -39,6 +39,10 @@ the first token of a text.
 
 _LEAVING_SHARE = 1 / 8
 """Rows leave a batch when at least this share of it has ended: each departure copies the cache."""
+_MAX_PADDING = 1.2
+"""The most tokens to compute for the prompts of a batch, per token of the prompts. Prompts of
+different lengths are computed in several passes.
+"""
 _SPARE_TOKENS = 64
 """For how many more tokens a full cache is enlarged."""
 _LIKELY_TOKENS = 1024
@@ -223,7 +227,7 @@ def _generate_batch(
     rows = [row for row in rows if not row.has_ended]
     if not rows:
         return
-    batch = _Batch(model, [row.prompt for row in rows])
+    batch = _started(model, [row.prompt for row in rows])
     while True:
         tokens = _next_tokens(batch.logits, rows, settings)
         for row, token in zip(rows, tokens, strict=True):
@@ -236,6 +240,23 @@ def _generate_batch(
             rows, tokens = [rows[n] for n in unfinished], [tokens[n] for n in unfinished]
         # The position of a row that has ended stays, so that it never exceeds the model's.
         batch.advance(tokens, [len(row.prompt) + len(row.tokens) - 1 for row in rows])
+
+
+def _started(model: GenerativeModel, prompts: Sequence[Sequence[int]]) -> _Batch:
+    """Compute prompts in ascending order of length, with little padding."""
+    groups: list[list[Sequence[int]]] = [[]]
+    for prompt in prompts:
+        group = groups[-1]
+        if (len(group) + 1) * len(prompt) > _MAX_PADDING * (sum(map(len, group)) + len(prompt)):
+            groups.append(group := [])
+        group.append(prompt)
+    batch = _Batch(model, groups[0])
+    if len(groups) == 1:
+        return batch
+    if not batch.can_join:
+        return _Batch(model, prompts)
+    batch.join([_Batch(model, group) for group in groups[1:]])
+    return batch
 
 
 class _Batch:
@@ -255,6 +276,7 @@ class _Batch:
         self._ids = ids.to(model.device)  # (B, T)
         self._mask = None if bool(is_token.all()) else is_token.long().to(model.device)  # (B, T)
         self._cache: Any = None
+        self.logits: Tensor
         self._compute_all()
 
     def advance(self, tokens: Sequence[int], positions: Sequence[int]) -> None:
@@ -281,6 +303,21 @@ class _Batch:
         if self._mask is not None:
             self._mask = self._mask.index_select(0, index)
         return True
+
+    @property
+    def can_join(self) -> bool:
+        """Whether the cache consists of keys and values only."""
+        return self._cache is not None and all(type(layer) is _RoomyLayer for layer in self._cache.layers)
+
+    def join(self, others: Sequence[_Batch]) -> None:
+        """Add the sequences of other batches after those of this one."""
+        parts = [self, *others]
+        width = max(part._ids.shape[1] for part in parts)
+        masks = [torch.ones_like(part._ids) if part._mask is None else part._mask for part in parts]
+        self._mask = torch.cat([functional.pad(mask, (width - mask.shape[1], 0)) for mask in masks])
+        self.logits = torch.cat([part.logits for part in parts])
+        for layers in zip(*(part._cache.layers for part in parts), strict=True):
+            layers[0].join(layers[1:], width)
 
     def _compute_all(self) -> None:
         is_token = torch.ones_like(self._ids) if self._mask is None else self._mask
@@ -317,6 +354,15 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
             store[:, :, used:needed] = states
         self.keys, self.values = (store[:, :, :needed] for store in self._stores)
         return self.keys, self.values
+
+    def join(self, others: Sequence[_RoomyLayer], width: int) -> None:
+        """Add the rows of other layers, and pad all on the left to `width` tokens."""
+        parts = [self, *others]
+        self._stores = [
+            torch.cat([functional.pad(states, (0, 0, width - states.shape[-2], 0)) for states in all_states])
+            for all_states in ([part.keys for part in parts], [part.values for part in parts])
+        ]
+        self.keys, self.values = self._stores
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         used = self.keys.shape[-2]

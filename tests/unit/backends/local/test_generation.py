@@ -223,10 +223,20 @@ def test_rows_that_have_ended_leave_the_batch(embedded: LoadedModel, forward_siz
     assert steps[-1] < steps[0] / 2
 
 
+def test_prompts_are_computed_with_little_padding(embedded: LoadedModel, forward_sizes: list[tuple[int, int]]) -> None:
+    prompts = prompts_of(embedded, 30)
+    generate(embedded, prompts, settings(embedded, 2))
+    shapes = [(rows, width) for rows, width in forward_sizes if width > 1]
+    computed = sum(rows * width for rows, width in shapes)
+    assert computed <= 1.2 * sum(map(len, prompts)) + 50, "the test of padding computes a few tokens, too"
+    assert len(shapes) < len(prompts) / 2
+
+
 def test_a_shortage_of_memory_halves_the_batch(
     embedded: LoadedModel, monkeypatch: pytest.MonkeyPatch, forward_sizes: list[tuple[int, int]]
 ) -> None:
-    prompts, how = prompts_of(embedded, 12), settings(embedded, 16)
+    prompts, how = [prompt[-4:] for prompt in prompts_of(embedded, 18) if len(prompt) >= 4][:12], settings(embedded, 16)
+    assert len(prompts) == 12
     plenty = generate(embedded, prompts, how)
     forward_sizes.clear()
     recording = embedded.module.forward
