@@ -149,3 +149,26 @@ def test_each_job_code_has_its_kind_of_failure(code: str | None, kind: FailureKi
 
 def test_the_log_explains_a_job_that_fails_without_an_error() -> None:
     assert "moderation" in failures.job_failure(None, None, "moderation refused the file").message
+
+
+@pytest.mark.parametrize(
+    ("cause", "unsent"),
+    [
+        (httpx2.ConnectError("refused"), True),
+        (httpx2.ConnectTimeout("no connection"), True),
+        (httpx2.ReadTimeout("no answer"), False),
+        (httpx2.RemoteProtocolError("cut"), False),
+    ],
+)
+def test_a_call_without_a_connection_was_never_sent(cause: Exception, unsent: bool) -> None:
+    error = openai.APIConnectionError(request=httpx2.Request("POST", "http://host/v1/chat/completions"))
+    error.__cause__ = cause
+    with pytest.raises(failures.HostError) as raised, failures.translated_errors(str, "asking"):
+        raise error
+    assert raised.value.unsent == unsent
+
+
+def test_the_code_of_an_error_is_kept() -> None:
+    with pytest.raises(failures.HostError) as raised, failures.translated_errors(str, "asking"):
+        raise status_error(400, {"message": "m", "code": "content_filter"})
+    assert raised.value.code == "content_filter"
