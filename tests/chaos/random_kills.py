@@ -300,7 +300,8 @@ class _MlflowServer:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self._port}"
-        self._root, self._environment = root, dict(environment)
+        self._root = root
+        self._environment = {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # no job runner
         self._start()
 
     def _start(self) -> None:
