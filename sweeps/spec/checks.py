@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from backends.contract import Capabilities
 from backends.metrics import registry
@@ -47,6 +47,7 @@ def objective_problems(
     capabilities: Capabilities,
     document: Document,
     task_metrics: Sequence[TaskMetric] = (),
+    unreadable: Set[str] = frozenset(),
 ) -> Iterable[Problem]:
     """Yield the problems of the objectives.
 
@@ -54,7 +55,8 @@ def objective_problems(
     objectives. Whether a task metric has the further number that an objective names
     (`valid_json_fields_price`) is known only with the data.
 
-    `search` is None where that section is wrong.
+    `search` is None where that section is wrong. `unreadable` are the reported names of task
+    metrics with a problem of their own, about which nothing is known.
     """
     directions = {metric.reported_name: metric.declaration.direction for metric in task_metrics}
     known = tuple(dict.fromkeys((*capabilities.metrics, *capabilities.label_metrics, *directions)))
@@ -65,7 +67,7 @@ def objective_problems(
         path = (*path, objective.direction)
         if objective.metric in SPEND_METRICS:
             yield from _spend_metric_problems(objective, index, capabilities, document, path)
-        elif any(objective.metric.startswith(f"{name}_") for name in directions):
+        elif objective.metric in unreadable or any(objective.metric.startswith(f"{name}_") for name in directions):
             continue
         elif objective.metric in known and (
             better := directions.get(objective.metric) or better_direction(objective.metric)

@@ -48,7 +48,9 @@ def from_document(document: Document) -> SweepSpec:
     metrics = read_task_metrics(evaluation, capabilities, document, problems)
     if backend is not None:
         search, objectives = read_section(document, "search"), read_section(document, "objective")
-        problems += objective_problems(objectives or (), search, backend.capabilities, document, metrics)
+        readable = {metric.reported_name for metric in metrics}
+        unreadable = {f"valid_{written.name or written.type}" for written in evaluation.metrics} - readable
+        problems += objective_problems(objectives or (), search, backend.capabilities, document, metrics, unreadable)
         if space is not None:
             problems += space_resolution_problems(space, backend.capabilities, document)
     if problems or file is None or backend is None or space is None:

@@ -56,6 +56,13 @@ space: {{n_epochs: 1, batch_size: 4, learning_rate: 0.01}}
 objective: {{maximize: valid_accuracy}}
 champion: {{model: answers{guards}}}
 """
+FREE_TEXT_FILE = (
+    FILE.replace('stop: "|",', 'stop: "|", task: generation,')
+    .replace("valid_accuracy", "valid_exact_match")
+    .replace(
+        "champion:", "evaluation: {{metrics: [exact_match], generate: {{examples: 12, max_tokens: 8}}}}\nchampion:"
+    )
+)
 STRONG = {"n_epochs": 6, "batch_size": 4, "learning_rate": 0.01}
 WEAK = {"n_epochs": 1, "batch_size": 64, "learning_rate": 1e-6}
 
@@ -81,6 +88,7 @@ class Nights:
     workspace: Workspace
     uri: str
     night: int = 0
+    text: str = FILE
 
     @property
     def registry(self) -> Registry:
@@ -89,7 +97,7 @@ class Nights:
     def plan(self, guards: str = "", name: str = "answers") -> SweepPlan:
         file = self.root / f"{name}.yaml"
         data, model = self.root / "data.jsonl", self.root / "base"
-        file.write_text(FILE.format(name=name, data=data, model=model, guards=guards), encoding="utf-8")
+        file.write_text(self.text.format(name=name, data=data, model=model, guards=guards), encoding="utf-8")
         return make_plan(load(file), self.workspace, estimate=False)
 
     def trained(self, plan: SweepPlan, backend: LocalBackend, point: dict[str, Any]) -> Trial:
@@ -147,6 +155,15 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
     return Nights(root, workspace, default_uri(workspace.root))
 
 
+@pytest.fixture
+def writing_nights(tmp_path: Path, nights: Nights) -> Nights:
+    """The same data and base model, but the model writes its answers, without labels."""
+    for name in ("base", "data.jsonl"):
+        (tmp_path / name).symlink_to(nights.root / name)
+    workspace = Workspace(tmp_path / ".sweep")
+    return Nights(tmp_path, workspace, default_uri(workspace.root), text=FREE_TEXT_FILE)
+
+
 def folder_of(nights: Nights, version: str) -> str:
     location = MlflowClient(nights.uri, nights.uri).get_model_version_download_uri("answers", version)
     assert location.startswith("file:///")
@@ -188,6 +205,25 @@ def test_a_winner_is_promoted_only_if_it_is_better_and_breaks_no_guard(nights: N
 
     assert nights.repeat_challenge(trial) == first, "a trial was decided twice"
     assert [version.number for version in nights.registry.versions("answers")] == ["5", "4", "3", "2", "1"]
+
+
+def test_models_that_write_free_text_are_compared_by_the_metric_of_their_texts(writing_nights: Nights) -> None:
+    weak, _, _ = writing_nights.challenge(WEAK)
+    assert not weak.promoted
+    assert "the base model has " in weak.reason
+    strong, trial, _ = writing_nights.challenge(STRONG)
+    assert strong.promoted, strong.reason
+    assert "has exact_match " in strong.reason
+    assert strong.challenger_score is not None
+    assert strong.challenger_score > 0.7
+    again, _, _ = writing_nights.challenge(STRONG)
+    assert not again.promoted
+    assert again.champion_score == strong.challenger_score, "the champion wrote the same texts again"
+    version = writing_nights.registry.champion("answers")
+    assert version is not None
+    assert float(version.tags["finesweep.test_exact_match"]) == pytest.approx(strong.challenger_score, abs=1e-5)
+    assert "finesweep.recall" not in version.tags
+    assert writing_nights.repeat_challenge(trial) == strong
 
 
 def test_a_version_records_data_space_trial_scores_and_signature(nights: Nights) -> None:
@@ -314,7 +350,10 @@ def test_a_registered_model_predicts_in_a_fresh_process_without_this_product(nig
     ("change", "message"),
     [
         ("test: 0.4", "is decided on a test split, but this data set has none"),
-        ('completion: " {label}"', "compares predicted labels, but this data set has no labels"),
+        (
+            'completion: " {label}"',
+            "compares answers, but this data set has no labels, and no free metric scores a text",
+        ),
         ("{model: answers}", "unknown key `champion.modell`"),
         ("{model: answers} ", "write a number"),
     ],

@@ -99,6 +99,11 @@ def test_an_objective_that_is_never_measured_or_points_the_wrong_way_is_refused(
     assert message in problem
 
 
+def test_a_metric_that_cannot_be_read_is_one_problem_although_it_is_the_objective() -> None:
+    [problem] = problems("[{python: 'nowhere.py:score'}]", "{maximize: valid_python}")
+    assert "nowhere.py" in problem
+
+
 def test_an_objective_may_be_a_further_number_of_a_metric() -> None:
     assert spec("[json_fields]", "{maximize: valid_json_fields_price}").objective.metric == "valid_json_fields_price"
 
