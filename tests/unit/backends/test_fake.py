@@ -353,7 +353,7 @@ def test_the_terms_that_version_0_1_stored_are_read_and_written_as_before(
     assert terms == RunTerms(a_request(n_epochs=2), 100, 1e-6, breakdown, seconds_per_epoch=2.0)
     written = codec.to_json(terms)
     request = written["request"]
-    # added since: the messages that are trained, and the task metrics with what is generated for them
+    # added since: which messages are trained, and the task metrics with their texts
     assert (request["dataset"].pop("train_on"), written.pop("texts")) == ("last", [])
     assert (request["evaluation"].pop("metrics"), request["evaluation"].pop("generation")) == ([], None)
     assert json.dumps(written) == stored
