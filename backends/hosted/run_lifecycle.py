@@ -154,8 +154,16 @@ class RunLifecycle:
         if run.stop == STOP_REQUESTED:
             self._tolerating_failures(run.id, lambda: self._stop_job(run.id, job))
             run = self.get(run.id)
+        request = run.training_request()
+        # A run that is to stop ends soon: it waits for no answers.
+        has_questions = not run.stop and self._evaluator.has_questions(request)
         try:
-            snapshot = self._tolerating_failures(run.id, lambda: self._poller.poll(run, job))
+            snapshot = self._tolerating_failures(
+                run.id,
+                lambda: self._poller.poll(run, job),
+                # A host that reports jobs but answers no prompts would never count as failing.
+                is_end=lambda snapshot: not (has_questions and _can_be_asked(snapshot)),
+            )
         except BackendError as error:
             if error.failure.kind is not FailureKind.LOST:
                 raise  # The job goes on. A later call can follow it again, with a valid key for example.
@@ -163,9 +171,7 @@ class RunLifecycle:
             return
         if snapshot is None or self._abandon_for_quota(run, job, snapshot):
             return
-        request = run.training_request()
-        # A run that is to stop ends soon: it waits for no answers.
-        if not run.stop and self._evaluator.has_questions(request):
+        if has_questions:
             with_answers = self._with_answers(run, request, snapshot)
             if with_answers is None:
                 return
@@ -219,7 +225,7 @@ class RunLifecycle:
         run goes on; a later call continues.
         """
         model = snapshot.job.model
-        if not snapshot.complete or snapshot.status is not JobStatus.SUCCEEDED or model is None:
+        if not _can_be_asked(snapshot) or model is None:
             return dataclasses.replace(snapshot, scores_expected=True)
         evaluation = self._tolerating_failures(run.id, lambda: self._evaluator.evaluate(request, model))
         if evaluation is None:
@@ -262,8 +268,12 @@ class RunLifecycle:
             # It has ended in the meantime; its status will show how.
 
     # ------------------------------------------------------------------------------------- failures
-    def _tolerating_failures(self, id_: str, call: Callable[[], _Answer]) -> _Answer | None:
+    def _tolerating_failures(
+        self, id_: str, call: Callable[[], _Answer], is_end: Callable[[_Answer], bool] = lambda answer: True
+    ) -> _Answer | None:
         """Return the result of the call, or None if it failed temporarily and the run has to wait.
+
+        A result ends a series of failures, unless `is_end` denies that.
 
         Raises the call's BackendError if a retry cannot help, or has not helped for too long. How
         long depends:
@@ -286,7 +296,7 @@ class RunLifecycle:
                 self._runs.update(id_, failures=min(self.get(id_).failures, 1))
             self._schedule_retry(id_, error)
             return None
-        if self.get(id_).failures:
+        if self.get(id_).failures and is_end(answer):
             self._runs.update(id_, failures=0, failing_since=None)
         return answer
 
@@ -306,3 +316,8 @@ class RunLifecycle:
         self._runs.update(id_, failures=run.failures + 1, failing_since=failing_since, not_before=retry_at)
         if max(retry_at - now, now - failing_since) >= REPORTED_WAIT_S:
             self._journal.accounts.set_wait(id_, error.failure.message, retry_at)
+
+
+def _can_be_asked(snapshot: JobSnapshot) -> bool:
+    """Return whether the job has a model that can answer."""
+    return snapshot.complete and snapshot.status is JobStatus.SUCCEEDED and snapshot.job.model is not None

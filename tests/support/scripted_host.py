@@ -143,7 +143,8 @@ class ScriptedHost:
     return another response. `operation` looks like `POST fine_tuning/jobs`. `moment` is `before`
     (nothing has happened) or `after` (the operation is complete). `operations` lists everything
     that clients requested. `create_delay` returns after how many seconds the host accepts a job
-    whose client got no answer.
+    whose client got no answer. `write(model, request)`, if it is set, returns the parts of the
+    answer to a request without labels and log-probabilities: its `content`, `finish_reason`, ...
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class ScriptedHost:
         self.prediction_requests: list[dict[str, Any]] = []
         self.fault: Callable[[str, str], Response | None] = lambda operation, moment: None
         self.create_delay: Callable[[], float | None] = lambda: None
+        self.write: Callable[[str, dict[str, Any]], dict[str, Any]] | None = None
         self.scheduled: list[tuple[float, Callable[[], object]]] = []
         self.deployments: dict[str, dict[str, Any]] = {}
         self.deployment_polls = 0
@@ -546,12 +548,21 @@ class ScriptedHost:
             top = [{"token": word, "logprob": logprob, "bytes": None} for word, logprob in scores.items()]
             logprobs = {"content": [{"token": best, "logprob": scores[best], "bytes": None, "top_logprobs": top}]}
         message = {"role": "assistant", "content": best}
-        return {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": "stop"}
+        finish = "stop"
+        if self.write is not None and not body.get("logprobs"):
+            written = {"finish_reason": "stop", **self.write(name, body)}
+            finish = written.pop("finish_reason")
+            message = {"role": "assistant", "content": None, **written}
+        return {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish}
 
     def _text_choice(self, name: str, index: int, prompt: str, body: dict[str, Any]) -> dict[str, Any]:
         scores = {f" {word}": logprob for word, logprob in self.label_logprobs(name, prompt).items()}
         best = max(scores, key=lambda word: scores[word])
         logprobs = None
+        if self.write is not None and body.get("logprobs") is None:
+            written = self.write(name, {**body, "prompt": prompt})
+            finish = written.get("finish_reason", "stop")
+            return {"index": index, "text": written["content"], "logprobs": None, "finish_reason": finish}
         if body.get("logprobs") is not None and self.behaviour.top_logprobs:
             logprobs = {
                 "tokens": [best],

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 
 import pytest
 from hosted_world import LABELS, HostedWorld, evaluations
 from scripted_host import Response, change_behaviour, error_response
 
-from backends.contract import TERMINAL_EVENTS, BackendError, Finished, PredictOptions
+from backends.contract import TERMINAL_EVENTS, BackendError, Decoding, Finished, Prediction, PredictOptions
+from backends.hosted.journal import StoredAnswer
 
 pytestmark = pytest.mark.integration
 
@@ -126,3 +128,67 @@ def test_no_evaluation_without_labels_or_against_the_option(world: HostedWorld) 
     world.dataset = dataclasses.replace(world.dataset, labels=())
     world.complete(world.open(), key="b")
     assert world.host.prediction_requests == []
+
+
+# ------------------------------------------------------------------------------------ free texts
+def test_the_decoding_reaches_the_host(world: HostedWorld) -> None:
+    decoding = Decoding(max_tokens=7, stop=("a", "b", "c", "d", "e"), temperature=0.7, top_p=0.9)
+    world.open().predict("base-chat", world.prompts[:1], PredictOptions.generate(decoding, "END", seed=5))
+    (body,) = world.host.prediction_requests
+    sent = {name: body[name] for name in ("temperature", "top_p", "seed", "max_tokens", "stop")}
+    wanted = {"temperature": 0.7, "top_p": 0.9, "seed": 5, "max_tokens": 7, "stop": ["END", "a", "b", "c"]}
+    assert sent == wanted, "the protocol allows four stop texts"
+
+
+def test_a_text_ends_at_each_stop_text_and_is_truncated_only_by_its_length(world: HostedWorld) -> None:
+    answers = {
+        "0": {"content": "one # two", "finish_reason": "length"},
+        "1": {"content": "one two", "finish_reason": "length"},
+        "2": {"content": "one two", "finish_reason": "stop"},
+    }
+    world.host.write = lambda model, body: answers[body["messages"][-1]["content"]]
+    options = PredictOptions(more_stops=("1", "2", "3", "4", "#"))
+    lines = [{"prompt": name} for name in answers]
+    wanted = [Prediction("one "), Prediction("one two", truncated=True), Prediction("one two")]
+    for _ in ("asked", "stored"):
+        backend = world.open()
+        assert list(backend.predict("base-chat", lines, dataclasses.replace(options, max_tokens=3))) == wanted
+        backend.close()
+    assert len(world.host.prediction_requests) == 3
+
+
+def test_each_decoding_is_a_question_of_its_own_unless_it_changes_nothing(world: HostedWorld) -> None:
+    backend, prompt = world.open(), world.prompts[:1]
+    base = PredictOptions(max_tokens=5)
+    same = (base, dataclasses.replace(base, seed=3), dataclasses.replace(base, top_p=0.5))
+    others = (
+        dataclasses.replace(base, temperature=0.5),
+        dataclasses.replace(base, temperature=0.5, seed=1),
+        dataclasses.replace(base, temperature=0.5, top_p=0.5),
+        dataclasses.replace(base, more_stops=("x",)),
+        dataclasses.replace(base, max_tokens=6),
+    )
+    for options in (*same, *others, *same, *others):
+        backend.predict("base-chat", prompt, options)
+    assert len(world.host.prediction_requests) == 1 + len(others)
+
+
+def test_answers_that_earlier_versions_stored_are_found(world: HostedWorld) -> None:
+    backend = world.open()
+    messages = [{"role": "user", "content": world.prompts[0]["prompt"]}]
+    for labels, max_tokens, stop in ((None, 64, ""), (None, 9, "END"), (LABELS, 64, "")):
+        identity = ["http://host/v1", "base-chat", messages, labels, max_tokens, stop]
+        question = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+        backend._journal.models.add_answer(question, "base-chat", StoredAnswer(" red", None))
+        options = PredictOptions(labels=labels, max_tokens=max_tokens, stop=stop)
+        assert list(backend.predict("base-chat", world.prompts[:1], options)) == [Prediction(" red")]
+    assert world.host.prediction_requests == []
+
+
+def test_an_answer_that_calls_a_tool_is_the_call(world: HostedWorld) -> None:
+    function = {"name": "price", "arguments": "{}"}
+    world.host.write = lambda model, body: {"tool_calls": [{"id": "1", "type": "function", "function": function}]}
+    lines = [{"messages": [{"role": "user", "content": "price?"}], "tools": [{"type": "function", "function": {}}]}]
+    (answer,) = world.open().predict("base-chat", lines, PredictOptions())
+    assert json.loads(answer.text) == [function]
+    assert world.host.prediction_requests[0]["tools"] == lines[0]["tools"]
