@@ -15,7 +15,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from backends.contract import BackendError, Prediction, PredictOptions
+from backends.contract import BackendError, Decoding, Prediction, PredictOptions
 from sweeps.server.datasets import conversation
 from sweeps.server.errors import ApiError, api_error
 from sweeps.server.records import Job, new_id
@@ -30,7 +30,6 @@ from sweeps.server.schemas.completions import (
     Completion,
     CreateChatCompletion,
     CreateCompletion,
-    Stop,
     TextChoice,
     TextLogprobs,
     TokenLogprob,
@@ -58,12 +57,12 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/chat/completions", response_model=ChatCompletion)
     async def chat(body: CreateChatCompletion) -> Response:
-        """Continue a conversation with the most probable answer."""
+        """Continue a conversation: with the most probable answer, or a drawn one."""
         return json_response(await to_thread.run_sync(_chat_completion, service, body, limiter=waiting))
 
     @routes.post("/completions", response_model=Completion)
     async def complete(body: CreateCompletion) -> Response:
-        """Continue texts with the most probable continuations."""
+        """Continue texts: with the most probable continuations, or drawn ones."""
         return json_response(await to_thread.run_sync(_text_completion, service, body, limiter=waiting))
 
     return routes
@@ -78,7 +77,7 @@ def _chat_completion(service: Service, body: CreateChatCompletion) -> ChatComple
         raise ApiError(400, "top_logprobs needs logprobs: true.", param="top_logprobs")
     model = _PromptedModel(service, body.model, body.labels)
     max_tokens = body.max_completion_tokens or body.max_tokens or DEFAULT_CHAT_TOKENS
-    (prediction,) = model.predict([{"messages": messages}], max_tokens, body.stop, with_logprobs=bool(body.logprobs))
+    (prediction,) = model.predict([{"messages": messages}], body, max_tokens, with_logprobs=bool(body.logprobs))
     logprobs = _chat_logprobs(model, prediction, body.top_logprobs or 0) if body.logprobs else None
     choice = ChatChoice(
         index=0,
@@ -94,7 +93,7 @@ def _text_completion(service: Service, body: CreateCompletion) -> Completion:
     model = _PromptedModel(service, body.model, body.labels)
     lines = [{"prompt": prompt, "segments": [prompt]} for prompt in prompts]
     max_tokens, with_logprobs = body.max_tokens or DEFAULT_TEXT_TOKENS, body.logprobs is not None
-    predictions = model.predict(lines, max_tokens, body.stop, with_logprobs=with_logprobs)
+    predictions = model.predict(lines, body, max_tokens, with_logprobs=with_logprobs)
     choices = [
         TextChoice(
             index=index,
@@ -133,17 +132,28 @@ class _PromptedModel:
             raise ApiError(400, "This server's backend answers no prompts.", code="unsupported", param="model")
 
     def predict(
-        self, lines: Sequence[Mapping[str, Any]], max_tokens: int, stop: Stop, *, with_logprobs: bool
+        self,
+        lines: Sequence[Mapping[str, Any]],
+        body: CreateChatCompletion | CreateCompletion,
+        max_tokens: int,
+        *,
+        with_logprobs: bool,
     ) -> list[Prediction]:
         """Return the answers in the order of the prompts. Raises ApiError."""
         if with_logprobs and not self._labels:
             message = "logprobs are known for labels only: use a model that was trained with labels, or send `labels`."
             raise ApiError(400, message, code="unsupported_parameter", param="logprobs")
-        stops = [text for text in ([stop] if isinstance(stop, str) else stop or ()) if text]
+        stops = [text for text in ([body.stop] if isinstance(body.stop, str) else body.stop or ()) if text]
+        if self._labels and body.temperature:
+            message = "a label is never drawn: leave out temperature, or send `labels: []` for any text."
+            raise ApiError(400, message, code="unsupported_parameter", param="temperature")
         if self._labels:
             options = PredictOptions(labels=self._labels)
         else:
-            options = PredictOptions(max_tokens=max_tokens, stop=stops[0] if stops else "")
+            decoding = Decoding(
+                max_tokens, tuple(stops[1:]), body.temperature or 0.0, 1.0 if body.top_p is None else body.top_p
+            )
+            options = PredictOptions.generate(decoding, stops[0] if stops else "", body.seed or 0)
         try:
             predictions = self._service.predictions.predict(self._target, lines, options)
         except BackendError as error:

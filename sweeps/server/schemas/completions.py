@@ -17,9 +17,13 @@ class _CompletionRequest(RequestModel):
     max_tokens: WholeNumber | None = Field(default=None, ge=1, le=65536)
     n: Annotated[Literal[1], BeforeValidator(whole_number)] | None = None
     stop: Stop = None
-    temperature: float | None = Field(default=None, ge=0, le=0, description="only 0: this server does not sample")
-    top_p: float | None = Field(default=None, gt=0, le=1, description="no effect: this server does not sample")
-    seed: WholeNumber | None = Field(default=None, description="no effect: this server does not sample")
+    temperature: float | None = Field(
+        default=None, ge=0, le=2, description="default 0: the most probable token; labels are never drawn"
+    )
+    top_p: float | None = Field(default=None, gt=0, le=1, description="no effect at temperature 0")
+    seed: WholeNumber | None = Field(
+        default=None, description="default 0: the same request has the same answer; no effect at temperature 0"
+    )
     stream: Literal[False] | None = None
     user: str | None = None
     labels: Labels | None = Field(

@@ -289,12 +289,21 @@ def test_models_are_listed_answer_prompts_and_are_deleted(client: Any) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [{"temperature": 0.7}, {"n": 2}, {"stream": True}, {"tools": []}, {"logprobs": True}, {"top_logprobs": 2}],
+    [{"temperature": 2.5}, {"n": 2}, {"stream": True}, {"tools": []}, {"logprobs": True}, {"top_logprobs": 2}],
 )
 def test_a_feature_that_the_server_does_not_offer_is_refused(shared: Any, body: dict[str, Any]) -> None:
     messages = [{"role": "user", "content": "a"}]
     with pytest.raises(openai.BadRequestError):
         shared.api.chat.completions.create(model="fake-small", messages=messages, **body)
+
+
+def test_a_label_is_not_drawn(shared: Any) -> None:
+    messages, labels = [{"role": "user", "content": "a"}], {"labels": ["yes", "no"]}
+    create = shared.api.chat.completions.create
+    with pytest.raises(openai.BadRequestError, match="a label is never drawn"):
+        create(model="fake-small", messages=messages, temperature=0.7, extra_body=labels)
+    assert create(model="fake-small", messages=messages, temperature=0, extra_body=labels).choices
+    assert create(model="fake-small", messages=messages, temperature=0.7, extra_body={"labels": []}).choices
 
 
 def test_unknown_objects_are_not_found(shared: Any) -> None:

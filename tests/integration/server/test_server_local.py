@@ -187,6 +187,21 @@ def test_a_chat_file_makes_a_model_that_answers(local: Any) -> None:
     assert (base.finish_reason, base.logprobs) == ("length", None)
 
 
+def test_answers_are_drawn_if_the_request_says_so(local: Any) -> None:
+    def text(**fields: Any) -> str:
+        answer = local.api.completions.create(model="tiny-lm", prompt="a dog", max_tokens=12, **fields)
+        return str(answer.choices[0].text)
+
+    assert text(temperature=1.5, seed=1) == text(temperature=1.5, seed=1)
+    assert len({text(temperature=1.5, seed=seed) for seed in range(6)}) > 1
+    greedy = text()
+    assert text(temperature=0, seed=7, top_p=0.5) == greedy, "without temperature nothing is drawn"
+    assert text(temperature=1.5, top_p=1e-9, seed=3) == greedy, "only the most probable token is left"
+    first, second = greedy[3], greedy[6]
+    ends = min(greedy.index(first), greedy.index(second))
+    assert text(stop=[second, first]) == greedy[:ends]
+
+
 def test_a_fine_tuned_model_can_be_fine_tuned_further(local: Any, make_examples: Any) -> None:
     first = local.wait(local.create(make_examples(50), make_examples(21), extra_body=TASK).id)
     second = local.create(
