@@ -54,6 +54,8 @@ from backends.fake_curve import (
 from backends.fake_service import FakeRun, FakeService
 from backends.fake_texts import text_evaluations
 from backends.hyperparameter_checks import check_hyperparameters
+from backends.metrics.failures import about_metric
+from backends.metrics.requested_metric import resolve as resolve_metric
 
 NAME = "fake"
 BYTES_PER_TOKEN = 4
@@ -232,6 +234,11 @@ class FakeBackend:
                 yield Failure(FailureKind.USER, f"the data file {file.path} does not exist")
             elif file.examples < 1:
                 yield Failure(FailureKind.USER, f"the data file {file.path} is empty")
+        for requested in request.evaluation.metrics:
+            try:
+                resolve_metric(requested)
+            except BackendError as error:
+                yield about_metric(requested.name, error.failure)
         metric = request.evaluation.keep_metric
         measured_texts = tuple(f"valid_{requested.name}" for requested in request.evaluation.metrics)
         if metric.startswith(measured_texts) and measured_texts:

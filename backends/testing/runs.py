@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from backends import codec
-from backends.contract import TERMINAL_EVENTS, Backend, DataFile, Event, Handle, Measured, TrainingRequest
+from backends.contract import TERMINAL_EVENTS, Backend, DataFile, Event, Generated, Handle, Measured, TrainingRequest
 
 _MIN_PAUSE_S = 0.005
 
@@ -95,3 +95,8 @@ def evaluations(events: Sequence[Event]) -> list[Measured]:
     """Return the evaluations among `events` in order, without that of the base model."""
     measured = (event for event in events if isinstance(event, Measured))
     return [event for event in measured if event.scope == "evaluation" and event.epoch > 0]
+
+
+def texts_of(run: CompletedRun) -> list[Generated]:
+    """Return the events with generated texts in order."""
+    return [event for event in run.events if isinstance(event, Generated)]

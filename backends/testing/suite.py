@@ -21,14 +21,18 @@ from backends.contract import (
     Charged,
     Checkpointed,
     Dataset,
+    Decoding,
     EvaluationSettings,
     Event,
     Failed,
     Failure,
     FailureKind,
     Finished,
+    Generated,
+    GenerationSettings,
     Handle,
     Measured,
+    MetricRequest,
     PredictOptions,
     Queued,
     Scalar,
@@ -36,10 +40,13 @@ from backends.contract import (
     Stopped,
     TrainingRequest,
 )
+from backends.metrics.measurement import MetricSet
+from backends.metrics.references import reference_texts
+from backends.metrics.sample import sampled_examples
 from backends.testing.declarations import assert_consistent, invalid_values, valid_value
 from backends.testing.description import side_effects_of_describing
 from backends.testing.fixtures import LABELS, ContractFixtures
-from backends.testing.runs import CompletedRun, drain, evaluations, events_as_text, has_ended, read_until
+from backends.testing.runs import CompletedRun, drain, evaluations, events_as_text, has_ended, read_until, texts_of
 
 
 class BackendContract(ContractFixtures):
@@ -274,6 +281,74 @@ class BackendContract(ContractFixtures):
         assert all(type(value) is float for event in measured for value in event.values.values())
         loop_reports = [event for event in measured if event.scope == "step"]
         assert not any(set(report.values) & set(declared.metrics) for report in loop_reports)
+
+    def test_task_metrics_are_measured_on_generated_texts(self, tmp_path: Path, backend: Backend) -> None:
+        """If declared, evaluations have the metrics of the request, and their texts precede them.
+
+        Every evaluation that generates does so for the same examples. The last evaluation of the
+        run is one of them. The check finds a metric that cannot be measured.
+        """
+        if not backend.capabilities.task_metrics:
+            pytest.skip("not declared")
+        settings = self.text_settings()
+        unknown = dataclasses.replace(settings, metrics=(MetricRequest("x", "no_such_metric"),), keep_metric="valid_x")
+        failures = backend.check(self.training_request(self.key(), evaluation=unknown))
+        assert any(failure.kind is FailureKind.USER and "no_such_metric" in failure.message for failure in failures)
+        assert list(backend.check(self.training_request(self.key(), evaluation=settings))) == []
+        first, second = (
+            self.run(tmp_path / name, self.training_request(self.key(), evaluation=settings)) for name in ("1", "2")
+        )
+        for run in (first, second):
+            assert isinstance(run.events[-1], Finished)
+            self._assert_texts_precede_their_values(run)
+        measured = [event for event in first.evaluations if "valid_exact_match" in event.values]
+        assert measured[-1] == first.evaluations[-1]
+        if self.deterministic:
+            assert events_as_text(texts_of(first)) == events_as_text(texts_of(second))
+        reopened = self.open_backend(first.workspace)
+        assert events_as_text(reopened.events(first.handle, 0)) == events_as_text(first.events)
+        reopened.close()
+
+    def text_settings(self) -> EvaluationSettings:
+        """Return settings of evaluations that generate texts for five examples."""
+        return EvaluationSettings(
+            train_examples=8,
+            keep_metric="valid_exact_match",
+            keep_maximum=True,
+            metrics=(MetricRequest("exact_match", "exact_match"), MetricRequest("length", "length_ratio")),
+            generation=GenerationSettings(examples=5, decoding=Decoding(max_tokens=4)),
+        )
+
+    def _assert_texts_precede_their_values(self, run: CompletedRun) -> None:
+        valid, stop = self._dataset.valid, self._dataset.stop
+        lines = [json.loads(line) for line in Path(valid.path).read_text(encoding="utf-8").splitlines()]
+        sample = sampled_examples(len(lines), 5, valid.sha256)
+        references = [reference_texts(lines[example], stop, None)[0] for example in sample]
+        names = {"valid_exact_match", "valid_length"}
+        carrying = [
+            n for n, event in enumerate(run.events) if isinstance(event, Measured) and names & set(event.values)
+        ]
+        assert carrying
+        assert len(texts_of(run)) == len(carrying)
+        for n in carrying:
+            measured, generated = run.events[n], run.events[n - 1]
+            assert isinstance(measured, Measured)
+            assert isinstance(generated, Generated), "the texts precede the evaluation immediately"
+            assert (generated.step, generated.epoch) == (measured.step, measured.epoch)
+            assert measured.scope == "evaluation"
+            assert all(type(measured.values.get(name)) is float for name in names)
+            assert generated.examples == len(sample)
+            assert tuple(text.example for text in generated.texts) == sample
+            assert [text.reference for text in generated.texts] == references
+            truncated = sum(text.truncated for text in generated.texts)
+            assert generated.truncated == truncated
+            scores = [text.scores["exact_match"] for text in generated.texts]
+            assert measured.values["valid_exact_match"] == pytest.approx(sum(scores) / len(scores))
+            with MetricSet.open(run.request.evaluation.metrics, run.workspace) as metrics:
+                texts = [text.text for text in generated.texts]
+                values = metrics.measure(texts, [lines[example] for example in sample], stop).values
+            wanted = {f"valid_{name}": value for name, value in values.items()}
+            assert {name: measured.values.get(name) for name in wanted} == pytest.approx(wanted)
 
     def test_label_metrics_need_labels(self, backend: Backend, dataset: Dataset) -> None:
         """Without labels, the label metrics are absent, or the backend refuses the request."""
