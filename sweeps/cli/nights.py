@@ -54,7 +54,7 @@ def run_now(
     schedule = store.get(name)
     if file is not None:
         schedule = replace(schedule, file=str(file.absolute()))
-    claim = _claimed(workspace, store, schedule, planned, holder)
+    claim = claimed(workspace, store, schedule, planned=planned, holder=holder)
     if claim is None:
         if planned:
             say(f"{name}: no night is due, or another process runs it")
@@ -111,9 +111,14 @@ def open_store(workspace: Workspace) -> ScheduleStore:
     return ScheduleStore.open(workspace, storage())
 
 
-def _claimed(
-    workspace: Workspace, store: ScheduleStore, schedule: Schedule, planned: bool, holder: str | None
+def claimed(
+    workspace: Workspace, store: ScheduleStore, schedule: Schedule, *, planned: bool, holder: str | None = None
 ) -> Claim | None:
+    """Claim a night: that of `holder`, the one that is due if `planned`, else one that starts now.
+
+    First notifies people of the nights that ended before. Returns None if no night is due, or
+    another process runs one.
+    """
     from sweeps.scheduling.calendar import next_planned_time
     from sweeps.scheduling.notification_delivery import deliver_pending
 
@@ -122,6 +127,8 @@ def _claimed(
         return claims.take_over(name, holder, now)
     if planned:
         claims.mark_missed(name, now)
+    else:
+        claims.mark_lost(name, now)
     deliver_pending(store.notifications, schedule, now, partial(notify, workspace))
     if not planned:
         return claims.claim_now(name, uuid.uuid4().hex, now)

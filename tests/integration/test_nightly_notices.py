@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -16,9 +17,10 @@ import pytest
 from aiosmtpd.controller import Controller
 from example_night import DONE, SCHEDULE
 
-from sweeps.cli.nights import notify
+from sweeps.cli.nights import claimed, notify
 from sweeps.scheduling import notifications, summary
 from sweeps.scheduling.schedule import NotificationSettings
+from sweeps.scheduling.store import ScheduleStore
 from sweeps.workspace import Workspace
 
 pytestmark = [
@@ -142,3 +144,18 @@ def test_a_notification_that_reached_nobody_is_due_again(
     assert len(posted) == 3
     monkeypatch.delenv("TEAM")
     assert notify(Workspace(tmp_path), schedule, DONE), "without an address there is nothing to retry"
+
+
+def test_a_night_by_hand_first_reports_the_one_that_was_killed_before(
+    http: tuple[list[dict[str, Any]], list[int], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posted, _, webhook_port = http
+    monkeypatch.setenv("TEAM", f"json://127.0.0.1:{webhook_port}/")
+    workspace = Workspace(tmp_path)
+    store = ScheduleStore.open(workspace, None)
+    schedule = store.add(replace(SCHEDULE, notify=NotificationSettings(("TEAM",))))
+    assert store.claims.claim_now(schedule.name, "killed", datetime(2020, 1, 1, tzinfo=UTC)) is not None
+    assert claimed(workspace, store, schedule, planned=False) is not None
+    store.close()
+    [post] = posted
+    assert "LOST" in post["title"]
