@@ -230,7 +230,7 @@ def _trace(recipe: LocalRecipe, work: Path) -> tuple[list[Measured], Trace, floa
         resolved.base, resolved.task, replace(dataset, valid=oracle), "valid", resolved.max_length
     )
     assert isinstance(data, CausalData)
-    loop = training.TrainingLoop(plan, trainable, recipe.id, lambda: None)
+    loop = training.TrainingLoop(plan, trainable, recipe.id, lambda files: None)
     try:
         measurements, states, later, broke_down = _follow(recipe, plan, loop, data)
     finally:
@@ -268,7 +268,7 @@ def _follow(
             replace(plan, settings=settings, peak_learning_rate=rate, seed=plan.seed + 1),
             loop.trainable,
             recipe.id,
-            lambda: None,
+            lambda files: None,
         )
         for event in (event for events in continuation.events() for event in events):
             if isinstance(event, Measured) and event.scope == "evaluation" and event.step % plan.steps_per_epoch == 0:
