@@ -1,6 +1,8 @@
 """Kills sweeps at every durable write: `python -m tests.chaos.kill_points [SCENARIO ...]`.
 
 `--list` lists the durable writes of the scenarios. `--at 14 before` repeats one case of a scenario.
+What is stored after a write is also stored before the next one, so `--moments before torn` meets
+every stored state once.
 Prints one line for each violation and a summary; ends with 1 if there is one.
 """
 
@@ -13,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -40,15 +43,23 @@ def main() -> int:
     parser.add_argument("--at", nargs=2, metavar=("WRITE", "MOMENT"), help="kill only here: before, torn or after")
     parser.add_argument("--seed", type=int, default=0, help="decides about further kills of the resumed sweep")
     parser.add_argument("--jobs", type=int, default=1, help="scenarios at the same time")
+    parser.add_argument("--moments", nargs="+", default=("before", "torn", "after"), help="kill only at these")
+    parser.add_argument("--part", type=_part, default=(1, 1), metavar="K/N", help="every N-th kill, from the K-th")
     options = parser.parse_args()
     names = options.scenarios or list(NAMES)
     if options.list or options.at:
         return _one(names[0], options.at, options.seed)
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("fork")) as pool:
-        results = list(pool.map(_all_points, names, [options.seed] * len(names)))
+        all_points = partial(_all_points, seed=options.seed, moments=options.moments, part=options.part)
+        results = list(pool.map(all_points, names))
     kills, wrong = (sum(numbers) for numbers in zip(*results, strict=True))
     print(f"{kills} kills, {wrong} with a violation")
     return 1 if wrong else 0
+
+
+def _part(text: str) -> tuple[int, int]:
+    part, parts = map(int, text.split("/"))
+    return part, parts
 
 
 def killed(name: str, folder: Path) -> KilledSweep | KilledNight:
@@ -69,13 +80,13 @@ def _one(name: str, at: Sequence[str] | None, seed: int) -> int:
     return 1 if found else 0
 
 
-def _all_points(name: str, seed: int) -> tuple[int, int]:
+def _all_points(name: str, seed: int, moments: Sequence[str], part: tuple[int, int]) -> tuple[int, int]:
     """Return the number of kills of a scenario, and how many of them end in a violation."""
     began, wrong = time.monotonic(), 0
     with tempfile.TemporaryDirectory(prefix="kill-points-") as folder:
         sweep = killed(name, Path(folder))
         try:
-            points = sweep.kill_points()
+            points = [point for point in sweep.kill_points() if point.moment in moments][part[0] - 1 :: part[1]]
         except AssertionError as error:
             print(f"{name}: {error}", flush=True)
             return 1, 1
