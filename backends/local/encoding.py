@@ -400,11 +400,9 @@ def token_batches(lengths: Ids, max_tokens: int) -> list[Ids]:
     return batches
 
 
-def pad(rows: Sequence[Ids | Flags], value: int, left: bool = False) -> Ids:
-    """Return the rows as one matrix (B, T), padded with `value` on the right, or on the left if
-    `left`.
-    """
+def pad(rows: Sequence[Ids | Flags], value: int) -> Ids:
+    """Return the rows as one matrix (B, T), padded with `value` on the right."""
     padded = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
     for n, row in enumerate(rows):
-        padded[n, slice(-len(row), None) if left else slice(len(row))] = row
+        padded[n, : len(row)] = row
     return padded

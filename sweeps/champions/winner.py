@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from backends.contract import Backend, BackendError
-from backends.model_packages import SupportsPackaging
+from backends.contract import Backend, BackendError, Decoding
+from backends.model_packages import ModelPackage, SupportsPackaging
 from sweeps.data.store import read_lines
 from sweeps.errors import SweepError
 from sweeps.planning.sweep_plan import SweepPlan
@@ -29,11 +30,15 @@ EXAMPLE_ROWS = 2
 
 @dataclass(frozen=True)
 class SweepWinner:
-    """The trial that won a sweep, with the plan and the id of the sweep."""
+    """The trial that won a sweep, with the plan and the id of the sweep.
+
+    `decoding` is how its model writes if the finals chose another way than that of the evaluations.
+    """
 
     plan: SweepPlan
     sweep_id: str
     trial: Trial
+    decoding: Decoding | None = None
 
     @property
     def model_name(self) -> str:
@@ -74,8 +79,17 @@ def register(winner: SweepWinner, backend: Backend, registry: Registry) -> Regis
             raise SweepError(error.failure.message, error.failure.detail) from error
         card = winner.card
         rows = [card.row_of_line(line) for line in read_lines(dataset.valid)[:EXAMPLE_ROWS]]
-        packaged = PackagedModel(package, files, card, rows)
+        packaged = PackagedModel(_with_decoding(package, winner.decoding), files, card, rows)
         return registry.register(winner.model_name, run_id, packaged, _tags(winner))
+
+
+def _with_decoding(package: ModelPackage, decoding: Decoding | None) -> ModelPackage:
+    """Return the package with this decoding, if its model writes texts."""
+    generation = package.settings.get("generation")
+    if decoding is None or not isinstance(generation, Mapping):
+        return package
+    chosen = {"max_tokens": decoding.max_tokens, "temperature": decoding.temperature, "top_p": decoding.top_p}
+    return replace(package, settings={**package.settings, "generation": {**generation, **chosen}})
 
 
 def _tags(winner: SweepWinner) -> dict[str, str]:

@@ -38,7 +38,9 @@ def challenge_champion(
     from sweeps.champions.winner import SweepWinner
 
     try:
-        sweep_winner = SweepWinner(plan, study.sweep_id, winner)
+        tried = study.finals.decodings if study.finals is not None else ()
+        decoding = tried[0][0] if tried else None
+        sweep_winner = SweepWinner(plan, study.sweep_id, winner, decoding)
         decision = run_challenge(sweep_winner, backend, environment.registry(), say)
         study.store_champion(decision)
         return decision
