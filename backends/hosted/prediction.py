@@ -112,27 +112,28 @@ class Predictor:
         groups = [pending[start : start + group_size] for start in range(0, len(pending), group_size)]
         answers: dict[str, StoredAnswer] = {}
 
-        def ask_group(group: Sequence[tuple[str, Any]]) -> list[StoredAnswer]:
-            return self._answers(name, format_, [question for _, question in group], options)
+        def ask_group(group: Sequence[tuple[str, Any]]) -> dict[str, StoredAnswer]:
+            received = self._answers(name, format_, [question for _, question in group], options)
+            by_id = {question_id: answer for (question_id, _), answer in zip(group, received, strict=True)}
+            for question_id, answer in by_id.items():
+                self._models.add_answer(question_id, model, answer)
+            return by_id
 
         with ThreadPoolExecutor(max_workers=min(self._rules.concurrency, len(groups))) as pool:
-            futures = [(group, pool.submit(ask_group, group)) for group in groups]
+            futures = [pool.submit(ask_group, group) for group in groups]
             errors: list[BackendError] = []
-            for group, future in futures:
+            for future in futures:
                 if errors and future.cancel():
                     continue
                 try:
-                    received = future.result()
+                    answers |= future.result()
                 except BackendError as error:
                     errors.append(error)  # the answers that others have received meanwhile still count
                     continue
                 except BaseException:
-                    for _, waiting in futures:
+                    for waiting in futures:
                         waiting.cancel()
                     raise
-                for (question_id, _), answer in zip(group, received, strict=True):
-                    answers[question_id] = answer
-                    self._models.add_answer(question_id, model, answer)
         if errors:
             raise errors[0]
         return answers

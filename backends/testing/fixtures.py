@@ -30,6 +30,8 @@ class ContractFixtures:
     run cannot be stopped in between."""
     deterministic: ClassVar[bool] = True
     """Whether the backend promises the same measurements for the same seed."""
+    deterministic_texts: ClassVar[bool] = True
+    """Whether equal runs of such a backend also generate the same texts."""
     timeout_s: ClassVar[float] = 120.0
     """The longest time that a run of `hyperparameters` may take."""
 

@@ -77,11 +77,17 @@ class ServedContract(BackendContract):
         }
 
 
-class TestServer(ServedContract):
+class ServedFakeContract(ServedContract):
+    """What a model of the fake backend answers depends on its name."""
+
+    deterministic_texts: ClassVar = False
+
+
+class TestServer(ServedFakeContract):
     serving: ClassVar = ("--backend", "fake", "--max-jobs", "4", "--set", "seconds_per_epoch=0.05")
 
 
-class TestServerWithFaults(ServedContract):
+class TestServerWithFaults(ServedFakeContract):
     """The server does not answer every accepted request, and not every answer is true."""
 
     faults: ClassVar = (
