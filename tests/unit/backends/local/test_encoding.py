@@ -191,7 +191,6 @@ def test_the_position_in_the_epoch_does_not_depend_on_the_length() -> None:
     assert counts.max() < 50
 
 
-def test_rows_are_padded_on_the_right_or_on_the_left() -> None:
+def test_rows_are_padded_on_the_right() -> None:
     rows = [np.array([1, 2]), np.array([3])]
     assert encoding.pad(rows, 0).tolist() == [[1, 2], [3, 0]]
-    assert encoding.pad(rows, 9, left=True).tolist() == [[1, 2], [9, 3]]
