@@ -15,7 +15,7 @@ from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.spec.json_schema import FILE_NAME, schema_text
 
 PROMPT_NAMES = ("prompt", "question", "instruction", "input", "text", "sentence", "premise", "v2")
-COMPLETION_NAMES = ("completion", "answer", "output", "response", "label", "target", "class", "v1")
+COMPLETION_NAMES = ("completion", "answer", "output", "json", "sql", "response", "label", "target", "class", "v1")
 
 EDITOR_LINE = "# yaml-language-server: $schema=./{schema}"
 """The comment from which an editor with a YAML language server takes the schema of the file."""
@@ -47,10 +47,17 @@ search:
   trials: 16
   seed: 7
 
-objective: {objective}
+{objective}
 budget: {{hours: 1}}
 """
 )
+
+
+_FREE_TEXT = """evaluation:
+  metrics: [chrf, exact_match]  # measured on texts that the model writes; `sweep metrics` lists them
+  generate: {examples: 100, max_tokens: 64}
+
+objective: {maximize: valid_chrf}   # or valid_exact_match, or valid_accuracy if there are few different completions"""
 
 
 def write_starter(file: Path, data_file: Path | None, *, overwrite: bool) -> None:
@@ -83,7 +90,7 @@ def starter(name: str, data_file: Path | None) -> str:
 
     Raises UserInputError if the data file's columns cannot be read.
     """
-    source, objective = "builtin:nli", "{maximize: valid_accuracy}"
+    source, objective = "builtin:nli", "objective: {maximize: valid_accuracy}"
     templates: tuple[str, str] | None = ("{premise}\n{hypothesis}", " {label}")
     if data_file is not None:
         source = str(data_file)
@@ -94,7 +101,7 @@ def starter(name: str, data_file: Path | None) -> str:
             completion = _choose_column(columns, COMPLETION_NAMES, data_file)
             templates = (f"{{{prompt}}}", f" {{{completion}}}")
         if completion not in ("label", "class", "target", "v1"):
-            objective = "{minimize: valid_loss}        # or valid_accuracy, if there are few different completions"
+            objective = _FREE_TEXT
     lines = ""
     if templates is not None:
         prompt_text = json.dumps(templates[0] + "\n\n###\n\n")
