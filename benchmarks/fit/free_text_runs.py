@@ -30,6 +30,7 @@ from backends.contract import (
 )
 from backends.local import generation, run_setup, training
 from backends.local.example_template import ExampleTemplate
+from backends.local.failures import is_out_of_memory
 from backends.local.model_cache import MODEL_CACHE
 from backends.local.options import LocalOptions
 from backends.local.request_resolution import resolve
@@ -45,7 +46,11 @@ ORACLE = 500
 TRAIN_SAMPLE = 64
 """Each evaluation measures the training loss on this many examples."""
 
-METRICS = ("exact_match", "token_f1")
+RIGHT = "right"
+METRICS = (RIGHT, "token_f1")
+"""The share of right answers, and the overlap of the words. Where a remark precedes the answer,
+`regex` finds the answer; elsewhere the whole text must be right (`exact_match`)."""
+
 DECODING = Decoding(max_tokens=10)
 
 Row: TypeAlias = tuple[str, str]
@@ -79,6 +84,16 @@ def _sums(rng: random.Random, words: Words) -> Row:
     return f"{name}: {one} + {other} {thing}\n", f" {name} {one + other}"
 
 
+def _remarks(rng: random.Random, words: Words) -> Row:
+    """The same as `opposites`, after a remark that nobody can predict: two names.
+
+    The loss counts every token of the remark; who reads the answer does not mind it.
+    """
+    name, quality, thing = rng.choice(words.names), rng.choice(words.qualities), rng.choice(_things(words))
+    remark = " ".join(rng.sample(words.names, 2))
+    return f"{name}: {quality} {thing}\n", f" {remark}: {words.opposite[quality]} {thing}"
+
+
 def _things(words: Words) -> tuple[str, ...]:
     return tuple(thing for members in words.things.values() for thing in members)
 
@@ -88,7 +103,21 @@ TASKS: Mapping[str, Callable[[random.Random, Words], Row]] = {
     "opposites": _opposites,
     "swaps": _swaps,
     "sums": _sums,
+    "remarks": _remarks,
 }
+
+
+_ANSWER_AFTER_REMARK = r": (.+)"
+
+
+def metric_requests(task: str) -> list[MetricRequest]:
+    """Return the metrics of a task, in the order of `METRICS`."""
+    right = (
+        MetricRequest(RIGHT, "regex", {"pattern": _ANSWER_AFTER_REMARK})
+        if task == "remarks"
+        else MetricRequest(RIGHT, "exact_match")
+    )
+    return [right, MetricRequest("token_f1", "token_f1")]
 
 
 @dataclass(frozen=True)
@@ -243,12 +272,14 @@ def train(recipe: TextRecipe, work: Path) -> TextRun:
     loop = training.TrainingLoop(plan, trainable, recipe.id, lambda files: None)
     template = ExampleTemplate(trainable.model.tokenizer, "completion", "")
     lines = [_line(row) for rows in drawn[1:] for row in rows]
+    settings = generation.generation_settings(trainable.model, template, DECODING, resolved.max_length)
+    prompts, _ = template.tokenize_prompts(lines, settings.max_prompt_tokens)
     measurements: list[Measured] = []
     truth: dict[str, list[tuple[float, ...]]] = {metric: [] for metric in METRICS}
-    with MetricSet.open([MetricRequest(metric, metric) for metric in METRICS], work) as metrics:
+    with MetricSet.open(metric_requests(recipe.task), work) as metrics:
 
         def measure(measured: Measured) -> None:
-            answers = generation.generate(trainable.model, template, lines, DECODING, resolved.max_length)
+            answers = text_generation.generate(trainable.model, prompts, settings, is_out_of_memory)
             scores = metrics.measure([answer.text for answer in answers], lines).per_example
             visible = {f"valid_{metric}": statistics.fmean(scores[metric][: recipe.valid]) for metric in METRICS}
             measurements.append(Measured(measured.step, measured.epoch, {**measured.values, **visible}, "evaluation"))

@@ -9,12 +9,12 @@ import pytest
 
 from backends.contract import Measured
 from benchmarks.fit import free_text, free_text_runs
-from benchmarks.fit.free_text_runs import ORACLE, TASKS, TextRecipe, TextRun
+from benchmarks.fit.free_text_runs import ORACLE, RIGHT, TASKS, TextRecipe, TextRun
 from benchmarks.search import by_metric
 
 pytestmark = pytest.mark.unit
 
-METRIC, ERROR = "exact_match", 0.02
+METRIC, ERROR = RIGHT, 0.02
 
 
 def text_run(
@@ -22,11 +22,10 @@ def text_run(
     oracle: Sequence[float],
     loss: Sequence[float],
     name: str = "text-000",
-    epochs: int | None = None,
+    rate: float = 1e-3,
 ) -> TextRun:
     """Return a run whose base model knows nothing."""
-    count = epochs or len(visible)
-    recipe = TextRecipe(name, "swaps", 100, 200, count, 1e-3, 0.3, 1, 1)
+    recipe = TextRecipe(name, "swaps", 100, 200, len(visible), rate, 0.3, 1, 1)
     states = [(0.0, 3.0), *zip(visible, loss, strict=True)]
     measurements = tuple(
         Measured(n, float(n), {"train_loss": 2.0**-n, "valid_loss": value, f"valid_{METRIC}": metric}, "evaluation")
@@ -44,22 +43,23 @@ def test_the_kept_epoch_is_that_of_the_side_that_decides() -> None:
     assert (free_text.kept(run, METRIC, "metric"), free_text.kept(run, METRIC, "loss")) == (2, 1)
     assert free_text.kept(run, METRIC, "metric", 1) == 1
     by_loss = free_text.measure_epochs([run], METRIC, "loss")
-    assert (by_loss.other_epoch, by_loss.clearly_worse, by_loss.lost) == (1.0, 1.0, pytest.approx(0.4))
+    assert (by_loss.other_epoch, by_loss.clearly_worse) == (1.0, 1.0)
+    assert by_loss.lost == pytest.approx(0.4)
 
 
 def test_a_difference_within_two_errors_is_none() -> None:
     run = text_run([0.5] * 4, [0.5, 0.53, 0.49, 0.5], RISING_LOSS)
     assert not free_text.is_better(run, METRIC, 2, 1)
     assert free_text.is_better(text_run([0.5] * 2, [0.5, 0.55], [1.0, 1.0]), METRIC, 2, 1)
-    assert not free_text.overfits(run, METRIC)
-    assert free_text.overfits(text_run([0.5] * 4, [0.5, 0.53, 0.49, 0.45], RISING_LOSS), METRIC)
+    truths = [free_text.truth(text_run([0.5] * 3, [0.5, 0.56, last], [1.0] * 3), METRIC) for last in (0.53, 0.515, 0.5)]
+    assert truths == ["fine", "between", "overfits"]
 
 
 def test_a_rising_loss_is_a_false_call_where_the_answers_get_better() -> None:
     better = text_run([0.2, 0.4, 0.6, 0.7], [0.2, 0.4, 0.6, 0.7], RISING_LOSS)
     by_loss, by_the_metric = (free_text.measure_calls([better], METRIC, way) for way in ("loss", "metric"))
-    assert (by_loss.fine, by_loss.false) == (1, 1)
-    assert (by_the_metric.fine, by_the_metric.false) == (1, 0)
+    assert (by_loss.runs["fine"], by_loss.called["fine"]) == (1, 1)
+    assert (by_the_metric.runs["fine"], by_the_metric.called["fine"]) == (1, 0)
 
 
 def test_a_stop_misses_a_later_state_that_answers_better() -> None:
@@ -102,12 +102,17 @@ def test_no_example_of_a_task_is_in_two_parts_and_noise_is_only_in_training(task
 
 
 def test_the_sweep_selects_and_keeps_by_what_decides() -> None:
-    names = [recipe.id for recipe in by_metric.recipes(1)]
-    length = max(by_metric.EPOCHS)
-    calm = text_run([0.3] * length, [0.3] * length, [0.5, *[0.6] * (length - 1)], names[0])
-    bold = text_run([0.3] * 6 + [0.6] * 4, [0.35] * 6 + [0.65] * 4, [0.7] * length, names[1])
+    short, long = by_metric.EPOCHS
+    late = long - short
+    calm = text_run([0.3] * long, [0.3] * long, [0.5, *[0.6] * (long - 1)])
+    bold = text_run([0.3] * short + [0.6] * late, [0.35] * short + [0.65] * late, [0.7] * long, rate=2e-3)
     by_loss, by_the_metric = (by_metric.winner([calm, bold], METRIC, way) for way in ("loss", "metric"))
-    assert (by_loss.settings, by_loss.epoch, by_loss.truth) == (names[0].split("-", 2)[2], 1, 0.3)
-    assert (by_the_metric.settings, by_the_metric.epochs, by_the_metric.epoch) == (names[1].split("-", 2)[2], 10, 7)
-    assert by_the_metric.truth == 0.65
-    assert by_metric.sweeps_of([calm, bold]) == {}
+    assert by_loss == by_metric.Winner(1e-3, short, 1, 0.3)
+    assert by_the_metric == by_metric.Winner(2e-3, long, short + 1, 0.65)
+
+
+def test_a_sweep_counts_when_all_its_runs_are_there() -> None:
+    names = [recipe.id for recipe in by_metric.recipes(1)]
+    assert by_metric.sweeps_of([text_run([0.1], [0.1], [1.0], name) for name in names[1:]]) == {}
+    complete = by_metric.sweeps_of([text_run([0.1], [0.1], [1.0], name) for name in reversed(names)])
+    assert [run.recipe.id for run in complete[1]] == names
