@@ -369,6 +369,17 @@ def test_a_metric_that_is_away_is_waited_for_and_its_cost_precedes_its_value(
     assert len(world.host.prediction_requests) == 6, "the model is not asked again"
 
 
+def test_a_shared_job_is_no_result_for_the_metric_that_only_its_last_model_has(world: HostedWorld) -> None:
+    backend = world.open(epoch_ladder=True)
+    for key, epochs in (("long", 3), ("short", 2)):
+        asked = request(world, key)
+        asked = dataclasses.replace(asked, hyperparameters={**asked.hyperparameters, "n_epochs": epochs})
+        events = world.drain(backend, backend.submit(asked))
+        assert evaluations(events)[-1].values["valid_exact_match"] == pytest.approx(4 / 6)
+        assert evaluations(events)[-1].epoch == epochs
+    assert len(world.host.jobs) == 2
+
+
 # -------------------------------------------------------------------------------------------- check
 def test_what_cannot_be_measured_is_found_at_check(world: HostedWorld) -> None:
     backend = world.open()
