@@ -1,10 +1,8 @@
-"""Forms of the English words of generated texts: plurals and numbers."""
+"""Forms of the English words of generated texts: plurals and articles."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 _IRREGULAR_PLURALS: Mapping[str, str] = {"scarf": "scarves", "mango": "mangoes"}
 

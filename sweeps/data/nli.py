@@ -15,6 +15,7 @@ from random import Random
 from typing import Literal, TypeAlias, TypeVar
 from zlib import crc32
 
+from sweeps.data.english_forms import with_article
 from sweeps.data.nli_words import Split, Words, words_of
 
 Label: TypeAlias = Literal["entailment", "neutral", "contradiction"]
@@ -80,8 +81,7 @@ class Event:
 
     def sentence(self, pattern: str = "plain") -> str:
         """Write the event as a sentence."""
-        thing = f"{self.quality} {self.thing}".strip()
-        thing = f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}"
+        thing = with_article(f"{self.quality} {self.thing}".strip())
         place = f" {self.place}" if self.place else ""
         if pattern == "place_first":
             first = f"{self.place[0].upper()}{self.place[1:]}," if self.place else "Now"

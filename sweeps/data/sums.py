@@ -1,33 +1,31 @@
-"""`builtin:sums`: generated word problems with one calculation, in the form of GSM8K.
+"""`builtin:sums`: generated word problems in the form of GSM8K: a solution, then `#### NUMBER`.
 
-Results on them are not GSM8K results.
+Results on them are not GSM8K results. The problems are as easy as they can be, because
+`builtin:tiny-lm` has never read a number: two people put their things together, and the solution
+counts them one by one.
 
-The numbers have one digit, and the parts share all words and all calculations. They share no
-combination of person, thing and calculation. A model must therefore find the numbers and know
-whether to add or to subtract; the sums themselves it may learn by heart.
+The parts share all words, but no problem. A model must therefore learn to count what it reads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
-from sweeps.data.english_forms import plural
+from sweeps.data.english_forms import with_article
 from sweeps.data.held_out import Drawn, draw_records
 from sweeps.data.nli_words import SPLITS, Split, words_of
 
 PROMPT = "{question}\n\n###\n\n"
-COMPLETION = "{answer}"
-"""The templates if the sweep file has none."""
+COMPLETION = "{answer} END"
+"""The templates if the sweep file has none. An answer has two lines: no line break can end it."""
 
-MAX_NUMBER = 9
+MAX_THINGS = 3
+"""The most things of one person."""
 
-_MORE = (
-    "{name} has {a} {things}. {other} brings {b} more. How many {things} are there?",
-    "There are {a} {things} here and {b} {things} there. How many {things} can {name} see?",
-)
-_LESS = (
-    "{name} has {a} {things}. {other} takes {b} of them. How many {things} are left?",
-    "Of {a} {things}, {name} is selling {b}. How many {things} are left?",
+_QUESTIONS = (
+    "{one} has {things}. {other} brings {more}. How many things are there?",
+    "{one} is buying {things}, and {other} is buying {more}. How many things do they have?",
 )
 
 
@@ -40,15 +38,18 @@ def generate(part: Split, examples: int, seed: int) -> list[dict[str, str]]:
     things = tuple(thing for members in words.things.values() for thing in members)
 
     def draw(rng: Random) -> Drawn:
-        name, other = rng.sample(words.names, 2)
-        thing, adds = rng.choice(things), rng.random() < 0.5
-        a, b = sorted((rng.randint(2, MAX_NUMBER), rng.randint(2, MAX_NUMBER)), reverse=True)
-        if adds:
-            a, b = rng.sample((a, b), 2)
-        result = a + b if adds else a - b
-        question = rng.choice(_MORE if adds else _LESS).format(name=name, other=other, things=plural(thing), a=a, b=b)
-        calculation = f"{a}{'+' if adds else '-'}{b}"
-        answer = f"{calculation} = <<{calculation}={result}>>{result}\n#### {result}"
-        return Drawn(f"{name} {thing} {calculation}", {"question": question, "answer": answer})
+        one, other = rng.sample(words.names, 2)
+        first, more = rng.randint(1, MAX_THINGS), rng.randint(1, MAX_THINGS)
+        chosen = [with_article(thing) for thing in rng.sample(things, first + more)]
+        question = rng.choice(_QUESTIONS).format(
+            one=one, other=other, things=_listed(chosen[:first]), more=_listed(chosen[first:])
+        )
+        counted = ", ".join(f"{number} {thing.split()[1]}" for number, thing in enumerate(chosen, 1))
+        answer = f"{counted}\n#### {len(chosen)}"
+        return Drawn(question, {"question": question, "answer": answer})
 
     return draw_records(draw, part, examples, seed)
+
+
+def _listed(things: Sequence[str]) -> str:
+    return " and ".join([", ".join(things[:-1]), things[-1]]) if len(things) > 1 else things[0]
