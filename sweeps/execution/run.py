@@ -91,13 +91,14 @@ def _run_alone(
         say("starting Ray and MLflow")
         # Meanwhile the tracker creates the tables of a new database.
         engine.connect(environment.ray_address, log_handler, record=ray_record, say=say)
+        has_sent_all = SentRecord.read(plan.folder).is_complete
         run_id = start_tracking(tracker, plan, study)
         write_text(workspace.run_table_file(name), tracker.table_path())
         plan = with_gpus(plan, engine.gpus())
         with opened_backend(plan, study, files) as backend:
             protected_keys = protected_trial_keys(plan, environment.tracking_uri)
             model_retention = ModelRetention(plan, study, backend, protected_keys)
-            tracking_observer = TrackingObserver(tracker, study, plan.folder)
+            tracking_observer = TrackingObserver(tracker, study, plan.folder, is_complete=has_sent_all)
             observers = [TextRecord(plan.folder), tracking_observer, model_retention, progress]
             session = Session(plan, study, observers, backend=backend, deadline=deadline)
             end = _run_trials(session, progress, environment.ray_address, files, say)

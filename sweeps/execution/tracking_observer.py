@@ -32,17 +32,21 @@ PLOT_MIN_TRIAL_S = 1.0
 class TrackingObserver(Observer):
     """Sends the trials and the changes of the space to MLflow."""
 
-    def __init__(self, tracker: tracking.Tracker, study: Study, folder: Path) -> None:
+    def __init__(self, tracker: tracking.Tracker, study: Study, folder: Path, *, is_complete: bool = False) -> None:
         """Send the trials that earlier runs of the sweep did not send.
 
         Those runs were killed, or MLflow was unreachable. `folder` is that of the sweep.
+        `is_complete`: the last run sent everything, final costs included.
         """
         self._tracker, self._folder = tracker, folder
         self._changes = [f"made: {change.text}" for change in study.steering]
         self._sent: dict[int, Spend] = {}
         for trial in study.trials:
-            if trial.state.ended and trial.duplicate_of is None and not tracker.shows_end_of(trial):
-                tracker.show_ended(trial, trial_files(trial, self._folder))
+            if trial.state.ended and trial.duplicate_of is None:
+                self._sent[trial.number] = trial.spend
+                has_other_cost = not is_complete and trial.number in study.settled_later
+                if not tracker.shows_end_of(trial) or has_other_cost:
+                    tracker.show_ended(trial, trial_files(trial, self._folder))
         if self._changes:
             tracker.tag_sweep({"steering": "\n".join(self._changes)})
 
@@ -70,7 +74,7 @@ class TrackingObserver(Observer):
         """Send the trials again whose final cost differs from the cost at their end."""
         for trial in trials:
             if self._sent.get(trial.number, trial.spend) != trial.spend:
-                self._tracker.show_ended(trial)
+                self._tracker.show_ended(trial, trial_files(trial, self._folder))
 
 
 def trial_files(trial: Trial, folder: Path) -> dict[str, Content]:

@@ -10,7 +10,7 @@ import math
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -327,6 +327,11 @@ class Study:
         if trial.will_retry:
             self._queue.add(retry_of(trial))
             self._set_retried(trial.number)
+
+    @property
+    def settled_later(self) -> Set[int]:
+        """The numbers of the trials whose final cost an earlier process stored after their end."""
+        return self._settled.keys()
 
     def settle(self, number: int, spend: Spend) -> Trial:
         """Store the final cost of an ended trial, which is known only after its end.

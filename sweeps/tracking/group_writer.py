@@ -86,7 +86,7 @@ class GroupWriter:
         """
         if parent.run_id is None or not parent.has_inputs or self._fits is False:
             return
-        own = [(run, change) for run, change in group if not run.adopted and (run.run_id or not run.may_exist)]
+        own = [(run, change) for run, change in group if _is_writable(run, change)]
         if not own:
             return
         new_ids = {id(run): uuid.uuid4().hex for run, _ in own if run.run_id is None}
@@ -153,6 +153,13 @@ class GroupWriter:
             input_id = uuid.uuid4().hex
             database.execute(_INSERT["inputs"], (input_id, "DATASET", source_id, "RUN", run_id, 0))
             database.executemany(_INSERT["input_tags"], [(input_id, name, value) for name, value in input_tags.items()])
+
+
+def _is_writable(run: RunRecord, change: Projection) -> bool:
+    """Return whether only this process has written the run, and nothing of the change."""
+    if run.adopted or (run.run_id is None and run.may_exist):
+        return False
+    return run.run_id is None or not change.is_whole
 
 
 def _tables_fit(database: sqlite3.Connection) -> bool:

@@ -155,6 +155,11 @@ class Outbox:
             self._abandoned = True
             self._changed.notify()
 
+    def waits(self, key: str) -> bool:
+        """Return whether a change of the run `key` waits to be written."""
+        with self._changed:
+            return key in self._waiting
+
     @property
     def unwritten(self) -> tuple[str, ...]:
         """The keys of the runs that the receiver does not have as they should be."""

@@ -95,7 +95,8 @@ class Point:
 class Projection:
     """Everything that one run should show. `files` maps artifact paths to their content.
 
-    `completes`: with it, the run of a trial shows everything.
+    `completes`: with it, the run of a trial shows everything. `is_whole`: it holds everything, so a
+    part of it may be written already.
     """
 
     points: list[Point] = field(default_factory=list)
@@ -105,6 +106,7 @@ class Projection:
     status: RunStatus | None = None
     ended_at_ms: int | None = None
     completes: bool = False
+    is_whole: bool = False
 
     @property
     def ends(self) -> bool:
@@ -117,6 +119,7 @@ class Projection:
         self.params |= later.params
         self.tags |= later.tags
         self.files |= later.files
+        self.is_whole |= later.is_whole
         if later.status is not None:
             self.status, self.ended_at_ms, self.completes = later.status, later.ended_at_ms, later.completes
 

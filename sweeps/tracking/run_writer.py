@@ -154,6 +154,8 @@ class RunWriter:
         """
         if run.run_id is None:
             self.create(run, parent, projection)
+        elif projection.is_whole and not run.adopted:
+            run.adopt(self._client.get_run(run.run_id))  # to know the points that it has
         run_id = run.run_id or ""
         if not run.has_inputs:
             if self._inputs:

@@ -87,6 +87,7 @@ class Tracker:
         self._hyperparameters: list[str] = []
         self._saved_view = ""
         self._finished = False
+        self._forgetting = threading.Lock()
         self._outbox = Outbox(self._write, f"mlflow {experiment}", self._write_together, say)
         self._opening = threading.Thread(target=self._open, name=f"mlflow {experiment}: open", daemon=True)
 
@@ -276,15 +277,16 @@ class Tracker:
 
         Adds only what MLflow lacks. The record is read when its turn comes.
         """
-        was_sent = trial.key in self._runs or trial.number in self._shown
-        # A record of its own: the outbox forgets the one that it is writing now.
-        run = self._runs[trial.key] = copy.copy(self._record_of(trial))
-        unknown = self._runs[_PARENT].adopted and not self._knows_all_runs
-        run.may_exist = run.run_id is not None or was_sent or unknown
-        run.running = False
-        self._shown.remove(trial.number)
-        self._hyperparameters += [name for name in trial.hyperparameters if name not in self._hyperparameters]
-        self._outbox.put_lazily(trial.key, partial(self._whole, trial, files))
+        with self._forgetting:
+            was_sent = trial.key in self._runs or trial.number in self._shown
+            # A record of its own: the outbox forgets the one that it is writing now.
+            run = self._runs[trial.key] = copy.copy(self._record_of(trial))
+            unknown = self._runs[_PARENT].adopted and not self._knows_all_runs
+            run.may_exist = run.run_id is not None or was_sent or unknown
+            run.running = False
+            self._shown.remove(trial.number)
+            self._hyperparameters += [name for name in trial.hyperparameters if name not in self._hyperparameters]
+            self._outbox.put_lazily(trial.key, partial(self._whole, trial, files))
 
     def show_ended_if_different(self, trial: Trial, files: Mapping[str, Content] = NO_FILES) -> bool:
         """Show an ended trial from its record unless MLflow shows all of it.
@@ -321,6 +323,7 @@ class Tracker:
         whole = self._start_of(trial)
         whole.add(project.of_events(0, measured, now_ms, trial.hyperparameters))
         whole.add(project.of_end(trial, now_ms))
+        whole.is_whole = True
         whole.add(project.of_files(files))
         return whole
 
@@ -396,8 +399,9 @@ class Tracker:
     @property
     def lacking(self) -> tuple[str, ...]:
         """The names of the runs that MLflow does not have, or not as they should be."""
-        keys = dict.fromkeys((*self._outbox.unwritten, *(key for key, run in self._runs.items() if run.is_rejected)))
-        return tuple(sorted(self._runs[key].name for key in keys if key in self._runs))
+        runs = dict(self._runs)  # a copy: the outbox may still write
+        keys = {*self._outbox.unwritten, *(key for key, run in runs.items() if run.is_rejected)}
+        return tuple(sorted(runs[key].name for key in keys if key in runs))
 
     def run_url(self, run_id: str) -> str | None:
         """Return the address of a run in the browser; None if no server serves the database."""
@@ -427,9 +431,10 @@ class Tracker:
                 self._saved_view = self._writer.save_table_view(self._hyperparameters, self._saved_view)
                 self._stored_shown = shown
             elif projection.completes and run.number is not None and not run.is_rejected:
-                if self._runs.get(key) is run:
-                    self._shown.add(run.number)
-                    del self._runs[key]
+                with self._forgetting:
+                    if self._runs.get(key) is run and not self._outbox.waits(key):
+                        self._shown.add(run.number)
+                        del self._runs[key]
                 self._outbox.put(_PARENT, Projection())  # stores which trials are shown
 
 

@@ -25,6 +25,7 @@ from backends.contract import Charged, Checkpointed, Event, Finished, Measured, 
 from sweeps.errors import SweepError
 from sweeps.reports.plots import learning_curve_png
 from sweeps.tracking import TrackedDataset, TrackedPart, Tracker, default_uri, serve_ui
+from sweeps.tracking.projection import Projection
 from sweeps.trials.trial import Spend, Trial, TrialState
 from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
@@ -289,22 +290,60 @@ def test_a_missing_end_of_a_trial_is_shown_from_its_record(uri: str, tmp_path: P
     assert steps_of(uri, run, "valid_loss") == [0, 10, 20, 30]
 
 
-def test_a_cost_that_is_settled_later_changes_the_run_and_makes_no_second_one(uri: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", ["all", "the start", "nothing"])
+def test_a_cost_that_is_settled_later_changes_the_run_and_makes_no_second_one(
+    uri: str, written: str, tmp_path: Path
+) -> None:
+    """Whatever MLflow has by then: everything, what came before the end, or nothing."""
     record = dataclasses.replace(ended(new_trial(0)), curve=tuple(e for e in events() if _is_evaluation(e)))
     settled = dataclasses.replace(record, spend=dataclasses.replace(record.spend, tokens=record.spend.tokens + 77))
     tracker = Tracker.connect(uri, "snli", tmp_path / "artifacts")
     parent = begin(tracker)
     track(tracker, record, events())
+    if written == "the start":
+        await_writing(tracker)
     tracker.trial_ended(record)
-    deadline = time.monotonic() + 60
-    while tracker.lacking and time.monotonic() < deadline:
-        time.sleep(0.01)
+    if written == "all":
+        await_writing(tracker)
     tracker.show_ended(settled)
     finish(tracker)
+    assert tracker.problems == ()
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("snli")
     assert experiment is not None
     [run] = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert run.data.metrics["tokens"] == settled.spend.tokens
+    assert steps_of(uri, run, "valid_loss") == [0, 10, 20, 30]
+
+
+def await_writing(tracker: Tracker) -> None:
+    deadline = time.monotonic() + 60
+    while tracker.lacking and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_a_cost_that_is_settled_while_the_end_is_written_is_not_lost(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = dataclasses.replace(ended(new_trial(0)), curve=tuple(e for e in events() if _is_evaluation(e)))
+    settled = dataclasses.replace(record, spend=dataclasses.replace(record.spend, tokens=record.spend.tokens + 77))
+    tracker = Tracker.connect(uri, "snli", tmp_path / "artifacts")
+    parent = begin(tracker)
+    track(tracker, record, events())
+    await_writing(tracker)
+    write_one = tracker._outbox._write_one
+
+    def settle_meanwhile(key: str, projection: Projection) -> bool:
+        if projection.completes:
+            monkeypatch.setattr(tracker._outbox, "_write_one", write_one)
+            tracker.show_ended(settled)
+        return write_one(key, projection)
+
+    monkeypatch.setattr(tracker._outbox, "_write_one", settle_meanwhile)
+    tracker.trial_ended(record)
+    finish(tracker)
+    assert tracker.problems == ()
+    [run] = children(uri, parent).values()
     assert run.data.metrics["tokens"] == settled.spend.tokens
     assert steps_of(uri, run, "valid_loss") == [0, 10, 20, 30]
 

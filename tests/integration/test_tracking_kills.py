@@ -90,7 +90,7 @@ def run(root):
     study = open_study(plan, Environment(Workspace(root), "unused"))
     tracker = tracking.Tracker.connect(tracking.default_uri(root), "pairs", root / "artifacts")
     start_tracking(tracker, plan, study)
-    session = Session(plan, study, [InStep(tracker, study)], clock=lambda: 100.0)
+    session = Session(plan, study, [InStep(tracker, study, plan.folder)], clock=lambda: 100.0)
     session_driver.drive(session)
     end = session.finish()
     finish_tracking(tracker, plan, session, end, "report")
