@@ -40,6 +40,10 @@ the first five."""
 DECAYED = 0.2
 """A learning rate that ends at a fifth of its peak has been decayed on purpose."""
 
+LEVEL = 0.5
+"""A metric has not got worse if it ends within half of its noise, one standard error, of its best.
+"""
+
 FELL_FAR = 0.5
 """A loss that is down to half of the base model's has fallen far."""
 
@@ -274,6 +278,15 @@ class CurveFeatures:
             return False
         before = [value for value in (self.baseline.valid_metric, *metric.values[:-1]) if value is not None]
         return bool(before) and metric.last > max(before)
+
+    @property
+    def metric_is_level(self) -> bool:
+        """Whether the validation metric learned something and ended no worse than its best."""
+        metric = self.valid_metric
+        if metric is None or self.metric_never_rose:
+            return False
+        best = max(metric.values)
+        return best - metric.last <= LEVEL * self.valid_noise(best)
 
     @property
     def metric_is_saturated(self) -> bool:

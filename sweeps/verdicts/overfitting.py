@@ -34,12 +34,16 @@ there has ended its fall."""
 def metric_outweighs_loss(features: CurveFeatures) -> bool:
     """Return whether the metric decides and is fine, although the validation loss rises.
 
-    The answers of a model can get better while the probability of the reference texts falls.
+    The answers of a model can get better while the probability of the reference texts falls. So
+    generated texts that get no worse are fine. For labels, the loss must not rise unless the metric
+    got better: it says how sure the model is of a wrong label.
     """
     rise = features.rise
     if rise is None or features.curve.best_by != "metric":
         return False
-    return features.metric_improved_since(rise.onset) or features.metric_is_saturated
+    if features.metric_improved_since(rise.onset) or features.metric_is_saturated:
+        return True
+    return features.metric_is_level and not features.metric_is_about_labels
 
 
 def risen_loss(features: CurveFeatures) -> str:

@@ -59,6 +59,20 @@ def test_a_rising_loss_with_answers_that_get_no_better_is_overfitting() -> None:
     assert early_stop_verdict(curve, ADVICE) is not None
 
 
+def test_a_rising_loss_with_answers_that_stay_as_good_as_their_best_is_no_overfitting() -> None:
+    level = text_curve([0.57, 0.6, 0.58, 0.59], RISING_LOSS, FALLING_TRAIN_LOSS)
+    verdict = judge(level, ADVICE)
+    assert verdict.kind is VerdictKind.HEALTHY
+    assert verdict.evidence.endswith("but exact match decides, which got no worse")
+    assert early_stop_verdict(level, ADVICE) is None
+    about_labels = replace(level, metric="accuracy", classes=3)
+    assert judge(about_labels, ADVICE).kind is not VerdictKind.HEALTHY
+
+
+def test_a_rising_loss_with_answers_that_were_never_right_is_overfitting() -> None:
+    assert judge(text_curve([0.0] * 4, RISING_LOSS, FALLING_TRAIN_LOSS), ADVICE).kind is VerdictKind.OVERFIT
+
+
 @given(
     st.lists(st.floats(0, 0.99), min_size=2, max_size=8),
     st.lists(st.floats(0.01, 5), min_size=8, max_size=8),
