@@ -62,6 +62,10 @@ FAST_RATE = 0.003
 """With remarks, and too high for the pool of `benchmarks.search.by_metric`."""
 
 
+SEEN = ("noisy-", "text-001", "text-002", "text-006", "pool-01", "pool-02", "pool-03", "fast-")
+"""The beginnings of the ids of the runs that existed when `sweeps.verdicts.features.LEVEL` was
+chosen."""
+
 BestBy: TypeAlias = Literal["metric", "loss"]
 
 
@@ -280,14 +284,17 @@ def _calls_table(runs: Sequence[TextRun]) -> str:
         "## The verdict `overfit`\n",
         "A run *overfits* if its answers ended clearly worse than they were at their best epoch, by at least "
         f"{MIN_FALL:g}. It is *fine* if they did not end clearly worse; the others lie *between*.\n",
-        "| metric | judged by | called overfit: of those that overfit | of those between | of those that are fine |",
-        "|---|---|---:|---:|---:|",
+        "| runs | metric | judged by | called overfit: of those that overfit | of those between | of those that are "
+        "fine |",
+        "|---|---|---|---:|---:|---:|",
     ]
-    for metric in METRICS:
-        for best_by in _WAYS:
-            calls = measure_calls(runs, metric, best_by)
-            shares = " | ".join(f"{calls.called[kind]} of {calls.runs[kind]}" for kind in get_args(Truth))
-            lines.append(f"| {metric} | {_name(metric, best_by)} | {shares} |")
+    unseen = [run for run in runs if not run.recipe.id.startswith(SEEN)]
+    for name, group in (("all", runs), ("made after the last change of a rule", unseen)):
+        for metric in METRICS:
+            for best_by in _WAYS:
+                calls = measure_calls(group, metric, best_by)
+                shares = " | ".join(f"{calls.called[kind]} of {calls.runs[kind]}" for kind in get_args(Truth))
+                lines.append(f"| {name} ({len(group)}) | {metric} | {_name(metric, best_by)} | {shares} |")
     return "\n".join(lines) + "\n"
 
 
