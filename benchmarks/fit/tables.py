@@ -12,6 +12,8 @@ _HEAD = """# Accuracy of the judge of learning curves
 `python -m benchmarks.fit.evaluate --report --write` generates this page from `curves.jsonl.gz`; `README.md` explains
 the method. All thresholds are chosen on the part `tune`; the part `report` serves only for reporting. The brackets
 contain 95 % bootstrap intervals.
+
+These runs predict labels and numbers. Runs that write free text have a page of their own: [FREE_TEXT.md](FREE_TEXT.md).
 """
 
 
