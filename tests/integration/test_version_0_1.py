@@ -66,8 +66,14 @@ def expected(name: str, folder: Path) -> Any:
     return json.loads((STATE / "expected" / f"{name}.json").read_text().replace(WRITTEN_IN, str(folder)))
 
 
-NEW_FIELDS = {"failure": None, "will_retry": False, "machine": None}
-"""The fields of a trial that version 0.1 did not have, and their values in its trials."""
+NEW_FIELDS = {
+    "failure": None,
+    "will_retry": False,
+    "machine": None,
+    "test_metric": "accuracy",
+    "decodings": [],
+}
+"""The fields of trials and finals that version 0.1 did not have, and their values for its sweeps."""
 
 
 def _known_to_0_1(value: Any) -> Any:
