@@ -73,7 +73,7 @@ NEW_FIELDS = {
     "test_metric": "accuracy",
     "decodings": [],
 }
-"""The fields of trials and finals that version 0.1 did not have, and their values for its sweeps."""
+"""The fields of trials and finals that version 0.1 did not have, with their values then."""
 
 
 def _known_to_0_1(value: Any) -> Any:
