@@ -116,3 +116,12 @@ def test_a_sweep_counts_when_all_its_runs_are_there() -> None:
     assert by_metric.sweeps_of([text_run([0.1], [0.1], [1.0], name) for name in names[1:]]) == {}
     complete = by_metric.sweeps_of([text_run([0.1], [0.1], [1.0], name) for name in reversed(names)])
     assert [run.recipe.id for run in complete[1]] == names
+
+
+def test_the_stored_runs_are_those_of_the_recipes() -> None:
+    runs = free_text.stored_runs()
+    pool = [recipe for seed in range(1, by_metric.SEEDS + 1) for recipe in by_metric.recipes(seed)]
+    wanted = {recipe.id: recipe for recipe in (*free_text.recipes(), *pool)}
+    assert len({run.recipe.id for run in runs}) == len(runs) >= 60
+    assert all(wanted[run.recipe.id] == run.recipe for run in runs)
+    assert len(by_metric.sweeps_of(runs)) == by_metric.SEEDS
