@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from backends.training_logs.learning_curve import CurvePoint, LearningCurve, LoopReport
+from backends.training_logs.learning_curve import CurvePoint, LearningCurve, LoopReport, MetricScale
 
 CURVES = Path(__file__).resolve().parent / "curves.jsonl.gz"
 CAUSES = ("healthy", "underfit", "overfit", "diverged", "unsettled")
@@ -91,6 +91,7 @@ class Record:
         """
         curve = {attribute.name: getattr(self.curve, attribute.name) for attribute in dataclasses.fields(self.curve)}
         points, baseline, loop_reports = curve.pop("points"), curve.pop("baseline"), curve.pop("loop_reports")
+        curve["metric_scale"] = dataclasses.asdict(curve["metric_scale"])
         value = {attribute.name: getattr(self, attribute.name) for attribute in dataclasses.fields(self)}
         value |= {"settings": dict(self.settings), "oracle": dataclasses.asdict(self.oracle)}
         value["curve"] = {
@@ -108,6 +109,7 @@ class Record:
         columns = curve.pop("points")
         points = tuple(CurvePoint(*row) for row in zip(*(columns[name] for name in _COLUMNS), strict=True))
         baseline = curve.pop("baseline")
+        curve["metric_scale"] = MetricScale(**curve.get("metric_scale", {}))
         curve["loop_reports"] = tuple(LoopReport(*row) for row in curve.pop("running", ()))
         return cls(
             **{
