@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -73,7 +74,7 @@ def _ranked(
     if not candidates:
         return None
     search_values = {trial.number: trial.values[0] for trial in searched if trial.values is not None}
-    result = rank(candidates, objective, search_values, plan.spec.search.seed)
+    result = rank(candidates, objective, search_values, plan.spec.search.seed, _bounds(plan))
     return replace(result, untested="this backend or this data does not score answers")
 
 
@@ -200,6 +201,15 @@ class _StoredScores:
     value: float
     scores: tuple[float, ...] | None
     answers: tuple[str, ...]
+
+
+def _bounds(plan: SweepPlan) -> tuple[float, float]:
+    """Return the lowest and the highest value that the objective can have."""
+    metric = plan.spec.objective.metric
+    declared = next((found.declaration for found in plan.spec.task_metrics if found.reported_name == metric), None)
+    if declared is not None:
+        return -math.inf if declared.low is None else declared.low, math.inf if declared.high is None else declared.high
+    return (0.0, 1.0) if metric in plan.spec.capabilities.label_metrics else (-math.inf, math.inf)
 
 
 def _measured(repeats: Sequence[Trial]) -> list[Trial]:

@@ -107,12 +107,17 @@ def winning_trial(
 
 
 def rank(
-    candidates: Sequence[FinalsCandidate], objective: Objective, searched: Mapping[int, float], seed: int
+    candidates: Sequence[FinalsCandidate],
+    objective: Objective,
+    searched: Mapping[int, float],
+    seed: int,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> FinalsResult:
     """Rank the candidates by their means; the cheapest within the noise of the best mean wins.
 
     `searched` holds each candidate's value in the search. There must be at least one candidate,
-    each with at least one value. The same arguments give the same result.
+    each with at least one value. Intervals end at the `bounds` of the objective. The same arguments
+    give the same result.
     """
     sign = 1.0 if objective.direction == "maximize" else -1.0
     draws = {candidate.number: _resampled_means(candidate, seed) for candidate in candidates}
@@ -125,8 +130,8 @@ def rank(
         score = CandidateScore(
             number=candidate.number,
             mean=means[candidate.number],
-            low=low,
-            high=high,
+            low=max(low, bounds[0]),
+            high=min(high, bounds[1]),
             behind=sign * (means[best.number] - means[candidate.number]),
             behind_low=0.0 if candidate is best else interval(behind)[0],
             cost=candidate.cost,

@@ -289,6 +289,13 @@ class CurveFeatures:
         return best - metric.last <= LEVEL * self.valid_noise(best)
 
     @property
+    def metric_is_perfect(self) -> bool:
+        """Whether the quality of generated texts, which decides, ended at the top of its range."""
+        metric = self.valid_metric
+        decides = self.curve.best_by == "metric" and not self.metric_is_about_labels
+        return decides and metric is not None and metric.last >= 1.0
+
+    @property
     def metric_is_saturated(self) -> bool:
         """Whether the validation metric ended at its best, which is 1 within the noise."""
         metric = self.valid_metric

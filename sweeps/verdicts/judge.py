@@ -68,9 +68,9 @@ def _other_fact(verdict: FitVerdict, features: CurveFeatures) -> str:
     metric = features.valid_metric
     if features.curve.best_by != "metric" or metric is None:
         return ""
-    if metric_outweighs_loss(features) and verdict.kind not in (VerdictKind.DIVERGED, VerdictKind.OVERFIT):
-        rose = risen_loss(features)
-        return f"; {rose}, but {features.metric_name} decides, which got no worse" if rose else ""
+    lost = verdict.kind in (VerdictKind.DIVERGED, VerdictKind.OVERFIT)
+    if not lost and metric_outweighs_loss(features) and (rose := risen_loss(features)):
+        return f"; {rose}, but {features.metric_name} decides, which got no worse"
     if features.metric_is_about_labels or features.metric_name in verdict.evidence:
         return ""
     base = features.baseline.valid_metric

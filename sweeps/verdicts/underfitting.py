@@ -225,6 +225,8 @@ def _improvement(features: CurveFeatures) -> _Improvement | None:
     train = features.train_trend
     if train is not None and train.fall <= 0:
         return None
+    if features.metric_is_perfect:
+        return None
     rising_metric = _rising_metric(features)
     metric = features.valid_metric
     at_ceiling = metric is not None and 1 - metric.last <= min(CEILING, features.valid_noise(metric.last))

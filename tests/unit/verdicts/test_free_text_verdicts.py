@@ -87,6 +87,13 @@ def test_a_trial_whose_answers_just_became_best_is_never_stopped_for_overfitting
     assert verdict is None or verdict.kind is VerdictKind.DIVERGED
 
 
+def test_a_run_that_ends_at_the_top_of_the_range_needs_no_more_training() -> None:
+    rising_to_the_top = text_curve([0.04, 0.6, 1.0], [1.0, 0.5, 0.2], [0.9, 0.4, 0.15])
+    assert judge(rising_to_the_top, ADVICE).kind is VerdictKind.HEALTHY
+    below = text_curve([0.04, 0.4, 0.8], [1.0, 0.5, 0.2], [0.9, 0.4, 0.15])
+    assert judge(below, ADVICE).kind is VerdictKind.UNDERFIT
+
+
 def test_a_metric_for_which_lower_is_better_is_shown_in_its_own_unit() -> None:
     refusals = [0.9, 0.5, 0.2, 0.1]
     shares = [MetricScale(1.0, 0.0).share(value) for value in refusals]
