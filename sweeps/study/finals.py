@@ -115,6 +115,9 @@ def rank(
 ) -> FinalsResult:
     """Rank the candidates by their means; the cheapest within the noise of the best mean wins.
 
+    That is a candidate whose distance may be chance, and whose mean lies inside the interval of the
+    best. With two seeds, of which one failed, any distance may be chance.
+
     `searched` holds each candidate's value in the search. There must be at least one candidate,
     each with at least one value. Intervals end at the `bounds` of the objective. The same arguments
     give the same result.
@@ -139,7 +142,7 @@ def rank(
         )
         standings.append(score)
     standings.sort(key=lambda score: (score.behind, score.cost, score.number))
-    tied = [score for score in standings if score.behind_low <= 0]
+    tied = [standings[0], *_level_with_the_best(standings)]
     winner = min(tied, key=lambda score: (score.cost, score.behind, score.number))
     reason = _reason(standings, winner)
     return FinalsResult(objective.metric, tuple(standings), winner.number, reason, searched[winner.number])
@@ -187,12 +190,18 @@ def _widening(count: int) -> float:
     return math.sqrt(count / (count - 1)) if count > 1 else 0.0
 
 
+def _level_with_the_best(standings: Sequence[CandidateScore]) -> list[CandidateScore]:
+    """Return the other candidates whose distance from the best lies inside the noise."""
+    best, *others = standings
+    return [score for score in others if score.behind_low <= 0 and best.low <= score.mean <= best.high]
+
+
 def _reason(standings: Sequence[CandidateScore], winner: CandidateScore) -> str:
     best = standings[0]
     if len(standings) == 1:
         return f"trial {winner.number} was the only candidate"
     if winner is best:
-        rivals = [score for score in standings[1:] if score.behind_low <= 0]
+        rivals = _level_with_the_best(standings)
         if rivals:
             numbers = ", ".join(str(score.number) for score in rivals)
             noun = "trial" if len(rivals) == 1 else "trials"

@@ -114,5 +114,12 @@ def test_the_interval_covers_the_true_mean_about_as_often_as_it_claims() -> None
     assert 0.85 <= covered / 200 <= 1.0
 
 
+def test_a_candidate_with_a_failed_seed_does_not_win_by_its_price() -> None:
+    steady, shaky = FinalsCandidate(1, (1.0, 1.0), 3.0), FinalsCandidate(2, (0.08, 1.0), 2.0)
+    result = rank([steady, shaky], ACCURACY, {1: 1.0, 2: 1.0}, seed=7, bounds=(0.0, 1.0))
+    assert result.winner == 1
+    assert all(0.0 <= score.low <= score.high <= 1.0 for score in result.standings)
+
+
 def test_an_interval_is_the_central_share() -> None:
     assert interval(np.arange(1001.0)) == pytest.approx((25.0, 975.0))
