@@ -178,15 +178,10 @@ class FakeBackend:
 
     options_model: ClassVar[type[BaseModel]] = FakeOptions
 
-    def __init__(
-        self,
-        options: FakeOptions,
-        service: FakeService,
-        clock: Callable[[], float] = time.time,
-        workspace: Path = Path(),
-    ) -> None:
+    _workspace = Path()
+
+    def __init__(self, options: FakeOptions, service: FakeService, clock: Callable[[], float] = time.time) -> None:
         self.capabilities = self.describe(options)
-        self._workspace = workspace
         self._options = options
         self._service = service
         self._clock = clock
@@ -212,7 +207,9 @@ class FakeBackend:
     @classmethod
     def open(cls, options: BaseModel, workspace: Path, placement: Placement) -> FakeBackend:
         """Connect to the service of this workspace. The first client creates it."""
-        return cls(_fake_options(options), FakeService(workspace / "fake-service.sqlite"), workspace=workspace)
+        backend = cls(_fake_options(options), FakeService(workspace / "fake-service.sqlite"))
+        backend._workspace = workspace
+        return backend
 
     def close(self) -> None:
         """Disconnect. The runs continue."""

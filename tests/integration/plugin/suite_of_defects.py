@@ -16,6 +16,7 @@ from backends.contract import (
     Failure,
     FailureKind,
     Finished,
+    Generated,
     Handle,
     Measured,
     Prediction,
@@ -483,6 +484,16 @@ class TestKeepsTheModel(DefectContract):
     class Broken(FakeBackend):
         def discard(self, handle):
             pass
+
+    backend_type = Broken
+
+
+class TestShowsNoTexts(DefectContract):
+    """test_task_metrics_are_measured_on_generated_texts"""
+
+    class Broken(ChangedEvents):
+        def change(self, events):
+            return [event for event in events if not isinstance(event, Generated)]
 
     backend_type = Broken
 

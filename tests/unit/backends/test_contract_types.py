@@ -30,6 +30,8 @@ from backends.contract import (
     Failure,
     FailureKind,
     Finished,
+    Generated,
+    GeneratedText,
     Handle,
     Hyperparameter,
     Measured,
@@ -65,11 +67,22 @@ requests = st.builds(
     evaluation=st.builds(EvaluationSettings, st.integers(1, 9), st.integers(0, 999), texts, st.booleans()),
     resume_from=st.none() | texts,
 )
+generated_texts = st.builds(
+    GeneratedText, steps, texts, texts, texts, st.booleans(), st.dictionaries(texts, any_float, max_size=2)
+)
 EVENTS: dict[type[Event], st.SearchStrategy[Any]] = {
     Queued: st.builds(Queued),
     Started: st.builds(Started, st.dictionaries(texts, scalars, max_size=5)),
     Measured: st.builds(
         Measured, steps, epochs, st.dictionaries(texts, any_float, max_size=5), st.sampled_from(["step", "evaluation"])
+    ),
+    Generated: st.builds(
+        Generated,
+        step=steps,
+        epoch=epochs,
+        texts=st.lists(generated_texts, max_size=3).map(tuple),
+        examples=steps,
+        truncated=steps,
     ),
     Checkpointed: st.builds(Checkpointed, steps, epochs, texts),
     Charged: st.builds(Charged, st.none() | epochs, steps),
@@ -91,6 +104,8 @@ def same(one: object, other: object) -> bool:
         return all(same(getattr(one, field.name), getattr(other, field.name)) for field in dataclasses.fields(one))
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(value, other[name]) for name, value in one.items())
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
         return math.isnan(other)
     return one == other
@@ -168,11 +183,22 @@ RECORDED = json.loads((Path(__file__).parents[2] / "data/version_0_1/expected/co
 """By type name, values as version 0.1 encoded them."""
 
 
+def known_to_0_1(written: Any) -> Any:
+    """Leave out the fields that version 0.1 did not have, with the values of its behaviour."""
+    if "dataset" in written:
+        assert written["dataset"].pop("train_on") == "last"
+        assert (written["evaluation"].pop("metrics"), written["evaluation"].pop("generation")) == ([], None)
+    if "max_tokens" in written:
+        added = {name: written.pop(name) for name in ("more_stops", "temperature", "top_p", "seed")}
+        assert added == {"more_stops": [], "temperature": 0.0, "top_p": 1.0, "seed": 0}
+    return written
+
+
 @pytest.mark.parametrize(("value", "text"), STORED, ids=[type(value).__name__ for value, _ in STORED])
 def test_the_json_of_version_0_1_loads_and_is_still_written(value: object, text: str) -> None:
     declared: Any = Event if type(value) in EVENTS else type(value)
     assert same(codec.from_json(declared, json.loads(text)), value)
-    assert json.dumps(codec.to_json(value)) == text
+    assert json.dumps(known_to_0_1(codec.to_json(value))) == text
 
 
 @pytest.mark.parametrize(
@@ -188,7 +214,7 @@ def test_the_json_of_version_0_1_loads_and_is_still_written(value: object, text:
 )
 def test_values_that_version_0_1_recorded_are_written_as_they_were(name: str, declared_type: Any) -> None:
     for value in RECORDED[name]["values"]:
-        written = codec.to_json(codec.from_json(declared_type, value), declared_type)
+        written = known_to_0_1(codec.to_json(codec.from_json(declared_type, value), declared_type))
         assert json.dumps(written, sort_keys=True) == json.dumps(value, sort_keys=True)
 
 

@@ -96,7 +96,10 @@ def test_a_stored_record_loads_and_is_written_with_the_same_columns(
     assert len(stored) == count
     for row in stored:
         del row["seq"]
-        assert to_row(from_row(record_type, row)) == row
+        written = to_row(from_row(record_type, row))
+        if record_type is Job:  # version 0.1 did not say which answers of a conversation are trained
+            written["data"] = written["data"].replace(', "train_on": "last"', "")
+        assert written == row
 
 
 def test_a_stored_event_of_the_backend_loads_and_is_written_as_the_same_text(restored: Path) -> None:
