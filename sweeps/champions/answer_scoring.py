@@ -71,14 +71,13 @@ def opened_scoring(plan: SweepPlan) -> Iterator[AnswerScoring | None]:
     Metrics that cost money are left out, because the budget covers trials only.
     """
     metrics = [metric for metric in plan.spec.task_metrics if metric.declaration.is_free]
-    labels = plan.data.dataset.labels
-    metric = next((metric for metric in metrics if metric.reported_name == plan.spec.objective.metric), None)
-    if metric is None and labels:
+    objective = plan.spec.objective_metric
+    if plan.data.dataset.labels and objective not in metrics:
         yield _LabelScoring(plan.data.dataset)
-    elif metric is None and not metrics:
+    elif not metrics:
         yield None
     else:
-        metric = metric or metrics[0]
+        metric = objective if objective in metrics else metrics[0]
         with closing(MetricSet.open([metric.request], plan.folder)) as opened:
             yield _TextScoring(plan, metric, opened)
 

@@ -82,7 +82,8 @@ def read_examples(path: Path, card: ServedCard, encoding: str = "utf-8") -> Exam
 
 
 def _output_columns(card: ServedCard) -> set[str]:
-    return {PREDICTION_COLUMN, "probability", *(f"probability.{name}" for name in card.label_names)}
+    columns = {PREDICTION_COLUMN, "probability", *(f"probability.{name}" for name in card.label_names)}
+    return columns if card.label_names else {*columns, "truncated"}
 
 
 # ------------------------------------------------------------------------------------------ predict

@@ -21,10 +21,10 @@ PERMUTATIONS, PERMUTATIONS_AT_ONCE = 10_000, 500
 class Comparison:
     """Two models on the same examples: their mean scores, and the interval of the difference.
 
-    With `maximize`, higher scores are better, and the difference is how far the challenger is ahead
-    in any case. `p_value` is the probability that a challenger that is
-    no better has at least this lead by chance, from an exact or a sampled one-sided paired
-    permutation test; for answers that are right or wrong that is the exact sign test (McNemar's).
+    With `maximize`, higher scores are better; the interval is that of the challenger's lead in any
+    case. `p_value` is the probability that a challenger that is no better has at least this lead by
+    chance. It comes from a one-sided paired permutation test: for answers that are right or wrong
+    the exact sign test (McNemar's), for graded scores a sampled one.
     """
 
     examples: int

@@ -36,13 +36,18 @@ def requested_metrics(written: Sequence[str], reference: str | None) -> tuple[Me
 
 
 def check_columns(records: Sequence[Mapping[str, Any]], metrics: Sequence[MetricRequest]) -> None:
-    """Raise UserInputError if the records lack a column that a metric compares with.
+    """Raise UserInputError if the records lack a column that a metric compares with, or have one of
+    its name.
 
     Without a column of its own, a metric takes the column `completion`, or the last message of a
     conversation.
     """
-    missing = {metric.reference or "completion" for metric in metrics} - {str(key) for key in records[0]}
-    if missing and "messages" not in records[0]:
+    columns = {str(key) for key in records[0]}
+    default = "messages" if "messages" in columns else "completion"
+    if taken := sorted(columns & {metric.name for metric in metrics}):
+        hint = "rename it, or give the metric another `name:`"
+        raise UserInputError([Problem("--score", f"the file already has a column {taken[0]!r}", hint)])
+    if missing := {metric.reference or default for metric in metrics} - columns:
         column = sorted(missing)[0]
         hint = f"name the column with the correct answers: --reference COLUMN; there are {', '.join(records[0])}"
         raise UserInputError([Problem("--score", f"the file has no column {column!r} to compare with", hint)])

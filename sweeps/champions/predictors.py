@@ -52,8 +52,7 @@ def open_predictor(
 
     It is the champion of the registered model `name`, or its `version`. Without a champion it is
     the best model of the sweep `name`, whose texts have at most `max_tokens` tokens. `storage` is
-    as in `read_state`. Raises UserInputError if
-    there is neither, or if the version does not exist.
+    as in `read_state`. Raises UserInputError if there is neither, or if the version does not exist.
     """
     database = reachability.sqlite_path(tracking_uri)
     registry = None if database is not None and not database.exists() else Registry(tracking_uri)
@@ -133,8 +132,7 @@ def _probabilities(logprobs: Sequence[float] | None, count: int) -> list[float |
 def _options(sweep: state.SweepState, spec: SweepSpec, max_tokens: int | None) -> PredictOptions:
     """Return how the best model of a sweep answers: by its labels, else as the sweep generated."""
     labels, stop = tuple(sweep.plan["data"]["labels"]), str(sweep.plan["data"]["stop"])
-    writes = any(metric.reported_name == spec.objective.metric for metric in spec.task_metrics)
-    if labels and not writes:
+    if labels and spec.objective_metric is None:
         return PredictOptions(labels=labels, stop=stop)
     decoding = spec.evaluation.generate.decoding
     if sweep.finals is not None and sweep.finals.decodings:

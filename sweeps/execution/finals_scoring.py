@@ -205,11 +205,10 @@ class _StoredScores:
 
 def _bounds(plan: SweepPlan) -> tuple[float, float]:
     """Return the lowest and the highest value that the objective can have."""
-    metric = plan.spec.objective.metric
-    declared = next((found.declaration for found in plan.spec.task_metrics if found.reported_name == metric), None)
-    if declared is not None:
-        return -math.inf if declared.low is None else declared.low, math.inf if declared.high is None else declared.high
-    return (0.0, 1.0) if metric in plan.spec.capabilities.label_metrics else (-math.inf, math.inf)
+    if (metric := plan.spec.objective_metric) is not None:
+        low, high = metric.declaration.low, metric.declaration.high
+        return -math.inf if low is None else low, math.inf if high is None else high
+    return (0.0, 1.0) if plan.spec.objective.metric in plan.spec.capabilities.label_metrics else (-math.inf, math.inf)
 
 
 def _measured(repeats: Sequence[Trial]) -> list[Trial]:

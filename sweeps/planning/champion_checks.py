@@ -20,8 +20,14 @@ def champion_problems(spec: SweepSpec, data: PreparedData) -> Iterable[Problem]:
         return
     place = spec.document.place(("champion",))
     free = [metric for metric in spec.task_metrics if metric.declaration.is_free]
-    objective = next((metric for metric in free if metric.reported_name == spec.objective.metric), None)
+    objective = spec.objective_metric if spec.objective_metric in free else None
     deciding = objective or next(iter(() if data.dataset.labels else free), None)
+    if objective is not None and data.dataset.labels:
+        yield Problem(
+            place,
+            f"the registered model would choose labels, but `{objective.request.name}` scores texts that it writes",
+            "write `data: {task: generation}`, or make valid_accuracy the objective",
+        )
     if deciding is None and not data.dataset.labels:
         yield Problem(
             place,

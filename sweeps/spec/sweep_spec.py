@@ -63,6 +63,11 @@ class SweepSpec:
         return self.objectives[0].objective
 
     @property
+    def objective_metric(self) -> TaskMetric | None:
+        """The task metric that is the objective; None if the objective is no task metric."""
+        return next((metric for metric in self.task_metrics if metric.reported_name == self.objective.metric), None)
+
+    @property
     def training_options(self) -> dict[str, Any]:
         """The backend's options as plain JSON values.
 

@@ -354,6 +354,7 @@ def test_a_registered_model_predicts_in_a_fresh_process_without_this_product(nig
             'completion: " {label}"',
             "compares answers, but this data set has no labels, and no free metric scores a text",
         ),
+        ("valid_accuracy", "the registered model would choose labels, but `exact_match` scores texts"),
         ("{model: answers}", "unknown key `champion.modell`"),
         ("{model: answers} ", "write a number"),
     ],
@@ -363,6 +364,7 @@ def test_the_plan_reports_what_prevents_a_challenge(change: str, message: str, n
     changed = {
         "test: 0.4": "test: 0",
         'completion: " {label}"': 'task: generation, completion: " {label}"',
+        "valid_accuracy": "valid_exact_match}\nevaluation: {metrics: [exact_match]",
         "{model: answers}": "{modell: answers}",
         "{model: answers} ": "{model: answers, min_recall: lots}",
     }[change]
