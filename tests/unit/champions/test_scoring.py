@@ -17,7 +17,6 @@ from sweeps.champions.winner import SweepWinner
 from sweeps.data.store import read_lines
 from sweeps.errors import SweepError
 from sweeps.planning.sweep_plan import SweepPlan
-from sweeps.spec.objective import Objective
 from sweeps.trials.trial import Trial
 
 pytestmark = pytest.mark.unit
@@ -35,7 +34,7 @@ def chat_winner(folder: Path, labels: Sequence[str]) -> SweepWinner:
     lines = [json.dumps(chat_line(f"question {n}", label)) for n, label in enumerate(labels)]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     file = DataFile(str(path), len(labels), "")
-    spec = SimpleNamespace(task_metrics=(), objective=Objective("valid_accuracy", "maximize"))
+    spec = SimpleNamespace(task_metrics=(), objective_metric=None)
     data = SimpleNamespace(
         dataset=Dataset(file, file, "chat", LABELS),
         test=file,
