@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from backends import codec
 from backends.contract import Estimate, EvaluationSettings, Failure, GenerationSettings, TrainingRequest
+from backends.metrics.requested_metric import identity as metric_identity
 from backends.rendering import RenderedExample
 from search_spaces.space import ResolvedSpace, SpaceError
 from sweeps.data import Finding, PreparedData
@@ -211,9 +211,12 @@ def _fingerprint(spec: SweepSpec, data: PreparedData, space: ResolvedSpace) -> s
 
 
 def _evaluation_identity(spec: SweepSpec) -> dict[str, Any]:
-    """Return what identifies the evaluations: without task metrics as version 0.1 wrote it."""
+    """Return what identifies the evaluations.
+
+    Without task metrics it has the form of version 0.1, so that its sweeps can go on.
+    """
     identity: dict[str, Any] = spec.evaluation.model_dump(mode="json", exclude={"metrics", "generate"})
     if spec.task_metrics:
-        identity["metrics"] = [codec.to_json(metric.request) for metric in spec.task_metrics]
+        identity["metrics"] = [metric_identity(metric.request) for metric in spec.task_metrics]
         identity["generate"] = spec.evaluation.generate.model_dump(mode="json")
     return identity

@@ -32,8 +32,9 @@ class SweepPlan:
 
     `estimate` is for one trial at the centre of the space, `most_expensive` for the most expensive
     trial at the centre: the most epochs and the most expensive base model. Both are None if the
-    backend was not asked for estimates. `example` is a training example as the backend trains it,
-    None if it does not show any.
+    backend was not asked for estimates. They include the cost of the task metrics, of which
+    `measurement_bound` is the most that one measurement can cost. `example` is a training example
+    as the backend trains it, None if it does not show any.
     """
 
     spec: SweepSpec

@@ -67,14 +67,14 @@ def objective_problems(
         path = (*path, objective.direction)
         if objective.metric in SPEND_METRICS:
             yield from _spend_metric_problems(objective, index, capabilities, document, path)
-        elif objective.metric in unreadable or any(objective.metric.startswith(f"{name}_") for name in directions):
-            continue
-        elif objective.metric in known and (
-            better := directions.get(objective.metric) or better_direction(objective.metric)
-        ) not in (None, objective.direction):
-            message = f"`{objective.direction}: {objective.metric}` searches for the worst model"
-            yield Problem(document.place(path), message, f"write `{better}: {objective.metric}`")
-        elif objective.metric not in known:
+        elif objective.metric in known:
+            better = directions.get(objective.metric) or better_direction(objective.metric)
+            if better not in (None, objective.direction):
+                message = f"`{objective.direction}: {objective.metric}` searches for the worst model"
+                yield Problem(document.place(path), message, f"write `{better}: {objective.metric}`")
+        elif objective.metric not in unreadable and not objective.metric.startswith(
+            tuple(f"{name}_" for name in directions)
+        ):
             yield Problem(
                 document.place(path),
                 f"backend `{document.value['backend']['type']}` does not measure metric `{objective.metric}`",
@@ -98,8 +98,7 @@ def objective_problems(
 
 def _suggested_metric(metric: str, known: Sequence[str], capabilities: Capabilities) -> str:
     name = metric.removeprefix("valid_")
-    if capabilities.task_metrics and (name in registry.names() or metric in registry.names()):
-        name = metric if metric in registry.names() else name
+    if capabilities.task_metrics and name in registry.names():
         return f"add `evaluation: {{metrics: [{name}]}}`, and write `valid_{name}` here"
     return suggestion(metric, known)
 

@@ -78,21 +78,22 @@ def _written_path(value: Any, prefix: KeyPath, location: KeyPath) -> KeyPath:
     """
     path: list[str | int] = list(prefix)
     for part in prefix:
-        if isinstance(value, list) and isinstance(part, int):
-            value = value[part] if part < len(value) else None
-        else:
-            value = value.get(part) if isinstance(value, dict) else None
+        value = _item(value, part)
     for part in location:
         if isinstance(part, int) and not isinstance(value, list):
             continue
-        if isinstance(value, dict):
-            value = value.get(part)
-        elif isinstance(value, list) and isinstance(part, int):
-            value = value[part] if part < len(value) else None
-        else:
+        if not isinstance(value, dict | list) or (isinstance(value, list) and not isinstance(part, int)):
             break
+        value = _item(value, part)
         path.append(part)
     return tuple(path)
+
+
+def _item(value: Any, part: str | int) -> Any:
+    """Return the item of a mapping or a list; None if there is none."""
+    if isinstance(value, dict):
+        return value.get(part)
+    return value[part] if isinstance(value, list) and isinstance(part, int) and part < len(value) else None
 
 
 def _fields_at(model: type[BaseModel], location: KeyPath) -> list[str]:

@@ -46,6 +46,7 @@ Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pat
 
 
 METRIC_NAME_PATTERN = r"^[A-Za-z0-9_]{1,60}$"
+"""A metric's name is part of the names of MLflow's metrics, of tags and of columns."""
 
 
 class Section(BaseModel):
@@ -172,8 +173,13 @@ def _empty_means_defaults(value: object) -> object:
     return {} if value is None else value
 
 
-def _one_text_as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+def _one_value_as_list(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+MaxTokens = Annotated[int, Field(ge=1, le=65_536)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+TopP = Annotated[float, Field(gt=0, le=1)]
 
 
 class MetricSpec(Section):
@@ -217,14 +223,14 @@ class GenerateSpec(Section):
     """How evaluations generate the texts that task metrics measure."""
 
     examples: int = Field(200, ge=1, description="Validation examples to generate for, always the same ones.")
-    max_tokens: int = Field(256, ge=1, le=65_536, description="The most tokens of one text.")
+    max_tokens: MaxTokens = Field(256, description="The most tokens of one text.")
     stop: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
-        BeforeValidator(_one_text_as_list, json_schema_input_type=str | list[str]),
+        BeforeValidator(_one_value_as_list, json_schema_input_type=str | list[str]),
     ] = Field((), description="Texts before which generation ends, beside `data.stop`.")
     per_epoch: int = Field(1, ge=1, le=100, description="Evaluations per epoch that generate; it divides per_epoch.")
-    temperature: float = Field(0.0, ge=0, le=2, description="0 takes the most probable token; above 0 is random.")
-    top_p: float = Field(1.0, gt=0, le=1, description="The share of the probability to draw from.")
+    temperature: Temperature = Field(0.0, description="0 takes the most probable token; above 0 is random.")
+    top_p: TopP = Field(1.0, description="The share of the probability to draw from.")
 
     @property
     def decoding(self) -> Decoding:
@@ -265,23 +271,19 @@ class EvaluationSpec(Section):
         return self
 
 
-def _one_value_as_list(value: object) -> object:
-    return value if isinstance(value, list) else [value]
-
-
 class DecodingSpec(Section):
     """What to try when the finalists generate, without training again."""
 
     temperature: Annotated[
-        tuple[Annotated[float, Field(ge=0, le=2)], ...],
+        tuple[Temperature, ...],
         BeforeValidator(_one_value_as_list, json_schema_input_type=float | list[float]),
     ] = Field((), description="Temperatures to try. Default: that of evaluation.generate.")
     top_p: Annotated[
-        tuple[Annotated[float, Field(gt=0, le=1)], ...],
+        tuple[TopP, ...],
         BeforeValidator(_one_value_as_list, json_schema_input_type=float | list[float]),
     ] = Field((), description="Values of top_p to try. Default: that of evaluation.generate.")
     max_tokens: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=65_536)], ...],
+        tuple[MaxTokens, ...],
         BeforeValidator(_one_value_as_list, json_schema_input_type=int | list[int]),
     ] = Field((), description="Limits on the tokens of a text to try. Default: that of evaluation.generate.")
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class ChampionDecision:
     """The outcome of a challenge: whether `version` of the registered `model` was promoted.
 
-    The scores are shares of correct test examples. `champion_score` is the score of the champion,
+    The scores are means over the test examples: of right labels, or of a task metric.
+    `champion_score` is the score of the champion,
     evaluated again, or of the baseline if there was no champion yet. The interval of the difference
     is at 95 %. None: not measured.
     """

@@ -68,8 +68,8 @@ class FinalsResult:
     each example the interval is that of the repetitions. It is None if the winner was not scored,
     and `untested` then says why.
 
-    `decodings` are the ways of generating that were tried with the winner, best first, each with
-    the mean of its repetitions on the validation examples; empty if none were.
+    `decodings` are the ways of generating that were tried with the winner, the chosen one first,
+    each with the mean of its repetitions on the validation examples; empty if none were.
     """
 
     metric: str

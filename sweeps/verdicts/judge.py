@@ -62,12 +62,13 @@ def judge(curve: LearningCurve, advice: Advice) -> FitVerdict:
 
 
 def _other_fact(verdict: FitVerdict, features: CurveFeatures) -> str:
-    """Add what the loss shows where a metric decides, and which of them decides."""
-    if features.curve.metric is not None and features.valid_metric is None and features.valid_loss is not None:
-        return f"; this is about the loss, because {features.metric_name} cannot be judged"
+    """Add what the evidence does not say yet of the loss and of the metric that decides."""
     metric = features.valid_metric
-    if features.curve.best_by != "metric" or metric is None:
+    if features.curve.best_by != "metric":
         return ""
+    if metric is None:
+        unjudged = features.curve.metric is not None and features.valid_loss is not None
+        return f"; this is about the loss, because {features.metric_name} cannot be judged" if unjudged else ""
     lost = verdict.kind in (VerdictKind.DIVERGED, VerdictKind.OVERFIT)
     if not lost and metric_outweighs_loss(features) and (rose := risen_loss(features)):
         return f"; {rose}, but {features.metric_name} decides, which got no worse"
@@ -88,13 +89,22 @@ def early_stop_verdict(curve: LearningCurve, advice: Advice) -> FitVerdict | Non
     and nobody knows whether it does if the curve lacks that metric.
     """
     verdict = judge(replace(curve, ended="stopped"), advice)
-    if verdict.confidence < MIN_CONFIDENCE_TO_STOP:
+    is_lost = verdict.kind in {VerdictKind.DIVERGED, VerdictKind.OVERFIT}
+    if not is_lost or verdict.confidence < MIN_CONFIDENCE_TO_STOP:
         return None
-    if verdict.kind is VerdictKind.OVERFIT and curve.best_by == "metric":
-        features = CurveFeatures(curve)
-        is_open = features.metric_ends_at_a_new_best or (curve.metric is not None and features.valid_metric is None)
-        return None if is_open else verdict
-    return verdict if verdict.kind in {VerdictKind.DIVERGED, VerdictKind.OVERFIT} else None
+    if verdict.kind is VerdictKind.OVERFIT and _may_be_improving(curve):
+        return None
+    return verdict
+
+
+def _may_be_improving(curve: LearningCurve) -> bool:
+    """Return whether the metric that decides has just become best, or is unknown."""
+    if curve.best_by != "metric":
+        return False
+    features = CurveFeatures(curve)
+    if features.valid_metric is None:
+        return curve.metric is not None
+    return features.metric_ends_at_a_new_best
 
 
 def _healthy(features: CurveFeatures) -> FitVerdict:

@@ -162,10 +162,22 @@ def test_a_metric_that_the_correct_answers_miss_is_a_warning(source: Path) -> No
     assert "the correct answers themselves have only 0 in `json_valid`" in finding.message
 
 
-def test_another_scorer_is_another_sweep_and_the_same_metrics_are_the_same(source: Path) -> None:
+def test_another_scorer_is_another_sweep_and_the_same_scorer_in_another_folder_is_not(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = planned(source)
     assert planned(source).fingerprint == plan.fingerprint
     assert planned(source, "evaluation.metrics=[exact_match]").fingerprint != plan.fingerprint
+
+    def with_scorer(folder: str, number: float) -> str:
+        home = source.parent / folder
+        home.mkdir()
+        (home / "scoring.py").write_text(f"def score(p, r, rows):\n    return {number}\n", encoding="utf-8")
+        monkeypatch.chdir(home)
+        scorer = "{python: {function: 'scoring.py:score', low: 0, high: 2}}"
+        return planned(source, f"evaluation.metrics=[exact_match, {scorer}]").fingerprint
+
+    assert with_scorer("one", 1.0) == with_scorer("two", 1.0) != with_scorer("three", 2.0)
 
 
 # ------------------------------------------------------------------------------------------- finals

@@ -99,6 +99,12 @@ def test_an_objective_that_is_never_measured_or_points_the_wrong_way_is_refused(
     assert message in problem
 
 
+def test_the_direction_of_a_metric_whose_name_begins_with_that_of_another_is_checked() -> None:
+    two = "[exact_match, {exact_match: {ignore: [case]}, name: exact_match_relaxed}]"
+    [problem] = problems(two, "{minimize: valid_exact_match_relaxed}")
+    assert "searches for the worst model" in problem
+
+
 def test_a_metric_that_cannot_be_read_is_one_problem_although_it_is_the_objective() -> None:
     [problem] = problems("[{python: 'nowhere.py:score'}]", "{maximize: valid_python}")
     assert "nowhere.py" in problem
