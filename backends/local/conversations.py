@@ -83,16 +83,22 @@ class ConversationText:
 
     def answer(self, before: Sequence[Message], answer: Message, tools: Sequence[Mapping[str, Any]] = ()) -> str:
         """Return the text of an answer after the prompt for it, the end of its turn included."""
+        return self._prompt_and_answer(before, answer, tools)[1]
+
+    def _prompt_and_answer(
+        self, before: Sequence[Message], answer: Message, tools: Sequence[Mapping[str, Any]]
+    ) -> tuple[str, str]:
         whole = self.render([*before, answer], tools)
-        return answer_after(self._tokenizer, self.render(before, tools, for_generation=True), whole, answer)
+        prompt = self.render(before, tools, for_generation=True)
+        return prompt, answer_after(self._tokenizer, prompt, whole, answer)
 
-    def training_texts(self, conversation: Conversation) -> tuple[list[TrainingText], int]:
-        """Return the sequences that train the targets, and how many targets no sequence can train.
+    def training_texts(self, conversation: Conversation) -> list[TrainingText]:
+        """Return the sequences that train the targets.
 
-        These are the answers for which the template rejects the messages before them. Raises
-        BackendError (user) if it rejects those of the last target.
+        No sequence trains an answer if the template rejects the messages before it. Raises
+        BackendError (user) if it rejects those before the last target.
         """
-        waiting, texts, rejected = list(conversation.targets), [], 0
+        waiting, texts = list(conversation.targets), []
         turns: dict[int, tuple[str, str]] = {}
         while waiting:
             last = waiting[-1]
@@ -101,7 +107,6 @@ class ConversationText:
             except BackendError:
                 if last == conversation.targets[-1]:
                     raise
-                rejected += 1
                 waiting.pop()
                 continue
             spans = self._spans(conversation, waiting[:-1], prompt, turns)
@@ -112,15 +117,13 @@ class ConversationText:
             targets = (*spans, last)
             texts.append(TrainingText((*pieces, prompt[end:], answer), conversation.until(last, targets)))
             waiting = [index for index in waiting if index not in targets]
-        return texts[::-1], rejected
+        return texts[::-1]
 
     def _turn(self, conversation: Conversation, index: int, turns: dict[int, tuple[str, str]]) -> tuple[str, str]:
         """Return the prompt for an answer, and the text of the answer."""
         if index not in turns:
-            before, answer = conversation.messages[:index], conversation.messages[index]
-            whole = self.render((*before, answer), conversation.tools)
-            prompt = self.render(before, conversation.tools, for_generation=True)
-            turns[index] = prompt, answer_after(self._tokenizer, prompt, whole, answer)
+            messages = conversation.messages
+            turns[index] = self._prompt_and_answer(messages[:index], messages[index], conversation.tools)
         return turns[index]
 
     def _spans(

@@ -235,6 +235,7 @@ class _ConversationEncoder:
         """Return the data. `encode_causal` says which errors it raises."""
         texts: list[TrainingText] = []
         numbers: list[int] = []  # of the line of each text
+        finals: list[int] = []  # the indices of the texts that train the last answer of a line
         answers = split = 0
         for number, line in enumerate(lines, 1):
             conversation = Conversation.of(line, self._train_on)
@@ -243,16 +244,15 @@ class _ConversationEncoder:
                 raise user_error(message, "remove it, or end it with an answer whose weight is not 0")
             answers += len(conversation.targets)
             try:
-                own, _ = self._writer.training_texts(conversation)
+                own = self._writer.training_texts(conversation)
             except BackendError as error:
                 raise user_error(f"example {number}: {error.failure.message}", error.failure.detail) from error
             texts += own
             numbers += [number] * len(own)
+            finals.append(len(texts) - 1)
             split += len(own) > 1
         rows = self._rows(texts)
-        is_last = [n + 1 == len(numbers) or numbers[n + 1] != number for n, number in enumerate(numbers)]
-        finals = [(number, row.last) for number, row, last in zip(numbers, rows, is_last, strict=True) if last]
-        longest = _longest(finals, self._max_length)
+        longest = _longest([(numbers[n], rows[n].last) for n in finals], self._max_length)
         kept: list[_Row] = []
         cut: set[int] = set()
         for number, text, row in zip(numbers, texts, rows, strict=True):
@@ -301,7 +301,7 @@ class _ConversationEncoder:
             return []
         kept = self._template.fitting(before, conversation.tools, text.texts[-1], self._max_length)
         if len(kept) < len(before):
-            texts, _ = self._writer.training_texts(conversation.of_messages([*kept, len(before)]))
+            texts = self._writer.training_texts(conversation.of_messages([*kept, len(before)]))
             rows = self._rows(texts)
             return [fitted for pair in zip(texts, rows, strict=True) for fitted in self._fitted(*pair)]
         prompt = self._template.tokenize([text.prompt])[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from backends.local.conversations import ConversationText
@@ -26,18 +27,22 @@ class ExampleTemplate:
     layout: str
     stop: str
 
-    @property
+    @cached_property
     def conversations(self) -> ConversationText:
         """The writer of conversations, for the layout `chat`."""
         return ConversationText(self.tokenizer)
+
+    @property
+    def _ends_in_text(self) -> bool:
+        """Whether a stop sequence or the chat template ends a completion."""
+        return bool(self.stop or (self.layout == "chat" and turn_end(self.tokenizer).strip()))
 
     @property
     def eos(self) -> tuple[int, ...]:
         """The tokens to add to a completion: end-of-sequence, or nothing if a stop sequence or
         template ends it.
         """
-        own_end = self.stop or (self.layout == "chat" and turn_end(self.tokenizer).strip())
-        return () if own_end or self.tokenizer.eos_token_id is None else (self.tokenizer.eos_token_id,)
+        return () if self._ends_in_text or self.tokenizer.eos_token_id is None else (self.tokenizer.eos_token_id,)
 
     @property
     def stop_text(self) -> str:
@@ -47,9 +52,9 @@ class ExampleTemplate:
     @property
     def has_end(self) -> bool:
         """Whether something marks the end of a completion, so that generation can stop."""
-        return bool(self.eos or self.stop or (self.layout == "chat" and turn_end(self.tokenizer).strip()))
+        return self._ends_in_text or bool(self.eos)
 
-    @property
+    @cached_property
     def bos(self) -> tuple[int, ...]:
         """The tokens before a prompt: beginning-of-sequence if the tokenizer itself adds it, else
         nothing.
@@ -132,10 +137,9 @@ class ExampleTemplate:
 
     def cut_prompt(self, tokens: Sequence[int], limit: int) -> list[int]:
         """Return a prompt of at most `limit` tokens, and at least one: without its beginning."""
-        bos = self.bos
-        room = max(limit - len(bos), 0)
+        room = max(limit - len(self.bos), 0)
         # A completion's first token must be predicted from some token, even after an empty prompt.
-        return [*bos, *tokens[max(len(tokens) - room, 0) :]] or [self.tokenizer.eos_token_id or 0]
+        return [*self.bos, *tokens[max(len(tokens) - room, 0) :]] or [self.tokenizer.eos_token_id or 0]
 
     def fitting(self, before: Sequence[Message], tools: Tools, answer: str, limit: int) -> list[int]:
         """Return the indices of the messages that stay, without early exchanges, so that the prompt
