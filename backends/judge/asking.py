@@ -19,6 +19,7 @@ from backends.hosted.rate_limiter import RateLimiter
 from backends.judge.answer_store import AnswerStore, StoredReply
 from backends.judge.options import JudgeOptions
 from backends.judge.questions import Question
+from backends.judge.replies import CONTENT_FILTER
 from backends.judge.spending import Spending
 from backends.notices import notice
 
@@ -26,9 +27,6 @@ _LOG = logging.getLogger("backends.judge")
 
 TAKEN_POLL_S = 0.2
 """How often to look for an answer for which another process is asking."""
-
-CONTENT_FILTER = "content_filter"
-"""The code of a host that refuses to read a text (Azure), and the end of a reply it cuts off."""
 
 TOLD_AFTER_S = 5.0
 """A shorter wait is not worth a message."""

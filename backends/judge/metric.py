@@ -19,6 +19,7 @@ from backends.judge.judging import Judgement, JudgingMode, mode_of
 from backends.judge.options import REFERENCE, JudgeOptions
 from backends.judge.preparation import with_files
 from backends.judge.questions import Case, Question, sendable
+from backends.judge.replies import CONTENT_FILTER
 from backends.metrics.contract import (
     Answers,
     CostBound,
@@ -224,27 +225,17 @@ class Judge:
 
     def _judgements(self, cases: Sequence[Case], replies: dict[Question, StoredReply]) -> list[Judgement]:
         """Return the decision about each case. Raises BackendError if too many have no rating."""
-        judgements = []
+        judgements: list[Judgement] = []
+        unread: list[StoredReply] = []
         for case in cases:
-            texts = [replies[question].text for question in self._mode.questions(case)]
-            judgements.append(self._mode.judgement(case, texts))
-        unread = [judgement.unread for judgement in judgements if judgement.unread is not None]
+            case_replies = [replies[question] for question in self._mode.questions(case)]
+            judgement = self._mode.judgement(case, [reply.text for reply in case_replies])
+            judgements.append(judgement)
+            if judgement.unread is not None:
+                unread.append(next(reply for reply in case_replies if reply.text == judgement.unread))
         if len(unread) > MAX_UNREAD_SHARE * len(judgements):
-            raise self._unread_error(unread[0], len(unread), len(judgements), replies)
+            raise _unread_error(unread, len(judgements))
         return judgements
-
-    def _unread_error(
-        self, example: str, unread: int, judged: int, replies: dict[Question, StoredReply]
-    ) -> BackendError:
-        finish = next((reply.finish for reply in replies.values() if reply.text == example), "")
-        if finish == "length":
-            why, remedy = "the reply ends at `max_tokens`", "Raise `max_tokens` of the judge."
-        elif finish == "content_filter":
-            why, remedy = "the content filter of the host rejects them", "Use another judge."
-        else:
-            why = f"it replied {' '.join(example.split())[:200]!r}"
-            remedy = "Use a judge that follows instructions, or a rubric without its own answer format."
-        return user_error(f"the judge gave no rating for {unread} of {judged} answers: {why}", remedy)
 
     def _agreement(self, judgements: Sequence[Judgement]) -> tuple[float | None, str]:
         """Return the kappa with the person's labels, and a sentence about it."""
@@ -267,6 +258,19 @@ class Judge:
         low, high = options.grades
         what = f"compared with {options.pairwise}, both orders" if options.pairwise else f"grades {low} to {high}"
         return "; ".join(filter(None, (f"judge {options.model} at {host}, {what}, temperature 0", calibration)))
+
+
+def _unread_error(unread: Sequence[StoredReply], judged: int) -> BackendError:
+    """Return the error for replies without a rating. The first one explains them all."""
+    example = unread[0]
+    if example.finish == "length":
+        why, remedy = "the reply ends at `max_tokens`", "Raise `max_tokens` of the judge."
+    elif example.finish == CONTENT_FILTER:
+        why, remedy = "the content filter of the host rejects them", "Use another judge."
+    else:
+        why = f"it replied {' '.join(example.text.split())[:200]!r}"
+        remedy = "Use a judge that follows instructions, or a rubric without its own answer format."
+    return user_error(f"the judge gave no rating for {len(unread)} of {judged} answers: {why}", remedy)
 
 
 def _cases(answers: Answers, options: JudgeOptions, prediction: str | None = None) -> list[Case]:

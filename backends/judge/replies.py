@@ -7,6 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+CONTENT_FILTER = "content_filter"
+"""The error code of a host (Azure) that rejects a text, and the finish reason of a reply that it
+cuts off."""
+
 _DECODER = json.JSONDecoder()
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
 _PREFERENCES = {"a": 1, "b": -1, "tie": 0}

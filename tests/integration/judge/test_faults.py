@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -265,6 +266,25 @@ def test_an_answer_that_the_host_refuses_to_read_has_no_grade_and_fails_nothing(
     )
     measure()
     assert len(host.bodies) == 12  # and it is not sent again
+
+
+def test_the_explanation_is_that_of_a_reply_which_could_not_be_read(
+    host: JudgeHost, measure: Measure, tmp_path: Path
+) -> None:
+    """The rejected answer to question 3 is empty, too, but it is not why the labels fail."""
+    labels = [{"prompt": "Label", "answer": "a" * grade, "grade": grade} for grade in (1, 5)]
+    (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, labels)), encoding="utf-8")
+    cut_off = {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "length"}
+
+    def fault(number: int, body: dict[str, Any]) -> Response | None:
+        user = body["messages"][1]["content"]
+        if "Question 3?" in user:
+            return error(400, "content_filter")(number, body)
+        return json_response({"object": "chat.completion", "choices": [cut_off]}) if "Label" in user else None
+
+    host.fault = fault
+    with pytest.raises(BackendError, match="no rating for 2 of 2 answers: the reply ends at `max_tokens`"):
+        measure(human="labels.jsonl")
 
 
 def test_a_host_that_refuses_many_answers_is_an_error(host: JudgeHost, measure: Measure) -> None:
