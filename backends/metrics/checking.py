@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from backends.contract import BackendError, MetricRequest
-from backends.metrics.measurement import OpenMetric
+from backends.metrics.contract import Scores
+from backends.metrics.measurement import OpenMetric, named_values
 
 TRIED_EXAMPLES = 8
 """How many examples a trial measurement has."""
@@ -28,40 +29,27 @@ class MetricProblem:
 
 @dataclass(frozen=True)
 class MetricCheck:
-    """The problems of all metrics, and the value of the references beside themselves.
+    """The problems of all metrics, and their values for predictions that equal the references.
 
-    The values are by the name of the metric, and `NAME_KEY` for its further numbers. Those of a
-    metric that was not tried are absent.
+    `measurement.named_values` says under which names. A metric that was not tried has no value.
     """
 
     problems: tuple[MetricProblem, ...]
     values: Mapping[str, float]
 
 
-def problems(
-    requests: Sequence[MetricRequest], lines: Sequence[Mapping[str, Any]], stop: str, workspace: Path
-) -> list[MetricProblem]:
-    """Return why the metrics cannot measure these lines of a data file. Costs nothing.
-
-    A metric that is unknown, has a wrong option, or lacks a library is a problem, too.
-    """
-    found: list[MetricProblem] = []
-    for request in requests:
-        with _reported(request.name, found), contextlib.closing(OpenMetric.open(request, workspace)) as metric:
-            found += _problems(metric, lines, stop)
-    return found
-
-
 def try_out(
     requests: Sequence[MetricRequest], lines: Sequence[Mapping[str, Any]], stop: str, workspace: Path
 ) -> MetricCheck:
-    """Return the problems of the metrics, and measure a few references beside themselves.
+    """Try the metrics on lines of a data file, and return why they cannot measure. Costs nothing.
 
-    So a scorer that raises, hangs, ends its process, or returns no finite number is a problem. A
-    metric with problems, and one that costs money, is not tried.
+    To try a metric is to score a few references as predictions, so that a scorer that raises,
+    hangs, ends its process, or returns no finite number is a problem. A metric that is unknown, has
+    a wrong option, or lacks a library is a problem, too. A metric that has problems or costs money
+    is not tried.
     """
     found: list[MetricProblem] = []
-    values: dict[str, float] = {}
+    measured: dict[str, Scores] = {}
     step = max(1, len(lines) // TRIED_EXAMPLES)
     tried = lines[::step][:TRIED_EXAMPLES]
     for request in requests:
@@ -69,12 +57,10 @@ def try_out(
             known = _problems(metric, lines, stop)
             found += known
             if tried and not known and metric.requested.declaration.is_free:
-                references = metric.answers([""] * len(tried), tried, stop).references
-                answers = metric.answers([texts[0] for texts in references], tried, stop)
-                scores = metric.score(answers)
-                values[request.name] = scores.value
-                values.update({f"{request.name}_{key}": value for key, value in scores.further.items()})
-    return MetricCheck(tuple(found), values)
+                answers = metric.answers([""] * len(tried), tried, stop)
+                right = replace(answers, predictions=tuple(texts[0] for texts in answers.references))
+                measured[request.name] = metric.score(right)
+    return MetricCheck(tuple(found), named_values(measured))
 
 
 def _problems(metric: OpenMetric, lines: Sequence[Mapping[str, Any]], stop: str) -> list[MetricProblem]:

@@ -22,12 +22,11 @@ from backends.metrics.requested_metric import RequestedMetric, resolve
 
 @dataclass(frozen=True)
 class Measurement:
-    """The values of all metrics for one list of predictions.
+    """The values of all metrics for one list of predictions, see `named_values`.
 
-    `values` are by the name of the metric, and `NAME_KEY` for its further numbers, unless a metric
-    has that name. `per_example` are by the name of the metric, in the order of the predictions;
-    metrics without values for single examples are absent. `usd` is None if a cost is unknown.
-    `notes` are by the name of the metric.
+    `per_example` are by the name of the metric, in the order of the predictions; metrics without
+    values for single examples are absent. `usd` is None if a cost is unknown. `notes` are by the
+    name of the metric.
     """
 
     values: Mapping[str, float]
@@ -119,25 +118,15 @@ class MetricSet:
         """
         if len(predictions) != len(lines) or not predictions:
             raise ValueError(f"{len(predictions)} predictions for {len(lines)} lines")
-        values: dict[str, float] = {}
-        further: dict[str, float] = {}
-        per_example: dict[str, tuple[float, ...]] = {}
-        notes: dict[str, str] = {}
-        costs: list[float | None] = []
-        tokens = 0
-        for metric in self._metrics:
-            scores = metric.score(metric.answers(predictions, lines, stop))
-            values[metric.name] = scores.value
-            further.update({f"{metric.name}_{key}": value for key, value in scores.further.items()})
-            if scores.per_example is not None:
-                per_example[metric.name] = scores.per_example
-            if scores.note:
-                notes[metric.name] = scores.note
-            costs.append(scores.usd)
-            tokens += scores.tokens
-        known = [cost for cost in costs if cost is not None]
-        usd = math.fsum(known) if len(known) == len(costs) else None
-        return Measurement({**further, **values}, per_example, usd, tokens, notes)
+        measured = {metric.name: metric.score(metric.answers(predictions, lines, stop)) for metric in self._metrics}
+        known_usd = [scores.usd for scores in measured.values() if scores.usd is not None]
+        return Measurement(
+            named_values(measured),
+            {name: scores.per_example for name, scores in measured.items() if scores.per_example is not None},
+            math.fsum(known_usd) if len(known_usd) == len(measured) else None,
+            sum(scores.tokens for scores in measured.values()),
+            {name: scores.note for name, scores in measured.items() if scores.note},
+        )
 
     def close(self) -> None:
         """Release the processes and connections of all metrics. Idempotent."""
@@ -150,6 +139,15 @@ class MetricSet:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def named_values(measured: Mapping[str, Scores]) -> dict[str, float]:
+    """Return each value by the name of its metric, and further numbers by `NAME_KEY`.
+
+    Where both have the same name, the value of the metric counts.
+    """
+    further = {f"{name}_{key}": value for name, scores in measured.items() for key, value in scores.further.items()}
+    return {**further, **{name: scores.value for name, scores in measured.items()}}
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from judge_host import KEY, LINES, Judged, JudgeHost
 from scripted_host import error_response
 
 from backends import credentials
-from backends.metrics.checking import problems, try_out
+from backends.metrics.checking import try_out
 
 pytestmark = pytest.mark.integration
 
@@ -48,7 +48,7 @@ def closed_address() -> str:
 
 
 def found(request: Any, folder: Path, lines: Sequence[dict[str, Any]] = LINES) -> list[str]:
-    return [f"{problem.message} {problem.hint}".strip() for problem in problems([request], lines, "", folder)]
+    return [f"{problem.message} {problem.hint}".strip() for problem in try_out([request], lines, "", folder).problems]
 
 
 def test_a_judge_in_reach_has_no_problem_and_is_not_paid(host: JudgeHost, judged: Judged, tmp_path: Path) -> None:

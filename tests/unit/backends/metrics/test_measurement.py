@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from backends.contract import BackendError, FailureKind, MetricRequest
 from backends.metrics import registry
-from backends.metrics.checking import MetricProblem, problems, try_out
+from backends.metrics.checking import MetricProblem, try_out
 from backends.metrics.contract import Answers, Metric, MetricDeclaration, Scores
 from backends.metrics.measurement import Measurement, MetricSet
 from backends.metrics.references import prompt_text, reference_texts
@@ -236,7 +236,6 @@ def test_a_good_set_of_metrics_has_no_problems(tmp_path: Path) -> None:
     checked = try_out(requests, LINES * 20, " END", tmp_path / "workspace")
     assert checked.problems == ()
     assert checked.values == {"exact": 1, "short": 0, "mine": 1}
-    assert problems(requests, LINES, " END", tmp_path) == []
     assert try_out(requests, [], "", tmp_path).problems == ()
 
 
@@ -278,8 +277,6 @@ def test_every_bad_metric_is_reported_at_once(tmp_path: Path) -> None:
     ]
     assert checked.values == {"fine": 1, "fine_too": 1}
     assert "scoring.py" in checked.problems[1].hint
-    costless = problems([*mine, *others], LINES * 3, " END", tmp_path / "workspace")
-    assert {problem.metric for problem in costless} == {"unknown", "column", "fields"}
 
 
 def test_a_metric_that_costs_money_is_not_tried(fake: type[FakeMetric], tmp_path: Path) -> None:
@@ -288,9 +285,17 @@ def test_a_metric_that_costs_money_is_not_tried(fake: type[FakeMetric], tmp_path
     assert try_out([MetricRequest("judge", "fake")], LINES, " END", tmp_path) == try_out([], LINES, "", tmp_path)
 
 
+def test_a_further_number_never_hides_the_value_of_a_metric_with_its_name(
+    fake: type[FakeMetric], tmp_path: Path
+) -> None:
+    fake.result = Scores(0.5, None, {"x": 0.25})
+    requests = [MetricRequest("a_x", "exact_match"), MetricRequest("a", "fake")]
+    assert try_out(requests, LINES, " END", tmp_path).values == {"a_x": 1, "a": 0.5}
+
+
 def test_problems_of_a_plugin_that_raises(fake: type[FakeMetric], tmp_path: Path) -> None:
     fake.problems = lambda self, answers: 1 / 0  # type: ignore[assignment, return-value]
-    [problem] = problems([MetricRequest("mine", "fake")], LINES, " END", tmp_path)
+    [problem] = try_out([MetricRequest("mine", "fake")], LINES, " END", tmp_path).problems
     assert isinstance(problem, MetricProblem)
     assert problem.message.startswith("metric 'mine': `problems` of the metric raised ZeroDivisionError")
     assert os.path.basename(__file__) in problem.message
