@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from backends import codec
 from backends.contract import BackendError, Decoding, GeneratedText, TrainingRequest
 from backends.local import encoding, generation, metric_checks
 from backends.local.example_template import ExampleTemplate
@@ -15,7 +14,7 @@ from backends.local.model import LoadedModel
 from backends.metrics.kept_metric import missing_kept_metric
 from backends.metrics.measurement import MetricSet
 from backends.metrics.references import reference_texts
-from backends.metrics.requested_metric import resolve
+from backends.metrics.requested_metric import identity, resolve
 from backends.metrics.sample import sampled_examples
 from backends.metrics.task_measurement import TaskMeasurement
 from backends.model_packages.text_generation import GeneratedAnswer
@@ -82,7 +81,7 @@ class TaskEvaluation:
     def identity(self) -> dict[str, Any]:
         """Return everything on which a measurement depends besides the model and the data."""
         settings = asdict(self.settings)
-        return {"generation": settings, "metrics": [codec.to_json(metric) for metric in self._requests]}
+        return {"generation": settings, "metrics": [identity(metric) for metric in self._requests]}
 
     def close(self) -> None:
         """Close the metrics. Idempotent. An error is ignored, because everything is measured."""

@@ -188,6 +188,7 @@ class TrainingRun:
             "task": resolved.task,
             "arithmetic": f"{model.device.type} {model.dtype} torch {torch.__version__}",
             "data": [dataset.train.sha256, dataset.valid.sha256, dataset.layout, dataset.labels, dataset.stop],
+            "train_on": dataset.train_on,
             "sample": len(loop.plan.train_sample.ids),
             "max_length": resolved.max_length,
             "head": request.seed if model.new_parameters else None,

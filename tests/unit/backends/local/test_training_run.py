@@ -373,6 +373,24 @@ def test_a_run_says_how_many_answers_it_trains(
     backend.close()
 
 
+def test_each_choice_of_answers_has_its_own_baseline(llama: Path, tmp_path: Path, write: WriteFile) -> None:
+    messages = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "first"},
+        {"role": "user", "content": "two"},
+        {"role": "assistant", "content": "the second answer"},
+    ]
+    file = write(tmp_path / "talks.jsonl", [{"messages": messages}] * 4)
+    backend = open_backend(tmp_path, llama)
+    losses = {}
+    for key, train_on in (("last", "last"), ("all", "all"), ("again", "last")):
+        events = run(backend, request_for(Dataset(file, file, "chat", train_on=train_on), key))
+        losses[key] = measured(events)[0].values["valid_loss"]
+    backend.close()
+    assert losses["last"] == losses["again"]
+    assert losses["last"] != losses["all"]
+
+
 def test_a_trial_prints_and_logs_nothing(
     llama: Path, dataset: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
