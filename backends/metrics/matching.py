@@ -11,11 +11,8 @@ from pydantic import Field, field_validator
 
 from backends.metrics.built_in import BuiltInMetric, MeanMetric, mean
 from backends.metrics.contract import Answers, Scores
-from backends.metrics.failures import user_error
 from backends.metrics.normalization import ComparisonOptions, normalized
-
-MATCH_TIMEOUT_S = 10.0
-"""A pattern that needs longer for one text is an error: it backtracks without end."""
+from backends.metrics.patterns import REGEX, compiled, matches
 
 
 class ExactMatch(MeanMetric[ComparisonOptions]):
@@ -51,9 +48,9 @@ class Contains(MeanMetric[ComparisonOptions]):
             any(not normalized(reference, self.options.ignore) for reference in references)
             for references in answers.references
         )
-        return [f"{empty} of {len(answers.references)} references are empty, and every text contains them"] * (
-            empty > 0
-        )
+        if not empty:
+            return ()
+        return [f"{empty} of {len(answers.references)} references are empty, and every text contains them"]
 
 
 class RegexOptions(ComparisonOptions):
@@ -75,12 +72,7 @@ class RegexOptions(ComparisonOptions):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, pattern: str) -> str:
-        import regex
-
-        try:
-            regex.compile(pattern)
-        except regex.error as error:
-            raise ValueError(f"it is no regular expression: {error}") from None
+        compiled(pattern)
         return pattern
 
 
@@ -90,19 +82,14 @@ class Regex(BuiltInMetric[RegexOptions]):
     A pattern extracts the answer, as in the `regex` filter of lm-evaluation-harness (Gao et al.,
     arXiv:2405.14782). A prediction without a match is wrong. A reference without a match is the
     answer itself. The further number `found` is the share of predictions with a match.
-
-    The module `regex` matches: its syntax includes that of `re`, and it can stop a pattern that
-    backtracks without end.
     """
 
     options_model = RegexOptions
-    libraries: ClassVar = {"regex": "pip install regex"}
+    libraries = REGEX
 
     def __init__(self, options: RegexOptions) -> None:
-        import regex
-
         super().__init__(options)
-        self._pattern: Any = regex.compile(options.pattern)
+        self._pattern: Any = compiled(options.pattern)
 
     def score(self, answers: Answers) -> Scores:
         """Score the answers. Raises BackendError (user) for a pattern that takes too long."""
@@ -119,14 +106,8 @@ class Regex(BuiltInMetric[RegexOptions]):
 
     def _extracted(self, text: str) -> str | None:
         """Return the answer in a text, or None."""
-        try:
-            matches = self._pattern.finditer(text, timeout=MATCH_TIMEOUT_S)
-            chosen = list(islice(matches, 1) if self.options.match == "first" else deque(matches, maxlen=1))
-        except TimeoutError:
-            raise user_error(
-                f"the pattern {self.options.pattern!r} needs more than {MATCH_TIMEOUT_S:g} s for one text",
-                "Simplify it: avoid a repetition inside a repetition.",
-            ) from None
+        found = matches(self._pattern, text)
+        chosen = list(islice(found, 1) if self.options.match == "first" else deque(found, maxlen=1))
         if not chosen:
             return None
         group: int | str = "answer" if "answer" in self._pattern.groupindex else min(1, self._pattern.groups)

@@ -17,7 +17,7 @@ from rapidfuzz.distance import Levenshtein
 from rouge_score.rouge_scorer import RougeScorer
 
 from backends.contract import BackendError
-from backends.metrics import matching, registry
+from backends.metrics import patterns, registry
 from backends.metrics.contract import Answers
 
 pytestmark = pytest.mark.unit
@@ -214,9 +214,11 @@ def test_the_answer_is_the_named_group_or_the_first_or_the_whole_match(
 
 
 def test_a_pattern_without_end_is_an_error(score: Score, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matching, "MATCH_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(patterns, "MATCH_TIMEOUT_S", 0.2)
     with pytest.raises(BackendError, match=r"\(a\|aa\)\+\$' needs more than 0\.2 s"):
         score("regex", [("a" * 100 + "b", ("a",))], pattern=r"^(a|aa)+$")
+    with pytest.raises(BackendError, match=r"\(a\|aa\)\+\$' needs more than 0\.2 s"):
+        score("refusal_rate", [("a" * 100 + "b", ("a",))], patterns=[r"^(a|aa)+$"])
 
 
 @pytest.mark.parametrize(
