@@ -152,7 +152,7 @@ class MetricContract:
     def test_one_answer_can_be_scored(self, metric: Metric, declaration: MetricDeclaration) -> None:
         """One answer is enough."""
         for answers in (self.right_answers(), self.wrong_answers()):
-            first = Answers(answers.predictions[:1], answers.references[:1], answers.rows[:1])
+            first = _selected(answers, slice(1))
             self._check(metric.score(first), first, declaration)
 
     def test_scores_are_repeatable(self, metric: Metric, prepared_options: BaseModel, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ class MetricContract:
         """Each answer keeps its value at another place."""
         right, wrong = self.right_answers(), self.wrong_answers()
         mixed = replace(right, predictions=(right.predictions[0], *wrong.predictions[1:]))
-        reverse = Answers(mixed.predictions[::-1], mixed.references[::-1], mixed.rows[::-1])
+        reverse = _selected(mixed, slice(None, None, -1))
         forward_scores, reverse_scores = metric.score(mixed), metric.score(reverse)
         assert reverse_scores.value == pytest.approx(forward_scores.value, rel=1e-9, abs=1e-12)
         if forward_scores.per_example is not None and self.deterministic:
@@ -228,6 +228,16 @@ class MetricContract:
         assert scores.tokens >= 0
         assert scores.usd is None or scores.usd >= 0
         assert not declaration.is_free or scores.usd == 0
+
+
+def _selected(answers: Answers, positions: slice) -> Answers:
+    """Return some of the answers, with their prompts."""
+    return Answers(
+        answers.predictions[positions],
+        answers.references[positions],
+        answers.rows[positions],
+        answers.prompts[positions],
+    )
 
 
 def _without_cost(scores: Scores) -> Scores:

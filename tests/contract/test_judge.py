@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from judge_host import JudgeHost, part, parts
 from scripted_host import serving
 
 from backends.judge import Judge
+from backends.metrics.contract import Answers
 from backends.testing import MetricContract
 
 pytestmark = pytest.mark.contract
@@ -56,6 +58,19 @@ class _ServedJudge(MetricContract):
 
 class TestGrades(_ServedJudge):
     """Grades on a scale."""
+
+
+class TestGradesThatDependOnThePrompt(_ServedJudge):
+    """The suite keeps the prompts beside their answers."""
+
+    @staticmethod
+    def rule(user: str) -> str:
+        """Grade whether the answer repeats the prompt."""
+        return json.dumps({"grade": 5 if part(user, "prompt") == part(user, "answer to grade") else 1})
+
+    def right_answers(self) -> Answers:
+        answers = super().right_answers()
+        return replace(answers, prompts=answers.predictions)
 
 
 class TestGradesBesideThoseOfAPerson(_ServedJudge):
