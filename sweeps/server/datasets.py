@@ -48,8 +48,8 @@ class CheckedFile:
 
     `completions` holds the distinct completions, up to one more than `MAX_AUTO_LABELS`. `is_plain`:
     the trainers can read the file as it is, otherwise they need a converted copy. `trained_answers`
-    counts the answers whose weight is not 0, and `conversations` those conversations in which other
-    messages than the last one are among them.
+    counts the answers whose weight is not 0. `conversations` counts those whose trained answers are
+    not just the last message, and `untrained_ends` those whose last message has the weight 0.
     """
 
     path: Path
@@ -59,6 +59,7 @@ class CheckedFile:
     is_plain: bool
     trained_answers: int
     conversations: int
+    untrained_ends: int
 
 
 def prepare_dataset(
@@ -83,10 +84,10 @@ def prepare_dataset(
     else:
         valid_data = _place(valid, folder / "valid.jsonl")
     labels = _labels(task, train, valid)
-    conversations = train.conversations + (0 if valid is None else valid.conversations)
-    train_on: TrainOn = "all" if conversations and not labels else "last"
+    has_conversations = train.conversations or (valid is not None and valid.conversations)
+    train_on: TrainOn = "all" if has_conversations and not labels else "last"
     notes = []
-    if conversations:
+    if train.conversations:
         trained = f"{train.trained_answers} answers are" if train_on == "all" else "only the last one is"
         notes.append(f"{train.conversations} conversations have several answers; {trained} trained")
     return Dataset(train_data, valid_data, train.layout, labels, task.stop, train_on), notes
@@ -114,6 +115,10 @@ def _labels(task: Task, train: CheckedFile, valid: CheckedFile | None) -> tuple[
         if labels and file is not None and (unknown := sorted(set(file.completions) - set(labels))):
             message = f"The completion {unknown[0]!r} is not one of the labels"
             raise DatasetError(f"invalid_{param}", param, message)
+        if labels and file is not None and file.untrained_ends:
+            count = f"{file.untrained_ends} of {file.examples} last answers have the weight 0"
+            message = f"With labels, only last answers are trained, but {count}"
+            raise DatasetError(f"invalid_{param}", param, message)
     return labels
 
 
@@ -122,7 +127,7 @@ def _check(path: Path, param: _FileParameter, min_examples: int) -> CheckedFile:
     problems: list[str] = []
     completions: dict[str, None] = {}
     layouts: set[Literal["completion", "chat"]] = set()
-    examples, trained_answers, conversations, is_plain = 0, 0, 0, True
+    examples, trained_answers, conversations, untrained_ends, is_plain = 0, 0, 0, 0, True
     try:
         for number, line in _lines(path):
             problem = line if isinstance(line, str) else _problem(line)
@@ -142,7 +147,9 @@ def _check(path: Path, param: _FileParameter, min_examples: int) -> CheckedFile:
             messages = line.get("messages", ())
             trained = trained_messages(messages, "all")
             trained_answers += len(trained)
-            conversations += "messages" in line and trained != [len(messages) - 1]
+            last = len(messages) - 1
+            conversations += "messages" in line and trained != [last]
+            untrained_ends += "messages" in line and last not in trained
     except UnicodeDecodeError as error:
         message = f"{title} is not UTF-8 text: {error.reason} at byte {error.start}"
         raise DatasetError(code, param, message) from error
@@ -155,7 +162,9 @@ def _check(path: Path, param: _FileParameter, min_examples: int) -> CheckedFile:
         raise DatasetError("invalid_n_examples", param, message)
     with path.open("rb") as stream:
         is_plain = is_plain and stream.read(3) != b"\xef\xbb\xbf"
-    return CheckedFile(path, layouts.pop(), examples, tuple(completions), is_plain, trained_answers, conversations)
+    return CheckedFile(
+        path, layouts.pop(), examples, tuple(completions), is_plain, trained_answers, conversations, untrained_ends
+    )
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:

@@ -48,6 +48,20 @@ def test_labels_are_last_answers(tmp_path: Path) -> None:
     assert notes == ["1 conversations have several answers; only the last one is trained"]
 
 
+def test_an_untrained_answer_is_no_label(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="1 of 2 last answers have the weight 0"):
+        prepared(tmp_path, [talk(0, ..., 0), talk(1, ...)], Task(labels="auto"))
+
+
+def test_conversations_only_for_validation_make_no_note(tmp_path: Path) -> None:
+    files = []
+    for name, talks in (("train", [talk(0, ...)]), ("valid", [talk(1, ..., ...)])):
+        files.append(tmp_path / f"{name}.jsonl")
+        files[-1].write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in talks))
+    data, notes = prepare_dataset(files[0], files[1], Task(), tmp_path / "job", 1)
+    assert (data.train_on, notes) == ("all", [])
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [((0.5,), "the `weight` of a message is neither 0 nor 1"), ((0, 0), "every answer has the weight 0")],
