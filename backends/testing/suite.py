@@ -322,7 +322,9 @@ class BackendContract(ContractFixtures):
     def _assert_texts_precede_their_values(self, run: CompletedRun) -> None:
         valid, stop = self._dataset.valid, self._dataset.stop
         lines = [json.loads(line) for line in Path(valid.path).read_text(encoding="utf-8").splitlines()]
-        sample = sampled_examples(len(lines), 5, valid.sha256)
+        generation = run.request.evaluation.generation
+        assert generation is not None
+        sample = sampled_examples(len(lines), generation.examples, valid.sha256)
         references = [reference_texts(lines[example], stop, None)[0] for example in sample]
         names = {"valid_exact_match", "valid_length"}
         carrying = [
@@ -340,8 +342,7 @@ class BackendContract(ContractFixtures):
             assert generated.examples == len(sample)
             assert tuple(text.example for text in generated.texts) == sample
             assert [text.reference for text in generated.texts] == references
-            truncated = sum(text.truncated for text in generated.texts)
-            assert generated.truncated == truncated
+            assert generated.truncated == sum(text.truncated for text in generated.texts)
             scores = [text.scores["exact_match"] for text in generated.texts]
             assert measured.values["valid_exact_match"] == pytest.approx(sum(scores) / len(scores))
             with MetricSet.open(run.request.evaluation.metrics, run.workspace) as metrics:
