@@ -7,6 +7,9 @@ from typing import Protocol, runtime_checkable
 
 from backends.contract import TrainingRequest
 
+LOOKED_AT = 100
+"""Among how many lines, from the first on, a backend looks for the example to show."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -36,7 +39,7 @@ class SupportsRendering(Protocol):
     def render(self, request: TrainingRequest) -> RenderedExample:
         """Return an example of the training file: the first one of those with the most answers.
 
-        Only the first lines of the file need to be looked at. Sends no request. Raises BackendError
-        for data that `check` rejects.
+        Backends look at `LOOKED_AT` lines. Sends no request. Raises BackendError for data that
+        `check` rejects.
         """
         ...

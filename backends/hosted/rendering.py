@@ -11,14 +11,12 @@ from backends.chat_lines import most_answers, trained_messages
 from backends.contract import TrainingRequest
 from backends.hosted.example_format import format_of, formatted, read_examples
 from backends.hosted.options import HostedOptions
-from backends.rendering import Piece, RenderedExample
-
-_LOOKED_AT = 100
+from backends.rendering import LOOKED_AT, Piece, RenderedExample
 
 
 def render(request: TrainingRequest, options: HostedOptions) -> RenderedExample:
     """Return one training example; see `rendering.SupportsRendering`."""
-    examples = list(islice(read_examples(request.dataset.train), _LOOKED_AT))
+    examples = list(islice(read_examples(request.dataset.train), LOOKED_AT))
     number = most_answers(examples, request.dataset.train_on)
     format_ = format_of(request, options)
     written = formatted(examples[number], format_)
@@ -30,11 +28,7 @@ def render(request: TrainingRequest, options: HostedOptions) -> RenderedExample:
     train_on = "all" if "messages" not in examples[number] or not format_.weights else format_.train_on
     trained = trained_messages(written["messages"], train_on)
     for index, message in enumerate(written["messages"]):
-        pieces += [
-            Piece(f"{message['role']}: ", False),
-            Piece(_text(message), index in trained),
-            Piece("\n", False),
-        ]
+        pieces += [Piece(f"{message['role']}: ", False), Piece(_text(message), index in trained), Piece("\n", False)]
     return RenderedExample(number + 1, tuple(pieces[:-1]))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -13,9 +12,8 @@ from backends.local.encoding import AnswerCounts, CausalData, EncodedData
 from backends.local.example_template import ExampleTemplate
 from backends.local.model_cache import MODEL_CACHE
 from backends.local.request_resolution import ResolvedRequest
-from backends.rendering import Piece, RenderedExample
-
-_LOOKED_AT = 100
+from backends.model_packages.text_generation import text_of
+from backends.rendering import LOOKED_AT, Piece, RenderedExample
 
 
 def render(request: TrainingRequest, resolved: ResolvedRequest) -> RenderedExample:
@@ -23,7 +21,7 @@ def render(request: TrainingRequest, resolved: ResolvedRequest) -> RenderedExamp
     dataset = request.dataset
     lines = encoding.read_lines(dataset.train.path)
     with encoding.missing_fields_reported(dataset.train.path):
-        number = most_answers(lines[:_LOOKED_AT], dataset.train_on)
+        number = most_answers(lines[:LOOKED_AT], dataset.train_on)
         data = MODEL_CACHE.encoded_data(resolved.base, resolved.task, dataset, "train", resolved.max_length)
         tokenizer = MODEL_CACHE.tokenizer(resolved.base)
         line = lines[number]
@@ -46,15 +44,8 @@ def pieces_of(tokenizer: Any, data: CausalData) -> tuple[Piece, ...]:
     pieces, end = [], 0
     for is_target, group in groupby(flags):
         begin, end = end, end + len(list(group))
-        pieces.append(Piece(_text(tokenizer, ids[:begin], ids[begin:end]), is_target))
+        pieces.append(Piece(text_of(tokenizer, ids[:begin], ids[begin:end], skip_special_tokens=False), is_target))
     return tuple(pieces)
-
-
-def _text(tokenizer: Any, before: Sequence[int], tokens: Sequence[int]) -> str:
-    """Decode tokens after others: some tokenizers drop the space before a text's first token."""
-    options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
-    prefix, whole = (str(tokenizer.decode([*ids], **options)) for ids in (before, [*before, *tokens]))
-    return whole[len(prefix) :] if whole.startswith(prefix) else str(tokenizer.decode([*tokens], **options))
 
 
 def notes(data: EncodedData, max_length: int) -> tuple[str, ...]:

@@ -408,9 +408,9 @@ def _selected(weights: Tensor, draw: float) -> int:
 
 
 # ------------------------------------------------------------------------------------------- texts
-def text_of(tokenizer: Any, before: Sequence[int], tokens: Sequence[int]) -> str:
+def text_of(tokenizer: Any, before: Sequence[int], tokens: Sequence[int], *, skip_special_tokens: bool = True) -> str:
     """Decode tokens that follow others."""
-    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    options = {"skip_special_tokens": skip_special_tokens, "clean_up_tokenization_spaces": False}
     context = list(before[-CONTEXT_TOKENS:])
     start, whole = tokenizer.decode(context, **options), tokenizer.decode([*context, *tokens], **options)
     return str(whole[len(start) :] if whole.startswith(start) else tokenizer.decode(list(tokens), **options))
