@@ -118,7 +118,7 @@ class PluginRegistry(Generic[_Protocol]):
         return cast(type[_Protocol], loaded)
 
     def missing_members(self, candidate: object) -> list[str]:
-        """Return the members that a candidate for a class lacks, in protocol order.
+        """Return the members of the protocol that a candidate lacks, in their order.
 
         Attributes of instances are not required.
         """

@@ -45,7 +45,7 @@ CREATE INDEX IF NOT EXISTS charges_by_question ON charges (question);
 
 @dataclass(frozen=True)
 class StoredReply:
-    """A reply of the judge, and why it ended. A final one is not asked for again."""
+    """A reply of the judge, and why it ended. After a final one, nobody asks again."""
 
     text: str
     finish: str
@@ -68,7 +68,7 @@ class Claim:
 class Charge:
     """What requests have cost; `usd` is None if a price is unknown.
 
-    `lost`: how many of them got no reply. They count with the most that they can have cost.
+    `lost` of them got no reply. Each of those counts as the most that it can have cost.
     """
 
     tokens: int = 0

@@ -26,7 +26,7 @@ from backends.notices import notice
 _LOG = logging.getLogger("backends.judge")
 
 TAKEN_POLL_S = 0.2
-"""How often to look for an answer for which another process is asking."""
+"""How often to look for the answer to a question that another process is asking."""
 
 TOLD_AFTER_S = 5.0
 """A shorter wait is not worth a message."""
@@ -40,7 +40,7 @@ class Asker:
     """Asks one judge. The store keeps every reply, and what it has cost.
 
     A request that fails is repeated by the rules of the hosted backend, within the patience of the
-    options. A reply without a rating is asked for once more.
+    options. If a reply holds no rating, the question is asked once more.
     """
 
     def __init__(self, options: JudgeOptions, key: str | None, store: AnswerStore) -> None:

@@ -29,7 +29,7 @@ class Judgement:
 
 
 class JudgingMode(ABC):
-    """What the judge decides about an answer."""
+    """How the judge decides about an answer."""
 
     def __init__(self, options: JudgeOptions) -> None:
         self.options = options

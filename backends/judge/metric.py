@@ -39,10 +39,10 @@ FOLDER = "judge"
 """Where the answers are kept, below the workspace."""
 
 MAX_UNREAD_SHARE = 0.1
-"""If more of the answers get no rating, there is something wrong with the judge."""
+"""If a larger share of the answers gets no rating, something is wrong with the judge."""
 
 BYTES_PER_TOKEN = 8
-"""No tokenizer in use writes ordinary text in longer tokens on average; about 4 are usual."""
+"""No tokenizer in use has longer tokens in ordinary text, on average; about 4 bytes are usual."""
 
 CUT_MARK_BYTES = 64
 """Length of the mark behind a text that is cut, rounded up."""
@@ -51,7 +51,7 @@ LAST_CHECK_BEFORE_S = 2.0
 """`problems` begins no attempt to reach the host later than this, so that it ends within 10 s."""
 
 _NOT_OFFERED = (400, 404, 405, 501)
-"""How a host answers that does not list models. It is in reach, and all else costs money."""
+"""How a host that cannot list models answers. It is in reach, and any other check costs money."""
 
 
 class Judge:

@@ -18,8 +18,8 @@ from backends.metrics.failures import user_error
 class MetricOptions(BaseModel):
     """Options of a built-in metric. Unknown keys are errors.
 
-    In YAML, a value that is no mapping is the option `short_form`: `{regex: "#### (.*)"}` means
-    `{regex: {pattern: "#### (.*)"}}`.
+    In YAML, a value that is not a mapping sets the option named by `short_form`:
+    `{regex: "#### (.*)"}` means `{regex: {pattern: "#### (.*)"}}`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,10 +37,10 @@ Options = TypeVar("Options", bound=MetricOptions)
 
 
 class BuiltInMetric(ABC, Generic[Options]):
-    """A metric without files, network, or problems with any reference.
+    """A metric that reads no files, uses no network, and accepts every reference.
 
-    `libraries` are the import names of the libraries that it needs, with what to type if one is
-    missing.
+    Subclasses override what differs. `libraries` maps the import name of each library that the
+    metric needs to the command that installs it.
     """
 
     options_model: ClassVar[type[BaseModel]]
@@ -81,12 +81,12 @@ class BuiltInMetric(ABC, Generic[Options]):
 class MeanMetric(BuiltInMetric[Options]):
     """A metric whose value is the mean of the values of the examples.
 
-    The value of an example is that of its best reference, in the direction of the metric.
+    If an example has several references, the one with the best value counts.
     """
 
     @abstractmethod
     def value(self, prediction: str, reference: str) -> float:
-        """Return the value of one prediction beside one reference."""
+        """Return the value of one prediction, compared with one reference."""
 
     def score(self, answers: Answers) -> Scores:
         """Score the answers."""

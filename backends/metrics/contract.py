@@ -19,10 +19,10 @@ from backends.waiting import Waiting
 
 @dataclass(frozen=True)
 class Answers:
-    """Generated texts, and beside each the acceptable texts (at least one) and the example's line.
+    """Generated texts, and for each the acceptable texts (at least one) and the example's columns.
 
-    Predictions and references have neither white space around them nor the stop sequence. `prompts`
-    are what the model was asked, as texts; see `references.prompt_text`.
+    Predictions and references have neither white space around them nor the stop sequence at their
+    end. `prompts` are what the model was asked, as texts; see `references.prompt_text`.
     """
 
     predictions: tuple[str, ...]
@@ -36,9 +36,10 @@ class Scores:
     """The value of a metric over all answers, and its value for each one.
 
     `per_example` is None for a metric that has no value for a single answer, such as a corpus
-    score. `further` are more numbers of the same measurement, by the ending of their names (the F1
-    of one field). `note` is recorded once per sweep, such as the signature of an implementation.
-    `usd` and `tokens` are what the measurement cost.
+    score. `further` holds more numbers of the same measurement, such as the F1 of each field. A key
+    is the ending of the number's name, after the name of the metric. `note` is recorded once per
+    sweep, such as the signature of an implementation. `usd` and `tokens` are what the measurement
+    cost; `usd` is None if that is unknown.
     """
 
     value: float
@@ -53,10 +54,9 @@ class Scores:
 class MetricDeclaration:
     """What a metric says about itself, as data.
 
-    `low` and `high` are the ends of its range; None means unbounded. `is_mean`: if the scores have
-    values of the examples, the value is their mean, so that resampling the examples gives its
-    interval.
-    `is_free`: measuring costs no money, so that `sweep check` may try it.
+    `low` and `high` are the ends of its range; None means unbounded. `is_mean`: if the metric
+    returns a value for each example, its value is their mean, so that resampling the examples gives
+    an interval. `is_free`: measuring costs no money, so that `sweep check` may try it.
     """
 
     direction: Literal["maximize", "minimize"]
@@ -77,8 +77,8 @@ class Metric(Protocol):
     def prepare(cls, options: BaseModel, folder: Path) -> BaseModel:
         """Return the options complete in themselves: contents of files instead of their names.
 
-        Relative names count from `folder`. Called before the sweep.
-        Complete options stay as they are.
+        Relative names count from `folder`. Called before the sweep. Complete options stay as they
+        are.
         """
         ...
 
@@ -100,7 +100,7 @@ class Metric(Protocol):
         ...
 
     def score(self, answers: Answers) -> Scores:
-        """Score at least one answer. The same answers have the same scores, whatever they cost."""
+        """Score at least one answer. The same answers get the same scores; the cost may differ."""
         ...
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class Metric(Protocol):
 
 @dataclass(frozen=True)
 class CostBound:
-    """The most that a measurement can cost; None: unknown. `basis` says in words how it follows."""
+    """The most that a measurement can cost; None: unknown. `basis` explains the bound in words."""
 
     usd: float | None
     tokens: int | None
@@ -125,7 +125,8 @@ class SupportsCostBound(Protocol):
     def cost_bound(cls, options: BaseModel, answers: Answers, max_tokens: int) -> CostBound:
         """Return the most that one measurement of these examples can cost.
 
-        The predictions do not matter: each can have `max_tokens` tokens of the model that wrote it.
+        The predictions do not matter: assume that each has `max_tokens` tokens, as the model that
+        writes it counts them.
         No side effect, no network. Raises BackendError for an example that cannot be measured.
         """
         ...
@@ -137,7 +138,7 @@ class SupportsMetricWaiting(Protocol):
 
     @classmethod
     def waiting(cls, options: BaseModel, workspace: Path) -> Waiting | None:
-        """Return why a measurement in this workspace waits now, in any process, or None.
+        """Return why a measurement of any process in this workspace waits now, or None.
 
         Sends no request and writes nothing.
         """

@@ -19,7 +19,7 @@ from backends.metrics.normalization import Difference, normalized
 from backends.metrics.text_overlap import f1
 
 MAX_FIELD_SCORES = 50
-"""At most so many fields have a number of their own: the most frequent ones."""
+"""Only this many fields have a number of their own: the most frequent ones."""
 
 _UNSAFE_CHARACTER = re.compile(r"[^\w. :/-]")
 
@@ -65,7 +65,7 @@ class _Counts:
 
 
 class JsonFields(BuiltInMetric[JsonFieldsOptions]):
-    """The F1 of the values of a JSON object, beside those of the reference, over all fields.
+    """The F1 of the values of a JSON object, compared with those of the reference, over all fields.
 
     Each number, text, truth value or null is a value at a path, such as `address.city`. The items
     of a list share the path of the list, and their order does not matter. An empty object or list
@@ -95,7 +95,8 @@ class JsonFields(BuiltInMetric[JsonFieldsOptions]):
                 except NotJsonError as error:
                     found.append(f"the reference of example {number} is not JSON: {error}")
                 else:
-                    found += [f"the reference of example {number} has none of the `fields`"] * (not leaves)
+                    if not leaves:
+                        found.append(f"the reference of example {number} has none of the `fields`")
         return found
 
     def score(self, answers: Answers) -> Scores:

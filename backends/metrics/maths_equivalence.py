@@ -1,7 +1,7 @@
 """Compares mathematical expressions by math-verify.
 
-Nobody imports this module. Its text runs in the process of a scoring function, which loads
-math-verify before the time of a call begins.
+Nobody imports this module. A scorer process runs its source, and so loads math-verify before the
+time limit of a call begins.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class RefusalOptions(MetricOptions):
 
 
 class RefusalRate(BuiltInMetric[RefusalOptions]):
-    """The share of predictions that refuse; a smaller one is better.
+    """The share of predictions that refuse; smaller is better.
 
     A prediction refuses if one of the patterns matches in its first 200 characters, without regard
     to case; typographic apostrophes count as plain ones. The built-in patterns generalise the

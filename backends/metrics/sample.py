@@ -1,4 +1,4 @@
-"""Which validation examples the evaluations generate texts for."""
+"""Chooses the validation examples for which the evaluations generate texts."""
 
 from __future__ import annotations
 

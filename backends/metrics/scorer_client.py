@@ -26,17 +26,17 @@ _LAST_WORDS_S = 3.0
 """How long to wait for the last output of a process that has ended or hangs."""
 
 _QUIET_S = 0.25
-"""A process that has printed nothing for so long has said where it hangs."""
+"""If a process that hangs prints nothing for this long, its stack trace is complete."""
 
 START_TIMEOUT_S = 60.0
-"""How long loading the code may take at least, because imports can be slow. A longer limit of the
-calls holds for it, too."""
+"""The smallest time limit for loading the code, because imports can be slow. If the limit of a call
+is longer, it applies to loading, too."""
 
 MAX_LOGGED_LINES = 200
-"""Of what a process prints, the log receives so many lines."""
+"""The log receives at most this many lines of what a process prints."""
 
 SHOWN_LINES = 12
-"""An error shows so many of the last lines that the process printed."""
+"""An error shows at most this many of the last lines that the process printed."""
 
 MAX_LINE_CHARACTERS = 500
 
@@ -68,9 +68,9 @@ class ScorerError(Exception):
 class ScorerProcess:
     """A process that runs one function.
 
-    It starts at the first call, and again at the call after its end. Calls of several threads wait
-    for each other. What the function prints goes to the log. When this process ends, also by a
-    kill, the other one ends, too.
+    It starts at the first call, and if it has ended, the next call starts it again. Calls of
+    several threads wait for each other. What the function prints goes to the log. When this process
+    ends, even by a kill, the other one ends, too.
     """
 
     def __init__(self, code: Code, timeout_s: float) -> None:

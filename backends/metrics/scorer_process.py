@@ -6,7 +6,7 @@ says which code to load; each later one holds the arguments of a call. OUT answe
 standard error are the user's alone.
 
 This file imports only the standard library, so that it starts at once, and its folder is not on the
-import path. It ends with its children when IN closes, also while the function runs.
+import path. When IN closes, the process ends with its children, even while the function runs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SHOWN_FRAMES = 8
 
 
 class _ProblemError(Exception):
-    """Something that the author of the function must mend, with its traceback, if there is one."""
+    """A problem that the author of the function must mend, with the traceback if there is one."""
 
     def __init__(self, message: str, detail: str = "") -> None:
         super().__init__(message)
@@ -212,7 +212,7 @@ def main(requests_fd: int, answers_fd: int) -> None:
                 answer = _answer_to(message, function, action)
         except _ProblemError as problem:
             answer = {"problem": str(problem), "detail": problem.detail}
-        if os.getpid() != process_id:  # a child that the function forked came out of it
+        if os.getpid() != process_id:  # a child that the function forked has returned from it
             os._exit(1)
         _send(answers_fd, json.dumps(answer).encode() + b"\n")
         message = received.get()
