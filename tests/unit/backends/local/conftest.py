@@ -1,4 +1,4 @@
-"""Fixtures for the local backend, created once per session: tiny random models, labelled data."""
+"""Tiny random models and labelled data for the local backend, once per session; runs in parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from backends.contract import DataFile, Dataset
+from backends.contract import DataFile, Dataset, Event, Finished, Placement, TrainingRequest
+from backends.local import LocalBackend
+from backends.local.options import LocalOptions
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 CHARACTERS = [*"abcdefghijklmnopqrstuvwxyz0123456789.:#| \n"]
@@ -44,21 +46,24 @@ def save_tokenizer(directory: Path, special: bool = False) -> int:
     return len(vocabulary)
 
 
+LLAMA_SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.2,
+}
+"""The configuration of a tiny model, without its vocabulary."""
+
+
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("llama")
     size = save_tokenizer(directory)
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=size,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        initializer_range=0.2,
-    )
+    config = LlamaConfig(vocab_size=size, **LLAMA_SHAPE)
     LlamaForCausalLM(config).save_pretrained(directory)
     (directory / "training.json").write_text('{"learning_rate": 0.01, "source": "made for a test"}', encoding="utf-8")
     return directory
@@ -120,3 +125,18 @@ def dataset(
     directory = tmp_path_factory.mktemp("labelled")
     train, valid = write(directory / "train.jsonl", labelled(26)), write(directory / "valid.jsonl", labelled(12, 100))
     return Dataset(train, valid, "completion", LABELS, "|")
+
+
+def open_backend(workspace: Path, model: Path, **options: Any) -> LocalBackend:
+    return LocalBackend.open(LocalOptions(model=str(model), device="cpu", **options), workspace, Placement())
+
+
+def run_in_parts(workspace: Path, model: Path, request: TrainingRequest, most_events: int) -> list[Event]:
+    """Return the events of a run as if each call were made by a new process; it must finish."""
+    events: list[Event] = []
+    while not events or not isinstance(events[-1], Finished):
+        backend = open_backend(workspace, model)
+        events += backend.events(backend.submit(request), len(events))
+        backend.close()
+        assert len(events) <= most_events
+    return events

@@ -20,7 +20,7 @@ from backends.local.model import LoadedModel, ModelSpec, load_model, load_tokeni
 from backends.local.special_tokens import end_ids
 from backends.model_packages import text_generation
 from backends.model_packages.text_generation import GeneratedAnswer, GenerationSettings, drawn_token, text_of
-from tests.unit.backends.local.conftest import save_tokenizer
+from tests.unit.backends.local.conftest import LLAMA_SHAPE, save_tokenizer
 
 pytestmark = [pytest.mark.unit, pytest.mark.trains]
 
@@ -96,17 +96,7 @@ def test_other_models_generate_as_the_library_does(name: str, request: pytest.Fi
 
 def test_a_sliding_window_changes_nothing(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=save_tokenizer(tmp_path),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        sliding_window=8,
-        initializer_range=0.2,
-    )
+    config = MistralConfig(vocab_size=save_tokenizer(tmp_path), sliding_window=8, **LLAMA_SHAPE)
     MistralForCausalLM(config).save_pretrained(tmp_path)
     model = loaded(tmp_path)
     prompts = [model.tokenizer("abcdefghijklmnopqrstuvwxyz"[:n])["input_ids"] for n in (3, 7, 12, 20)]

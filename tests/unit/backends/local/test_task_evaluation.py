@@ -31,17 +31,16 @@ from backends.contract import (
     GenerationSettings,
     Measured,
     MetricRequest,
-    Placement,
     PredictOptions,
     Scalar,
     Started,
     TrainingRequest,
 )
 from backends.local import LocalBackend, task_evaluation
-from backends.local.options import LocalOptions
 from backends.metrics import task_measurement
 from backends.metrics.measurement import Measurement, MetricSet
 from backends.testing import drain, evaluations, events_as_text
+from tests.unit.backends.local.conftest import open_backend, run_in_parts
 
 pytestmark = [pytest.mark.integration, pytest.mark.trains]
 
@@ -72,10 +71,6 @@ def task(tmp_path_factory: pytest.TempPathFactory, write: WriteFile) -> Dataset:
     folder = tmp_path_factory.mktemp("echo")
     train, valid = write(folder / "train.jsonl", echoes(32)), write(folder / "valid.jsonl", echoes(24, 100))
     return Dataset(train, valid, "completion", (), "|")
-
-
-def open_backend(workspace: Path, model: Path, **options: Any) -> LocalBackend:
-    return LocalBackend.open(LocalOptions(model=str(model), device="cpu", **options), workspace, Placement())
 
 
 def request_for(dataset: Dataset, key: str = "run", **changes: Any) -> TrainingRequest:
@@ -231,12 +226,7 @@ def test_an_interrupted_run_gives_the_events_of_an_uninterrupted_one(
     backend = open_backend(tmp_path / "whole", llama)
     whole = run(backend, training_request)
     backend.close()
-    events: list[Event] = []
-    while not events or not isinstance(events[-1], Finished):
-        backend = open_backend(tmp_path / "parts", llama)
-        events += backend.events(backend.submit(training_request), len(events))
-        backend.close()
-        assert len(events) <= len(whole)
+    events = run_in_parts(tmp_path / "parts", llama, training_request, len(whole))
     parts = [str(event).replace(str(tmp_path / "parts"), str(tmp_path / "whole")) for event in events]
     assert parts == [str(event) for event in whole]
     assert isinstance(whole[-1], Finished)

@@ -43,15 +43,12 @@ from backends.local.model import LoadedModel
 from backends.local.model_cache import MODEL_CACHE
 from backends.local.options import LocalOptions
 from backends.testing import drain, evaluations, events_as_text
+from tests.unit.backends.local.conftest import open_backend, run_in_parts
 
 pytestmark = [pytest.mark.integration, pytest.mark.trains]
 
 POINT: dict[str, Scalar] = {"n_epochs": 2, "batch_size": 4, "learning_rate": 0.01, "prompt_loss_weight": 0.1}
 WriteFile = Callable[[Path, Sequence[Mapping[str, Any]]], DataFile]
-
-
-def open_backend(workspace: Path, model: Path, **options: Any) -> LocalBackend:
-    return LocalBackend.open(LocalOptions(model=str(model), device="cpu", **options), workspace, Placement())
 
 
 def request_for(dataset: Dataset, key: str = "run", seed: int = 7, **changes: Any) -> TrainingRequest:
@@ -170,13 +167,7 @@ def test_an_interrupted_run_gives_the_events_of_an_uninterrupted_one(
     backend = open_backend(tmp_path / "whole", model)
     whole = run(backend, training_request)
     backend.close()
-    events: list[Event] = []
-    # as if each call were made by a new process
-    while not events or not isinstance(events[-1], Finished):
-        backend = open_backend(tmp_path / "parts", model)
-        events += backend.events(backend.submit(training_request), len(events))
-        backend.close()
-        assert len(events) <= len(whole)
+    events = run_in_parts(tmp_path / "parts", model, training_request, len(whole))
     assert events_as_text(measured(events)) == events_as_text(measured(whole))
     assert not (tmp_path / "parts" / "jobs" / "run" / "resume.pt").exists()
 
