@@ -123,6 +123,11 @@ class EvaluationSettings:
     metrics: tuple[MetricRequest, ...] = ()
     generation: GenerationSettings | None = None
 
+    @property
+    def generation_in_use(self) -> GenerationSettings:
+        """The `generation`, or the defaults without one."""
+        return self.generation or GenerationSettings()
+
 
 @dataclass(frozen=True)
 class TrainingRequest:

@@ -54,8 +54,8 @@ from backends.fake_curve import (
 from backends.fake_service import FakeRun, FakeService
 from backends.fake_texts import text_evaluations
 from backends.hyperparameter_checks import check_hyperparameters
-from backends.metrics.failures import about_metric
-from backends.metrics.requested_metric import resolve as resolve_metric
+from backends.metrics import requested_metric
+from backends.metrics.kept_metric import may_be_measured
 
 NAME = "fake"
 BYTES_PER_TOKEN = 4
@@ -179,6 +179,7 @@ class FakeBackend:
     options_model: ClassVar[type[BaseModel]] = FakeOptions
 
     _workspace = Path()
+    """Task metrics write only below it. `open` sets it: subclasses have their own constructors."""
 
     def __init__(self, options: FakeOptions, service: FakeService, clock: Callable[[], float] = time.time) -> None:
         self.capabilities = self.describe(options)
@@ -231,16 +232,10 @@ class FakeBackend:
                 yield Failure(FailureKind.USER, f"the data file {file.path} does not exist")
             elif file.examples < 1:
                 yield Failure(FailureKind.USER, f"the data file {file.path} is empty")
-        for requested in request.evaluation.metrics:
-            try:
-                resolve_metric(requested)
-            except BackendError as error:
-                yield about_metric(requested.name, error.failure)
+        yield from requested_metric.failures(request.evaluation.metrics)
         metric = request.evaluation.keep_metric
-        measured_texts = tuple(f"valid_{requested.name}" for requested in request.evaluation.metrics)
-        if metric.startswith(measured_texts) and measured_texts:
-            pass
-        elif metric not in _METRICS or (metric in _LABEL_METRICS and not request.dataset.labels):
+        is_measured = metric in _METRICS and (metric not in _LABEL_METRICS or request.dataset.labels)
+        if not is_measured and not may_be_measured(metric, request.evaluation.metrics):
             yield Failure(FailureKind.USER, f"keep_metric: the fake service does not measure {metric} on this data set")
         if request.evaluation.per_epoch < 1:
             yield Failure(FailureKind.USER, "per_epoch: must be at least 1")

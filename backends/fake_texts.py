@@ -55,8 +55,10 @@ def text_evaluations(
             ]
             measurement = metrics.measure(answers, sample, stop)
             texts = tuple(
-                GeneratedText(example, prompt_text(line), _answer(line, stop), answer, False, measurement.scores_of(n))
-                for n, (example, line, answer) in enumerate(zip(examples, sample, answers, strict=True))
+                GeneratedText(
+                    example, prompt_text(line), _answer(line, stop), answer, False, measurement.scores_of(position)
+                )
+                for position, (example, line, answer) in enumerate(zip(examples, sample, answers, strict=True))
             )
             generated = Generated(round(epoch * steps_per_epoch), epoch, texts[:GENERATED_SAMPLE], len(texts))
             values = {f"valid_{name}": value for name, value in measurement.values.items()}

@@ -194,11 +194,11 @@ class HostedBackend:
 
     def _evaluation_problems(self, request: TrainingRequest) -> Iterator[Failure]:
         from backends.hosted import metric_checks
-        from backends.metrics.kept_metric import may_be_measured
+        from backends.metrics.kept_metric import evaluation_names, may_be_measured
 
         yield from metric_checks.failures(request.evaluation, self.capabilities)
         metric, requested = request.evaluation.keep_metric, request.evaluation.metrics
-        metrics = [*self.capabilities.metrics, *(f"valid_{metric.name}" for metric in requested)]
+        metrics = [*self.capabilities.metrics, *evaluation_names(requested)]
         lacks_labels = metric in self.capabilities.label_metrics and not request.dataset.labels
         is_measured = metric in self.capabilities.metrics and not lacks_labels
         if not is_measured and not may_be_measured(metric, requested):
@@ -297,8 +297,7 @@ class HostedBackend:
         from backends.hosted.packaging import package
 
         request = self._predictor.request_of(model)
-        generation = None if request is None else request.evaluation.generation
-        decoding = Decoding() if generation is None else generation.decoding
+        decoding = Decoding() if request is None else request.evaluation.generation_in_use.decoding
         return package(model, self._predictor.base_model(model), dataset, self._options, decoding)
 
     # -------------------------------------------------------------------------- beyond the contract

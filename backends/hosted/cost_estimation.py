@@ -15,7 +15,6 @@ from backends.contract import (
     Estimate,
     Failure,
     FailureKind,
-    GenerationSettings,
     TrainingRequest,
 )
 from backends.hosted.example_format import base_model_of, format_of, formatted, read_examples
@@ -133,8 +132,7 @@ class CostEstimator:
 
 def _questions(request: TrainingRequest) -> int:
     """Return how many texts the trained model writes."""
-    generation = request.evaluation.generation or GenerationSettings()
-    return min(generation.examples, request.dataset.valid.examples)
+    return min(request.evaluation.generation_in_use.examples, request.dataset.valid.examples)
 
 
 def planned_epochs(request: TrainingRequest, host: Profile) -> PlannedEpochs:

@@ -22,7 +22,6 @@ from backends.contract import (
     Failure,
     FailureKind,
     GeneratedText,
-    GenerationSettings,
     Prediction,
     PredictOptions,
     TrainingRequest,
@@ -37,7 +36,7 @@ from backends.hosted.prediction import Predictor
 from backends.metrics.kept_metric import may_be_measured, missing_kept_metric
 from backends.metrics.measurement import Measurement, MetricSet
 from backends.metrics.references import prompt_text, reference_texts
-from backends.metrics.requested_metric import resolve
+from backends.metrics.requested_metric import are_paid
 from backends.metrics.sample import sampled_examples
 from backends.metrics.task_measurement import TaskMeasurement
 
@@ -46,6 +45,9 @@ PROMPTS_PER_CALL = 64
 
 TEXTS_FOLDER = "generated"
 """The folder in that of the journal with all texts of each run, one `GeneratedText` a line."""
+
+_Sample = Sequence[tuple[int, Mapping[str, Any]]]
+"""Validation examples, each with its index."""
 
 _log = logging.getLogger(__name__)
 
@@ -99,12 +101,13 @@ class ModelEvaluator:
                 return None
         texts, is_paid = None, False
         if request.evaluation.metrics and not progress.texts_refused:
-            predictions = self._texts(request, model, progress)
+            sample = _sample(request)
+            predictions = self._texts(request, model, sample, progress)
             if predictions is None and not progress.texts_refused:
                 return None
             if predictions is not None:
-                texts = self._measured(request, predictions, progress)
-                is_paid = any(not resolve(metric).declaration.is_free for metric in request.evaluation.metrics)
+                texts = self._measured(request, sample, predictions, progress)
+                is_paid = are_paid(request.evaluation.metrics)
         self._end_deployment(model)
         del self._progress[request.key]
         return ModelEvaluation(progress.label_scores, texts, is_paid, _unmeasured(request, texts, progress))
@@ -158,11 +161,12 @@ class ModelEvaluator:
         return label_scores(truth, [prediction.text for prediction in predictions])
 
     # ---------------------------------------------------------------------------------------- texts
-    def _texts(self, request: TrainingRequest, model: str, progress: _Progress) -> Sequence[Prediction] | None:
+    def _texts(
+        self, request: TrainingRequest, model: str, sample: _Sample, progress: _Progress
+    ) -> Sequence[Prediction] | None:
         """Return the texts of the sample, or None if prompts are left or the host refuses them."""
-        decoding = _generation(request).decoding
-        lines = [line for _, line in _sample(request)]
-        options = PredictOptions.generate(decoding, request.dataset.stop)
+        lines = [line for _, line in sample]
+        options = PredictOptions.generate(request.evaluation.generation_in_use.decoding, request.dataset.stop)
         try:
             return self._answers("texts", model, lines, options, progress)
         except BackendError as error:
@@ -178,13 +182,13 @@ class ModelEvaluator:
             return None
 
     def _measured(
-        self, request: TrainingRequest, predictions: Sequence[Prediction], progress: _Progress
+        self, request: TrainingRequest, sample: _Sample, predictions: Sequence[Prediction], progress: _Progress
     ) -> TaskMeasurement:
         """Measure the texts with each metric by itself, so that one that fails spoils no other.
 
         A metric that has measured does not measure again if a later one fails temporarily.
         """
-        stop, requests, sample = request.dataset.stop, request.evaluation.metrics, _sample(request)
+        stop, requests = request.dataset.stop, request.evaluation.metrics
         lines, texts = [line for _, line in sample], [prediction.text for prediction in predictions]
         for metric in requests:
             if metric.name in progress.measurements or metric.name in progress.failures:
@@ -230,15 +234,11 @@ class ModelEvaluator:
             raise BackendError(Failure(FailureKind.TRANSIENT, message, "Free some space.")) from error
 
 
-def _generation(request: TrainingRequest) -> GenerationSettings:
-    return request.evaluation.generation or GenerationSettings()
-
-
-def _sample(request: TrainingRequest) -> list[tuple[int, dict[str, Any]]]:
-    """Return the validation examples to generate for, each with its index."""
-    file = request.dataset.valid
+def _sample(request: TrainingRequest) -> _Sample:
+    """Return the validation examples to generate for."""
+    file, count = request.dataset.valid, request.evaluation.generation_in_use.examples
     lines = list(read_examples(file))
-    return [(index, lines[index]) for index in sampled_examples(len(lines), _generation(request).examples, file.sha256)]
+    return [(index, lines[index]) for index in sampled_examples(len(lines), count, file.sha256)]
 
 
 def _reference(line: Mapping[str, Any], stop: str, column: str | None) -> str:
@@ -265,14 +265,13 @@ def _unmeasured(request: TrainingRequest, texts: TaskMeasurement | None, progres
     """Return why the task metric by which the request keeps states has no value, or None."""
     if texts is None:
         return None
-    metric = request.evaluation.keep_metric
-    missing = missing_kept_metric(request.evaluation, texts.values)
+    evaluation = request.evaluation
+    missing = missing_kept_metric(evaluation, texts.values)
     if missing is None:
         return None
+    failed = (metric for metric in evaluation.metrics if metric.name in progress.failures)
     of_metric = (
-        failure
-        for name, failure in progress.failures.items()
-        if metric == f"valid_{name}" or metric.startswith(f"valid_{name}_")
+        progress.failures[metric.name] for metric in failed if may_be_measured(evaluation.keep_metric, [metric])
     )
     return next(of_metric, missing)
 

@@ -33,7 +33,7 @@ from backends.local import hyperparameters, metric_checks, model_source
 from backends.local.journal import Journal, run_id
 from backends.local.options import LocalOptions
 from backends.local.request_resolution import ResolvedRequest, base_model_of, resolve
-from backends.metrics.kept_metric import may_be_measured
+from backends.metrics.kept_metric import evaluation_names, may_be_measured
 
 if TYPE_CHECKING:
     from backends.cleanup import Leftover
@@ -202,7 +202,7 @@ class LocalBackend:
         failures = check_hyperparameters(request.hyperparameters, declared)
         metric = request.evaluation.keep_metric
         if metric not in declared.metrics and not may_be_measured(metric, request.evaluation.metrics):
-            measured = [*declared.metrics, *(f"valid_{requested.name}" for requested in request.evaluation.metrics)]
+            measured = [*declared.metrics, *evaluation_names(request.evaluation.metrics)]
             message = f"the local backend does not measure {metric}, so it cannot choose the kept state by it"
             failures.append(Failure(FailureKind.USER, message, f"choose one of: {', '.join(measured)}"))
         return failures

@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-from backends.contract import (
-    BackendError,
-    EvaluationSettings,
-    Failure,
-    FailureKind,
-    GenerationSettings,
-    TrainingRequest,
-)
+from backends.contract import Failure, FailureKind, TrainingRequest
 from backends.local.options import Task
-from backends.metrics.failures import about_metric
-from backends.metrics.requested_metric import resolve
-
-
-def generation_settings(evaluation: EvaluationSettings) -> GenerationSettings:
-    """Return what evaluations generate for the task metrics."""
-    return evaluation.generation or GenerationSettings()
+from backends.metrics import requested_metric
 
 
 def failures(request: TrainingRequest, task: Task, max_length: int) -> list[Failure]:
@@ -28,13 +15,8 @@ def failures(request: TrainingRequest, task: Task, max_length: int) -> list[Fail
     if task != "causal-lm":
         message = "an encoder classifier generates no text, so task metrics cannot be measured"
         return [_user(message, "remove evaluation.metrics, or choose a causal language model")]
-    result = []
-    for metric in evaluation.metrics:
-        try:
-            resolve(metric)
-        except BackendError as error:
-            result.append(about_metric(metric.name, error.failure))
-    settings = generation_settings(evaluation)
+    result = requested_metric.failures(evaluation.metrics)
+    settings = evaluation.generation_in_use
     if settings.per_epoch < 1 or evaluation.per_epoch % settings.per_epoch:
         message = (
             f"evaluations can generate {settings.per_epoch} times per epoch only if that number divides their own, "

@@ -116,7 +116,7 @@ def values_in_use(
         if request.dataset.layout == "chat":
             values |= {"trained_answers": plan.train.answers.trained, "lost_answers": plan.train.answers.lost}
     if plan.evaluation.metrics:
-        generated = metric_checks.generation_settings(plan.evaluation)
+        generated = plan.evaluation.generation_in_use
         values["generated_examples"] = min(generated.examples, request.dataset.valid.examples)
         values["generated_max_tokens"] = generated.decoding.max_tokens
     if settings.lora:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from backends.contract import BackendError, Decoding, GeneratedText, TrainingRequest
-from backends.local import encoding, generation, metric_checks
+from backends.local import encoding, generation
 from backends.local.example_template import ExampleTemplate
 from backends.local.model import LoadedModel
 from backends.metrics.kept_metric import missing_kept_metric
 from backends.metrics.measurement import MetricSet
 from backends.metrics.references import reference_texts
-from backends.metrics.requested_metric import identity, resolve
+from backends.metrics.requested_metric import are_paid, identity
 from backends.metrics.sample import sampled_examples
 from backends.metrics.task_measurement import TaskMeasurement
 from backends.model_packages.text_generation import GeneratedAnswer
@@ -31,7 +31,7 @@ class TaskEvaluation:
 
     def __init__(self, request: TrainingRequest, model: LoadedModel, max_length: int, workspace: Path) -> None:
         """Read the examples. The metrics write only below `workspace`. Raises BackendError."""
-        self.settings = metric_checks.generation_settings(request.evaluation)
+        self.settings = request.evaluation.generation_in_use
         self._request, self._requests = request, request.evaluation.metrics
         self._model, self._max_length, self._workspace = model, max_length, workspace
         self._stop = request.dataset.stop
@@ -40,7 +40,7 @@ class TaskEvaluation:
         self._lines = [lines[n] for n in self._examples]
         self._template = ExampleTemplate(model.tokenizer, request.dataset.layout, request.dataset.stop)
         self._metrics: MetricSet | None = None
-        self.is_paid = any(not resolve(metric).declaration.is_free for metric in self._requests)
+        self.is_paid = are_paid(self._requests)
 
     @property
     def examples(self) -> int:

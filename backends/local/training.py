@@ -23,7 +23,7 @@ from backends.contract import (
     Finished,
     Measured,
 )
-from backends.local import loss, metric_checks, model_evaluation
+from backends.local import loss, model_evaluation
 from backends.local.encoding import EncodedData, Ids, epoch_batches
 from backends.local.failures import is_out_of_memory
 from backends.local.hyperparameters import Settings
@@ -97,7 +97,7 @@ class TrainingPlan:
         """Return those of the evaluation steps at which to measure task metrics, too."""
         if not self.evaluation.metrics:
             return frozenset()
-        return self._spread(metric_checks.generation_settings(self.evaluation).per_epoch)
+        return self._spread(self.evaluation.generation_in_use.per_epoch)
 
     def _spread(self, times: int) -> frozenset[int]:
         steps, times = self.steps_per_epoch, max(1, times)

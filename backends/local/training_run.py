@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from backends.contract import TERMINAL_EVENTS, BackendError, Event, Failed, Measured, Placement, Started, Stopped
-from backends.local import generation, metric_checks, prediction, run_setup, training
+from backends.local import generation, prediction, run_setup, training
 from backends.local.example_template import ExampleTemplate
 from backends.local.failures import resource_errors_translated
 from backends.local.journal import Journal, write_atomically
@@ -149,7 +149,7 @@ class TrainingRun:
             settings = None
             if resolved.task == "causal-lm":
                 template = ExampleTemplate(model.tokenizer, dataset.layout, dataset.stop)
-                decoding = metric_checks.generation_settings(self._request.evaluation).decoding
+                decoding = self._request.evaluation.generation_in_use.decoding
                 settings = generation.generation_settings(model, template, decoding, resolved.max_length)
             card = prediction.card_text(
                 resolved.base, self._options.revision, resolved.task, dataset, resolved.max_length, settings

@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from backends.contract import EvaluationSettings, Failure, FailureKind, MetricRequest
 
 
+def evaluation_names(requests: Sequence[MetricRequest]) -> list[str]:
+    """Return the names by which evaluations report the metrics."""
+    return [f"valid_{requested.name}" for requested in requests]
+
+
 def may_be_measured(metric: str, requests: Sequence[MetricRequest]) -> bool:
     """Whether `metric` is the value of a requested task metric, or can be a further value.
 
-    Which further values a metric has is known only when it has measured.
+    Only a measurement shows which further values a metric has.
     """
-    names = [f"valid_{requested.name}" for requested in requests]
-    return any(metric == name or metric.startswith(f"{name}_") for name in names)
+    return any(metric == name or metric.startswith(f"{name}_") for name in evaluation_names(requests))
 
 
 def missing_kept_metric(evaluation: EvaluationSettings, values: Mapping[str, float]) -> Failure | None:

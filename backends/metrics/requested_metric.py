@@ -15,7 +15,7 @@ from backends.contract import BackendError, Failure, MetricRequest
 from backends.guarded_backend import translated_errors
 from backends.metrics import registry
 from backends.metrics.contract import Answers, Metric, MetricDeclaration
-from backends.metrics.failures import user_error
+from backends.metrics.failures import about_metric, user_error
 from backends.metrics.references import compared_text, prompt_text, reference_texts
 
 
@@ -72,6 +72,22 @@ def resolve(request: MetricRequest) -> RequestedMetric:
     with translated_errors(metric_class, "describe", "metric"):
         declaration = metric_class.describe(options)
     return RequestedMetric(request, metric_class, options, declaration)
+
+
+def failures(requests: Sequence[MetricRequest]) -> list[Failure]:
+    """Return why metrics cannot be resolved. Each message names its metric."""
+    found = []
+    for request in requests:
+        try:
+            resolve(request)
+        except BackendError as error:
+            found.append(about_metric(request.name, error.failure))
+    return found
+
+
+def are_paid(requests: Sequence[MetricRequest]) -> bool:
+    """Whether measuring costs money with one of the metrics. Raises BackendError."""
+    return any(not resolve(request).declaration.is_free for request in requests)
 
 
 def identity(request: MetricRequest) -> dict[str, Any]:
