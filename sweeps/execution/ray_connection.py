@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray._private.services
 import ray.autoscaler.sdk
 import ray.experimental.internal_kv
 
@@ -65,6 +66,9 @@ RAY_ENVIRONMENT = {
     "TUNE_WARN_THRESHOLD_S": "30",
 }
 
+AUTHENTICATION_MODE = "RAY_AUTH_MODE"
+"""The variable that says whether Ray sends and demands a token."""
+
 START_ATTEMPTS = 2
 LISTENER_ATTEMPTS = 3
 LISTENER_TIMEOUT_S = 5.0
@@ -93,8 +97,6 @@ def connect(
         return
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    raylet: Any = ray._raylet
-    raylet.Config.initialize("")  # it read the variables when it was imported
     ray_logger = logging.getLogger("ray")
     ray_logger.handlers[:], ray_logger.propagate = [log_handler], False
     if record is not None:
@@ -103,7 +105,6 @@ def connect(
         _require_space()
     else:
         _require_listener(address)
-        _send_token_if_there_is_one()
     if record is not None and address is None:
         # A kill during the start leaves processes that only their session folder tells.
         ray_processes.record_of((), _session_folders()).write(record)
@@ -244,7 +245,14 @@ def _init(address: str | None) -> None:
     }
     existing = ray_processes.descendants(os.getpid())
     handler = signal.getsignal(signal.SIGTERM)
+    mode = os.environ.get(AUTHENTICATION_MODE)
+    raylet: Any = ray._raylet
+    raylet.Config.initialize("")  # it read the variables when it was imported
+    raylet.AuthenticationTokenLoader.instance().reset_cache()  # of an earlier Ray of this process
     try:
+        if address is not None:
+            address = ray._private.services.canonicalize_bootstrap_address(address) or address
+            _send_token_if_demanded(address)
         ray.init(
             # Without an address Ray would join a cluster that somebody has started on this machine.
             address=address or "local",
@@ -265,6 +273,8 @@ def _init(address: str | None) -> None:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
+        if mode is None:
+            os.environ.pop(AUTHENTICATION_MODE, None)  # Ray sets it, and the next Ray may need another
 
 
 def _shut_down() -> None:
@@ -295,15 +305,23 @@ def _is_of_ray(pid: int) -> bool:
     return str(Path(ray.__file__).parent).encode() in command
 
 
-def _send_token_if_there_is_one() -> None:
-    """Do as `ray start` does, which demands the token in Ray's home folder if there is one.
+def _send_token_if_demanded(address: str) -> None:
+    """Send the token in Ray's home folder to a cluster that demands it, and to no other.
 
-    Ray itself sends it only to a cluster that it found without an address. A cluster that demands
-    no token ignores it.
+    `ray start` demands the token if there is one. Ray itself sends it only to a cluster that it
+    found without an address. A driver that sends a token demands it, too: a cluster without one
+    could not answer it, and every trial would fail. A mode that the user has set wins.
     """
     from ray._private.authentication import authentication_token_setup as tokens
+    from ray.exceptions import AuthenticationError
 
-    tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    if AUTHENTICATION_MODE in os.environ:
+        return
+    raylet: Any = ray._raylet
+    try:
+        raylet.GcsClient(address)
+    except AuthenticationError:
+        tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _send_messages_to_log() -> None:

@@ -5,6 +5,7 @@ The nodes are real; they share the host name and the network. `tests/chaos` sepa
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray._raylet import AuthenticationMode, get_authentication_mode
 from ray.cluster_utils import Cluster
 
 from sweeps import api
 from sweeps.api.running import CallbackObserver, SweepEvent, run_plan
 from sweeps.errors import SweepError
 from sweeps.execution import cluster as clusters
+from sweeps.execution import ray_connection
 from sweeps.execution.cleanup import open_cleanup
 from sweeps.file_store.leftovers import STORED_DATA, STORED_MODEL, STORED_RUN
 from sweeps.file_store.run_archive import RunArchive
@@ -216,6 +219,20 @@ def test_a_shared_folder_needs_no_store(machines: Machines) -> None:
     trials = machines.run(sweep_file(trials=2, epochs=1), files=False)
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
     assert not (machines.folder / "store").exists()
+
+
+def test_a_process_whose_own_ray_had_a_token_joins_a_cluster_without_one(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray keeps the token, and a driver that has one demands it from the cluster."""
+    machines.add("one")
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    ray_connection.connect(None, logging.NullHandler())
+    assert get_authentication_mode() == AuthenticationMode.TOKEN
+    ray_connection.disconnect()
+    assert "RAY_AUTH_MODE" not in os.environ
+    trials = machines.run(sweep_file(trials=1, epochs=1), files=False)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE]
 
 
 def test_a_service_runs_on_the_drivers_machine_without_a_store(machines: Machines) -> None:

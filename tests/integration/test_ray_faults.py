@@ -225,10 +225,14 @@ def test_a_full_disk_for_rays_files_is_one_error(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_token_in_rays_home_folder_is_sent_to_a_cluster_that_demands_it(folder: Path) -> None:
+@pytest.mark.parametrize("mode_of_cluster", [{}, {"RAY_AUTH_MODE": "disabled"}], ids=["demands it", "demands none"])
+def test_the_token_in_rays_home_folder_is_sent_only_to_a_cluster_that_demands_it(
+    folder: Path, mode_of_cluster: dict[str, str]
+) -> None:
     """`ray start` demands the token if there is one.
 
-    Ray itself sends it only to a cluster that it found without an address.
+    Ray itself sends it only to a cluster that it found without an address. A driver that sends it
+    demands it from the cluster, too.
     """
     (folder / ".ray").mkdir()
     (folder / ".ray/auth_token").write_text("0123456789abcdef0123456789abcdef")
@@ -240,7 +244,7 @@ def test_the_token_in_rays_home_folder_is_sent_to_a_cluster_that_demands_it(fold
     options = ["--head", f"--port={port}", "--include-dashboard=false", "--num-cpus=2", f"--temp-dir=/tmp/r{port}"]
     head = subprocess.Popen(
         [ray, "start", *options, "--object-store-memory=100000000", "--disable-usage-stats", "--block"],
-        env=environment(folder, **more),
+        env=environment(folder, **more, **mode_of_cluster),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
