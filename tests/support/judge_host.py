@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from scripted_host import ConnectionCutError, Request, Response, error_response, json_response
 
+from backends import codec
 from backends.contract import MetricRequest
 from backends.metrics.measurement import Measurement
 
@@ -29,6 +32,28 @@ LINES: list[dict[str, Any]] = [
     for n in range(12)
 ]
 PREDICTIONS = ["p" * (n % 9 + 1) for n in range(12)]
+
+
+_PROGRAM = """
+import json, sys
+from pathlib import Path
+from backends import codec
+from backends.contract import MetricRequest
+from backends.metrics.measurement import MetricSet
+request, predictions, lines, workspace = json.loads(sys.argv[1])
+with MetricSet.open([codec.from_json(MetricRequest, request)], Path(workspace)) as metrics:
+    result = metrics.measure(predictions, lines)
+print(json.dumps([result.values, result.usd]))
+"""
+
+
+def command_that_measures(request: MetricRequest, workspace: Path, before: str = "") -> list[str]:
+    """Return a command that measures the twelve answers, and prints the values and the cost.
+
+    It runs the Python code `before` first.
+    """
+    argument = json.dumps([codec.to_json(request), PREDICTIONS, LINES, str(workspace)])
+    return [sys.executable, "-c", before + _PROGRAM, argument]
 
 
 def part(user: str, name: str) -> str:

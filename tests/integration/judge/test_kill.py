@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from contextlib import closing
@@ -15,23 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_host import LINES, PREDICTIONS, Judged, JudgeHost, Measure, cost_of
-
-from backends import codec
+from judge_host import Judged, JudgeHost, Measure, command_that_measures, cost_of
 
 pytestmark = pytest.mark.integration
-
-PROGRAM = """
-import json, sys
-from pathlib import Path
-from backends import codec
-from backends.contract import MetricRequest
-from backends.metrics.measurement import MetricSet
-request, predictions, lines, workspace = json.loads(sys.argv[1])
-with MetricSet.open([codec.from_json(MetricRequest, request)], Path(workspace)) as metrics:
-    metrics.measure(predictions, lines)
-"""
-
 
 TELLS_OF_ITS_STOP = """
 from backends.judge import asking
@@ -70,8 +54,7 @@ def test_a_killed_measurement_goes_on_where_it_was(
 
     host.after = hold
     workspace = tmp_path / "workspace"
-    argument = json.dumps([codec.to_json(judged(concurrency=2)), PREDICTIONS, LINES, str(workspace)])
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, argument])
+    process = subprocess.Popen(command_that_measures(judged(concurrency=2), workspace))
     try:
         deadline = time.monotonic() + 120
         while recorded(workspace) < answers or len(host.bodies) < min(answers + 2, 12):
@@ -105,9 +88,8 @@ def test_an_interrupt_waits_for_the_open_requests_and_asks_no_more(
             interrupted.wait(120)
 
     host.after = hold
-    argument = json.dumps([codec.to_json(judged(concurrency=2)), PREDICTIONS, LINES, str(tmp_path / "workspace")])
     process = subprocess.Popen(
-        [sys.executable, "-c", TELLS_OF_ITS_STOP + PROGRAM, argument],
+        command_that_measures(judged(concurrency=2), tmp_path / "workspace", before=TELLS_OF_ITS_STOP),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

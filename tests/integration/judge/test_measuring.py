@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from judge_host import (
     Judged,
     JudgeHost,
     Measure,
+    command_that_measures,
     cost_of,
     grade_by_length,
     part,
@@ -26,7 +26,7 @@ from judge_host import (
 )
 from sklearn.metrics import cohen_kappa_score
 
-from backends import codec, credentials
+from backends import credentials
 from backends.contract import BackendError, FailureKind
 from backends.judge import Judge
 from backends.judge.options import JudgeOptions
@@ -244,19 +244,6 @@ def test_the_concurrency_is_kept(host: JudgeHost, measure: Measure) -> None:
     assert host.most_at_once == 3
 
 
-PROGRAM = """
-import json, sys
-from pathlib import Path
-from backends import codec
-from backends.contract import MetricRequest
-from backends.metrics.measurement import MetricSet
-request, predictions, lines, workspace = json.loads(sys.argv[1])
-with MetricSet.open([codec.from_json(MetricRequest, request)], Path(workspace)) as metrics:
-    result = metrics.measure(predictions, lines)
-print(json.dumps([result.values, result.usd]))
-"""
-
-
 def test_two_processes_ask_each_question_once(host: JudgeHost, judged: Judged, tmp_path: Path) -> None:
     both = threading.Barrier(2, timeout=60)
 
@@ -265,10 +252,8 @@ def test_two_processes_ask_each_question_once(host: JudgeHost, judged: Judged, t
             both.wait()
 
     host.fault = meet
-    argument = json.dumps([codec.to_json(judged(concurrency=1)), PREDICTIONS, LINES, str(tmp_path)])
-    processes = [
-        subprocess.Popen([sys.executable, "-c", PROGRAM, argument], stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    command = command_that_measures(judged(concurrency=1), tmp_path)
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
     assert outputs[0][0] == outputs[1][0]
     assert set(host.answered.values()) == {1}
