@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 from pydantic import ValidationError
 
 from sweeps.cli.terminal import json_option, print_json, say, show
 from sweeps.errors import Problem, UserInputError
+
+if TYPE_CHECKING:
+    from backends.plugins import PluginRegistry
+
+_Class = TypeVar("_Class")
 
 
 @click.command()
@@ -68,10 +74,7 @@ def backends(name: str | None, model: str | None, as_json: bool) -> None:
                 click.echo(f"{registration.name:12} {registration.distribution} {registration.version}")
             say("next: sweep backends NAME --model MODEL   shows the hyperparameters of a backend")
         return
-    try:
-        backend = registry.load(name)
-    except registry.RegistryError as error:
-        raise UserInputError([Problem(name, error.message, error.hint)]) from error
+    backend = _loaded(registry.BACKENDS, name)
     try:
         capabilities = backend.describe(backend.options_model.model_validate({"model": model} if model else {}))
     except ValidationError as error:
@@ -90,12 +93,12 @@ def metrics(name: str | None, as_json: bool) -> None:
     """List the task metrics for generated texts, or the options of one."""
     from backends.metrics import registry
 
-    found = {registration.name: registration for registration in registry.registrations()}
     if name is None:
+        listed = registry.registrations()
         if as_json:
-            print_json([asdict(registration) for registration in found.values()])
+            print_json([asdict(registration) for registration in listed])
             return
-        for registration in found.values():
+        for registration in listed:
             try:
                 about = _about(registry.load(registration.name))
             except registry.RegistryError as error:
@@ -103,10 +106,7 @@ def metrics(name: str | None, as_json: bool) -> None:
             click.echo(f"{registration.name:16} {about}")
         say("next: sweep metrics NAME   shows the options of a metric")
         return
-    try:
-        metric = registry.load(name)
-    except registry.RegistryError as error:
-        raise UserInputError([Problem(name, error.message, error.hint)]) from error
+    metric = _loaded(registry.METRICS, name)
     schema = metric.options_model.model_json_schema()
     if as_json:
         print_json(schema)
@@ -115,6 +115,16 @@ def metrics(name: str | None, as_json: bool) -> None:
     for option, description in schema.get("properties", {}).items():
         default = f" (default {json.dumps(description['default'])})" if "default" in description else ""
         click.echo(f"  {option:20} {description.get('description', '')}{default}")
+
+
+def _loaded(plugins: PluginRegistry[_Class], name: str) -> type[_Class]:
+    """Return a registered class. Raises UserInputError."""
+    from backends.plugins import RegistryError
+
+    try:
+        return plugins.load(name)
+    except RegistryError as error:
+        raise UserInputError([Problem(name, error.message, error.hint)]) from error
 
 
 def _about(described: object) -> str:
