@@ -99,17 +99,17 @@ class ModelEvaluator:
             progress.label_scores = self._label_scores(request, model, progress)
             if progress.label_scores is None or (progress.label_scores and request.evaluation.metrics):
                 return None
-        texts, is_paid = None, False
+        texts = None
         if request.evaluation.metrics and not progress.texts_refused:
             sample = _sample(request)
             predictions = self._texts(request, model, sample, progress)
-            if predictions is None and not progress.texts_refused:
+            if predictions is None:
                 return None
-            if predictions is not None:
+            if predictions:
                 texts = self._measured(request, sample, predictions, progress)
-                is_paid = are_paid(request.evaluation.metrics)
         self._end_deployment(model)
         del self._progress[request.key]
+        is_paid = texts is not None and are_paid(request.evaluation.metrics)
         return ModelEvaluation(progress.label_scores, texts, is_paid, _unmeasured(request, texts, progress))
 
     def _end_deployment(self, model: str) -> None:
@@ -164,7 +164,10 @@ class ModelEvaluator:
     def _texts(
         self, request: TrainingRequest, model: str, sample: _Sample, progress: _Progress
     ) -> Sequence[Prediction] | None:
-        """Return the texts of the sample, or None if prompts are left or the host refuses them."""
+        """Return the texts of the sample, or None while there are prompts left to ask.
+
+        There are none if the host refuses the queries.
+        """
         lines = [line for _, line in sample]
         options = PredictOptions.generate(request.evaluation.generation_in_use.decoding, request.dataset.stop)
         try:
@@ -179,7 +182,7 @@ class ModelEvaluator:
                 raise BackendError(Failure(failure.kind, message, f"{failure.detail} {remedy}".strip())) from error
             _log.warning("could not ask the model %s for texts, so it has no task metrics: %s", model, error)
             progress.texts_refused = True
-            return None
+            return ()
 
     def _measured(
         self, request: TrainingRequest, sample: _Sample, predictions: Sequence[Prediction], progress: _Progress

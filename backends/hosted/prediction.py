@@ -82,7 +82,7 @@ class Predictor:
 
     @staticmethod
     def _question(prompt: Mapping[str, Any], format_: ExampleFormat) -> Any:
-        """Return the messages, the messages and the tools, or the text to send for a prompt."""
+        """Return what to send for a prompt: its text, or its messages, with their tools if any."""
         if format_.chat:
             messages = prompt_messages(prompt, format_)
             return {"messages": messages, "tools": prompt["tools"]} if prompt.get("tools") else messages

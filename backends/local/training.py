@@ -222,7 +222,8 @@ class TrainingLoop:
 
         The last event is Failed if the run must end.
         """
-        plan, measured, files = self.plan, self.evaluate(), dict[str, str]()
+        plan, measured = self.plan, self.evaluate()
+        files: Mapping[str, str] = {}
         events: list[Event] = [Charged(None, self.progress.tokens)]
         self.progress.tokens = 0
         if not math.isfinite(measured.values["valid_loss"]):

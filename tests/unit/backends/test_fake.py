@@ -28,6 +28,7 @@ from backends.contract import (
     FailureKind,
     Finished,
     Measured,
+    MetricRequest,
     Placement,
     PredictOptions,
     Queued,
@@ -228,6 +229,18 @@ def test_a_fault_without_a_limit_always_happens(open_fake: Any, build_request: A
 def test_contradictory_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         FakeOptions.model_validate(options)
+
+
+@pytest.mark.parametrize(
+    ("metric", "is_measured"),
+    [("valid_exact_match", True), ("valid_exact_match_further", True), ("valid_exact_matches", False)],
+)
+def test_a_name_that_only_begins_like_a_metric_is_not_measured(
+    metric: str, is_measured: bool, open_fake: Any, build_request: Any
+) -> None:
+    evaluation = EvaluationSettings(keep_metric=metric, metrics=(MetricRequest("exact_match", "exact_match"),))
+    failures = open_fake().check(dataclasses.replace(build_request(), evaluation=evaluation))
+    assert [failure.message.split(":")[0] for failure in failures] == ([] if is_measured else ["keep_metric"])
 
 
 # --------------------------------------------------------------------------------- time and storage
