@@ -70,11 +70,10 @@ def _problems(metric: OpenMetric, lines: Sequence[Mapping[str, Any]], stop: str)
         count = f"{len(without)} of {len(lines)} examples cannot be scored; example {first} {failure.message}"
         return [MetricProblem(metric.name, f"metric {metric.name!r}: {count}", failure.detail)]
     sentences = list(metric.problems(metric.answers([""] * len(lines), lines, stop))) if lines else []
-    shown = [MetricProblem(metric.name, f"metric {metric.name!r}: {text}") for text in sentences[:SHOWN_PROBLEMS]]
+    shown = sentences[:SHOWN_PROBLEMS]
     if len(sentences) > SHOWN_PROBLEMS:
-        more = f"metric {metric.name!r}: {len(sentences) - SHOWN_PROBLEMS} more problems of this metric"
-        shown.append(MetricProblem(metric.name, more))
-    return shown
+        shown.append(f"{len(sentences) - SHOWN_PROBLEMS} more problems of this metric")
+    return [MetricProblem(metric.name, f"metric {metric.name!r}: {text}") for text in shown]
 
 
 @contextlib.contextmanager

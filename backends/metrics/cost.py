@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backends.contract import MetricRequest
-from backends.guarded_backend import translated_errors
 from backends.metrics.contract import CostBound, SupportsCostBound
-from backends.metrics.measurement import errors_named
 from backends.metrics.requested_metric import RequestedMetric, resolve
 
 FREE = CostBound(0.0, 0, "")
@@ -21,7 +19,7 @@ def cost_bound(
     """Return the most that one measurement of these metrics, for these lines, can cost.
 
     The lines are those of the prepared data file that a model answers, each with at most
-    `max_tokens` tokens. The bound of a metric that costs money and has none is unknown. Opens no
+    `max_tokens` tokens. If a metric costs money and states no bound, the bound is unknown. Opens no
     metric. Raises BackendError, whose message names the metric.
     """
     bounds = [_bound(resolve(request), lines, stop, max_tokens) for request in requests]
@@ -41,6 +39,6 @@ def _bound(requested: RequestedMetric, lines: Sequence[Mapping[str, Any]], stop:
     if not issubclass(metric_class, SupportsCostBound):
         return CostBound(None, None, f"{name}: the metric does not say what it costs")
     answers = requested.answers([""] * len(lines), lines, stop)
-    with errors_named(name), translated_errors(metric_class, "cost_bound", "metric"):
+    with requested.errors_of("cost_bound"):
         bound: CostBound = metric_class.cost_bound(requested.options, answers, max_tokens)
     return CostBound(bound.usd, bound.tokens, f"{name}: {bound.basis}")

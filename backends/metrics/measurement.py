@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from backends.contract import BackendError, Failure, FailureKind, MetricRequest
-from backends.guarded_backend import translated_errors
 from backends.metrics.contract import Answers, Metric, MetricDeclaration, Scores
-from backends.metrics.failures import about_metric
 from backends.metrics.requested_metric import RequestedMetric, resolve
 
 
@@ -55,10 +53,9 @@ class OpenMetric:
     @classmethod
     def open(cls, request: MetricRequest, workspace: Path) -> OpenMetric:
         """Open the metric. Raises BackendError."""
-        with errors_named(request.name):
-            requested = resolve(request)
-            with translated_errors(requested.metric_class, "open", "metric"):
-                return cls(requested, requested.metric_class.open(requested.options, workspace))
+        requested = resolve(request)
+        with requested.errors_of("open"):
+            return cls(requested, requested.metric_class.open(requested.options, workspace))
 
     def answers(self, predictions: Sequence[str], lines: Sequence[Mapping[str, Any]], stop: str) -> Answers:
         """Return what the metric compares.
@@ -69,19 +66,19 @@ class OpenMetric:
 
     def problems(self, answers: Answers) -> Sequence[str]:
         """Return why these references or lines cannot be scored. Raises BackendError."""
-        with errors_named(self.name), translated_errors(type(self.metric), "problems", "metric"):
+        with self.requested.errors_of("problems"):
             return self.metric.problems(answers)
 
     def score(self, answers: Answers) -> Scores:
         """Score the answers. Raises BackendError, also for a value that is not finite."""
-        with errors_named(self.name), translated_errors(type(self.metric), "score", "metric"):
+        with self.requested.errors_of("score"):
             scores = self.metric.score(answers)
             _check(scores, len(answers.predictions))
             return scores
 
     def close(self) -> None:
         """Close the metric. Raises BackendError."""
-        with errors_named(self.name), translated_errors(type(self.metric), "close", "metric"):
+        with self.requested.errors_of("close"):
             self.metric.close()
 
 
@@ -111,7 +108,7 @@ class MetricSet:
         return {metric.name: metric.requested.declaration for metric in self._metrics}
 
     def measure(self, predictions: Sequence[str], lines: Sequence[Mapping[str, Any]], stop: str = "") -> Measurement:
-        """Measure predictions, at least one, beside the lines of the prepared data file.
+        """Measure at least one prediction. `lines` are those of the prepared data file, in order.
 
         `stop` is the stop sequence of the data set. The same predictions have the same values.
         Raises BackendError, whose message names the metric.
@@ -148,15 +145,6 @@ def named_values(measured: Mapping[str, Scores]) -> dict[str, float]:
     """
     further = {f"{name}_{key}": value for name, scores in measured.items() for key, value in scores.further.items()}
     return {**further, **{name: scores.value for name, scores in measured.items()}}
-
-
-@contextlib.contextmanager
-def errors_named(name: str) -> Iterator[None]:
-    """Put the name of the metric before the message of each BackendError."""
-    try:
-        yield
-    except BackendError as error:
-        raise BackendError(about_metric(name, error.failure)) from error
 
 
 def _check(scores: Scores, count: int) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,24 @@ from backends.contract import BackendError, Failure, MetricRequest
 from backends.guarded_backend import translated_errors
 from backends.metrics import registry
 from backends.metrics.contract import Answers, Metric, MetricDeclaration
-from backends.metrics.failures import about_metric, user_error
+from backends.metrics.failures import errors_named, user_error
 from backends.metrics.references import compared_text, prompt_text, reference_texts
 
 
 @dataclass(frozen=True)
 class RequestedMetric:
-    """A request, and the class and options that it names."""
+    """A request, and the class and options that it names. Each error names the metric."""
 
     request: MetricRequest
     metric_class: type[Metric]
     options: BaseModel
     declaration: MetricDeclaration
+
+    @contextlib.contextmanager
+    def errors_of(self, action: str) -> Iterator[None]:
+        """Translate each exception of the metric's method `action` into BackendError."""
+        with errors_named(self.request.name), translated_errors(self.metric_class, action, "metric"):
+            yield
 
     def answers(self, predictions: Sequence[str], lines: Sequence[Mapping[str, Any]], stop: str) -> Answers:
         """Return what the metric compares, for lines of a prepared data file.
@@ -35,7 +42,8 @@ class RequestedMetric:
         """
         if without := self.lines_without_reference(lines, stop):
             number, failure = without[0]
-            raise user_error(f"metric {self.request.name!r}: example {number} {failure.message}", failure.detail)
+            with errors_named(self.request.name):
+                raise user_error(f"example {number} {failure.message}", failure.detail)
         return Answers(
             tuple(compared_text(prediction, stop) for prediction in predictions),
             tuple(reference_texts(line, stop, self.request.reference) for line in lines),
@@ -57,21 +65,11 @@ class RequestedMetric:
 def resolve(request: MetricRequest) -> RequestedMetric:
     """Find the class, read the options and ask for the declaration.
 
-    Raises BackendError, of the kind USER for an unknown metric or a wrong option.
+    Raises BackendError, which names the metric, of the kind USER for an unknown metric or a wrong
+    option.
     """
-    try:
-        metric_class = registry.load(request.type)
-    except registry.RegistryError as error:
-        raise user_error(error.message, error.hint) from error
-    try:
-        options = metric_class.options_model.model_validate(request.options)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise user_error(f"its option {place or 'value'!r} is wrong: {first['msg']}") from error
-    with translated_errors(metric_class, "describe", "metric"):
-        declaration = metric_class.describe(options)
-    return RequestedMetric(request, metric_class, options, declaration)
+    with errors_named(request.name):
+        return _resolved(request)
 
 
 def failures(requests: Sequence[MetricRequest]) -> list[Failure]:
@@ -81,7 +79,7 @@ def failures(requests: Sequence[MetricRequest]) -> list[Failure]:
         try:
             resolve(request)
         except BackendError as error:
-            found.append(about_metric(request.name, error.failure))
+            found.append(error.failure)
     return found
 
 
@@ -108,6 +106,22 @@ def prepared(request: MetricRequest, folder: Path) -> MetricRequest:
     Relative names of files count from `folder`. Raises BackendError.
     """
     requested = resolve(request)
-    with translated_errors(requested.metric_class, "prepare", "metric"):
+    with requested.errors_of("prepare"):
         options = requested.metric_class.prepare(requested.options, folder)
     return dataclasses.replace(request, options=codec.to_json(options))
+
+
+def _resolved(request: MetricRequest) -> RequestedMetric:
+    try:
+        metric_class = registry.load(request.type)
+    except registry.RegistryError as error:
+        raise user_error(error.message, error.hint) from error
+    try:
+        options = metric_class.options_model.model_validate(request.options)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise user_error(f"its option {place or 'value'!r} is wrong: {first['msg']}") from error
+    with translated_errors(metric_class, "describe", "metric"):
+        declaration = metric_class.describe(options)
+    return RequestedMetric(request, metric_class, options, declaration)

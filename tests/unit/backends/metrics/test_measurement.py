@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from backends.contract import BackendError, FailureKind, MetricRequest
 from backends.metrics import registry
 from backends.metrics.checking import MetricProblem, try_out
 from backends.metrics.contract import Answers, Metric, MetricDeclaration, Scores
+from backends.metrics.cost import cost_bound
 from backends.metrics.measurement import Measurement, MetricSet
 from backends.metrics.references import prompt_text, reference_texts
 from backends.metrics.requested_metric import prepared
+from backends.metrics.waits import waiting
 
 pytestmark = pytest.mark.unit
 
@@ -218,6 +220,17 @@ def test_a_metric_that_does_not_open_is_named_and_the_others_are_closed(
     assert raised.value.failure.message.startswith(f"metric 'm': {message}")
     assert hint in raised.value.failure.detail
     assert fake.opened == 0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda requests, _: cost_bound(requests, LINES, "", 9), waiting],
+)
+def test_an_unknown_metric_is_named_without_opening_it(
+    call: Callable[[Sequence[MetricRequest], Path], object], tmp_path: Path
+) -> None:
+    with pytest.raises(BackendError, match="metric 'm': there is no metric 'exct_match'"):
+        call([MetricRequest("m", "exct_match")], tmp_path)
 
 
 def test_a_line_without_a_reference_is_an_error(tmp_path: Path) -> None:
