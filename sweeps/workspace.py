@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
 from sweeps.errors import SweepError
 
@@ -155,7 +154,7 @@ class Workspace:
                     holder = lock_file.read().strip() or "unknown"
                     hint = f"wait for it, stop it with `sweep stop {name}`, or give this sweep another `name:`"
                     raise SweepError(f"sweep `{name}` is already running in process {holder}", hint) from None
-                if not _is_at(lock_file, folder / "lock"):
+                if not _is_at(lock_file.fileno(), folder / "lock"):
                     continue  # the folder was set aside before this process held the lock
                 lock_file.truncate(0)
                 lock_file.write(str(os.getpid()))
@@ -200,10 +199,14 @@ def write_text(path: Path, text: str) -> None:
         if other != draft:
             remove_if_abandoned(other)
     try:
-        with draft.open("a") as mark:
-            fcntl.flock(mark, fcntl.LOCK_EX)
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(path)
+        while True:
+            with draft.open("a") as mark:
+                fcntl.flock(mark, fcntl.LOCK_EX)
+                if not _is_at(mark.fileno(), draft):
+                    continue  # another process took it for abandoned before it was locked
+                draft.write_text(text, encoding="utf-8")
+                draft.replace(path)
+                return
     except OSError:
         draft.unlink(missing_ok=True)
         raise
@@ -218,6 +221,8 @@ def remove_if_abandoned(draft: Path) -> None:
         descriptor = os.open(draft, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_at(descriptor, draft):
+                return  # its process has finished it, and may write another one there
             if draft.is_dir():
                 shutil.rmtree(draft, ignore_errors=True)
             else:
@@ -226,8 +231,8 @@ def remove_if_abandoned(draft: Path) -> None:
             os.close(descriptor)
 
 
-def _is_at(file: IO[str], path: Path) -> bool:
+def _is_at(descriptor: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False

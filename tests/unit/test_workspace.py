@@ -13,7 +13,7 @@ from session_driver import planned
 from sweeps.errors import SweepError
 from sweeps.execution.environment import Environment, open_study
 from sweeps.study import state
-from sweeps.workspace import Workspace, write_text
+from sweeps.workspace import Workspace, remove_if_abandoned, write_text
 
 pytestmark = pytest.mark.unit
 
@@ -89,6 +89,43 @@ def test_what_killed_processes_left_in_a_folder_is_removed_by_the_next_write(tmp
         fcntl.flock(held, fcntl.LOCK_EX)
         write_text(tmp_path / "file", "whole")
     assert {file.name for file in tmp_path.iterdir()} == {"file", alive.name, other.name}
+
+
+def test_a_draft_that_was_removed_before_its_lock_is_begun_anew_under_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other processes look for abandoned drafts at any moment."""
+    flock, replace = fcntl.flock, Path.replace
+
+    def flock_too_late(file: Any, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        next(tmp_path.glob(".*.draft")).unlink()
+        flock(file, operation)
+
+    def replace_after_a_look(draft: Path, target: Path) -> Path:
+        remove_if_abandoned(draft)
+        return replace(draft, target)
+
+    monkeypatch.setattr(fcntl, "flock", flock_too_late)
+    monkeypatch.setattr(Path, "replace", replace_after_a_look)
+    write_text(tmp_path / "file", "whole")
+    assert (tmp_path / "file").read_text() == "whole"
+
+
+def test_the_next_draft_of_a_living_process_is_not_taken_for_its_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft, flock = tmp_path / ".file.1.draft", fcntl.flock
+    draft.write_text("the last one")
+
+    def flock_too_late(file: Any, operation: int) -> None:
+        draft.replace(tmp_path / "file")
+        draft.write_text("the next one")
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_too_late)
+    remove_if_abandoned(draft)
+    assert draft.read_text() == "the next one"
 
 
 def test_only_one_process_can_lock_a_sweep_and_the_error_names_the_other(tmp_path: Path) -> None:
