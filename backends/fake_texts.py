@@ -61,8 +61,7 @@ def text_evaluations(
                 for position, (example, line, answer) in enumerate(zip(examples, sample, answers, strict=True))
             )
             generated = Generated(round(epoch * steps_per_epoch), epoch, texts[:GENERATED_SAMPLE], len(texts))
-            values = {f"valid_{name}": value for name, value in measurement.values.items()}
-            measured.append(TextEvaluation(generated, values))
+            measured.append(TextEvaluation(generated, measurement.evaluation_values))
     return tuple(measured)
 
 

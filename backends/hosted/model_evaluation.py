@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,8 +32,9 @@ from backends.hosted.journal import run_id
 from backends.hosted.model_answers import ModelEvaluation
 from backends.hosted.options import HostedOptions
 from backends.hosted.prediction import Predictor
+from backends.metrics.contract import Scores
 from backends.metrics.kept_metric import may_be_measured, missing_kept_metric
-from backends.metrics.measurement import Measurement, MetricSet
+from backends.metrics.measurement import Measurement, OpenMetric
 from backends.metrics.references import prompt_text, reference_texts
 from backends.metrics.requested_metric import are_paid
 from backends.metrics.sample import sampled_examples
@@ -59,7 +59,7 @@ class _Progress:
     asked: dict[str, int] = field(default_factory=dict)
     label_scores: Mapping[str, float] | None = None
     texts_refused: bool = False
-    measurements: dict[str, Measurement] = field(default_factory=dict)
+    scores: dict[str, Scores] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
 
 
@@ -194,12 +194,12 @@ class ModelEvaluator:
         stop, requests = request.dataset.stop, request.evaluation.metrics
         lines, texts = [line for _, line in sample], [prediction.text for prediction in predictions]
         for metric in requests:
-            if metric.name in progress.measurements or metric.name in progress.failures:
+            if metric.name in progress.scores or metric.name in progress.failures:
                 continue
             try:
-                opened = MetricSet.open([metric], self._workspace)
+                opened = OpenMetric.open(metric, self._workspace)
                 try:
-                    progress.measurements[metric.name] = opened.measure(texts, lines, stop)
+                    progress.scores[metric.name] = opened.score(opened.answers(texts, lines, stop))
                 finally:
                     with contextlib.suppress(BackendError):
                         opened.close()
@@ -208,7 +208,7 @@ class ModelEvaluator:
                     raise
                 progress.failures[metric.name] = error.failure
                 _log.warning("trial %s has no value of a task metric: %s", request.key, error)
-        measured = progress.measurements
+        measurement = Measurement.of(progress.scores)
         generated = tuple(
             GeneratedText(
                 example,
@@ -216,13 +216,13 @@ class ModelEvaluator:
                 _reference(line, stop, requests[0].reference),
                 prediction.text,
                 prediction.truncated,
-                {name: score for one in measured.values() for name, score in one.scores_of(position).items()},
+                measurement.scores_of(position),
             )
             for position, ((example, line), prediction) in enumerate(zip(sample, predictions, strict=True))
         )
-        measurement = TaskMeasurement(_values(measured), generated, _usd(measured))
-        self._write(run_id(request.key), measurement)
-        return measurement
+        task_measurement = TaskMeasurement(measurement.evaluation_values, generated, measurement.usd)
+        self._write(run_id(request.key), task_measurement)
+        return task_measurement
 
     def _write(self, run: str, measurement: TaskMeasurement) -> None:
         (content,) = measurement.files().values()
@@ -250,18 +250,6 @@ def _reference(line: Mapping[str, Any], stop: str, column: str | None) -> str:
         return reference_texts(line, stop, column)[0]
     except BackendError:  # each metric that needs one has reported it
         return ""
-
-
-def _values(measured: Mapping[str, Measurement]) -> dict[str, float]:
-    """Return the values of all metrics by the names of evaluations; a metric's own name wins."""
-    values = {name: value for one in measured.values() for name, value in one.values.items()}
-    values |= {name: one.values[name] for name, one in measured.items()}
-    return {f"valid_{name}": value for name, value in values.items()}
-
-
-def _usd(measured: Mapping[str, Measurement]) -> float | None:
-    known = [one.usd for one in measured.values() if one.usd is not None]
-    return math.fsum(known) if len(known) == len(measured) else None
 
 
 def _unmeasured(request: TrainingRequest, texts: TaskMeasurement | None, progress: _Progress) -> Failure | None:

@@ -56,7 +56,7 @@ class TaskEvaluation:
             self._metrics = MetricSet.open(self._requests, self._workspace)
         answers = self.generate(self.settings.decoding)
         measurement = self._metrics.measure([answer.text for answer in answers], self._lines, self._stop)
-        values = {f"valid_{name}": value for name, value in measurement.values.items()}
+        values = measurement.evaluation_values
         if (missing := missing_kept_metric(self._request.evaluation, values)) is not None:
             raise BackendError(missing)
         texts = tuple(

@@ -33,6 +33,23 @@ class Measurement:
     tokens: int = 0
     notes: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, measured: Mapping[str, Scores]) -> Measurement:
+        """Return the measurement that consists of these scores, by the name of their metric."""
+        known_usd = [scores.usd for scores in measured.values() if scores.usd is not None]
+        return cls(
+            named_values(measured),
+            {name: scores.per_example for name, scores in measured.items() if scores.per_example is not None},
+            math.fsum(known_usd) if len(known_usd) == len(measured) else None,
+            sum(scores.tokens for scores in measured.values()),
+            {name: scores.note for name, scores in measured.items() if scores.note},
+        )
+
+    @property
+    def evaluation_values(self) -> dict[str, float]:
+        """The values by the names of evaluations (`valid_...`)."""
+        return {f"valid_{name}": value for name, value in self.values.items()}
+
     def scores_of(self, example: int) -> dict[str, float]:
         """Return the value of each metric for the prediction at this position."""
         return {name: values[example] for name, values in self.per_example.items()}
@@ -116,14 +133,7 @@ class MetricSet:
         if len(predictions) != len(lines) or not predictions:
             raise ValueError(f"{len(predictions)} predictions for {len(lines)} lines")
         measured = {metric.name: metric.score(metric.answers(predictions, lines, stop)) for metric in self._metrics}
-        known_usd = [scores.usd for scores in measured.values() if scores.usd is not None]
-        return Measurement(
-            named_values(measured),
-            {name: scores.per_example for name, scores in measured.items() if scores.per_example is not None},
-            math.fsum(known_usd) if len(known_usd) == len(measured) else None,
-            sum(scores.tokens for scores in measured.values()),
-            {name: scores.note for name, scores in measured.items() if scores.note},
-        )
+        return Measurement.of(measured)
 
     def close(self) -> None:
         """Release the processes and connections of all metrics. Idempotent."""
