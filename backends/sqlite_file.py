@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class SqliteFile:
         self._lock = threading.RLock()
         self._noun = noun
         path.parent.mkdir(parents=True, exist_ok=True)
-        with translated_errors(noun):
+        with _translated_errors(noun):
             self._connection = sqlite3.connect(
                 path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
@@ -44,7 +44,7 @@ class SqliteFile:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit the statements of the block together, or none of them if it raises."""
-        with self._lock, translated_errors(self._noun):
+        with self._lock, _translated_errors(self._noun):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -56,7 +56,7 @@ class SqliteFile:
     @contextmanager
     def durable(self) -> Iterator[None]:
         """Make each commit of the block wait until the disk holds it."""
-        with self._lock, translated_errors(self._noun):
+        with self._lock, _translated_errors(self._noun):
             self._connection.execute("PRAGMA synchronous = FULL")
             try:
                 yield
@@ -65,12 +65,24 @@ class SqliteFile:
 
     def execute(self, statement: str, values: Mapping[str, Any]) -> list[Any]:
         """Run one statement with named parameters. Returns its rows."""
-        with self._lock, translated_errors(self._noun):
+        with self._lock, _translated_errors(self._noun):
             return self._connection.execute(statement, values).fetchall()
 
 
+def rows_of(path: Path, noun: str, statement: str, values: Mapping[str, Any]) -> list[Any]:
+    """Return the rows of one query, or none if the file does not exist. Changes nothing.
+
+    Another process may be using the file. `noun` names it in messages. Raises BackendError.
+    """
+    if not path.is_file():
+        return []
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    with _translated_errors(noun), closing(sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S)) as connection:
+        return connection.execute(statement, values).fetchall()
+
+
 @contextmanager
-def translated_errors(noun: str) -> Iterator[None]:
+def _translated_errors(noun: str) -> Iterator[None]:
     """Turn SQLite's errors into BackendError (transient)."""
     try:
         yield

@@ -5,17 +5,16 @@ from __future__ import annotations
 import fcntl
 import math
 import os
-import sqlite3
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from backends.contract import BackendError, Failure, FailureKind
-from backends.sqlite_file import BUSY_TIMEOUT_S, SqliteFile, translated_errors
+from backends.sqlite_file import SqliteFile, rows_of
 from backends.waiting import Waiting
 
 FILE_NAME = "answers.sqlite"
@@ -90,9 +89,8 @@ class AnswerStore:
             self._owners.mkdir(parents=True, exist_ok=True)
             self._lock_file = (self._owners / self._owner).open("ab")
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path = folder / FILE_NAME
         try:
-            self._file = SqliteFile(path, _SCHEMA, f"the answers of the judge in {path}")
+            self._file = SqliteFile(folder / FILE_NAME, _SCHEMA, _noun(folder))
         except BackendError:
             self._drop_lock()
             raise
@@ -252,16 +250,13 @@ class AnswerStore:
 
 def longest_wait(folder: Path) -> Waiting | None:
     """Return the longest wait of a process that uses the store in `folder`. Writes nothing."""
-    path = folder / FILE_NAME
-    if not path.is_file():
-        return None
-    noun = f"the answers of the judge in {path}"
-    address = f"{path.absolute().as_uri()}?mode=ro"
-    with translated_errors(noun), closing(sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S)) as connection:
-        rows = connection.execute(
-            "SELECT reason, until FROM waits WHERE until > ? ORDER BY until DESC LIMIT 1", (time.time(),)
-        ).fetchall()
+    statement = "SELECT reason, until FROM waits WHERE until > :now ORDER BY until DESC LIMIT 1"
+    rows = rows_of(folder / FILE_NAME, _noun(folder), statement, {"now": time.time()})
     return Waiting(*rows[0]) if rows else None
+
+
+def _noun(folder: Path) -> str:
+    return f"the answers of the judge in {folder / FILE_NAME}"
 
 
 def _total(rows: Iterable[tuple[int, int, float | None, int]]) -> Charge:

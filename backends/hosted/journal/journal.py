@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from backends.hosted.journal.account_records import AccountRecords
 from backends.hosted.journal.database import FILE_NAME, NOUN, Database
 from backends.hosted.journal.model_records import ModelRecords
 from backends.hosted.journal.run_records import RunRecords
-from backends.sqlite_file import BUSY_TIMEOUT_S, translated_errors
+from backends.sqlite_file import rows_of
 
 LOCK_POLL_S = 0.05
 
@@ -64,10 +63,5 @@ def uploaded_files_of(folder: Path, account: str) -> set[str]:
 
     The set is empty where `folder` holds no journal.
     """
-    path = folder / FILE_NAME
-    if not path.is_file():
-        return set()
-    address = f"{path.absolute().as_uri()}?mode=ro"
-    with translated_errors(NOUN), closing(sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S)) as connection:
-        rows = connection.execute("SELECT file FROM uploads WHERE account = ? AND file IS NOT NULL", (account,))
-        return {file for (file,) in rows}
+    statement = "SELECT file FROM uploads WHERE account = :account AND file IS NOT NULL"
+    return {file for (file,) in rows_of(folder / FILE_NAME, NOUN, statement, {"account": account})}
