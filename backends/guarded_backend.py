@@ -37,8 +37,6 @@ _METHODS = tuple(
     if not name.startswith("_") and callable(member)
 )
 
-DETAIL = "The traceback is in the log of the sweep; the author of the {} can mend it."
-
 
 def open_guarded(backend_class: type[Backend], options: BaseModel, workspace: Path, placement: Placement) -> Backend:
     """Open a backend of this class, as `Backend.open` does, and return it behind a guard.
@@ -83,7 +81,8 @@ def failure_of(error: BaseException, plugin_class: type, action: str, noun: str 
         return Failure(
             FailureKind.OUT_OF_MEMORY, message, "Use a smaller model or batch, or a machine with more memory."
         )
-    return Failure(FailureKind.BUG, f"`{action}` of the {noun} raised {text}", DETAIL.format(noun))
+    remedy = f"The traceback is in the log of the sweep; the author of the {noun} can mend it."
+    return Failure(FailureKind.BUG, f"`{action}` of the {noun} raised {text}", remedy)
 
 
 class _GuardedBackend:

@@ -17,7 +17,7 @@ from backends.metrics.contract import Answers, MetricDeclaration, Scores
 from backends.metrics.failures import user_error
 from backends.metrics.scorer_client import Code, ScorerError, ScorerProcess
 
-MAX_SOURCE_BYTES = 1_000_000
+MAX_SOURCE_CHARACTERS = 1_000_000
 """The sources are part of the sweep, so they must be small."""
 
 
@@ -169,9 +169,9 @@ def sources_of(path: Path) -> dict[str, str]:
         if name not in sources:
             sources[name] = _text_of(file)
             unread += _imported(file, sources[name], folder)
-        if sum(map(len, sources.values())) > MAX_SOURCE_BYTES:
+        if sum(map(len, sources.values())) > MAX_SOURCE_CHARACTERS:
             raise user_error(
-                f"{path.name} imports more than {MAX_SOURCE_BYTES:,} characters of Python from {folder}",
+                f"{path.name} imports more than {MAX_SOURCE_CHARACTERS:,} characters of Python from {folder}",
                 "Move the scoring function to a folder of its own.",
             )
     return dict(sorted(sources.items()))

@@ -6,13 +6,12 @@ Built-in metrics register there, too. `backends.plugins` describes the functions
 from __future__ import annotations
 
 from backends.metrics.contract import Metric
-from backends.plugins import PluginRegistry, Registration, RegistryError
+from backends.plugins import PluginRegistry, RegistryError
 
-__all__ = ["METRICS", "Registration", "RegistryError", "load", "missing_members", "names", "registrations"]
+__all__ = ["METRICS", "RegistryError", "load", "names", "registrations"]
 
 METRICS = PluginRegistry[Metric]("finesweep.metrics", "metric", Metric, "MetricContract")
 
 registrations = METRICS.registrations
 names = METRICS.names
 load = METRICS.load
-missing_members = METRICS.missing_members
