@@ -86,7 +86,7 @@ def _all_points(name: str, seed: int, moments: Sequence[str], part: tuple[int, i
     with tempfile.TemporaryDirectory(prefix="kill-points-") as folder:
         sweep = killed(name, Path(folder))
         try:
-            points = [point for point in sweep.kill_points() if point.moment in moments][part[0] - 1 :: part[1]]
+            points = [point for point in sweep.writes.kill_points() if point.moment in moments][part[0] - 1 :: part[1]]
         except AssertionError as error:
             print(f"{name}: {error}", flush=True)
             return 1, 1

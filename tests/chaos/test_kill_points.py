@@ -30,7 +30,7 @@ SAMPLE, SAMPLE_WITH_MLFLOW, SAMPLE_OF_NIGHT = 4, 2, 1
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_killed_sweep_resumes_and_ends_complete(name: str, tmp_path: Path) -> None:
     sweep = KilledSweep(SCENARIOS[name], tmp_path)
-    points = sweep.kill_points()
+    points = sweep.writes.kill_points()
     count = SAMPLE_WITH_MLFLOW if SCENARIOS[name].mlflow else SAMPLE
     for point in random.Random(f"{name} {SEED}").sample(points, min(count, len(points))):
         found = sweep.case(point, SEED)
@@ -41,7 +41,7 @@ def test_a_killed_sweep_resumes_and_ends_complete(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", NIGHTS)
 def test_a_killed_night_is_tried_again_and_ends_complete(name: str, tmp_path: Path) -> None:
     night = KilledNight(NIGHTS[name], tmp_path)
-    points = random.Random(f"{name} {SEED}").sample(night.kill_points(), SAMPLE_OF_NIGHT)
+    points = random.Random(f"{name} {SEED}").sample(night.writes.kill_points(), SAMPLE_OF_NIGHT)
     for point in [*_around_the_creation_of_the_study(night), *points]:
         found = night.case(point, SEED)
         repeat = f"python -m tests.chaos.kill_points {name} --at {point.write} {point.moment} --seed {SEED}"

@@ -43,6 +43,14 @@ class DurableWrites:
     names: list[str] = field(default_factory=list)
     tearable: list[bool] = field(default_factory=list)
 
+    def kill_points(self) -> list[KillPoint]:
+        """Return every point at which the process of these writes can die."""
+        points = []
+        for number, tearable in enumerate(self.tearable):
+            moments: tuple[Moment, ...] = ("before", "torn", "after") if tearable else ("before", "after")
+            points += [KillPoint(number, moment) for moment in moments]
+        return points
+
     def install(self) -> None:
         """Hook every kind of durable write, for the rest of this process."""
         self._hook_file_descriptors()

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import inline_engine
 import optuna
-from durable_writes import DurableWrites, KillPoint, Moment
+from durable_writes import DurableWrites, KillPoint
 from forked_process import ChildEnd, run_in_child
 from killed_sweep import create_mlflow, leftovers, recorded_submissions, registrable_fake_models, service_runs
 from killed_sweep import submissions as recorded
@@ -122,14 +122,6 @@ class KilledNight:
         found = self.violations()
         assert not found, f"the undisturbed night: {found}"
         return DurableWrites(self.root, names=listing["names"], tearable=listing["tearable"])
-
-    def kill_points(self) -> list[KillPoint]:
-        """Return every point at which the undisturbed night can die."""
-        points = []
-        for number, tearable in enumerate(self.writes.tearable):
-            moments: tuple[Moment, ...] = ("before", "torn", "after") if tearable else ("before", "after")
-            points += [KillPoint(number, moment) for moment in moments]
-        return points
 
     def case(self, kill_at: KillPoint, seed: int) -> list[str]:
         """Kill a night at this point, try it again until it has ended, and return what is wrong."""

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import inline_engine
 import optuna
-from durable_writes import DurableWrites, KillPoint, Moment
+from durable_writes import DurableWrites, KillPoint
 from forked_process import ChildEnd, run_in_child
 from mlflow_equality import mlflow_differences
 from optuna.storages.journal import JournalFileBackend
@@ -191,14 +191,6 @@ class KilledSweep:
         if self.scenario.steers:
             assert self.facts(root).study.user_attrs["steering"], "this scenario never steers"
         return writes
-
-    def kill_points(self) -> list[KillPoint]:
-        """Return every point at which the undisturbed sweep can die."""
-        points = []
-        for number, tearable in enumerate(self.writes.tearable):
-            moments: tuple[Moment, ...] = ("before", "torn", "after") if tearable else ("before", "after")
-            points += [KillPoint(number, moment) for moment in moments]
-        return points
 
     def case(self, kill_at: KillPoint, seed: int) -> list[str]:
         """Kill a new sweep at this point, resume it to its end, and return what is wrong then."""
