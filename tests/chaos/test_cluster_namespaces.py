@@ -6,15 +6,14 @@ The head trains nothing. The store is an S3 server on a machine of its own.
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import machine_lab
 import pytest
-from machine_lab import Machine, MachineLab
+from machine_lab import PATIENCE_S, Machine, MachineLab, report, wait_for
 
 pytestmark = [
     pytest.mark.integration,
@@ -38,8 +37,6 @@ objective: {minimize: valid_loss}
 """
 STORE_URL = "s3://sweeps/files"
 RAY_PORT = "6379"
-PATIENCE_S = 300.0
-"""How long a test waits for a condition. It measures nothing."""
 
 
 class Lab(MachineLab):
@@ -141,26 +138,10 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         running.close()
 
 
-def wait_for(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
-    give_up_at = time.monotonic() + patience_s
-    while time.monotonic() < give_up_at:
-        if found := condition():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"waited in vain for {what}")
-
-
 def seconds_until(lab: Lab, words: str, since: float) -> float:
     wait_for(lambda: words in lab.words or lab.sweep_has_ended, f"the words {words!r}")
     assert words in lab.words, lab.words
     return time.monotonic() - since
-
-
-def report(text: str) -> None:
-    """Write figures of this run where SWEEP_TEST_FIGURES says, for docs/log.md."""
-    if target := os.environ.get("SWEEP_TEST_FIGURES"):
-        with Path(target).open("a", encoding="utf-8") as stream:
-            stream.write(text + "\n")
 
 
 def test_without_a_store_the_sweep_is_refused_before_any_trial(lab: Lab) -> None:

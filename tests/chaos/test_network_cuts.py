@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import machine_lab
 import pytest
-from machine_lab import Machine, MachineLab
+from machine_lab import PATIENCE_S, Machine, MachineLab, report, wait_for
 from mlflow_equality import mlflow_differences
 
 from tests.integration import databases
@@ -39,8 +38,6 @@ search: {sampler: random, scheduler: none, stop_by_verdict: false, trials: 3, co
 objective: {maximize: valid_accuracy}
 """
 EPOCHS = 8
-PATIENCE_S = 300.0
-"""How long a test waits for a condition. It measures nothing."""
 
 
 class Lab(MachineLab):
@@ -139,22 +136,6 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         yield running
     finally:
         running.close()
-
-
-def wait_for(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
-    give_up_at = time.monotonic() + patience_s
-    while time.monotonic() < give_up_at:
-        if found := condition():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"waited in vain for {what}")
-
-
-def report(text: str) -> None:
-    """Write figures of this run where SWEEP_TEST_FIGURES says, for docs/log.md."""
-    if target := os.environ.get("SWEEP_TEST_FIGURES"):
-        with Path(target).open("a", encoding="utf-8") as stream:
-            stream.write(text + "\n")
 
 
 def assert_complete(lab: Lab, **environment: str) -> None:

@@ -13,13 +13,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SUBNET = "10.214.9"
 PROGRAMS = f"{sys.prefix}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+PATIENCE_S = 300.0
+"""How long a test waits for a condition. It measures nothing."""
 
 
 def missing() -> str | None:
@@ -215,6 +219,23 @@ class MachineLab:
         for machine in self.machines.values():
             machine.close()
         subprocess.run(["ip", "link", "del", self.bridge], check=False, capture_output=True)
+
+
+def wait_for(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
+    """Return what the condition returns once it holds. `what` names it if it never does."""
+    give_up_at = time.monotonic() + patience_s
+    while time.monotonic() < give_up_at:
+        if found := condition():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"waited in vain for {what}")
+
+
+def report(text: str) -> None:
+    """Write figures of this run where SWEEP_TEST_FIGURES says, for docs/log.md."""
+    if target := os.environ.get("SWEEP_TEST_FIGURES"):
+        with Path(target).open("a", encoding="utf-8") as stream:
+            stream.write(text + "\n")
 
 
 def _neighbour(action: str, address: str, *more: str) -> list[str]:
