@@ -290,13 +290,18 @@ def test_a_missing_end_of_a_trial_is_shown_from_its_record(uri: str, tmp_path: P
     assert steps_of(uri, run, "valid_loss") == [0, 10, 20, 30]
 
 
+def ended_and_settled() -> tuple[Trial, Trial]:
+    """Return an ended trial with a curve, and the same trial with its final cost."""
+    record = dataclasses.replace(ended(new_trial(0)), curve=tuple(e for e in events() if _is_evaluation(e)))
+    return record, dataclasses.replace(record, spend=dataclasses.replace(record.spend, tokens=record.spend.tokens + 77))
+
+
 @pytest.mark.parametrize("written", ["all", "the start", "nothing"])
 def test_a_cost_that_is_settled_later_changes_the_run_and_makes_no_second_one(
     uri: str, written: str, tmp_path: Path
 ) -> None:
     """Whatever MLflow has by then: everything, what came before the end, or nothing."""
-    record = dataclasses.replace(ended(new_trial(0)), curve=tuple(e for e in events() if _is_evaluation(e)))
-    settled = dataclasses.replace(record, spend=dataclasses.replace(record.spend, tokens=record.spend.tokens + 77))
+    record, settled = ended_and_settled()
     tracker = Tracker.connect(uri, "snli", tmp_path / "artifacts")
     parent = begin(tracker)
     track(tracker, record, events())
@@ -325,8 +330,7 @@ def await_writing(tracker: Tracker) -> None:
 def test_a_cost_that_is_settled_while_the_end_is_written_is_not_lost(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = dataclasses.replace(ended(new_trial(0)), curve=tuple(e for e in events() if _is_evaluation(e)))
-    settled = dataclasses.replace(record, spend=dataclasses.replace(record.spend, tokens=record.spend.tokens + 77))
+    record, settled = ended_and_settled()
     tracker = Tracker.connect(uri, "snli", tmp_path / "artifacts")
     parent = begin(tracker)
     track(tracker, record, events())
