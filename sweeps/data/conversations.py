@@ -43,6 +43,7 @@ _SHAREGPT_ROLES: Mapping[str, str] = {
 
 _MESSAGE_FIELDS = ("role", "content", "name", "weight", "tool_calls", "tool_call_id")
 _WRITE_MESSAGE = 'write {"role": ..., "content": ...}'
+_WRITE_MESSAGES = 'write [{"role": ..., "content": ...}]'
 _WRITE_CALL = 'write [{"id": ..., "type": "function", "function": {"name": ..., "arguments": "{...}"}}]'
 _WRITE_TOOL = 'write [{"type": "function", "function": {"name": ..., "parameters": {...}}}]'
 
@@ -74,8 +75,7 @@ class ChatLayout:
             raise FieldError(self.column, f"the field {self.column!r} is missing", missing=True)
         written = fields[self.column]
         if not isinstance(written, list) or not written:
-            hint = 'write [{"role": ..., "content": ...}]'
-            raise FieldError(self.column, f"{self.column!r} is not a list of messages", hint)
+            raise FieldError(self.column, f"{self.column!r} is not a list of messages", _WRITE_MESSAGES)
         if fields.get("functions") is not None:
             hint = "write tools: [{type: function, function: ...}] and tool_calls instead"
             raise FieldError(self.column, "'functions' is the old form of tools, which is not supported", hint)
@@ -302,9 +302,9 @@ def _check_order(messages: Sequence[Message], column: str) -> None:
 
 
 def _tools(tools: Any) -> tuple[Mapping[str, Any], ...] | None:
-    parsed = _parsed(tools) if tools else None
     if not tools:
         return None
+    parsed = _parsed(tools)
     if not isinstance(parsed, list):
         _wrong_tools("'tools' is not a list")
     checked = []

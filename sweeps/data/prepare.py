@@ -270,12 +270,12 @@ def _task_and_labels(
         else:
             labels = [label + recipe.stop for label in spec.labels]
         return "classification", tuple(labels)
-    if spec.task == "auto":
-        without_stop = (example.completion.removesuffix(recipe.stop) for example in examples)
-        trains_one = _train_on(spec, examples, ()) == "last"
-        if trains_one and checks.is_classification(without_stop):
-            return "classification", tuple(sorted(completions))
-    return ("classification", tuple(sorted(completions))) if spec.task == "classification" else ("generation", ())
+    is_classification = spec.task == "classification"
+    if spec.task == "auto" and _train_on(spec, examples, ()) == "last":
+        is_classification = checks.is_classification(
+            example.completion.removesuffix(recipe.stop) for example in examples
+        )
+    return ("classification", tuple(sorted(completions))) if is_classification else ("generation", ())
 
 
 def _train_on(spec: DataSpec, examples: Sequence[Example], labels: Sequence[str]) -> TrainOn:

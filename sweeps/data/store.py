@@ -32,9 +32,8 @@ def write_parts(
     """Write `directory/<fingerprint>/<part>.jsonl` and a manifest.
 
     The lines of `parts_with_rows` have the rows of their examples. Returns the files by part, and
-    the fingerprint (hex). Each file is written completely or not at
-    all. Existing files with the right content stay untouched; files with other content are
-    replaced.
+    the fingerprint (hex). Each file is written completely or not at all. Existing files with the
+    right content stay untouched; files with other content are replaced.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for abandoned in directory.glob(f"{_DRAFT_PREFIX}*"):

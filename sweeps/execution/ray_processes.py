@@ -1,9 +1,9 @@
 """The processes and the folder of a Ray that a sweep started, on record until they are gone.
 
 A driver that is killed cannot end its Ray. The kernel ends most of it at once. Two agents of Ray
-end a minute later, since they first try to report their end to a head that is gone; the next run of
-the sweep ends them before. A process is known by its id and its start time, so that a later process
-with the same id is left alone.
+end a minute later, since they first try to report their end to a head that is gone. A run of the
+sweep that begins within this minute ends them. A process is known by its id and its start time, so
+that a later process with the same id is left alone.
 """
 
 from __future__ import annotations
