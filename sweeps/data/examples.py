@@ -22,7 +22,8 @@ SEPARATORS = ("\n\n###\n\n", "\n###\n", "\n##\n", "\n\n===\n\n", "\n\n---\n\n", 
 STOPS = ("\n###\n", " END", "***", "+++", "&&&", "$$$", "@@@", "%%%", " [END]")
 """Stop sequences recognised in completions, and proposed if the default occurs inside them."""
 
-_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=str).encode
+"""A value of a column that JSON does not have, such as a date, becomes text."""
 
 
 class Example(NamedTuple):
@@ -196,7 +197,7 @@ def build_examples(
         first = first or record
         try:
             example = recipe.example(record)
-            yield example._replace(row=_as_json(record.fields)) if keep_rows else example
+            yield example._replace(row=record.fields) if keep_rows else example
         except FieldError as problem:
             code = "missing-field" if problem.missing else "field"
             finding = error(code, record.place, problem.message, problem.hint)
@@ -224,16 +225,6 @@ def _readable(message: Mapping[str, Any]) -> str:
     """Return the text of a message for checks and comparisons: its content, else its calls."""
     calls = message.get("tool_calls")
     return str(message["content"]) or (_encode([call["function"] for call in calls]) if calls else "")
-
-
-def _as_json(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the columns of a record as JSON values; a date, for example, becomes text."""
-    try:
-        _encode(fields)
-    except (TypeError, ValueError):
-        encoded: Mapping[str, Any] = json.loads(json.dumps(fields, default=str, ensure_ascii=False))
-        return encoded
-    return fields
 
 
 def _shared_ending(sample: Sequence[Record], template: Template, known: Sequence[str]) -> str | None:

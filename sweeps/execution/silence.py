@@ -42,7 +42,7 @@ waits for an answer, as when the network is cut."""
 UNANSWERED_AGAIN_S = 15.0
 
 LONGEST_LOOK_S = 1.0
-"""A look counts no longer silence, since this process itself may have been suspended."""
+"""The longest silence that one look counts. After a longer one, this process itself was suspended."""
 
 
 class AnswerWatch:
@@ -100,7 +100,10 @@ class MeasurementWatch:
         self._told: dict[str, float] = {}
 
     def look(self) -> bool:
-        """Say why a measurement waits, if that is new or takes much longer. Returns whether so."""
+        """Say why a measurement waits, if that is new or the wait has become much longer.
+
+        Returns whether it said anything.
+        """
         if self._clock() < self._look_at:
             return False
         self._look_at = self._clock() + LOOK_AGAIN_S

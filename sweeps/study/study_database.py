@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -31,13 +32,14 @@ class StudyDatabase(optuna.storages.RDBStorage):
     """Optuna's storage in a database, which may restart while a sweep runs.
 
     Every method raises SweepError if the database gives no answer for `RECONNECT_S`, or breaks off
-    in the middle of a change.
+    in the middle of a change. The connections are closed when nothing refers to the storage any more.
     """
 
     def __init__(self, url: str) -> None:
         """Connect, and create the tables if there are none."""
         super().__init__(url, engine_kwargs={"pool_pre_ping": True, "connect_args": connect_arguments(url)})
         event.listen(self.engine, "do_connect", _connect_patiently)
+        weakref.finalize(self, self.engine.dispose)
 
 
 def _translated(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,9 +17,10 @@ import optuna
 import psycopg
 import pytest
 
+from sweeps.study.storage import open_storage
 from tests.integration import databases
 
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default")]
+pytestmark = pytest.mark.integration
 
 _UNIT = Path(__file__).resolve().parents[1] / "unit" / "study"
 
@@ -92,7 +93,7 @@ def journal_paths_stand_for_databases(on_postgres: _Databases, monkeypatch: pyte
         monkeypatch.setattr(module, "read_study", read)
 
     def in_optuna(location: Path) -> list[optuna.trial.FrozenTrial]:
-        return optuna.load_study(study_name="s", storage=on_postgres.url(location)).get_trials()
+        return optuna.load_study(study_name="s", storage=open_storage(on_postgres.url(location))).get_trials()
 
     monkeypatch.setattr(_STUDY, "in_optuna", in_optuna)
     monkeypatch.setattr(
