@@ -32,7 +32,7 @@ class StudyDatabase(optuna.storages.RDBStorage):
     """Optuna's storage in a database, which may restart while a sweep runs.
 
     Every method raises SweepError if the database gives no answer for `RECONNECT_S`, or breaks off
-    in the middle of a change. The connections are closed when nothing refers to the storage any more.
+    in the middle of a change. The connections are closed when the storage is no longer in use.
     """
 
     def __init__(self, url: str) -> None:
