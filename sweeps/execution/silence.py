@@ -42,7 +42,7 @@ waits for an answer, as when the network is cut."""
 UNANSWERED_AGAIN_S = 15.0
 
 LONGEST_LOOK_S = 1.0
-"""The longest silence that one look counts. After a longer one, this process was suspended itself."""
+"""The longest silence that one look counts; a longer one means that this process was suspended."""
 
 
 class AnswerWatch:
