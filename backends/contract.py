@@ -394,7 +394,8 @@ class Capabilities:
     `metrics` are the names that evaluations carry; those that are also in `label_metrics` appear
     only if the data set has labels. `recommendation_scope` names the fitting scope of the
     recommendation catalogue. `priced`: the backend knows the cost of a run in US dollars.
-    `task_metrics`: evaluations can generate texts and measure the metrics of the request.
+    `task_metrics`: evaluations can generate texts and measure the metrics of the request; with
+    `task_metrics_at_end` only the last evaluation of a run does.
     `max_concurrent` is None if only the machine limits the number of runs at once.
     """
 
@@ -411,6 +412,7 @@ class Capabilities:
     priced: bool = False
     max_concurrent: int | None = None
     task_metrics: bool = False
+    task_metrics_at_end: bool = False
 
     def hyperparameter(self, name: str) -> Hyperparameter | None:
         """Return the declaration of `name`, or None if the backend does not accept it."""

@@ -45,4 +45,5 @@ def capabilities_of(options: HostedOptions) -> Capabilities:
         max_concurrent=options.max_concurrent or host.jobs.max_concurrent,
         # Whoever names task metrics asks for the queries that they need, without a further option.
         task_metrics=can_predict(options),
+        task_metrics_at_end=True,
     )

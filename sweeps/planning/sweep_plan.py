@@ -73,13 +73,20 @@ class SweepPlan:
         """
         if not self.pays_for_metrics or self.measurement_bound is None:
             return estimate
-        n_epochs = request.hyperparameters.get("n_epochs", self.max_epochs)
-        times = int(float(n_epochs) * self.spec.evaluation.generate.per_epoch) + 1
+        times = self._measurements(request)
         each_usd, is_free = self.measurement_bound.usd, self.spec.capabilities.in_process
         training = [0.0 if usd is None and is_free else usd for usd in (estimate.usd, cost_bound(estimate).usd)]
         usd, max_usd = (None if cost is None or each_usd is None else cost + times * each_usd for cost in training)
-        basis = f"{estimate.basis}; up to {times} measurements by metrics that cost money"
+        counted = "one measurement" if times == 1 else f"up to {times} measurements"
+        basis = f"{estimate.basis}; {counted} by metrics that cost money"
         return replace(estimate, usd=usd, max_usd=max_usd, basis=basis)
+
+    def _measurements(self, request: TrainingRequest) -> int:
+        """Return how often a trial measures its task metrics at most, the base model included."""
+        if self.spec.capabilities.task_metrics_at_end:
+            return 1
+        n_epochs = request.hyperparameters.get("n_epochs", self.max_epochs)
+        return int(float(n_epochs) * self.spec.evaluation.generate.per_epoch) + 1
 
     @property
     def max_disk_bytes(self) -> int | None:

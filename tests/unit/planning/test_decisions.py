@@ -10,6 +10,7 @@ from plans_by_hand import FOLDER, plan, prepared_data, spec
 from sweep_files import GOOD
 
 from backends.contract import Estimate, Failure, FailureKind, Hyperparameter
+from backends.metrics.contract import CostBound
 from search_spaces.space import SearchSpace
 from sweeps.errors import Problem, UserInputError
 from sweeps.planning.decisions import BackendAnswers, complete_plan, probe_requests, resolve_plan
@@ -203,6 +204,23 @@ def test_costs_of_the_whole_sweep_are_bounded_by_the_most_expensive_trial_and_th
     assert completed.required_budget.usd == 0.5 + 6 * 0.5
     assert completed.max_disk_bytes == 10 * (3 + 6 + 2 * completed.concurrency)
     assert completed.seconds_without_early_stopping == 60.0 * (4 // 4 + 2)
+
+
+@pytest.mark.parametrize(("at_end", "times"), [(False, 5), (True, 1)])
+def test_a_metric_that_costs_money_is_paid_as_often_as_the_backend_measures_it(at_end: bool, times: int) -> None:
+    judge = (
+        "{judge: {host: 'http://h', model: m, rubric: r, price_per_million_tokens: {input: 1, output: 1}}}"
+    )
+    resolved = plan(f"evaluation.metrics=[{judge}]", "evaluation.generate={per_epoch: 1}")
+    capabilities = replace(resolved.spec.capabilities, task_metrics_at_end=at_end)
+    priced = replace(
+        resolved,
+        spec=replace(resolved.spec, capabilities=capabilities),
+        measurement_bound=CostBound(usd=0.1, tokens=9, basis="by hand"),
+    )
+    request = replace(probe_requests(resolved).central[0], hyperparameters={"n_epochs": 4})
+    completed = priced.with_metric_costs(estimate(usd=0.5), request)
+    assert completed.usd == completed.max_usd == pytest.approx(0.5 + times * 0.1)
 
 
 def test_quantities_without_an_estimate_are_unknown_and_the_required_budget_is_zero() -> None:
