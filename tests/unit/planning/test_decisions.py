@@ -208,9 +208,7 @@ def test_costs_of_the_whole_sweep_are_bounded_by_the_most_expensive_trial_and_th
 
 @pytest.mark.parametrize(("at_end", "times"), [(False, 5), (True, 1)])
 def test_a_metric_that_costs_money_is_paid_as_often_as_the_backend_measures_it(at_end: bool, times: int) -> None:
-    judge = (
-        "{judge: {host: 'http://h', model: m, rubric: r, price_per_million_tokens: {input: 1, output: 1}}}"
-    )
+    judge = "{judge: {host: 'http://h', model: m, rubric: r, price_per_million_tokens: {input: 1, output: 1}}}"
     resolved = plan(f"evaluation.metrics=[{judge}]", "evaluation.generate={per_epoch: 1}")
     capabilities = replace(resolved.spec.capabilities, task_metrics_at_end=at_end)
     priced = replace(
