@@ -366,6 +366,9 @@ class Hyperparameter:
     `may_be_path`: a text value that names an existing file or folder is a path, which the sweep
     passes on as an absolute one; see `local_paths`.
 
+    `searched`: a sweep without a space searches it over its whole range, by orders of magnitude if
+    `log`, or over its choices.
+
     `requires` maps other hyperparameters to the values under which this one has an effect.
     `excludes` names those that cannot be given together with it.
     """
@@ -381,6 +384,16 @@ class Hyperparameter:
     requires: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
     excludes: tuple[str, ...] = ()
     may_be_path: bool = False
+    searched: bool = False
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """A backend that needs no prepared data, and how many examples it has (0: unknown)."""
+
+    train_examples: int = 0
+    valid_examples: int = 0
 
 
 @dataclass(frozen=True)
@@ -389,10 +402,12 @@ class Capabilities:
 
     `in_process`: `events` itself trains, in the calling process, until it can return an event.
     Otherwise the service trains by itself, and `poll_s` is a sensible pause between two calls, in
-    seconds.
+    seconds. `starts_programs`: that service is a process on the machine of the caller.
 
     `metrics` are the names that evaluations carry; those that are also in `label_metrics` appear
-    only if the data set has labels. `recommendation_scope` names the fitting scope of the
+    only if the data set has labels. With `further_metrics` they may carry others, which only the
+    run reveals: `valid_*` and `train_*`. `own_data` is set if a sweep may leave out its data.
+    `recommendation_scope` names the fitting scope of the
     recommendation catalogue. `priced`: the backend knows the cost of a run in US dollars.
     `task_metrics`: evaluations can generate texts and measure the metrics of the request; with
     `task_metrics_at_end` only the last evaluation of a run does.
@@ -413,6 +428,14 @@ class Capabilities:
     max_concurrent: int | None = None
     task_metrics: bool = False
     task_metrics_at_end: bool = False
+    further_metrics: bool = False
+    own_data: OwnData | None = None
+    starts_programs: bool = False
+
+    @property
+    def trains_on_worker(self) -> bool:
+        """Whether a run needs the CPUs and GPUs of the machine of its worker."""
+        return self.in_process or self.starts_programs
 
     def hyperparameter(self, name: str) -> Hyperparameter | None:
         """Return the declaration of `name`, or None if the backend does not accept it."""

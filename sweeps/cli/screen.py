@@ -129,6 +129,8 @@ def parameters(plan: SweepPlan) -> RenderableType:
 def data_line(plan: SweepPlan) -> str:
     """Describe in one line the data that the sweep uses."""
     data, dataset = plan.data, plan.data.dataset
+    if not dataset.train.examples:
+        return data.source
     test = f", {data.test.examples:,} test" if data.test is not None else ""
     labels = f", {len(dataset.labels)} labels" if dataset.labels else ""
     counts = f"{dataset.train.examples:,} training, {dataset.valid.examples:,} validation{test} examples{labels}"

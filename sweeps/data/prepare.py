@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from backends.chat_lines import TrainOn
-from backends.contract import DataFile, Dataset
+from backends.contract import DataFile, Dataset, OwnData
 from backends.file_kind import kind_of
 from sweeps.data import checks
 from sweeps.data.conversations import LayoutName
@@ -147,6 +147,26 @@ def prepare(spec: DataSpec, workspace: Path, data_path: Path | None = None, *, k
         fingerprint=fingerprint,
         prompt=recipe.prompt.text if isinstance(recipe, PairRecipe) else None,
         conversations=_conversations(recipe, chosen["train"], train_on),
+    )
+
+
+def data_of_the_backend(own: OwnData) -> PreparedData:
+    """Return what is known of the data of a backend that brings its own: at most their numbers."""
+    train, valid = DataFile("", own.train_examples, ""), DataFile("", own.valid_examples, "")
+    return PreparedData(
+        dataset=Dataset(train, valid, "completion"),
+        test=None,
+        source="the backend's own data",
+        fallback_from=None,
+        name="own data",
+        task="generation",
+        separator="",
+        origins={},
+        label_counts={},
+        lengths={},
+        findings=(),
+        digests={},
+        fingerprint="",
     )
 
 

@@ -170,9 +170,9 @@ def join_cluster(plan: SweepPlan, sweep_id: str, files: str | None, say: Callabl
 
     Ray must be connected. Raises SweepError in one sentence if the sweep cannot start.
     """
-    trains = plan.spec.capabilities.in_process
+    trains = plan.spec.capabilities.trains_on_worker
     settings = None
-    if files is not None and trains:
+    if files is not None and plan.spec.capabilities.in_process:
         store = FileStore(files)
         store.check()
         put_data(store, plan.data.dataset, sweep_id)

@@ -79,9 +79,11 @@ class SweepDescription:
             **({"data.fallback_from": str(data["fallback_from"])} if data["fallback_from"] else {}),
             **({"mlflow.note.content": str(description)} if description else {}),
         }
-        parts: dict[Literal["training", "validation"], tracking.TrackedPart] = {
-            "training": tracking.TrackedPart(str(data["digests"]["train"]), int(data["training_examples"])),
-            "validation": tracking.TrackedPart(str(data["digests"]["valid"]), int(data["validation_examples"])),
+        purposes: Mapping[str, Literal["training", "validation"]] = {"train": "training", "valid": "validation"}
+        parts = {
+            purpose: tracking.TrackedPart(str(data["digests"][part]), int(data[f"{purpose}_examples"]))
+            for part, purpose in purposes.items()
+            if part in data["digests"]
         }
         return cls(params, tags, tracking.TrackedDataset(str(data["name"]), str(data["source"]), parts))
 

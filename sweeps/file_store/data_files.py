@@ -20,7 +20,7 @@ def put_data(store: FileStore, dataset: Dataset, sweep_id: str) -> None:
 
     Several sweeps can use one file. It stays until none of them claims it.
     """
-    for file in (dataset.train, dataset.valid):
+    for file in (file for file in (dataset.train, dataset.valid) if file.path):
         if store.size(claim := _claim_name(file.sha256, sweep_id)) is None:
             store.write(claim, b"1")
         if store.size(data_name(file.sha256)) != (path := Path(file.path)).stat().st_size:

@@ -174,7 +174,7 @@ def _left_out_findings(spec: SweepSpec, space: ResolvedSpace) -> Iterable[Findin
 def _batch_problems(spec: SweepSpec, data: PreparedData, space: ResolvedSpace) -> Iterable[Problem]:
     """Yield that every batch would hold more examples than there are."""
     sizes, examples = _batch_sizes(space), data.dataset.train.examples
-    if sizes and min(sizes) > examples:
+    if sizes and min(sizes) > examples > 0:
         message = f"the smallest batch has {min(sizes):g} examples, but there are only {examples} training examples"
         hint = "lower batch_size; a batch of the whole training set makes one step an epoch"
         yield Problem(spec.document.place(("space", "batch_size")), message, hint)
@@ -182,7 +182,7 @@ def _batch_problems(spec: SweepSpec, data: PreparedData, space: ResolvedSpace) -
 
 def _batch_findings(spec: SweepSpec, data: PreparedData, space: ResolvedSpace) -> Iterable[Finding]:
     sizes, examples = _batch_sizes(space), data.dataset.train.examples
-    if sizes and max(sizes) > examples:
+    if sizes and max(sizes) > examples > 0:
         message = f"batch_size reaches {max(sizes):g}, but there are only {examples} training examples"
         hint = f"every value from {examples} on trains on the whole set in one step; lower the high end"
         yield warning("batch-above-data", spec.document.place(("space", "batch_size")), message, hint)

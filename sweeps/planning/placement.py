@@ -17,11 +17,11 @@ def place(spec: SweepSpec, available_cpus: int) -> tuple[int, Placement]:
     """Return the number of concurrent trials, and the CPUs and GPUs of each.
 
     `with_gpus` adds the automatic GPUs later. A service limits concurrency by its own rules. A
-    backend that trains in our processes is limited by the CPUs.
+    backend that trains on this machine is limited by the CPUs.
     """
     requested, cpus = spec.search.concurrency, spec.resources.cpus_per_trial
     gpus = spec.resources.gpus_per_trial or 0.0
-    if not spec.capabilities.in_process:
+    if not spec.capabilities.trains_on_worker:
         allowed = spec.capabilities.max_concurrent
         concurrency = requested or min(allowed or DEFAULT_SERVICE_CONCURRENCY, spec.search.trials)
         return min(concurrency, allowed or concurrency), Placement(cpus or 0.0, gpus)
@@ -32,7 +32,7 @@ def place(spec: SweepSpec, available_cpus: int) -> tuple[int, Placement]:
 
 
 def with_gpus(plan: SweepPlan, available_gpus: float) -> SweepPlan:
-    """Give each in-process trial one GPU if there are any and the file does not say otherwise.
+    """Give each trial one GPU if it trains on this machine, which has any, and the file is silent.
 
     Raises SweepError if the file asks for more GPUs than there are.
     """
@@ -42,7 +42,7 @@ def with_gpus(plan: SweepPlan, available_gpus: float) -> SweepPlan:
             hint = "set `resources: {gpus_per_trial: 0}`, or pass `--address` of a Ray cluster that has GPUs"
             raise SweepError(f"a trial needs {requested:g} GPU, but Ray sees {available_gpus:g}", hint)
         return plan
-    if available_gpus < 1 or not plan.spec.capabilities.in_process:
+    if available_gpus < 1 or not plan.spec.capabilities.trains_on_worker:
         return plan
     concurrency = plan.spec.search.concurrency or int(available_gpus)
     return replace(plan, concurrency=concurrency, placement=replace(plan.placement, gpus=1.0))

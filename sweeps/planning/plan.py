@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sweeps.data.prepare import data_of_the_backend
 from sweeps.errors import UserInputError
 from sweeps.planning.decisions import complete_plan, resolve_plan
 from sweeps.planning.gathering import ask_backend, available_cpus, data_problems, read_data
@@ -62,7 +63,12 @@ def make_plan(
     reach.
     """
     keep_rows = bool(spec.task_metrics)
-    data = read_data(spec.data, spec.document, workspace.root, data_path, keep_rows=keep_rows)
+    own_data = spec.capabilities.own_data
+    if spec.data is None and own_data is not None:
+        data = data_of_the_backend(own_data)
+    else:
+        assert spec.data is not None  # the loader has seen to it
+        data = read_data(spec.data, spec.document, workspace.root, data_path, keep_rows=keep_rows)
     plan = resolve_plan(spec, data, available_cpus(), workspace.sweep_folder(spec.name))
     plan = with_checked_metrics(plan)
     return complete_plan(plan, ask_backend(plan, estimate=estimate or spec.budget.limits_spend))

@@ -14,8 +14,9 @@ from backends.contract import Backend, Estimate, EvaluationSettings, Placement, 
 from backends.guarded_backend import open_guarded
 from backends.metrics.contract import CostBound as MeasurementBound
 from backends.rendering import RenderedExample
-from search_spaces.space import ResolvedParameter, ResolvedSpace
+from search_spaces.space import ResolvedParameter, ResolvedSpace, SpaceError, SpaceProblem
 from sweeps.data import Finding, PreparedData
+from sweeps.spec.checks import EXTREME_SIZES
 from sweeps.spec.space import space_limits
 from sweeps.spec.sweep_spec import SweepSpec
 from sweeps.study.steering import Change
@@ -74,7 +75,7 @@ class SweepPlan:
         if not self.pays_for_metrics or self.measurement_bound is None:
             return estimate
         times = self._measurements(request)
-        each_usd, is_free = self.measurement_bound.usd, self.spec.capabilities.in_process
+        each_usd, is_free = self.measurement_bound.usd, self.spec.capabilities.trains_on_worker
         training = [0.0 if usd is None and is_free else usd for usd in (estimate.usd, cost_bound(estimate).usd)]
         usd, max_usd = (None if cost is None or each_usd is None else cost + times * each_usd for cost in training)
         counted = "one measurement" if times == 1 else f"up to {times} measurements"
@@ -230,11 +231,22 @@ def resolve_space(
 
     `ends` replaces the written ends of ranges.
 
-    Raises SpaceError.
+    Raises SpaceError, also where the space depends on the size of a training set that is unknown.
     """
-    capabilities = spec.capabilities
-    examples, scope = data.dataset.train.examples, capabilities.recommendation_scope
-    return spec.space.resolve(examples, space_limits(capabilities), scope, ends or {})
+    limits, scope = space_limits(spec.capabilities), spec.capabilities.recommendation_scope
+    if examples := data.dataset.train.examples:
+        return spec.space.resolve(examples, limits, scope, ends or {})
+    small, large = (spec.space.resolve(size, limits, scope, ends or {}) for size in EXTREME_SIZES)
+    hint = "write numbers, or say how many examples the program has: `backend: {examples: {train: N}}`"
+    problems = [
+        SpaceProblem((parameter.name,), f"{parameter.name} depends on the size of the training set", hint)
+        for parameter in small.parameters
+        if (other := large.parameter(parameter.name)) is None
+        or (parameter.distribution, parameter.fixed) != (other.distribution, other.fixed)
+    ]
+    if problems:
+        raise SpaceError(problems)
+    return small
 
 
 def extreme_values(parameter: ResolvedParameter) -> tuple[Any, ...]:

@@ -72,9 +72,7 @@ def objective_problems(
             if better not in (None, objective.direction):
                 message = f"`{objective.direction}: {objective.metric}` searches for the worst model"
                 yield Problem(document.place(path), message, f"write `{better}: {objective.metric}`")
-        elif objective.metric not in unreadable and not objective.metric.startswith(
-            tuple(f"{name}_" for name in directions)
-        ):
+        elif objective.metric not in unreadable and not _may_be_measured(objective.metric, capabilities, directions):
             yield Problem(
                 document.place(path),
                 f"backend `{document.value['backend']['type']}` does not measure metric `{objective.metric}`",
@@ -94,6 +92,12 @@ def objective_problems(
             f"sampler `{search.sampler}` handles one objective only",
             "use nsga2, tpe, random, qmc or grid",
         )
+
+
+def _may_be_measured(metric: str, capabilities: Capabilities, task_metrics: Iterable[str]) -> bool:
+    """Return whether only the run, or only the data, tells if an evaluation has this number."""
+    own = ("valid_", "train_") if capabilities.further_metrics else ()
+    return metric.startswith((*own, *(f"{name}_" for name in task_metrics)))
 
 
 def _suggested_metric(metric: str, known: Sequence[str], capabilities: Capabilities) -> str:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from backends import registry
-from backends.contract import Backend
+from backends.contract import Backend, Capabilities
 from sweeps.spec.objective import SPEND_METRICS
 from sweeps.spec.space_schema import Schema, space_definitions
 from sweeps.spec.sweep_file import SweepFile
@@ -62,7 +62,7 @@ def sweep_file_schema() -> Schema:
         "$schema": DIALECT,
         "title": "finesweep sweep file",
         **root,
-        "allOf": _rules_across_sections(),
+        "allOf": [_data_rule(backend_classes), *_rules_across_sections()],
         "$defs": dict(sorted(definitions.items())),
     }
 
@@ -117,16 +117,29 @@ def _hyperparameters(backend_classes: Mapping[str, type[Backend]]) -> dict[str, 
     """Return the hyperparameters of built-in backends with default options, and descriptions."""
     described: dict[str, str] = {}
     for name in sorted(backend_classes, reverse=True):
-        backend_class = backend_classes[name]
-        try:
-            options = backend_class.options_model.model_validate(
-                {"model": "any"} if _requires_model(backend_class) else {}
-            )
-        except ValidationError:
-            continue  # it requires more options than a model, so its hyperparameters are unknown here
-        for hyperparameter in backend_class.describe(options).hyperparameters:
+        capabilities = _capabilities(backend_classes[name])
+        for hyperparameter in () if capabilities is None else capabilities.hyperparameters:
             described.setdefault(hyperparameter.name, hyperparameter.description)
     return dict(sorted(described.items()))
+
+
+def _capabilities(backend_class: type[Backend]) -> Capabilities | None:
+    """Return the capabilities under default options; None if it requires more than a model."""
+    try:
+        options = backend_class.options_model.model_validate({"model": "any"} if _requires_model(backend_class) else {})
+    except ValidationError:
+        return None
+    return backend_class.describe(options)
+
+
+def _data_rule(backend_classes: Mapping[str, type[Backend]]) -> Schema:
+    capabilities = {name: _capabilities(backend_class) for name, backend_class in backend_classes.items()}
+    needing = [name for name, known in capabilities.items() if known is None or known.own_data is None]
+    return {
+        "$comment": "Only a backend that brings its own data and declares its own space needs neither.",
+        "if": {"properties": {"backend": {"required": ["type"], "properties": {"type": {"enum": needing}}}}},
+        "then": {"required": ["data", "space"]},
+    }
 
 
 def _requires_model(backend_class: type[Backend]) -> bool:

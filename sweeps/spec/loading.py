@@ -42,11 +42,14 @@ def from_document(document: Document) -> SweepSpec:
         problems += validation_problems(error, document, SweepFile)
     problems += steering_problems(document)
     backend = _backend(document, problems)
-    space = _space(document, problems)
     capabilities = None if backend is None else backend.capabilities
+    space = _space(document, capabilities, problems)
     evaluation: EvaluationSpec = read_section(document, "evaluation") or EvaluationSpec()
     metrics = read_task_metrics(evaluation, capabilities, document, problems)
     if backend is not None:
+        if backend.capabilities.own_data is None and "data" not in document.value:
+            hint = "add `data: {source: ...}`; this backend has no data of its own"
+            problems.append(Problem(document.place(("data",)), "`data` is missing", hint))
         search, objectives = read_section(document, "search"), read_section(document, "objective")
         readable = {metric.reported_name for metric in metrics}
         unreadable = {f"valid_{written.name or written.type}" for written in evaluation.metrics} - readable
@@ -112,8 +115,13 @@ def _backend(document: Document, problems: list[Problem]) -> _ChosenBackend | No
     return _ChosenBackend(backend_class, options, capabilities)
 
 
-def _space(document: Document, problems: list[Problem]) -> SearchSpace | None:
+def _space(document: Document, capabilities: Capabilities | None, problems: list[Problem]) -> SearchSpace | None:
     written = document.value.get("space")
+    if written is None and capabilities is not None:
+        written = _declared_space(capabilities)
+        if not written:
+            hint = "add `space: {n_epochs: recommended}`, or whatever is to be tried"
+            problems.append(Problem(document.place(("space",)), "`space` is missing", hint))
     if not isinstance(written, dict):
         return None  # the model of the whole file reports it
     try:
@@ -121,3 +129,14 @@ def _space(document: Document, problems: list[Problem]) -> SearchSpace | None:
     except SpaceError as error:
         problems += space_problems(error, document)
         return None
+
+
+def _declared_space(capabilities: Capabilities) -> dict[str, Any]:
+    """Return the space that the backend's own declarations describe."""
+    space: dict[str, Any] = {}
+    for declared in capabilities.hyperparameters:
+        if declared.searched and declared.choices is not None:
+            space[declared.name] = list(declared.choices)
+        elif declared.searched and declared.low is not None and declared.high is not None:
+            space[declared.name] = {"low": declared.low, "high": declared.high, "log": declared.log}
+    return space

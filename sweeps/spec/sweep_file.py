@@ -361,9 +361,15 @@ class SweepFile(Section):
 
     name: Name = Field(description="The sweep's name. `sweep run` resumes the sweep of this name.")
     description: str = Field("", description="Free text about the sweep.")
-    data: DataSpec = Field(description="The examples, and how they become prompts and completions.")
+    data: DataSpec | None = Field(
+        None,
+        description="The examples, and how they become prompts and completions. Only a backend that brings its own "
+        "data needs none.",
+    )
     backend: BackendSpec = Field(description="Where trials train.")
-    space: dict[str, Any] = Field(description="The hyperparameters to try.")
+    space: dict[str, Any] | None = Field(
+        None, description="The hyperparameters to try. Default: those that the backend's options declare with a range."
+    )
     steering: Literal["off", "advise", "act"] = Field(
         "advise",
         description="What to do when the verdicts point beyond an edge of the space: advise reports it, act moves the "

@@ -138,8 +138,8 @@ class SweepSpec:
         return self.file.description
 
     @property
-    def data(self) -> DataSpec:
-        """The `data:` section."""
+    def data(self) -> DataSpec | None:
+        """The `data:` section; None if the backend brings its own data."""
         return self.file.data
 
     @property

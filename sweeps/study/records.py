@@ -25,7 +25,12 @@ from sweeps.trials.trial import Measurement, Spend, Trial, TrialState
 
 _EVALUATION_COUNT = "evaluations"
 
-_DEFAULTS = codec.to_json(Trial(number=-1, key="", base_model="", hyperparameters={}, seed=-1))
+_REQUIRED = {"number": -1, "key": "", "base_model": "", "hyperparameters": {}, "seed": -1}
+_DEFAULTS = {
+    name: value
+    for name, value in codec.to_json(Trial(**_REQUIRED)).items()  # type: ignore[arg-type]
+    if name not in _REQUIRED
+}
 """A header leaves out what has its default value, and always the curve."""
 
 

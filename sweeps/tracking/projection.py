@@ -74,7 +74,7 @@ class TrackedDataset:
             "training": TrackedPart(train.sha256, train.examples),
             "validation": TrackedPart(valid.sha256, valid.examples),
         }
-        return cls(data.name, data.source, parts)
+        return cls(data.name, data.source, {name: part for name, part in parts.items() if part.digest})
 
 
 @dataclass(frozen=True)
