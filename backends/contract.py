@@ -163,11 +163,17 @@ class Handle:
 class Placement:
     """What a run may occupy: CPU cores, which is also its number of threads, and GPUs.
 
-    A fraction shares one GPU.
+    A fraction shares one GPU. A run that spans several machines (`nodes`) has this on each of them;
+    this process is on machine number `node`, and all of them meet at `port` of `address`, the first
+    one. Only that one reports.
     """
 
     cpus: float = 1.0
     gpus: float = 0.0
+    nodes: int = 1
+    node: int = 0
+    address: str = "127.0.0.1"
+    port: int = 0
 
 
 # ------------------------------------------------------------------------------------------- events

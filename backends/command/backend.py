@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 
 from backends.command import checkpoints, supervisor
 from backends.command.follower import Follower
+from backends.command.launchers import RankGroup, reserved_port
 from backends.command.options import CommandOptions, HyperparameterOptions
 from backends.command.program import Program
 from backends.command.run_folder import RunFolder, run_id
@@ -40,7 +40,7 @@ POLL_S = 0.5
 SILENT_AFTER_S = 60.0
 """After this time without a new number, the screen says what the program printed last."""
 
-SCOPE = "local-lora"
+SCOPE = "local"
 
 
 class CommandBackend:
@@ -55,7 +55,8 @@ class CommandBackend:
         self.capabilities = self.describe(options)
         self._options, self._placement = options, placement
         self._program = Program.of(options)
-        self._programs = (workspace / "programs").absolute()
+        programs = (workspace / "programs").absolute()
+        self._programs = programs / f"node-{placement.node}" if placement.node else programs
         self._followers: dict[str, Follower] = {}
 
     @classmethod
@@ -148,7 +149,7 @@ class CommandBackend:
             run.forget_attempt(keep_events=checkpoint is not None)
             self._followers.pop(run.path.name, None)
         if not run.is_planned:
-            call = self._program.call(run.request(), run, self._placement, _free_port(), checkpoint)
+            call = self._program.call(run.request(), run, self._placement, self._ranks(run), checkpoint)
             if call.config is not None and self._program.config is not None:
                 supervisor.write_durably(run.path / self._program.config.name, call.config)
             run.write_call(
@@ -164,6 +165,13 @@ class CommandBackend:
         deadline = time.monotonic() + 30
         while not (run.has_started or run.end) and time.monotonic() < deadline:
             time.sleep(0.01)
+
+    def _ranks(self, run: RunFolder) -> RankGroup:
+        """Return the processes that train this run together."""
+        placement = self._placement
+        port = placement.port or reserved_port(run.path)
+        processes = max(1, int(placement.gpus))
+        return RankGroup(processes, placement.nodes, placement.node, placement.address, port)
 
     def _newest_checkpoint(self, run: RunFolder) -> str | None:
         pattern = self._program.checkpoint_pattern(run)
@@ -231,12 +239,6 @@ def _start_supervisor(folder: Path) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _declared(name: str, known: HyperparameterOptions) -> Hyperparameter:

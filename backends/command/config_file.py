@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,16 @@ def _yaml() -> ruamel.yaml.YAML:
     parser = ruamel.yaml.YAML()  # round trip: keeps comments, quotes and order
     parser.width = 4096
     parser.preserve_quotes = True
+    parser.representer.add_representer(float, _represented_float)
     return parser
+
+
+def _represented_float(representer: Any, value: float) -> Any:
+    """Write 1e-05 as 1.0e-05: a reader of YAML 1.1, such as PyYAML, takes 1e-05 for a text."""
+    text = {math.inf: ".inf", -math.inf: "-.inf"}.get(value, ".nan" if math.isnan(value) else repr(value))
+    if "e" in text and "." not in text:
+        text = text.replace("e", ".0e")
+    return representer.represent_scalar("tag:yaml.org,2002:float", text)
 
 
 def _read_yaml(text: str) -> Any:

@@ -23,6 +23,10 @@ BUILT_IN: Mapping[str, str] = {
     "cpus": "the CPU cores of the trial",
     "gpus": "the GPUs of the trial",
     "port": "a free port for processes that train together",
+    "processes": "the processes on each machine: one for each GPU",
+    "nodes": "the machines of the trial",
+    "node": "the number of this machine, from 0 on",
+    "address": "the address of the first machine of the trial",
 }
 """What finesweep fills in, beside the hyperparameters, and what it means."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.command import config_file, presets
+from backends.command.launchers import RankGroup
 from backends.command.options import CommandOptions, ConfigOptions, MetricSource
 from backends.command.placeholders import BUILT_IN, filled, filled_arguments, filled_value, placeholders_in
 from backends.command.run_folder import RunFolder
@@ -108,12 +109,8 @@ class Program:
                 yield _user(f"metrics: there is no kind of log {source.type!r}", hint)
 
     def _used_placeholders(self) -> set[str]:
-        config = self.config
-        return {
-            *placeholders_in(self.arguments),
-            *placeholders_in(self.environment),
-            *(() if config is None else placeholders_in(config.set)),
-        }
+        written = () if self.options.config is None else (self.options.config.set, self.preset.set)
+        return set(placeholders_in([list(self.arguments), self.environment, *written]))
 
     def _misplaced(self, used: set[str]) -> Iterator[Failure]:
         if "checkpoint" in used:
@@ -170,13 +167,18 @@ class Program:
 
     # --------------------------------------------------------------------------------------- calls
     def call(
-        self, request: TrainingRequest, run: RunFolder, placement: Placement, port: int, checkpoint: str | None = None
+        self,
+        request: TrainingRequest,
+        run: RunFolder,
+        placement: Placement,
+        ranks: RankGroup,
+        checkpoint: str | None = None,
     ) -> Call:
         """Return the command of an attempt, from the start or from a checkpoint.
 
         Raises BackendError where the configuration file cannot be made.
         """
-        values = self.values(request, run, placement, port, checkpoint)
+        values = self.values(request, run, placement, ranks, checkpoint)
         config = None
         if (options := self.config) is not None:
             content = config_file.read_template(options.template, options.name)
@@ -191,13 +193,19 @@ class Program:
         arguments = filled_arguments(written, values)
         if checkpoint is not None and self.resume:
             arguments += filled_arguments(self.resume.split(), values)
+        arguments = ranks.arguments(arguments)
         environment = {name: filled(value, values) for name, value in self.environment.items()}
-        defaults = self._default_environment(run, placement, port)
+        defaults = {**self._default_environment(run, placement), **ranks.environment}
         given = {name: value for name, value in environment.items() if value is not None}
         return Call(tuple(arguments), {**defaults, **given}, str(self._working_folder(run)), config)
 
     def values(
-        self, request: TrainingRequest, run: RunFolder, placement: Placement, port: int, checkpoint: str | None
+        self,
+        request: TrainingRequest,
+        run: RunFolder,
+        placement: Placement,
+        ranks: RankGroup,
+        checkpoint: str | None,
     ) -> dict[str, Scalar]:
         """Return the value of every placeholder that has one."""
         config, data = self.config, request.dataset
@@ -210,7 +218,11 @@ class Program:
             "metrics_file": str(run.path / "metrics.jsonl"),
             "cpus": max(1, int(placement.cpus)),
             "gpus": int(placement.gpus),
-            "port": port,
+            "port": ranks.port,
+            "processes": ranks.processes,
+            "nodes": ranks.nodes,
+            "node": ranks.node,
+            "address": ranks.address,
         }
         optional: Mapping[str, str | None] = {
             "config": None if config is None else str(run.path / config.name),
@@ -228,12 +240,10 @@ class Program:
         defaults = {name: known.default for name, known in declared if known.default is not None}
         return {**defaults, **request.hyperparameters}
 
-    def _default_environment(self, run: RunFolder, placement: Placement, port: int) -> dict[str, str]:
+    def _default_environment(self, run: RunFolder, placement: Placement) -> dict[str, str]:
         environment = {
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": str(max(1, int(placement.cpus))),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
             "FINESWEEP_OUTPUT": str(run.output),
             "FINESWEEP_METRICS": str(run.path / "metrics.jsonl"),
         }
