@@ -9,16 +9,13 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
-import socket
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from backends.contract import BackendError, Failure, FailureKind
-
-PORTS = range(20_000, 30_000)
-"""Where ports are looked for: below those that the kernel hands out by itself."""
+from backends.ports import PORTS, free_port
 
 
 @dataclass(frozen=True)
@@ -88,17 +85,9 @@ def reserved_port(run: Path, folder: Path | None = None) -> int:
             if not Path(owner).is_dir() or Path(owner, "exit.json").exists():
                 (folder / str(port)).unlink()
                 del taken[port]
-        for port in PORTS:
-            if port not in taken and _is_free(port):
-                (folder / str(port)).write_text(str(run), encoding="utf-8")
-                return port
-    raise BackendError(Failure(FailureKind.TRANSIENT, f"no port between {PORTS[0]} and {PORTS[-1]} is free"))
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-    return True
+        found = free_port(taken)
+        if found is None:
+            message = f"no port between {PORTS[0]} and {PORTS[-1]} is free"
+            raise BackendError(Failure(FailureKind.TRANSIENT, message))
+        (folder / str(found)).write_text(str(run), encoding="utf-8")
+        return found

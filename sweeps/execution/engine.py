@@ -94,6 +94,7 @@ def run(session: Session, cluster: Cluster | None = None, say: Callable[[str], N
                 grow=request_machine if can_grow() else None,
                 say=say,
                 should_end=session.should_end,
+                count=plan.placement.nodes,
             )
             while True:
                 searcher = _SessionSearcher(session, cluster)
@@ -369,6 +370,7 @@ def _shared_config(plan: SweepPlan, slots: bool, cluster: Cluster | None) -> dic
         "workspace": str(plan.folder),
         "cpus": plan.placement.cpus,
         "gpus": plan.placement.gpus,
+        "machines": plan.placement.nodes,
         "metric": plan.spec.objective.metric,
         "resources": _resources(plan, slots, cluster),
         "files": None if files is None else asdict(files),

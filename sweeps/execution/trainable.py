@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from backends.contract import (
 from backends.guarded_backend import failure_of, open_guarded
 from backends.waiting import SupportsWaiting, Waiting
 from sweeps.errors import SweepError
-from sweeps.execution import isolation, last_words
+from sweeps.execution import isolation, last_words, rank_group
 from sweeps.execution.stored_runs import StoredRuns
 from sweeps.execution.worker_files import FilesSettings, WorkerFiles, as_backend_error
 
@@ -80,7 +80,7 @@ class WorkerReport:
 
 @cache
 def _backend(
-    backend_type: str, options: str, workspace: str, cpus: float, gpus: float, files: FilesSettings | None
+    backend_type: str, options: str, workspace: str, placement: Placement, files: FilesSettings | None
 ) -> Backend | StoredRuns:
     """Open the backend once per worker process, so that a loaded model serves all its trials.
 
@@ -97,14 +97,21 @@ def _backend(
         hint = "Install the same version of finesweep and of the backend on every machine."
         raise BackendError(Failure(FailureKind.USER, f"{place}: {foreign_errors.in_one_line(error)}", hint)) from error
     if files is None:
-        return open_guarded(backend, settings, Path(workspace), Placement(cpus, gpus))
+        return open_guarded(backend, settings, Path(workspace), placement)
     try:
         worker_files = WorkerFiles(files)
     except (SweepError, OSError) as error:
         raise as_backend_error(error) from error
     isolation.guard_this_worker()
-    opened = open_guarded(backend, settings, worker_files.workspace, Placement(cpus, gpus))
+    opened = open_guarded(backend, settings, worker_files.workspace, placement)
     return StoredRuns(opened, worker_files)
+
+
+def _open_part(backend_type: str, options: str, workspace: str, placement: Placement) -> Backend:
+    """Open the backend for a part of a trial on another machine."""
+    opened = _backend(backend_type, options, workspace, placement, None)
+    assert not isinstance(opened, StoredRuns)
+    return opened
 
 
 class TrialRunner(tune.Trainable):
@@ -113,7 +120,8 @@ class TrialRunner(tune.Trainable):
     Tune reuses the process for the next trial through `reset_config`. `config` is the result of
     `_shared_config` in the engine, with three more entries for each trial: `request`, the training
     request as JSON text, `may_be_stopped`, whether a scheduler may stop the trial early, and
-    `nodes`, the machines of a cluster on which it may train, as Ray calls them, or None.
+    `nodes`, the machines of a cluster on which it may train, as Ray calls them, or None. It trains
+    on as many `machines` at once.
 
     A result holds `report` (a `WorkerReport` as JSON text), the number of `evaluations` so far, and
     `ended`, whether the run has ended. After an evaluation it also holds `objective`, the value of
@@ -129,10 +137,12 @@ class TrialRunner(tune.Trainable):
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """Return what the trial occupies, and on which machines. Tune asks for each trial."""
+        bundles = [config["resources"]] * config["machines"]
+        strategy = "STRICT_SPREAD" if config["machines"] > 1 else "PACK"
         if config["nodes"] is None:
-            return tune.PlacementGroupFactory([config["resources"]])
+            return tune.PlacementGroupFactory(bundles, strategy=strategy)
         nodes = {"ray.io/node-id": f"in({','.join(config['nodes'])})"}
-        return tune.PlacementGroupFactory([config["resources"]], bundle_label_selector=[nodes])
+        return tune.PlacementGroupFactory(bundles, strategy=strategy, bundle_label_selector=[nodes] * len(bundles))
 
     def setup(self, config: dict[str, Any]) -> None:
         """Submit the run, or adopt it if the backend already knows its key."""
@@ -151,18 +161,17 @@ class TrialRunner(tune.Trainable):
         self._contact_deadline = 0.0
         self._contact_lost: Waiting | None = None
         self._submit_error: BackendError | None = None
+        self._ranks: rank_group.RankGroup | None = None
         self._traceback = ""
         try:
-            files = config["files"]
-            self._backend = _backend(
-                config["backend"],
-                config["options"],
-                config["workspace"],
-                config["cpus"],
-                config["gpus"],
-                None if files is None else FilesSettings(**files),
-            )
+            files = None if config["files"] is None else FilesSettings(**config["files"])
+            placement = rank_group.first_placement(config["cpus"], config["gpus"], config["machines"])
+            place = (config["backend"], config["options"], config["workspace"])
+            self._backend = _backend(*place, placement, files)
             self._handle = self._backend.submit(codec.from_json(TrainingRequest, json.loads(config["request"])))
+            if placement.nodes > 1:
+                open_part = partial(_open_part, *place)
+                self._ranks = rank_group.RankGroup(open_part, placement, config["request"])
         except BackendError as error:
             self._submit_error = error
 
@@ -175,6 +184,7 @@ class TrialRunner(tune.Trainable):
         if self._handle is not None and not self._ended:
             self._unstopped = (*self._unstopped, (self._backend, self._handle))
         self._stop_runs()
+        self._leave_ranks()
         self.setup(new_config)
         return True
 
@@ -260,6 +270,7 @@ class TrialRunner(tune.Trainable):
                 match event:
                     case Finished() | Failed() | Stopped():
                         self._ended = True
+                        self._leave_ranks()
                         return
                     case Started(resolved=resolved):
                         self._epochs = float(resolved.get("n_epochs", self._epochs))
@@ -280,6 +291,11 @@ class TrialRunner(tune.Trainable):
             return [self._failed(self._submit_error)]
         if time.monotonic() < self._poll_again_at:
             return ()
+        if self._ranks is not None and (failure := self._ranks.failure()) is not None:
+            # The other parts wait for the failed one, some of them for half an hour.
+            self._unstopped = (*self._unstopped, (self._backend, self._handle))
+            self._stop_runs()
+            return [Failed(failure)]
         try:
             events = self._backend.events(self._handle, self._next_event)
         except BackendError as error:
@@ -317,6 +333,16 @@ class TrialRunner(tune.Trainable):
         if error.__cause__ is not None:
             self._traceback = foreign_errors.full_text(error.__cause__)
         return Failed(error.failure)
+
+    def _leave_ranks(self) -> None:
+        """End the parts of the trial on other machines."""
+        if self._ranks is not None:
+            self._ranks.stop()
+            self._ranks = None
+
+    def cleanup(self) -> None:
+        """End the parts on other machines when Tune ends this process."""
+        self._leave_ranks()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: the backend keeps its runs, and the study is the record."""

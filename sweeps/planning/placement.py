@@ -28,7 +28,8 @@ def place(spec: SweepSpec, available_cpus: int) -> tuple[int, Placement]:
     # Two trials of one thread each beat one trial of two threads (docs/log.md), so one core per
     # trial is the default.
     concurrency = requested or max(1, int(available_cpus // (cpus or 1.0)))
-    return concurrency, Placement(cpus or float(max(1, available_cpus // concurrency)), gpus)
+    share = float(max(1, available_cpus // concurrency))
+    return concurrency, Placement(cpus or share, gpus, spec.resources.nodes_per_trial)
 
 
 def with_gpus(plan: SweepPlan, available_gpus: float) -> SweepPlan:

@@ -10,7 +10,7 @@ from search_spaces.space import SearchSpace, SpaceError
 from sweeps.errors import Problem, suggestion
 from sweeps.spec.objective import SPEND_METRICS, Objective, better_direction
 from sweeps.spec.space import space_limits, space_problems
-from sweeps.spec.sweep_file import ObjectiveSpec, SearchSpec
+from sweeps.spec.sweep_file import ObjectiveSpec, ResourcesSpec, SearchSpec
 from sweeps.spec.task_metrics import TaskMetric
 from sweeps.spec.yaml_source import Document, KeyPath
 
@@ -144,3 +144,14 @@ def steering_problems(document: Document) -> Iterable[Problem]:
             yield Problem(place, f"`bounds.{name}`: the space has no {name}", suggestion(name, space))
         elif isinstance(ends, list) and all(isinstance(end, int | float) for end in ends) and ends != sorted(ends):
             yield Problem(place, f"`bounds.{name}`: {ends[0]:g} is above {ends[-1]:g}", "write the lower end first")
+
+
+def resource_problems(
+    resources: ResourcesSpec | None, capabilities: Capabilities, document: Document
+) -> Iterable[Problem]:
+    """Yield what the backend cannot use. `resources` is None where that section is wrong."""
+    if resources is None or capabilities.starts_programs:
+        return
+    if resources.nodes_per_trial > 1:
+        message, hint = "this backend trains a trial on one machine", "remove nodes_per_trial"
+        yield Problem(document.place(("resources", "nodes_per_trial")), message, hint)

@@ -15,7 +15,12 @@ from backends.guarded_backend import translated_errors
 from backends.local_paths import with_absolute_paths
 from search_spaces.space import SearchSpace, SpaceError
 from sweeps.errors import Problem, UserInputError
-from sweeps.spec.checks import objective_problems, space_resolution_problems, steering_problems
+from sweeps.spec.checks import (
+    objective_problems,
+    resource_problems,
+    space_resolution_problems,
+    steering_problems,
+)
 from sweeps.spec.problems import file_order, validation_problems
 from sweeps.spec.space import space_problems
 from sweeps.spec.sweep_file import EvaluationSpec, SweepFile
@@ -50,6 +55,7 @@ def from_document(document: Document) -> SweepSpec:
         if backend.capabilities.own_data is None and "data" not in document.value:
             hint = "add `data: {source: ...}`; this backend has no data of its own"
             problems.append(Problem(document.place(("data",)), "`data` is missing", hint))
+        problems += resource_problems(read_section(document, "resources"), backend.capabilities, document)
         search, objectives = read_section(document, "search"), read_section(document, "objective")
         readable = {metric.reported_name for metric in metrics}
         unreadable = {f"valid_{written.name or written.type}" for written in evaluation.metrics} - readable

@@ -335,6 +335,10 @@ class ResourcesSpec(Section):
         description="GPUs per trial; a fraction lets trials share a GPU. Default: one where the machine has GPUs.",
     )
 
+    nodes_per_trial: int = Field(
+        1, ge=1, description="Machines of the Ray cluster that train one trial together. Needs a backend of programs."
+    )
+
     @field_validator("gpus_per_trial")
     @classmethod
     def _whole_above_one(cls, gpus: float | None) -> float | None:
