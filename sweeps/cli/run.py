@@ -12,6 +12,7 @@ import click
 
 from backends import codec
 from sweeps.cli.terminal import err, has_colours, json_option, print_json, say, show
+from sweeps.errors import Problem, UserInputError
 from sweeps.workspace import RunCommand, Workspace
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -41,12 +42,21 @@ def sweep_file_options(command: _Command) -> _Command:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), default=Path("sweep.yaml"))
 @click.option("--data", "data_file", type=click.Path(path_type=Path), help="Write the sweep file for this data file.")
+@click.option(
+    "--from",
+    "program",
+    type=click.Path(path_type=Path),
+    help="Write the sweep file for this training script or configuration (TRL, axolotl, LLaMA-Factory, torchtune).",
+)
 @click.option("--force", is_flag=True, help="Overwrite FILE and the schema.")
-def init(file: Path, data_file: Path | None, force: bool) -> None:
+def init(file: Path, data_file: Path | None, program: Path | None, force: bool) -> None:
     """Write a first sweep file, and its JSON Schema for editors."""
     from sweeps.spec.starter import write_starter
 
-    write_starter(file, data_file, overwrite=force)
+    if data_file is not None and program is not None:
+        hint = "a training program reads its own data: leave out --data"
+        raise UserInputError([Problem("--from", "cannot be used with --data", hint)])
+    write_starter(file, data_file, program, overwrite=force)
     say(f"wrote {file}; next: sweep plan {file}")
 
 

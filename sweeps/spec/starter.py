@@ -13,6 +13,7 @@ from backends.file_kind import kind_of
 from sweeps.data.conversations import has_conversations
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.spec.json_schema import FILE_NAME, schema_text
+from sweeps.spec.starter_from_program import starter_from
 
 PROMPT_NAMES = ("prompt", "question", "instruction", "input", "text", "sentence", "premise", "v2")
 COMPLETION_NAMES = ("completion", "answer", "output", "json", "sql", "response", "label", "target", "class", "v1")
@@ -60,8 +61,10 @@ _FREE_TEXT = """evaluation:
 objective: {maximize: valid_chrf}   # or valid_exact_match, or valid_accuracy if there are few different completions"""
 
 
-def write_starter(file: Path, data_file: Path | None, *, overwrite: bool) -> None:
+def write_starter(file: Path, data_file: Path | None, program: Path | None = None, *, overwrite: bool) -> None:
     """Write a first sweep file and, beside it, the JSON Schema that its first line names.
+
+    It is for a data file, or for a training program (`starter_from_program`), or an example.
 
     Nothing is written if the sweep file exists, or a different schema file, unless `overwrite`.
     Raises UserInputError with all reasons, SweepError if the disk refuses.
@@ -75,7 +78,7 @@ def write_starter(file: Path, data_file: Path | None, *, overwrite: bool) -> Non
         problems.append(Problem(str(schema_file), "exists already, with other content", hint))
     if problems:
         raise UserInputError(problems)
-    text = starter(file.stem, data_file)
+    text = starter(file.stem, data_file) if program is None else starter_from(program, sweep_name(file.stem))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         schema_file.write_bytes(schema.encode())
@@ -108,12 +111,17 @@ def starter(name: str, data_file: Path | None) -> str:
         lines = f"  prompt: {prompt_text}   # a separator ends every prompt\n  completion: {json.dumps(templates[1])}\n"
     return _TEMPLATE.format(
         schema=FILE_NAME,
-        name=re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "sweep",
+        name=sweep_name(name),
         file=f"{name}.yaml",
         source=source,
         templates=lines,
         objective=objective,
     )
+
+
+def sweep_name(name: str) -> str:
+    """Return a text as the name of a sweep."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "sweep"
 
 
 def _columns(path: Path) -> list[str]:
