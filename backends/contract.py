@@ -418,6 +418,8 @@ class Capabilities:
     `task_metrics`: evaluations can generate texts and measure the metrics of the request; with
     `task_metrics_at_end` only the last evaluation of a run does.
     `max_concurrent` is None if only the machine limits the number of runs at once.
+    `memory_drivers` are the hyperparameters on which the memory of a run depends: more of a number
+    needs more memory.
     """
 
     hyperparameters: tuple[Hyperparameter, ...]
@@ -437,6 +439,7 @@ class Capabilities:
     further_metrics: bool = False
     own_data: OwnData | None = None
     starts_programs: bool = False
+    memory_drivers: tuple[str, ...] = ()
 
     @property
     def trains_on_worker(self) -> bool:

@@ -58,6 +58,7 @@ def open_study(plan: SweepPlan, environment: Environment, first_points: Sequence
             plan.spec.search,
             plan.base_model,
             first_points,
+            plan.spec.capabilities.memory_drivers,
         ),
     )
 

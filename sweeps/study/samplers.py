@@ -54,3 +54,8 @@ def grid_points(space: ResolvedSpace, seed: int) -> list[dict[str, Scalar]]:
     points = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
     random.Random(seed).shuffle(points)
     return points
+
+
+def random_point(space: ResolvedSpace, seed: int) -> dict[str, Scalar]:
+    """Return a point drawn uniformly from the space."""
+    return space.suggest(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask())

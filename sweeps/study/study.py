@@ -10,7 +10,7 @@ import math
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -29,9 +29,10 @@ from sweeps.spec.sweep_file import SearchSpec
 from sweeps.study import attributes, records
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.finals import FinalsResult
+from sweeps.study.memory_limit import MemoryLimit
 from sweeps.study.point_queue import PointQueue, owed_retries, repetition_of, retry_of, waiting_points
 from sweeps.study.records import RecordWriter
-from sweeps.study.samplers import grid_points, make_sampler
+from sweeps.study.samplers import grid_points, make_sampler, random_point
 from sweeps.study.steered_sampler import Proposer
 from sweeps.study.steering import Change
 from sweeps.study.storage import open_storage, write_batch
@@ -41,6 +42,11 @@ from sweeps.verdicts.verdict import VerdictKind
 
 MAX_DUPLICATES_IN_A_ROW = 50
 """A sampler that proposes this many known points in a row has nothing new to offer."""
+
+
+MAX_LEFT_OUT_IN_A_ROW = 3
+"""After this many points in a row that would run out of memory, the next ones are drawn at random:
+some samplers learn nothing from such a point and propose it again and again."""
 
 
 class NoTrial(Enum):
@@ -54,7 +60,8 @@ class NoTrial(Enum):
 class StudyDefinition:
     """What a study searches. `fingerprint` identifies it: a study cannot go on with another one.
 
-    A new study tries `first_points` first, then the seed points of the space.
+    A new study tries `first_points` first, then the seed points of the space. `memory_drivers` are
+    the hyperparameters on which the memory of a run depends.
     """
 
     name: str
@@ -64,6 +71,7 @@ class StudyDefinition:
     search: SearchSpec
     base_model: str
     first_points: Sequence[Mapping[str, Scalar]] = ()
+    memory_drivers: Collection[str] = ()
 
 
 class Study:
@@ -71,7 +79,9 @@ class Study:
 
     Every change is stored before the method returns. In Optuna a `failed` trial is FAIL, a
     `stopped` one PRUNED and a `complete` one COMPLETE. A trial that was stopped because it
-    overfitted is COMPLETE too: its best epoch is behind it. If a process dies and leaves trials
+    overfitted is COMPLETE too: its best epoch is behind it. A trial that ran out of memory is
+    PRUNED, because samplers learn nothing from FAIL, and the sampler's points that need at least as
+    much memory are then left out (see `memory_limit`). If a process dies and leaves trials
     running, `ask` offers them again under their old keys before it proposes anything new, and
     queues the retries that the process owed. `tally` holds figures over the ended trials of the
     search.
@@ -86,6 +96,7 @@ class Study:
         self._base_model = definition.base_model
         self._seed = definition.search.seed
         self._has_one_objective = len(definition.objectives) == 1
+        self._memory_limit = MemoryLimit(definition.memory_drivers)
         self._trials: dict[int, Trial] = {}
         self._search_trials: dict[int, Trial] = {}
         self._repeats: dict[int, Trial] = {}
@@ -227,28 +238,47 @@ class Study:
             number = self._interrupted.popleft()
             self._were_interrupted.add(number)
             return self._trials[number]
-        size = self._space.size()
+        size, left_out = self._space.size(), 0
         for _ in range(MAX_DUPLICATES_IN_A_ROW):
             if size is not None and len(self._trial_by_point) >= size and not self.has_queued:
                 break
             with write_batch(self._storage):
-                trial = self._ask_optuna(only_repetitions)
+                trial = self._ask_optuna(only_repetitions, at_random=left_out >= MAX_LEFT_OUT_IN_A_ROW)
+                if trial is None:
+                    left_out += 1
+                    continue
                 if trial.duplicate_of is None:
                     return trial
                 self._resolve_duplicate(trial)
         return NoTrial.WAIT if self._running else NoTrial.EXHAUSTED
 
-    def _ask_optuna(self, only_repetitions: bool) -> Trial:
+    def _ask_optuna(self, only_repetitions: bool, *, at_random: bool) -> Trial | None:
+        """Return the next point as a recorded trial; None if it would run out of memory.
+
+        Only new points are left out, never a queued one. With `at_random` a new point comes from
+        the whole space instead of the sampler.
+        """
+        is_sampled = False
         if self._waiting:
             self._waiting.popleft()  # `ask` of Optuna takes the waiting trials in their order
         elif (queued := self._queue.take(only_repetitions=only_repetitions)) is not None:
             self._study.enqueue_trial(dict(queued.point), user_attrs=dict(queued.origin))
-        elif self._proposer is not None:
-            self._study.enqueue_trial(self._proposer.propose())
+        else:
+            is_sampled = True
+            if at_random:
+                self._study.enqueue_trial(
+                    random_point(self._space, self._seed + len(self._study.get_trials(deepcopy=False)))
+                )
+            elif self._proposer is not None:
+                self._study.enqueue_trial(self._proposer.propose())
         proposed = self._study.ask()
         attrs = proposed.user_attrs
         retry_of, repeat_of = attrs.get(attributes.RETRY_OF), attrs.get(attributes.REPEAT_OF)
         point = self._space.suggest(proposed)
+        if is_sampled and self._memory_limit.excluded_by(point, self._space) is not None:
+            # Without a record, the proposal is no trial of the sweep.
+            self._tell_sampler(proposed.number, state=OptunaState.PRUNED)
+            return None
         is_deliberate = retry_of is not None or repeat_of is not None
         trial = Trial(
             number=proposed.number,
@@ -313,20 +343,25 @@ class Study:
             self.record(trial)
             best_is_behind_it = trial.stopped_by is StoppedBy.VERDICT and not _has_diverged(trial)
             if trial.values is not None and (trial.state is TrialState.COMPLETE or best_is_behind_it):
-                frozen = self._study.tell(trial.number, list(trial.values))
-            elif trial.state is TrialState.STOPPED:
-                frozen = self._study.tell(trial.number, state=OptunaState.PRUNED)
+                self._tell_sampler(trial.number, list(trial.values))
+            elif trial.state is TrialState.STOPPED or trial.failure is FailureKind.OUT_OF_MEMORY:
+                self._tell_sampler(trial.number, state=OptunaState.PRUNED)
             else:
-                frozen = self._study.tell(trial.number, state=OptunaState.FAIL)
+                self._tell_sampler(trial.number, state=OptunaState.FAIL)
             self._writer.forget(trial.number)
             self._stored_point_of.pop(trial.number, None)
-            if self._proposer is not None:
-                self._proposer.tell(frozen)
             for number in self._waiting_duplicates.pop(trial.number, []):
                 self._resolve_duplicate(self._trials[number])
         if trial.will_retry:
             self._queue.add(retry_of(trial))
             self._set_retried(trial.number)
+
+    def _tell_sampler(
+        self, number: int, values: Sequence[float] | None = None, state: OptunaState | None = None
+    ) -> None:
+        frozen = self._study.tell(number, values, state)
+        if self._proposer is not None:
+            self._proposer.tell(frozen)
 
     @property
     def settled_later(self) -> Set[int]:
@@ -487,6 +522,7 @@ class Study:
         """Keep the record of a trial, and every index over the trials."""
         earlier = self._trials.get(trial.number)
         self._trials[trial.number] = trial
+        self._memory_limit.learn(trial)
         self._ended_count += trial.state.ended - (earlier is not None and earlier.state.ended)
         if trial.state.ended:
             self._running.discard(trial.number)
