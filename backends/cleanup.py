@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+ORPHANS = "orphaned processes"
+"""The kind of leftover that nobody needs: processes of a run whose program is gone."""
+
 
 @dataclass(frozen=True)
 class Leftover:

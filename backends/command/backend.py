@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
-from backends.command import checkpoints, supervisor
+from backends.cleanup import Leftover
+from backends.command import leftovers, supervisor
 from backends.command.follower import Follower
 from backends.command.launchers import RankGroup, reserved_port
 from backends.command.options import CommandOptions, HyperparameterOptions
@@ -40,6 +43,11 @@ POLL_S = 0.5
 SILENT_AFTER_S = 60.0
 """After this time without a new number, the screen says what the program printed last."""
 
+START_TIMEOUT_S = 30.0
+"""How long a supervisor may take to start the program before another one is started."""
+
+MAX_STARTS = 3
+
 SCOPE = "local"
 
 
@@ -58,6 +66,8 @@ class CommandBackend:
         programs = (workspace / "programs").absolute()
         self._programs = programs / f"node-{placement.node}" if placement.node else programs
         self._followers: dict[str, Follower] = {}
+        self._started_at: dict[str, float] = {}
+        self._starts: Counter[str] = Counter()
 
     @classmethod
     def describe(cls, options: BaseModel) -> Capabilities:
@@ -124,34 +134,45 @@ class CommandBackend:
     def submit(self, request: TrainingRequest) -> Handle:
         """Start the program, or adopt the one that runs under this key.
 
-        A run whose program was lost or abandoned begins again: from its last checkpoint if the
-        program can resume, or else from scratch under the same key.
+        A run whose program was paused, abandoned or lost begins another attempt: from its last
+        complete checkpoint if the program can resume, or else from scratch.
         """
         run = RunFolder(self._programs, run_id(request.key))
-        if not run.exists:
-            for failure in self._failures(request):
-                raise BackendError(failure)
-            run.create(request)
-        with run.followed():
-            run.watch()
-            if not run.ended and not run.is_supervised:
-                self._start(run)
+        with _disk_errors(FailureKind.USER):
+            if not run.exists:
+                for failure in self._failures(request):
+                    raise BackendError(failure)
+                run.create(request)
+            with run.followed():
+                self._begin(self._follower(run))
         return Handle(NAME, run.path.name)
 
+    def _begin(self, follower: Follower) -> None:
+        run = follower.run
+        run.watch()
+        self._await_pause(run)
+        end = follower.advance()
+        if run.ended or run.is_supervised:
+            return
+        if end is not None:
+            follower.begin_attempt(only_from_checkpoint=False)
+        self._start(run)
+
+    def _await_pause(self, run: RunFolder) -> None:
+        """Wait for the end of a program that an interrupted sweep has just asked to end."""
+        deadline = time.monotonic() + self._options.grace_s + supervisor.KILL_TIMEOUT_S + START_TIMEOUT_S
+        while run.pause_requested and run.is_supervised and time.monotonic() < deadline:
+            run.watch()
+            time.sleep(0.05)
+
     def _start(self, run: RunFolder) -> None:
-        end = run.end
-        if end is not None and end.cause != "abandoned":
-            return  # it has ended, and the next reader of its events says so
-        checkpoint = None
-        if run.has_started:
-            supervisor.end_processes(run.path, 0.0)
-            checkpoint = self._newest_checkpoint(run)
-            run.forget_attempt(keep_events=checkpoint is not None)
-            self._followers.pop(run.path.name, None)
+        """Start the supervisor of the current attempt, and wait a while for the program."""
         if not run.is_planned:
-            call = self._program.call(run.request(), run, self._placement, self._ranks(run), checkpoint)
+            attempt = run.attempt
+            call = self._program.call(run.request(), run, self._placement, self._ranks(run), attempt.checkpoint)
             if call.config is not None and self._program.config is not None:
                 supervisor.write_durably(run.path / self._program.config.name, call.config)
+            origin = "from scratch" if attempt.checkpoint is None else f"from {attempt.checkpoint}"
             run.write_call(
                 {
                     "arguments": call.arguments,
@@ -159,42 +180,56 @@ class CommandBackend:
                     "working_folder": call.working_folder,
                     "grace_s": self._options.grace_s,
                     "abandoned_after_s": self._options.abandoned_after_s,
+                    "note": f"attempt {attempt.number}, {origin}" if attempt.number > 1 else "",
                 }
             )
+        self._started_at[run.path.name] = time.monotonic()
         _start_supervisor(run.path)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + START_TIMEOUT_S
         while not (run.has_started or run.end) and time.monotonic() < deadline:
             time.sleep(0.01)
 
-    def _ranks(self, run: RunFolder) -> RankGroup:
-        """Return the processes that train this run together."""
-        placement = self._placement
-        port = placement.port or reserved_port(run.path)
-        processes = max(1, int(placement.gpus))
-        return RankGroup(processes, placement.nodes, placement.node, placement.address, port)
-
-    def _newest_checkpoint(self, run: RunFolder) -> str | None:
-        pattern = self._program.checkpoint_pattern(run)
-        if self._program.resume is None or pattern is None:
-            return None
-        found = checkpoints.checkpoints_of(pattern)
-        return str(found[-1].path) if found else None
+    def _start_again(self, follower: Follower) -> None:
+        """Start the supervisor of a program that has not begun; the earlier one was killed."""
+        run, now = follower.run, time.monotonic()
+        if now - self._started_at.get(run.path.name, -START_TIMEOUT_S) < START_TIMEOUT_S:
+            return
+        self._starts[run.path.name] += 1
+        if self._starts[run.path.name] > MAX_STARTS:
+            follower.fail_to_start()
+        else:
+            self._start(run)
 
     def events(self, handle: Handle, after: int) -> Sequence[Event]:
-        """Return the events so far from number `after` on."""
+        """Return the events so far from number `after` on.
+
+        A program that was lost continues from a checkpoint that it has written in this attempt.
+        """
         run = self._run(handle)
-        if run.ended:
+        with _disk_errors(FailureKind.TRANSIENT):
+            if not run.ended:
+                self._advance(self._follower(run))
             return list(run.events()[after:])
-        follower = self._followers.setdefault(handle.id, Follower(run, self._program))
-        follower.advance()
-        return list(run.events()[after:])
+
+    def _advance(self, follower: Follower) -> None:
+        run = follower.run
+        with run.followed():
+            end = follower.advance()
+            if end is None:
+                if not run.ended and not run.has_started and run.end is None and not run.is_supervised:
+                    self._start_again(follower)
+            elif end.cause != "paused":
+                if follower.begin_attempt(only_from_checkpoint=True):
+                    self._start(run)
+                else:
+                    follower.fail(end)
 
     def waiting(self, handle: Handle) -> Waiting | None:
         """Return what the program printed last, if it has reported no number for a while."""
         follower = self._followers.get(handle.id)
         if follower is None or time.monotonic() - follower.last_news_at < SILENT_AFTER_S:
             return None
-        lines = RunFolder(self._programs, handle.id).last_lines(1)
+        lines = follower.run.last_lines(1)
         last = f"its last line: {lines[0].strip()[:120]}" if lines else "it has printed nothing"
         minutes = (time.monotonic() - follower.last_news_at) / 60
         return Waiting(f"the program has reported nothing new for {minutes:.0f} min; {last}", time.time() + POLL_S)
@@ -202,8 +237,24 @@ class CommandBackend:
     def stop(self, handle: Handle) -> None:
         """End the program: SIGTERM, and SIGKILL after the grace period."""
         run = self._run(handle)
-        if not run.ended:
+        with _disk_errors(FailureKind.TRANSIENT):
+            if run.ended:
+                return
             run.request_stop()
+            if not run.is_supervised:  # a supervisor that was killed may have left processes
+                with run.followed():
+                    self._follower(run).advance()
+
+    def pause(self, key: str) -> None:
+        """End the program of a run as `stop` does, but let the next submission continue the run."""
+        run = RunFolder(self._programs, run_id(key))
+        with _disk_errors(FailureKind.TRANSIENT):
+            if not run.exists or run.ended or not run.is_planned or run.end is not None:
+                return
+            run.request_pause()
+            if not run.is_supervised:
+                with run.followed():
+                    self._follower(run).advance()
 
     def predict(
         self, model: str, prompts: Sequence[Mapping[str, Any]], options: PredictOptions
@@ -212,33 +263,76 @@ class CommandBackend:
         raise BackendError(Failure(FailureKind.USER, "the command backend cannot predict with a program's model"))
 
     def discard(self, handle: Handle) -> None:
-        """End the program if it runs, and delete what it wrote."""
+        """End the program at once if it runs, and delete what it wrote."""
         run = self._run(handle)
-        if run.is_supervised:
-            run.request_stop()
-        supervisor.end_processes(run.path, 0.0)
-        run.delete_output()
+        with _disk_errors(FailureKind.TRANSIENT), run.followed():
+            if not run.ended:
+                run.request_stop()
+                supervisor.end_processes(run.path, 0.0)
+                deadline = time.monotonic() + supervisor.KILL_TIMEOUT_S
+                while run.is_supervised and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                self._follower(run).advance()
+            supervisor.end_processes(run.path, 0.0)
+            run.delete_output()
 
+    # ------------------------------------------------------------------------------------ leftovers
+    def leftovers(self, others: Sequence[Path]) -> Sequence[Leftover]:
+        """Return the processes and the files that the runs have left; see `SupportsCleanup`."""
+        with _disk_errors(FailureKind.USER):
+            return leftovers.of_runs(self._programs)
+
+    def remove(self, leftover: Leftover) -> str:
+        """End processes, or delete files. Return why they stay, or an empty string."""
+        with _disk_errors(FailureKind.USER):
+            return leftovers.remove(self._programs, leftover)
+
+    # ------------------------------------------------------------------------------------- the runs
     def _run(self, handle: Handle) -> RunFolder:
+        if (follower := self._followers.get(handle.id)) is not None:
+            return follower.run
         run = RunFolder(self._programs, handle.id)
         if "/" in handle.id or not run.exists:
             raise BackendError(Failure(FailureKind.LOST, f"there is no run {handle.id!r} in {self._programs}"))
-        follower = self._followers.get(handle.id)
-        return run if follower is None else follower.run
+        return run
+
+    def _follower(self, run: RunFolder) -> Follower:
+        name = run.path.name
+        if name not in self._followers:
+            self._followers[name] = Follower(run, self._program, reports=self._placement.node == 0)
+        return self._followers[name]
+
+    def _ranks(self, run: RunFolder) -> RankGroup:
+        """Return the processes that train this run together."""
+        placement = self._placement
+        port = placement.port or reserved_port(run.path)
+        processes = max(1, int(placement.gpus))
+        return RankGroup(processes, placement.nodes, placement.node, placement.address, port)
+
+
+@contextlib.contextmanager
+def _disk_errors(kind: FailureKind) -> Iterator[None]:
+    """Translate errors of the disk under the runs."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{error.filename or 'the folder of the runs'}: {error.strerror or error}"
+        raise BackendError(Failure(kind, message, "Free some space there, or mend the folder.")) from error
 
 
 def _start_supervisor(folder: Path) -> None:
     """Start the supervisor as nobody's child: Ray ends the children of a worker with it."""
     script = Path(supervisor.__file__)
     detach = "import os,sys; os.fork() or os.execv(sys.executable, [sys.executable, '-P', *sys.argv[1:]])"
-    subprocess.run(
-        [sys.executable, "-S", "-E", "-P", "-c", detach, str(script), str(folder)],
-        check=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with (folder / "supervisor.log").open("ab") as errors:
+        subprocess.run(
+            [sys.executable, "-S", "-E", "-P", "-c", detach, str(script), str(folder)],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
 
 
 def _declared(name: str, known: HyperparameterOptions) -> Hyperparameter:

@@ -1,15 +1,19 @@
 """One run on disk: its request, its program, and its events.
 
-programs/<id>/request.json   the request, written once at submission
-programs/<id>/call.json      the command of the current attempt; see `supervisor`
-programs/<id>/lock           locked by the supervisor while the program runs
-programs/<id>/started.json   the process id of the program
-programs/<id>/exit.json      how the program ended
-programs/<id>/stop           an empty file: somebody asked the run to stop
-programs/<id>/watched        touched by the workers that follow the run
-programs/<id>/events.jsonl   the events, one per line, and which log they come from
-programs/<id>/output.log     what the program prints
-programs/<id>/output/        what the program writes
+programs/<id>/request.json    the request, written once at submission
+programs/<id>/attempt.json    what the current attempt begins with; see `Attempt`
+programs/<id>/call.json       the command of the current attempt; see `supervisor`
+programs/<id>/lock            locked by the supervisor while the program runs
+programs/<id>/started.json    the process id of the program
+programs/<id>/exit.json       how the program ended
+programs/<id>/stop            an empty file: somebody asked the run to stop
+programs/<id>/pause           an empty file: the program must end, and the run continues later
+programs/<id>/watched         touched by the workers that follow the run
+programs/<id>/followed.json   which log the events come from
+programs/<id>/events.jsonl    the events, one per line
+programs/<id>/output.log      what the program prints, in all attempts
+programs/<id>/supervisor.log  errors of the supervisor
+programs/<id>/output/         what the program writes
 """
 
 from __future__ import annotations
@@ -21,17 +25,35 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from backends import codec
-from backends.command.supervisor import write_durably
+from backends.command.measurements import Timeline
+from backends.command.supervisor import locked, write_durably
 from backends.contract import TERMINAL_EVENTS, Event, TrainingRequest
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
-_OF_AN_ATTEMPT = ("call.json", "started.json", "exit.json", "stop")
+_OF_AN_ATTEMPT = ("call.json", "started.json", "exit.json", "pause")
+
+_OURS = frozenset(
+    {
+        *_OF_AN_ATTEMPT,
+        "request.json",
+        "attempt.json",
+        "lock",
+        "stop",
+        "watched",
+        "follower",
+        "followed.json",
+        "events.jsonl",
+        "output.log",
+        "supervisor.log",
+    }
+)
+"""The files of a run that the program does not write."""
 
 
 def run_id(key: str) -> str:
@@ -43,14 +65,41 @@ def run_id(key: str) -> str:
 class ProgramEnd:
     """How the program ended.
 
-    `code` is its exit code, negative for a signal, and None if it never started. `cause` is
-    "ended", "stopped", "abandoned" or "not started", for the given `reason`.
+    `code` is its exit code, negative for a signal, and None if it never started. `cause` says who
+    ended it: "ended" (itself, or the kernel), "stopped" and "paused" (on request), "abandoned"
+    (nobody followed it), "signalled" (a signal ended its supervisor), "lost" (its supervisor was
+    killed), or "not started" for the given `reason`. `left_behind` counts the processes that it had
+    started and that still ran at its end. `out_of_memory_kills` counts the processes that the
+    kernel of the machine killed for lack of memory meanwhile.
     """
 
     code: int | None
     cause: str
-    seconds: float
+    seconds: float = 0.0
     reason: str = ""
+    left_behind: int = 0
+    out_of_memory_kills: int = 0
+
+    @property
+    def may_continue(self) -> bool:
+        """Whether the next submission of the run begins another attempt."""
+        return self.cause in ("paused", "abandoned", "signalled", "lost")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of the program, numbered from 1.
+
+    A later attempt continues the `checkpoint`, on the `timeline` at that point, or begins from
+    scratch. The first `rows` rows of the followed log are those of earlier attempts, as long as
+    their digest is `digest`.
+    """
+
+    number: int = 1
+    checkpoint: str | None = None
+    rows: int = 0
+    digest: str = ""
+    timeline: Timeline | None = None
 
 
 class RunFolder:
@@ -81,12 +130,18 @@ class RunFolder:
 
     @contextlib.contextmanager
     def followed(self) -> Iterator[None]:
-        """Let this process alone write the events during the block."""
+        """Let this process alone write the events and start attempts during the block."""
         with (self.path / "follower").open("ab") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
 
     # ------------------------------------------------------------------------------------- program
+    @property
+    def attempt(self) -> Attempt:
+        """The current attempt."""
+        stored = self._json("attempt.json")
+        return Attempt() if stored is None else codec.from_json(Attempt, stored)
+
     @property
     def is_planned(self) -> bool:
         """Whether the command of the current attempt is written."""
@@ -119,28 +174,51 @@ class RunFolder:
             return True
         return False
 
+    @contextlib.contextmanager
+    def unsupervised(self) -> Iterator[bool]:
+        """Keep every supervisor from starting during the block.
+
+        Yields False if one runs.
+        """
+        with (self.path / "lock").open("ab") as stream:
+            yield locked(stream, 0.0)
+
+    def write_end(self, end: ProgramEnd) -> None:
+        """Write how the program ended in place of its supervisor, which is gone."""
+        write_durably(self.path / "exit.json", json.dumps(asdict(end)))
+
     @property
     def stop_requested(self) -> bool:
         """Whether somebody has asked the run to stop."""
         return (self.path / "stop").exists()
 
     def request_stop(self) -> None:
-        """Ask the supervisor to end the program."""
+        """Ask the supervisor to end the program, for good."""
         (self.path / "stop").touch()
+
+    @property
+    def pause_requested(self) -> bool:
+        """Whether somebody has asked the program of this attempt to end."""
+        return (self.path / "pause").exists()
+
+    def request_pause(self) -> None:
+        """Ask the supervisor to end the program. The next submission continues the run."""
+        (self.path / "pause").touch()
 
     def watch(self) -> None:
         """Tell the supervisor that somebody follows the run."""
         (self.path / "watched").touch()
 
-    def forget_attempt(self, *, keep_events: bool) -> None:
-        """Prepare the folder for another attempt, which continues the events or begins anew."""
+    def begin_attempt(self, attempt: Attempt) -> None:
+        """Prepare the folder for another attempt, while no supervisor runs.
+
+        An attempt from scratch finds an empty folder. Can be repeated after a crash.
+        """
+        write_durably(self.path / "attempt.json", json.dumps(codec.to_json(attempt)))
+        if attempt.checkpoint is None:
+            self.delete_output()
         for name in _OF_AN_ATTEMPT:
             (self.path / name).unlink(missing_ok=True)
-        if not keep_events:
-            (self.path / "events.jsonl").unlink(missing_ok=True)
-            self.log.unlink(missing_ok=True)
-            shutil.rmtree(self.output, ignore_errors=True)
-            self._events, self._read_bytes = [], 0
         self.output.mkdir(exist_ok=True)
 
     # -------------------------------------------------------------------------------------- events
@@ -148,8 +226,6 @@ class RunFolder:
         """Return all complete events so far, including those that another process has written."""
         path = self.path / "events.jsonl"
         size = path.stat().st_size if path.is_file() else 0
-        if size < self._read_bytes:  # another process began the run again
-            self._events, self._read_bytes = [], 0
         if size > self._read_bytes:
             with path.open("rb") as stream:
                 stream.seek(self._read_bytes)
@@ -177,9 +253,34 @@ class RunFolder:
         return bool(events) and isinstance(events[-1], TERMINAL_EVENTS)
 
     # --------------------------------------------------------------------------------------- files
+    @property
+    def followed_source(self) -> int | None:
+        """The number of the log that the events come from, once it is chosen."""
+        stored = self._json("followed.json")
+        return None if stored is None else int(stored["source"])
+
+    def choose_source(self, source: int) -> None:
+        """Take the events from this log from now on."""
+        write_durably(self.path / "followed.json", json.dumps({"source": source}))
+
+    def _written(self) -> Iterator[Path]:
+        """Yield the files and folders that the program wrote, but for what it printed."""
+        for path in self.path.iterdir() if self.path.is_dir() else ():
+            if path.name not in _OURS and not path.name.endswith(".draft"):
+                yield path
+
+    def size_bytes(self) -> int:
+        """Return the size of what the program wrote."""
+        files = (file for path in self._written() for file in (path, *(path.rglob("*") if path.is_dir() else ())))
+        return sum(file.stat().st_size for file in files if file.is_file())
+
     def delete_output(self) -> None:
-        """Delete what the program wrote. Idempotent."""
-        shutil.rmtree(self.output, ignore_errors=True)
+        """Delete what the program wrote, but for what it printed. Idempotent."""
+        for path in list(self._written()):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def last_lines(self, count: int) -> list[str]:
         """Return the last lines that the program printed and that say something."""
@@ -189,8 +290,16 @@ class RunFolder:
                 text = stream.read().decode("utf-8", "replace")
         except OSError:
             return []
-        lines = [line.rpartition("\r")[2].rstrip() for line in text.split("\n")]
+        lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
         return [line for line in lines if line.strip()][-count:]
+
+    def last_error_of_supervisor(self) -> str:
+        """Return the last line of the supervisor's errors; empty if there are none."""
+        try:
+            lines = (self.path / "supervisor.log").read_text(encoding="utf-8", errors="replace").split("\n")
+        except OSError:
+            return ""
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def _json(self, name: str) -> Any:
         try:
