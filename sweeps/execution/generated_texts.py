@@ -14,13 +14,12 @@ from backends import codec
 from backends.contract import Event, Generated
 from sweeps.errors import SweepError
 from sweeps.execution.observers import Observer
+from sweeps.study.generated_texts import read_texts, text_file
 from sweeps.trials.trial import Trial
 from sweeps.workspace import write_text
 
 TABLE_FILE = "generated_texts.json"
 """The table's name among the artifacts of a trial's run."""
-
-_FOLDER = "texts"
 
 
 class TextRecord(Observer):
@@ -47,20 +46,6 @@ class TextRecord(Observer):
         except OSError as error:
             hint = "free disk space or mend the folder, then run the same command again; everything recorded is kept"
             raise SweepError(f"cannot write to {file}: {error.strerror}", hint) from error
-
-
-def text_file(folder: Path, key: str) -> Path:
-    """Return the file with the texts of a trial, one line per evaluation."""
-    return folder / _FOLDER / f"{key}.jsonl"
-
-
-def read_texts(folder: Path, key: str) -> tuple[Generated, ...]:
-    """Return the kept texts of a trial, evaluation by evaluation; empty if there are none."""
-    try:
-        lines = text_file(folder, key).read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        return ()
-    return tuple(codec.from_json(Generated, json.loads(line)) for line in lines if line)
 
 
 def text_table(folder: Path, key: str) -> partial[bytes] | None:

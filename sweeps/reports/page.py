@@ -16,6 +16,9 @@ from sweeps.study.state import SweepState, describe_best
 from sweeps.trials.trial import Trial, leaderboard
 from sweeps.verdicts.verdict import VerdictKind
 
+SHOWN_TEXTS = 8
+"""How many of the texts of the best trial the report shows."""
+
 BEST_CURVES = 3
 """How many of the best trials get a learning curve; one trial of every other verdict gets one too.
 """
@@ -42,6 +45,7 @@ def page(state: SweepState, now: datetime) -> str:
             finals=state.finals,
             champion=state.champion,
             difference=_difference(state.champion),
+            texts=_texts(state),
             changes=state.changes,
             state_name=state.state_name,
             overview=overview_svg(state.trials, state.objective),
@@ -62,11 +66,12 @@ def page(state: SweepState, now: datetime) -> str:
 
 def _head(state: SweepState, now: datetime) -> Mapping[str, Any]:
     data = state.plan["data"]
-    sizes = [f"{data[f'{part}_examples']:,} {part}" for part in ("training", "validation", "test")]
+    counts = {part: int(data[f"{part}_examples"]) for part in ("training", "validation", "test")}
+    sizes = ", ".join(f"{count:,} {part}" for part, count in counts.items())
     ended = sum(trial.state.ended for trial in state.trials)
     return {
         "name": state.name,
-        "data": f"{data['name']}: {', '.join(sizes)} examples",
+        "data": f"{data['name']}: {sizes} examples" if any(counts.values()) else data["name"],
         "data_name": data["name"],
         "fallback": data["fallback_from"],
         "model": state.plan["base_model"],
@@ -75,6 +80,22 @@ def _head(state: SweepState, now: datetime) -> Mapping[str, Any]:
         "metric": state.objective.metric,
         "progress": f"{ended} of {state.planned_trials} trials",
         "written": f"{now:%Y-%m-%d %H:%M}",
+    }
+
+
+def _texts(state: SweepState) -> Mapping[str, Any] | None:
+    """Return what the best trial wrote first and at its kept epoch; None if it wrote nothing."""
+    best, evaluations = state.best, state.best_texts
+    if best is None or not evaluations:
+        return None
+    kept = next((shown for shown in evaluations if shown.epoch == best.best_epoch), evaluations[-1])
+    first = {text.example: text for text in evaluations[0].texts} if evaluations[0] is not kept else {}
+    return {
+        "epoch": kept.epoch,
+        "first_epoch": evaluations[0].epoch,
+        "metrics": list(dict.fromkeys(name for text in kept.texts for name in text.scores)),
+        "rows": [(text, first.get(text.example)) for text in kept.texts[:SHOWN_TEXTS]],
+        "of": kept.examples,
     }
 
 

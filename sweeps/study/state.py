@@ -6,14 +6,16 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from backends import codec
+from backends.contract import Generated
 from sweeps.errors import Problem, SweepError, UserInputError, suggestion
 from sweeps.spec.objective import Objective
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.finals import FinalsResult, winning_trial
+from sweeps.study.generated_texts import read_texts
 from sweeps.study.lease import LEASE_S
 from sweeps.study.steering import Change
 from sweeps.study.stored_study import read_holder, read_study
@@ -31,6 +33,7 @@ class SweepState:
 
     `plan` is its plan as JSON values, and `repeats` are the trials of the finals. If no process
     runs the sweep (`is_running` is False), its open trials wait for the next `sweep run`.
+    `best_texts` is what the best trial wrote at its evaluations.
     """
 
     name: str
@@ -42,6 +45,7 @@ class SweepState:
     finals: FinalsResult | None = None
     champion: ChampionDecision | None = None
     is_running: bool = True
+    best_texts: tuple[Generated, ...] = ()
     ledger: Ledger = field(default_factory=lambda: ledger(()))
 
     @property
@@ -105,7 +109,7 @@ def read_state(workspace: Workspace, name: str, storage: str | None, *, curves: 
     """
     plan = read_plan(workspace, name)
     stored = read_study(storage or workspace.study_file(name), workspace.study_name(name), curves=curves)
-    return SweepState(
+    state = SweepState(
         name=name,
         plan=plan,
         objective=objective_of(plan),
@@ -117,6 +121,9 @@ def read_state(workspace: Workspace, name: str, storage: str | None, *, curves: 
         ledger=stored.ledger,
         is_running=is_running(workspace, name, storage),
     )
+    if state.best is None or not curves:
+        return state
+    return replace(state, best_texts=read_texts(workspace.sweep_folder(name), state.best.key))
 
 
 def read_plan(workspace: Workspace, name: str) -> Mapping[str, Any]:

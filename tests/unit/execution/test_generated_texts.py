@@ -12,13 +12,14 @@ import pytest
 from backends.contract import Backend, Decoding, Finished, Generated, Measured, Prediction, PredictOptions
 from sweeps.errors import UserInputError
 from sweeps.execution.finals_scoring import score_finals
-from sweeps.execution.generated_texts import TextRecord, read_texts, text_table
+from sweeps.execution.generated_texts import TextRecord, text_table
 from sweeps.execution.running_trial import TrialEnd
 from sweeps.execution.session import Session
 from sweeps.planning.plan import make_plan
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.loading import from_document
 from sweeps.spec.yaml_source import parse, with_overrides
+from sweeps.study.generated_texts import read_texts
 from sweeps.study.study import Study, StudyDefinition
 from sweeps.trials.trial import Spend, Trial, TrialState
 from sweeps.workspace import Workspace

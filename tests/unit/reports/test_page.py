@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.contract import Handle, Measured
+from backends.contract import Generated, GeneratedText, Handle, Measured
 from sweeps.reports.overview import costs, front, overview_svg
 from sweeps.reports.page import page
 from sweeps.spec.objective import Objective
@@ -117,6 +117,31 @@ def test_changes_and_finals_are_shown_if_there_are_any() -> None:
     assert "n_epochs 2 .. 4 -> 2 .. 6: two trials underfitted at 4 (trials 0, 2; after 3 trials)" in text
     assert "trial 1 has the best mean" in text
     assert "accuracy 0.75 (0.72 .. 0.78)" in text
+
+
+def test_what_the_best_model_writes_is_shown_beside_what_it_wrote_first() -> None:
+    assert "What the best model writes" not in page(state(), NOW)
+
+    def written(epoch: float, text: str, score: float) -> Generated:
+        shown = GeneratedText(3, "2 + 2 <b>", "4", text, truncated=True, scores={"exact_match": score})
+        return Generated(step=int(epoch * 9), epoch=epoch, texts=(shown,), examples=20)
+
+    texts = (written(0.0, "what?", 0.0), written(1.0, "four & 4", 1.0), written(2.0, "later", 0.5))
+    source = page(state(best_texts=texts), NOW)
+    text = Parsed(source).text
+    assert "1 of 20 texts that it generated at epoch 1." in text
+    assert "what?" in text
+    assert "four & 4" in text
+    assert "later" not in text, "the best epoch is 1"
+    assert "(cut at max_tokens)" in text
+    assert "2 + 2 &lt;b&gt;" in source
+
+
+def test_a_backend_with_data_of_its_own_has_no_counts() -> None:
+    data = {**PLAN["data"], "name": "own data", "fallback_from": None, "digests": {}, "origins": {}}
+    counts = {f"{part}_examples": 0 for part in ("training", "validation", "test")}
+    text = Parsed(page(state(plan={**PLAN, "data": {**data, **counts}}), NOW)).text
+    assert "own data · builtin:tiny-lm" in text
 
 
 def test_after_the_finals_the_best_trial_is_a_repetition_of_the_winner() -> None:
