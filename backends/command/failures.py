@@ -18,9 +18,9 @@ and of the launcher."""
 OUT_OF_MEMORY = re.compile(
     r"\bOutOfMemoryError\b|out of memory\. Tried to allocate|\b(CUDA|HIP|MPS|XPU)\b.{0,40}\bout of memory\b"
     r"|\bcudaErrorMemoryAllocation\b|\bCU(BLAS|DNN|SPARSE|SOLVER)_STATUS_ALLOC_FAILED\b"
-    r"|DefaultCPUAllocator: (can't allocate memory|not enough memory)|alloc(_cpu|ator)\.cpp.*\b12 vs 0"
+    r"|DefaultCPUAllocator: (can't allocate memory|not enough memory)|(alloc_cpu|CPUAllocator)\.cpp.*\b12 vs 0"
     r"|^Error out of memory at line \d+ in file"
-    r"|\bMemoryError\b|\bstd::bad_alloc\b|Errno 12\b|^Cannot allocate memory"
+    r"|MemoryError\b|\bstd::bad_alloc\b|Errno 12\b|^Cannot allocate memory"
     r"|\bNCCL\b.*\bout of memory\b|\bRESOURCE_EXHAUSTED\b.*[Oo]ut of memory|\bOOM when allocating tensor\b"
     r"|\bNo executable batch size found\b",
 )
@@ -44,7 +44,7 @@ _PREFIX = re.compile(r"^(?:\[?(?:default|rank|\w{0,3}:)\d+\]?:\s*|\(\w+ pid=\d+\
 """What launchers write before the lines of a process."""
 
 _EXCEPTION = re.compile(
-    r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning|Failure|Exhausted|Timeout)\b(?::|$)"
+    r"^(?:[A-Za-z_]\w*\.)*_?[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning|Failure|Exhausted|Timeout)\b(?::|$)"
 )
 
 _OF_THE_LAUNCHER = re.compile(

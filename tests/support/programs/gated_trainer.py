@@ -68,10 +68,6 @@ class Trainer:
                     place = {"epoch": epoch + (step + 1) / STEPS, "step": epoch * STEPS + step}
                     self.report(loss=self.loss(epoch, step), **place)
             self.report(
-                        loss=self.loss(epoch, step), epoch=epoch + (step + 1) / STEPS, step=epoch * STEPS + step
-                    )
-                    self.gate("loop" if epoch else "before-number")
-            self.report(
                 eval_loss=self.loss(epoch, STEPS), eval_accuracy=0.5, epoch=float(epoch + 1), step=(epoch + 1) * STEPS
             )
             self.gate("middle")
