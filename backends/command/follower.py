@@ -33,9 +33,6 @@ from backends.contract import (
 )
 from backends.training_logs.live_sources import LiveSource, Row
 
-BETTER_SOURCE_WAIT_S = 5.0
-"""How long a log that says more may lag behind one that says less before the latter is followed."""
-
 
 class Follower:
     """Reads the logs of one run and keeps its events. Several processes may take turns.
@@ -162,7 +159,11 @@ class Follower:
         attempt = self._attempt
         has_earlier = len(rows) >= attempt.rows and _digest(rows[: attempt.rows]) == attempt.digest
         self._rows = rows[: attempt.rows] if has_earlier else []
-        self._timeline = attempt.timeline or Timeline(metric=self._request.evaluation.keep_metric)
+        self._timeline = attempt.timeline or Timeline(
+            metric=self._request.evaluation.keep_metric,
+            by_column=self._sources[self._source or 0].by_column,
+            first_step=self._program.preset.first_step,
+        )
         self._is_open, self._events_seen = True, -1
 
     def _not_stored(self, measured: Sequence[Measured]) -> Iterator[Measured]:
@@ -207,7 +208,7 @@ class Follower:
         if first is None:
             return False
         self._worse_since = self._worse_since or time.monotonic()
-        if first > 0 and not has_ended and time.monotonic() - self._worse_since < BETTER_SOURCE_WAIT_S:
+        if first > 0 and not has_ended and time.monotonic() - self._worse_since < self._program.preset.log_delay_s:
             return False
         self.run.choose_source(first)
         self._source = first

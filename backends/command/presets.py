@@ -17,12 +17,26 @@ from pydantic import BaseModel, ConfigDict, Field
 from backends.contract import BackendError, Failure, FailureKind
 
 
+class ConditionalSettings(BaseModel):
+    """Values of a configuration file that a program needs unless the file has one of some keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    unless: tuple[str, ...]
+    set: Mapping[str, Any]
+
+
 class Preset(BaseModel):
     """What is known of a training program.
 
-    `tried` says with which versions it was tried. `set` are values of a configuration file that
-    evaluations, checkpoints and outputs need. `keys` maps the usual names of hyperparameters to the
-    program's own names.
+    `tried` says with which versions it was tried. `set` are values of the configuration file that
+    output and logs need, and `defaults` those that evaluations and checkpoints need. `keys` maps
+    the usual names of hyperparameters to the program's own names: keys of its configuration file,
+    or the options of its command line without dashes.
+
+    `metrics` are its logs, the one that says most first. That one may follow another one after
+    `log_delay_s` at most, such as a log that is written with each checkpoint. `first_step` is the
+    number that its logs give to the first optimizer step.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,11 +45,14 @@ class Preset(BaseModel):
     tried: str
     run: str = ""
     metrics: tuple[str, ...] = ()
+    log_delay_s: float = 5.0
+    first_step: int = 1
     rename: Mapping[str, str] = Field(default_factory=dict)
     checkpoints: str | None = None
     resume: str | None = None
     environment: Mapping[str, str] = Field(default_factory=dict)
     set: Mapping[str, Any] = Field(default_factory=dict)
+    defaults: tuple[ConditionalSettings, ...] = ()
     keys: Mapping[str, str] = Field(default_factory=dict)
 
 

@@ -182,7 +182,8 @@ class Program:
         config = None
         if (options := self.config) is not None:
             content = config_file.read_template(options.template, options.name)
-            for key, value in config_file.flattened(options.set):
+            needed = self._evaluation_settings(content)
+            for key, value in config_file.flattened({**needed, **options.set}):
                 new = filled_value(value, values)
                 if new is not None or value is None:
                     config_file.set_value(content, key, new)
@@ -198,6 +199,17 @@ class Program:
         defaults = {**self._default_environment(run, placement), **ranks.environment}
         given = {name: value for name, value in environment.items() if value is not None}
         return Call(tuple(arguments), {**defaults, **given}, str(self._working_folder(run)), config)
+
+    def _evaluation_settings(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what evaluations and checkpoints need and the template does not decide."""
+        own = () if self.options.config is None else config_file.flattened(self.options.config.set)
+        decided = {key for key, _ in own} | {key for key, value in config_file.flattened(content) if value is not None}
+        return {
+            key: value
+            for settings in self.preset.defaults
+            if decided.isdisjoint(settings.unless)
+            for key, value in settings.set.items()
+        }
 
     def values(
         self,

@@ -110,9 +110,7 @@ def _trainer_state(state: Mapping[str, Any], name: str) -> LogTable:
             raise TrainingLogError(place, "the entry is not a mapping")
         if "train_runtime" in entry:
             continue
-        if entry.get("loss") == 0 and _is_not_finite(entry.get("grad_norm")):
-            # The Trainer writes 0 for a loss that is not finite (`logging_nan_inf_filter`); the
-            # norm reveals it.
+        if is_hidden_nan(entry.get("loss"), entry.get("grad_norm")):
             rows.append(LogRow(place, {**entry, "loss": math.nan}))
             notes.append("a logged loss of 0 with a gradient that is not finite stands for a loss that was not finite")
         else:
@@ -126,6 +124,15 @@ def _trainer_state(state: Mapping[str, Any], name: str) -> LogTable:
         notes.append(f"training ended at step {step} of {planned_steps}")
     unique = tuple(dict.fromkeys(notes))
     return LogTable(name, "trainer_state", tuple(rows), ended="stopped" if stopped else "complete", notes=unique)
+
+
+def is_hidden_nan(loss: Any, grad_norm: Any) -> bool:
+    """Return whether a logged loss stands for one that was not finite.
+
+    The Hugging Face Trainer writes 0 for such a loss (`logging_nan_inf_filter`), and the norm of
+    the gradient reveals it.
+    """
+    return bool(loss == 0) and _is_not_finite(grad_norm)
 
 
 def _is_not_finite(cell: Any) -> bool:

@@ -11,15 +11,16 @@ from __future__ import annotations
 import ast
 import csv
 import glob
-import io
 import json
+import os
+import re
 import sqlite3
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from backends.training_logs.json_formats import WRAPPERS
 
@@ -30,8 +31,20 @@ MAX_LINE = 100_000
 """Longer lines of a program's output are no log lines."""
 
 
-class _Changed:
-    """The last content of each file, so that an unchanged file is not read again."""
+Parse: TypeAlias = Callable[[bytes, bytes], tuple[int, Sequence[Row]]]
+"""Parses a part of a file; see `GrowingFile`."""
+
+
+class Reader(Protocol):
+    """Reads the files of one source, each again and again while it grows."""
+
+    def rows(self, path: Path) -> Sequence[Row]:
+        """Return all rows of a file so far; those of the last reading if it cannot be read now."""
+        ...
+
+
+class WholeFile:
+    """Reads a file as a whole, whenever it has changed."""
 
     def __init__(self, read: Callable[[Path], Sequence[Row]]) -> None:
         self._read = read
@@ -50,34 +63,83 @@ class _Changed:
         return self._known[path][1] if path in self._known else ()
 
 
-class _Lines:
-    """The complete lines of a growing file, each parsed once."""
+class GrowingFile:
+    """Reads what was added to a file since the last time.
 
-    def __init__(self, parse: Callable[[str], Row | None]) -> None:
+    `parse` gets new bytes and the beginning of the file; it returns how many bytes it used, which
+    is the length of all complete records, and their rows.
+
+    A program that rewrites its log first empties it: until the rows go on behind the known ones,
+    the known ones are returned. If other rows come instead, the program has begun its log again,
+    and they are added to the known ones.
+    """
+
+    def __init__(self, parse: Parse) -> None:
         self._parse = parse
-        self._offsets: dict[Path, int] = {}
-        self._rows: dict[Path, list[Row]] = {}
+        self._files: dict[Path, _Reading] = {}
 
     def rows(self, path: Path) -> Sequence[Row]:
-        """Return the rows of all complete lines. A file that became shorter is read again."""
-        rows, offset = self._rows.setdefault(path, []), self._offsets.get(path, 0)
+        """Return the rows of all complete records."""
+        known = self._files.setdefault(path, _Reading())
         try:
             with path.open("rb") as stream:
-                size = stream.seek(0, 2)
-                if size < offset:
-                    rows.clear()
-                    offset = 0
-                stream.seek(offset)
-                content = stream.read(size - offset)
+                size = stream.seek(0, os.SEEK_END)
+                if size == known.offset:
+                    return known.rows
+                stream.seek(0)
+                is_same = size > known.offset and stream.read(len(known.beginning)) == known.beginning
+                reading = known if is_same else _Reading()
+                stream.seek(reading.offset)
+                content = stream.read(size - reading.offset)
         except OSError:
-            return rows
-        complete = content[: content.rfind(b"\n") + 1]
-        self._offsets[path] = offset + len(complete)
-        for line in complete.replace(b"\r", b"\n").split(b"\n"):  # progress bars end their lines with \r
-            if 0 < len(line) <= MAX_LINE:
-                row = self._parse(line.decode("utf-8", "replace"))
-                if row is not None:
-                    rows.append(row)
+            return known.rows
+        reading.add(content, self._parse)
+        if reading is not known and reading.rows != known.rows[: len(reading.rows)]:
+            if reading.rows[: len(known.rows)] != known.rows:
+                reading.rows = [*known.rows, *reading.rows]
+            self._files[path] = reading
+        return self._files[path].rows
+
+
+BEGINNING_BYTES = 65_536
+"""How much of the beginning of a file tells whether it is still the same one."""
+
+
+@dataclass
+class _Reading:
+    """How far a file was read."""
+
+    offset: int = 0
+    beginning: bytes = b""
+    rows: list[Row] = field(default_factory=list)
+
+    def add(self, content: bytes, parse: Parse) -> None:
+        beginning = self.beginning
+        if len(beginning) < BEGINNING_BYTES:
+            beginning += content[: BEGINNING_BYTES - len(beginning)]
+        used, rows = parse(content, beginning)
+        self.offset += used
+        self.beginning = beginning[: self.offset]
+        self.rows += rows
+
+
+class Database:
+    """Reads the metrics in an MLflow database of SQLite, one in a row, as they were added."""
+
+    def __init__(self) -> None:
+        self._files: dict[Path, tuple[int, list[Row]]] = {}
+
+    def rows(self, path: Path) -> Sequence[Row]:
+        """Return all metrics so far, in the order in which the program logged them."""
+        last, rows = self._files.get(path, (0, []))
+        query = "SELECT rowid, key, value, is_nan, step FROM metrics WHERE rowid > ? ORDER BY rowid"
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
+                for number, key, value, is_nan, step in connection.execute(query, (last,)):
+                    rows.append({"step": step, key: float("nan") if is_nan else value})
+                    self._files[path] = (number, rows)
+        except sqlite3.Error:  # it has no tables yet, or is being written
+            pass
         return rows
 
 
@@ -85,24 +147,44 @@ class _Lines:
 class LiveSource:
     """One way to read a program's numbers: the files that its patterns find, and their reader.
 
-    `one_file`: of several files only the newest counts, because each holds the whole log.
+    `one_file`: of several files only the newest readable one counts, because each holds the whole
+    log. `by_column`: a row has one column, so that several rows make one evaluation.
     """
 
     type: str
     patterns: tuple[str, ...]
-    reader: _Changed | _Lines
+    reader: Reader
     one_file: bool = False
-    _order: dict[Path, None] = field(default_factory=dict)
+    by_column: bool = False
+    _taken: dict[Path, int] = field(default_factory=dict)
+    _rows: list[Row] = field(default_factory=list)
 
     def rows(self) -> list[Row]:
-        """Return all rows so far, file by file in the order in which the files were found."""
+        """Return all rows so far, in the order in which they came.
+
+        Rows of several files that are found at once are in the order of their steps.
+        """
         found = dict.fromkeys(Path(name) for pattern in self.patterns for name in _matches(pattern))
         if self.one_file:
-            newest = max(found, key=_modified, default=None)
-            return [] if newest is None else list(self.reader.rows(newest))
+            newest_first = sorted(found, key=_modified, reverse=True)
+            return next((list(rows) for path in newest_first if (rows := self.reader.rows(path))), [])
         for path in sorted(found, key=_modified):
-            self._order.setdefault(path)
-        return [row for path in self._order for row in self.reader.rows(path)]
+            self._taken.setdefault(path, 0)
+        new: list[Row] = []
+        for path, taken in self._taken.items():
+            rows = self.reader.rows(path)
+            new += rows[taken:]
+            self._taken[path] = len(rows)
+        if len(self._taken) > 1:
+            new.sort(key=_step_of)
+        self._rows += new
+        return list(self._rows)
+
+
+def _step_of(row: Row) -> float:
+    """Return the step of a row; rows without one come first."""
+    step = row.get("step")
+    return float(step) if is_number(step) else -1.0
 
 
 def _matches(pattern: str) -> Iterator[str]:
@@ -117,12 +199,26 @@ def _modified(path: Path) -> tuple[int, str]:
 
 
 # ------------------------------------------------------------------------------------------ readers
-def row_of_line(line: str) -> Row | None:
-    """Return the numbers in a line of output: a JSON object, or a Python dict as trainers print it.
+def _line_rows(content: bytes, _beginning: bytes) -> tuple[int, Sequence[Row]]:
+    """Read the complete lines of a program's output. Progress bars end their lines with CR."""
+    used = content.rfind(b"\n") + 1
+    lines = content[:used].replace(b"\r", b"\n").split(b"\n")
+    parsed = (row_of_line(line.decode("utf-8", "replace")) for line in lines if 0 < len(line) <= MAX_LINE)
+    return used, [row for row in parsed if row is not None]
 
-    Text around the dict, such as a time stamp or a progress bar, is allowed. Returns None for any
-    other line.
+
+_STEP_LINE = re.compile(r"^Step (\d+) \| (.+)$")
+_PAIR = re.compile(r"([\w/.-]+):(\S+)")
+
+
+def row_of_line(line: str) -> Row | None:
+    """Return the numbers in a line of output, or None if it has none.
+
+    It is a JSON object, a Python dict as trainers print it, or `Step 3 | loss:1.5 lr:0.1` as
+    torchtune writes it. Text around a dict, such as a time stamp or a progress bar, is allowed.
     """
+    if (found := _STEP_LINE.match(line.strip())) is not None:
+        return _numbers_only({"step": int(found[1]), **dict(_PAIR.findall(found[2]))})
     start, end = line.find("{"), line.rfind("}")
     if start < 0 or end < start:
         return None
@@ -133,7 +229,10 @@ def row_of_line(line: str) -> Row | None:
         value = _literal(text)
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         return None
-    row = flattened(value)
+    return _numbers_only(flattened(value))
+
+
+def _numbers_only(row: dict[str, Any]) -> Row | None:
     return row if any(is_number(cell) for cell in row.values()) else None
 
 
@@ -191,38 +290,45 @@ def _trainer_state(path: Path) -> Sequence[Row]:
     return [entry for entry in history or () if isinstance(entry, dict)]
 
 
-def _csv_rows(path: Path) -> Sequence[Row]:
-    text = path.read_text(encoding="utf-8-sig")
-    complete = text[: text.rfind("\n") + 1]
-    header = complete.partition("\n")[0]
+def _csv_rows(content: bytes, beginning: bytes) -> tuple[int, Sequence[Row]]:
+    """Read complete lines of CSV. The header is the first line of the file."""
+    header = beginning.decode("utf-8-sig", "replace").partition("\n")[0].rstrip("\r")
+    used = content.rfind(b"\n") + 1
+    text = content[:used].decode("utf-8-sig", "replace")
+    lines = (line.rstrip("\r") for line in text.split("\n") if len(line) <= MAX_LINE)
     separator = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(complete, newline=""), delimiter=separator)
-    return [{key: cell for key, cell in row.items() if key and cell} for row in reader]
+    columns = next(csv.reader([header], delimiter=separator), [])  # `header` may contain a quoted comma
+    rows = csv.reader((line for line in lines if line != header), delimiter=separator)
+    cells = ({column: cell for column, cell in zip(columns, row, strict=False) if column and cell} for row in rows)
+    return used, [row for row in cells if row]
 
 
-def _tensorboard_rows(path: Path) -> Sequence[Row]:
-    """Read the scalars of an event file, one row for each step."""
+def _tensorboard_rows(content: bytes, _beginning: bytes) -> tuple[int, Sequence[Row]]:
+    """Read the scalars in complete records of an event file, each as a row of its own."""
     from tensorboardX.proto.event_pb2 import Event
 
-    rows: dict[int, dict[str, Any]] = {}
-    for record in _records(path.read_bytes()):
+    rows: list[Row] = []
+    used = 0
+    for record, end in _records(content):
         event = Event.FromString(record)
-        for value in event.summary.value:
-            number = _scalar(value)
-            if number is not None:
-                rows.setdefault(event.step, {"step": event.step})[value.tag] = number
-    return list(rows.values())
+        scalars = ((value.tag, _scalar(value)) for value in event.summary.value)
+        rows += [{"step": event.step, tag: number} for tag, number in scalars if number is not None]
+        used = end
+    return used, rows
 
 
-def _records(content: bytes) -> Iterator[bytes]:
-    """Yield the records of a TFRecord file: length, checksum, bytes, checksum."""
+def _records(content: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield the complete records of a TFRecord file, and where they end.
+
+    A record is its length, a checksum, its bytes, and another checksum.
+    """
     at = 0
     while at + 12 <= len(content):
         (length,) = struct.unpack_from("<Q", content, at)
         start, at = at + 12, at + 16 + length
         if at > len(content):
             return  # it is still being written
-        yield content[start : start + length]
+        yield content[start : start + length], at
 
 
 def _scalar(value: Any) -> float | None:
@@ -239,21 +345,6 @@ def _scalar(value: Any) -> float | None:
     return None
 
 
-def _mlflow_rows(path: Path) -> Sequence[Row]:
-    """Read the metrics in an MLflow database of SQLite, one row for each step."""
-    query = "SELECT key, value, is_nan, step FROM metrics ORDER BY timestamp, step, key"
-    address = f"{path.absolute().as_uri()}?mode=ro"
-    try:
-        with closing(sqlite3.connect(address, uri=True, timeout=5)) as connection:
-            found = connection.execute(query).fetchall()
-    except sqlite3.Error as error:
-        raise ValueError(str(error)) from error  # it has no tables yet
-    rows: dict[int, dict[str, Any]] = {}
-    for key, value, is_nan, step in found:
-        rows.setdefault(step, {"step": step})[key] = float("nan") if is_nan else value
-    return list(rows.values())
-
-
 # ------------------------------------------------------------------------------------------ sources
 @dataclass(frozen=True)
 class SourceType:
@@ -261,40 +352,44 @@ class SourceType:
 
     description: str
     patterns: tuple[str, ...]
-    reader: Callable[[], _Changed | _Lines]
+    reader: Callable[[], Reader]
     one_file: bool = False
+    by_column: bool = False
 
 
 SOURCE_TYPES: Mapping[str, SourceType] = {
     "hf_trainer_state": SourceType(
         "trainer_state.json of the Hugging Face Trainer, written with each checkpoint",
         ("{output}/**/trainer_state.json",),
-        lambda: _Changed(_trainer_state),
+        lambda: WholeFile(_trainer_state),
         one_file=True,
     ),
     "jsonl": SourceType(
         "JSON lines, such as trainer_log.jsonl of LLaMA-Factory",
         ("{metrics_file}", "{output}/**/trainer_log.jsonl"),
-        lambda: _Lines(row_of_line),
+        lambda: GrowingFile(_line_rows),
     ),
     "csv": SourceType(
         "CSV, as the loggers of Lightning and Keras write it",
         ("{output}/**/*.csv",),
-        lambda: _Changed(_csv_rows),
-        one_file=True,
+        lambda: GrowingFile(_csv_rows),
     ),
     "tensorboard": SourceType(
-        "event files of TensorBoard", ("{output}/**/events.out.tfevents.*",), lambda: _Changed(_tensorboard_rows)
+        "event files of TensorBoard",
+        ("{output}/**/events.out.tfevents.*",),
+        lambda: GrowingFile(_tensorboard_rows),
+        by_column=True,
     ),
     "mlflow": SourceType(
         "the MLflow run of the program, in a database of the trial",
         ("{folder}/mlflow.db",),
-        lambda: _Changed(_mlflow_rows),
+        Database,
+        by_column=True,
     ),
     "output": SourceType(
         "lines of the program's output that are JSON objects or Python dicts",
         ("{log}",),
-        lambda: _Lines(row_of_line),
+        lambda: GrowingFile(_line_rows),
     ),
 }
 """Every kind of log that can be followed, by its name in a sweep file."""
@@ -303,4 +398,4 @@ SOURCE_TYPES: Mapping[str, SourceType] = {
 def open_source(source_type: str, patterns: Sequence[str]) -> LiveSource:
     """Open a source over these patterns, whose placeholders are filled."""
     known = SOURCE_TYPES[source_type]
-    return LiveSource(source_type, tuple(patterns), known.reader(), known.one_file)
+    return LiveSource(source_type, tuple(patterns), known.reader(), known.one_file, known.by_column)
