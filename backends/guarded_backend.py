@@ -19,6 +19,7 @@ from backends import credentials, foreign_errors
 from backends.cleanup import SupportsCleanup
 from backends.contract import Backend, BackendError, Event, Failure, FailureKind, Handle, Placement
 from backends.model_packages import SupportsPackaging
+from backends.pausing import SupportsPausing
 from backends.relocation import SupportsRelocation
 from backends.rendering import SupportsRendering
 from backends.waiting import SupportsWaiting
@@ -28,7 +29,14 @@ _LOG.addHandler(logging.NullHandler())  # without a log file, the traceback does
 
 _EVENT_TYPES: tuple[type, ...] = get_args(get_args(Event)[0])
 
-_OPTIONAL = (SupportsCleanup, SupportsPackaging, SupportsRelocation, SupportsRendering, SupportsWaiting)
+_OPTIONAL = (
+    SupportsCleanup,
+    SupportsPackaging,
+    SupportsPausing,
+    SupportsRelocation,
+    SupportsRendering,
+    SupportsWaiting,
+)
 
 _METHODS = tuple(
     name

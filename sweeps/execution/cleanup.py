@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from backends.cleanup import Leftover, SupportsCleanup
+from backends.cleanup import ORPHANS, Leftover, SupportsCleanup
 from backends.contract import Backend, BackendError, Placement
 from backends.guarded_backend import open_guarded
 from backends.relocation import SupportsRelocation
@@ -105,7 +105,8 @@ def decide(
 
     The models of champions stay, with the deployments that serve them. Unless `everything` may go,
     these also stay: the models of former champions, the best model of the sweep, the models that
-    undecided finals will compare, and everything that an open trial needs to resume.
+    undecided finals will compare, and everything that an open trial needs to resume. Orphaned
+    processes always go.
     """
     trials = {trial.key: trial for trial in (*sweep.trials, *sweep.repeats)}
     champion_models = _reasons_by_model(versions.champions, leftovers, trials)
@@ -116,15 +117,22 @@ def decide(
     shared_reason = next((resumes[key] for key in keys if key in resumes), "")
     items = []
     for leftover in leftovers:
+        if leftover.kind == ORPHANS:
+            items.append(CleanupItem(leftover, _number_of(leftover, trials), ""))
+            continue
         reason = champion_models.get(leftover.model or "", "")
         if not reason and leftover.kind != DEPLOYMENT:
             reason = wanted_models.get(leftover.model or "", "")
         if not reason:
             is_shared = leftover.key is None and leftover.model is None
             reason = shared_reason if is_shared else resumes.get(leftover.key or "", "")
-        trial = trials.get(leftover.key) if leftover.key is not None else None
-        items.append(CleanupItem(leftover, trial.number if trial is not None else None, reason or leftover.needed))
+        items.append(CleanupItem(leftover, _number_of(leftover, trials), reason or leftover.needed))
     return items
+
+
+def _number_of(leftover: Leftover, trials: Mapping[str, Trial]) -> int | None:
+    trial = trials.get(leftover.key) if leftover.key is not None else None
+    return None if trial is None else trial.number
 
 
 def _wanted_trials(sweep: SweepState, versions: ChampionVersions) -> dict[str, str]:

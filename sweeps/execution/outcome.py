@@ -39,6 +39,11 @@ RESUMABLE_ENDS = (SweepEnd.INTERRUPTED, SweepEnd.FAILED, SweepEnd.DEADLINE)
 resumes them."""
 
 
+PAUSING_ENDS = (SweepEnd.INTERRUPTED, SweepEnd.DEADLINE)
+"""After these ends the user wants the machine. After a failure the programs go on for a while, so
+that the next run of the sweep finds them where they are."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a sweep ended.

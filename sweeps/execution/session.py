@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Concatenate, ParamSpec, TypeVar
 
 from backends.contract import TERMINAL_EVENTS, Backend, BackendError, Charged, Event, Failed, Failure, Handle
+from backends.pausing import SupportsPausing
 from backends.training_logs.learning_curve import LearningCurve
 from backends.waiting import Waiting
 from search_spaces.catalogue import Catalogue
@@ -24,7 +25,7 @@ from sweeps.execution.budget_ledger import BudgetLedger
 from sweeps.execution.clock import steady_clock
 from sweeps.execution.end_conditions import EndConditions
 from sweeps.execution.observers import Observer
-from sweeps.execution.outcome import RESUMABLE_ENDS, SweepEnd
+from sweeps.execution.outcome import PAUSING_ENDS, RESUMABLE_ENDS, SweepEnd
 from sweeps.execution.running_trial import RunningTrial, TrialEnd
 from sweeps.execution.space_steering import SpaceSteering
 from sweeps.execution.trial_queue import TrialQueue
@@ -341,10 +342,24 @@ class Session:
                 self._running[trial.number] = RunningTrial(_without_results(trial), started=True)
             for running in list(self._running.values()):
                 self._stop_run(running)
+        elif self._end_conditions.end in PAUSING_ENDS:
+            self._pause_runs()
         for number, running in list(self._running.items()):
             self.trial_ended(number, TrialEnd.ITSELF if running.ended_by_itself else TrialEnd.SWEEP)
         self._store_seconds()
         return self._end_conditions.end
+
+    def _pause_runs(self) -> None:
+        """Free the machine from the runs that the next run of the sweep continues."""
+        if not isinstance(self._backend, SupportsPausing):
+            return
+        for trial in self.study.trials:
+            if trial.state.ended:
+                continue
+            try:
+                self._backend.pause(trial.key)
+            except BackendError as error:
+                _LOG.warning("the run of trial %d was not paused and may go on: %s", trial.number, error)
 
     def _stop_run(self, running: RunningTrial) -> None:
         """Stop a run that may go on at its service, although this process never heard of it.
