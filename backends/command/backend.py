@@ -91,6 +91,11 @@ class CommandBackend:
         """Open the runs of this workspace."""
         return cls(_command_options(options), workspace, placement)
 
+    @classmethod
+    def output_file(cls, workspace: Path, key: str) -> Path:
+        """Return the file with the output of a run; see `SupportsProgramOutput`."""
+        return RunFolder(workspace / "programs", run_id(key)).log
+
     def close(self) -> None:
         """Forget the runs of this process. The programs go on."""
         self._followers.clear()

@@ -1,4 +1,4 @@
-"""The commands that steer a sweep from another terminal: `sweep resume`, `stop` and `logs`."""
+"""The commands that steer a sweep from another terminal: `sweep resume` and `sweep stop`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 import click
 
 from sweeps.cli.run import run
-from sweeps.cli.terminal import relative, say
+from sweeps.cli.terminal import say
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.workspace import Workspace
 
-FOLLOW_EVERY_S = 0.5
+LOOK_EVERY_S = 0.5
 SAY_EVERY_S = 10.0
 """How often `sweep stop` says that it still waits."""
 
@@ -81,37 +81,10 @@ def stop(workspace: Workspace, name: str, no_wait: bool) -> None:
     say(f"sweep `{name}` has stopped; to continue: sweep resume {name}")
 
 
-@click.command()
-@click.argument("name")
-@click.option("--lines", "-n", type=click.IntRange(0), default=50, show_default=True, help="How many lines to show.")
-@click.option("--follow", "-f", is_flag=True, help="Show new lines until the sweep ends.")
-@click.pass_obj
-def logs(workspace: Workspace, name: str, lines: int, follow: bool) -> None:
-    """Show the log of the sweep NAME: messages of libraries, and errors with tracebacks."""
-    from sweeps.api.environment import storage
-    from sweeps.study.state import is_running, require_sweep
-
-    require_sweep(workspace, name)
-    file = workspace.log_file(name)
-    try:
-        log = file.open(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        raise SweepError(f"{relative(file)} does not exist", "The sweep has not started yet.") from None
-    with log:
-        content = log.read().splitlines(keepends=True)
-        click.echo("".join(content[len(content) - min(lines, len(content)) :]), nl=False)
-        while follow:
-            is_last = not is_running(workspace, name, storage())
-            click.echo(log.read(), nl=False)
-            if is_last:
-                return
-            time.sleep(FOLLOW_EVERY_S)
-
-
 def _wait(is_over: Callable[[], bool], message: str) -> None:
     said_at = time.monotonic()
     while not is_over():
         if time.monotonic() - said_at > SAY_EVERY_S:
             say(message)
             said_at = time.monotonic()
-        time.sleep(FOLLOW_EVERY_S)
+        time.sleep(LOOK_EVERY_S)
