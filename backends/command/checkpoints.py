@@ -111,7 +111,7 @@ def checkpoints_of(pattern: str) -> list[Checkpoint]:
     found = []
     for name in glob.iglob(pattern, recursive=True):
         path = Path(name)
-        number = _NUMBER.search(path.stem if path.suffix and not path.suffix[1:].isdigit() else path.name)
+        number = _NUMBER.search(path.stem if path.suffix[1:].isalnum() and not path.suffix[1].isdigit() else path.name)
         if number is not None:
             found.append(Checkpoint(path, int(number["number"]), number["label"].lower()))
     return sorted(found, key=lambda checkpoint: (checkpoint.number, str(checkpoint.path)))
