@@ -36,6 +36,12 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """What scripts call the hyperparameters, by our name."""
 
+CONFIGURED = ("learning_rate", "n_epochs", "lora_rank", "lora_dropout", "weight_decay", "warmup_ratio")
+"""What is tried if a configuration has it. A batch size is not, because the memory depends on it."""
+
+ALWAYS = ("learning_rate", "n_epochs")
+"""What every configuration has, if only by default."""
+
 OUTPUT_NAMES = ("output_dir", "out_dir", "save_dir", "default_root_dir", "log_dir", "logdir", "output", "out")
 SEED_NAMES = ("seed", "random_seed")
 
@@ -104,7 +110,7 @@ def _configuration(path: Path) -> _Found:
         hint = f"known programs: {', '.join(_OWN_KEYS)}; write `backend: {{type: command, ...}}` by hand for others"
         raise UserInputError([Problem(str(path), "this is the configuration of no known program", hint)])
     known = presets.load(preset)
-    keys = {ours: key for ours, key in known.keys.items() if key in flat or ours in ("learning_rate", "n_epochs")}
+    keys = {ours: known.keys[ours] for ours in CONFIGURED if known.keys.get(ours) in flat or ours in ALWAYS}
     return _Found(preset, known.run, keys, flat, path, settings=known.set)
 
 
