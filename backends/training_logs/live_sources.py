@@ -9,6 +9,7 @@ this moment.
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
 import glob
 import json
@@ -17,7 +18,6 @@ import re
 import sqlite3
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -134,7 +134,9 @@ class Database:
         last, rows = self._files.get(path, (0, []))
         query = "SELECT rowid, key, value, is_nan, step FROM metrics WHERE rowid > ? ORDER BY rowid"
         try:
-            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
+            with contextlib.closing(
+                sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+            ) as connection:
                 for number, key, value, is_nan, step in connection.execute(query, (last,)):
                     rows.append({"step": step, key: float("nan") if is_nan else value})
                     self._files[path] = (number, rows)
@@ -218,7 +220,8 @@ def row_of_line(line: str) -> Row | None:
     torchtune writes it. Text around a dict, such as a time stamp or a progress bar, is allowed.
     """
     if (found := _STEP_LINE.match(line.strip())) is not None:
-        return _numbers_only({"step": int(found[1]), **dict(_PAIR.findall(found[2]))})
+        row = _numbers_only(dict(_PAIR.findall(found[2])))
+        return None if row is None else {"step": int(found[1]), **row}
     start, end = line.find("{"), line.rfind("}")
     if start < 0 or end < start:
         return None
@@ -287,7 +290,7 @@ def flattened(value: Mapping[str, Any]) -> dict[str, Any]:
 def _trainer_state(path: Path) -> Sequence[Row]:
     state = json.loads(path.read_text(encoding="utf-8"))
     history = state.get("log_history") if isinstance(state, dict) else None
-    return [entry for entry in history or () if isinstance(entry, dict)]
+    return [entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
 
 
 def _csv_rows(content: bytes, beginning: bytes) -> tuple[int, Sequence[Row]]:
@@ -297,23 +300,32 @@ def _csv_rows(content: bytes, beginning: bytes) -> tuple[int, Sequence[Row]]:
     text = content[:used].decode("utf-8-sig", "replace")
     lines = (line.rstrip("\r") for line in text.split("\n") if len(line) <= MAX_LINE)
     separator = max(",;\t", key=header.count)
-    columns = next(csv.reader([header], delimiter=separator), [])  # `header` may contain a quoted comma
-    rows = csv.reader((line for line in lines if line != header), delimiter=separator)
-    cells = ({column: cell for column, cell in zip(columns, row, strict=False) if column and cell} for row in rows)
-    return used, [row for row in cells if row]
+    columns = _cells(header, separator)
+    cells = (zip(columns, _cells(line, separator), strict=False) for line in lines if line != header)
+    rows = ({column: cell for column, cell in row if column and cell} for row in cells)
+    return used, [row for row in rows if row]
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:  # this is no line of a table
+        return []
 
 
 def _tensorboard_rows(content: bytes, _beginning: bytes) -> tuple[int, Sequence[Row]]:
     """Read the scalars in complete records of an event file, each as a row of its own."""
+    from google.protobuf.message import DecodeError
     from tensorboardX.proto.event_pb2 import Event
 
     rows: list[Row] = []
     used = 0
     for record, end in _records(content):
-        event = Event.FromString(record)
-        scalars = ((value.tag, _scalar(value)) for value in event.summary.value)
-        rows += [{"step": event.step, tag: number} for tag, number in scalars if number is not None]
         used = end
+        with contextlib.suppress(DecodeError):
+            event = Event.FromString(record)
+            scalars = ((value.tag, _scalar(value)) for value in event.summary.value)
+            rows += [{"step": event.step, tag: number} for tag, number in scalars if number is not None]
     return used, rows
 
 
@@ -340,7 +352,7 @@ def _scalar(value: Any) -> float | None:
     for field_name in ("float_val", "double_val", "int_val", "int64_val"):
         if numbers := getattr(tensor, field_name):
             return float(numbers[0])
-    if tensor.tensor_content and tensor.dtype == 1:  # DT_FLOAT
+    if len(tensor.tensor_content) == 4 and tensor.dtype == 1:  # DT_FLOAT
         return float(struct.unpack("<f", tensor.tensor_content)[0])
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -60,7 +61,15 @@ def test_usual_columns_have_our_names(column: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     "column",
-    ["eval_runtime", "eval_samples_per_second", "eval_num_tokens", "total_flos", "percentage", "rewards/chosen", "text"],
+    [
+        "eval_runtime",
+        "eval_samples_per_second",
+        "eval_num_tokens",
+        "total_flos",
+        "percentage",
+        "rewards/chosen",
+        "text",
+    ],
 )
 def test_other_columns_are_left_out(column: str) -> None:
     assert named({column: 1.0, "text": "words"}, {}).scores == {}
@@ -221,9 +230,7 @@ def test_a_log_with_one_column_in_a_row() -> None:
     assert evaluations(events) == [
         (step, step / 10, {"train_loss": 1.0, "valid_loss": 2.0, "valid_accuracy": 0.5}) for step in (10, 20)
     ]
-    assert loop_reports(events) == [
-        (step, step / 10, {"batch_loss": 1.0, "learning_rate": 0.1}) for step in (10, 20)
-    ]
+    assert loop_reports(events) == [(step, step / 10, {"batch_loss": 1.0, "learning_rate": 0.1}) for step in (10, 20)]
 
 
 def test_training_values_of_an_epoch_in_a_row_of_their_own_are_reports_of_the_loop() -> None:
@@ -257,7 +264,10 @@ def test_rows_of_a_resumed_program_that_are_known_are_left_out() -> None:
         return [
             row
             for step in steps
-            for row in ({"step": step, "epoch": step / 2, "loss": 1.0}, {"step": step, "epoch": step / 2, "val_loss": 1.0})
+            for row in (
+                {"step": step, "epoch": step / 2, "loss": 1.0},
+                {"step": step, "epoch": step / 2, "val_loss": 1.0},
+            )
         ]
 
     once = measured(rows(range(1, 9)))
@@ -275,7 +285,9 @@ cells = st.dictionaries(
     st.sampled_from([0.0, 0.5, 1.0, math.inf]),
     max_size=3,
 )
-places = st.fixed_dictionaries({}, optional={"step": st.integers(0, 12), "epoch": st.sampled_from([0, 0.5, 1, 1.5, 2, 3])})
+places = st.fixed_dictionaries(
+    {}, optional={"step": st.integers(0, 12), "epoch": st.sampled_from([0, 0.5, 1, 1.5, 2, 3])}
+)
 logs = st.lists(st.tuples(places, cells).map(lambda parts: {**parts[0], **parts[1]}), max_size=25)
 timelines = st.builds(
     Timeline,
@@ -289,7 +301,7 @@ timelines = st.builds(
 def test_a_prefix_of_a_log_gives_a_prefix_of_the_measurements(log: Rows, timeline: Timeline, length: int) -> None:
     whole = measured(log, timeline, has_ended=False)
     part = measured(log[:length], timeline, has_ended=False)
-    assert part == whole[: len(part)]
+    assert repr(part) == repr(whole[: len(part)])  # NaN is not equal to itself
 
 
 @given(logs, timelines, st.lists(st.integers(0, 25), max_size=4))
@@ -297,11 +309,11 @@ def test_a_log_in_pieces_gives_the_same_measurements(log: Rows, timeline: Timeli
     bounds = sorted({0, len(log), *(cut for cut in cuts if cut < len(log))})
     events: list[Measured] = []
     now = timeline
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in pairwise(bounds):
         now = codec.from_json(Timeline, codec.to_json(now))  # as another process takes over
         now, more = now.after(named(row, {}) for row in log[begin:end])
         events += more
-    assert [*events, *now.ended()[1]] == measured(log, timeline)
+    assert repr([*events, *now.ended()[1]]) == repr(measured(log, timeline))
 
 
 @given(logs, timelines)
@@ -312,7 +324,9 @@ def test_steps_and_epochs_never_decrease_and_each_step_is_evaluated_once(log: Ro
     assert steps == sorted(set(steps))
     epochs = [event.epoch for event in events]
     assert epochs == sorted(epochs)
-    assert all(any(name.startswith("valid_") for name in event.values) for event in events if event.scope == "evaluation")
+    assert all(
+        any(name.startswith("valid_") for name in event.values) for event in events if event.scope == "evaluation"
+    )
 
 
 @given(st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9)), min_size=1, max_size=12), st.integers(1, 12))
