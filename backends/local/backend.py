@@ -6,6 +6,7 @@ Loads torch only to compute something.
 from __future__ import annotations
 
 import shutil
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -31,6 +32,7 @@ from backends.extras import install_command, missing_libraries
 from backends.hyperparameter_checks import check_hyperparameters
 from backends.local import hyperparameters, metric_checks, model_source
 from backends.local.journal import Journal, run_id
+from backends.local.lora_targets import check_target
 from backends.local.options import LocalOptions
 from backends.local.request_resolution import ResolvedRequest, base_model_of, resolve
 from backends.metrics.kept_metric import evaluation_names, may_be_measured
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from backends.cleanup import Leftover
     from backends.local.prediction import Predictor
     from backends.local.training_run import TrainingRun
+    from backends.memory_forecast.forecast import MemoryForecast
     from backends.model_packages import ModelPackage
     from backends.relocation import ResumePoint
     from backends.rendering import RenderedExample
@@ -95,7 +98,9 @@ class LocalBackend:
             return [error.failure]
         failures = [
             *model_source.problems(resolved.base),
+            *self._target_failures(request, resolved),
             *self._device_failures(),
+            *self._optimizer_failures(resolved),
             *self._disk_failures(resolved),
             *metric_checks.failures(request, resolved.task, resolved.max_length),
         ]
@@ -111,6 +116,29 @@ class LocalBackend:
         except BackendError as error:
             return [error.failure]
         return []
+
+    def _target_failures(self, request: TrainingRequest, resolved: ResolvedRequest) -> list[Failure]:
+        target = request.hyperparameters.get("lora_target")
+        try:
+            if target is not None:
+                check_target(str(target), resolved.base)
+        except BackendError as error:
+            return [error.failure]
+        except (OSError, ValueError, KeyError, struct.error):
+            return []  # `model_source.problems` reports damaged weights
+        return []
+
+    def _optimizer_failures(self, resolved: ResolvedRequest) -> list[Failure]:
+        if resolved.settings.optimizer == hyperparameters.DEFAULT_OPTIMIZER:
+            return []
+        from backends.local import device
+        from backends.local.optimizers import optimizer_problem
+
+        try:
+            problem = optimizer_problem(resolved.settings.optimizer, device.resolve_device(self._options.device).type)
+        except BackendError:
+            return []  # `_device_failures` reports it
+        return [] if problem is None else [Failure(FailureKind.USER, *problem)]
 
     def _disk_failures(self, resolved: ResolvedRequest) -> list[Failure]:
         lora = resolved.settings.lora
@@ -177,6 +205,21 @@ class LocalBackend:
             return estimation.estimate(plan, MODEL_CACHE.speeds[key], resolved.base, task)
         finally:
             trainable.release()
+
+    def memory_forecast(self, request: TrainingRequest) -> MemoryForecast | None:
+        """Return the forecast of the run's memory; see `memory_forecast.SupportsMemoryForecast`."""
+        from backends.local import device as devices
+        from backends.local.memory import RunShape, forecast
+        from backends.local.model_cache import MODEL_CACHE
+
+        self._validate(request)
+        resolved = resolve(request, self._options, weights=False)
+        self._join_model_cache()
+        device = devices.resolve_device(self._options.device)
+        dtype = devices.resolve_dtype(self._options.dtype, device)
+        train = MODEL_CACHE.encoded_data(resolved.base, resolved.task, request.dataset, "train", resolved.max_length)
+        shape = RunShape.of(resolved, self._options, device, dtype, train)
+        return None if shape is None else forecast(shape, self._options, self._placement)
 
     # ------------------------------------------------------------------------------- submit, events
     def submit(self, request: TrainingRequest) -> Handle:

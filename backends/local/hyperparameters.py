@@ -10,7 +10,10 @@ from backends.local.lr_schedule import SCHEDULES
 from backends.local.options import Task
 
 METHODS = ("full", "lora")
+DEFAULT_OPTIMIZER = "adamw"
+OPTIMIZERS = (DEFAULT_OPTIMIZER, "adamw_8bit")
 LORA_TARGETS = ("attention", "all-linear", "query-value")
+"""The groups of layers that `lora_target` may name. Any other text is a list of module names."""
 
 FULL_MULTIPLIER = 0.1
 LORA_MULTIPLIER = 1.0
@@ -67,16 +70,55 @@ _ALL = (
     ),
     Hyperparameter("lora_dropout", "float", "dropout before the adapters", 0.0, 0.95, None, 0.0, requires=_LORA),
     Hyperparameter(
-        "lora_target", "str", "the layers that get adapters", choices=LORA_TARGETS, default="all-linear", requires=_LORA
+        "lora_target",
+        "str",
+        f"the layers that get adapters: {', '.join(LORA_TARGETS)}, or module names as in q_proj,v_proj",
+        default="all-linear",
+        requires=_LORA,
+    ),
+    Hyperparameter(
+        "use_rslora",
+        "bool",
+        "rank-stabilized LoRA: the adapters' output is scaled by alpha / sqrt(rank)",
+        default=False,
+        requires=_LORA,
+    ),
+    Hyperparameter(
+        "use_dora",
+        "bool",
+        "weight-decomposed LoRA: also trains the magnitude of each output",
+        default=False,
+        requires=_LORA,
     ),
     Hyperparameter("warmup_ratio", "float", "share of the steps while the learning rate rises", 0.0, 1.0, None, 0.0),
     Hyperparameter("schedule", "str", "learning-rate schedule", choices=SCHEDULES, default="constant"),
     Hyperparameter("weight_decay", "float", "decoupled weight decay of matrices (AdamW)", 0.0, 10.0, None, 0.0),
+    Hyperparameter(
+        "optimizer",
+        "str",
+        "adamw_8bit keeps its state in 8 bits; it needs a GPU and bitsandbytes",
+        choices=OPTIMIZERS,
+        default=DEFAULT_OPTIMIZER,
+    ),
+    Hyperparameter(
+        "neftune_noise_alpha",
+        "float",
+        "strength of the noise on the input embeddings while training (NEFTune); 0: no noise",
+        0.0,
+        1e3,
+        None,
+        0.0,
+    ),
     Hyperparameter("max_grad_norm", "float", "clips gradients to this norm; 0: no clipping", 0.0, 1e6, None, 1.0),
     Hyperparameter(
         "base_model", "str", "the model to start from", default_rule="the request's base model", may_be_path=True
     ),
 )
+
+MEMORY_DRIVERS = ("base_model", "method", "lora_rank", "lora_target", "use_dora", "optimizer")
+"""The hyperparameters on which memory depends. `batch_size` does not: it accumulates gradients over
+micro-batches that fit.
+"""
 
 _LOSS_METRICS = ("valid_loss", "train_loss")
 _TOKEN_METRICS = ("valid_token_accuracy", "train_token_accuracy")
@@ -102,17 +144,23 @@ def capabilities(task: Task) -> Capabilities:
         can_resume=True,
         evaluations_within_epoch=True,
         task_metrics=causal,
+        memory_drivers=MEMORY_DRIVERS,
     )
 
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """The settings of a run's LoRA adapters."""
+    """The settings of a run's LoRA adapters.
+
+    `target` is one of LORA_TARGETS or a comma-separated list of module names.
+    """
 
     rank: int
     alpha: float
     dropout: float
     target: str
+    use_rslora: bool = False
+    use_dora: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,6 +180,8 @@ class Settings:
     schedule: str
     weight_decay: float
     max_grad_norm: float
+    optimizer: str = DEFAULT_OPTIMIZER
+    neftune_noise_alpha: float = 0.0
 
     def peak_learning_rate(self, pretraining_rate: float | None) -> float:
         """Return the absolute peak learning rate.
@@ -160,7 +210,12 @@ def settings(values: Mapping[str, Scalar]) -> Settings:
     rank, absolute = int(complete["lora_rank"]), complete.get("learning_rate")
     is_lora = complete["method"] == "lora"
     lora = LoraSettings(
-        rank, float(complete.get("lora_alpha", 2.0 * rank)), number("lora_dropout"), str(complete["lora_target"])
+        rank,
+        float(complete.get("lora_alpha", 2.0 * rank)),
+        number("lora_dropout"),
+        str(complete["lora_target"]),
+        bool(complete["use_rslora"]),
+        bool(complete["use_dora"]),
     )
     relative = float(complete.get("learning_rate_multiplier", LORA_MULTIPLIER if is_lora else FULL_MULTIPLIER))
     return Settings(
@@ -174,4 +229,6 @@ def settings(values: Mapping[str, Scalar]) -> Settings:
         schedule=str(complete["schedule"]),
         weight_decay=number("weight_decay"),
         max_grad_norm=number("max_grad_norm"),
+        optimizer=str(complete["optimizer"]),
+        neftune_noise_alpha=number("neftune_noise_alpha"),
     )

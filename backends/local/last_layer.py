@@ -45,6 +45,8 @@ class LastLayer:
         """Register the hooks on `body`, a transformers model of any architecture without its
         head.
         """
+        self.layer: nn.Module | None = None
+        """The last layer; None for an unknown architecture."""
         self._usable = True
         self._fill_value = 0.0  # the output of the hooked parts at positions that are not read
         self._positions: Tensor | None = None
@@ -52,7 +54,8 @@ class LastLayer:
         depth = getattr(body.config.get_text_config(), "num_hidden_layers", 0)
         stacks = [module for module in body.modules() if isinstance(module, nn.ModuleList) and len(module) == depth > 0]
         if stacks:
-            layer = dict(stacks[0][-1].named_modules())
+            self.layer = stacks[0][-1]
+            layer = dict(self.layer.named_modules())
             for first, last in _POSITIONWISE_SPANS:
                 if first in layer and last in layer:
                     for name in {first, last}:

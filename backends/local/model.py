@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,19 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if progress_bars:
             logging.enable_progress_bar()
+
+
+class BatchLimits(Protocol):
+    """What limits how many tokens to compute at once. A LoadedModel is one."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def vocabulary_size(self) -> int: ...
+
+    @property
+    def max_tokens_in_cache(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -118,12 +131,10 @@ class LoadedModel:
 
         Unlimited on other devices.
         """
-        if self.device.type != "cpu":
-            return sys.maxsize
         layers = [module for module in self.module.modules() if not isinstance(module, nn.Embedding)]
         matrices = [weight for layer in layers for weight in layer.parameters(recurse=False) if weight.ndim == 2]
         widest = max((max(matrix.shape) for matrix in matrices if self.vocabulary_size not in matrix.shape), default=1)
-        return max(_MIN_TOKENS, _CACHE_VALUES // widest)
+        return tokens_in_cache(self.device, widest)
 
     def states(
         self, ids: Tensor, positions: Tensor, mask: Tensor | None = None, position_ids: Tensor | None = None
@@ -157,6 +168,11 @@ class LoadedModel:
         with self.last_layer.restricted_to(first_positions, (batch, length)):
             logits: Tensor = self.module(**inputs).logits
         return logits.float()
+
+
+def tokens_in_cache(device: torch.device, widest: int) -> int:
+    """Return the most tokens to compute at once whose `widest` activation fits into the caches."""
+    return sys.maxsize if device.type != "cpu" else max(_MIN_TOKENS, _CACHE_VALUES // widest)
 
 
 def load_tokenizer(source: ModelSource) -> Any:

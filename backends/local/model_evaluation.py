@@ -19,7 +19,7 @@ from backends.contract import BackendError, Failure, FailureKind
 from backends.local.encoding import CausalData, ClassData, EncodedData, Flags, Ids, pad, token_batches
 from backends.local.failures import is_out_of_memory
 from backends.local.loss import class_inputs
-from backends.local.model import LoadedModel
+from backends.local.model import BatchLimits, LoadedModel
 
 Floats = NDArray[np.float64]
 
@@ -40,6 +40,16 @@ class ContinuationScores:
 
     logprobs: Floats
     correct_tokens: Ids
+
+
+def max_tokens(model: BatchLimits) -> int:
+    """Return the most tokens of a forward pass, unless one example is longer."""
+    return min(_MAX_TOKENS.get(model.device.type, 2048), model.max_tokens_in_cache)
+
+
+def max_predicted(model: BatchLimits) -> int:
+    """Return the most positions whose logits are in memory at once."""
+    return max(1, _MAX_LOGITS // model.vocabulary_size)
 
 
 # ------------------------------------------------------------------------------------------ metrics
@@ -201,7 +211,7 @@ def _score_batch(model: LoadedModel, rows: _Rows) -> tuple[Floats, Ids]:
         state_index = torch.from_numpy(state_of_target).to(device)
         logprob = torch.empty(len(state_of_target), device=device)
         is_correct = torch.empty(len(state_of_target), dtype=torch.bool, device=device)
-        step = max(1, _MAX_LOGITS // model.vocabulary_size)
+        step = max_predicted(model)
         for first in range(0, len(positions), step):
             logits = model.logits(states[first : first + step])
             targets = torch.nonzero((state_index >= first) & (state_index < first + step))[:, 0]
@@ -266,7 +276,7 @@ def _in_batches(model: LoadedModel, lengths: Ids, compute: Callable[[Ids], None]
     If memory runs out, split the batch in two and retry.
     """
     model.module.eval()
-    waiting = token_batches(lengths, min(_MAX_TOKENS.get(model.device.type, 2048), model.max_tokens_in_cache))
+    waiting = token_batches(lengths, max_tokens(model))
     while waiting:
         batch = waiting.pop()
         try:

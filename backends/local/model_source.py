@@ -96,8 +96,22 @@ class ModelSource:
         total = 0
         for path in self.weight_files:
             is_safe = path.suffix == ".safetensors"
-            total += sum(prod(shape) for shape in _tensor_shapes(path)) if is_safe else path.stat().st_size // 4
+            shapes = _tensor_shapes(path).values() if is_safe else ()
+            total += sum(map(prod, shapes)) if is_safe else path.stat().st_size // 4
         return total
+
+    def tensor_shapes(self) -> dict[str, list[int]] | None:
+        """Return the shape of each tensor by name; None without safetensors files."""
+        if not self.weight_files or any(path.suffix != ".safetensors" for path in self.weight_files):
+            return None
+        return {name: shape for path in self.weight_files for name, shape in _tensor_shapes(path).items()}
+
+    def matrices(self) -> list[str] | None:
+        """Return the full names of the modules with a matrix; None without safetensors files."""
+        shapes = self.tensor_shapes()
+        if shapes is None:
+            return None
+        return [name.removesuffix(".weight") for name, shape in shapes.items() if len(shape) == 2]
 
     def adapter_parameters(self, rank: int) -> int:
         """Return an upper bound of the parameters of adapters of this rank: one adapter for every
@@ -105,8 +119,8 @@ class ModelSource:
         """
         if any(path.suffix != ".safetensors" for path in self.weight_files):
             return self.parameters()
-        shapes = [shape for path in self.weight_files for shape in _tensor_shapes(path)]
-        return sum(rank * sum(shape) for shape in shapes if len(shape) == 2)
+        shapes = self.tensor_shapes() or {}
+        return sum(rank * sum(shape) for shape in shapes.values() if len(shape) == 2)
 
     def max_length(self, requested: int | None) -> int:
         """Return the most tokens of one example: the requested number, or fewer if the model has
@@ -120,7 +134,7 @@ class ModelSource:
         return min([requested or DEFAULT_MAX_LENGTH, *known])
 
 
-def _tensor_shapes(path: Path) -> list[list[int]]:
+def _tensor_shapes(path: Path) -> dict[str, list[int]]:
     """Read the tensor shapes of a safetensors file: an 8-byte little-endian length, then a JSON
     header.
     """
@@ -129,7 +143,7 @@ def _tensor_shapes(path: Path) -> list[list[int]]:
         if length > path.stat().st_size:
             raise ValueError("the header is longer than the file")
         header = json.loads(stream.read(length))
-    return [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
 
 
 def kept_bytes(base: ModelSource, lora_rank: int | None) -> int:

@@ -43,4 +43,9 @@ class LocalOptions(BaseModel):
     micro_batch_size: int | None = Field(
         default=None, ge=1, description="examples per forward and backward pass; the effective batch stays batch_size"
     )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="compute activations again in the backward pass: less memory, about a third more time, same result",
+        json_schema_extra={"same_result": True},
+    )
     revision: str | None = Field(default=None, description="branch, tag or commit of a hub model")

@@ -10,10 +10,12 @@ import torch
 from backends.contract import BackendError, Placement, Scalar, TrainingRequest
 from backends.local import device as devices
 from backends.local import metric_checks, model_source, training
-from backends.local.encoding import CausalData
-from backends.local.model import ModelSpec
+from backends.local.encoding import CausalData, EncodedData
+from backends.local.memory import RunShape, forecast
+from backends.local.model import LoadedModel, ModelSpec
 from backends.local.model_cache import MODEL_CACHE, fixed_sample
 from backends.local.model_source import ModelSource, user_error
+from backends.local.optimizers import optimizer_problem
 from backends.local.options import LocalOptions
 from backends.local.request_resolution import ResolvedRequest, metrics_of
 from backends.local.trainable_weights import TrainableWeights
@@ -34,6 +36,15 @@ def set_up_run(
     devices.keep_freed_memory()
     device = devices.resolve_device(options.device)
     dtype = devices.resolve_dtype(options.dtype, device)
+    if (problem := optimizer_problem(settings.optimizer, device.type)) is not None:
+        raise user_error(*problem)
+    train, valid = (
+        MODEL_CACHE.encoded_data(resolved.base, task, request.dataset, part, resolved.max_length)
+        for part in ("train", "valid")
+    )
+    shape = RunShape.of(resolved, options, device, dtype, train)
+    if shape is not None and (failure := forecast(shape, options, placement).failure) is not None:
+        raise BackendError(failure)
     source, adapter_directory = _initial_weights(request, resolved)
     model = MODEL_CACHE.model(
         ModelSpec(
@@ -47,10 +58,6 @@ def set_up_run(
             labels=request.dataset.labels if task == "sequence-classification" else (),
             new_head=request.resume_from is None or adapter_directory is not None,
         )
-    )
-    train, valid = (
-        MODEL_CACHE.encoded_data(resolved.base, task, request.dataset, part, resolved.max_length)
-        for part in ("train", "valid")
     )
     requested_metric = request.evaluation.keep_metric
     is_measured = requested_metric in metrics_of(task, request.dataset) or may_be_measured(
@@ -67,11 +74,34 @@ def set_up_run(
         else replace(request.evaluation, keep_metric="valid_loss", keep_maximum=False),
         keep_metric=requested_metric if is_measured else "valid_loss",
         seed=request.seed,
-        micro_batch_size=min(settings.batch_size, options.micro_batch_size)
-        if options.micro_batch_size
-        else training.initial_micro_batch_size(train, settings.batch_size, model),
+        micro_batch_size=_micro_batch_size(options, placement, settings.batch_size, train, model, shape),
     )
-    return plan, TrainableWeights(model, settings.lora, request.seed, adapter_directory)
+    trainable = TrainableWeights(
+        model,
+        settings.lora,
+        request.seed,
+        adapter_directory,
+        gradient_checkpointing=options.gradient_checkpointing,
+        noise_alpha=settings.neftune_noise_alpha,
+    )
+    return plan, trainable
+
+
+def _micro_batch_size(
+    options: LocalOptions,
+    placement: Placement,
+    batch_size: int,
+    train: EncodedData,
+    model: LoadedModel,
+    shape: RunShape | None,
+) -> int:
+    """Return how many examples to compute at once: the requested number, or as many as are fast and
+    are expected to fit. The result of a run does not depend on it.
+    """
+    if options.micro_batch_size:
+        return min(batch_size, options.micro_batch_size)
+    size = training.initial_micro_batch_size(train, batch_size, model)
+    return size if shape is None else shape.fitting(size, placement)
 
 
 def values_in_use(
@@ -96,6 +126,8 @@ def values_in_use(
         "warmup_ratio": settings.warmup_ratio,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
+        "optimizer": settings.optimizer,
+        "neftune_noise_alpha": settings.neftune_noise_alpha,
         "method": "lora" if settings.lora else "full",
         "keep_metric": plan.keep_metric,
         "steps_per_epoch": plan.steps_per_epoch,
@@ -120,7 +152,8 @@ def values_in_use(
         values["generated_examples"] = min(generated.examples, request.dataset.valid.examples)
         values["generated_max_tokens"] = generated.decoding.max_tokens
     if settings.lora:
-        values |= {f"lora_{name}": value for name, value in asdict(settings.lora).items()}
+        lora = asdict(settings.lora)
+        values |= {name if name.startswith("use_") else f"lora_{name}": value for name, value in lora.items()}
     if resolved.pretraining_rate is not None:
         values["pretraining_learning_rate"] = resolved.pretraining_rate.value
         values["pretraining_learning_rate_source"] = resolved.pretraining_rate.source

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from backends.contract import BackendError
+from backends.local.activation_checkpointing import checkpointed_layers
+from backends.local.embedding_noise import embedding_noise
 from backends.local.failures import library_errors_translated
-from backends.local.hyperparameters import LoraSettings
+from backends.local.hyperparameters import LORA_TARGETS, LoraSettings
+from backends.local.lora_targets import is_named, target_names, unknown_target
 from backends.local.model import LoadedModel, quiet
 from backends.local.model_source import user_error
 
@@ -31,16 +36,36 @@ class TrainableWeights:
     """
 
     def __init__(
-        self, model: LoadedModel, lora: LoraSettings | None, seed: int, adapter_directory: Path | None = None
+        self,
+        model: LoadedModel,
+        lora: LoraSettings | None,
+        seed: int,
+        adapter_directory: Path | None = None,
+        *,
+        gradient_checkpointing: bool = False,
+        noise_alpha: float = 0.0,
     ) -> None:
         """Restore the base weights, draw new parameters from `seed`, and attach adapters if `lora`
         is set.
 
-        `adapter_directory` holds an adapter from which to continue. Raises BackendError if it does
-        not fit the settings.
+        `adapter_directory` holds an adapter from which to continue. `noise_alpha` is the strength
+        of the noise on the embeddings (see `embedding_noise`). Raises BackendError if the adapter
+        does not fit the settings, or if the model does not support gradient checkpointing; the
+        model is then as before.
         """
         self.model = model
         self._peft: Any = None
+        self._forward_changes = ExitStack()
+        try:
+            self._attach(lora, seed, adapter_directory)
+            self._forward_changes.enter_context(checkpointed_layers(model, gradient_checkpointing))
+            self._forward_changes.enter_context(embedding_noise(model.module, noise_alpha))
+        except BackendError:
+            self.release()
+            raise
+
+    def _attach(self, lora: LoraSettings | None, seed: int, adapter_directory: Path | None) -> None:
+        model = self.model
         _restore_original_weights(model)
         devices = [model.device] if model.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
@@ -71,6 +96,8 @@ class TrainableWeights:
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=lora_layers(self.model, lora.target),
+            use_rslora=lora.use_rslora,
+            use_dora=lora.use_dora,
             modules_to_save=heads or None,
             task_type=TaskType.CAUSAL_LM if causal else TaskType.SEQ_CLS,
         )
@@ -84,10 +111,11 @@ class TrainableWeights:
         from safetensors.torch import load_file
 
         result: Any = set_peft_model_state_dict(self._peft, load_file(directory / "adapter_model.safetensors"))
-        if result.unexpected_keys:
+        missing = [name for name in result.missing_keys if ".lora_" in name]
+        if result.unexpected_keys or missing:
             raise user_error(
                 f"the adapter in {directory} does not fit this run",
-                "use the lora_rank and lora_target with which it was trained",
+                "use the lora_rank, lora_target and use_dora with which it was trained",
             )
 
     @property
@@ -126,10 +154,11 @@ class TrainableWeights:
             _replace(temporary, directory)
 
     def release(self) -> None:
-        """Remove the adapters and gradients. Idempotent.
+        """Remove the adapters, the gradients and the changes of the forward pass. Idempotent.
 
         The base weights keep their trained values until the next TrainableWeights restores them.
         """
+        self._forward_changes.close()
         if self._peft is not None:
             with quiet():
                 self._peft.unload()
@@ -204,17 +233,16 @@ def lora_layers(model: LoadedModel, target: str) -> list[str]:
 
     `attention` selects the layers inside a module named after attention. `query-value` selects
     their query and value projections, including layers that compute query, key and value together.
-    `all-linear` selects all layers. Raises BackendError (user) if no layer matches.
+    `all-linear` selects all layers. Any other text is a comma-separated list of module names, each
+    of which selects the layers whose full name ends with it. Raises BackendError (user) if no layer
+    matches, or if one of the names matches none.
     """
-    from transformers.pytorch_utils import Conv1D
-
+    linear = _linear_layers(model)
+    if target not in LORA_TARGETS:
+        return _named_layers(linear, target, model.source.name)
     body = f"{model.module.base_model_prefix}."
-    head_prefixes = tuple(f"{head}." for head in _head_modules(model))
-    output = model.module.get_output_embeddings() if model.task == "causal-lm" else None
     layers = []
-    for name, module in model.module.named_modules():
-        if not isinstance(module, (nn.Linear, Conv1D)) or not name.startswith(body) or module is output:
-            continue
+    for name in linear:
         *path, last = name.removeprefix(body).split(".")
         in_attention = any("attn" in part.lower() or "attention" in part.lower() for part in path)
         is_selected = {
@@ -222,8 +250,33 @@ def lora_layers(model: LoadedModel, target: str) -> list[str]:
             "attention": in_attention,
             "query-value": in_attention and (last in _VALUE_OR_QUERY or last in _FUSED),
         }[target]
-        if is_selected and not name.startswith(head_prefixes):
+        if is_selected:
             layers.append(name)
     if not layers:
         raise user_error(f"lora_target {target} matches no layer of {model.source.name}", "use lora_target: all-linear")
     return layers
+
+
+def _named_layers(linear: list[str], target: str, model_name: str) -> list[str]:
+    names = target_names(target)
+    unknown = [name for name in names if not any(is_named(layer, name) for layer in linear)]
+    if unknown or not names:
+        raise unknown_target(unknown, linear, model_name)
+    return [layer for layer in linear if any(is_named(layer, name) for name in names)]
+
+
+def _linear_layers(model: LoadedModel) -> list[str]:
+    """Return the full names of the body's linear layers, without those of the heads."""
+    from transformers.pytorch_utils import Conv1D
+
+    body = f"{model.module.base_model_prefix}."
+    head_prefixes = tuple(f"{head}." for head in _head_modules(model))
+    output = model.module.get_output_embeddings() if model.task == "causal-lm" else None
+    return [
+        name
+        for name, module in model.module.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D))
+        and name.startswith(body)
+        and module is not output
+        and not name.startswith(head_prefixes)
+    ]

@@ -28,7 +28,8 @@ from backends.local.encoding import EncodedData, Ids, epoch_batches
 from backends.local.failures import is_out_of_memory
 from backends.local.hyperparameters import Settings
 from backends.local.lr_schedule import lr_factor
-from backends.local.model import LoadedModel
+from backends.local.model import BatchLimits
+from backends.local.optimizers import make_optimizer
 from backends.local.task_evaluation import TaskEvaluation
 from backends.local.trainable_weights import TrainableWeights
 
@@ -112,7 +113,7 @@ class TrainingPlan:
         return frozenset({*range(every, self.steps_per_epoch + 1, every), self.steps_per_epoch})
 
 
-def initial_micro_batch_size(data: EncodedData, batch_size: int, model: LoadedModel) -> int:
+def initial_micro_batch_size(data: EncodedData, batch_size: int, model: BatchLimits) -> int:
     """Return how many examples to compute at once until memory runs out."""
     tokens = min(
         _MICRO_BATCH_TOKENS.get(model.device.type, 4096),
@@ -149,18 +150,8 @@ class TrainingLoop:
         self._model = trainable.model
         self._evaluation_steps, self._report_steps = plan.evaluation_steps(), plan.report_steps()
         self._generation_steps = plan.generation_steps()
-        self._has_dropout = self._model.has_dropout
-        # Weight decay pulls matrices towards zero. Biases and norm weights have no reason to be
-        # small.
-        parameters = list(trainable.parameters.values())
-        matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
-        vectors = [parameter for parameter in parameters if parameter.ndim < 2]
-        groups = [
-            {"params": matrices, "weight_decay": plan.settings.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        fused = self._model.device.type in {"cpu", "cuda"}
-        self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, fused=fused)
+        self._draws_numbers = self._model.has_dropout or plan.settings.neftune_noise_alpha > 0
+        self.optimizer = make_optimizer(plan.settings, trainable.parameters.values(), self._model.device)
 
     # ------------------------------------------------------------------------------------- snapshot
     def snapshot(self) -> dict[str, Any]:
@@ -186,9 +177,9 @@ class TrainingLoop:
 
         The last one is Finished, or Failed after a divergence.
 
-        Data order and dropout are functions of the seed and the step, so that an interrupted run
-        yields the same events as an uninterrupted one. Raises BackendError (out_of_memory) if one
-        example does not fit into memory.
+        Data order, dropout and noise are functions of the seed and the step, so that an interrupted
+        run yields the same events as an uninterrupted one. Raises BackendError (out_of_memory) if
+        one example does not fit into memory.
         """
         plan, progress = self.plan, self.progress
         while progress.step < plan.total_steps:
@@ -331,8 +322,8 @@ class TrainingLoop:
         total = torch.zeros((), device=model.device)
         model.module.train()
         devices = [model.device] if model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices, enabled=self._has_dropout):
-            if self._has_dropout:
+        with torch.random.fork_rng(devices, enabled=self._draws_numbers):
+            if self._draws_numbers:
                 torch.manual_seed(int(np.random.SeedSequence([plan.seed, self.progress.step]).generate_state(1)[0]))
             for first in range(0, len(batch), micro_batch_size):
                 micro_batch = batch[first : first + micro_batch_size]

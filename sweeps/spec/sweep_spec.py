@@ -71,16 +71,21 @@ class SweepSpec:
     def training_options(self) -> dict[str, Any]:
         """The backend's options as plain JSON values.
 
-        Prices are left out, because they do not change the trained model.
+        Prices and other options that do not change the trained model are left out.
         """
-        return self.written_options.model_dump(mode="json", exclude=self.price_options)
+        return self.written_options.model_dump(
+            mode="json", exclude=self.price_options | self._options_marked("same_result")
+        )
 
     @property
     def price_options(self) -> set[str]:
         """The names of the backend's options that only set a price."""
+        return self._options_marked("price")
+
+    def _options_marked(self, mark: str) -> set[str]:
         fields = type(self.written_options).model_fields
         extras = {name: field.json_schema_extra for name, field in fields.items()}
-        return {name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("price")}
+        return {name for name, extra in extras.items() if isinstance(extra, dict) and extra.get(mark)}
 
     @property
     def written_model(self) -> str:
