@@ -28,6 +28,7 @@ class TestCommand(BackendContract):
         return {
             "run": f"{sys.executable} -S -E {TRAINER} {options}",
             "model": self.base_model,
+            "metrics": ["output"],
             "checkpoints": "{output}/checkpoint-*",
             "resume": "--resume {checkpoint}",
             "reports": ["valid_loss", "valid_accuracy", "train_loss"],

@@ -44,7 +44,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# ---------------------------------------------------------------------------------------- completeness
+# -------------------------------------------------------------------------------- completeness
 def test_a_checkpoint_is_complete_once_its_files_end_where_their_formats_say(tmp_path: Path) -> None:
     whole, torn = write_checkpoint(tmp_path, 10), write_checkpoint(tmp_path, 20, torn=True)
     assert is_complete(whole, None)
@@ -81,7 +81,7 @@ def test_an_empty_folder_and_one_that_is_gone_are_not_complete(tmp_path: Path) -
     assert not is_complete(tmp_path / "checkpoint-6", None)
 
 
-# ------------------------------------------------------------------------------------------ the names
+# -------------------------------------------------------------------------------- the names
 @pytest.mark.parametrize(
     ("name", "number", "label"),
     [
@@ -120,7 +120,7 @@ def test_a_checkpoint_belongs_to_the_evaluation_of_its_step_or_its_epoch() -> No
     assert step_of(50, "epoch") is None
 
 
-# ------------------------------------------------------------------------------------------- the best
+# -------------------------------------------------------------------------------- the best
 def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path: Path) -> None:
     for number in (10, 20, 30):
         write_checkpoint(tmp_path, number)
@@ -160,7 +160,7 @@ def test_no_evaluation_is_better_than_the_best(losses: list[float], maximum: boo
     assert best.step == losses.index(wanted) + 1
 
 
-# ----------------------------------------------------------------------------------------- the others
+# -------------------------------------------------------------------------------- the others
 def test_only_the_best_and_the_newest_stay_while_the_program_runs(tmp_path: Path) -> None:
     for number in (10, 20, 30, 40):
         write_checkpoint(tmp_path, number)
