@@ -16,14 +16,14 @@ snli: $(VENV)/.runs
 hosted-demo: $(VENV)/.runs
 	$(BIN)/python scripts/hosted_demo.py $(PORT)
 
-test: $(VENV)/.develops $(VENV)/.image
+test: $(VENV)/.develops $(VENV)/.image $(VENV)/.programs
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # Repeats the tests that train under other instruction sets, because rounding differs and training amplifies it.
 # ATen, MKL and oneDNN each choose their own instructions, so all three are limited. `make test` covers the native
 # set. With SSE only the tests of the trainer and of the server over it run, which saves two minutes.
 TRAINS := $(BIN)/python -m pytest -m trains --numprocesses 2 --dist loadfile --no-loadscope-reorder
-test-cpus: $(VENV)/.develops
+test-cpus: $(VENV)/.develops $(VENV)/.programs
 	ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 $(TRAINS)
 	ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41 $(TRAINS) \
 		tests/unit tests/contract tests/integration/server/test_server_local.py
@@ -70,7 +70,14 @@ $(VENV)/.image: $(VENV)/.runs requirements-image.lock
 		$(PIP) --no-deps --target $(VENV)/image --requirement requirements-image.lock
 	touch $@
 
-# Resolves the version ranges of pyproject.toml again and writes the three lock files.
+# Training programs of others, in their own folder. The tests sweep them; our own processes never see the folder.
+$(VENV)/.programs: $(VENV)/.runs requirements-programs.lock
+	rm -rf $(VENV)/programs
+	$(UV) --target $(VENV)/programs --requirement requirements-programs.lock || \
+		$(PIP) --no-deps --target $(VENV)/programs --requirement requirements-programs.lock
+	touch $@
+
+# Resolves the version ranges of pyproject.toml again and writes the four lock files.
 lock:
 	$(PYTHON) scripts/lock.py
 

@@ -1,8 +1,9 @@
-"""Resolve the requirement ranges of pyproject.toml and write the three lock files (`make lock`).
+"""Resolve the requirement ranges of pyproject.toml and write the four lock files (`make lock`).
 
-requirements.lock pins the distributions that the package needs at run time. requirements-dev.lock
-and requirements-image.lock pin the additional ones of the checks and of the container image. Each
-file pins every distribution, so that `pip install --no-deps` resolves nothing.
+requirements.lock pins the distributions that the package needs at run time. requirements-dev.lock,
+requirements-image.lock and requirements-programs.lock pin the additional ones of the checks, of the
+container image and of the training programs that the tests sweep. Each file pins every
+distribution, so that `pip install --no-deps` resolves nothing.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def main() -> None:
         subprocess.run([python, "-m", "pip", "install", "--quiet", *runtime], check=True)
         _write(root / "requirements.lock", _installed(python))
         _write(root / "requirements-dev.lock", added(python, groups["dev"]))
+        _write(root / "requirements-programs.lock", added(python, groups["programs"]))
         _write(
             root / "requirements-image.lock", added(python, [*groups["image"], *extras["notify"], *extras["postgres"]])
         )
