@@ -147,8 +147,8 @@ class CommandBackend:
             if not run.exists:
                 for failure in self._failures(request):
                     raise BackendError(failure)
-                run.create(request)
             with run.followed():
+                run.create(request)
                 self._begin(self._follower(run))
         return Handle(NAME, run.path.name)
 

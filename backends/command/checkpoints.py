@@ -35,13 +35,15 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of a run as they are on disk now, sorted by their numbers.
 
-    `evaluations` are those of the run. `epochs_from_zero`: its log counts epochs from 0.
+    `evaluations` are those of the run. `epochs_from_zero`: its log counts epochs from 0. `expected`
+    are the files that an earlier complete checkpoint had, which may be deleted; see `files_of`.
     """
 
     found: Sequence[Checkpoint]
     evaluations: Sequence[Measured]
     settings: EvaluationSettings
     epochs_from_zero: bool = False
+    expected: frozenset[str] = frozenset()
 
     def evaluation_of(self, checkpoint: Checkpoint) -> Measured | None:
         """Return the evaluation of a checkpoint: the one of its step, or else of its epoch.
@@ -61,10 +63,11 @@ class Checkpoints:
     @property
     def complete(self) -> list[Checkpoint]:
         """The checkpoints that are written completely, as far as their files tell."""
-        complete: list[Checkpoint] = []
+        complete, expected = list[Checkpoint](), self.expected
         for checkpoint in self.found:
-            if is_complete(checkpoint.path, complete[-1].path if complete else None):
+            if is_complete(checkpoint.path, expected):
                 complete.append(checkpoint)
+                expected = files_of(checkpoint.path)
         return complete
 
     @property
@@ -127,18 +130,21 @@ def best_evaluation(evaluations: Sequence[Measured], settings: EvaluationSetting
     return max(scored, key=lambda evaluation: (sign * _kept(evaluation, settings), -evaluation.step), default=None)
 
 
-def is_complete(path: Path, earlier: Path | None) -> bool:
+def is_complete(path: Path, expected: frozenset[str] = frozenset()) -> bool:
     """Return whether a checkpoint is written completely, as far as its files tell.
 
-    Each of its files can be read to its end, and there are all the files that the `earlier`
-    complete checkpoint has; numbers in their names may differ.
+    Each of its files can be read to its end, and there are all the `expected` ones.
     """
     try:
-        files = {_kind(file, path): file for file in _files(path)}
-        expected = set() if earlier is None else {_kind(file, earlier) for file in _files(earlier)}
-        return bool(files) and expected <= set(files) and all(_is_sound(file) for file in files.values())
+        found = files_of(path)
+        return bool(found) and expected <= found and all(_is_sound(file) for file in _files(path))
     except OSError:  # the program deletes it at this moment
         return False
+
+
+def files_of(path: Path) -> frozenset[str]:
+    """Return the names of a checkpoint's files, in which numbers are replaced by `#`."""
+    return frozenset(_kind(file, path) for file in _files(path))
 
 
 def _files(path: Path) -> Iterator[Path]:

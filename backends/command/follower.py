@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from backends.command import supervisor
-from backends.command.checkpoints import Checkpoint, Checkpoints, checkpoints_of
+from backends.command.checkpoints import Checkpoint, Checkpoints, checkpoints_of, files_of
 from backends.command.failures import READ_LINES, failure_of
 from backends.command.measurements import SUMMARY_COLUMN, NamedRow, Timeline, named
 from backends.command.program import Program
@@ -152,6 +152,8 @@ class Follower:
         self._rows, self._timeline = rows, timeline
         self._events_seen = len(self.run.events())
         if events and not is_complete and (found := self._checkpoints()) is not None:
+            if earlier := [checkpoint for checkpoint in found.complete if checkpoint != found.found[-1]]:
+                self.run.remember_checkpoint_files(files_of(earlier[-1].path))
             found.delete_others(self.run.path, protected=self._attempt.checkpoint, has_ended=False)
 
     def _begin_log(self, rows: list[Row]) -> None:
@@ -218,14 +220,23 @@ class Follower:
     def checkpoint_to_continue(self) -> Checkpoint | None:
         """Return the newest complete checkpoint, if the program can continue from it.
 
-        It must be newer than the one from which the current attempt began.
+        It must be newer than the one from which the current attempt began. The first checkpoint of
+        a run can be compared with none: it counts once the program has reported a later step.
         """
         found = self._checkpoints()
         if self._program.resume is None or found is None or not found.complete:
             return None
         newest, begun = found.complete[-1], self._attempt.checkpoint
+        is_first = len(found.complete) == 1 and newest == found.found[-1] and not found.expected
+        if is_first and not self._is_past(found, newest):
+            return None
         begun_from = next((checkpoint.number for checkpoint in found.found if str(checkpoint.path) == begun), -1)
         return newest if newest.number > begun_from else None
+
+    def _is_past(self, found: Checkpoints, checkpoint: Checkpoint) -> bool:
+        evaluation = found.evaluation_of(checkpoint)
+        step = checkpoint.number if evaluation is None else evaluation.step
+        return any(isinstance(event, Measured) and event.step > step for event in self.run.events())
 
     def begin_attempt(self, *, only_from_checkpoint: bool) -> bool:
         """Prepare another attempt: from a checkpoint, or else from scratch.
@@ -304,7 +315,13 @@ class Follower:
         if pattern is None:
             return None
         from_zero = bool(self._timeline.epochs_from_zero)
-        return Checkpoints(checkpoints_of(pattern), self._evaluations(), self._request.evaluation, from_zero)
+        return Checkpoints(
+            checkpoints_of(pattern),
+            self._evaluations(),
+            self._request.evaluation,
+            from_zero,
+            self.run.checkpoint_files,
+        )
 
     def _missing_metric(self, end: ProgramEnd) -> Failure | None:
         metric = self._request.evaluation.keep_metric

@@ -10,6 +10,7 @@ programs/<id>/stop            an empty file: somebody asked the run to stop
 programs/<id>/pause           an empty file: the program must end, and the run continues later
 programs/<id>/watched         touched by the workers that follow the run
 programs/<id>/followed.json   which log the events come from
+programs/<id>/checkpoint_files.json    the files of a complete checkpoint
 programs/<id>/events.jsonl    the events, one per line
 programs/<id>/output.log      what the program prints, in all attempts
 programs/<id>/supervisor.log  errors of the supervisor
@@ -48,6 +49,7 @@ _OURS = frozenset(
         "watched",
         "follower",
         "followed.json",
+        "checkpoint_files.json",
         "events.jsonl",
         "output.log",
         "supervisor.log",
@@ -131,6 +133,7 @@ class RunFolder:
     @contextlib.contextmanager
     def followed(self) -> Iterator[None]:
         """Let this process alone write the events and start attempts during the block."""
+        self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "follower").open("ab") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
@@ -262,6 +265,16 @@ class RunFolder:
     def choose_source(self, source: int) -> None:
         """Take the events from this log from now on."""
         write_durably(self.path / "followed.json", json.dumps({"source": source}))
+
+    @property
+    def checkpoint_files(self) -> frozenset[str]:
+        """The files that an earlier complete checkpoint had; empty if none is known."""
+        return frozenset(self._json("checkpoint_files.json") or ())
+
+    def remember_checkpoint_files(self, files: frozenset[str]) -> None:
+        """Remember which files a complete checkpoint has."""
+        if files != self.checkpoint_files:
+            write_durably(self.path / "checkpoint_files.json", json.dumps(sorted(files)))
 
     def _written(self) -> Iterator[Path]:
         """Yield the files and folders that the program wrote, but for what it printed."""

@@ -64,9 +64,10 @@ class Trainer:
                 time.sleep(self.options.epoch_seconds / STEPS)
                 self.misbehave(epoch)
                 if step == STEPS // 2:
-                    self.gate("loop" if epoch else "before-number")
+                    self.gate("before-number")
                     place = {"epoch": epoch + (step + 1) / STEPS, "step": epoch * STEPS + step}
                     self.report(loss=self.loss(epoch, step), **place)
+                    self.gate("loop" if epoch else "")
             self.report(
                 eval_loss=self.loss(epoch, STEPS), eval_accuracy=0.5, epoch=float(epoch + 1), step=(epoch + 1) * STEPS
             )
@@ -122,7 +123,7 @@ class Trainer:
 
     def gate(self, phase: str) -> None:
         """Wait if this is the chosen phase, until somebody opens it."""
-        if self.options.gate != phase or not self.options.gates:
+        if not phase or self.options.gate != phase or not self.options.gates:
             return
         name = f"{phase}-{self.options.seed}"
         with open(os.path.join(self.options.gates, f"{name}.reached"), "w", encoding="utf-8"):

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.command.checkpoints import Checkpoint, Checkpoints, best_evaluation, checkpoints_of, is_complete
+from backends.command.checkpoints import (
+    Checkpoint,
+    Checkpoints,
+    best_evaluation,
+    checkpoints_of,
+    files_of,
+    is_complete,
+)
 from backends.contract import EvaluationSettings, Measured
 
 pytestmark = pytest.mark.unit
@@ -47,8 +54,8 @@ def names(folder: Path) -> list[str]:
 # -------------------------------------------------------------------------------- completeness
 def test_a_checkpoint_is_complete_once_its_files_end_where_their_formats_say(tmp_path: Path) -> None:
     whole, torn = write_checkpoint(tmp_path, 10), write_checkpoint(tmp_path, 20, torn=True)
-    assert is_complete(whole, None)
-    assert not is_complete(torn, None)
+    assert is_complete(whole)
+    assert not is_complete(torn)
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.99])
@@ -60,25 +67,25 @@ def test_no_part_of_a_file_counts_as_the_whole(tmp_path: Path, kept: float) -> N
     for suffix, content in contents.items():
         file = tmp_path / f"checkpoint-2{suffix}"
         file.write_bytes(content)
-        assert is_complete(file, None), suffix
+        assert is_complete(file), suffix
         file.write_bytes(content[: int(len(content) * kept)])
-        assert not is_complete(file, None), suffix
+        assert not is_complete(file), suffix
 
 
 def test_a_checkpoint_lacks_no_file_that_the_one_before_has(tmp_path: Path) -> None:
     first, second = write_checkpoint(tmp_path, 10), write_checkpoint(tmp_path, 20)
     (first / "global_step10").mkdir()
     (first / "global_step10" / "zero_pp_rank_0_optim_states.pt").write_bytes(b"old format")
-    assert not is_complete(second, first)
+    assert not is_complete(second, files_of(first))
     (second / "global_step20").mkdir()
     (second / "global_step20" / "zero_pp_rank_0_optim_states.pt").write_bytes(b"old format")
-    assert is_complete(second, first)
+    assert is_complete(second, files_of(first))
 
 
 def test_an_empty_folder_and_one_that_is_gone_are_not_complete(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-5").mkdir()
-    assert not is_complete(tmp_path / "checkpoint-5", None)
-    assert not is_complete(tmp_path / "checkpoint-6", None)
+    assert not is_complete(tmp_path / "checkpoint-5")
+    assert not is_complete(tmp_path / "checkpoint-6")
 
 
 # -------------------------------------------------------------------------------- the names
