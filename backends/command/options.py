@@ -138,7 +138,7 @@ class CommandOptions(_Options):
     config: ConfigOptions | None = Field(None, description="A configuration file; the command gets it as {config}.")
     environment: Mapping[str, str] = Field(default_factory=dict, description="Environment variables to set.")
     working_folder: Path | Literal["trial"] = Field(
-        Path(), description="Where the program runs. `trial` is the folder of the trial."
+        Path(), description="Where the program runs. `trial` means in {output}, which is empty at the start."
     )
     model: Annotated[str, MayBePath()] = Field("", description="The base model, for {model}: a path or a hub id.")
     hyperparameters: Mapping[Annotated[str, AfterValidator(_hyperparameter_name)], HyperparameterOptions] = Field(

@@ -163,7 +163,7 @@ class Program:
 
     def _working_folder(self, run: RunFolder | None) -> Path:
         chosen = self.options.working_folder
-        return Path(os.path.abspath(chosen)) if isinstance(chosen, Path) else (run.path if run else Path.cwd())
+        return Path(os.path.abspath(chosen)) if isinstance(chosen, Path) else (run.output if run else Path.cwd())
 
     # --------------------------------------------------------------------------------------- calls
     def call(

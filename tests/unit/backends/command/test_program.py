@@ -64,6 +64,11 @@ def test_each_fault_of_the_definition_is_named(options: dict[str, Any], words: s
     assert any(words in message for message in messages(**options)), messages(**options)
 
 
+def test_a_program_in_the_folder_of_its_trial_writes_where_its_logs_are_looked_for(tmp_path: Path) -> None:
+    made = call(tmp_path, {"lr": 1e-3, "rank": 8}, run="sh t.sh {lr} {rank}", working_folder="trial")
+    assert made.working_folder == str(RunFolder(tmp_path, "run").output)
+
+
 def test_a_key_that_resembles_one_of_the_template_is_a_fault(tmp_path: Path) -> None:
     template = tmp_path / "c.yml"
     template.write_text("learning_rate: 1\nother: 2\n")
