@@ -128,7 +128,9 @@ class Timeline:
 
     The rows of a step become one evaluation. It is complete when the columns of earlier
     evaluations are there, or else when another step begins. The first evaluation of a log with
-    whole rows is complete with the metric to keep; columns that follow are reported by themselves.
+    whole rows is complete with the metric to keep; new columns that follow are reported by
+    themselves.
+
     An evaluation without a training loss gets the mean of the later half of the losses that the
     training loop has reported since the evaluation before, as `sweep fit` reads it from such a log.
 
@@ -252,19 +254,18 @@ class Timeline:
             loop={**self.loop, **loop},
         )
         if self.is_evaluated:
-            return timeline._with_late(scores)
+            return timeline._with_late(row, scores)
         if timeline._is_complete():
             return timeline._emitted(None)
         if loop and not self.by_column and not row.scores:
             return replace(timeline, scores={})._reported(timeline.scores)
         return timeline, []
 
-    def _with_late(self, scores: Mapping[str, float]) -> tuple[Timeline, list[Measured]]:
-        """Report what came after the evaluation of this place, and expect it at the next one."""
-        if self.by_column and not scores:
-            return self, []
-        expected = (*self.expected, *(name for name in scores if name not in self.expected))
-        return replace(self, expected=expected)._reported()
+    def _with_late(self, row: NamedRow, scores: Mapping[str, float]) -> tuple[Timeline, list[Measured]]:
+        """Report new scores behind the evaluation of a place, and expect them at the next one."""
+        expected = tuple(dict.fromkeys((*self.expected, *row.scores)))
+        timeline = replace(self, expected=expected)
+        return (timeline, []) if self.by_column and not scores else timeline._reported()
 
     def _is_complete(self) -> bool:
         if not _has_validation(self.scores) or self._may_be_untrained():
@@ -326,6 +327,7 @@ class Timeline:
         scores = {**timeline._mean_loss(), **self.scores}
         timeline = replace(
             timeline,
+            known=tuple(dict.fromkeys((*self.known, *scores))),
             step=max(timeline.step, step),
             epoch=epoch,
             evaluations=self.evaluations + (step > 0),

@@ -142,7 +142,7 @@ def test_lightning_counts_steps_and_epochs_from_0_and_adds_the_epochs_loss_later
         (20, 2.0, {"train_loss": 0.5, "valid_loss": 1.0}),
         (30, 3.0, {"train_loss": 0.5, "valid_loss": 0.0}),
     ]
-    assert (10, 1.0, {"train_loss": 0.5}) in loop_reports(events)
+    assert all("train_loss" not in values for _, _, values in loop_reports(events)), "one value for each step"
 
 
 def test_steps_that_an_evaluation_shows_to_be_counted_from_0() -> None:
@@ -327,6 +327,13 @@ def test_steps_and_epochs_never_decrease_and_each_step_is_evaluated_once(log: Ro
     assert all(
         any(name.startswith("valid_") for name in event.values) for event in events if event.scope == "evaluation"
     )
+
+
+@given(logs, timelines)
+def test_a_name_has_one_value_at_a_step_of_a_log_with_steps(log: Rows, timeline: Timeline) -> None:
+    events = measured([{**row, "step": n // 2} for n, row in enumerate(log)], timeline)
+    places = [(event.step, name) for event in events for name in event.values]
+    assert len(places) == len(set(places))
 
 
 @given(st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9)), min_size=1, max_size=12), st.integers(1, 12))
