@@ -19,6 +19,7 @@ from backends import credentials, foreign_errors
 from backends.cleanup import SupportsCleanup
 from backends.contract import Backend, BackendError, Event, Failure, FailureKind, Handle, Placement
 from backends.memory_forecast.forecast import SupportsMemoryForecast
+from backends.model_export import SupportsExport
 from backends.model_packages import SupportsPackaging
 from backends.pausing import SupportsPausing
 from backends.relocation import SupportsRelocation
@@ -32,6 +33,7 @@ _EVENT_TYPES: tuple[type, ...] = get_args(get_args(Event)[0])
 
 _OPTIONAL = (
     SupportsCleanup,
+    SupportsExport,
     SupportsMemoryForecast,
     SupportsPackaging,
     SupportsPausing,

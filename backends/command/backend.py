@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel
 
 from backends.cleanup import Leftover
-from backends.command import leftovers, supervisor
+from backends.command import leftovers, memory, supervisor
 from backends.command.follower import Follower
 from backends.command.launchers import RankGroup, reserved_port
 from backends.command.options import CommandOptions, HyperparameterOptions
@@ -36,6 +36,7 @@ from backends.contract import (
     TrainingRequest,
 )
 from backends.hyperparameter_checks import check_hyperparameters
+from backends.memory_forecast.forecast import MemoryForecast
 from backends.waiting import Waiting
 
 NAME = "command"
@@ -84,6 +85,7 @@ class CommandBackend:
             further_metrics=not options.reports,
             own_data=OwnData(options.examples.train, options.examples.valid),
             starts_programs=True,
+            memory_drivers=tuple(name for name in options.hyperparameters if name in memory.MEMORY_DRIVERS),
         )
 
     @classmethod
@@ -134,6 +136,10 @@ class CommandBackend:
         for failure in check_hyperparameters(request.hyperparameters, self.capabilities):
             raise BackendError(failure)
         return Estimate(None, None, None, None, "the program does not say what it takes")
+
+    def memory_forecast(self, request: TrainingRequest) -> MemoryForecast | None:
+        """Return the forecast of the run's memory; see `memory_forecast.SupportsMemoryForecast`."""
+        return memory.forecast(self._program, request)
 
     # -------------------------------------------------------------------------------------- a run
     def submit(self, request: TrainingRequest) -> Handle:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from backends.local.prediction import Predictor
     from backends.local.training_run import TrainingRun
     from backends.memory_forecast.forecast import MemoryForecast
+    from backends.model_export import ExportFormat
     from backends.model_packages import ModelPackage
     from backends.relocation import ResumePoint
     from backends.rendering import RenderedExample
@@ -333,6 +334,12 @@ class LocalBackend:
         from backends.local import packaging
 
         return packaging.package(model, self._options, folder)
+
+    def export(self, model: str, file_format: ExportFormat, folder: Path) -> None:
+        """Write a kept model for other programs; see `model_export.SupportsExport`."""
+        from backends.local import export
+
+        export.export(model, self._options, file_format, folder)
 
     # ----------------------------------------------------------------------------------- relocation
     def run_of(self, key: str) -> Handle:

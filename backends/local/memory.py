@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,13 +19,11 @@ from backends.local.request_resolution import ResolvedRequest
 from backends.memory_forecast.adapters import Adapters
 from backends.memory_forecast.architecture import Architecture
 from backends.memory_forecast.forecast import MemoryForecast
+from backends.memory_forecast.machine import machine_bytes
 from backends.memory_forecast.training_memory import TrainingStep, evaluation_bytes, step_memory
 
 _COMFORTABLE = 0.8
 """The share of a run's memory that its forecast may take before the micro-batch becomes smaller."""
-
-_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-_NO_LIMIT = 2**60
 
 
 @dataclass(frozen=True)
@@ -127,6 +124,7 @@ class RunShape:
             weight_bytes=2 if is_half and lora is not None else 4,
             copies_weights=lora is None,
             labels=self.labels,
+            on_cpu=self.device.type == "cpu",
         )
 
 
@@ -150,18 +148,7 @@ def device_bytes(device: torch.device) -> int | None:
     """
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    if device.type != "cpu":
-        return None
-    try:
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):  # not on every system
-        return None
-    return min([machine, *_container_limits()])
-
-
-def _container_limits() -> list[int]:
-    texts = [path.read_text(encoding="ascii").strip() for path in _CGROUP_LIMITS if path.is_file()]
-    return [int(text) for text in texts if text.isdigit() and int(text) < _NO_LIMIT]
+    return machine_bytes() if device.type == "cpu" else None
 
 
 def memory_of_a_run(device: torch.device, placement: Placement) -> int | None:

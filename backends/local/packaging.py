@@ -15,7 +15,8 @@ from backends.local.prediction import CARD_FILE, base_of
 from backends.model_packages import chat_text, local_predictor, text_generation
 from backends.model_packages.package import ModelPackage, local_package
 
-_TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+"""The patterns of a model's configuration and tokenizer files."""
 
 
 def package(name: str, options: LocalOptions, folder: Path) -> ModelPackage:
@@ -31,10 +32,10 @@ def package(name: str, options: LocalOptions, folder: Path) -> ModelPackage:
     is_adapter = (kept / "adapter_config.json").is_file()
     weights = base_of(card) if is_adapter else model_source.find(name)
     with library_errors_translated(f"copying the model {name}"):
-        texts = (path for pattern in _TEXT_FILES for path in weights.directory.glob(pattern) if path.name != CARD_FILE)
-        _copy([*texts, *weights.weight_files], folder / "model")
+        texts = (path for pattern in TEXT_FILES for path in weights.directory.glob(pattern) if path.name != CARD_FILE)
+        copy_files([*texts, *weights.weight_files], folder / "model")
         if is_adapter:
-            _copy([kept / "adapter_config.json", *kept.glob("adapter_model*")], folder / "adapter")
+            copy_files([kept / "adapter_config.json", *kept.glob("adapter_model*")], folder / "adapter")
         shutil.copy(text_generation.__file__, folder / local_predictor.GENERATION_CODE)
         shutil.copy(chat_text.__file__, folder / local_predictor.CHAT_CODE)
     settings = {key: card[key] for key in ("task", "layout", "labels", "stop", "max_length")}
@@ -43,7 +44,8 @@ def package(name: str, options: LocalOptions, folder: Path) -> ModelPackage:
     return local_package({**settings, "adapter": is_adapter, "device": options.device, "dtype": options.dtype})
 
 
-def _copy(files: Iterable[Path], folder: Path) -> None:
+def copy_files(files: Iterable[Path], folder: Path) -> None:
+    """Copy files into a folder, which is created if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in files:
         # this follows links: a hub model's files are links into the cache

@@ -20,7 +20,8 @@ class MemoryForecast:
     `parts` are bytes by what they hold; they do not all exist at the same time. `available_bytes`
     is the memory of the device, None if it is unknown. `device` names it. `micro_batch_size` and
     `sequence_length` are those of the largest micro-batch; `micro_batch_size` may be lower than
-    that of a run with more memory.
+    that of a run with more memory. `is_measured`: such forecasts have been compared with measured
+    peaks, so that a run may be refused because of one.
     """
 
     peak_bytes: int
@@ -29,20 +30,23 @@ class MemoryForecast:
     micro_batch_size: int
     sequence_length: int
     parts: Mapping[str, int] = field(default_factory=dict)
+    is_measured: bool = True
 
     @property
-    def fits(self) -> bool:
-        """False if the run would run out of memory with near certainty."""
-        return self.available_bytes is None or self.peak_bytes <= TOLERANCE * self.available_bytes
+    def problem(self) -> str | None:
+        """Why the run will run out of memory, almost certainly; None if it may fit."""
+        if self.available_bytes is None or self.peak_bytes <= TOLERANCE * self.available_bytes:
+            return None
+        needs, has = self.peak_bytes / 2**30, self.available_bytes / 2**30
+        return f"a run needs about {needs:.1f} GiB of memory, but {self.device} has {has:.1f} GiB"
 
     @property
     def failure(self) -> Failure | None:
-        """The failure of a run that does not fit; None if it may fit."""
-        if self.fits or self.available_bytes is None:
+        """The failure of a run that is refused before it starts; None if it may start."""
+        if not self.is_measured or self.problem is None:
             return None
-        needs, has = self.peak_bytes / 2**30, self.available_bytes / 2**30
-        message = f"a run needs about {needs:.1f} GiB of memory, but {self.device} has {has:.1f} GiB"
-        return Failure(FailureKind.OUT_OF_MEMORY, message, "lower the length of the examples, or use a smaller model")
+        remedy = "lower the length of the examples, or use a smaller model"
+        return Failure(FailureKind.OUT_OF_MEMORY, self.problem, remedy)
 
 
 @runtime_checkable

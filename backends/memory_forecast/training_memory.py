@@ -32,9 +32,20 @@ _STATE_BYTES: dict[OptimizerKind, float] = {
     "adafactor": 0.0,
     "sgd": 0.0,
 }
+_GAPS = 0.4
+"""The share of the memory freed in a forward pass that the C library cannot use again in that pass.
+A freed tensor leaves a gap of its own size, and an aligned allocation of the same size needs a
+little more (memalign in glibc before 2.38). The share is measured: benchmarks/memory/RESULTS.md.
+"""
+_PROCESS = 20 * 2**20
+"""What a run of a tiny model occupies: threads and library state."""
+
 _LOSS_COPIES = 3
 """Float32 tensors as large as the logits at the start of the backward pass of a cross-entropy: the
 log-probabilities, their gradient and the gradient of the logits."""
+_LOSS_GAPS = 2
+"""The gaps of that size in the C library's memory: that of the logits, and one from the step before
+that is a few bytes too small."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,8 @@ class TrainingStep:
     micro-batches add up. `value_bytes` is the size of a value in the matrix products, 2 with
     bfloat16. A weight takes `weight_bytes`, or about half a byte in the blocks if `four_bit`.
     `copies_weights`: the original values of all trained weights stay in memory. `labels` is the
-    number of classes of a classifier, and 0 for a language model.
+    number of classes of a classifier, and 0 for a language model. `on_cpu`: the allocator is that
+    of the C library, whose gaps count.
     """
 
     micro_batch_size: int
@@ -61,6 +73,7 @@ class TrainingStep:
     four_bit: bool = False
     copies_weights: bool = False
     labels: int = 0
+    on_cpu: bool = True
 
     @property
     def tokens(self) -> int:
@@ -95,21 +108,26 @@ def step_memory(model: Architecture, step: TrainingStep) -> StepMemory:
     gradients = FLOAT32 * trained
     optimizer = int(_STATE_BYTES[step.optimizer] * trained)
     block = block_bytes_per_token(model, step) * step.tokens + _attention_bytes(model, step)
+    freed = freed_bytes(model, step) if step.on_cpu else 0.0
+    process = _PROCESS if step.on_cpu else 0
     loss = _loss_bytes(model, step)
     # In the backward pass of the gated part, each tensor as wide as the MLP has a gradient.
     temporary = step.tokens * step.value_bytes * (3 * model.intermediate + 2 * model.hidden) + _dora_bytes(model, step)
     if step.gradient_checkpointing:
         kept = (model.layers - 1) * model.hidden * step.tokens * step.value_bytes
-        activations = kept + block
+        # The last block, or the one that is computed again. On a CPU the second does not fit into
+        # the gaps that the first one leaves, and its own backward pass into neither.
+        activations = kept + (3 if step.on_cpu and model.layers > 1 else 1) * (block + freed)
     else:
-        activations = model.layers * block
+        activations = model.layers * (block + _GAPS * freed)
     around = _around_the_blocks(model, step)
     activations += around
     # Both ends of the backward pass. At its start all activations exist, and with accumulation the
     # gradients of earlier micro-batches; at its end all gradients exist. In between, one grows as
-    # the other shrinks.
-    constant = weights + copies + optimizer
-    start = activations + max(loss, temporary) + (gradients if step.accumulates else 0)
+    # the other shrinks. On a CPU the gradients do not fit into the gaps of the activations, and
+    # gradients that are added to earlier ones leave gaps themselves.
+    constant = weights + copies + optimizer + process
+    start = activations + max(loss, temporary) + (step.accumulates + step.on_cpu) * gradients
     end = gradients + temporary + _tied_gradient(model, step)
     return StepMemory(
         weights, copies, gradients, optimizer, int(activations), loss, int(temporary), int(constant + max(start, end))
@@ -187,6 +205,28 @@ def _attention_bytes(model: Architecture, step: TrainingStep) -> float:
     return float(rows * FLOAT32)
 
 
+def freed_bytes(model: Architecture, step: TrainingStep) -> float:
+    """Return the bytes that a block allocates and frees again in the forward pass.
+
+    They are the results of its operations that no derivative needs.
+    """
+    hidden, middle = model.hidden, model.intermediate
+    # the results of both residual branches, before they are added
+    values = 2.0 * hidden
+    if model.kind == "gated-decoder":
+        values += 2 * hidden  # the squares in the norms
+        # Rotary embeddings: queries and keys before them, two products, and the rotated halves.
+        values += 4.5 * (model.query_width + model.key_width)
+    else:
+        values += 2 * hidden if model.hidden_dropout else 0
+        values += (model.activation_copies - 1) * middle if model.activation_copies > 2 else 0
+    for linear in () if step.adapters is None else step.adapters.linears(model):
+        # the results of the matrix and of the adapter, and the scaled one, before they are added
+        values += 3 * linear.outputs
+    matrices = 2 * model.heads * step.sequence_length if model.attention_dropout else 0
+    return (values + matrices) * step.tokens * step.value_bytes
+
+
 def _dora_bytes(model: Architecture, step: TrainingStep) -> int:
     """Return the bytes that DoRA needs to compute the norm of a layer's weights.
 
@@ -212,7 +252,7 @@ def _loss_bytes(model: Architecture, step: TrainingStep) -> int:
         return _LOSS_COPIES * step.micro_batch_size * step.labels * FLOAT32
     logits = step.predicted_tokens * model.vocabulary
     half = logits * step.value_bytes if step.value_bytes < FLOAT32 else 0  # the logits before their conversion
-    return _LOSS_COPIES * logits * FLOAT32 + half
+    return (_LOSS_COPIES + (_LOSS_GAPS if step.on_cpu else 0)) * logits * FLOAT32 + half
 
 
 def evaluation_bytes(model: Architecture, step: TrainingStep, tokens: int, predicted_tokens: int) -> int:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backends.contract import Capabilities, Decoding
+from backends.memory_forecast.forecast import MemoryForecast
 from search_spaces.catalogue import Catalogue
 from search_spaces.library import LibrarySpace
 from sweeps.cli.progress import LEAST_SHOWN_USD, VERDICT_STYLE
@@ -28,6 +29,8 @@ from sweeps.trials.trial import StoppedBy, Trial, TrialState, leaderboard
 
 LEADERBOARD_ROWS = 10
 HEADING_CHARS = 8
+SHOWN_PARTS = 3
+"""How many parts of a memory forecast the plan names."""
 
 
 def plan(plan: SweepPlan) -> RenderableType:
@@ -73,10 +76,13 @@ def plan(plan: SweepPlan) -> RenderableType:
                 f"about {clock(estimate.seconds)} per trial, {clock(plan.seconds_without_early_stopping)} in all "
                 "without early stopping",
             )
-        if plan.max_disk_bytes is not None:
+        if plan.memory is not None:
+            facts.add_row("memory", _memory(plan.memory, plan.most_memory))
+        if plan.max_disk_bytes is not None and estimate.disk_bytes is not None:
             facts.add_row(
                 "disk",
-                f"at most {in_bytes(plan.max_disk_bytes)} (the {KEPT_MODELS} best models and the running trials)",
+                f"about {in_bytes(estimate.disk_bytes)} per kept model; at most {in_bytes(plan.max_disk_bytes)} "
+                f"(the {KEPT_MODELS} best models and the running trials)",
             )
         facts.add_row("basis", estimate.basis)
     return Group(facts, Text(), parameters(plan), *findings(plan.findings))
@@ -104,6 +110,16 @@ def _money(plan: SweepPlan, usd: float) -> str:
     if most_expensive is not None and plan.max_usd is not None:
         text += f"; at most ${most_expensive:,.2f} per trial, ${plan.max_usd:,.2f} in all"
     return text
+
+
+def _memory(memory: MemoryForecast, most: MemoryForecast | None) -> str:
+    parts = sorted(memory.parts.items(), key=lambda part: -part[1])
+    largest = ", ".join(f"{name} {in_bytes(count)}" for name, count in parts[:SHOWN_PARTS] if count)
+    text = f"about {in_bytes(memory.peak_bytes)} per trial at the centre of the space ({largest})"
+    if most is not None and most.peak_bytes > memory.peak_bytes:
+        text += f", up to {in_bytes(most.peak_bytes)}"
+    text += f"; micro-batches of {memory.micro_batch_size}, up to {memory.sequence_length:,} tokens each"
+    return text if memory.available_bytes is None else f"{text}; {memory.device} has {in_bytes(memory.available_bytes)}"
 
 
 def parameters(plan: SweepPlan) -> RenderableType:

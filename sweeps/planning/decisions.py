@@ -7,13 +7,15 @@ does.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from backends.contract import Estimate, EvaluationSettings, Failure, GenerationSettings, TrainingRequest
+from backends.contract import Estimate, EvaluationSettings, Failure, GenerationSettings, Scalar, TrainingRequest
+from backends.memory_forecast.forecast import MemoryForecast
 from backends.metrics.requested_metric import identity as metric_identity
 from backends.rendering import RenderedExample
 from search_spaces.space import ResolvedSpace, SpaceError
@@ -29,17 +31,24 @@ from sweeps.spec.sweep_spec import SweepSpec
 from sweeps.trials.budget import cost_bound, is_bounded
 from sweeps.trials.trial import Trial
 
+MAX_MEMORY_REQUESTS = 64
+"""The most combinations whose memory is forecast."""
+
 
 @dataclass(frozen=True)
 class ProbeRequests:
     """The requests that a plan asks the backend about.
 
     `central` has one request per base model, at the centre of the space; `longest` the same with
-    the most epochs.
+    the most epochs. `memory` combines the extreme values of all hyperparameters that drive the
+    memory of a run. `texts` has each text of a hyperparameter that accepts any text, because only
+    the backend can tell which texts it accepts.
     """
 
     central: tuple[TrainingRequest, ...]
     longest: tuple[TrainingRequest, ...]
+    memory: tuple[TrainingRequest, ...] = ()
+    texts: tuple[TrainingRequest, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,12 +58,16 @@ class BackendAnswers:
     `failures` are its objections to the central requests. `central` is its estimate for the first
     central request, and `longest` has its estimates for the longest requests. Both are missing if
     the plan needs no estimates. `example` is missing if the backend does not show examples.
+    `memory` is the forecast for the first central request, and `most_memory` the request that needs
+    most, with its forecast; both are missing if the backend makes no forecasts.
     """
 
     failures: tuple[Failure, ...] = ()
     central: Estimate | None = None
     longest: tuple[Estimate, ...] = ()
     example: RenderedExample | None = None
+    memory: MemoryForecast | None = None
+    most_memory: tuple[TrainingRequest, MemoryForecast] | None = None
 
 
 def resolve_plan(spec: SweepSpec, data: PreparedData, available_cpus: int, folder: Path) -> SweepPlan:
@@ -117,7 +130,45 @@ def probe_requests(plan: SweepPlan) -> ProbeRequests:
         central.append(plan.request(Trial(0, "plan", str(model), point, plan.spec.search.seed)))
     most_epochs = {"n_epochs": int(plan.max_epochs)} if plan.space.parameter("n_epochs") is not None else {}
     longest = [replace(request, hyperparameters={**request.hyperparameters, **most_epochs}) for request in central]
-    return ProbeRequests(tuple(central), tuple(longest))
+    return ProbeRequests(tuple(central), tuple(longest), _memory_requests(plan), _text_requests(plan))
+
+
+def _text_requests(plan: SweepPlan) -> tuple[TrainingRequest, ...]:
+    capabilities, centre = plan.spec.capabilities, plan.space.seed_points[0]
+    if not capabilities.trains_on_worker:  # a host would have to be asked for each text
+        return ()
+    points = [
+        {**centre, parameter.name: text}
+        for parameter in plan.space.parameters
+        if (declared := capabilities.hyperparameter(parameter.name)) is not None
+        and (declared.kind, declared.choices) == ("str", None)
+        and parameter.name != "base_model"
+        for text in extreme_values(parameter)
+        if centre.get(parameter.name) != text
+    ]
+    return tuple(
+        plan.request(Trial(0, "plan", str(point.get("base_model", plan.base_model)), point, plan.spec.search.seed))
+        for point in points
+    )
+
+
+def _memory_requests(plan: SweepPlan) -> tuple[TrainingRequest, ...]:
+    centre, drivers = plan.space.seed_points[0], plan.spec.capabilities.memory_drivers
+    searched = [parameter for parameter in plan.space.parameters if parameter.name in drivers and parameter.is_searched]
+    points: dict[str, Mapping[str, Scalar]] = {}
+    combinations = itertools.product(*(extreme_values(parameter) for parameter in searched))
+    for values in itertools.islice(combinations, MAX_MEMORY_REQUESTS):
+        chosen = dict(zip((parameter.name for parameter in searched), values, strict=True))
+        point: dict[str, Scalar] = {}
+        for parameter in plan.space.parameters:
+            if parameter.is_active(point):
+                value = chosen.get(parameter.name, centre.get(parameter.name, parameter.centre))
+                point[parameter.name] = value
+        points[json.dumps(point, sort_keys=True)] = point
+    return tuple(
+        plan.request(Trial(0, "plan", str(point.get("base_model", plan.base_model)), point, plan.spec.search.seed))
+        for point in points.values()
+    )
 
 
 def complete_plan(plan: SweepPlan, answers: BackendAnswers) -> SweepPlan:
@@ -136,9 +187,27 @@ def complete_plan(plan: SweepPlan, answers: BackendAnswers) -> SweepPlan:
     if answers.central is None:
         return plan
     plan = replace(plan, estimate=answers.central, most_expensive=_most_expensive(plan, answers.longest))
+    plan = _with_memory(plan, answers)
     if over_budget := list(budget_problems(plan)):
         raise UserInputError(over_budget)
     return plan
+
+
+def _with_memory(plan: SweepPlan, answers: BackendAnswers) -> SweepPlan:
+    plan = replace(plan, memory=answers.memory)
+    if answers.most_memory is None:
+        return plan
+    request, most = answers.most_memory
+    plan = replace(plan, most_memory=most)
+    if most.problem is None:
+        return plan
+    drivers = plan.spec.capabilities.memory_drivers
+    point = ", ".join(f"{name} {value}" for name, value in request.hyperparameters.items() if name in drivers)
+    fail = "such trials fail before they start" if most.is_measured else "such trials will probably fail"
+    hint = f"{fail}, and the sampler then avoids them; narrow the space to leave them out"
+    place = plan.spec.document.place(("space",))
+    found = warning("memory", place, f"with {point}, {most.problem}" if point else most.problem, hint)
+    return replace(plan, findings=(*plan.findings, found))
 
 
 def _most_expensive(plan: SweepPlan, estimates: Iterable[Estimate]) -> Estimate:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from backends.contract import Backend, BackendError, Estimate, Failure, TrainingRequest
+from backends.memory_forecast.forecast import MemoryForecast, SupportsMemoryForecast
 from backends.rendering import RenderedExample, SupportsRendering
 from sweeps.data import PreparedData, prepare
 from sweeps.data.spec import DataSpec
@@ -78,7 +79,7 @@ def ask_backend(plan: SweepPlan, *, estimate: bool) -> BackendAnswers:
         raise SweepError(error.failure.message, error.failure.detail) from error
     with closing(backend):
         failures: list[Failure] = []
-        for request in requests.central:
+        for request in (*requests.central, *requests.texts):
             for failure in _check(backend, request):
                 if failure.kind.retryable:  # the backend is out of reach, for the other requests too
                     raise BackendOutOfReachError(failure.message, failure.detail or "try again later")
@@ -88,7 +89,15 @@ def ask_backend(plan: SweepPlan, *, estimate: bool) -> BackendAnswers:
         example = _rendered(backend, requests.central[0]) if isinstance(backend, SupportsRendering) else None
         if not estimate:
             return BackendAnswers(example=example)
+        memory = most_memory = None
+        if isinstance(backend, SupportsMemoryForecast):
+            memory = _memory(backend, requests.central[0])
+            if memory is not None and (failure := memory.failure) is not None:
+                return BackendAnswers((failure,))  # an estimate would train a few steps
+            most_memory = _most_memory(backend, requests.memory)
         return BackendAnswers(
+            memory=memory,
+            most_memory=most_memory,
             central=_estimate(plan, backend, requests.central[0]),
             longest=tuple(_estimate(plan, backend, request) for request in requests.longest),
             example=example,
@@ -130,6 +139,21 @@ def _estimate(plan: SweepPlan, backend: Backend, request: TrainingRequest) -> Es
         return plan.with_metric_costs(backend.estimate(request), request)
     except BackendError as error:
         raise SweepError(error.failure.message, error.failure.detail) from error
+
+
+def _memory(backend: SupportsMemoryForecast, request: TrainingRequest) -> MemoryForecast | None:
+    try:
+        return backend.memory_forecast(request)
+    except BackendError as error:
+        raise SweepError(error.failure.message, error.failure.detail) from error
+
+
+def _most_memory(
+    backend: SupportsMemoryForecast, requests: Sequence[TrainingRequest]
+) -> tuple[TrainingRequest, MemoryForecast] | None:
+    """Return the request that needs most memory, with its forecast; None if none is known."""
+    found = [(request, forecast) for request in requests if (forecast := _memory(backend, request)) is not None]
+    return max(found, key=lambda pair: pair[1].peak_bytes, default=None)
 
 
 def _line_in_file(place: str, document: Document) -> str:

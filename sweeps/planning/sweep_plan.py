@@ -12,6 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from backends import codec
 from backends.contract import Backend, Estimate, EvaluationSettings, Placement, TrainingRequest
 from backends.guarded_backend import open_guarded
+from backends.memory_forecast.forecast import MemoryForecast
 from backends.metrics.contract import CostBound as MeasurementBound
 from backends.rendering import RenderedExample
 from search_spaces.space import ResolvedParameter, ResolvedSpace, SpaceError, SpaceProblem
@@ -34,8 +35,9 @@ class SweepPlan:
     `estimate` is for one trial at the centre of the space, `most_expensive` for the most expensive
     trial at the centre: the most epochs and the most expensive base model. Both are None if the
     backend was not asked for estimates. They include the cost of the task metrics, of which
-    `measurement_bound` is the most that one measurement can cost. `example` is a training example
-    as the backend trains it, None if it does not show any.
+    `measurement_bound` is the most that one measurement can cost. `memory` is the forecast for the
+    trial of `estimate`, and `most_memory` that of the trial that needs most. `example` is a
+    training example as the backend trains it, None if it does not show any.
     """
 
     spec: SweepSpec
@@ -51,6 +53,8 @@ class SweepPlan:
     fingerprint: str
     most_expensive: Estimate | None = None
     measurement_bound: MeasurementBound | None = None
+    memory: MemoryForecast | None = None
+    most_memory: MemoryForecast | None = None
     example: RenderedExample | None = None
 
     @property
@@ -190,6 +194,7 @@ class SweepPlan:
             "bounds": {name: list(ends) for name, ends in self.spec.bounds.items()},
             "budget": self.spec.budget.model_dump(),
             "estimate": None if self.estimate is None else self._estimate_json(self.estimate),
+            "memory": None if self.memory is None else self._memory_json(self.memory),
             "findings": [
                 {
                     "severity": finding.severity,
@@ -221,6 +226,16 @@ class SweepPlan:
             "disk_bytes_at_most": self.max_disk_bytes,
             "seconds_without_early_stopping": self.seconds_without_early_stopping,
             "basis": estimate.basis,
+        }
+
+    def _memory_json(self, memory: MemoryForecast) -> dict[str, Any]:
+        return {
+            "bytes_per_trial": memory.peak_bytes,
+            "bytes_per_trial_at_most": None if self.most_memory is None else self.most_memory.peak_bytes,
+            "device_bytes": memory.available_bytes,
+            "micro_batch_size": memory.micro_batch_size,
+            "sequence_length": memory.sequence_length,
+            "parts": dict(memory.parts),
         }
 
 
