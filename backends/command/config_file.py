@@ -10,19 +10,28 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import ruamel.yaml
 import tomlkit
+import yaml
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarstring import SingleQuotedScalarString
 from tomlkit.exceptions import TOMLKitError
 
 from backends.contract import BackendError, Failure, FailureKind
 
 YAML, JSON, TOML = "yaml", "json", "toml"
 _FORMATS = {".yml": YAML, ".yaml": YAML, ".json": JSON, ".toml": TOML}
+
+
+_YAML_1_1, _TEXT_TAG = yaml.resolver.Resolver(), "tag:yaml.org,2002:str"
+
+MAX_SETTINGS = 100_000
+"""Nobody writes more. YAML aliases of aliases can stand for any number."""
 
 
 def format_of(name: str) -> str | None:
@@ -78,19 +87,34 @@ def set_value(content: MutableMapping[str, Any], key: str, value: Any) -> None:
     A key of the file that contains dots itself counts as it is. Raises BackendError where the key
     leads into something that is no mapping.
     """
+    value = _unambiguous(value)
     if key in content:
         content[key] = value
         return
     *parents, last = key.split(".")
     for depth, parent in enumerate(parents):
-        nested = content.setdefault(parent, {})
+        nested = content.setdefault(_unambiguous(parent), {})
         if not isinstance(nested, MutableMapping):
             inner = ".".join(parents[: depth + 1])
             raise BackendError(
                 Failure(FailureKind.USER, f"config: `{key}` cannot be set, because `{inner}` is not a mapping")
             )
         content = nested
-    content[last] = value
+    content[_unambiguous(last)] = value
+
+
+def _unambiguous(value: Any) -> Any:
+    """Return a value whose texts stay texts in YAML 1.1, where a plain `no` is false.
+
+    What the template has is left as it is, so that the program reads it as before.
+    """
+    if isinstance(value, Mapping):
+        return {_unambiguous(key): _unambiguous(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_unambiguous(item) for item in value]
+    if isinstance(value, str) and _YAML_1_1.resolve(yaml.ScalarNode, value, (True, False)) != _TEXT_TAG:
+        return SingleQuotedScalarString(value)
+    return value
 
 
 def has_key(content: Mapping[str, Any], key: str) -> bool:
@@ -105,6 +129,8 @@ def has_key(content: Mapping[str, Any], key: str) -> bool:
 def _parsed(text: str, kind: str, name: str) -> MutableMapping[str, Any]:
     try:
         content = _PARSERS[kind](text)
+        if isinstance(content, MutableMapping) and any(islice(flattened(content), MAX_SETTINGS, None)):
+            raise _invalid(name, kind, None, f"it has more than {MAX_SETTINGS} settings")
     except json.JSONDecodeError as error:
         raise _invalid(name, kind, error.lineno, error.msg) from None
     except TOMLKitError as error:
@@ -112,6 +138,10 @@ def _parsed(text: str, kind: str, name: str) -> MutableMapping[str, Any]:
     except YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         raise _invalid(name, kind, mark and mark.line + 1, problem or str(error).splitlines()[0]) from None
+    except RecursionError:  # also of an alias inside of what it stands for
+        raise _invalid(name, kind, None, "it is nested too deeply") from None
+    except ValueError as error:  # such as a date that does not exist
+        raise _invalid(name, kind, None, str(error)) from None
     if not isinstance(content, MutableMapping):
         raise BackendError(Failure(FailureKind.USER, f"config: {name} is not a mapping of keys to values"))
     return content

@@ -38,6 +38,15 @@ def test_comments_and_order_stay_in_yaml(tmp_path: Path) -> None:
     assert yaml.safe_load(text)["learning_rate"] == 1e-5, "a YAML 1.1 reader takes 1e-05 for a text"
 
 
+def test_a_word_of_the_template_keeps_its_meaning_and_a_text_that_is_set_stays_a_text(tmp_path: Path) -> None:
+    file = tmp_path / "c.yml"
+    file.write_text("tf32: yes\neval_strategy: steps\n")
+    content = read_template(file, "c.yml")
+    set_value(content, "eval_strategy", "no")
+    set_value(content, "nested.on", ["off"])
+    assert yaml.safe_load(written(content, "c.yml")) == {"tf32": True, "eval_strategy": "no", "nested": {"on": ["off"]}}
+
+
 def test_comments_stay_in_toml(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text("# all\nlr = 1.0 # rate\n[lora]\nr = 8\n")
@@ -49,9 +58,13 @@ def test_comments_stay_in_toml(tmp_path: Path) -> None:
     assert tomllib.loads(text)["optimizer"] == {"name": "adamw"}
 
 
+TEXTS = st.sampled_from(["no", "Yes", "off", "null", "~", "12:30:00", "1e5", "0x1f", "1_000", "2026-01-01", "=", "a"])
+"""Texts that YAML 1.1 or 1.2 takes for something else if no quotes are around them."""
+
+
 @given(
     st.recursive(
-        st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53) | st.booleans(),
+        st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53) | st.booleans() | TEXTS,
         lambda inner: st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), inner, max_size=3),
     )
 )
@@ -79,6 +92,13 @@ def test_a_value_cannot_be_set_inside_a_value() -> None:
         set_value(content, "a.b", 2)
 
 
+ALIASES = "".join(
+    f"k{number}: &a{number} {{{', '.join(f'{letter}: *a{number - 1}' for letter in 'abcdefghij')}}}\n"
+    for number in range(1, 12)
+)
+"""A few lines whose aliases stand for a trillion settings."""
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
@@ -87,6 +107,12 @@ def test_a_value_cannot_be_set_inside_a_value() -> None:
         ("c.json", '{\n"a": }', r"c\.json:2 is not valid JSON"),
         ("c.toml", "a = \n", "is not valid TOML"),
         ("c.txt", "a", "format of .* is unknown"),
+        ("c.yml", "a: " + "[" * 1_000, "nested too deeply"),
+        ("c.json", '{"a": ' + "[" * 100_000, "nested too deeply"),
+        ("c.toml", "a = " + "[" * 5_000, "is not valid TOML"),
+        ("c.yml", "a: &a0 {x: 1}\n" + ALIASES, "more than 100000 settings"),
+        ("c.yml", "a: 2026-02-31\n", "is not valid YAML: day is out of range"),
+        ("c.yml", "a: 1\na: 2\n", "duplicate key"),
     ],
 )
 def test_a_broken_template_is_named_with_its_line(tmp_path: Path, name: str, text: str, words: str) -> None:
