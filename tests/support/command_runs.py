@@ -90,7 +90,7 @@ class GatedRun:
     # ----------------------------------------------------------------------------------- the gates
     def has_reached(self, phase: str) -> bool:
         """Whether the program waits at its gate."""
-        return (self.folder / f"{phase}-0.reached").exists()
+        return (self.folder / f"{phase}.reached").exists()
 
     def open_gate(self, phase: str) -> None:
         """Let every program pass this gate from now on."""

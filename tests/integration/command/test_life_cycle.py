@@ -19,9 +19,12 @@ pytestmark = pytest.mark.integration
 
 ALL_EPOCHS = [float(epoch + 1) for epoch in range(EPOCHS)]
 
-PHASES = ("start", "before-number", "middle", "loop", "checkpoint", "torn-checkpoint")
+GATES = ("start", "before-number", "middle", "loop", "checkpoint", "torn-checkpoint")
 """The gates of the trainer: before it does anything, before its first number, after an evaluation,
 in the second epoch, between the files of a checkpoint, and in the middle of a file."""
+
+OFTEN = ("start", "loop", "torn-checkpoint")
+PHASES = [pytest.param(gate, marks=() if gate in OFTEN else pytest.mark.slow) for gate in GATES]
 
 NewRun = Callable[..., GatedRun]
 

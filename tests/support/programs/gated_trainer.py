@@ -125,8 +125,7 @@ class Trainer:
         """Wait if this is the chosen phase, until somebody opens it."""
         if not phase or self.options.gate != phase or not self.options.gates:
             return
-        name = f"{phase}-{self.options.seed}"
-        with open(os.path.join(self.options.gates, f"{name}.reached"), "w", encoding="utf-8"):
+        with open(os.path.join(self.options.gates, f"{phase}.reached"), "w", encoding="utf-8"):
             pass
         while not os.path.exists(os.path.join(self.options.gates, f"open-{phase}")):
             time.sleep(0.02)
