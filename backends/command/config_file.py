@@ -72,6 +72,11 @@ def written(content: Mapping[str, Any], name: str) -> str:
     return stream.getvalue()
 
 
+def _tag_in_yaml_1_1(text: str) -> str:
+    tag: str = _YAML_1_1.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    return tag
+
+
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the keys of nested settings with dots, and their values: `{a: {b: 1}}` gives `a.b`."""
     for key, value in settings.items():
@@ -112,7 +117,7 @@ def _unambiguous(value: Any) -> Any:
         return {_unambiguous(key): _unambiguous(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_unambiguous(item) for item in value]
-    if isinstance(value, str) and _YAML_1_1.resolve(yaml.ScalarNode, value, (True, False)) != _TEXT_TAG:
+    if isinstance(value, str) and _tag_in_yaml_1_1(value) != _TEXT_TAG:
         return SingleQuotedScalarString(value)
     return value
 
