@@ -49,6 +49,7 @@ def main() -> None:
             raise RuntimeError(f"process {rank} was told to fail")
     with open(os.path.join(options.output, f"rank-{rank}.txt"), "w", encoding="utf-8") as file:
         file.write(f"{os.environ['MASTER_PORT']} {processes}")
+    dist.barrier()  # a process that ends earlier can leave the others waiting in the next line
     dist.destroy_process_group()
 
 
