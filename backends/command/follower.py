@@ -137,7 +137,7 @@ class Follower:
         """Store the measurements of further rows; the last ones too if the log `is_complete`."""
         if not self._has_begun or not self._is_chosen(has_ended=has_ended):
             return
-        rows = self._sources[self._source or 0].rows()
+        rows = self._sources[self._source or 0].rows(has_ended=has_ended)
         if not self._is_open or not _begins_with(rows, self._rows):
             self._begin_log(rows)
         new = rows[len(self._rows) :]
@@ -204,7 +204,7 @@ class Follower:
         having = (
             number
             for number, source in enumerate(self._sources)
-            if any(metric in row.scores for row in self._named(source.rows()))
+            if any(metric in row.scores for row in self._named(source.rows(has_ended=has_ended)))
         )
         first = next(having, None)
         if first is None:
@@ -251,7 +251,7 @@ class Follower:
             found = self._checkpoints()
             checkpoint = next((other for other in found.complete if other.path == begun), None) if found else None
         source = self.run.followed_source
-        rows = [] if source is None else self._sources[source].rows()
+        rows = [] if source is None else self._sources[source].rows(has_ended=True)
         timeline = None if checkpoint is None else self._timeline_at(checkpoint)
         path = None if checkpoint is None else str(checkpoint.path)
         attempt = Attempt(self._attempt.number + 1, path, len(rows), _digest(rows), timeline)
@@ -327,7 +327,7 @@ class Follower:
         metric = self._request.evaluation.keep_metric
         if not self._reports or any(metric in evaluation.values for evaluation in self._evaluations()):
             return None
-        rows = [row for source in self._sources for row in self._named(source.rows())]
+        rows = [row for source in self._sources for row in self._named(source.rows(has_ended=True))]
         found = sorted({name for row in rows for name in (*row.scores, *row.loop)})
         lines = "\n".join(self.run.last_lines(5)) or "It printed nothing."
         if end.left_behind:

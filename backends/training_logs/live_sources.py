@@ -17,6 +17,7 @@ import os
 import re
 import sqlite3
 import struct
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +39,11 @@ Parse: TypeAlias = Callable[[bytes, bytes], tuple[int, Sequence[Row]]]
 class Reader(Protocol):
     """Reads the files of one source, each again and again while it grows."""
 
-    def rows(self, path: Path) -> Sequence[Row]:
-        """Return all rows of a file so far; those of the last reading if it cannot be read now."""
+    def rows(self, path: Path, *, has_ended: bool = False) -> Sequence[Row]:
+        """Return all rows of a file so far; those of the last reading if it cannot be read now.
+
+        `has_ended`: the program will write no more.
+        """
         ...
 
 
@@ -50,7 +54,7 @@ class WholeFile:
         self._read = read
         self._known: dict[Path, tuple[tuple[int, int, int], Sequence[Row]]] = {}
 
-    def rows(self, path: Path) -> Sequence[Row]:
+    def rows(self, path: Path, *, has_ended: bool = False) -> Sequence[Row]:
         """Return the rows of a file; those of the last good reading while it is being replaced."""
         try:
             stat = path.stat()
@@ -78,7 +82,7 @@ class GrowingFile:
         self._parse = parse
         self._files: dict[Path, _Reading] = {}
 
-    def rows(self, path: Path) -> Sequence[Row]:
+    def rows(self, path: Path, *, has_ended: bool = False) -> Sequence[Row]:
         """Return the rows of all complete records."""
         known = self._files.setdefault(path, _Reading())
         try:
@@ -123,26 +127,53 @@ class _Reading:
         self.rows += rows
 
 
+SETTLING_S = 1.0
+"""How long a metric in a database waits for those of earlier steps.
+
+MLflow's asynchronous logging, which the Hugging Face Trainer uses, writes from several threads.
+"""
+
+
 class Database:
-    """Reads the metrics in an MLflow database of SQLite, one in a row, as they were added."""
+    """Reads the metrics in an MLflow database of SQLite, one in a row, ordered by their steps."""
 
-    def __init__(self) -> None:
-        self._files: dict[Path, tuple[int, list[Row]]] = {}
+    def __init__(self, settling_s: float = SETTLING_S) -> None:
+        self._settling_s = settling_s
+        self._files: dict[Path, _Metrics] = {}
 
-    def rows(self, path: Path) -> Sequence[Row]:
-        """Return all metrics so far, in the order in which the program logged them."""
-        last, rows = self._files.get(path, (0, []))
+    def rows(self, path: Path, *, has_ended: bool = False) -> Sequence[Row]:
+        """Return the metrics so far, except the last ones, which may lack some before them."""
+        metrics = self._files.setdefault(path, _Metrics())
         query = "SELECT rowid, key, value, is_nan, step FROM metrics WHERE rowid > ? ORDER BY rowid"
+        now = time.monotonic()
         try:
-            with contextlib.closing(
-                sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
-            ) as connection:
-                for number, key, value, is_nan, step in connection.execute(query, (last,)):
-                    rows.append({"step": step, key: float("nan") if is_nan else value})
-                    self._files[path] = (number, rows)
+            address = f"{path.absolute().as_uri()}?mode=ro"
+            with contextlib.closing(sqlite3.connect(address, uri=True, timeout=5)) as connection:
+                for number, key, value, is_nan, step in connection.execute(query, (metrics.last,)):
+                    metrics.settling.append((now, {"step": step, key: float("nan") if is_nan else value}))
+                    metrics.last = number
         except sqlite3.Error:  # it has no tables yet, or is being written
             pass
-        return rows
+        metrics.settle(float("inf") if has_ended else now - self._settling_s)
+        return metrics.rows
+
+
+@dataclass
+class _Metrics:
+    """The metrics of a database: the number of the last one, and those that still settle."""
+
+    last: int = 0
+    settling: list[tuple[float, Row]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+
+    def settle(self, until: float) -> None:
+        """Take the metrics that were first seen until then, and all others up to their steps."""
+        step = max((_step_of(row) for seen_at, row in self.settling if seen_at <= until), default=None)
+        if step is None:
+            return
+        self.settling.sort(key=lambda metric: _step_of(metric[1]))
+        self.rows += [row for _, row in self.settling if _step_of(row) <= step]
+        self.settling = [metric for metric in self.settling if _step_of(metric[1]) > step]
 
 
 @dataclass
@@ -161,10 +192,11 @@ class LiveSource:
     _taken: dict[Path, int] = field(default_factory=dict)
     _rows: list[Row] = field(default_factory=list)
 
-    def rows(self) -> list[Row]:
+    def rows(self, *, has_ended: bool = False) -> list[Row]:
         """Return all rows so far, in the order in which they came.
 
-        Rows of several files that are found at once are in the order of their steps.
+        Rows of several files that are found at once are in the order of their steps. `has_ended`:
+        the program will write no more.
         """
         found = dict.fromkeys(Path(name) for pattern in self.patterns for name in _matches(pattern))
         if self.one_file:
@@ -174,7 +206,7 @@ class LiveSource:
             self._taken.setdefault(path, 0)
         new: list[Row] = []
         for path, taken in self._taken.items():
-            rows = self.reader.rows(path)
+            rows = self.reader.rows(path, has_ended=has_ended)
             new += rows[taken:]
             self._taken[path] = len(rows)
         if len(self._taken) > 1:

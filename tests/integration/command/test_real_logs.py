@@ -46,7 +46,9 @@ def measured(folder: Path, preset: str, source_type: str, metric: str = "valid_l
         patterns = [pattern.replace(placeholder, str(place)) for pattern in patterns]
     source = open_source(source_type, [pattern for pattern in patterns if "{" not in pattern])
     timeline = Timeline(metric=metric, by_column=source.by_column, first_step=presets.load(preset).first_step)
-    timeline, events = timeline.after(named(row, {}) for row in source.rows() if SUMMARY_COLUMN not in row)
+    timeline, events = timeline.after(
+        named(row, {}) for row in source.rows(has_ended=True) if SUMMARY_COLUMN not in row
+    )
     return [*events, *timeline.ended()[1]]
 
 
@@ -78,7 +80,7 @@ def test_the_logs_of_the_trainer_of_transformers(tmp_path: Path, named_sets: boo
         arguments["second_valid_file"] = str(tmp_path / "data/train.jsonl")
     command = script("hf_trainer", *(word for name, value in arguments.items() for word in (f"--{name}", value)))
     environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
-    execute(tmp_path, [*command, "--report_to", "tensorboard", "mlflow"], environment)
+    execute(tmp_path, [*command, "--report_to", "all"], environment)
 
     state = json.loads((tmp_path / "output" / "checkpoint-9" / "trainer_state.json").read_text())["log_history"]
     names = {"valid_first_loss": "eval_first_loss", "valid_second_loss": "eval_second_loss"}

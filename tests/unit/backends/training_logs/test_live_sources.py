@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import math
 import os
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorboardX import SummaryWriter
 
-from backends.training_logs.live_sources import SOURCE_TYPES, LiveSource, open_source, row_of_line
+from backends.training_logs.live_sources import SOURCE_TYPES, Database, LiveSource, open_source, row_of_line
 
 pytestmark = pytest.mark.unit
 
@@ -222,6 +224,28 @@ def test_a_state_that_is_none_has_no_rows(tmp_path: Path, content: str) -> None:
     file = tmp_path / "trainer_state.json"
     file.write_text(content)
     assert source("hf_trainer_state", file).rows() == []
+
+
+def test_metrics_that_an_asynchronous_logger_wrote_late_come_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE metrics (key TEXT, value REAL, is_nan INTEGER, step INTEGER)")
+
+        def log(*steps: int) -> None:
+            values = [("loss", 1.0 / step, step == 3, step) for step in steps]
+            connection.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?)", values)
+            connection.commit()
+
+        impatient = Database(settling_s=0.0)
+        patient = Database(settling_s=1000.0)
+        log(1, 3, 2)
+        assert [row["step"] for row in impatient.rows(file)] == [1, 2, 3]
+        assert patient.rows(file) == []
+        log(5, 4)
+        assert patient.rows(file) == []
+        rows = patient.rows(file, has_ended=True)
+        assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+        assert math.isnan(rows[2]["loss"])
 
 
 def framed(record: bytes) -> bytes:
