@@ -122,8 +122,9 @@ class _Settings:
 
     def number(self, name: str) -> int | None:
         """Return a whole number above 0; None if it is not set."""
+        value = self._value(name)
         try:
-            number = int(self._value(name) or 0)
+            number = 0 if isinstance(value, bool) or value is None else int(value)
         except (TypeError, ValueError):
             return None
         return number if number > 0 else None

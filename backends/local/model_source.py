@@ -107,11 +107,17 @@ class ModelSource:
         return {name: shape for path in self.weight_files for name, shape in _tensor_shapes(path).items()}
 
     def matrices(self) -> list[str] | None:
-        """Return the full names of the modules with a matrix; None without safetensors files."""
-        shapes = self.tensor_shapes()
+        """Return the full names of the modules with a matrix, without embeddings and the output
+        over the vocabulary; None without safetensors files.
+        """
+        shapes, vocabulary = self.tensor_shapes(), self.vocabulary_size
         if shapes is None:
             return None
-        return [name.removesuffix(".weight") for name, shape in shapes.items() if len(shape) == 2]
+        return [
+            name.removesuffix(".weight")
+            for name, shape in shapes.items()
+            if len(shape) == 2 and vocabulary not in shape
+        ]
 
     def adapter_parameters(self, rank: int) -> int:
         """Return an upper bound of the parameters of adapters of this rank: one adapter for every

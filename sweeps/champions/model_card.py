@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +13,9 @@ from backends.contract import Scalar
 from backends.model_export import ExportFormat
 from sweeps.study.state import SweepState
 from sweeps.trials.trial import Trial
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_BACKTICKS = re.compile("`+")
 
 _LIBRARIES: Mapping[ExportFormat, str] = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}
 
@@ -28,8 +33,8 @@ def card_text(sweep: SweepState, trial: Trial, file_format: ExportFormat) -> str
 def _lines(sweep: SweepState, trial: Trial, file_format: ExportFormat) -> Iterator[str]:
     data, labels = sweep.plan["data"], list(sweep.plan["data"].get("labels") or ())
     base = _base_name(trial)
-    header = {
-        "base_model": base,
+    header: dict[str, Any] = {
+        **({"base_model": base} if is_hub_name(trial.base_model) else {}),
         "library_name": _LIBRARIES[file_format],
         "tags": ["finesweep", *(["lora"] if file_format == "adapter" else [])],
     }
@@ -51,6 +56,12 @@ def _lines(sweep: SweepState, trial: Trial, file_format: ExportFormat) -> Iterat
     if trial.verdict is not None:
         yield "\n## Verdict\n"
         yield f"{trial.verdict.kind.value}: {trial.verdict.evidence}"
+    if data.get("prompt"):
+        yield "\n## Prompt\n"
+        yield from _block(f"{data['prompt']}{data.get('separator') or ''}")
+        yield "\nThe names in braces are columns. The model was trained on exactly this text."
+        if data.get("stop"):
+            yield f"Its answers end with {json.dumps(data['stop'], ensure_ascii=False)}."
     yield "\n## Data\n"
     yield f"- name: {data['name']}"
     yield f"- task: {data['task']}" + (f", {len(labels)} labels" if labels else "")
@@ -64,6 +75,19 @@ def _lines(sweep: SweepState, trial: Trial, file_format: ExportFormat) -> Iterat
     yield "|---|---|"
     for name, value in {**_resolved(trial), **trial.hyperparameters, "seed": trial.seed}.items():
         yield f"| {name} | {base if name == 'base_model' else _written(value)} |"
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a base model has the form of a name on the Hugging Face hub: OWNER/NAME."""
+    return _HUB_NAME.fullmatch(name) is not None
+
+
+def _block(text: str) -> Iterator[str]:
+    """Yield a text as a code block, whose fence is longer than any in the text."""
+    fence = "`" * max(3, *(len(run) + 1 for run in _BACKTICKS.findall(text)), 3)
+    yield f"{fence}text"
+    yield text
+    yield fence
 
 
 def _first_sentence(trial: Trial, base: str, sweep: SweepState, file_format: ExportFormat) -> str:

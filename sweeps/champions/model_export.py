@@ -65,7 +65,11 @@ def export_best(
             backend.export(trial.model, file_format, temporary)
         finally:
             backend.close()
-        (temporary / CARD_FILE).write_text(card_text(sweep, trial, file_format), encoding="utf-8")
+        card = temporary / CARD_FILE
+        card.write_text(card_text(sweep, trial, file_format), encoding="utf-8")
+        for path in temporary.rglob("*"):
+            if path.is_file():  # libraries write weights that only their owner can read
+                path.chmod(card.stat().st_mode)
         if folder.exists():
             folder.rmdir()
         temporary.rename(folder)
