@@ -73,8 +73,8 @@ def _lines(sweep: SweepState, trial: Trial, file_format: ExportFormat) -> Iterat
     yield "\n## Hyperparameters\n"
     yield "| hyperparameter | value |"
     yield "|---|---|"
-    for name, value in {**_resolved(trial), **trial.hyperparameters, "seed": trial.seed}.items():
-        yield f"| {name} | {base if name == 'base_model' else _written(value)} |"
+    for name, chosen in {**_resolved(trial), **trial.hyperparameters, "seed": trial.seed}.items():
+        yield f"| {name} | {base if name == 'base_model' else _written(chosen)} |"
 
 
 def is_hub_name(name: str) -> bool:

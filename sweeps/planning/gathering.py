@@ -92,8 +92,8 @@ def ask_backend(plan: SweepPlan, *, estimate: bool) -> BackendAnswers:
         memory = most_memory = None
         if isinstance(backend, SupportsMemoryForecast):
             memory = _memory(backend, requests.central[0])
-            if memory is not None and (failure := memory.failure) is not None:
-                return BackendAnswers((failure,))  # an estimate would train a few steps
+            if memory is not None and memory.failure is not None:
+                return BackendAnswers((memory.failure,))  # an estimate would train a few steps
             most_memory = _most_memory(backend, requests.memory)
         return BackendAnswers(
             memory=memory,
