@@ -35,7 +35,8 @@ SCHEDULES ?= 20000
 chaos: $(VENV)/.develops
 	$(BIN)/python -m tests.chaos.kill_points --jobs 2
 	$(BIN)/python -m tests.simulation --count $(SCHEDULES) --jobs 2
-	SWEEP_TEST_SLOW=1 $(BIN)/python -m pytest tests/chaos tests/integration/test_tracking_kills.py
+	SWEEP_TEST_SLOW=1 $(BIN)/python -m pytest tests/chaos tests/integration/test_tracking_kills.py \
+		tests/integration/command/test_life_cycle.py
 	$(BIN)/python -m tests.chaos.random_kills --kills $(KILLS)
 
 check: $(VENV)/.develops

@@ -24,7 +24,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,8 @@ from sweep_invariants import Expectation, SweepFacts, violations
 
 from sweeps.planning.plan import plan_file
 from sweeps.study.storage import open_storage
+from sweeps.study.stored_study import read_study
+from sweeps.trials.trial import Trial, TrialState
 from sweeps.workspace import Workspace
 
 MARK = "FINESWEEP_CHAOS_SERIES"
@@ -79,6 +81,34 @@ objective: {maximize: valid_accuracy}
 """
 
 
+TRAINER = Path(__file__).parents[1] / "support" / "programs" / "gated_trainer.py"
+
+COMMAND_FILE = f"""\
+name: pairs
+backend:
+  type: command
+  run: >-
+    {sys.executable} -S -E {TRAINER} --lr {{lr}} --epochs {{n_epochs}} --output {{output}} --seed {{seed}}
+    --behaviour family --epoch-seconds 0.7
+  metrics: [output]
+  checkpoints: "{{output}}/checkpoint-*"
+  resume: RESUME
+  grace_s: 2
+  abandoned_after_s: 20
+  hyperparameters:
+    lr: {{low: 1e-6, high: 1e-2, log: true}}
+    n_epochs: {{type: int, low: 2, high: 4}}
+search: {{sampler: tpe, scheduler: SCHEDULER, trials: TRIALS, concurrency: 4, retries: 20}}
+resources: {{cpus_per_trial: 0.1}}
+objective: {{minimize: valid_loss}}
+"""
+
+FILES = {"fake": FAKE_FILE, "local": LOCAL_FILE, "command": COMMAND_FILE}
+
+PROGRAM_VICTIMS = ("program", "program", "supervisor", "supervisor")
+"""What the command backend has beside the processes of every sweep."""
+
+
 @dataclass(frozen=True)
 class Choices:
     """What the seed of a series decides."""
@@ -96,15 +126,16 @@ class Series:
 
     seed: int
     root: Path
+    kind: str | None = None
     faults: list[str] = field(default_factory=list)
     victims: Counter[str] = field(default_factory=Counter)
     runs: int = 0
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        kind = self.random.choice(("fake", "fake", "fake", "local"))
-        trials = 8 if kind == "fake" else 4
-        text = FAKE_FILE if kind == "fake" else LOCAL_FILE
+        kind = self.kind or self.random.choice(("fake", "fake", "fake", "local", "command", "command"))
+        trials = 4 if kind == "local" else 8
+        text = FILES[kind].replace("RESUME", self.random.choice(("'--resume {checkpoint}'", "null")))
         scheduler = self.random.choice(("none", "asha", "{type: median, min_trials: 2}"))
         text = text.replace("SCHEDULER", scheduler).replace("TRIALS", str(trials))
         finals = self.random.random() < 0.4
@@ -157,7 +188,7 @@ class Series:
         process, done = self._start(), 0
         while done < kills:
             self._sleep(process, self.random.choice((0.5, 1, 2, 3, 5)) * self.random.uniform(0.5, 2))
-            victim = self.random.choice(VICTIMS)
+            victim = self.random.choice(VICTIMS + (PROGRAM_VICTIMS if self.choices.kind == "command" else ()))
             if process.poll() is not None:
                 break
             killed = self._kill(victim, process, server)
@@ -225,6 +256,10 @@ class Series:
             case "worker":
                 workers = [number for number, name in processes.items() if "TrialRunner" in name or "::train" in name]
                 return [self.random.choice(sorted(workers))] if workers else []
+            case "program" | "supervisor":
+                words = {"program": str(TRAINER), "supervisor": "command/supervisor.py"}[victim]
+                found = [number for number, name in processes.items() if words in name]
+                return [self.random.choice(sorted(found))] if found else []
             case _:
                 program = {"raylet": "raylet/raylet", "gcs": "gcs_server"}[victim]
                 return [number for number, name in processes.items() if program in name.partition(" ")[0]]
@@ -282,6 +317,7 @@ class Series:
         facts = SweepFacts(plan, study, runs, knows_runs=self.choices.kind == "fake")
         expected = Expectation(self.choices.trials, failed=0, finals=self.choices.finals)
         self.faults += violations(facts, expected)
+        self.faults += gaps(read_study(workspace.study_file("pairs"), workspace.study_name("pairs")).trials)
         self.faults += leftovers(self.root)
         self.faults += [f"{path.name} was left in the temporary folder" for path in (self.root / "t").glob("sweep-*")]
         sessions = [path for path in (self.root / "t" / "ray").glob("session_*") if not path.is_symlink()]
@@ -336,6 +372,15 @@ class _MlflowServer:
         self._process.wait()
 
 
+def gaps(trials: Iterable[Trial]) -> Iterator[str]:
+    """Yield which complete trials do not have each epoch once, in their order."""
+    for trial in trials:
+        epochs = [evaluation.epoch for evaluation in trial.curve if evaluation.epoch > 0]
+        wanted = [float(epoch + 1) for epoch in range(int(trial.hyperparameters["n_epochs"]))]
+        if trial.state is TrialState.COMPLETE and epochs != wanted:
+            yield f"trial {trial.number} has the epochs {epochs}, not {wanted}"
+
+
 def processes_of(mark: str, root: Path) -> dict[int, str]:
     """Return the processes of a series with their command lines.
 
@@ -360,6 +405,7 @@ def main() -> int:
     parser.add_argument("--per-series", type=int, default=8, help="kills of one sweep")
     parser.add_argument("--first", type=int, default=0, help="the seed of the first series")
     parser.add_argument("--seed", type=int, help="run only the series of this seed")
+    parser.add_argument("--kind", choices=FILES, help="only sweeps of this kind")
     parser.add_argument("--keep", action="store_true", help="keep the folders of all series")
     options = parser.parse_args()
     began, total, wrong = time.monotonic(), Counter[str](), 0
@@ -367,14 +413,15 @@ def main() -> int:
     series_count = 0
     while total.total() < options.kills:
         root = Path(tempfile.mkdtemp(prefix="rk", dir="/tmp"))  # Ray's sockets need a short path
-        series = Series(seed, root)
+        series = Series(seed, root, options.kind)
         series.run(min(options.per_series, options.kills - total.total()))
         series_count += 1
         total += series.victims
         choices = dataclasses.replace(series.choices, text="")
         print(f"series {seed}: {dict(series.victims)} in {series.runs} runs, {choices}", flush=True)
         for fault in series.faults:
-            print(f"  FAULT {fault}\n  repeat: python -m tests.chaos.random_kills --seed {seed}", flush=True)
+            kind = f" --kind {options.kind}" if options.kind else ""
+            print(f"  FAULT {fault}\n  repeat: python -m tests.chaos.random_kills --seed {seed}{kind}", flush=True)
         wrong += bool(series.faults)
         if series.faults or options.keep:
             print(f"  folder: {root}")
