@@ -14,8 +14,8 @@ from typing import Any
 
 from backends.command import presets
 from sweeps.errors import Problem, UserInputError
-from sweeps.spec.own_scripts import call_of_own_script
-from sweeps.spec.starter_ranges import number_of
+from sweeps.spec.from_program.own_scripts import call_of_own_script
+from sweeps.spec.from_program.ranges import number_of
 
 TRIED = ("learning_rate", "n_epochs", "lora_rank", "lora_dropout", "weight_decay", "warmup_ratio", "beta")
 """What is tried if a configuration has it. A batch size is not: the memory depends on it."""
@@ -64,6 +64,7 @@ class KnownConfiguration:
     notes: tuple[str, ...] = ()
     gpus: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
+    resume: str = ""
 
 
 def preset_of(flat: Mapping[str, Any]) -> str | None:
@@ -245,7 +246,8 @@ def _lightning(found: KnownConfiguration, flat: Mapping[str, Any]) -> KnownConfi
         if found_keys := _named(flat, name):
             keys[ours] = found_keys[0]
     note = "write the name of your script in `run`"
-    return replace(found, run="python main.py fit --config {config}", keys=keys, notes=(note,))
+    run, resume = "python main.py fit --config {config}", "--ckpt_path {checkpoint}"
+    return replace(found, run=run, resume=resume, keys=keys, notes=(note,))
 
 
 def _named(flat: Mapping[str, Any], name: str) -> list[str]:

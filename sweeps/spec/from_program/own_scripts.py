@@ -11,7 +11,7 @@ from typing import Any
 
 from backends.command import config_file
 from backends.contract import BackendError
-from sweeps.spec.python_source import PythonSource, dotted_name
+from sweeps.spec.from_program.python_source import PythonSource, dotted_name
 
 _FOLDERS = 4
 """How far above a configuration its script is looked for, as in `recipes/MODEL/dpo/config.yaml`."""

@@ -72,6 +72,13 @@ class PythonSource:
         return frozenset(found | {keyword.arg or "" for keyword in keywords if not _is_none(keyword.value)})
 
     @property
+    def has_score_dict(self) -> bool:
+        """Whether it makes a dict with a loss or an accuracy, as a script does that prints one."""
+        keys = (key for node in self.nodes if isinstance(node, ast.Dict) for key in node.keys)
+        texts = (key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str))
+        return any("loss" in text.lower() or "acc" in text.lower() for text in texts)
+
+    @property
     def assigned_numbers(self) -> Mapping[str, int]:
         """The names in lower case that get a number, such as `lr = 1e-3`, with their lines."""
         found = {}

@@ -25,11 +25,18 @@ _CHOICES = ("batch_size", "lora_rank", "lora_alpha")
 _SHARES = ("dropout", "lora_dropout", "warmup_ratio", "label_smoothing")
 
 
-def range_text(ours: str, value: Any, origin: str, *, is_lora: bool, is_preference: bool = False) -> str:
+UNKNOWN_RATES = (1e-5, 1e-2)
+"""The learning rates to try if nothing says what is trained, with which optimizer. Ours."""
+
+
+def range_text(
+    ours: str, value: Any, origin: str, *, is_lora: bool, is_preference: bool = False, is_fine_tuning: bool = True
+) -> str:
     """Return the range of a hyperparameter as YAML, with the user's value as a comment.
 
     The user's value is always inside. `origin` says where it is from. `is_preference` is training
-    on preferences, such as DPO: no recommendation is about it.
+    on preferences, such as DPO: no recommendation is about it. Without `is_fine_tuning` nothing
+    says that a pre-trained model is trained, which is what the recommended rates are about.
     """
     number = number_of(value)
     recommended = Catalogue.load().get(ours, SCOPE)
@@ -37,6 +44,9 @@ def range_text(ours: str, value: Any, origin: str, *, is_lora: bool, is_preferen
         recommended = recommended.narrowed(MANY_EXAMPLES, {"method": ["lora" if is_lora else "full"]})
     if is_preference and ours in ("learning_rate", "n_epochs") and number:
         recommended = None
+    if ours == "learning_rate" and number is None and not (is_fine_tuning or is_lora):
+        low, high = UNKNOWN_RATES
+        return f"{{low: {_text(low)}, high: {_text(high)}, log: true}}"
     if ours in _CHOICES:
         domain = f"{{choices: {_doublings(ours, number, recommended)}}}"
     else:

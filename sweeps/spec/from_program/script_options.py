@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sweeps.spec.python_source import (
+from sweeps.spec.from_program.python_source import (
     Function,
     PythonSource,
     argument_of,

@@ -105,6 +105,9 @@ def test_in_the_folder_of_the_trial_a_relative_input_gets_its_absolute_path(tmp_
     (tmp_path / "data").mkdir()
     script = 'parser.add_argument("--lr", default=0.1)\nparser.add_argument("--data", default="./data")\n'
     assert f" --data {tmp_path / 'data'}" in backend_of(tmp_path, script)["run"]
+    (tmp_path / "train").mkdir()
+    no_path = script + 'parser.add_argument("--split", default="train")\n'
+    assert "--split" not in backend_of(tmp_path, no_path)["run"], "a word is no path, even if such a folder exists"
     with_output = script + 'parser.add_argument("--out_dir")\n'
     assert "--data" not in backend_of(tmp_path, with_output)["run"], "the script runs where it always runs"
 
@@ -203,6 +206,10 @@ def test_a_script_with_the_parser_of_transformers_trains_evaluates_and_saves(tmp
     assert "--learning_rate {learning_rate} --num_train_epochs {n_epochs} --output_dir {output}" in run
     assert run.endswith("--do_train --do_eval --eval_strategy epoch --save_strategy epoch")
     assert "also needed by the script: --model_name_or_path\n" in text
+    own_rate = script.replace(
+        "    cache_dir: str", "    learning_rate: float = field(default=1e-3)\n    cache_dir: str"
+    )
+    assert "0.001 by default" in text_of(tmp_path, "train.py", own_rate)
     without = script.replace("Trainer(eval_dataset=data)", "Trainer(eval_dataset=None)")
     assert "no eval_dataset" not in text
     assert "no eval_dataset" in text_of(tmp_path, "train.py", without)
@@ -228,8 +235,25 @@ def test_a_script_with_hydra_gets_its_settings_and_those_of_its_groups(tmp_path:
     assert backend["hyperparameters"]["n_epochs"]["high"] >= 5
 
 
+def test_an_option_for_resuming_is_used_where_the_checkpoints_are_known(tmp_path: Path) -> None:
+    option = 'parser.add_argument("--ckpt_path")\n'
+    assert backend_of(tmp_path, f"import lightning\n{SCRIPT}{option}")["resume"] == "--ckpt_path {checkpoint}"
+    assert "resume" not in backend_of(tmp_path, SCRIPT + option), "nobody knows which files are checkpoints"
+    switch = 'parser.add_argument("--resume", action="store_true")\n'
+    assert "resume" not in backend_of(tmp_path, f"import lightning\n{SCRIPT}{switch}")
+
+
+def test_a_rate_is_searched_widely_if_nothing_tells_what_is_trained(tmp_path: Path) -> None:
+    script = 'p.add_argument("--lr", required=True)\n'
+    wide = {"low": 1e-5, "high": 1e-2, "log": True}
+    assert backend_of(tmp_path, f"import torch\n{script}")["hyperparameters"]["learning_rate"] == wide
+    fine_tuning = backend_of(tmp_path, f"import transformers\n{script}")["hyperparameters"]["learning_rate"]
+    assert fine_tuning == {"low": 2e-5, "high": 5e-5, "log": True}
+
+
 def test_a_script_that_writes_no_log_gets_a_note(tmp_path: Path) -> None:
     assert "no log was found" in text_of(tmp_path, "train.py", SCRIPT)
+    assert "no log was found" not in text_of(tmp_path, "train.py", SCRIPT + "print({'valid_loss': loss})\n")
     assert "no log was found" not in text_of(tmp_path, "train.py", f"import json\n{SCRIPT}")
 
 
@@ -395,6 +419,7 @@ def test_the_value_in_the_file_lies_inside_the_range_and_never_at_its_end(
         ("c.yml", "", "configuration of no known program"),
         ("c.yml", "- a\n", "is not a mapping"),
         ("c.yml", "a: [\n", "not valid YAML"),
+        ("zero3.json", '{"optimizer": {"params": {"lr": "auto"}}}', "configuration of no known program"),
         ("c.yml", "a: " + "[" * 1_000, "nested too deeply"),
         ("c.yml", "model_name_or_path: m\ntemplate: llama3\ninfer_backend: vllm\n", "does not train"),
         ("c.yml", CONFIGURATIONS["llamafactory"] + "do_predict: true\n", "does not train"),
@@ -429,6 +454,12 @@ def test_what_is_no_readable_text_is_one_error(tmp_path: Path, name: str) -> Non
     with path.open("wb") as stream:
         stream.truncate(10_000_000)
     assert "too large" in problem_of(path)
+
+
+@pytest.mark.parametrize("name", ["f.py", "f.yml"])
+def test_a_file_that_cannot_be_read_is_one_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to("/proc/self/mem")  # a regular file whose first page nobody can read
+    assert f"{name}: cannot be read: Input/output error" in problem_of(tmp_path / name)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")

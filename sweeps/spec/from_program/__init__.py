@@ -1,0 +1,1 @@
+"""What a training script or a configuration reveals, for `sweep init --from`."""
