@@ -74,3 +74,16 @@ def test_evaluations_and_checkpoints_are_added_where_the_template_has_none(name:
             for content in (config_of(name, {key: 7}, tmp_path), config_of(name, {}, tmp_path, **{key: 7})):
                 assert content[key] == 7
                 assert not set(settings.set) - {key} & set(content)
+
+
+def test_the_logger_of_torchtune_gets_what_it_takes_and_its_lines_are_read(tmp_path: Path) -> None:
+    template = {"metric_logger": {"_component_": "x.WandBLogger", "log_dir": "${output_dir}/logs", "project": "p"}}
+    logger = config_of("torchtune", template, tmp_path)["metric_logger"]
+    assert logger["_component_"].endswith(".DiskLogger"), "StdoutLogger takes no `log_dir`"
+    log = Path(logger["log_dir"], logger["filename"])
+    log.parent.mkdir(parents=True)
+    log.write_text("Step 1 | loss:2.5 lr:0.0002 \nStep 1 | val_loss:2.25 \n")
+    program = Program.of(CommandOptions(preset="torchtune"))
+    first = program.sources(RunFolder(tmp_path, "run"))[0]
+    rows = [row for row in first.rows() if "val_loss" in row]
+    assert [(float(row["step"]), float(row["val_loss"])) for row in rows] == [(1.0, 2.25)]
