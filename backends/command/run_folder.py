@@ -23,6 +23,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -240,14 +241,19 @@ class RunFolder:
 
     def append(self, events: Iterable[Event]) -> None:
         """Append events in one write, behind the complete lines."""
-        text = "".join(json.dumps(codec.to_json(event)) + "\n" for event in events)
-        if not text:
+        lines = "".join(json.dumps(codec.to_json(event)) + "\n" for event in events).encode()
+        if not lines:
             return
         self.events()
-        with (self.path / "events.jsonl").open("r+b" if self._read_bytes else "wb") as stream:
-            stream.seek(self._read_bytes)
-            stream.truncate()  # what a killed process left of a line
-            stream.write(text.encode())
+        descriptor = os.open(self.path / "events.jsonl", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            os.ftruncate(descriptor, self._read_bytes)  # what a killed process left of a line
+            at = self._read_bytes
+            while lines:  # a disk that becomes full takes a part, and the next write fails
+                written = os.pwrite(descriptor, lines, at)
+                lines, at = lines[written:], at + written
+        finally:
+            os.close(descriptor)
 
     @property
     def ended(self) -> bool:

@@ -42,8 +42,9 @@ from sweeps.api.running import run_plan
 from sweeps.execution import run as _imported_before_the_fork  # noqa: F401
 from sweeps.execution.observers import ProgressObserver
 from sweeps.planning.sweep_plan import SweepPlan
-from sweeps.study import attributes
+from sweeps.study import attributes, records
 from sweeps.tracking.registry import Registry
+from sweeps.trials.trial import TrialState
 from sweeps.workspace import Workspace
 
 with warnings.catch_warnings():  # they warn about each other; imported before the fork, because they are slow
@@ -64,6 +65,7 @@ class Scenario:
     """A kind of sweep. `overrides` change the sweep file of `session_driver`.
 
     `mlflow`: the sweep records itself in MLflow, whose tables exist. `steers`: it steers its space.
+    `programs`: its trials are programs of the command backend.
     """
 
     name: str
@@ -71,11 +73,30 @@ class Scenario:
     expected: Expectation
     steers: bool = False
     mlflow: bool = False
+    programs: bool = False
 
 
 def _fault(on: str, kind: str, **more: object) -> str:
     return "backend.faults=" + json.dumps([{"on": on, "kind": kind, "times": 1, **more}])
 
+
+_TRAINER = Path(__file__).with_name("programs") / "gated_trainer.py"
+
+_COMMAND = {
+    "type": "command",
+    "run": f"{sys.executable} -S -E {_TRAINER} --lr {{lr}} --epochs 2 --output {{output}} --behaviour family",
+    "metrics": ["output"],
+    "checkpoints": "{output}/checkpoint-*",
+    "resume": "--resume {checkpoint}",
+    "grace_s": 2,
+    "hyperparameters": {"lr": {"choices": [0.1, 0.2]}},
+}
+_GRID_OF_PROGRAMS = (
+    "backend=" + json.dumps(_COMMAND),
+    "space={lr: [0.1, 0.2]}",
+    "search={sampler: grid, scheduler: none, trials: 2, concurrency: 2, retries: 3}",
+    "objective={minimize: valid_loss}",
+)
 
 _PLAIN = ("search={sampler: random, scheduler: none, trials: 3, concurrency: 2, startup_trials: 1}",)
 _POLLS = ("backend.events_per_poll=4",)
@@ -161,6 +182,7 @@ SCENARIOS = {
             ),
             Expectation(2, points=[{"n_epochs": 1}, {"n_epochs": 2}]),
         ),
+        Scenario("command", _GRID_OF_PROGRAMS, Expectation(2), programs=True),
     )
 }
 
@@ -218,6 +240,8 @@ class KilledSweep:
     def violations(self, root: Path) -> list[str]:
         """Return what is wrong with the ended sweep, its leftovers and its MLflow included."""
         found = [*violations(self.facts(root), self.scenario.expected), *leftovers(root)]
+        if self.scenario.programs:
+            found += program_violations(root, self.facts(root).study)
         if self.scenario.mlflow:
             found += mlflow_differences(root / "workspace", self.plan.spec.name)
         if self.plan.spec.champion is not None:
@@ -271,6 +295,8 @@ class KilledSweep:
         plan = replace(self.plan, folder=workspace.sweep_folder(name))
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(workspace.study_file(name))))
         study = optuna.load_study(study_name=workspace.study_name(name), storage=storage)
+        if self.scenario.programs:
+            return SweepFacts(plan, study, (), knows_runs=False)
         return SweepFacts(plan, study, service_runs(plan.folder), submissions(root / "submissions.jsonl"))
 
     def _new_root(self) -> Path:
@@ -289,6 +315,32 @@ class KilledSweep:
         end = run_in_child(lambda: create_mlflow(database), self.folder / "mlflow.txt")
         assert end.exit_code == 0, end
         return database
+
+
+def program_violations(root: Path, study: optuna.Study) -> Iterator[str]:
+    """Yield which trials have a gap in their curve, and which processes live on."""
+    for number, epochs in epochs_by_trial(study).items():
+        if epochs != [1.0, 2.0]:
+            yield f"trial {number} has the epochs {epochs}"
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            environment, line = (folder / "environ").read_bytes(), (folder / "cmdline").read_bytes()
+            if f"FINESWEEP_RUN={root}/".encode() in environment or f"{root}/".encode() in line:
+                yield f"process {folder.name} lives on: {line.replace(bytes(1), b' ').decode(errors='replace')}"
+
+
+def epochs_by_trial(study: optuna.Study) -> dict[int, list[float]]:
+    """Return the epochs of the evaluations of each complete trial."""
+    recorded = {
+        frozen.number: records.read_record(frozen, {}, set())
+        for frozen in study.get_trials(deepcopy=False)
+        if attributes.RECORD in frozen.user_attrs
+    }
+    return {
+        number: [evaluation.epoch for evaluation in trial.curve if evaluation.epoch > 0]
+        for number, trial in recorded.items()
+        if trial.state is TrialState.COMPLETE
+    }
 
 
 def create_mlflow(database: Path) -> None:
