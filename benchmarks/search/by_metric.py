@@ -25,7 +25,7 @@ from benchmarks.search.run import interval
 
 RUNS = Path(__file__).resolve().parent / "by_metric.jsonl.gz"
 RESULTS = RUNS.with_name("BY_METRIC.md")
-SEEDS = 10
+SEEDS = 13
 TASK, TRAIN, VALID = "remarks", 120, 100
 
 RATES = (0.001, 0.0015, 0.002)
