@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from backends.command import presets
 from sweeps.spec.from_program.found_in_configuration import found_in_configuration
 from sweeps.spec.from_program.found_in_script import found_in_script
 from sweeps.spec.from_program.found_program import FoundProgram
@@ -41,6 +42,10 @@ def _lines(found: FoundProgram, program: Path, name: str) -> Iterator[str]:
     yield f"  run: {json.dumps(found.run, ensure_ascii=False)}"
     if found.own_folder:
         yield _commented("  working_folder: trial", "the script has no option for its output")
+    if presets.load(found.preset).checkpoints is None:
+        yield _commented(
+            '  # checkpoints: "{output}/*.pt"', "if the script saves any: the best one stays, the others go"
+        )
     if found.resume:
         yield _commented(f"  resume: {json.dumps(found.resume)}", "appended to `run` to go on from a checkpoint")
     if found.environment:
