@@ -27,6 +27,7 @@ from backends.contract import (
     Event,
     Failure,
     FailureKind,
+    Finished,
     Handle,
     Hyperparameter,
     OwnData,
@@ -155,6 +156,9 @@ class CommandBackend:
                     raise BackendError(failure)
             with run.followed():
                 run.create(request)
+                if self._placement.node and run.ended and not isinstance(run.events()[-1], Finished):
+                    run.forget_end()  # it follows the first part, which may continue
+                    self._followers.pop(run.path.name, None)
                 self._begin(self._follower(run))
         return Handle(NAME, run.path.name)
 
@@ -263,6 +267,8 @@ class CommandBackend:
             if not run.exists or run.ended or not run.is_planned or run.end is not None:
                 return
             run.request_pause()
+            for part in self._programs.glob(f"node-*/{run.path.name}/call.json"):
+                RunFolder(part.parent.parent, part.parent.name).request_pause()
             if not run.is_supervised:
                 with run.followed():
                     self._follower(run).advance()

@@ -225,6 +225,12 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         self.output.mkdir(exist_ok=True)
 
+    def forget_end(self) -> None:
+        """Let a part of a trial that has ended begin again. Nobody keeps its events."""
+        for name in ("events.jsonl", "stop", *_OF_AN_ATTEMPT):
+            (self.path / name).unlink(missing_ok=True)
+        self._events, self._read_bytes = [], 0
+
     # -------------------------------------------------------------------------------------- events
     def events(self) -> list[Event]:
         """Return all complete events so far, including those that another process has written."""

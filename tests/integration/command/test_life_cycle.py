@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from command_runs import EPOCHS, GatedRun, drained, epochs_of, kill, run_in, wait_for
 
-from backends.contract import Failed, FailureKind, Finished, Measured, Stopped
+from backends.command import CommandBackend
+from backends.command.options import CommandOptions
+from backends.contract import Failed, FailureKind, Finished, Measured, Placement, Stopped
 
 pytestmark = pytest.mark.integration
 
@@ -356,6 +358,25 @@ def test_a_paused_run_can_be_stopped(new_run: NewRun) -> None:
         wait_for(lambda: not run.processes, "all processes end")
         backend.stop(handle)
         assert isinstance(backend.events(handle, 0)[-1], Stopped)
+
+
+def test_the_further_part_of_a_trial_begins_again_with_the_first_one(new_run: NewRun) -> None:
+    """Its worker stops it whenever the worker of the first part ends, as after Ctrl-C."""
+    run = new_run("silent", "start")
+    second = Placement(nodes=2, node=1, address="127.0.0.1", port=29_999)
+    options = CommandOptions.model_validate(run.options)
+    backend = CommandBackend.open(options, run.workspace, second)
+    handle = backend.submit(run.request())
+    wait_for(lambda: run.has_reached("start"), "the program reaches its gate")
+    backend.stop(handle)
+    assert isinstance(drained(backend, handle)[-1], Stopped)
+    run.open_gate("start")
+    assert backend.submit(run.request()) == handle
+    assert isinstance(drained(backend, handle)[-1], Finished), "it reports nothing, and that is no failure"
+    assert len(run.starts) == 2
+    assert backend.submit(run.request()) == handle
+    assert len(run.starts) == 2
+    backend.close()
 
 
 # -------------------------------------------------------------------------------- the clean-up
