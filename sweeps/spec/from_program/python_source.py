@@ -29,7 +29,8 @@ class PythonSource:
         self.nodes: Sequence[ast.AST] = list(ast.walk(tree))
         self.functions = {node.name: node for node in self.nodes if isinstance(node, Function)}
         self.classes = {node.name: node for node in self.nodes if isinstance(node, ast.ClassDef)}
-        self.calls = [node for node in self.nodes if isinstance(node, ast.Call)]
+        calls = [node for node in self.nodes if isinstance(node, ast.Call)]
+        self.calls = sorted(calls, key=lambda call: (call.lineno, call.col_offset))
         self.imported = frozenset(_imports(self.nodes))
         self.constants = {
             target.id: node.value
@@ -101,7 +102,7 @@ class PythonSource:
                 yield node.target.id, node.annotation, node.value
 
     # --------------------------------------------------------------------------------------- values
-    def argument(self, call: ast.expr, position: int, keyword: str) -> Any:
+    def argument(self, call: ast.expr, position: int | None, keyword: str) -> Any:
         """Return the value of an argument of a call; None if it is absent or not written out."""
         return self.value(argument_of(call, position, keyword))
 
@@ -145,12 +146,17 @@ def receiver_of(node: ast.expr) -> str:
     return owner.id if isinstance(owner, ast.Name) else ""
 
 
-def argument_of(call: ast.expr, position: int, keyword: str) -> ast.expr | None:
-    """Return an argument of a call by its keyword or its position, or None."""
+def argument_of(call: ast.expr, position: int | None, keyword: str) -> ast.expr | None:
+    """Return an argument of a call by its keyword or its position, or None.
+
+    The position is None if the argument has only a keyword.
+    """
     if not isinstance(call, ast.Call):
         return None
     named = next((given.value for given in call.keywords if given.arg == keyword), None)
-    return named if named is not None else call.args[position] if len(call.args) > position else None
+    if named is None and position is not None and position < len(call.args):
+        return call.args[position]
+    return named
 
 
 def parameters_of(function: Function) -> Iterator[Parameter]:

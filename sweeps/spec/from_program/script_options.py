@@ -99,11 +99,7 @@ def _of_parsers(source: PythonSource) -> Iterator[Command]:
 def _subparsers(source: PythonSource) -> Iterator[tuple[str, Command]]:
     """Yield the variables that hold subparsers, with the words of their commands."""
     for node in source.nodes:
-        if (
-            isinstance(node, ast.Assign)
-            and isinstance(node.value, ast.Call)
-            and called_name(node.value) == "add_parser"
-        ):
+        if isinstance(node, ast.Assign) and called_name(node.value) == "add_parser":
             word = source.argument(node.value, 0, "name")
             yield from ((target.id, Command((str(word),))) for target in node.targets if isinstance(target, ast.Name))
 
@@ -113,9 +109,8 @@ def _with_argument(source: PythonSource, command: Command, call: ast.Call) -> Co
     flags = [name for name in names if name.startswith("-")]
     given = {keyword.arg: source.value(keyword.value) for keyword in call.keywords}
     if flags:
-        action = next((ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg == "action"), "").strip(
-            "'"
-        )
+        written = argument_of(call, None, "action")
+        action = str(source.value(written) or called_name(written)) if written is not None else ""
         is_switch = action.startswith("store_") or action.endswith(("BooleanOptionalAction", "count", "version"))
         flag = next((name for name in flags if name.startswith("--")), flags[0])
         return command.with_option(ScriptOption(flag, given.get("default"), given.get("required") is True, is_switch))
@@ -237,7 +232,7 @@ def _field_default(source: PythonSource, node: ast.expr | None) -> tuple[Any, bo
     if not isinstance(node, ast.Call):
         return source.value(node), node is None
     given = {keyword.arg for keyword in node.keywords}
-    return source.argument(node, 99, "default"), not {"default", "default_factory"} & given
+    return source.argument(node, None, "default"), not {"default", "default_factory"} & given
 
 
 def _metadata(annotation: ast.expr | None) -> list[ast.expr]:
@@ -259,9 +254,9 @@ def _is_bool(annotation: ast.expr | None) -> bool:
 def _of_lightning(source: PythonSource) -> Iterator[Command]:
     """Yield the command of LightningCLI, with the parameters of the classes of this file."""
     for call in source.calls_of("LightningCLI"):
-        defaults = source.argument(call, 99, "trainer_defaults")
+        defaults = source.argument(call, None, "trainer_defaults")
         epochs = defaults.get("max_epochs") if isinstance(defaults, dict) else None
-        command = Command(() if source.argument(call, 99, "run") is False else ("fit",))
+        command = Command(() if source.argument(call, None, "run") is False else ("fit",))
         command = command.with_option(ScriptOption("--trainer.max_epochs", epochs))
         command = command.with_option(ScriptOption("--trainer.default_root_dir"))
         command = command.with_option(ScriptOption("--seed_everything"))
