@@ -1,6 +1,6 @@
 """A training script as people write it: argparse, PyTorch, a dict line an epoch, checkpoints.
 
-With `--wait_for` it waits after each epoch until that file is there: an epoch of a long training.
+With `--wait_for` it waits after each epoch but the first until that file is there: a long training.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main() -> None:
             valid_loss = torch.nn.functional.mse_loss(model(valid), wanted).item()
         torch.save({"model": model.state_dict(), "step": step}, options.output_dir / f"checkpoint-{step}.pt")
         print(json.dumps({"epoch": epoch, "step": step, "val_loss": valid_loss}), flush=True)
-        while options.wait_for is not None and not options.wait_for.exists():
+        while epoch > 0 and options.wait_for is not None and not options.wait_for.exists():
             time.sleep(0.05)
 
 
