@@ -24,6 +24,7 @@ from sweeps.spec.from_program.python_source import PythonSource
 from sweeps.spec.from_program.script_options import HUGGING_FACE_PARSERS, Command, ScriptOption, commands_of
 
 _TRAINERS: Mapping[str, tuple[str, ...]] = {
+    "unsloth": ("unsloth",),
     "lightning": ("lightning", "pytorch_lightning"),
     "keras": ("keras", "tensorflow"),
 }
@@ -74,14 +75,16 @@ def found_in_script(path: Path) -> FoundProgram:
         options = (*inherited, ScriptOption("--output_dir"), ScriptOption("--seed"), *options)
     flags = {option.name: option.flag for option in options if not option.is_switch}
     values = {option.flag: option.default for option in options}
+    preset = _preset_of_script(source)
     keys = {ours: flags[name] for ours, names in USUAL_NAMES.items() if (name := first_named(names, flags)) is not None}
+    if preset == "unsloth" and "r" in flags:
+        keys["lora_rank"] = flags["r"]
     if not {"learning_rate", "n_epochs"} & set(keys):
         raise UserInputError([_nothing_to_try(path, source, options)])
-    preset = _preset_of_script(source)
     output, seed = _output(options), first_named(SEED_NAMES, flags)
     argument = next((name for name in command.arguments if name.lower().replace("-", "_") in OUTPUT_NAMES), None)
     own_folder = output is None and argument is None
-    words = ["python", shlex.quote(str(path.absolute() if own_folder else path)), *command.words]
+    words = [_launcher(source), shlex.quote(str(path.absolute() if own_folder else path)), *command.words]
     words += ["{output}" if name == argument else name for name in command.arguments]
     words += [f"{flag} {{{ours}}}" for ours, flag in keys.items()]
     words += [output] if output is not None else []
@@ -110,6 +113,12 @@ def _preset_of_script(source: PythonSource) -> str:
     return "hf-trainer" if found == "plain" and {"transformers", "trl"} & source.imported else found
 
 
+def _launcher(source: PythonSource) -> str:
+    """Return the program that starts the script: torchrun if it expects the variables of it."""
+    is_distributed = source.calls_of("init_process_group") and "spawn" not in source.mentioned
+    return "torchrun" if is_distributed else "python"
+
+
 def _hydra(path: Path, source: PythonSource, settings: Mapping[str, Any]) -> FoundProgram:
     """Return what a script with Hydra reveals: its settings are given as `key=value`."""
     keys = {ours: key for ours, names in USUAL_NAMES.items() if (key := first_named(names, settings)) is not None}
@@ -117,7 +126,7 @@ def _hydra(path: Path, source: PythonSource, settings: Mapping[str, Any]) -> Fou
         hint = f"the settings of Hydra are {', '.join(settings) or 'unknown'}; write the sweep file by hand"
         raise UserInputError([Problem(str(path), "no setting for a learning rate or for epochs was found", hint)])
     output, seed = first_named(OUTPUT_NAMES, settings), first_named(SEED_NAMES, settings)
-    words = ["python", shlex.quote(str(path)), *(f"{key}={{{ours}}}" for ours, key in keys.items())]
+    words = [_launcher(source), shlex.quote(str(path)), *(f"{key}={{{ours}}}" for ours, key in keys.items())]
     words += [f"{output}={{output}}"] if output is not None else []
     words += [f"{seed}={{seed}}"] if seed is not None else []
     words.append("hydra.run.dir={output}")
@@ -187,7 +196,7 @@ def _script_notes(
         yield f"replace {', '.join(others)} by your values"
     if is_hugging_face and not missing:
         yield "also give the model and the data, such as --model_name_or_path and --dataset_name"
-    if preset == "hf-trainer" and "eval_dataset" not in source.mentioned:
+    if preset in ("hf-trainer", "unsloth") and "eval_dataset" not in source.mentioned:
         yield "the script gives its Trainer no eval_dataset: add one, because trials are compared by its loss"
     if preset == "lightning" and source.calls_of("LightningCLI"):
         yield "also give what LightningCLI needs, such as --config config.yaml"

@@ -235,6 +235,23 @@ def test_a_script_with_hydra_gets_its_settings_and_those_of_its_groups(tmp_path:
     assert backend["hyperparameters"]["n_epochs"]["high"] >= 5
 
 
+def test_a_script_of_unsloth_has_its_preset_and_its_rank(tmp_path: Path) -> None:
+    script = (
+        'from unsloth import FastLanguageModel\np.add_argument("--r", default=16)\np.add_argument("--learning_rate")\n'
+    )
+    backend = backend_of(tmp_path, script)
+    assert backend["preset"] == "unsloth"
+    assert "--r {lora_rank}" in backend["run"]
+    assert backend["hyperparameters"]["learning_rate"] == {"low": 1e-4, "high": 1e-3, "log": True}, "of LoRA"
+
+
+def test_a_script_that_joins_a_process_group_is_started_by_torchrun(tmp_path: Path) -> None:
+    joins = f"{SCRIPT}torch.distributed.init_process_group('gloo')\n"
+    assert backend_of(tmp_path, joins)["run"].startswith("torchrun ")
+    spawns = f"{joins}torch.multiprocessing.spawn(main)\n"
+    assert backend_of(tmp_path, spawns)["run"].startswith("python "), "it starts its processes itself"
+
+
 def test_an_option_for_resuming_is_used_where_the_checkpoints_are_known(tmp_path: Path) -> None:
     option = 'parser.add_argument("--ckpt_path")\n'
     assert backend_of(tmp_path, f"import lightning\n{SCRIPT}{option}")["resume"] == "--ckpt_path {checkpoint}"
