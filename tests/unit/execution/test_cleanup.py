@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from backends.cleanup import Leftover
+from backends.cleanup import ORPHANS, Leftover
 from backends.contract import BackendError, DataFile, Dataset, Failure, FailureKind, TrainingRequest
 from backends.local import cleanup as local_cleanup
 from backends.local.journal import Journal
@@ -111,6 +111,14 @@ def test_an_open_trial_keeps_everything_that_it_needs_to_resume() -> None:
     assert kept(leftovers, state) == dict.fromkeys(names, resumes) | {"model m0": "the best model of the sweep"}
     assert kept(leftovers, state, everything=True) == {}
     assert "data file file-1" not in kept(hosted_leftovers(0), state), "trial 1 left nothing that would need the file"
+
+
+def test_orphaned_processes_go_even_if_their_trial_is_open() -> None:
+    orphans = Leftover(ORPHANS, "programs/k0", "k0")
+    items = decide(
+        [orphans, Leftover("output", "programs/k0", "k0")], sweep(trial(0, None)), NO_VERSIONS, everything=False
+    )
+    assert [(item.trial, bool(item.kept_because)) for item in items] == [(0, False), (0, True)]
 
 
 def test_undecided_finals_keep_the_models_that_they_will_compare() -> None:
