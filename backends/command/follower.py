@@ -53,6 +53,8 @@ class Follower:
         self._attempt = attempt
         self._sources: Sequence[LiveSource] = self._program.sources(self.run)
         self._source: int | None = None
+        self._looked_at = [0] * len(self._sources)
+        self._with_metric = [False] * len(self._sources)
         self._rows: list[Row] = []
         self._timeline = Timeline()
         self._is_open = False
@@ -200,12 +202,7 @@ class Follower:
             self._source = self.run.followed_source
         if self._source is not None:
             return True
-        metric = self._request.evaluation.keep_metric
-        having = (
-            number
-            for number, source in enumerate(self._sources)
-            if any(metric in row.scores for row in self._named(source.rows(has_ended=has_ended)))
-        )
+        having = (number for number in range(len(self._sources)) if self._has_metric(number, has_ended=has_ended))
         first = next(having, None)
         if first is None:
             return False
@@ -215,6 +212,14 @@ class Follower:
         self.run.choose_source(first)
         self._source = first
         return True
+
+    def _has_metric(self, number: int, *, has_ended: bool) -> bool:
+        """Return whether a log has the metric to keep. Looks at each of its rows once."""
+        rows = self._sources[number].rows(has_ended=has_ended)
+        seen, self._looked_at[number] = self._looked_at[number], len(rows)
+        metric = self._request.evaluation.keep_metric
+        self._with_metric[number] |= any(metric in row.scores for row in self._named(rows[seen:]))
+        return self._with_metric[number]
 
     # ----------------------------------------------------------------------------- another attempt
     def checkpoint_to_continue(self) -> Checkpoint | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from backends.contract import Measured
@@ -79,6 +80,7 @@ def named(row: Row, rename: Mapping[str, str]) -> NamedRow:
     return NamedRow(place.get("step"), place.get("epoch"), scores, loop)
 
 
+@lru_cache(maxsize=4096)
 def _own_name(column: str) -> str | None:
     """Return our name for a column; None if the column is neither a score nor a loop report."""
     last = column_names.normalized(column.rpartition("/")[2])
