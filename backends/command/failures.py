@@ -58,7 +58,10 @@ _OF_THE_LAUNCHER = re.compile(
 def failure_of(end: ProgramEnd, lines: Sequence[str], *, continued: bool = False) -> Failure:
     """Return the failure of a program that ended with an error. `lines` are its last ones.
 
-    `continued`: it began from a checkpoint and has not got any further.
+    An error of the program itself (`BUG`) may come from the values of this trial, so the others go
+    on. A program that cannot start, or a full disk, concerns all of them (`USER`).
+
+    `continued`: the program began from a checkpoint and has not got any further.
     """
     detail = masked("\n".join(lines[-SHOWN_LINES:]))
     if end.code is None and end.cause == "not started":
@@ -83,7 +86,7 @@ def failure_of(end: ProgramEnd, lines: Sequence[str], *, continued: bool = False
     if _DISK_FULL.search(cause or (plain[-1] if plain else "")):
         message = f"the disk was full, so the program failed ({_code(code)})"
         return Failure(FailureKind.USER, message, f"Free some space, and run the sweep again.\n{detail}")
-    return Failure(FailureKind.USER, f"the program failed ({_code(code)}): {_words(cause, plain)}", detail)
+    return Failure(FailureKind.BUG, f"the program failed ({_code(code)}): {_words(cause, plain)}", detail)
 
 
 def _loss(end: ProgramEnd) -> str | None:

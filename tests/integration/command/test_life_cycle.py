@@ -401,7 +401,7 @@ def test_cleaning_up_ends_processes_and_deletes_files(new_run: NewRun) -> None:
 @pytest.mark.parametrize(
     ("behaviour", "kind", "words"),
     [
-        ("bug", FailureKind.USER, "ValueError: the label 7 is unknown"),
+        ("bug", FailureKind.BUG, "ValueError: the label 7 is unknown"),
         ("out-of-memory", FailureKind.OUT_OF_MEMORY, "the program ran out of memory (exit code 1)"),
         ("silent", FailureKind.USER, "the program ended well, but never reported valid_loss"),
     ],

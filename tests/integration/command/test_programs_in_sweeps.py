@@ -152,7 +152,7 @@ def test_a_loss_that_is_not_finite_is_a_diverged_trial(sweep: ProgramSweep) -> N
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "kind"), [("out-of-memory", FailureKind.OUT_OF_MEMORY), ("bug", FailureKind.USER)]
+    ("behaviour", "kind"), [("out-of-memory", FailureKind.OUT_OF_MEMORY), ("bug", FailureKind.BUG)]
 )
 def test_a_failed_program_is_a_failed_trial_with_its_reason(
     sweep: ProgramSweep, behaviour: str, kind: FailureKind

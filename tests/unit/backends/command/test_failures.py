@@ -142,7 +142,7 @@ BUGS = {
 @pytest.mark.parametrize(("text", "words"), BUGS.values(), ids=BUGS.keys())
 def test_other_errors_are_named(text: str, words: str) -> None:
     found = failure(text)
-    assert found.kind is FailureKind.USER
+    assert found.kind is FailureKind.BUG
     assert found.message.startswith("the program failed (exit code 1): ")
     assert words in found.message
     assert "\n" not in found.message
@@ -164,7 +164,7 @@ def test_a_kill_is_the_kernels_if_the_kernel_has_killed(text: str, code: int) ->
 
 
 def test_an_error_of_its_own_is_not_blamed_on_the_kernel() -> None:
-    assert failure("ValueError: no", 1, out_of_memory_kills=3).kind is FailureKind.USER
+    assert failure("ValueError: no", 1, out_of_memory_kills=3).kind is FailureKind.BUG
 
 
 @pytest.mark.parametrize("code", [-signal.SIGTERM, -signal.SIGINT, 143])
