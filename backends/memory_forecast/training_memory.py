@@ -37,6 +37,9 @@ _GAPS = 0.4
 A freed tensor leaves a gap of its own size, and an aligned allocation of the same size needs a
 little more (memalign in glibc before 2.38). The share is measured: benchmarks/memory/RESULTS.md.
 """
+_CHECKPOINTED_BLOCKS = 2.5
+"""With checkpointing, the blocks whose memory a CPU occupies: that which is computed again does not
+fit into the gaps that the last one leaves, and its backward pass leaves gaps, too. Measured."""
 _PROCESS = 20 * 2**20
 """What a run of a tiny model occupies: threads and library state."""
 
@@ -115,9 +118,8 @@ def step_memory(model: Architecture, step: TrainingStep) -> StepMemory:
     temporary = step.tokens * step.value_bytes * (3 * model.intermediate + 2 * model.hidden) + _dora_bytes(model, step)
     if step.gradient_checkpointing:
         kept = (model.layers - 1) * model.hidden * step.tokens * step.value_bytes
-        # The last block, or the one that is computed again. On a CPU the second does not fit into
-        # the gaps that the first one leaves, and its own backward pass into neither.
-        activations = kept + (3 if step.on_cpu and model.layers > 1 else 1) * (block + freed)
+        # The last block, or the one that is computed again.
+        activations = kept + (_CHECKPOINTED_BLOCKS if step.on_cpu and model.layers > 1 else 1) * (block + freed)
     else:
         activations = model.layers * (block + _GAPS * freed)
     around = _around_the_blocks(model, step)
