@@ -323,7 +323,7 @@ class _SessionCallback(_NotPickled, tune.Callback):
         if was_lost:
             self._session.offer_again(number)
             return
-        self._session.trial_ended(number, TrialEnd.CRASH, loss.message)
+        self._session.trial_ended(number, TrialEnd.CRASH, loss.message, out_of_memory=loss.out_of_memory)
         if not self._session.study.trial(number).state.ended and not self._session.should_end():
             self._say(f"trial {number} comes next again, as the same run: {loss.message}")
 

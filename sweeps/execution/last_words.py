@@ -79,10 +79,14 @@ def out_of_memory_kills() -> int | None:
 
 @dataclass(frozen=True)
 class Loss:
-    """Why a trial lost its worker: one sentence, and everything that is known for the log."""
+    """Why a trial lost its worker: one sentence, and everything that is known for the log.
+
+    `out_of_memory`: the kernel or Ray ended the worker because its machine lacked memory.
+    """
 
     message: str
     log_text: str = ""
+    out_of_memory: bool = False
 
 
 def loss_of(error: BaseException | None, process: WorkerProcess | None, logs: Path | None, kills_since: int) -> Loss:
@@ -108,7 +112,7 @@ def loss_of(error: BaseException | None, process: WorkerProcess | None, logs: Pa
         used = f"{found[1]} of {found[2]} were in use"
         selected = _SELECTED_TO_KILL.search(ray_text)
         own = f", {selected[2]} by process {selected[1]}" if selected else ""
-        return Loss(f"Ray ended {subject}, because its machine ran low on memory: {used}{own}", ray_text)
+        return Loss(f"Ray ended {subject}, because its machine ran low on memory: {used}{own}", ray_text, True)
     words, standard_error = "", ""
     is_local = process is not None and process.host in ("", platform.node())
     if process is not None and is_local and logs is not None:
@@ -121,7 +125,7 @@ def loss_of(error: BaseException | None, process: WorkerProcess | None, logs: Pa
         occupied = f"; it occupied {process.memory_bytes / 2**30:.1f} GiB when it last reported"
     if kills_since > 0 and is_local:
         remedy = "lower `search.concurrency`, the batch size or the length of the examples"
-        return Loss(f"the kernel most likely ended {subject} for lack of memory{occupied} ({remedy})", log_text)
+        return Loss(f"the kernel most likely ended {subject} for lack of memory{occupied} ({remedy})", log_text, True)
     return Loss(f"{subject} ended: it left no message, as after a kill signal{occupied}", log_text)
 
 

@@ -15,7 +15,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Concatenate, ParamSpec, TypeVar
 
-from backends.contract import TERMINAL_EVENTS, Backend, BackendError, Charged, Event, Failed, Failure, Handle
+from backends.contract import (
+    TERMINAL_EVENTS,
+    Backend,
+    BackendError,
+    Charged,
+    Event,
+    Failed,
+    Failure,
+    FailureKind,
+    Handle,
+)
 from backends.pausing import SupportsPausing
 from backends.training_logs.learning_curve import LearningCurve
 from backends.waiting import Waiting
@@ -265,8 +275,12 @@ class Session:
             observer.trial_waiting(running.trial, waiting)
 
     @_ends_on_error
-    def trial_ended(self, number: int, ended_by: TrialEnd, error: str = "") -> None:
-        """Close a running trial. `error` is the error of a crashed worker.
+    def trial_ended(self, number: int, ended_by: TrialEnd, error: str = "", *, out_of_memory: bool = False) -> None:
+        """Close a running trial.
+
+        `error` is the error of a crashed worker, and `out_of_memory` says that it was ended for
+        lack of memory. After the last attempt that is a failure of the point, which the sampler
+        then avoids.
 
         If the sweep ends but can resume (see `RESUMABLE_ENDS`), the trial stays open for the next
         run. A trial that never had a worker also stays open, or is set aside if the sweep cannot
@@ -292,6 +306,8 @@ class Session:
         trial = replace(trial, verdict=verdict)
         if trial.state is TrialState.FAILED and running.failure is not None:
             trial = self._with_failure(trial, running.failure)
+            if out_of_memory and not trial.will_retry:
+                trial = replace(trial, failure=FailureKind.OUT_OF_MEMORY)
         self.study.tell(trial)
         for observer in self._observers:
             observer.trial_ended(trial)

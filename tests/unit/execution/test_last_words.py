@@ -55,13 +55,17 @@ def test_a_process_without_last_words_is_described_by_what_is_known(tmp_path: Pa
 def test_a_kill_by_the_kernel_for_lack_of_memory_is_told_only_of_this_machine(tmp_path: Path) -> None:
     told = "the kernel most likely ended the worker process"
     assert told in loss_of(DIED, HERE, tmp_path, kills_since=1).message
+    assert loss_of(DIED, HERE, tmp_path, kills_since=1).out_of_memory
+    assert not loss_of(DIED, HERE, tmp_path, kills_since=0).out_of_memory
     assert told not in loss_of(DIED, ELSEWHERE, tmp_path, kills_since=1).message
     unheard = loss_of(RuntimeError("\tpid: 4712\n"), None, tmp_path, kills_since=1).message
     assert "the worker process 4712 for lack of memory (" in unheard
 
 
 def test_a_kill_by_rays_memory_monitor_is_told_with_its_figures() -> None:
-    message = loss_of(KILLED_BY_MONITOR, HERE, None, kills_since=0).message
+    loss = loss_of(KILLED_BY_MONITOR, HERE, None, kills_since=0)
+    message = loss.message
+    assert loss.out_of_memory
     assert message.startswith(f"Ray ended the worker process 4711 on {platform.node()}, because its machine ran low")
     assert message.endswith("23.39GB of 23.54GB were in use, 9.04GB by process 4711")
 

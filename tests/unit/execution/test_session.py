@@ -172,6 +172,16 @@ def test_a_trial_whose_worker_dies_comes_again_under_its_key(tmp_path: Path) -> 
     assert [other.state for other in session.study.search_trials] == [TrialState.FAILED] + 4 * [TrialState.COMPLETE]
 
 
+def test_a_worker_that_is_ended_for_memory_at_its_last_attempt_is_a_failure_of_the_point(tmp_path: Path) -> None:
+    session = open_session(tmp_path)
+    trial = start_next(session)
+    session.trial_ended(trial.number, TrialEnd.CRASH, "ended for lack of memory", out_of_memory=True)
+    assert start_next(session).key == trial.key, "its neighbours may have taken the memory"
+    session.trial_ended(trial.number, TrialEnd.CRASH, "ended for lack of memory", out_of_memory=True)
+    [failed] = session.study.search_trials
+    assert (failed.state, failed.failure, failed.will_retry) == (TrialState.FAILED, FailureKind.OUT_OF_MEMORY, False)
+
+
 @pytest.mark.parametrize("kind", [FailureKind.TRANSIENT, FailureKind.QUOTA, FailureKind.LOST, FailureKind.USER])
 def test_a_failed_submission_never_closes_a_trial(tmp_path: Path, kind: FailureKind) -> None:
     """The backend may have accepted the run before its answer was lost."""
