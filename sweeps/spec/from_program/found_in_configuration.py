@@ -80,8 +80,8 @@ def _own_configuration(path: Path, flat: Mapping[str, Any]) -> FoundProgram:
     output, seed = first_named(OUTPUT_NAMES, flat), first_named(SEED_NAMES, flat)
     settings = {key: found for key, found in evaluation_settings(flat) if key in flat}
     if flat.get("resume_from_checkpoint"):
-        settings["resume_from_checkpoint"] = (False, "each trial begins with the base model")
+        settings["resume_from_checkpoint"] = (None, "each trial begins with the base model")
     settings |= {key: (value, "") for key, value in ((output, "{output}"), (seed, "{seed}")) if key is not None}
-    run, is_found = call_of_own_script(path, "train")
+    run, is_found = call_of_own_script(path, "train", elsewhere=output is None)
     notes = () if is_found else ("write the call of your own script in `run`",)
     return FoundProgram(preset, run, keys, flat, path, settings, own_folder=output is None, notes=notes)

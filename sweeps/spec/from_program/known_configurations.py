@@ -42,6 +42,18 @@ _TRL_DATA = frozenset(
     {"dataset_name", "datasets", "dataset_config", "dataset_train_split", "dataset_test_split", "dataset_streaming"}
     | {"dataset_num_proc", "dataset_text_field", "dataset_kwargs", "dataset_batch_size", "test_split_size"}
 )
+_NOT_OF_TRL = frozenset({"chat_template"})
+"""Keys of scripts that are built on TRL, such as those of the alignment handbook."""
+
+_OLD_NAMES: Mapping[str, str] = {
+    "evaluation_strategy": "eval_strategy",
+    "torch_dtype": "dtype",
+    "warmup_ratio": "warmup_steps",
+    "max_seq_length": "max_length",
+    "overwrite_output_dir": "",
+}
+"""Keys that TRL 1.16 with transformers 5.23 refuses, with their new names."""
+
 _TRL_COMMANDS = ("sft", "dpo", "kto", "grpo", "rloo", "reward")
 
 _RECIPE = re.compile(r"tune run (?:--nproc_per_node (?P<processes>\d+) )?(?P<recipe>\w+) ")
@@ -107,7 +119,8 @@ def _with_common_settings(
         notes += ("max_steps ends the training, so that the number of epochs is not tried",)
     for key in ("resume_from_checkpoint", "auto_resume_from_checkpoints"):
         if flat.get(key):
-            settings[key] = (False if flat[key] is True else None, "each trial begins with the base model")
+            is_switch = key.startswith("auto") or found.preset == "torchtune"
+            settings[key] = (False if is_switch else None, "each trial begins with the base model")
     if (seed := known.keys.get("seed")) is not None:
         settings[seed] = ("{seed}", "")
     return replace(found, keys=keys, settings=settings, notes=notes)
@@ -152,6 +165,7 @@ def _trl(found: KnownConfiguration, flat: Mapping[str, Any], path: Path, text: s
     foreign = sorted(
         {name for key in flat if "data" in (name := key.partition(".")[0]) and not name.startswith("dataloader")}
         - _TRL_DATA
+        | (_NOT_OF_TRL & set(flat))
     )
     run = f"trl {method} --config {{config}}"
     if foreign or method not in _TRL_COMMANDS:
@@ -163,8 +177,8 @@ def _trl(found: KnownConfiguration, flat: Mapping[str, Any], path: Path, text: s
         settings["test_split_size"] = (0.05, "the file has no validation data")
     elif not flat.get("dataset_test_split"):
         notes.append("trials are evaluated with the split `test` of the data set")
-    if "evaluation_strategy" in flat:
-        notes.append("newer versions of transformers call evaluation_strategy eval_strategy")
+    if old := [f"{key} (now {new})" if new else key for key, new in _OLD_NAMES.items() if key in flat]:
+        notes.append(f"new versions of TRL and transformers refuse {', '.join(old)}")
     return replace(found, run=run, settings=settings, method=method, notes=tuple(notes))
 
 

@@ -21,13 +21,16 @@ _POSITIONAL = b"H4ArgumentParser"
 """The parser of the alignment handbook takes the configuration without an option."""
 
 
-def call_of_own_script(configuration: Path, method: str) -> tuple[str, bool]:
-    """Return the command that trains with a configuration, and whether its script was found."""
-    script = next(_scripts_near(configuration, method), None)
-    if script is None:
-        return f"python {method}.py --config {{config}}", False
-    option = "" if _POSITIONAL in script.read_bytes() else "--config "
-    return f"python {shlex.quote(os.path.relpath(script))} {option}{{config}}", True
+def call_of_own_script(configuration: Path, method: str, *, elsewhere: bool = False) -> tuple[str, bool]:
+    """Return the command that trains with a configuration, and whether its script was found.
+
+    The path of the script is absolute if it runs `elsewhere` than here.
+    """
+    found = next(_scripts_near(configuration, method), None)
+    script = found or Path(f"{method}.py")
+    option = "" if found is not None and _POSITIONAL in found.read_bytes() else "--config "
+    path = os.path.abspath(script) if elsewhere else os.path.relpath(script)
+    return f"python {shlex.quote(path)} {option}{{config}}", found is not None
 
 
 def _scripts_near(configuration: Path, method: str) -> Iterator[Path]:

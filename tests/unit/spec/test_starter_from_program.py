@@ -314,7 +314,7 @@ EVALUATIONS = [
     (
         "trl",
         "eval_strategy: epoch\nsave_strategy: epoch\nresume_from_checkpoint: true\n",
-        {"resume_from_checkpoint": False},
+        {"resume_from_checkpoint": None},
     ),
 ]
 
@@ -366,6 +366,14 @@ def test_a_configuration_that_trl_would_refuse_belongs_to_a_script(tmp_path: Pat
     assert backend["preset"] == "hf-trainer", "an option of TRL for resuming is not known to the script"
 
 
+def test_keys_that_new_versions_of_trl_refuse_are_named(tmp_path: Path) -> None:
+    text = text_of(
+        tmp_path, "sft/config.yaml", CONFIGURATIONS["trl"] + "torch_dtype: bfloat16\noverwrite_output_dir: true\n"
+    )
+    assert "refuse torch_dtype (now dtype), overwrite_output_dir\n" in text
+    assert "refuse" not in text_of(tmp_path, "sft/config.yaml", CONFIGURATIONS["trl"])
+
+
 def test_the_recipe_of_torchtune_is_the_one_in_the_comments(tmp_path: Path) -> None:
     text = text_of(tmp_path, "config.yaml", TORCHTUNE)
     backend = yaml.safe_load(text)["backend"]
@@ -408,6 +416,10 @@ def test_a_configuration_of_a_script_of_the_users_own_is_used_as_it_is(tmp_path:
     assert backend["preset"] == "hf-trainer"
     changed = {"learning_rate": "{learning_rate}", "num_train_epochs": "{n_epochs}", "output_dir": "{output}"}
     assert backend["config"]["set"] == changed, "no key is added that the script may not know"
+    (tmp_path / "train.py").write_text("")
+    without_output = written(tmp_path, "config.yaml", "sft: {learning_rate: 1.0e-5}\n")["backend"]
+    assert without_output["working_folder"] == "trial"
+    assert without_output["run"] == f"python {tmp_path / 'train.py'} --config {{config}}"
 
 
 @pytest.mark.parametrize(
