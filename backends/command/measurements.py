@@ -70,12 +70,14 @@ def named(row: Row, rename: Mapping[str, str]) -> NamedRow:
         if number is None:
             continue
         name = rename.get(column) or _own_name(column)
+        if name is None:
+            continue
         if name in ("step", "epoch"):
             if math.isfinite(number):
                 place[name] = number
         elif name in _LOOP_NAMES.values():
             loop[name] = number
-        elif name:
+        else:
             scores[name] = number
     return NamedRow(place.get("step"), place.get("epoch"), scores, loop)
 

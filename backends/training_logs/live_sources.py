@@ -217,7 +217,7 @@ class LiveSource:
 
 def _step_of(row: Row) -> float:
     """Return the step of a row; rows without one come first."""
-    step = row.get("step")
+    step: Any = row.get("step")
     return float(step) if is_number(step) else -1.0
 
 
