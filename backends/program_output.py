@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class SupportsProgramOutput(Protocol):
-    """A backend, or its class, that keeps what the program of each run prints."""
+    """A backend that keeps what the program of each run prints."""
 
     @classmethod
     def output_file(cls, workspace: Path, key: str) -> Path:

@@ -64,7 +64,7 @@ def _show_program(workspace: Workspace, name: str, number: int, lines: int, foll
     trial = _trial(workspace, name, number)
     spec = load(workspace.sweep_folder(name) / "sweep.yaml")
     backend = spec.backend_class
-    if not isinstance(backend, SupportsProgramOutput):
+    if not issubclass(backend, SupportsProgramOutput):
         run = f"run {trial.handle.id} of " if trial.handle is not None else ""
         hint = f"Messages of its training are in the log of the sweep: sweep logs {name}"
         raise SweepError(f"trial {number} is {run}backend `{spec.backend_type}`, which runs no program here", hint)

@@ -367,13 +367,14 @@ class Session:
 
     def _pause_runs(self) -> None:
         """Free the machine from the runs that the next run of the sweep continues."""
-        if not isinstance(self._backend, SupportsPausing):
+        backend = self._backend
+        if backend is None or not isinstance(backend, SupportsPausing):
             return
         for trial in self.study.trials:
             if trial.state.ended:
                 continue
             try:
-                self._backend.pause(trial.key)
+                backend.pause(trial.key)
             except BackendError as error:
                 _LOG.warning("the run of trial %d was not paused and may go on: %s", trial.number, error)
 
