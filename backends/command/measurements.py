@@ -293,7 +293,7 @@ class Timeline:
         """Report what the current place still holds. `following` is the first row behind it."""
         if _has_validation(self.scores) and not self.is_evaluated:
             return self._emitted(following)
-        if "train_loss" in self.scores and column_names.LOOP_LOSS not in self.loop and not self.is_evaluated:
+        if "train_loss" in self.scores and column_names.LOOP_LOSS not in self.known and not self.is_evaluated:
             others = {name: value for name, value in self.scores.items() if name != "train_loss"}
             loop = {**self.loop, column_names.LOOP_LOSS: self.scores["train_loss"]}
             return replace(self, scores=others, loop=loop)._reported()
