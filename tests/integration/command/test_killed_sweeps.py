@@ -54,7 +54,8 @@ def kill_sweep_after_two_evaluations(folder: Path, *, with_program: bool) -> Pat
         assert process.poll() is None, process.communicate()
         [run_folder] = evaluated()
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     if with_program:
         for pid in [json.loads((run_folder / "started.json").read_text())["pid"], *running_programs(folder)]:
@@ -122,3 +123,5 @@ def test_the_trainer_of_transformers_goes_on_from_its_checkpoint(tmp_path: Path)
     assert losses
     assert {step: loss for step, _, loss in swept.curve if step in losses} == losses
     assert [step for step, _ in swept.loop_losses] == list(range(1, 121))
+    attempt = json.loads((swept.folder / "attempt.json").read_text())
+    assert Path(attempt["checkpoint"]).name.startswith("checkpoint-")
