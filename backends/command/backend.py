@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import psutil
 from pydantic import BaseModel
 
 from backends.cleanup import Leftover
@@ -199,9 +200,12 @@ class CommandBackend:
                 }
             )
         self._started_at[run.path.name] = time.monotonic()
-        _start_supervisor(run.path)
+        started = _start_supervisor(run.path)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not (run.has_started or run.end) and time.monotonic() < deadline:
+            if started is None or not psutil.pid_exists(started):  # somebody killed it
+                del self._started_at[run.path.name]
+                return
             time.sleep(0.01)
 
     def _start_again(self, follower: Follower) -> None:
@@ -337,19 +341,33 @@ def _disk_errors(kind: FailureKind) -> Iterator[None]:
         raise BackendError(Failure(kind, message, "Free some space there, or mend the folder.")) from error
 
 
-def _start_supervisor(folder: Path) -> None:
-    """Start the supervisor as nobody's child: Ray ends the children of a worker with it."""
+_DETACH = """\
+import os, sys
+child = os.fork()
+if child:
+    print(child)
+else:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.execv(sys.executable, [sys.executable, "-P", *sys.argv[1:]])
+"""
+
+
+def _start_supervisor(folder: Path) -> int | None:
+    """Start the supervisor as nobody's child: Ray ends the children of a worker with it.
+
+    Returns its process id, or None if it did not start.
+    """
     script = Path(supervisor.__file__)
-    detach = "import os,sys; os.fork() or os.execv(sys.executable, [sys.executable, '-P', *sys.argv[1:]])"
     with (folder / "supervisor.log").open("ab") as errors:
-        subprocess.run(
-            [sys.executable, "-S", "-E", "-P", "-c", detach, str(script), str(folder)],
-            check=True,
+        answer = subprocess.run(
+            [sys.executable, "-S", "-E", "-P", "-c", _DETACH, str(script), str(folder)],
+            check=False,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,
         )
+    return int(answer.stdout) if answer.returncode == 0 and answer.stdout.strip() else None
 
 
 def _declared(name: str, known: HyperparameterOptions) -> Hyperparameter:

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,18 +87,17 @@ class Checkpoints:
             return next(checkpoint for evaluation, checkpoint in evaluated if evaluation is best)
         return complete[-1] if complete and not evaluated else None
 
-    def delete_others(self, folder: Path, *, protected: str | None, has_ended: bool) -> None:
+    def delete_others(self, folder: Path, *, protected: Collection[str | None], has_ended: bool) -> None:
         """Delete the checkpoints that nobody needs, only below `folder`, and follow no link.
 
-        The best one stays, the `protected` one from which the program has begun, and those that
-        belong to no known evaluation. While the program runs, the newest one and those that may
-        still be being written also stay.
+        The best one stays, the `protected` ones, and those that belong to no known evaluation.
+        While the program runs, the newest one and those that may still be being written also stay.
         """
         best, complete = self.best, self.complete
         if best is None or self.evaluation_of(best) is None:
             return
         for checkpoint in self.found if has_ended else self.found[:-1]:
-            is_needed = checkpoint == best or (not has_ended and str(checkpoint.path) == protected)
+            is_needed = checkpoint == best or str(checkpoint.path) in protected
             is_unknown = self.evaluation_of(checkpoint) is None or (not has_ended and checkpoint not in complete)
             is_inside = checkpoint.path.absolute().is_relative_to(folder.absolute())
             if is_needed or is_unknown or not is_inside:

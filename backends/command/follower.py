@@ -20,6 +20,7 @@ from backends.command.measurements import SUMMARY_COLUMN, NamedRow, Timeline, na
 from backends.command.program import Program
 from backends.command.run_folder import Attempt, ProgramEnd, RunFolder
 from backends.contract import (
+    Checkpointed,
     Event,
     Failed,
     Failure,
@@ -96,8 +97,24 @@ class Follower:
 
     def _end_run(self, last: Event) -> None:
         if (found := self._checkpoints()) is not None:
-            found.delete_others(self.run.path, protected=None, has_ended=True)
+            # Whoever asked for the stop may have closed the trial with the model announced last.
+            protected = (self._announced,) if self.run.stop_requested else ()
+            found.delete_others(self.run.path, protected=protected, has_ended=True)
         self.run.append([last])
+
+    def _announce(self, found: Checkpoints) -> None:
+        """Report the best state so far, which is the model of a trial that is stopped early."""
+        best = found.best
+        if best is None or str(best.path) == self._announced or not self._is_proven(found, best):
+            return
+        if found.evaluation_of(best) is not None:
+            last = max(self._measured(), key=lambda event: event.step)
+            self.run.append([Checkpointed(last.step, last.epoch, str(best.path))])
+
+    @property
+    def _announced(self) -> str | None:
+        events = reversed(self.run.events())
+        return next((event.model for event in events if isinstance(event, Checkpointed)), None)
 
     def _end_without_supervisor(self) -> ProgramEnd | None:
         """Write how the program ended where no supervisor could.
@@ -156,7 +173,9 @@ class Follower:
         if events and not is_complete and (found := self._checkpoints()) is not None:
             if earlier := [checkpoint for checkpoint in found.complete if checkpoint != found.found[-1]]:
                 self.run.remember_checkpoint_files(files_of(earlier[-1].path))
-            found.delete_others(self.run.path, protected=self._attempt.checkpoint, has_ended=False)
+            announced = self._announced  # the trial may have been closed with it just now
+            self._announce(found)
+            found.delete_others(self.run.path, protected=(announced, self._attempt.checkpoint), has_ended=False)
 
     def _begin_log(self, rows: list[Row]) -> None:
         """Begin with the rows of this attempt: those of earlier ones may still be in the log."""
@@ -232,16 +251,17 @@ class Follower:
         if self._program.resume is None or found is None or not found.complete:
             return None
         newest, begun = found.complete[-1], self._attempt.checkpoint
-        is_first = len(found.complete) == 1 and newest == found.found[-1] and not found.expected
-        if is_first and not self._is_past(found, newest):
+        if not self._is_proven(found, newest):
             return None
         begun_from = next((checkpoint.number for checkpoint in found.found if str(checkpoint.path) == begun), -1)
         return newest if newest.number > begun_from else None
 
-    def _is_past(self, found: Checkpoints, checkpoint: Checkpoint) -> bool:
+    def _is_proven(self, found: Checkpoints, checkpoint: Checkpoint) -> bool:
+        if len(found.complete) > 1 or checkpoint != found.found[-1] or found.expected:
+            return True
         evaluation = found.evaluation_of(checkpoint)
         step = checkpoint.number if evaluation is None else evaluation.step
-        return any(isinstance(event, Measured) and event.step > step for event in self.run.events())
+        return any(event.step > step for event in self._measured())
 
     def begin_attempt(self, *, only_from_checkpoint: bool) -> bool:
         """Prepare another attempt: from a checkpoint, or else from scratch.
@@ -310,9 +330,11 @@ class Follower:
         output = self.run.output
         return str(output) if output.is_dir() and any(output.iterdir()) else None
 
+    def _measured(self) -> list[Measured]:
+        return [event for event in self.run.events() if isinstance(event, Measured)]
+
     def _evaluations(self) -> list[Measured]:
-        events = self.run.events()
-        return [event for event in events if isinstance(event, Measured) and event.scope == "evaluation"]
+        return [event for event in self._measured() if event.scope == "evaluation"]
 
     def _checkpoints(self) -> Checkpoints | None:
         """Return the checkpoints that are on disk now; None if the program names none."""

@@ -166,17 +166,39 @@ def test_a_program_starts_although_its_first_supervisor_was_killed(
     run = new_run()
     start, starts = module._start_supervisor, list[Path]()
 
-    def only_later(folder: Path) -> None:
+    def only_later(folder: Path) -> int | None:
         starts.append(folder)
-        if len(starts) > 1:
-            start(folder)
+        return start(folder) if len(starts) > 1 else None
 
     monkeypatch.setattr(module, "_start_supervisor", only_later)
-    monkeypatch.setattr(module, "START_TIMEOUT_S", 0.5)
     events = run.finish()
     assert isinstance(events[-1], Finished)
     assert epochs_of(events) == ALL_EPOCHS
     assert len(run.starts) == 1
+
+
+@pytest.mark.parametrize(
+    "delay_s", [0.0, 0.02, 0.05, *(pytest.param(n / 100, marks=pytest.mark.slow) for n in range(8, 30, 3))]
+)
+def test_a_supervisor_may_be_killed_at_any_moment_of_its_start(new_run: NewRun, delay_s: float) -> None:
+    run = new_run("family", gate="middle")
+    worker = run.start_worker()
+    wait_for(lambda: run.supervisors, "there is a supervisor")
+    time.sleep(delay_s)
+    for pid in run.supervisors:
+        kill(pid)
+    run.open_gate("middle")
+    try:
+        assert worker.wait(120) == 0, (run.folder / "worker.txt").read_text()
+    finally:
+        worker.kill()
+        worker.wait()
+    end = run.finish()[-1]
+    if isinstance(end, Failed):
+        assert end.failure.kind is FailureKind.LOST
+    else:
+        assert isinstance(end, Finished)
+    wait_for(lambda: not run.processes, "all processes end")
 
 
 def test_a_supervisor_that_never_starts_ends_the_run(new_run: NewRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +210,6 @@ def test_a_supervisor_that_never_starts_ends_the_run(new_run: NewRun, monkeypatc
         (folder / "supervisor.log").write_text("Traceback ...\nModuleNotFoundError: No module named 'psutil'\n")
 
     monkeypatch.setattr(module, "_start_supervisor", failing)
-    monkeypatch.setattr(module, "START_TIMEOUT_S", 0.05)
     events = run.finish()
     assert isinstance(events[-1], Failed)
     assert events[-1].failure.kind is FailureKind.LOST

@@ -172,9 +172,9 @@ def test_only_the_best_and_the_newest_stay_while_the_program_runs(tmp_path: Path
     for number in (10, 20, 30, 40):
         write_checkpoint(tmp_path, number)
     found = of(tmp_path, *(evaluation(step, loss) for step, loss in ((10, 0.9), (20, 0.3), (30, 0.4), (40, 0.5))))
-    found.delete_others(tmp_path, protected=None, has_ended=False)
+    found.delete_others(tmp_path, protected=(), has_ended=False)
     assert names(tmp_path) == ["checkpoint-20", "checkpoint-40"]
-    of(tmp_path, *found.evaluations).delete_others(tmp_path, protected=None, has_ended=True)
+    of(tmp_path, *found.evaluations).delete_others(tmp_path, protected=(), has_ended=True)
     assert names(tmp_path) == ["checkpoint-20"]
 
 
@@ -185,15 +185,15 @@ def test_what_may_still_be_needed_or_written_stays(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, 40)
     write_checkpoint(tmp_path, 50)
     measured = [evaluation(step, loss) for step, loss in ((10, 0.9), (20, 0.8), (30, 0.7), (50, 0.1))]
-    of(tmp_path, *measured).delete_others(tmp_path, protected=str(protected), has_ended=False)
+    of(tmp_path, *measured).delete_others(tmp_path, protected=(str(protected), None), has_ended=False)
     assert names(tmp_path) == ["checkpoint-20", "checkpoint-30", "checkpoint-40", "checkpoint-50"]
 
 
 def test_nothing_is_deleted_that_no_evaluation_explains(tmp_path: Path) -> None:
     for number in (10, 20):
         write_checkpoint(tmp_path, number)
-    of(tmp_path).delete_others(tmp_path, protected=None, has_ended=True)
-    of(tmp_path, evaluation(7, 0.5, epoch=0.7)).delete_others(tmp_path, protected=None, has_ended=True)
+    of(tmp_path).delete_others(tmp_path, protected=(), has_ended=True)
+    of(tmp_path, evaluation(7, 0.5, epoch=0.7)).delete_others(tmp_path, protected=(), has_ended=True)
     assert names(tmp_path) == ["checkpoint-10", "checkpoint-20"]
 
 
@@ -204,9 +204,9 @@ def test_nothing_outside_the_folder_of_the_run_is_deleted(tmp_path: Path) -> Non
         write_checkpoint(run, number)
     (run / "checkpoint-10").symlink_to(elsewhere)
     found = of(run, *(evaluation(step, 1 / step) for step in (10, 20, 30)))
-    found.delete_others(run, protected=None, has_ended=True)
+    found.delete_others(run, protected=(), has_ended=True)
     assert names(run) == ["checkpoint-30"]
     assert (elsewhere / "model.safetensors").exists()
     outside = of(run, evaluation(30, 0.1))
-    outside.delete_others(tmp_path / "other", protected=None, has_ended=True)
+    outside.delete_others(tmp_path / "other", protected=(), has_ended=True)
     assert names(run) == ["checkpoint-30"]

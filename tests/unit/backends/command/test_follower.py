@@ -21,6 +21,7 @@ from backends.command.options import CommandOptions
 from backends.command.program import Program
 from backends.command.run_folder import ProgramEnd, RunFolder
 from backends.contract import (
+    Checkpointed,
     DataFile,
     Dataset,
     EvaluationSettings,
@@ -327,6 +328,50 @@ def test_a_run_whose_output_is_deleted_still_ends(tmp_path: Path) -> None:
     run = ended(program)
     assert run.events()[-1] == Stopped(None)
     assert epochs(run) == [1.0]
+
+
+def checkpoint_names(program: FakeProgram) -> list[str]:
+    return sorted(path.name for path in program.run.output.iterdir())
+
+
+def test_the_best_state_so_far_is_the_model_of_a_trial_that_is_stopped_early(tmp_path: Path) -> None:
+    program = FakeProgram(tmp_path)
+    follower = program.follower()
+    with program.supervised():
+        for epoch in (1, 2, 3):
+            program.write(program.rows(epoch - 1, epoch))
+            follower.advance()
+            program.save(epoch)
+        announced = [event.model for event in program.run.events() if isinstance(event, Checkpointed)]
+        assert [Path(model).name for model in announced] == ["checkpoint-10", "checkpoint-20"]
+        program.write([{"eval_loss": 9.0, "step": 40, "epoch": 4.0}])
+        follower.advance()
+        program.save(4)
+        program.run.request_stop()
+    program.end(-15, "stopped")
+    run = ended(program, follower)
+    points = [event for event in run.events() if isinstance(event, Measured | Checkpointed)]
+    assert [point.step for point in points] == sorted(point.step for point in points)
+    assert run.events()[-1] == Stopped(str(run.output / "checkpoint-30"))
+    assert checkpoint_names(program) == ["checkpoint-30"]
+
+
+def test_the_announced_model_outlives_a_better_one_that_came_after_the_stop(tmp_path: Path) -> None:
+    program = FakeProgram(tmp_path)
+    follower = program.follower()
+    with program.supervised():
+        for epoch in (1, 2):
+            program.write(program.rows(epoch - 1, epoch))
+            follower.advance()
+            program.save(epoch)
+        program.write([{"loss": 1.0, "step": 25}])
+        follower.advance()
+        program.run.request_stop()
+        program.write(program.rows(2, 3)[1:])
+        program.save(3)
+    program.end(-15, "stopped")
+    ended(program, follower)
+    assert checkpoint_names(program) == ["checkpoint-20", "checkpoint-30"]
 
 
 def test_a_part_of_a_trial_that_reports_nothing_ends_well(tmp_path: Path) -> None:
