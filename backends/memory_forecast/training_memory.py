@@ -37,9 +37,11 @@ _GAPS = 0.4
 A freed tensor leaves a gap of its own size, and an aligned allocation of the same size needs a
 little more (memalign in glibc before 2.38). The share is measured: benchmarks/memory/RESULTS.md.
 """
-_CHECKPOINTED_BLOCKS = 2.5
-"""With checkpointing, the blocks whose memory a CPU occupies: that which is computed again does not
-fit into the gaps that the last one leaves, and its backward pass leaves gaps, too. Measured."""
+_GAPS_WHEN_ACCUMULATING = 0.8
+"""The same share where gradients of an earlier micro-batch lie between the gaps. Measured."""
+_CHECKPOINTED_BLOCKS, _CHECKPOINTED_SHARE = 0.8, 0.22
+"""With checkpointing, a CPU occupies the memory of about one block, and this share of every other
+one: the gradients of a block lie between the gaps that it leaves. Measured."""
 _PROCESS = 20 * 2**20
 """What a run of a tiny model occupies: threads and library state."""
 
@@ -116,12 +118,10 @@ def step_memory(model: Architecture, step: TrainingStep) -> StepMemory:
     loss = _loss_bytes(model, step)
     # In the backward pass of the gated part, each tensor as wide as the MLP has a gradient.
     temporary = step.tokens * step.value_bytes * (3 * model.intermediate + 2 * model.hidden) + _dora_bytes(model, step)
+    activations = model.layers * (block + (_GAPS_WHEN_ACCUMULATING if step.accumulates else _GAPS) * freed)
     if step.gradient_checkpointing:
         kept = (model.layers - 1) * model.hidden * step.tokens * step.value_bytes
-        # The last block, or the one that is computed again.
-        activations = kept + (_CHECKPOINTED_BLOCKS if step.on_cpu and model.layers > 1 else 1) * (block + freed)
-    else:
-        activations = model.layers * (block + _GAPS * freed)
+        activations = min(activations, kept + _computed_again(model, step) * (block + freed))
     around = _around_the_blocks(model, step)
     activations += around
     # Both ends of the backward pass. At its start all activations exist, and with accumulation the
@@ -134,6 +134,16 @@ def step_memory(model: Architecture, step: TrainingStep) -> StepMemory:
     return StepMemory(
         weights, copies, gradients, optimizer, int(activations), loss, int(temporary), int(constant + max(start, end))
     )
+
+
+def _computed_again(model: Architecture, step: TrainingStep) -> float:
+    """Return how many blocks' activations exist at the same time with checkpointing.
+
+    It is one, the last block or that which is computed again, and more where gaps count.
+    """
+    if not step.on_cpu or model.layers == 1:
+        return 1.0
+    return (1 + step.accumulates) * (_CHECKPOINTED_BLOCKS + _CHECKPOINTED_SHARE * model.layers)
 
 
 def _trained_parameters(model: Architecture, step: TrainingStep) -> int:

@@ -80,6 +80,8 @@ CONFIGURATIONS = (
     Configuration("encoder-22M", 256, 8, 16),
     Configuration("encoder-22M", 256, 16, 16, point=LORA),
     Configuration("encoder-22M", 256, 16, 16, gradient_checkpointing=True),
+    Configuration("llama-58M", 256, 4, 8, point=LORA, gradient_checkpointing=True),
+    Configuration("gpt2-22M", 512, 4, 4, gradient_checkpointing=True),
     Configuration("given", 128, 4, 4),
     Configuration("given", 256, 4, 4, point=ALL_TOKENS),
     Configuration("given", 256, 4, 4, gradient_checkpointing=True),

@@ -1,4 +1,4 @@
-"""Train one configuration in this process and print its measured and its forecast peak as JSON.
+"""Train one configuration in this process, and print the measured peak in bytes.
 
     python -m benchmarks.memory.measure NUMBER MODEL_FOLDER WORK_FOLDER
 
@@ -8,9 +8,13 @@ when all libraries are imported.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
+
+from backends.contract import Finished, Placement
+from backends.local import LocalBackend
+from backends.local.options import LocalOptions
+from benchmarks.memory.configurations import CONFIGURATIONS, Configuration, request_for
 
 
 def resident_bytes(name: str) -> int:
@@ -21,53 +25,50 @@ def resident_bytes(name: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {name}")
 
 
-def main() -> None:
-    import peft  # noqa: F401
-    import torch
-    import transformers.models.bert.modeling_bert
-    import transformers.models.gpt2.modeling_gpt2
-    import transformers.models.llama.modeling_llama  # noqa: F401
-
-    from backends.contract import Finished, Placement
-    from backends.local import LocalBackend, training_run  # noqa: F401
-    from backends.local.options import LocalOptions
-    from backends.testing import drain
-    from benchmarks.memory.configurations import CONFIGURATIONS, request_for
-
-    configuration = CONFIGURATIONS[int(sys.argv[1])]
-    model, work = Path(sys.argv[2]), Path(sys.argv[3])
-    request = request_for(configuration, model, work)
+def open_backend(configuration: Configuration, model: Path, work: Path) -> LocalBackend:
     options = LocalOptions(
         model=str(model),
         device="cpu",
         micro_batch_size=configuration.micro_batch,
         gradient_checkpointing=configuration.gradient_checkpointing,
     )
+    return LocalBackend.open(options, work / "workspace", Placement(cpus=1))
+
+
+def forecast_bytes(configuration: Configuration, model: Path, work: Path) -> int:
+    """Return the forecast of the local backend for a configuration, without training it."""
+    backend = open_backend(configuration, model, work)
+    forecast = backend.memory_forecast(request_for(configuration, model, work))
+    backend.close()
+    assert forecast is not None
+    assert forecast.sequence_length == configuration.tokens, f"{forecast.sequence_length} tokens"
+    return forecast.peak_bytes
+
+
+def measured_bytes(configuration: Configuration, model: Path, work: Path) -> int:
+    """Train a configuration and return its peak."""
+    import peft  # noqa: F401
+    import torch
+    import transformers.models.bert.modeling_bert
+    import transformers.models.gpt2.modeling_gpt2
+    import transformers.models.llama.modeling_llama  # noqa: F401
+
+    from backends.local import training_run  # noqa: F401
+    from backends.testing import drain
+
     torch.set_num_threads(1)
-    backend = LocalBackend.open(options, work / "workspace", Placement(cpus=1))
+    request = request_for(configuration, model, work)
+    backend = open_backend(configuration, model, work)
     if failures := backend.check(request):
         raise SystemExit(f"{configuration.name}: {failures[0].message}")
-    forecast = backend.memory_forecast(request)
-    assert forecast is not None
     before = resident_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins again at the present size
-    end = drain(backend, backend.submit(request), timeout_s=3600)[-1]
+    end = drain(backend, backend.submit(request), timeout_s=7200)[-1]
     peak = resident_bytes("VmHWM")
     backend.close()
     assert isinstance(end, Finished), end
-    print(
-        json.dumps(
-            {
-                "name": configuration.name,
-                "before": before,
-                "measured": peak - before,
-                "forecast": forecast.peak_bytes,
-                "sequence_length": forecast.sequence_length,
-                "parts": dict(forecast.parts),
-            }
-        )
-    )
+    return peak - before
 
 
 if __name__ == "__main__":
-    main()
+    print(measured_bytes(CONFIGURATIONS[int(sys.argv[1])], Path(sys.argv[2]), Path(sys.argv[3])))
