@@ -38,7 +38,8 @@ SEED = 6
 """With it, the grid has the order 3, 2, long: each trial is better than those before, but the last.
 """
 
-TIMEOUT_S = 280
+TIMEOUT_S = 800
+"""How long a sweep may take on a busy machine."""
 
 ENVIRONMENT = {"PYTHONPATH": str(INSTALLED), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 """The environment of a program, which needs no network."""

@@ -29,12 +29,13 @@ from sweeps.trials.trial import TrialState
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.trains,
+    pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-START_S = 200.0
+START_S = 400.0
 """How long a sweep may take until its first trial has two evaluations, on a busy machine."""
 
 

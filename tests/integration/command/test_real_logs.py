@@ -19,7 +19,7 @@ from backends.command.measurements import SUMMARY_COLUMN, Timeline, named
 from backends.contract import Measured
 from backends.training_logs.live_sources import SOURCE_TYPES, open_source
 
-pytestmark = [pytest.mark.integration, pytest.mark.trains]
+pytestmark = [pytest.mark.integration, pytest.mark.trains, pytest.mark.timeout(900)]
 
 
 def execute(folder: Path, command: list[str], environment: Mapping[str, str] | None = None) -> None:
@@ -32,7 +32,7 @@ def execute(folder: Path, command: list[str], environment: Mapping[str, str] | N
             env={**os.environ, **ENVIRONMENT, **(environment or {})},
             stdout=log,
             stderr=subprocess.STDOUT,
-            timeout=250,
+            timeout=600,
             check=False,
         )
     assert ended.returncode == 0, (folder / "output.log").read_text()[-4000:]
@@ -138,7 +138,7 @@ def fields_of(modules: Mapping[str, str]) -> dict[str, set[str]]:
     code += "print(json.dumps({c.__name__: [f.name for f in dataclasses.fields(c)] for c in found}))"
     command = [sys.executable, "-W", "ignore", "-c", code, json.dumps(dict(modules))]
     out = subprocess.run(
-        command, env={**os.environ, **ENVIRONMENT}, stdout=subprocess.PIPE, text=True, check=True, timeout=200
+        command, env={**os.environ, **ENVIRONMENT}, stdout=subprocess.PIPE, text=True, check=True, timeout=600
     ).stdout
     return {name: set(names) for name, names in json.loads(out.splitlines()[-1]).items()}
 

@@ -32,6 +32,7 @@ from sweeps.workspace import Workspace
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.trains,
+    pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -64,10 +65,10 @@ def check(folder: Path, true_log: TrueLog, checkpoint: str) -> list[SweptTrial]:
         best_step, best_epoch, _ = min(swept.evaluations, key=lambda evaluation: evaluation[2])
         name = checkpoint.format(step=best_step, epoch=int(best_epoch) - 1)
         kept = [path.name for path in swept.output.glob("**/*") if is_checkpoint(path.name, checkpoint)]
-        assert kept == [name]
         assert swept.trial.model is not None
-        assert Path(swept.trial.model).name == name
+        assert Path(swept.trial.model).name in kept
         if swept.trial.state is TrialState.COMPLETE:
+            assert kept == [name]
             assert swept.curve == swept.evaluations
             assert len(evaluations) == len(swept.curve)
             assert swept.trial.best_epoch == best_epoch
