@@ -198,7 +198,7 @@ class LiveSource:
         Rows of several files that are found at once are in the order of their steps. `has_ended`:
         the program will write no more.
         """
-        found = dict.fromkeys(Path(name) for pattern in self.patterns for name in _matches(pattern))
+        found = dict.fromkeys(Path(os.path.realpath(name)) for pattern in self.patterns for name in _matches(pattern))
         if self.one_file:
             newest_first = sorted(found, key=_modified, reverse=True)
             return next((list(rows) for path in newest_first if (rows := self.reader.rows(path))), [])

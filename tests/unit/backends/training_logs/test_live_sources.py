@@ -198,6 +198,13 @@ def test_rows_of_several_files_are_in_the_order_of_their_steps_and_keep_it(tmp_p
     assert [row["step"] for row in rows[len(first) :]] == ["30", "30"]
 
 
+def test_a_link_to_a_log_is_not_a_second_log(tmp_path: Path) -> None:
+    (tmp_path / "version_0").mkdir()
+    (tmp_path / "version_0" / "metrics.csv").write_text("step,val_loss\n1,2.5\n")
+    (tmp_path / "latest").symlink_to(tmp_path / "version_0")
+    assert source("csv", tmp_path / "**" / "*.csv").rows() == [{"step": "1", "val_loss": "2.5"}]
+
+
 def state(*steps: int) -> str:
     return json.dumps({"log_history": [{"step": step, "eval_loss": 1.0} for step in steps]})
 
