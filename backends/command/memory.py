@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -157,8 +158,10 @@ def _command_line(arguments: Sequence[str]) -> dict[str, Any]:
         if not argument.startswith("--"):
             continue
         name, separator, value = argument[2:].partition("=")
-        following = arguments[position + 1] if position + 1 < len(arguments) else "--"
-        found[name.replace("-", "_")] = value if separator else True if following.startswith("--") else following
+        following = list(itertools.takewhile(lambda word: not word.startswith("--"), arguments[position + 1 :]))
+        if "target" in name:  # the only option here that takes several values
+            following = [",".join(following)] if following else []
+        found[name.replace("-", "_")] = value if separator else following[0] if following else True
     return found
 
 

@@ -84,6 +84,13 @@ def test_lora_is_recognized(options: list[str], trained: bool, model: Path) -> N
     assert (gradients < 0.05 * 4 * WEIGHTS) == trained
 
 
+def test_the_layers_of_a_command_line_may_be_several_words(model: Path) -> None:
+    lora = ["--use_peft", "--lora_r", "16", "--lora_target_modules"]
+    words, text = known(trl(model, *lora, "q_proj", "v_proj")), known(trl(model, *lora, "q_proj,v_proj"))
+    assert words.parts == text.parts
+    assert words.parts["gradients"] == 4 * 16 * 16 * (2048 + 2048 + 2048 + 512)
+
+
 @pytest.mark.parametrize(
     "options", [["--bf16"], ["--gradient_checkpointing", "True"], ["--optim", "adamw_8bit"], ["--max_length", "128"]]
 )
