@@ -7,16 +7,18 @@ a full disk cut off, and leaves a lock behind when its process is killed. This o
 from __future__ import annotations
 
 import contextlib
+import copy
 import fcntl
 import json
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import SweepError
 
@@ -189,7 +191,31 @@ class StudyJournal(JournalStorage):
     def __init__(self, path: Path) -> None:
         """Open the journal at `path`, or create it. Raises OSError and SweepError."""
         self._journal_file = JournalFile(path)
+        self._before_waiting: dict[int, int] = {}
         super().__init__(self._journal_file)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Return the trials of a study in these states.
+
+        Optuna looks for waiting trials before each new one. No trial becomes waiting again, so the
+        trials before the first waiting one are not looked at another time.
+        """
+        if states != (TrialState.WAITING,):
+            return super().get_all_trials(study_id, deepcopy, states)
+        with self._thread_lock:
+            self._sync_with_backend()
+            replayed = self._replay_result
+            numbers, trials = replayed._study_id_to_trial_ids.get(study_id), replayed._trials
+            if numbers is None:
+                raise KeyError(f"there is no study {study_id}")
+            first = self._before_waiting.get(study_id, 0)
+            while first < len(numbers) and trials[numbers[first]].state is not TrialState.WAITING:
+                first += 1
+            self._before_waiting[study_id] = first
+            waiting = [trials[number] for number in numbers[first:] if trials[number].state is TrialState.WAITING]
+            return copy.deepcopy(waiting) if deepcopy else waiting
 
     def batch(self) -> contextlib.AbstractContextManager[None]:
         """Write all operations of the block at once, at its end. See `JournalFile.batch`."""

@@ -6,12 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 
 from sweeps.errors import SweepError
 from sweeps.study.journal_file import JournalFile, StudyJournal
@@ -198,3 +202,29 @@ def test_optuna_and_this_journal_read_each_other(tmp_path: Path) -> None:
     assert (
         study.best_value == optuna.load_study(study_name="s", storage=StudyJournal(tmp_path / "j")).best_value == 0.25
     )
+
+
+@given(st.lists(st.sampled_from(["enqueue", "ask", "tell", "reopen"]), max_size=30))
+def test_waiting_trials_are_found_as_optuna_finds_them(actions: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "j")
+        storage = StudyJournal(path)
+        study = optuna.create_study(storage=storage, study_name="s")
+        running: list[optuna.Trial] = []
+        for action in actions:
+            if action == "enqueue":
+                study.enqueue_trial({"x": 0.5})
+            elif action == "ask":
+                running.append(study.ask())
+            elif action == "tell" and running:
+                study.tell(running.pop(0), 1.0)
+            elif action == "reopen":
+                storage = StudyJournal(path)
+                study = optuna.load_study(storage=storage, study_name="s")
+                running.clear()
+            waiting = storage.get_all_trials(study._study_id, states=(TrialState.WAITING,))
+            assert waiting == [
+                trial for trial in storage.get_all_trials(study._study_id) if trial.state.name == "WAITING"
+            ]
+        with pytest.raises(KeyError):
+            storage.get_all_trials(99, states=(TrialState.WAITING,))
