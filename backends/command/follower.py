@@ -97,24 +97,28 @@ class Follower:
 
     def _end_run(self, last: Event) -> None:
         if (found := self._checkpoints()) is not None:
-            # Whoever asked for the stop may have closed the trial with the model announced last.
-            protected = (self._announced,) if self.run.stop_requested else ()
-            found.delete_others(self.run.path, protected=protected, has_ended=True)
+            if found.best is not None and self._is_announced:
+                self.run.link_best(found.best.path)
+            found.delete_others(self.run.path, protected=(), has_ended=True)
         self.run.append([last])
 
     def _announce(self, found: Checkpoints) -> None:
-        """Report the best state so far, which is the model of a trial that is stopped early."""
+        """Report that there is a model: a link to the best state so far.
+
+        It is the model of a trial that is stopped early. Whoever stops it may not have read the
+        latest events, so that the path must stay the same when a better state comes.
+        """
         best = found.best
-        if best is None or str(best.path) == self._announced or not self._is_proven(found, best):
+        if best is None or found.evaluation_of(best) is None or not self._is_proven(found, best):
             return
-        if found.evaluation_of(best) is not None:
+        link = self.run.link_best(best.path)
+        if not self._is_announced:
             last = max(self._measured(), key=lambda event: event.step)
-            self.run.append([Checkpointed(last.step, last.epoch, str(best.path))])
+            self.run.append([Checkpointed(last.step, last.epoch, str(link))])
 
     @property
-    def _announced(self) -> str | None:
-        events = reversed(self.run.events())
-        return next((event.model for event in events if isinstance(event, Checkpointed)), None)
+    def _is_announced(self) -> bool:
+        return any(isinstance(event, Checkpointed) for event in self.run.events())
 
     def _end_without_supervisor(self) -> ProgramEnd | None:
         """Write how the program ended where no supervisor could.
@@ -173,9 +177,8 @@ class Follower:
         if events and not is_complete and (found := self._checkpoints()) is not None:
             if earlier := [checkpoint for checkpoint in found.complete if checkpoint != found.found[-1]]:
                 self.run.remember_checkpoint_files(files_of(earlier[-1].path))
-            announced = self._announced  # the trial may have been closed with it just now
             self._announce(found)
-            found.delete_others(self.run.path, protected=(announced, self._attempt.checkpoint), has_ended=False)
+            found.delete_others(self.run.path, protected=(self._attempt.checkpoint,), has_ended=False)
 
     def _begin_log(self, rows: list[Row]) -> None:
         """Begin with the rows of this attempt: those of earlier ones may still be in the log."""

@@ -14,6 +14,7 @@ programs/<id>/checkpoint_files.json    the files of a complete checkpoint
 programs/<id>/events.jsonl    the events, one per line
 programs/<id>/output.log      what the program prints, in all attempts
 programs/<id>/supervisor.log  errors of the supervisor
+programs/<id>/best            a link to the best checkpoint, from the first one on
 programs/<id>/output/         what the program writes
 """
 
@@ -288,6 +289,16 @@ class RunFolder:
         if files != self.checkpoint_files:
             write_durably(self.path / "checkpoint_files.json", json.dumps(sorted(files)))
 
+    def link_best(self, checkpoint: Path) -> Path:
+        """Let `best` lead to this checkpoint, in one step, and return the link."""
+        link = self.path / f"best{checkpoint.suffix if checkpoint.is_file() else ''}"
+        if not link.is_symlink() or Path(os.readlink(link)) != checkpoint:
+            draft = self.path / "best.draft"
+            draft.unlink(missing_ok=True)
+            draft.symlink_to(checkpoint)
+            os.replace(draft, link)
+        return link
+
     def _written(self) -> Iterator[Path]:
         """Yield the files and folders that the program wrote, but for what it printed."""
         for path in self.path.iterdir() if self.path.is_dir() else ():
@@ -296,7 +307,8 @@ class RunFolder:
 
     def size_bytes(self) -> int:
         """Return the size of what the program wrote."""
-        files = (file for path in self._written() for file in (path, *(path.rglob("*") if path.is_dir() else ())))
+        own = (path for path in self._written() if not path.is_symlink())
+        files = (file for path in own for file in (path, *(path.rglob("*") if path.is_dir() else ())))
         return sum(file.stat().st_size for file in files if file.is_file())
 
     def delete_output(self) -> None:

@@ -402,7 +402,11 @@ _DRAFT = re.compile(r"\..+\.draft$|\.writing-")
 def leftovers(root: Path) -> Iterator[str]:
     """Yield what only a process that died can have left: temporary files, and locks still held."""
     for path in (root / "workspace").rglob("*"):
-        if path.is_symlink() or path.name.endswith((".tmp", ".rename", ".partial")) or _DRAFT.match(path.name):
+        is_best = path.is_symlink() and path.name == "best" and path.parents[1].name == "programs"
+        if is_best:
+            if not path.exists():
+                yield f"{path.relative_to(root)} leads nowhere"
+        elif path.is_symlink() or path.name.endswith((".tmp", ".rename", ".partial")) or _DRAFT.match(path.name):
             yield f"{path.relative_to(root)} was left behind"
         elif path.name.endswith("lock") and path.is_file():
             with path.open("r") as file:

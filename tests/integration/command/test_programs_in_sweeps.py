@@ -28,15 +28,15 @@ name: programs
 backend:
   type: command
   run: >-
-    {python} -S -E {trainer} --lr {{lr}} --output {{output}} --epochs 2 --gate {gate} --gates {folder}
-    --behaviour {{behaviour}}
+    {python} -S -E {trainer} --lr {{lr}} --output {{output}} --epochs {epochs} --epoch-seconds 0.2
+    --gate {gate} --gates {folder} --behaviour {{behaviour}}
   metrics: [output]
   checkpoints: "{{output}}/checkpoint-*"
   resume: "--resume {{checkpoint}}"
   grace_s: 2
   hyperparameters: {{lr: {{choices: [{rates}]}}, behaviour: {{choices: [{behaviours}]}}}}
 search: {{sampler: grid, scheduler: none, trials: 2, concurrency: 2, retries: 1}}
-objective: {{minimize: valid_loss}}
+objective: {{minimize: valid_loss{target}}}
 """
 
 
@@ -48,13 +48,15 @@ class ProgramSweep:
         self.gates = GatedRun(folder, {})
         self.drivers: list[subprocess.Popen[str]] = []
 
-    def write(self, *behaviours: str, gate: str = "none") -> None:
+    def write(self, *behaviours: str, gate: str = "none", epochs: int = 2, target: float | None = None) -> None:
         """Write the sweep file: a trial for each of two behaviours, or two trials for one."""
         file = FILE.format(
             python=sys.executable,
             trainer=TRAINER,
             folder=self.folder,
             gate=gate,
+            epochs=epochs,
+            target="" if target is None else f", target: {target}",
             behaviours=", ".join(behaviours),
             rates="0.1, 0.2" if len(behaviours) == 1 else "0.1",
         )
@@ -164,6 +166,18 @@ def test_a_failed_program_is_a_failed_trial_with_its_reason(
     assert failed.failure is kind
     assert "program" in failed.reason
     assert "\n" not in failed.reason
+
+
+def test_a_trial_that_reaches_the_target_is_stopped_and_keeps_its_best_state(sweep: ProgramSweep) -> None:
+    sweep.write("family", epochs=500, target=1.3)  # reached in the third epoch
+    sweep.run(0)
+    best = min((trial for trial in sweep.study.trials if trial.values), key=lambda trial: trial.values or ())
+    assert best.state is TrialState.STOPPED
+    assert best.values is not None
+    assert best.values[0] <= 1.3
+    assert best.model is not None
+    assert (Path(best.model) / "state.json").exists()
+    wait_for(lambda: not sweep.processes, "all processes end")
 
 
 def test_cleaning_up_a_killed_sweep_ends_its_orphans_and_keeps_what_resumes(sweep: ProgramSweep) -> None:

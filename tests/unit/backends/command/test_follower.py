@@ -342,8 +342,8 @@ def test_the_best_state_so_far_is_the_model_of_a_trial_that_is_stopped_early(tmp
             program.write(program.rows(epoch - 1, epoch))
             follower.advance()
             program.save(epoch)
-        announced = [event.model for event in program.run.events() if isinstance(event, Checkpointed)]
-        assert [Path(model).name for model in announced] == ["checkpoint-10", "checkpoint-20"]
+        (announced,) = (event.model for event in program.run.events() if isinstance(event, Checkpointed))
+        assert Path(announced).resolve().name == "checkpoint-20"
         program.write([{"eval_loss": 9.0, "step": 40, "epoch": 4.0}])
         follower.advance()
         program.save(4)
@@ -354,24 +354,45 @@ def test_the_best_state_so_far_is_the_model_of_a_trial_that_is_stopped_early(tmp
     assert [point.step for point in points] == sorted(point.step for point in points)
     assert run.events()[-1] == Stopped(str(run.output / "checkpoint-30"))
     assert checkpoint_names(program) == ["checkpoint-30"]
+    assert Path(announced).resolve().name == "checkpoint-30"
+    run.delete_output()
+    assert not Path(announced).is_symlink()
 
 
-def test_the_announced_model_outlives_a_better_one_that_came_after_the_stop(tmp_path: Path) -> None:
+def test_an_announced_model_stays_usable_however_far_the_run_gets(tmp_path: Path) -> None:
+    """A reader may be many events behind, and stop the trial because of an early one."""
     program = FakeProgram(tmp_path)
+    follower = program.follower()
+    with program.supervised():
+        for epoch in range(1, 8):
+            program.write(program.rows(epoch - 1, epoch))
+            program.save(epoch)
+            follower.advance()
+            for event in program.run.events():
+                if isinstance(event, Checkpointed):
+                    assert (Path(event.model) / "state.json").exists()
+        assert [type(event) for event in program.run.events()].count(Checkpointed) == 1
+        program.run.request_stop()
+    program.end(-15, "stopped")
+    run = ended(program, follower)
+    assert run.events()[-1] == Stopped(str(run.output / "checkpoint-70"))
+
+
+def test_the_link_to_the_best_of_several_files_has_their_suffix(tmp_path: Path) -> None:
+    program = FakeProgram(tmp_path, checkpoints="{output}/*.ckpt")
     follower = program.follower()
     with program.supervised():
         for epoch in (1, 2):
             program.write(program.rows(epoch - 1, epoch))
+            (program.run.output / f"epoch={epoch}-step={epoch * STEPS}.ckpt").write_bytes(b"weights")
             follower.advance()
-            program.save(epoch)
         program.write([{"loss": 1.0, "step": 25}])
         follower.advance()
-        program.run.request_stop()
-        program.write(program.rows(2, 3)[1:])
-        program.save(3)
-    program.end(-15, "stopped")
-    ended(program, follower)
-    assert checkpoint_names(program) == ["checkpoint-20", "checkpoint-30"]
+    program.end()
+    run = ended(program, follower)
+    (announced,) = (event.model for event in run.events() if isinstance(event, Checkpointed))
+    assert announced == str(run.path / "best.ckpt")
+    assert Path(announced).resolve().name == "epoch=2-step=20.ckpt"
 
 
 def test_a_part_of_a_trial_that_reports_nothing_ends_well(tmp_path: Path) -> None:
