@@ -1,4 +1,4 @@
-"""Gradient checkpointing, kinds of LoRA, layers by name, noise and the 8-bit optimizer: their laws."""
+"""Gradient checkpointing, kinds of LoRA, layers by name, noise and the 8-bit optimizer."""
 
 from __future__ import annotations
 
