@@ -35,7 +35,7 @@ def checkpointed_layers(model: LoadedModel, enabled: bool) -> Iterator[None]:
     last_layer = model.last_layer.layer
     for part in () if last_layer is None else last_layer.modules():
         if hasattr(part, "gradient_checkpointing"):
-            part.gradient_checkpointing = False
+            part.gradient_checkpointing = False  # type: ignore[assignment]
     try:
         yield
     finally:

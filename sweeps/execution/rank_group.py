@@ -30,7 +30,8 @@ def first_placement(cpus: float, gpus: float, nodes: int) -> Placement:
     """Return what the worker of the trial occupies, and where its other parts meet it."""
     if nodes == 1:
         return Placement(cpus, gpus)
-    return Placement(cpus, gpus, nodes, 0, ray.util.get_node_ip_address(), free_port() or 0)
+    address = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    return Placement(cpus, gpus, nodes, 0, address, free_port() or 0)
 
 
 class _Part:
@@ -57,7 +58,8 @@ class RankGroup:
 
     def __init__(self, open_backend: OpenBackend, first: Placement, request: str) -> None:
         group = ray.util.get_current_placement_group()
-        self._parts = []
+        assert group is not None  # Tune reserves one for each trial
+        self._parts: list[Any] = []  # handles of actors
         for node in range(1, first.nodes):
             bundle = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=node)
             amounts = placement_group_table(group)["bundles"][node]
