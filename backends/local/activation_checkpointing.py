@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from backends.local.model import LoadedModel, quiet
 from backends.local.model_source import user_error
@@ -33,7 +34,8 @@ def checkpointed_layers(model: LoadedModel, enabled: bool) -> Iterator[None]:
     with quiet():
         enable(**{f"{prefix}_checkpointing_kwargs": {"use_reentrant": False}})
     last_layer = model.last_layer.layer
-    for part in () if last_layer is None else last_layer.modules():
+    parts: Iterable[Any] = () if last_layer is None else last_layer.modules()
+    for part in parts:
         if hasattr(part, "gradient_checkpointing"):
             part.gradient_checkpointing = False  # type: ignore[assignment]
     try:
