@@ -96,7 +96,7 @@ _ALL = (
     Hyperparameter(
         "optimizer",
         "str",
-        "adamw_8bit keeps its state in 8 bits; it needs a GPU and bitsandbytes",
+        "adamw_8bit keeps its state in 8 bits; it needs bitsandbytes",
         choices=OPTIMIZERS,
         default=DEFAULT_OPTIMIZER,
     ),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import torch
 from torch import nn
 
 from backends.local.hyperparameters import Settings
+
+FIRST_ON_CPU = (0, 50)
+"""The first version of bitsandbytes with which the 8-bit optimizer was tried on a CPU."""
 
 
 def make_optimizer(
@@ -40,6 +45,12 @@ def optimizer_problem(name: str, device_type: str) -> tuple[str, str] | None:
         return None
     if find_spec("bitsandbytes") is None:
         return "optimizer adamw_8bit needs bitsandbytes", "run: pip install bitsandbytes, or use optimizer: adamw"
-    if device_type != "cuda":
-        return f"optimizer adamw_8bit does not run on the device {device_type}", "use optimizer: adamw, or a GPU"
-    return None
+    if device_type == "cuda":
+        return None
+    if device_type != "cpu":
+        return f"optimizer adamw_8bit does not run on the device {device_type}", "use optimizer: adamw"
+    installed = version("bitsandbytes")
+    if tuple(map(int, re.findall(r"\d+", installed)[:2])) >= FIRST_ON_CPU:
+        return None
+    message = f"optimizer adamw_8bit on a CPU needs bitsandbytes {'.'.join(map(str, FIRST_ON_CPU))}, not {installed}"
+    return message, "run: pip install --upgrade bitsandbytes, or use optimizer: adamw"
