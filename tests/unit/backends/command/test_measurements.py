@@ -160,6 +160,22 @@ def test_steps_that_begin_again_in_every_epoch_are_added_up() -> None:
     assert [(step, epoch) for step, epoch, _ in evaluations(events)] == [(10, 1.0), (20, 2.0), (30, 3.0)]
 
 
+def test_steps_that_begin_again_at_0_are_added_up() -> None:
+    rows: list[dict[str, float]] = []
+    for epoch in range(3):
+        rows += [{"epoch": epoch, "step": step, "loss": 1.0} for step in (0, 5, 9)]
+        rows.append({"epoch": epoch, "step": 9, "valid_loss": 1.0})
+    events = measured(rows)
+    assert [step for step, _, _ in loop_reports(events)] == [0, 5, 9, 10, 15, 19, 20, 25, 29]
+    assert [(step, epoch) for step, epoch, _ in evaluations(events)] == [(9, 1.0), (19, 2.0), (29, 3.0)]
+
+
+def test_an_epoch_that_was_rounded_to_0_does_not_shift_the_later_ones() -> None:
+    rows = [{"epoch": 0.0, "step": 1, "loss": 1.0}, {"epoch": 0.0, "step": 1, "eval_loss": 1.0}]
+    rows += [{"epoch": 0.5, "step": 100, "eval_loss": 0.9}, {"epoch": 2.0, "step": 400, "eval_loss": 0.8}]
+    assert evaluations(measured(rows))[-1][:2] == (400, 2.0)
+
+
 def test_rows_without_steps_count_evaluations() -> None:
     rows = [{"loss": 2.0, "epoch": 0.5}, {"loss": 1.9, "epoch": 1.0}, {"eval_loss": 1.5, "epoch": 1.0}]
     rows += [{"loss": 1.7, "epoch": 1.5}, {"eval_loss": 1.4, "epoch": 2.0}]
@@ -236,6 +252,15 @@ def test_a_log_with_one_column_in_a_row() -> None:
 def test_training_values_of_an_epoch_in_a_row_of_their_own_are_reports_of_the_loop() -> None:
     rows = [{"epoch": 1, "step": 5, "train_loss": 2.0}, {"epoch": 1, "step": 6, "train_loss": 1.0}]
     assert [values for _, _, values in loop_reports(measured(rows))] == [{"batch_loss": 2.0}, {"batch_loss": 1.0}]
+
+
+def test_the_loss_of_a_step_is_reported_once() -> None:
+    rows = [{"step": 1, "loss": 2.0}, {"step": 1, "train_loss": 1.5}, {"step": 2, "loss": 1.0}]
+    assert [values for _, _, values in loop_reports(measured(rows))] == [
+        {"batch_loss": 2.0},
+        {"train_loss": 1.5},
+        {"batch_loss": 1.0},
+    ]
 
 
 # ------------------------------------------------------------------------------------- other facts
