@@ -243,8 +243,10 @@ def test_killed_supervisors_cost_no_trial_and_leave_no_process(short_folder: Pat
         sweep.open_gates()
         sweep.wait(driver, 0)
         assert sweep.check_end() == Counter(dict.fromkeys(GATES, 2))
-        retried = [trial for trial in sweep.study.attempts if trial.state is TrialState.FAILED]
-        assert {str(trial.hyperparameters["gate"]) for trial in retried} == set(GATES) - {"loop"}
+        failed = [trial for trial in sweep.study.attempts if trial.state is TrialState.FAILED]
+        retried = {str(trial.hyperparameters["gate"]) for trial in failed}
+        # A supervisor that dies before it has noted the start of its program leaves no loss.
+        assert set(GATES) - {"loop", "start"} <= retried <= set(GATES) - {"loop"}
         first = {start["first"] for start in sweep.run.starts}
         assert first == {0, 1}
 
