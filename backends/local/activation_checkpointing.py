@@ -37,7 +37,7 @@ def checkpointed_layers(model: LoadedModel, enabled: bool) -> Iterator[None]:
     parts: Iterable[Any] = () if last_layer is None else last_layer.modules()
     for part in parts:
         if hasattr(part, "gradient_checkpointing"):
-            part.gradient_checkpointing = False  # type: ignore[assignment]
+            part.gradient_checkpointing = False
     try:
         yield
     finally:
