@@ -64,8 +64,8 @@ def test_a_line_without_numbers(line: str) -> None:
 
 def test_a_line_ends_at_a_carriage_return_and_may_be_long(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    log.write_bytes(b'10%\r20%\r{"loss": 1}\r30%\n' + b"x" * 200_000 + b'\n{"loss": 2}\r\n{"loss": 3}')
-    assert source("output", log).rows() == [{"loss": 1}, {"loss": 2}]
+    log.write_bytes(b'10%\r{"loss": 1}\r20%\r{"loss": 2}\n' + b"x" * 200_000 + b'\n{"loss": 3}\r\n{"loss": 4}')
+    assert source("output", log).rows() == [{"loss": 1}, {"loss": 2}, {"loss": 3}]
 
 
 # ---------------------------------------------------------------------------------------- in pieces
