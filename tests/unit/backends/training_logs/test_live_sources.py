@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorboardX import SummaryWriter
 
-from backends.training_logs.live_sources import SOURCE_TYPES, Database, LiveSource, open_source, row_of_line
+from backends.training_logs.live_sources import SOURCE_TYPES, Database, LiveSource, _Metrics, open_source, row_of_line
 
 pytestmark = pytest.mark.unit
 
@@ -253,6 +253,14 @@ def test_metrics_that_an_asynchronous_logger_wrote_late_come_in_the_order_of_the
         rows = patient.rows(file, has_ended=True)
         assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
         assert math.isnan(rows[2]["loss"])
+
+
+def test_a_metric_that_has_settled_takes_those_of_earlier_steps_with_it() -> None:
+    metrics = _Metrics(settling=[(0.0, {"step": 1}), (0.0, {"step": 3}), (5.0, {"step": 2}), (5.0, {"step": 4})])
+    metrics.settle(1.0)
+    assert metrics.rows == [{"step": 1}, {"step": 2}, {"step": 3}]
+    metrics.settle(9.0)
+    assert metrics.rows == [{"step": 1}, {"step": 2}, {"step": 3}, {"step": 4}]
 
 
 def framed(record: bytes) -> bytes:
