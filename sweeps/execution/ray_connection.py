@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import ray.experimental.internal_kv
 from sweeps.errors import SweepError
 from sweeps.execution import ray_processes
 from sweeps.execution.ray_processes import RayRecord
+from sweeps.execution.ray_start import ends_without_head
 
 OBJECT_STORE_BYTES = 200 * 2**20
 """A small object store is enough: workers read models and data from disk, so nothing large passes
@@ -108,8 +110,15 @@ def connect(
     if record is not None and address is None:
         # A kill during the start leaves processes that only their session folder tells.
         ray_processes.record_of((), _session_folders()).write(record)
+
+    def clean_up() -> None:
+        ray_processes.remove_session_folder(_session_folders())
+        if record is not None:
+            record.unlink(missing_ok=True)
+
     try:
-        _start(address, say)
+        with ends_without_head(say, clean_up) if address is None else nullcontext():
+            _start(address, say)
     except BaseException:
         if record is not None:
             record.unlink(missing_ok=True)

@@ -157,6 +157,22 @@ def test_a_signal_while_ray_starts_ends_the_command_with_a_word(folder: Path, nu
     wait_until(lambda: not processes_of(folder))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("already", ["gcs_server", "raylet"])
+def test_the_death_of_rays_head_while_ray_starts_hangs_no_command(folder: Path, already: str) -> None:
+    """Ray starts a second time if it notices. Otherwise there is one sentence."""
+    process = start(folder, "run", "pairs.yaml")
+    wait_until(lambda: any(found.name() == already for found in processes_of(folder)), process)
+    process_named(folder, "gcs_server").kill()
+    if process.wait(TIMEOUT_S) != 0:
+        errors = [line for line in said(folder).splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert "Ray" in errors[0]
+    assert "Traceback" not in said(folder)
+    assert_nothing_left(folder)
+    assert [trial["state"] for trial in run_to_the_end(folder)] == ["complete"] * 2
+
+
 def test_a_closed_terminal_ends_the_sweep_cleanly(folder: Path) -> None:
     process = started_sweep(folder)
     process.send_signal(signal.SIGHUP)
