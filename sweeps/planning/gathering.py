@@ -89,17 +89,21 @@ def ask_backend(plan: SweepPlan, *, estimate: bool) -> BackendAnswers:
         example = _rendered(backend, requests.central[0]) if isinstance(backend, SupportsRendering) else None
         if not estimate:
             return BackendAnswers(example=example)
-        memory = most_memory = None
+        forecasts: list[MemoryForecast | None] = [None] * len(requests.central)
+        most_memory = None
         if isinstance(backend, SupportsMemoryForecast):
-            memory = _memory(backend, requests.central[0])
-            if memory is not None and memory.failure is not None:
-                return BackendAnswers((memory.failure,))  # an estimate would train a few steps
+            forecasts = [_memory(backend, request) for request in requests.central]
             most_memory = _most_memory(backend, requests.memory)
+        # An estimate may train a few steps, and trials that do not fit fail before they start.
+        fitting = _fitting(forecasts)
+        if not fitting:
+            failures = [forecast.failure for forecast in forecasts if forecast is not None and forecast.failure]
+            return BackendAnswers(tuple(failures))
         return BackendAnswers(
-            memory=memory,
+            memory=forecasts[fitting[0]],
             most_memory=most_memory,
-            central=_estimate(plan, backend, requests.central[0]),
-            longest=tuple(_estimate(plan, backend, request) for request in requests.longest),
+            central=_estimate(plan, backend, requests.central[fitting[0]]),
+            longest=tuple(_estimate(plan, backend, requests.longest[number]) for number in fitting),
             example=example,
         )
 
@@ -139,6 +143,11 @@ def _estimate(plan: SweepPlan, backend: Backend, request: TrainingRequest) -> Es
         return plan.with_metric_costs(backend.estimate(request), request)
     except BackendError as error:
         raise SweepError(error.failure.message, error.failure.detail) from error
+
+
+def _fitting(forecasts: Sequence[MemoryForecast | None]) -> list[int]:
+    """Return the numbers of the forecasts of trials that may fit into memory."""
+    return [number for number, forecast in enumerate(forecasts) if forecast is None or forecast.failure is None]
 
 
 def _memory(backend: SupportsMemoryForecast, request: TrainingRequest) -> MemoryForecast | None:
