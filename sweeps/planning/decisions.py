@@ -58,8 +58,9 @@ class BackendAnswers:
     `failures` are its objections to the central requests. `central` is its estimate for the first
     central request that fits into memory, and `longest` has its estimates for the longest requests
     that do. Both are missing if the plan needs no estimates. `example` is missing if the backend
-    does not show examples. `memory` is the forecast for the request of `central`, and `most_memory` the request that needs
-    most, with its forecast; both are missing if the backend makes no forecasts.
+    does not show examples. `memory` is the forecast for the request of `central`, and `most_memory`
+    the request that needs most, with its forecast; both are missing if the backend makes no
+    forecasts.
     """
 
     failures: tuple[Failure, ...] = ()
