@@ -19,7 +19,7 @@ LOST_LOOKS = 10
 """The head is gone after this many looks in a row without it. Between two attempts to start Ray
 there is none for a moment."""
 
-HEAD = b"gcs_server"
+HEAD = "gcs_server"
 
 
 @contextmanager
@@ -35,9 +35,9 @@ def ends_without_head(say: Callable[[str], None], clean_up: Callable[[], None]) 
         had_head, misses = False, 0
         while not is_ready.wait(LOOK_EVERY_S):
             children = ray_processes.descendants(os.getpid())
-            has_head = any(_is_head(process.pid) for process in children)
-            misses = 0 if has_head or not had_head else misses + 1
-            had_head = had_head or has_head
+            heads = [process for process in children if _is_head(process.pid)]
+            had_head = had_head or bool(heads)
+            misses = 0 if any(head.is_alive for head in heads) or not had_head else misses + 1
             if misses >= LOST_LOOKS:
                 say("error: the head process of Ray died while Ray started\n  Run the same command again.")
                 ray_processes.end(children)
@@ -52,7 +52,8 @@ def ends_without_head(say: Callable[[str], None], clean_up: Callable[[], None]) 
 
 
 def _is_head(pid: int) -> bool:
+    """Return whether a process is the head, or a zombie that was."""
     try:
-        return HEAD in Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip() == HEAD
     except OSError:
         return False
