@@ -191,6 +191,9 @@ def known_to_0_1(written: Any) -> Any:
     if "max_tokens" in written:
         added = {name: written.pop(name) for name in ("more_stops", "temperature", "top_p", "seed")}
         assert added == {"more_stops": [], "temperature": 0.0, "top_p": 1.0, "seed": 0}
+    if "cpus" in written:
+        added = {name: written.pop(name) for name in ("nodes", "node", "address", "port")}
+        assert added == {"nodes": 1, "node": 0, "address": "127.0.0.1", "port": 0}
     return written
 
 

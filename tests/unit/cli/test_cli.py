@@ -210,7 +210,9 @@ def test_init_writes_the_schema_that_the_first_line_names(file: Path, capsys: py
     code, printed, _ = sweep(capsys, "schema")
     assert code == 0
     assert Path("sweep.schema.json").read_text() == printed
-    assert json.loads(printed)["required"] == ["name", "data", "backend", "space", "objective"]
+    schema = json.loads(printed)
+    assert schema["required"] == ["name", "backend", "objective"]
+    assert schema["allOf"][0]["then"]["required"] == ["data", "space"]
 
 
 def test_init_keeps_a_schema_file_with_other_content_unless_forced(
