@@ -82,6 +82,7 @@ def reports_of_a_worker(plan: SweepPlan) -> list[WorkerReport]:
             "workspace": str(plan.folder),
             "cpus": 1.0,
             "gpus": 0.0,
+            "machines": 1,
             "metric": "valid_loss",
             "may_be_stopped": True,
             "nodes": None,
