@@ -100,6 +100,7 @@ class Follower:
             if found.best is not None and self._is_announced:
                 self.run.link_best(found.best.path)
             found.delete_others(self.run.path, protected=(), has_ended=True)
+        self.run.remove_draft_of_best()
         self.run.append([last])
 
     def _announce(self, found: Checkpoints) -> None:

@@ -293,11 +293,18 @@ class RunFolder:
         """Let `best` lead to this checkpoint, in one step, and return the link."""
         link = self.path / f"best{checkpoint.suffix if checkpoint.is_file() else ''}"
         if not link.is_symlink() or Path(os.readlink(link)) != checkpoint:
-            draft = self.path / "best.draft"
-            draft.unlink(missing_ok=True)
-            draft.symlink_to(checkpoint)
-            os.replace(draft, link)
+            self.remove_draft_of_best()
+            self._draft_of_best.symlink_to(checkpoint)
+            os.replace(self._draft_of_best, link)
         return link
+
+    @property
+    def _draft_of_best(self) -> Path:
+        return self.path / "best.draft"
+
+    def remove_draft_of_best(self) -> None:
+        """Remove the link that a killed process has begun. Idempotent."""
+        self._draft_of_best.unlink(missing_ok=True)
 
     def _written(self) -> Iterator[Path]:
         """Yield the files and folders that the program wrote, but for what it printed."""

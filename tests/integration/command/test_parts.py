@@ -96,6 +96,7 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_a_trial_spans_two_nodes_and_only_the_first_reports(two_nodes: str, tmp_path: Path) -> None:
     (trial,) = run(sweep_file(1, trials=1, nodes_per_trial=2), tmp_path, two_nodes)
     assert trial.state is TrialState.COMPLETE, trial.reason
