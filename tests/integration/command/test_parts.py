@@ -58,6 +58,7 @@ def folder_of(trial: Trial, root: Path, part: str = "") -> Path:
     return Workspace(root).sweep_folder("parts") / "programs" / part / trial.key
 
 
+@pytest.mark.slow
 def test_two_processes_a_trial_report_once_and_trials_do_not_share_a_port(tmp_path: Path) -> None:
     """Two trials train at the same time, each with two processes."""
     trials = run(sweep_file(processes=2), tmp_path)
