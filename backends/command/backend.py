@@ -20,7 +20,7 @@ from backends.command.follower import Follower
 from backends.command.launchers import RankGroup, reserved_port
 from backends.command.options import CommandOptions, HyperparameterOptions
 from backends.command.program import Program
-from backends.command.run_folder import RunFolder, run_id
+from backends.command.run_folder import RunFolder
 from backends.contract import (
     BackendError,
     Capabilities,
@@ -39,6 +39,7 @@ from backends.contract import (
 )
 from backends.hyperparameter_checks import check_hyperparameters
 from backends.memory_forecast.forecast import MemoryForecast
+from backends.run_names import run_id
 from backends.waiting import Waiting
 
 NAME = "command"

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from backends.command.placeholders import BUILT_IN, NAME, is_placeholder_name, placeholders_in
+from backends.command.placeholders import BUILT_IN, is_placeholder_name
 from backends.contract import Scalar
 from backends.local_paths import MayBePath
 
@@ -177,6 +177,3 @@ class CommandOptions(_Options):
     def arguments(self) -> tuple[str, ...]:
         """The command as a list of arguments, with placeholders."""
         return tuple(shlex.split(self.run)) if isinstance(self.run, str) else self.run
-
-
-__all__ = ["NAME", "CommandOptions", "ConfigOptions", "HyperparameterOptions", "MetricSource", "placeholders_in"]

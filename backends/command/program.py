@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import shutil
 from collections import Counter
@@ -125,9 +126,8 @@ class Program:
             yield _user("all trials would write to the same place", hint)
         options = [argument.partition("=")[0] for argument in self.arguments if argument.startswith("--")]
         for option, count in Counter(options).items():
-            values = [pair for pair in zip(self.arguments, self.arguments[1:], strict=False) if pair[0] == option]
-            filled_in = [value for _, value in values if set(placeholders_in(value))]
-            if count > 1 and filled_in:
+            values = [value for name, value in itertools.pairwise(self.arguments) if name == option]
+            if count > 1 and any(placeholders_in(values)):
                 yield _user(f"`run` gives {option} {count} times", "Leave one of them: the program uses only one.")
 
     def _config_failures(self) -> Iterator[Failure]:
@@ -222,12 +222,9 @@ class Program:
         """Return the value of every placeholder that has one."""
         config, data = self.config, request.dataset
         built_in: dict[str, Scalar] = {
-            "output": str(run.output),
-            "folder": str(run.path),
-            "log": str(run.log),
+            **run.places,
             "seed": request.seed,
             "key": request.key,
-            "metrics_file": str(run.path / "metrics.jsonl"),
             "cpus": max(1, int(placement.cpus)),
             "gpus": int(placement.gpus),
             "port": ranks.port,
@@ -257,7 +254,7 @@ class Program:
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": str(max(1, int(placement.cpus))),
             "FINESWEEP_OUTPUT": str(run.output),
-            "FINESWEEP_METRICS": str(run.path / "metrics.jsonl"),
+            "FINESWEEP_METRICS": run.places["metrics_file"],
         }
         if any(source.type == "mlflow" for source in self.options.metrics):
             environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{run.path / 'mlflow.db'}"
@@ -265,26 +262,19 @@ class Program:
 
     def sources(self, run: RunFolder) -> list[LiveSource]:
         """Open the logs of a run, the best one first."""
-        places = {
-            "output": str(run.output),
-            "folder": str(run.path),
-            "log": str(run.log),
-            "metrics_file": str(run.path / "metrics.jsonl"),
-        }
         opened = []
         for source in self.source_options:
             patterns = (source.file,) if source.file else SOURCE_TYPES[source.type].patterns
-            opened.append(open_source(source.type, [_pattern(pattern, places) for pattern in patterns]))
+            opened.append(open_source(source.type, [_pattern(pattern, run) for pattern in patterns]))
         return opened
 
     def checkpoint_pattern(self, run: RunFolder) -> str | None:
         """Return the pattern of a run's checkpoints."""
-        places = {"output": str(run.output), "folder": str(run.path)}
-        return None if self.checkpoints is None else _pattern(self.checkpoints, places)
+        return None if self.checkpoints is None else _pattern(self.checkpoints, run)
 
 
-def _pattern(pattern: str, places: Mapping[str, Any]) -> str:
-    return filled(pattern, places) or pattern
+def _pattern(pattern: str, run: RunFolder) -> str:
+    return filled(pattern, run.places) or pattern
 
 
 def _user(message: str, detail: str) -> Failure:

@@ -22,10 +22,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -36,8 +34,6 @@ from backends import codec
 from backends.command.measurements import Timeline
 from backends.command.supervisor import locked, write_durably
 from backends.contract import TERMINAL_EVENTS, Event, TrainingRequest
-
-_SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 _OF_AN_ATTEMPT = ("call.json", "started.json", "exit.json", "pause")
 
@@ -58,11 +54,6 @@ _OURS = frozenset(
     }
 )
 """The files of a run that the program does not write."""
-
-
-def run_id(key: str) -> str:
-    """Return the folder's name for `key`: the key if it is a safe file name, else its digest."""
-    return key if _SAFE.fullmatch(key) else hashlib.sha256(key.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -269,6 +260,16 @@ class RunFolder:
         return bool(events) and isinstance(events[-1], TERMINAL_EVENTS)
 
     # --------------------------------------------------------------------------------------- files
+    @property
+    def places(self) -> Mapping[str, str]:
+        """The paths for which placeholders stand, by name."""
+        return {
+            "output": str(self.output),
+            "folder": str(self.path),
+            "log": str(self.log),
+            "metrics_file": str(self.path / "metrics.jsonl"),
+        }
+
     @property
     def followed_source(self) -> int | None:
         """The number of the log that the events come from, once it is chosen."""

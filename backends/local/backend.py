@@ -31,11 +31,12 @@ from backends.contract import (
 from backends.extras import install_command, missing_libraries
 from backends.hyperparameter_checks import check_hyperparameters
 from backends.local import hyperparameters, metric_checks, model_source
-from backends.local.journal import Journal, run_id
+from backends.local.journal import Journal
 from backends.local.lora_targets import check_target
 from backends.local.options import LocalOptions
 from backends.local.request_resolution import ResolvedRequest, base_model_of, resolve
 from backends.metrics.kept_metric import evaluation_names, may_be_measured
+from backends.run_names import run_id
 
 if TYPE_CHECKING:
     from backends.cleanup import Leftover

@@ -13,10 +13,8 @@ jobs/<id>/lock           locked by the process that trains the run
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -32,15 +30,6 @@ from backends.contract import (
     TrainingRequest,
 )
 from backends.relocation import ResumePoint
-
-_SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-
-
-def run_id(key: str) -> str:
-    """Return the directory name for `key`: the key if it is a safe file name, else its SHA-256
-    digest.
-    """
-    return key if _SAFE.fullmatch(key) else hashlib.sha256(key.encode()).hexdigest()
 
 
 class Journal:

@@ -8,14 +8,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from typing import Literal, TypeAlias
 
 from backends.contract import Event, Measured, Scalar, Started
 from sweeps.trials.trial import Trial, TrialState
 from sweeps.verdicts.verdict import FitVerdict
-
-if TYPE_CHECKING:
-    from sweeps.data.prepare import PreparedData
 
 RunStatus: TypeAlias = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
 Content: TypeAlias = str | bytes | Path | Callable[[], bytes]
@@ -65,16 +62,6 @@ class TrackedDataset:
     name: str
     source: str
     parts: Mapping[Literal["training", "validation"], TrackedPart]
-
-    @classmethod
-    def of(cls, data: PreparedData) -> Self:
-        """Describe prepared data."""
-        train, valid = data.dataset.train, data.dataset.valid
-        parts: dict[Literal["training", "validation"], TrackedPart] = {
-            "training": TrackedPart(train.sha256, train.examples),
-            "validation": TrackedPart(valid.sha256, valid.examples),
-        }
-        return cls(data.name, data.source, {name: part for name, part in parts.items() if part.digest})
 
 
 @dataclass(frozen=True)

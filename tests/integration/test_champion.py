@@ -29,11 +29,12 @@ from sweeps.champions import history
 from sweeps.champions.challenge import run_challenge
 from sweeps.champions.winner import SweepWinner
 from sweeps.errors import SweepError, UserInputError
+from sweeps.execution.tracked_sweep import SweepDescription
 from sweeps.planning.plan import make_plan
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.loading import load
 from sweeps.study.champion_decision import ChampionDecision
-from sweeps.tracking import TrackedDataset, Tracker, default_uri
+from sweeps.tracking import Tracker, default_uri
 from sweeps.tracking.registry import CHAMPION_ALIAS, Registry
 from sweeps.trials.trial import Spend, Trial, TrialState
 from sweeps.workspace import Workspace
@@ -106,7 +107,7 @@ class Nights:
         [*_, end] = drain(backend, backend.submit(plan.request(trial)), timeout_s=120)
         assert isinstance(end, Finished)
         tracker = Tracker.connect(self.uri, plan.spec.name, self.workspace.artifacts)
-        dataset = TrackedDataset.of(plan.data)
+        dataset = SweepDescription.of(plan.to_json(), {}).dataset
         tracker.start(f"sweep-{self.night}", plan.spec.name, {}, {"backend": "local"}, dataset, {})
         tracker.trial_started(trial)
         tracker.finish("FINISHED", {}, {}, {}, None)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import yaml
 
 from backends.command.supervisor import MARK
@@ -37,6 +38,16 @@ SHORT, LONG = (2, 3), 20_000
 SEED = 6
 """With it, the grid has the order 3, 2, long: each trial is better than those before, but the last.
 """
+
+SWEEPS_REAL_PROGRAMS = [
+    pytest.mark.integration,
+    pytest.mark.trains,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+"""The marks of tests that do."""
 
 TIMEOUT_S = 800
 """How long a sweep may take on a busy machine."""
@@ -61,6 +72,26 @@ def write_data(folder: Path, *, pairs: bool = False) -> None:
 def script(name: str, *arguments: str) -> list[str]:
     """Return the command that runs a script of `programs`."""
     return [sys.executable, str(SCRIPTS / f"{name}.py"), *arguments]
+
+
+def trainer_script(data: Path, **options: str) -> list[str]:
+    """Return the command of the script with the Trainer of transformers, on `write_data`'s data.
+
+    It evaluates and saves after each epoch, and logs each step.
+    """
+    given = {
+        "model": str(MODEL),
+        "train_file": str(data / "train.jsonl"),
+        "valid_file": str(data / "test.jsonl"),
+        "per_device_train_batch_size": "8",
+        "logging_steps": "1",
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "save_only_model": "True",
+        "use_cpu": "True",
+        **options,
+    }
+    return script("hf_trainer", *(word for name, value in given.items() for word in (f"--{name}", value)))
 
 
 def write_sweep(folder: Path, backend: Mapping[str, Any], **more: Any) -> Path:

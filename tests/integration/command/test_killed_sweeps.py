@@ -14,6 +14,7 @@ from command_runs import wait_for
 from mlflow_equality import mlflow_differences
 from swept_programs import (
     MODEL,
+    SWEEPS_REAL_PROGRAMS,
     SweptTrial,
     run,
     running_programs,
@@ -26,14 +27,7 @@ from swept_programs import (
 
 from sweeps.trials.trial import TrialState
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.trains,
-    pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = SWEEPS_REAL_PROGRAMS
 
 START_S = 400.0
 """How long a sweep may take until its first trial has two evaluations, on a busy machine."""

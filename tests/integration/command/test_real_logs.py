@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from swept_programs import ENVIRONMENT, MODEL, script, write_data
+from swept_programs import ENVIRONMENT, script, trainer_script, write_data
 
 from backends.command import presets
 from backends.command.checkpoints import checkpoints_of
@@ -63,22 +63,8 @@ def in_single_precision(value: float) -> float:
 @pytest.mark.parametrize("named_sets", [False, True])
 def test_the_logs_of_the_trainer_of_transformers(tmp_path: Path, named_sets: bool) -> None:
     write_data(tmp_path / "data")
-    arguments = {
-        "model": str(MODEL),
-        "train_file": str(tmp_path / "data/train.jsonl"),
-        "valid_file": str(tmp_path / "data/test.jsonl"),
-        "output_dir": "output",
-        "num_train_epochs": "3",
-        "per_device_train_batch_size": "8",
-        "logging_steps": "1",
-        "eval_strategy": "epoch",
-        "save_strategy": "epoch",
-        "save_only_model": "True",
-        "use_cpu": "True",
-    }
-    if named_sets:
-        arguments["second_valid_file"] = str(tmp_path / "data/train.jsonl")
-    command = script("hf_trainer", *(word for name, value in arguments.items() for word in (f"--{name}", value)))
+    second = {"second_valid_file": str(tmp_path / "data/train.jsonl")} if named_sets else {}
+    command = trainer_script(tmp_path / "data", output_dir="output", num_train_epochs="3", **second)
     environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
     execute(tmp_path, [*command, "--report_to", "all"], environment)
 

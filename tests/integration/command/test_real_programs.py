@@ -16,12 +16,14 @@ from swept_programs import (
     LONG,
     MODEL,
     SHORT,
+    SWEEPS_REAL_PROGRAMS,
     SweptTrial,
     run,
     running_programs,
     same,
     script,
     swept_trials,
+    trainer_script,
     write_data,
     write_sweep,
 )
@@ -29,14 +31,7 @@ from swept_programs import (
 from sweeps.trials.trial import TrialState
 from sweeps.workspace import Workspace
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.trains,
-    pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = SWEEPS_REAL_PROGRAMS
 
 TrueLog = Callable[[SweptTrial], tuple[list[tuple[int, float, float]], list[tuple[int, float]]]]
 """What a program wrote itself: its evaluations (step, epoch, loss), and its losses (step, loss)."""
@@ -118,23 +113,8 @@ def test_a_plain_script(tmp_path: Path) -> None:
 
 def test_a_script_with_the_trainer_of_transformers(tmp_path: Path) -> None:
     write_data(tmp_path / "data")
-    arguments = {
-        "model": str(MODEL),
-        "train_file": str(tmp_path / "data/train.jsonl"),
-        "valid_file": str(tmp_path / "data/test.jsonl"),
-        "output_dir": "{output}",
-        "num_train_epochs": "{n_epochs}",
-        "seed": "{seed}",
-        "learning_rate": "0.002",
-        "warmup_steps": "0.5",
-        "per_device_train_batch_size": "8",
-        "logging_steps": "1",
-        "eval_strategy": "epoch",
-        "save_strategy": "epoch",
-        "save_only_model": "True",
-        "use_cpu": "True",
-    }
-    command = script("hf_trainer", *(word for name, value in arguments.items() for word in (f"--{name}", value)))
+    placeholders = {"output_dir": "{output}", "num_train_epochs": "{n_epochs}", "seed": "{seed}"}
+    command = trainer_script(tmp_path / "data", **placeholders, learning_rate="0.002", warmup_steps="0.5")
     write_sweep(tmp_path, {"preset": "hf-trainer", "run": command})
     run(tmp_path, "run", "real.yaml")
     check(tmp_path, trainer_log, "checkpoint-{step}")

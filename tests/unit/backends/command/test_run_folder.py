@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from backends.command.run_folder import Attempt, ProgramEnd, RunFolder, run_id
+from backends.command.run_folder import Attempt, ProgramEnd, RunFolder
 from backends.contract import DataFile, Dataset, EvaluationSettings, Finished, Queued, Started, TrainingRequest
+from backends.run_names import run_id
 
 pytestmark = pytest.mark.unit
 

@@ -25,7 +25,8 @@ from backends.contract import (
     Stopped,
     TrainingRequest,
 )
-from backends.local.journal import Journal, run_id
+from backends.local.journal import Journal
+from backends.run_names import run_id
 
 pytestmark = pytest.mark.unit
 
