@@ -13,7 +13,6 @@ import pytest
 from command_runs import wait_for
 from mlflow_equality import mlflow_differences
 from swept_programs import (
-    MODEL,
     SWEEPS_REAL_PROGRAMS,
     SweptTrial,
     run,
@@ -21,6 +20,7 @@ from swept_programs import (
     script,
     start,
     swept_trials,
+    trainer_script,
     write_data,
     write_sweep,
 )
@@ -93,20 +93,8 @@ def test_a_plain_script_goes_on(tmp_path: Path, with_program: bool) -> None:
 @pytest.mark.slow
 def test_the_trainer_of_transformers_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     write_data(tmp_path / "data")
-    arguments = {
-        "model": str(MODEL),
-        "train_file": str(tmp_path / "data/train.jsonl"),
-        "valid_file": str(tmp_path / "data/test.jsonl"),
-        "output_dir": "{output}",
-        "num_train_epochs": "{n_epochs}",
-        "learning_rate": "0.001",
-        "per_device_train_batch_size": "8",
-        "logging_steps": "1",
-        "eval_strategy": "epoch",
-        "save_strategy": "epoch",
-        "use_cpu": "True",
-    }
-    command = script("hf_trainer", *(word for name, value in arguments.items() for word in (f"--{name}", value)))
+    placeholders = {"output_dir": "{output}", "num_train_epochs": "{n_epochs}"}
+    command = trainer_script(tmp_path / "data", **placeholders, learning_rate="0.001", save_only_model="False")
     backend = {"preset": "hf-trainer", "run": command, "resume": "--resume_from_checkpoint {checkpoint}"}
     write_sweep(tmp_path, backend, space={"n_epochs": [40]}, search={"sampler": "grid", "trials": 1, "concurrency": 1})
     run_folder = kill_sweep_after_two_evaluations(tmp_path, with_program=True)
