@@ -26,7 +26,7 @@ from backends.local.special_tokens import end_ids
 from backends.model_packages import text_generation
 from backends.model_packages.text_generation import GeneratedAnswer, GenerationSettings, text_of
 from benchmarks import measure
-from sweeps.data.nli import generate as generate_pairs
+from sweeps.data.builtin.nli import generate as generate_pairs
 
 OURS, ONE_BY_ONE = "ours", "one by one"
 INSTRUCTION_SETS = ("default", "avx2")

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 
-from sweeps.data.nli import LABELS, Label, draw_events, is_reserved
-from sweeps.data.nli_words import SPLITS, Words, words_of
+from sweeps.data.builtin.nli import LABELS, Label, draw_events, is_reserved
+from sweeps.data.builtin.nli_words import SPLITS, Words, words_of
 
 SECTION_BREAK = "\n\n###\n\n"
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import datasets as sk
 
-from sweeps.data.nli import generate
+from sweeps.data.builtin.nli import generate
 
 Array = NDArray[Any]
 

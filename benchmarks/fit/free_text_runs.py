@@ -37,7 +37,7 @@ from backends.local.request_resolution import resolve
 from backends.metrics.measurement import MetricSet
 from backends.model_packages import text_generation
 from backends.training_logs.learning_curve import LearningCurve
-from sweeps.data.nli_words import SPLITS, Words, words_of
+from sweeps.data.builtin.nli_words import SPLITS, Words, words_of
 from sweeps.trials.curve import thin_loop_reports
 
 ORACLE = 500

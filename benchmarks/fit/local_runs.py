@@ -27,7 +27,7 @@ from backends.training_logs.learning_curve import LearningCurve
 from benchmarks.fit.hidden_information import hide_information
 from benchmarks.fit.records import GENERATION_OFFSET, Record
 from benchmarks.fit.tracing import ExampleScores, State, Trace, oracle_of
-from sweeps.data.nli import LABELS, generate
+from sweeps.data.builtin.nli import LABELS, generate
 from sweeps.trials.curve import thin_loop_reports
 
 ORACLE = 600

@@ -13,7 +13,8 @@ from typing import Any
 
 from sweeps.champions.predictors import Predictor
 from sweeps.data.findings import Finding, capped, error, errors_as_problems, nearest_hint
-from sweeps.data.formats import Record, is_data_file, known_endings, read_records
+from sweeps.data.readers.files import is_data_file, known_endings, read_records
+from sweeps.data.readers.record import Record
 from sweeps.data.templates import FieldError
 from sweeps.errors import Problem, UserInputError
 from sweeps.tracking.served_card import ServedCard

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 from backends.chat_lines import TrainOn, trained_messages
 from sweeps.data.conversations import OPENAI_CHAT, ChatLayout, recognise
 from sweeps.data.findings import Finding, error, nearest_hint
-from sweeps.data.formats import Record
+from sweeps.data.readers.record import Record
 from sweeps.data.templates import FieldError, Template
 
 DEFAULT_SEPARATOR = "\n\n###\n\n"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from backends.extras import missing_libraries
 from backends.hugging_face import PROBE_S, http_error, one_line, why_unavailable
-from sweeps.data.formats import Record, RecordStream
+from sweeps.data.readers.record import Record, RecordStream
 from sweeps.errors import Problem, UserInputError, require_extra
 
 if TYPE_CHECKING:

@@ -13,12 +13,13 @@ from typing import Literal
 from backends.chat_lines import TrainOn
 from backends.contract import DataFile, Dataset, OwnData
 from backends.file_kind import kind_of
-from sweeps.data import checks
+from sweeps.data.checks import examples as checks
 from sweeps.data.conversations import LayoutName
 from sweeps.data.examples import ChatRecipe, Example, PairRecipe, Recipe, build_examples, choose_recipe
 from sweeps.data.findings import Finding, capped, error, errors_as_problems, warning
-from sweeps.data.formats import Record, RecordStream, read_records
 from sweeps.data.hub import SourceUnavailableError
+from sweeps.data.readers.files import read_records
+from sweeps.data.readers.record import Record, RecordStream
 from sweeps.data.sources import Source, locate
 from sweeps.data.spec import DataSpec
 from sweeps.data.split import split, stratified_sample

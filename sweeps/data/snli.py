@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from sweeps.data import hub
 from sweeps.data.findings import Finding, error, nearest_hint, quoted, warning
-from sweeps.data.formats import Record, RecordStream, read_records
+from sweeps.data.readers.files import read_records
+from sweeps.data.readers.record import Record, RecordStream
 from sweeps.errors import Problem, UserInputError
 
 if TYPE_CHECKING:

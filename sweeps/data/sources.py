@@ -10,11 +10,12 @@ from typing import Literal
 
 from backends.file_kind import kind_of
 from sweeps.data import hub, snli
+from sweeps.data.builtin.generated import DEFAULT_EXAMPLES, GENERATED_SOURCES, NLI_COMPLETION, NLI_PROMPT
+from sweeps.data.builtin.nli_words import Split
 from sweeps.data.findings import nearest_hint
-from sweeps.data.formats import Record, RecordStream, is_data_file, known_endings, read_records
-from sweeps.data.generated import DEFAULT_EXAMPLES, GENERATED_SOURCES, NLI_COMPLETION, NLI_PROMPT
 from sweeps.data.hub import SourceUnavailableError
-from sweeps.data.nli_words import Split
+from sweeps.data.readers.files import is_data_file, known_endings, read_records
+from sweeps.data.readers.record import Record, RecordStream
 from sweeps.data.spec import DataSpec
 from sweeps.errors import Problem, UserInputError
 

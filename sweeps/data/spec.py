@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from sweeps.data.generated import GENERATED_SOURCES, NLI
+from sweeps.data.builtin.generated import GENERATED_SOURCES, NLI
 from sweeps.data.templates import Template
 
 

@@ -17,8 +17,8 @@ import pytest
 
 from backends.hugging_face import why_unavailable
 from sweeps.data import DataSpec, prepare
-from sweeps.data.formats import Record
 from sweeps.data.hub import open_saved, row_records
+from sweeps.data.readers.record import Record
 from sweeps.errors import UserInputError
 
 pytestmark = pytest.mark.integration

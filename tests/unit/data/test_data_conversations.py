@@ -12,7 +12,7 @@ from sweeps.data import DataSpec, PreparedData, prepare
 from sweeps.data.conversations import ChatLayout, recognise
 from sweeps.data.examples import ChatRecipe, choose_recipe
 from sweeps.data.findings import Finding
-from sweeps.data.formats import Record
+from sweeps.data.readers.record import Record
 from sweeps.data.templates import FieldError
 from sweeps.errors import UserInputError
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sweeps.data.examples import ChatRecipe, Example, PairRecipe, build_examples, choose_recipe
 from sweeps.data.findings import Finding
-from sweeps.data.formats import Record
+from sweeps.data.readers.record import Record
 from sweeps.data.templates import FieldError
 
 pytestmark = pytest.mark.unit

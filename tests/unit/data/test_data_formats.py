@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.data.findings import Finding
-from sweeps.data.formats import Record, read_records
+from sweeps.data.readers.files import read_records
+from sweeps.data.readers.record import Record
 
 pytestmark = pytest.mark.unit
 

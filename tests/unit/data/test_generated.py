@@ -14,10 +14,10 @@ from transformers import AutoTokenizer
 
 from backends.metrics import registry
 from backends.metrics.contract import Answers
-from sweeps.data import english_forms, orders, rewrites, sums
-from sweeps.data.generated import GENERATED_SOURCES, GeneratedSource
-from sweeps.data.held_out import Drawn, draw_records, part_of
-from sweeps.data.nli_words import SPLITS, Split, words_of
+from sweeps.data.builtin import english_forms, orders, rewrites, sums
+from sweeps.data.builtin.generated import GENERATED_SOURCES, GeneratedSource
+from sweeps.data.builtin.held_out import Drawn, draw_records, part_of
+from sweeps.data.builtin.nli_words import SPLITS, Split, words_of
 from sweeps.data.prepare import prepare
 from sweeps.data.spec import DataSpec
 from sweeps.errors import UserInputError

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer
 
-from sweeps.data.nli import (
+from sweeps.data.builtin.nli import (
     ANY_ACT,
     ANY_THING,
     DECIDING_SIGN,
@@ -33,7 +33,7 @@ from sweeps.data.nli import (
     generate,
     is_reserved,
 )
-from sweeps.data.nli_words import SPLITS, Split, Words, words_of
+from sweeps.data.builtin.nli_words import SPLITS, Split, Words, words_of
 
 pytestmark = pytest.mark.unit
 
@@ -245,7 +245,7 @@ def test_about_half_of_the_premises_are_left_to_pre_training(valid: Records) -> 
 
 
 def test_asking_for_more_pairs_than_exist_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeps.data.nli.is_reserved", lambda premise: False)
-    monkeypatch.setattr("sweeps.data.nli._MAX_ATTEMPTS", 5)
+    monkeypatch.setattr("sweeps.data.builtin.nli.is_reserved", lambda premise: False)
+    monkeypatch.setattr("sweeps.data.builtin.nli._MAX_ATTEMPTS", 5)
     with pytest.raises(ValueError, match="fewer examples"):
         generate("train", 1, 0)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from backends.contract import DataFile, Dataset
 from sweeps.data.examples import PairRecipe
-from sweeps.data.formats import Record
+from sweeps.data.readers.record import Record
 from sweeps.data.templates import FieldError, Template
 from sweeps.tracking.served_card import ServedCard, label_name
 

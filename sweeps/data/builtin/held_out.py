@@ -7,7 +7,7 @@ from random import Random
 from typing import NamedTuple
 from zlib import crc32
 
-from sweeps.data.nli_words import SPLITS, Split
+from sweeps.data.builtin.nli_words import SPLITS, Split
 
 _PARTS_OF_TEN: tuple[Split, ...] = ("train",) * 6 + ("valid",) * 2 + ("test",) * 2
 

@@ -15,8 +15,8 @@ from random import Random
 from typing import Literal, TypeAlias, TypeVar
 from zlib import crc32
 
-from sweeps.data.english_forms import with_article
-from sweeps.data.nli_words import Split, Words, words_of
+from sweeps.data.builtin.english_forms import with_article
+from sweeps.data.builtin.nli_words import Split, Words, words_of
 
 Label: TypeAlias = Literal["entailment", "neutral", "contradiction"]
 LABELS: tuple[Label, ...] = ("entailment", "neutral", "contradiction")

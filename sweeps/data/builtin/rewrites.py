@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeAlias
 
-from sweeps.data.english_forms import plural, with_article
-from sweeps.data.held_out import Drawn, draw_records
-from sweeps.data.nli_words import SPLITS, Split, Words, words_of
+from sweeps.data.builtin.english_forms import plural, with_article
+from sweeps.data.builtin.held_out import Drawn, draw_records
+from sweeps.data.builtin.nli_words import SPLITS, Split, Words, words_of
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sweeps.data.examples import STOPS, ChatRecipe, Example, Recipe
 from sweeps.data.findings import Finding, error, nearest_hint, quoted, warning
-from sweeps.data.formats import is_utf8
+from sweeps.data.readers.files import is_utf8
 
 MAX_LABELS = 50
 """The most different completions that count as labels.

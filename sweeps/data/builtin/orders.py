@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from random import Random
 
-from sweeps.data.english_forms import with_article
-from sweeps.data.held_out import Drawn, draw_records
-from sweeps.data.nli_words import SPLITS, Split, words_of
+from sweeps.data.builtin.english_forms import with_article
+from sweeps.data.builtin.held_out import Drawn, draw_records
+from sweeps.data.builtin.nli_words import SPLITS, Split, words_of
 
 PROMPT = "{message}\n\n###\n\n"
 COMPLETION = "{order}"

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from sweeps.data import orders, rewrites, sums
-from sweeps.data.nli_words import Split
+from sweeps.data.builtin import orders, rewrites, sums
+from sweeps.data.builtin.nli_words import Split
 
 NLI = "builtin:nli"
 NLI_PROMPT = "{premise}\n{hypothesis}\n\n###\n\n"
@@ -37,7 +37,7 @@ class GeneratedSource:
 
 
 def _nli(part: Split, examples: int, seed: int, label_noise: float) -> list[dict[str, str]]:
-    from sweeps.data import nli  # builds its weights at import
+    from sweeps.data.builtin import nli  # builds its weights at import
 
     return nli.generate(part, examples, seed, label_noise if part == "train" else 0.0)
 

@@ -9,29 +9,13 @@ import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple, NoReturn, TypeAlias
+from typing import IO, NoReturn
 
 from sweeps.data.findings import Finding, error, quoted, warning
+from sweeps.data.readers.record import Record, RecordStream
 
 CELL_LIMIT = 2**24
 """The most characters in one CSV cell. The csv module's 131,072 are too few for documents."""
-
-
-class Record(NamedTuple):
-    """One example of a file: its columns, and the line where it begins (the first line is 1)."""
-
-    fields: Mapping[str, Any]
-    file: str
-    line: int
-
-    @property
-    def place(self) -> str:
-        """`file:line`."""
-        return f"{self.file}:{self.line}"
-
-
-RecordStream: TypeAlias = Iterator[Record | Finding]
-"""Records in the order of the file. A finding takes the place of an unreadable record."""
 
 
 def is_data_file(path: Path) -> bool:

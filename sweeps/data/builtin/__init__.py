@@ -1,0 +1,1 @@
+"""The data sets that finesweep generates itself: `builtin:nli` and its siblings."""

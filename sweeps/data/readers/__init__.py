@@ -1,0 +1,1 @@
+"""Files -> records: one module per family of formats."""
