@@ -31,6 +31,7 @@ class Example(NamedTuple):
 
     Only the chat layout has `messages` and `tools`; `unanswered` counts the messages after the last
     answer, which are left out. `row` holds the columns of the record, if somebody needs them.
+    Examples of one `group` stay in one part.
     """
 
     prompt: str
@@ -42,6 +43,7 @@ class Example(NamedTuple):
     tools: tuple[Mapping[str, Any], ...] | None = None
     unanswered: int = 0
     row: Mapping[str, Any] | None = None
+    group: str | None = None
 
     @property
     def place(self) -> str:

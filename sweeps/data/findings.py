@@ -13,14 +13,18 @@ from sweeps.errors import Problem
 MAX_PER_KIND = 10
 """Errors of one kind that are listed with their lines; one more line counts the rest."""
 
+MAX_PLACES = 10
+"""Places that a finding lists."""
+
 
 @dataclass(frozen=True)
 class Finding:
     """Something about the data that the user should know.
 
     An `error` prevents the sweep from starting, a `warning` does not. `code` names the kind and
-    never changes once published. `place` is `file:line` (of the first case where `count` is above
-    one), or a file, or a part of the data.
+    never changes once published; `checks.catalogue` says why it hurts, and what repairs it. `place`
+    is `file:line` (of the first case where `count` is above one), or a file, or a part of the data.
+    `places` lists the first few cases, at most `MAX_PLACES`, where there are several.
     """
 
     severity: Literal["error", "warning"]
@@ -29,6 +33,7 @@ class Finding:
     place: str = ""
     hint: str = ""
     count: int = 1
+    places: tuple[str, ...] = ()
 
 
 def error(code: str, place: str, message: str, hint: str = "", count: int = 1) -> Finding:

@@ -14,7 +14,9 @@ from backends.chat_lines import TrainOn
 from backends.contract import DataFile, Dataset, OwnData
 from backends.file_kind import kind_of
 from sweeps.data.checks import examples as checks
+from sweeps.data.checks.view import DataView
 from sweeps.data.conversations import LayoutName
+from sweeps.data.examination import Examination, examine
 from sweeps.data.examples import ChatRecipe, Example, PairRecipe, Recipe, build_examples, choose_recipe
 from sweeps.data.findings import Finding, capped, error, errors_as_problems, warning
 from sweeps.data.hub import SourceUnavailableError
@@ -68,6 +70,7 @@ class PreparedData:
     `findings` are warnings only. `fingerprint` (hex) changes with any byte of the prepared files,
     the labels or the stop sequence, and with nothing else. `prompt` is the template of the prompts,
     without the separator; None if the examples are conversations. `conversations` describes them.
+    `examination` is None with `checks: quick`.
     """
 
     dataset: Dataset
@@ -85,6 +88,7 @@ class PreparedData:
     fingerprint: str
     prompt: str | None = None
     conversations: Conversations | None = None
+    examination: Examination | None = None
 
 
 @dataclass
@@ -128,6 +132,10 @@ def prepare(spec: DataSpec, workspace: Path, data_path: Path | None = None, *, k
         else:
             chosen[part] = examples
     findings += checks.check_size(chosen["train"])
+    examination = None
+    if spec.checks == "full":
+        examination = examine(DataView(chosen, recipe, labels, source.kind != "own", spec.seed))
+        findings += examination.findings
     train_on = _train_on(spec, [*chosen["train"], *chosen["valid"]], labels)
     files, fingerprint = write_parts(
         chosen, recipe, labels, workspace / "data", train_on, parts_with_rows=("valid", "test") if keep_rows else ()
@@ -148,6 +156,7 @@ def prepare(spec: DataSpec, workspace: Path, data_path: Path | None = None, *, k
         fingerprint=fingerprint,
         prompt=recipe.prompt.text if isinstance(recipe, PairRecipe) else None,
         conversations=_conversations(recipe, chosen["train"], train_on),
+        examination=examination,
     )
 
 

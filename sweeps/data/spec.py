@@ -17,6 +17,8 @@ def _number_as_text(value: object) -> object:
 
 Label = Annotated[str, BeforeValidator(_number_as_text, json_schema_input_type=str | int | float)]
 
+Code = Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")]
+
 _HAS_FIELD: dict[str, Any] = {"pattern": r"\{[^{}]+\}"}
 
 _RULES: dict[str, Any] = {
@@ -112,6 +114,22 @@ class DataSpec(BaseModel):
     )
     label_noise: float = Field(
         0.0, ge=0, le=1, description="Share of the training labels of builtin:nli to replace by wrong ones."
+    )
+    group_by: str | None = Field(
+        None,
+        min_length=1,
+        description="A column, such as the user or the document. Examples with the same value stay in one part of a "
+        "split; in parts with files of their own, a value in two parts is reported.",
+    )
+    drop: tuple[Code, ...] = Field(
+        (),
+        description="Leave out the examples with these findings, e.g. [empty-completion, overlap]; `sweep check` names "
+        "the code of each finding, and counts what is left out.",
+    )
+    checks: Literal["full", "quick"] = Field(
+        "full",
+        description="quick: formats, labels, exact duplicates and overlap. full: also near duplicates, likely wrong "
+        "labels, drift between the parts, personal data, and the baselines; takes seconds, once for each content.",
     )
     seed: int = Field(7, ge=0, description="Decides the split, the selection of examples, and generated examples.")
     encoding: str = Field("utf-8", description="The encoding of text files.")
