@@ -11,7 +11,7 @@ from backends.chat_lines import TrainOn, trained_messages
 from sweeps.data.conversations import OPENAI_CHAT, ChatLayout, recognise
 from sweeps.data.findings import Finding, error, nearest_hint
 from sweeps.data.readers.record import Record
-from sweeps.data.templates import FieldError, Template
+from sweeps.data.templates import FieldError, Template, optional_text
 
 DEFAULT_SEPARATOR = "\n\n###\n\n"
 DEFAULT_STOP = "\n"
@@ -182,11 +182,12 @@ def choose_recipe(
 
 
 def build_examples(
-    records: Iterable[Record | Finding], recipe: Recipe, keep_rows: bool = False
+    records: Iterable[Record | Finding], recipe: Recipe, keep_rows: bool = False, group_by: str | None = None
 ) -> Iterator[Example | Finding]:
     """Make the examples of one part, in order. With `keep_rows` they have the columns as `row`.
 
-    A field that no record of the part has is one finding, not thousands.
+    The text of the field `group_by` becomes their `group`; an empty one means that the example
+    belongs to no group. A field that no record of the part has is one finding, not thousands.
     """
     total = 0
     missing: dict[str, list[Finding]] = {}
@@ -199,7 +200,11 @@ def build_examples(
         first = first or record
         try:
             example = recipe.example(record)
-            yield example._replace(row=record.fields) if keep_rows else example
+            if keep_rows:
+                example = example._replace(row=record.fields)
+            if group_by is not None:
+                example = example._replace(group=optional_text(record.fields, group_by).strip() or None)
+            yield example
         except FieldError as problem:
             code = "missing-field" if problem.missing else "field"
             finding = error(code, record.place, problem.message, problem.hint)
@@ -210,7 +215,7 @@ def build_examples(
     for field, findings in missing.items():
         if len(findings) == total > 1 and first is not None:
             message = f"no record of {first.file} has the field {field!r}"
-            place = _place_of_template(recipe, field, first.file)
+            place = "data.group_by" if field == group_by else _place_of_template(recipe, field, first.file)
             yield error("missing-field", place, message, findings[0].hint, len(findings))
         else:
             yield from findings

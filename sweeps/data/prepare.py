@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from sweeps.data.checks import examples as checks
 from sweeps.data.checks.view import DataView
 from sweeps.data.conversations import LayoutName
 from sweeps.data.examination import Examination, examine
+from sweeps.data.example_store import ExampleStore, Selection
 from sweeps.data.examples import ChatRecipe, Example, PairRecipe, Recipe, build_examples, choose_recipe
 from sweeps.data.findings import Finding, capped, error, errors_as_problems, warning
 from sweeps.data.hub import SourceUnavailableError
@@ -109,7 +111,7 @@ def prepare(spec: DataSpec, workspace: Path, data_path: Path | None = None, *, k
     """
     source, fallback_from, findings = _locate_source(spec, data_path)
     plan = _plan_parts(spec, source)
-    pools, recipe = _load_examples(spec, source, plan.readers, findings, keep_rows)
+    pools, recipe = _load_examples(spec, source, plan.readers, findings, keep_rows, workspace / "data")
     task, labels = _task_and_labels(spec, pools["train"], recipe)
     parts = _split_parts(pools, task, plan.fractions, spec.seed)
     if not any(finding.severity == "error" for finding in findings):
@@ -127,7 +129,7 @@ def prepare(spec: DataSpec, workspace: Path, data_path: Path | None = None, *, k
         limit = getattr(spec, f"{part}_examples")
         if limit is not None and limit < len(examples):
             prompts, strata = _prompts_and_strata(examples, task)
-            chosen[part] = [examples[index] for index in stratified_sample(prompts, strata, limit, spec.seed)]
+            chosen[part] = Selection(examples, stratified_sample(prompts, strata, limit, spec.seed))
             plan.origins[part] += f", {limit:,} of {len(examples):,}, stratified, seed {spec.seed}"
         else:
             chosen[part] = examples
@@ -254,8 +256,9 @@ def _load_examples(
     readers: Mapping[str, Callable[[], RecordStream]],
     findings: list[Finding],
     keep_rows: bool,
-) -> tuple[dict[str, list[Example]], Recipe]:
-    """Read all parts and append what is wrong to `findings`.
+    folder: Path,
+) -> tuple[dict[str, ExampleStore], Recipe]:
+    """Read all parts, large ones into files below `folder`; append what is wrong to `findings`.
 
     Raises UserInputError if the training part has no record or no recipe fits its records.
     """
@@ -270,15 +273,15 @@ def _load_examples(
     if isinstance(recipe, Finding):
         unreadable = [item for item in head if isinstance(item, Finding)]
         raise UserInputError(errors_as_problems(capped([*unreadable, recipe])))
-    pools: dict[str, list[Example]] = {}
+    pools: dict[str, ExampleStore] = {}
     for part, read_part in readers.items():
-        examples: list[Example] = []
-        for item in build_examples(chain(head, stream) if part == "train" else read_part(), recipe, keep_rows):
+        pools[part] = ExampleStore(folder)
+        records = chain(head, stream) if part == "train" else read_part()
+        for item in build_examples(records, recipe, keep_rows, spec.group_by):
             if isinstance(item, Example):
-                examples.append(item)
+                pools[part].append(item)
             else:
                 findings.append(item)
-        pools[part] = examples
     return pools, recipe
 
 
@@ -289,13 +292,14 @@ def _task_and_labels(
 
     Labels are in the order of the sweep file, else in alphabetical order.
     """
-    completions = {example.completion for example in examples}
     if spec.labels is not None:
         if isinstance(recipe, PairRecipe) and len(recipe.completion.fields) == 1:
             labels = [recipe.completion_text([label]) for label in spec.labels]
             # A column of completions may already begin with the space that separates words.
             with_space = [recipe.completion_text([f" {label}"]) for label in spec.labels]
-            if not completions & set(labels) and completions & set(with_space):
+            known = set(labels) | set(with_space)
+            found = {example.completion for example in examples if example.completion in known}
+            if found and not found & set(labels):
                 labels = with_space
         else:
             labels = [label + recipe.stop for label in spec.labels]
@@ -305,7 +309,9 @@ def _task_and_labels(
         is_classification = checks.is_classification(
             example.completion.removesuffix(recipe.stop) for example in examples
         )
-    return ("classification", tuple(sorted(completions))) if is_classification else ("generation", ())
+    if not is_classification:
+        return "generation", ()
+    return "classification", tuple(sorted({example.completion for example in examples}))
 
 
 def _train_on(spec: DataSpec, examples: Sequence[Example], labels: Sequence[str]) -> TrainOn:
@@ -328,14 +334,14 @@ def _conversations(recipe: Recipe, examples: Sequence[Example], train_on: TrainO
 
 
 def _split_parts(
-    pools: Mapping[str, list[Example]], task: str, fractions: Mapping[str, float], seed: int
+    pools: Mapping[str, Sequence[Example]], task: str, fractions: Mapping[str, float], seed: int
 ) -> dict[str, Sequence[Example]]:
     """Return all parts: those that were read, and those taken from the training examples."""
     parts: dict[str, Sequence[Example]] = {"train": pools["train"]}
     if fractions:
         prompts, strata = _prompts_and_strata(pools["train"], task)
         indices_by_part = split(prompts, strata, fractions, seed)
-        parts = {part: [pools["train"][index] for index in indices] for part, indices in indices_by_part.items()}
+        parts = {part: Selection(pools["train"], indices) for part, indices in indices_by_part.items()}
     parts |= {part: pools[part] for part in ("valid", "test") if part in pools}
     return {part: parts[part] for part in ("train", "valid", "test") if part in parts}
 
@@ -364,8 +370,10 @@ def _label_counts(examples: Sequence[Example], labels: Sequence[str]) -> dict[st
 
 
 def _lengths(examples: Sequence[Example]) -> Lengths:
-    prompts = [len(example.prompt) for example in examples]
-    completions = [len(example.completion) for example in examples]
+    prompts, completions = array("Q"), array("Q")
+    for example in examples:
+        prompts.append(len(example.prompt))
+        completions.append(len(example.completion))
     total = len(examples)
     return Lengths(sum(prompts) / total, max(prompts), sum(completions) / total, max(completions))
 

@@ -73,12 +73,16 @@ class Template:
         return self.positional.format(*values)
 
 
+def optional_text(record: Mapping[str, Any], field: str) -> str:
+    """Return the text of a field, empty if it is null.
+
+    Raises FieldError if the record does not have it, or if it is not text.
+    """
+    return "" if _value(record, field) is None else _text(record, field)
+
+
 def _text(record: Mapping[str, Any], field: str) -> str:
-    value = record.get(field, record)  # the record itself stands for a missing value
-    if type(value) is str:
-        return value
-    if value is record:
-        value = _follow_path(record, field)
+    value = _value(record, field)
     if isinstance(value, str):
         return value
     if isinstance(value, bool | int | float):
@@ -88,6 +92,11 @@ def _text(record: Mapping[str, Any], field: str) -> str:
     keys = [str(key) for key in (value if isinstance(value, dict) else range(len(value)))]
     message = f"the field {field!r} is a {_KINDS.get(type(value), 'value')}, not text"
     raise FieldError(field, message, nearest_hint("", keys, f"{field}."))
+
+
+def _value(record: Mapping[str, Any], field: str) -> Any:
+    value = record.get(field, record)  # the record itself stands for a missing value
+    return _follow_path(record, field) if value is record else value
 
 
 _KINDS: Mapping[type, str] = {dict: "mapping", list: "list"}

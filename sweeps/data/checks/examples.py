@@ -39,11 +39,13 @@ def is_classification(completions: Iterable[str]) -> bool:
 
     See `MAX_LABELS`.
     """
-    counts = Counter(completions)
-    return (
-        len(counts) <= MAX_LABELS
-        and 3 * len(counts) <= counts.total()
-        and all(len(text) <= MAX_LABEL_CHARACTERS and "\n" not in text.strip() for text in counts)
+    counts: Counter[str] = Counter()
+    for completion in completions:
+        counts[completion] += 1
+        if len(counts) > MAX_LABELS:
+            return False
+    return 3 * len(counts) <= counts.total() and all(
+        len(text) <= MAX_LABEL_CHARACTERS and "\n" not in text.strip() for text in counts
     )
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from backends.contract import DataFile
 from sweeps.data import DataSpec, PreparedData, prepare
+from sweeps.data.example_store import ExampleStore
 from sweeps.errors import UserInputError
 
 pytestmark = pytest.mark.unit
@@ -453,3 +454,24 @@ except UserInputError as error:
     (tmp_path / "own").chmod(0o755)
     assert "cannot be read: Permission denied" in done.stdout, done.stderr
     assert done.stdout.count("\n") == 1
+
+
+def test_a_set_larger_than_the_memory_limit_gives_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "pairs.jsonl", rows(60))
+    spec = DataSpec(source=str(file), train_examples=30, checks="quick", **PAIR)
+    in_memory = prepare(spec, tmp_path / "memory")
+    monkeypatch.setattr(ExampleStore.__init__, "__defaults__", (100,))
+    on_disk = prepare(spec, tmp_path / "disk")
+    assert on_disk.digests == in_memory.digests
+    assert on_disk.findings == in_memory.findings
+    assert [path.name for path in (tmp_path / "disk" / "data").iterdir()] == [on_disk.fingerprint]
+
+
+def test_a_group_column_that_does_not_exist_is_one_error_at_its_key(tmp_path: Path) -> None:
+    file = write(tmp_path / "pairs.jsonl", [row | {"user": "a"} for row in rows(20)])
+    spec = DataSpec(source=str(file), group_by="usr", **PAIR)
+    assert errors_of(spec, tmp_path) == [
+        ("data.group_by", f"no record of {file} has the field 'usr'", "did you mean 'user'?")
+    ]
