@@ -2,13 +2,15 @@
 
 A hash of seed and text orders the examples, and a part takes the first ones of each stratum.
 Therefore an added example moves few others, and with the same seed a larger selection contains
-nearly all of a smaller one.
+nearly all of a smaller one. Examples that belong together, such as those of one user or those with
+nearly the same text, are placed as one unit.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 
 
@@ -35,7 +37,13 @@ def apportion_seats(counts: Mapping[str, int], total: int, at_least_one: bool = 
 
 
 def split(
-    prompts: Sequence[str], labels: Sequence[str], fractions: Mapping[str, float], seed: int
+    prompts: Sequence[str],
+    labels: Sequence[str],
+    fractions: Mapping[str, float],
+    seed: int,
+    *,
+    groups: Sequence[str | None] | None = None,
+    clusters: Sequence[Sequence[int]] = (),
 ) -> dict[str, list[int]]:
     """Split examples into `train` and one part per fraction; return ascending indices by part.
 
@@ -43,18 +51,24 @@ def split(
     proportion, within one example if no prompt repeats, and `train` has every label. With one label
     for all examples it is a plain split. A part whose fraction amounts to less than one example
     still gets one if some label has enough examples; in very small sets it may be empty.
+
+    Examples of one group (None means none) and the examples of one cluster, given by their indices,
+    stay in one part, too. Then the proportions are as near as these units allow. Groups and
+    clusters that join no different prompts change nothing.
     """
-    groups: dict[str, list[int]] = {}
+    if units := _joined_units(prompts, labels, groups, clusters, seed):
+        return _split_units(units, len(prompts), fractions)
+    same_prompt: dict[str, list[int]] = {}
     for index, prompt in enumerate(prompts):
-        groups.setdefault(prompt, []).append(index)
+        same_prompt.setdefault(prompt, []).append(index)
     frequency = Counter(labels)
     strata: dict[str, list[str]] = {}
-    for prompt, members in groups.items():
+    for prompt, members in same_prompt.items():
         rarest = min({labels[index] for index in members}, key=lambda label: (frequency[label], label))
         strata.setdefault(rarest, []).append(prompt)
-    sizes = {label: sum(len(groups[prompt]) for prompt in members) for label, members in strata.items()}
+    sizes = {label: sum(len(same_prompt[prompt]) for prompt in members) for label, members in strata.items()}
     for stratum in strata.values():
-        stratum.sort(key=lambda prompt: _rank(seed, prompt))
+        stratum.sort(key=lambda prompt: rank(seed, prompt))
 
     part_of: dict[str, str] = {}
     for part, fraction in fractions.items():
@@ -64,10 +78,10 @@ def split(
             open_seats = quota
             unassigned = [prompt for prompt in strata[label] if prompt not in part_of]
             for prompt in unassigned[:-1]:  # the last one stays in train
-                if len(groups[prompt]) <= open_seats:
+                if len(same_prompt[prompt]) <= open_seats:
                     part_of[prompt] = part
-                    open_seats -= len(groups[prompt])
-    _return_missing_labels(groups, labels, part_of, seed)
+                    open_seats -= len(same_prompt[prompt])
+    _return_missing_labels(same_prompt, labels, part_of, seed)
     parts: dict[str, list[int]] = {"train": [], **{part: [] for part in fractions}}
     for index, prompt in enumerate(prompts):
         parts[part_of.get(prompt, "train")].append(index)
@@ -87,9 +101,103 @@ def stratified_sample(prompts: Sequence[str], labels: Sequence[str], count: int,
     seats = apportion_seats({label: len(members) for label, members in strata.items()}, count, at_least_one=True)
     chosen: list[int] = []
     for label, members in strata.items():
-        members.sort(key=lambda index: _rank(seed, prompts[index]))
+        members.sort(key=lambda index: rank(seed, prompts[index]))
         chosen += members[: seats[label]]
     return sorted(chosen)
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Examples that stay together: their ascending indices, and how often each label occurs."""
+
+    members: tuple[int, ...]
+    labels: Mapping[str, int]
+    rank: bytes
+
+
+def _joined_units(
+    prompts: Sequence[str],
+    labels: Sequence[str],
+    groups: Sequence[str | None] | None,
+    clusters: Sequence[Sequence[int]],
+    seed: int,
+) -> list[_Unit]:
+    """Return the units in the order of their ranks; an empty list if each has one prompt.
+
+    Examples that share a prompt, a group or a cluster are in one unit, also over several steps. The
+    least of its prompts ranks a unit, so that the order of the examples does not matter.
+    """
+    if not clusters and not any(groups or ()):
+        return []
+    root = list(range(len(prompts)))
+
+    def find(index: int) -> int:
+        while root[index] != index:
+            root[index] = root[root[index]]
+            index = root[index]
+        return index
+
+    first_of: dict[tuple[str, str], int] = {}
+    for index, prompt in enumerate(prompts):
+        root[find(index)] = find(first_of.setdefault(("prompt", prompt), index))
+    prompt_units = len({find(index) for index in range(len(prompts))})
+    for index, group in enumerate(groups or ()):
+        if group is not None:
+            root[find(index)] = find(first_of.setdefault(("group", group), index))
+    for cluster in clusters:
+        for index in cluster[1:]:
+            root[find(index)] = find(cluster[0])
+    members: dict[int, list[int]] = {}
+    for index in range(len(prompts)):
+        members.setdefault(find(index), []).append(index)
+    if len(members) == prompt_units:
+        return []
+    units = [
+        _Unit(tuple(unit), Counter(labels[index] for index in unit), rank(seed, min(prompts[index] for index in unit)))
+        for unit in members.values()
+    ]
+    return sorted(units, key=lambda unit: unit.rank)
+
+
+def _split_units(units: Sequence[_Unit], total: int, fractions: Mapping[str, float]) -> dict[str, list[int]]:
+    """Split whole units: a part takes each unit that brings its labels nearer to their quotas.
+
+    "Nearer" is the sum of squares over the labels. The last unit of a label stays in `train`. For
+    units of one example each this is the split by labels.
+    """
+    counts: Counter[str] = Counter()
+    unit_counts: Counter[str] = Counter()
+    for unit in units:
+        counts.update(unit.labels)
+        unit_counts.update(unit.labels.keys())
+    divisible = {label: count for label, count in counts.items() if unit_counts[label] > 1}
+    parts: dict[str, list[int]] = {"train": [], **{part: [] for part in fractions}}
+    remaining = list(units)
+    for part, fraction in fractions.items():
+        wanted = max(1, round(fraction * total)) if fraction > 0 else 0
+        open_seats = apportion_seats(divisible, min(wanted, sum(divisible.values())))
+        taken: set[bytes] = set()
+        for unit in remaining:
+            gain = sum(count * (2 * open_seats.get(label, 0) - count) for label, count in unit.labels.items())
+            if gain > 0 and all(unit_counts[label] > 1 for label in unit.labels):
+                _take(unit, parts[part], unit_counts, taken)
+                for label, count in unit.labels.items():
+                    open_seats[label] -= count
+        if wanted and not taken:
+            # Every unit is far larger than the part: the smallest one is nearest.
+            for unit in sorted(remaining, key=lambda unit: (len(unit.members), unit.rank)):
+                if 2 * len(unit.members) <= total and all(unit_counts[label] > 1 for label in unit.labels):
+                    _take(unit, parts[part], unit_counts, taken)
+                    break
+        remaining = [unit for unit in remaining if unit.rank not in taken]
+    parts["train"] = [index for unit in remaining for index in unit.members]
+    return {part: sorted(indices) for part, indices in parts.items()}
+
+
+def _take(unit: _Unit, part: list[int], unit_counts: Counter[str], taken: set[bytes]) -> None:
+    part.extend(unit.members)
+    taken.add(unit.rank)
+    unit_counts.subtract(unit.labels.keys())
 
 
 def _return_missing_labels(
@@ -102,12 +210,13 @@ def _return_missing_labels(
     train_labels = {labels[index] for prompt, members in groups.items() if prompt not in part_of for index in members}
     if len(train_labels) == len(set(labels)):
         return
-    for prompt in sorted(part_of, key=lambda prompt: _rank(seed, prompt)):
+    for prompt in sorted(part_of, key=lambda prompt: rank(seed, prompt)):
         group_labels = {labels[index] for index in groups[prompt]}
         if not group_labels <= train_labels:
             del part_of[prompt]
             train_labels |= group_labels
 
 
-def _rank(seed: int, text: str) -> bytes:
+def rank(seed: int, text: str) -> bytes:
+    """Return the key by which examples are ordered: a hash of seed and text."""
     return blake2b(text.encode(errors="surrogatepass"), digest_size=16, salt=seed.to_bytes(16, "big")).digest()
