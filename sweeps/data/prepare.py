@@ -22,6 +22,7 @@ from sweeps.data.example_store import ExampleStore, Selection
 from sweeps.data.examples import ChatRecipe, Example, PairRecipe, Recipe, build_examples, choose_recipe
 from sweeps.data.findings import Finding, capped, error, errors_as_problems, warning
 from sweeps.data.hub import SourceUnavailableError
+from sweeps.data.nested_selection import nested_sample
 from sweeps.data.readers.files import read_records
 from sweeps.data.readers.record import Record, RecordStream
 from sweeps.data.sources import Source, locate
@@ -129,8 +130,11 @@ def prepare(spec: DataSpec, workspace: Path, data_path: Path | None = None, *, k
         limit = getattr(spec, f"{part}_examples")
         if limit is not None and limit < len(examples):
             prompts, strata = _prompts_and_strata(examples, task)
-            chosen[part] = Selection(examples, stratified_sample(prompts, strata, limit, spec.seed))
-            plan.origins[part] += f", {limit:,} of {len(examples):,}, stratified, seed {spec.seed}"
+            is_nested = part == "train" and spec.selection == "nested"
+            select = nested_sample if is_nested else stratified_sample
+            chosen[part] = Selection(examples, select(prompts, strata, limit, spec.seed))
+            how = spec.selection if part == "train" else "stratified"
+            plan.origins[part] += f", {limit:,} of {len(examples):,}, {how}, seed {spec.seed}"
         else:
             chosen[part] = examples
     findings += checks.check_size(chosen["train"])

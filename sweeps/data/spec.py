@@ -102,6 +102,11 @@ class DataSpec(BaseModel):
         ge=1,
         description="Use at most this many training examples, stratified by label. Default: all; 2000 if generated.",
     )
+    selection: Literal["stratified", "nested"] = Field(
+        "stratified",
+        description="How train_examples selects. stratified: in exact proportion to the labels. nested: nearly so, but "
+        "a larger selection contains every smaller one. `sweep scale` uses nested.",
+    )
     valid_examples: int | None = Field(
         None,
         ge=1,
