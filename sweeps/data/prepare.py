@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from backends.chat_lines import TrainOn
-from backends.contract import DataFile, Dataset, OwnData
+from backends.contract import DataFile, Dataset, MetricRequest, OwnData
 from backends.file_kind import kind_of
 from sweeps.data.checks import examples as checks
 from sweeps.data.checks.view import DataView
@@ -103,12 +103,19 @@ class _PartPlan:
     fractions: dict[str, float] = field(default_factory=dict)
 
 
-def prepare(spec: DataSpec, workspace: Path, data_path: Path | None = None, *, keep_rows: bool = False) -> PreparedData:
+def prepare(
+    spec: DataSpec,
+    workspace: Path,
+    data_path: Path | None = None,
+    *,
+    keep_rows: bool = False,
+    metrics: Sequence[MetricRequest] = (),
+) -> PreparedData:
     """Prepare the data below `workspace/data/<fingerprint>/`. The same input gives the same bytes.
 
     `data_path` replaces the place of the source in `spec`. With `keep_rows`, the lines of
-    validation and test have the columns of their records, as `row`. Raises UserInputError with all
-    errors of the data, each with its line.
+    validation and test have the columns of their records, as `row`. `metrics` score the baselines
+    of free text. Raises UserInputError with all errors of the data, each with its line.
     """
     source, fallback_from, findings = _locate_source(spec, data_path)
     plan = _plan_parts(spec, source)
@@ -138,14 +145,17 @@ def prepare(spec: DataSpec, workspace: Path, data_path: Path | None = None, *, k
         else:
             chosen[part] = examples
     findings += checks.check_size(chosen["train"])
-    examination = None
-    if spec.checks == "full":
-        examination = examine(DataView(chosen, recipe, labels, source.kind != "own", spec.seed))
-        findings += examination.findings
     train_on = _train_on(spec, [*chosen["train"], *chosen["valid"]], labels)
     files, fingerprint = write_parts(
         chosen, recipe, labels, workspace / "data", train_on, parts_with_rows=("valid", "test") if keep_rows else ()
     )
+    examination = None
+    if spec.checks == "full":
+        view = DataView(chosen, recipe, labels, source.kind != "own", spec.seed)
+        examination = examine(view, Path(files["train"].path).parent, metrics)
+        if problems := errors_as_problems(examination.findings):
+            raise UserInputError(problems)
+        findings += examination.findings
     return PreparedData(
         dataset=Dataset(files["train"], files["valid"], recipe.layout, labels, recipe.stop, train_on),
         test=files.get("test"),
