@@ -14,6 +14,7 @@ from typing import Literal
 from backends.chat_lines import TrainOn
 from backends.contract import DataFile, Dataset, MetricRequest, OwnData
 from backends.file_kind import kind_of
+from sweeps.data.baselines import Baselines
 from sweeps.data.checks import examples as checks
 from sweeps.data.checks.view import DataView
 from sweeps.data.conversations import LayoutName
@@ -92,6 +93,11 @@ class PreparedData:
     prompt: str | None = None
     conversations: Conversations | None = None
     examination: Examination | None = None
+
+    @property
+    def baselines(self) -> Baselines | None:
+        """What the task gives away; None if it was not measured."""
+        return None if self.examination is None else self.examination.baselines
 
 
 @dataclass

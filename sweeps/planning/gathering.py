@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from backends.contract import Backend, BackendError, Estimate, Failure, TrainingRequest
+from backends.contract import Backend, BackendError, Estimate, Failure, MetricRequest, TrainingRequest
 from backends.memory_forecast.forecast import MemoryForecast, SupportsMemoryForecast
 from backends.rendering import RenderedExample, SupportsRendering
 from sweeps.data import PreparedData, prepare
@@ -35,15 +35,21 @@ def available_cpus() -> int:
 
 
 def read_data(
-    spec: DataSpec, document: Document, root: Path, data_path: Path | None, *, keep_rows: bool = False
+    spec: DataSpec,
+    document: Document,
+    root: Path,
+    data_path: Path | None,
+    *,
+    keep_rows: bool = False,
+    metrics: Sequence[MetricRequest] = (),
 ) -> PreparedData:
     """Prepare the data below `root`. Problems and findings about the `data:` section get its lines.
 
-    With `keep_rows`, the examples to evaluate keep their columns, for task metrics. Raises
-    UserInputError.
+    With `keep_rows`, the examples to evaluate keep their columns, for task metrics. `metrics` also
+    score the baselines of free text. Raises UserInputError.
     """
     try:
-        data = prepare(spec, root, data_path, keep_rows=keep_rows)
+        data = prepare(spec, root, data_path, keep_rows=keep_rows, metrics=metrics)
     except UserInputError as error:
         placed = [replace(problem, place=_line_in_file(problem.place, document)) for problem in error.problems]
         raise UserInputError(placed) from None
@@ -54,13 +60,13 @@ def read_data(
 def data_problems(document: Document, root: Path, data_path: Path | None) -> Sequence[Problem]:
     """Return the problems of the data for a file that is wrong elsewhere.
 
-    It does not ask the Hugging Face hub.
+    It does not ask the Hugging Face hub, and does without the checks that take seconds.
     """
     spec: DataSpec | None = read_section(document, "data")
     if spec is None or (data_path is None and (spec.source == "snli" or spec.source.startswith("hf:"))):
         return ()
     try:
-        read_data(spec, document, root, data_path)
+        read_data(spec.model_copy(update={"checks": "quick"}), document, root, data_path)
     except UserInputError as error:
         return error.problems
     return ()

@@ -68,7 +68,8 @@ def make_plan(
         data = data_of_the_backend(own_data)
     else:
         assert spec.data is not None  # the loader has seen to it
-        data = read_data(spec.data, spec.document, workspace.root, data_path, keep_rows=keep_rows)
+        metrics = [metric.request for metric in spec.task_metrics]
+        data = read_data(spec.data, spec.document, workspace.root, data_path, keep_rows=keep_rows, metrics=metrics)
     plan = resolve_plan(spec, data, available_cpus(), workspace.sweep_folder(spec.name))
     plan = with_checked_metrics(plan)
     return complete_plan(plan, ask_backend(plan, estimate=estimate or spec.budget.limits_spend))

@@ -195,15 +195,7 @@ class SweepPlan:
             "budget": self.spec.budget.model_dump(),
             "estimate": None if self.estimate is None else self._estimate_json(self.estimate),
             "memory": None if self.memory is None else self._memory_json(self.memory),
-            "findings": [
-                {
-                    "severity": finding.severity,
-                    "place": finding.place,
-                    "message": finding.message,
-                    "hint": finding.hint,
-                }
-                for finding in self.findings
-            ],
+            "findings": [codec.to_json(finding) for finding in self.findings],
         }
 
     def _evaluation_json(self) -> dict[str, Any]:
@@ -291,6 +283,7 @@ def _data_json(data: PreparedData) -> dict[str, Any]:
         "prompt": data.prompt,
         "train_on": data.dataset.train_on,
         "conversations": None if data.conversations is None else codec.to_json(data.conversations),
+        "baselines": None if data.baselines is None else codec.to_json(data.baselines),
         "digests": dict(data.digests),
         "fingerprint": data.fingerprint,
         "training_examples": data.dataset.train.examples,
