@@ -9,6 +9,7 @@ import shutil
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from backends.contract import EvaluationSettings, Measured
@@ -33,10 +34,11 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of a run as they are on disk now, sorted by their numbers.
+    """The checkpoints of a run as they are on disk at one moment, sorted by their numbers.
 
-    `evaluations` are those of the run. `epochs_from_zero`: its log counts epochs from 0. `expected`
-    are the files that an earlier complete checkpoint had, which may be deleted; see `files_of`.
+    Each file is read at most once. `evaluations` are those of the run. `epochs_from_zero`: its log
+    counts epochs from 0. `expected` are the files that an earlier complete checkpoint had, which
+    may be deleted; see `files_of`.
     """
 
     found: Sequence[Checkpoint]
@@ -50,17 +52,23 @@ class Checkpoints:
 
         Lightning evaluates step 49 and names the checkpoint of that state `step=50`.
         """
-        by_step = {evaluation.step: evaluation for evaluation in self.evaluations}
-        by_epoch = {evaluation.epoch: evaluation for evaluation in self.evaluations}
         number = checkpoint.number
-        of_epoch = by_epoch.get(float(number + (1 if self.epochs_from_zero else 0)))
+        of_epoch = self._by_epoch.get(float(number + (1 if self.epochs_from_zero else 0)))
         if checkpoint.label == "epoch":
             return of_epoch
         if checkpoint.label == "step":
-            return by_step.get(number) or by_step.get(number - 1)
-        return by_step.get(number) or of_epoch
+            return self._by_step.get(number) or self._by_step.get(number - 1)
+        return self._by_step.get(number) or of_epoch
 
-    @property
+    @cached_property
+    def _by_step(self) -> dict[int, Measured]:
+        return {evaluation.step: evaluation for evaluation in self.evaluations}
+
+    @cached_property
+    def _by_epoch(self) -> dict[float, Measured]:
+        return {evaluation.epoch: evaluation for evaluation in self.evaluations}
+
+    @cached_property
     def complete(self) -> list[Checkpoint]:
         """The checkpoints that are written completely, as far as their files tell."""
         complete, expected = list[Checkpoint](), self.expected
@@ -70,7 +78,7 @@ class Checkpoints:
                 expected = files_of(checkpoint.path)
         return complete
 
-    @property
+    @cached_property
     def best(self) -> Checkpoint | None:
         """The complete checkpoint whose evaluation is the best, the earlier one on a tie.
 

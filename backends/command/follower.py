@@ -34,6 +34,9 @@ from backends.contract import (
 )
 from backends.training_logs.live_sources import LiveSource, Row
 
+CHECKPOINTS_EVERY_S = 2.0
+"""How soon a checkpoint without a new evaluation is noticed: a look costs more than the log."""
+
 
 class Follower:
     """Reads the logs of one run and keeps its events. Several processes may take turns.
@@ -47,6 +50,7 @@ class Follower:
         self._program, self._reports = program, reports
         self._request: TrainingRequest = run.request()
         self._worse_since: float | None = None
+        self._looked_at_checkpoints = -CHECKPOINTS_EVERY_S
         self.last_news_at = time.monotonic()
         self._read_from_the_beginning(run.attempt)
 
@@ -175,7 +179,20 @@ class Follower:
         self.run.append(events)
         self._rows, self._timeline = rows, timeline
         self._events_seen = len(self.run.events())
-        if events and not is_complete and (found := self._checkpoints()) is not None:
+        if events and not is_complete:
+            self._look_at_checkpoints(events)
+
+    def _look_at_checkpoints(self, new: Sequence[Measured]) -> None:
+        """Announce the best state and delete the others.
+
+        Once a state is announced and there is no new evaluation, at most every few seconds.
+        """
+        now = time.monotonic()
+        is_urgent = not self._is_announced or any(event.scope == "evaluation" for event in new)
+        if not is_urgent and now - self._looked_at_checkpoints < CHECKPOINTS_EVERY_S:
+            return
+        self._looked_at_checkpoints = now
+        if (found := self._checkpoints()) is not None:
             if earlier := [checkpoint for checkpoint in found.complete if checkpoint != found.found[-1]]:
                 self.run.remember_checkpoint_files(files_of(earlier[-1].path))
             self._announce(found)
