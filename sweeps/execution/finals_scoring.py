@@ -74,7 +74,7 @@ def _ranked(
     if not candidates:
         return None
     search_values = {trial.number: trial.values[0] for trial in searched if trial.values is not None}
-    result = rank(candidates, objective, search_values, plan.spec.search.seed, _bounds(plan))
+    result = rank(candidates, objective, search_values, plan.spec.search.seed, objective_bounds(plan))
     return replace(result, untested="this backend or this data does not score answers")
 
 
@@ -203,7 +203,7 @@ class _StoredScores:
     answers: tuple[str, ...]
 
 
-def _bounds(plan: SweepPlan) -> tuple[float, float]:
+def objective_bounds(plan: SweepPlan) -> tuple[float, float]:
     """Return the lowest and the highest value that the objective can have."""
     if (metric := plan.spec.objective_metric) is not None:
         low, high = metric.declaration.low, metric.declaration.high

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from backends.contract import Scalar
 from sweeps import tracking
@@ -26,6 +28,7 @@ from sweeps.execution.tracking_observer import TrackingObserver, finish_tracking
 from sweeps.planning.placement import with_gpus
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.reports.page import page
+from sweeps.spec.sweep_file import FinalsSpec
 from sweeps.study import state
 from sweeps.study.lease import leased
 from sweeps.study.study import Study
@@ -42,13 +45,15 @@ def run(
     deadline: float | None = None,
     first_points: Sequence[Mapping[str, Scalar]] = (),
     study_opened: Callable[[Study], None] = lambda study: None,
+    lasting_ray: Path | None = None,
 ) -> Outcome:
     """Run the sweep, or resume it where it stopped. `say` receives messages about each step.
 
     With `fresh` the sweep starts a new study; a study of the same name in a database stays
     untouched. The sweep ends by `deadline`, in seconds since the Unix epoch. A new study tries
     `first_points` before all other points. `study_opened` is called once the study exists, before
-    anything is spent.
+    anything is spent. `lasting_ray` is the record file of a Ray that outlives this run: it is
+    started where there is none, and the caller ends it.
 
     The caller holds the lock of the sweep's folder. Raises SweepInterruptedError after Ctrl-C and
     SweepError after a failure. Everything is recorded in both cases, and running the same command
@@ -60,7 +65,7 @@ def run(
     objectives = [spec.objective for spec in plan.spec.objectives]
     location = environment.storage or workspace.study_file(name)
     with leased(location, workspace.study_name(name), objectives, say):
-        return _run_alone(plan, environment, progress, say, deadline, first_points, study_opened)
+        return _run_alone(plan, environment, progress, say, deadline, first_points, study_opened, lasting_ray)
 
 
 def _run_alone(
@@ -71,6 +76,7 @@ def _run_alone(
     deadline: float | None,
     first_points: Sequence[Mapping[str, Scalar]],
     study_opened: Callable[[Study], None],
+    lasting_ray: Path | None,
 ) -> Outcome:
     from sweeps.execution import engine  # imports Ray, so only commands that run trials load it
 
@@ -86,7 +92,7 @@ def _run_alone(
         return _complete(plan, study, environment, files, say)
     experiment = plan.spec.tracking.experiment or name
     tracker = tracking.Tracker.connect(environment.tracking_uri, experiment, workspace.artifacts, say)
-    ray_record = workspace.sweep_folder(name) / engine.RAY_RECORD
+    ray_record = lasting_ray or workspace.sweep_folder(name) / engine.RAY_RECORD
     try:
         say("starting Ray and MLflow")
         # Meanwhile the tracker creates the tables of a new database.
@@ -113,7 +119,8 @@ def _run_alone(
             if decision is not None:
                 tracker.replace(run_id, "report.html", _write_report(environment, name))
     finally:
-        engine.disconnect(ray_record)
+        if lasting_ray is None:
+            engine.disconnect(ray_record)
         tracker.close()
     if session.error is not None:
         raise session.error
@@ -157,8 +164,17 @@ def _run_trials(
 
 def _is_complete(plan: SweepPlan, study: Study) -> bool:
     ended = sum(trial.state.ended for trial in study.search_trials)
-    finals_decided = plan.spec.finals is None or study.finals is not None
+    finals = plan.spec.finals
+    # Without a trial that has a value there is no finalist.
+    is_decided = study.finals is not None or not study.tally.ranking
+    finals_decided = finals is None or (is_decided and _has_all_repetitions(study, finals))
     return finals_decided and study.is_finished and not study.has_interrupted and ended >= plan.spec.search.trials
+
+
+def _has_all_repetitions(study: Study, finals: FinalsSpec) -> bool:
+    """Return whether every finalist has as many repetitions as the file asks for now."""
+    repetitions = Counter(repeat.repeat_of for repeat in study.repeats if repeat.state.ended)
+    return all(repetitions[number] >= finals.seeds for number in study.tally.ranking[: finals.candidates])
 
 
 def _complete(

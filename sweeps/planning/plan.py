@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweeps.data.prepare import data_of_the_backend
+from sweeps.data.prepare import PreparedData, data_of_the_backend
 from sweeps.errors import UserInputError
 from sweeps.planning.decisions import complete_plan, resolve_plan
 from sweeps.planning.gathering import ask_backend, available_cpus, data_problems, read_data
@@ -70,6 +70,11 @@ def make_plan(
         assert spec.data is not None  # the loader has seen to it
         metrics = [metric.request for metric in spec.task_metrics]
         data = read_data(spec.data, spec.document, workspace.root, data_path, keep_rows=keep_rows, metrics=metrics)
+    return plan_prepared(spec, data, workspace, estimate=estimate)
+
+
+def plan_prepared(spec: SweepSpec, data: PreparedData, workspace: Workspace, *, estimate: bool = True) -> SweepPlan:
+    """Plan a sweep whose data are prepared; see `make_plan`."""
     plan = resolve_plan(spec, data, available_cpus(), workspace.sweep_folder(spec.name))
     plan = with_checked_metrics(plan)
     return complete_plan(plan, ask_backend(plan, estimate=estimate or spec.budget.limits_spend))

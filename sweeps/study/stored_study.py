@@ -40,7 +40,7 @@ class StoredStudy:
     `trials` are the trained trials, including those of the finals: no duplicates, and of a retried
     trial the last attempt. `attempts` are these and the retried attempts. `ledger` covers all
     `attempts`. `changes` are the changes of the space. `is_finished`: the work after the trials is
-    done too.
+    done too. `seconds` is the time that all runs of the sweep have taken.
     """
 
     sweep_id: str
@@ -51,6 +51,7 @@ class StoredStudy:
     finals: FinalsResult | None
     champion: ChampionDecision | None
     is_finished: bool
+    seconds: float = 0.0
 
     @property
     def search_trials(self) -> tuple[Trial, ...]:
@@ -103,6 +104,7 @@ def read_study(location: str | Path, name: str, *, curves: bool = True) -> Store
         finals=codec.from_json(FinalsResult | None, attrs.get(attributes.FINALS)),
         champion=codec.from_json(ChampionDecision | None, attrs.get(attributes.CHAMPION)),
         is_finished=attrs.get(attributes.FINISHED) == sum(trial.state.ended for trial in trials),
+        seconds=float(attrs.get(attributes.SECONDS, 0.0)),
     )
 
 
