@@ -23,7 +23,7 @@ from sweeps.data.findings import Finding, capped
 from sweeps.data.profile import DataProfile, profile
 from sweeps.workspace import write_text
 
-_CODE = ("checks", "baselines", "profile.py", "examination.py", "findings.py")
+_CODE = ("checks", "baselines", "near_duplicates.py", "profile.py", "examination.py", "findings.py")
 """The code, below this folder, whose change makes every examination outdated."""
 
 

@@ -10,6 +10,8 @@ from typing import Literal
 
 from sweeps.errors import Problem
 
+Severity = Literal["error", "warning"]
+
 MAX_PER_KIND = 10
 """Errors of one kind that are listed with their lines; one more line counts the rest."""
 
@@ -27,7 +29,7 @@ class Finding:
     `places` lists the first few cases, at most `MAX_PLACES`, where there are several.
     """
 
-    severity: Literal["error", "warning"]
+    severity: Severity
     code: str
     message: str
     place: str = ""

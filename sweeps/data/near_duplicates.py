@@ -83,20 +83,22 @@ class NearDuplicates:
     pairs: tuple[NearPair, ...]
     estimated: int = 0
 
-    def clusters(self, examples: int) -> list[int]:
-        """Return for each of so many examples the index of the first example of its cluster."""
-        roots = list(range(examples))
+    def clusters(self) -> list[list[int]]:
+        """Return the clusters that the pairs connect, each with its indices in ascending order."""
+        roots: dict[int, int] = {}
 
         def root(index: int) -> int:
-            while roots[index] != index:
-                roots[index] = roots[roots[index]]
-                index = roots[index]
+            while (parent := roots.setdefault(index, index)) != index:
+                roots[index] = index = roots[parent]
             return index
 
         for pair in self.pairs:
             first, second = sorted((root(pair.earlier), root(pair.later)))
             roots[second] = first
-        return [root(index) for index in range(examples)]
+        members: dict[int, list[int]] = {}
+        for index in sorted(roots):
+            members.setdefault(root(index), []).append(index)
+        return list(members.values())
 
 
 def normalized(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
@@ -14,8 +14,8 @@ from typing import Literal
 from backends.chat_lines import TrainOn
 from backends.contract import DataFile, Dataset, MetricRequest, OwnData
 from backends.file_kind import kind_of
+from sweeps.data import checks
 from sweeps.data.baselines import Baselines
-from sweeps.data.checks import examples as checks
 from sweeps.data.checks.view import DataView
 from sweeps.data.conversations import LayoutName
 from sweeps.data.examination import Examination, examine
@@ -151,7 +151,7 @@ def prepare(
         else:
             chosen[part] = examples
     findings += checks.check_size(chosen["train"])
-    train_on = _train_on(spec, [*chosen["train"], *chosen["valid"]], labels)
+    train_on = _train_on(spec, chain(chosen["train"], chosen["valid"]), labels)
     files, fingerprint = write_parts(
         chosen, recipe, labels, workspace / "data", train_on, parts_with_rows=("valid", "test") if keep_rows else ()
     )
@@ -334,7 +334,7 @@ def _task_and_labels(
     return "classification", tuple(sorted({example.completion for example in examples}))
 
 
-def _train_on(spec: DataSpec, examples: Sequence[Example], labels: Sequence[str]) -> TrainOn:
+def _train_on(spec: DataSpec, examples: Iterable[Example], labels: Sequence[str]) -> TrainOn:
     """Return which answers to train: `last` wherever all trained answers are last messages anyway.
 
     So a data set with one answer per example is the same, whatever the sweep file says.
@@ -360,7 +360,8 @@ def _split_parts(
     parts: dict[str, Sequence[Example]] = {"train": pools["train"]}
     if fractions:
         prompts, strata = _prompts_and_strata(pools["train"], task)
-        indices_by_part = split(prompts, strata, fractions, seed)
+        groups = [example.group for example in pools["train"]]
+        indices_by_part = split(prompts, strata, fractions, seed, groups=groups)
         parts = {part: Selection(pools["train"], indices) for part, indices in indices_by_part.items()}
     parts |= {part: pools[part] for part in ("valid", "test") if part in pools}
     return {part: parts[part] for part in ("train", "valid", "test") if part in parts}

@@ -1,16 +1,34 @@
 """Checks of the data before anything is spent on it: pure functions, examples -> findings.
 
-A check never opens a file. The structural checks of `examples` are run on every preparation, and
-their errors prevent the sweep from starting. Those of `THOROUGH` take seconds; `examination` runs
-them once for each content.
+A check never opens a file. The structural checks are run on every preparation, and their errors
+prevent the sweep from starting. Those of `THOROUGH` take seconds; `examination` runs them once for
+each content. `catalogue` says of each code why it hurts, and what repairs it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from sweeps.data.checks.delimiters import check_delimiters
+from sweeps.data.checks.labels import check_labels
+from sweeps.data.checks.overlap import check_overlap
+from sweeps.data.checks.texts import check_conversations, check_texts
+from sweeps.data.checks.training import check_size, check_training, is_classification
 from sweeps.data.checks.view import DataView
 from sweeps.data.findings import Finding
+
+__all__ = [
+    "THOROUGH",
+    "DataView",
+    "check_conversations",
+    "check_delimiters",
+    "check_labels",
+    "check_overlap",
+    "check_size",
+    "check_texts",
+    "check_training",
+    "is_classification",
+]
 
 THOROUGH: tuple[Callable[[DataView], Iterator[Finding]], ...] = ()
 """The checks that compare texts, and fit small models. Add new ones here."""

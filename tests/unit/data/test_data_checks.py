@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.data.checks import examples as checks
+from sweeps.data import checks
 from sweeps.data.examples import ChatRecipe, Example, PairRecipe
 from sweeps.data.findings import Finding, capped, error
 from sweeps.data.templates import Template

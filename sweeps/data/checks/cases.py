@@ -1,0 +1,63 @@
+"""Collect the examples with one fault: their number, and the places of the first few."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sweeps.data.examples import Example
+from sweeps.data.findings import MAX_PLACES, Finding, Severity
+
+_SHOWN_LINES = 5
+
+
+class Cases:
+    """The examples that have one fault. The memory does not grow with their number."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.places: list[str] = []
+        self._file = ""
+        self._lines: list[int] = []
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], indices: Sequence[int]) -> Cases:
+        """Return the examples with these indices, of which only the first few are read."""
+        cases = cls()
+        for index in indices[:MAX_PLACES]:
+            cases.add(examples[index])
+        cases.count = len(indices)
+        return cases
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    def add(self, example: Example) -> None:
+        """Count an example."""
+        self.count += 1
+        if not self.places:
+            self._file = example.file
+        if len(self.places) < MAX_PLACES:
+            self.places.append(example.place)
+        if example.file == self._file and len(self._lines) < _SHOWN_LINES:
+            self._lines.append(example.line)
+
+    def in_words(self) -> str:
+        """Return text such as `3 examples (lines 4, 9, 12)`: lines in the file of the first one."""
+        lines = ", ".join(map(str, self._lines))
+        if self.count == 0:
+            return "no example"
+        if self.count == 1:
+            return f"1 example (line {lines})"
+        return f"{self.count:,} examples (lines {lines}{', ...' if self.count > len(self._lines) else ''})"
+
+    def warning(self, code: str, message: str, hint: str = "") -> Finding:
+        """Return the finding about these examples that is only reported."""
+        return self._finding("warning", code, message, hint)
+
+    def error(self, code: str, message: str, hint: str = "") -> Finding:
+        """Return the finding about these examples that prevents the sweep from starting."""
+        return self._finding("error", code, message, hint)
+
+    def _finding(self, severity: Severity, code: str, message: str, hint: str) -> Finding:
+        place = self.places[0] if self.places else ""
+        return Finding(severity, code, message, place, hint, self.count, tuple(self.places))
