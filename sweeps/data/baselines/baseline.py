@@ -75,14 +75,16 @@ class Baselines:
     """All baselines of a data set.
 
     `examples` has the number of examples by part: of `train` those learned from, of the others
-    those measured. `of` has the sizes of the parts, from which larger ones were sampled. `ranges`
-    holds the range of each metric.
+    measured. `of` has the sizes of the parts, from which larger ones were sampled. `ranges`
+    holds the range of each metric. `balanced` has, by part, the size of a set with equally frequent
+    labels whose macro-F1 has the same standard error.
     """
 
     models: tuple[Baseline, ...]
     examples: Mapping[str, int]
     of: Mapping[str, int]
     ranges: Mapping[str, MetricRange] = field(default_factory=dict)
+    balanced: Mapping[str, int] = field(default_factory=dict)
 
     def model(self, kind: BaselineKind) -> Baseline | None:
         """Return the baseline of a kind; None if there is none."""

@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def _label_baselines(view: DataView, parts: Mapping[str, Sequence[Example]]) -> 
     train, asked = parts["train"], {part: parts[part] for part in parts if part != "train"}
     truth = {part: [example.completion for example in examples] for part, examples in asked.items()}
     labels = [example.completion for example in train]
-    commonest = max(view.labels, key=labels.count)
+    commonest = max(view.labels, key=Counter(labels).__getitem__)
     constant = {part: [commonest] * len(examples) for part, examples in asked.items()}
     fields = _fields(view)
     together, alone = predicted_labels(
@@ -87,7 +88,18 @@ def _label_baselines(view: DataView, parts: Mapping[str, Sequence[Example]]) -> 
     ]
     for name, predictions in zip(fields, alone, strict=False):
         models.append(Baseline("tfidf-field", _scored(truth, predictions, view.labels), field=name))
-    return _baselines(view, parts, models, {"accuracy": MetricRange(), "macro_f1": MetricRange()})
+    measured = _baselines(view, parts, models, {"accuracy": MetricRange(), "macro_f1": MetricRange()})
+    return replace(measured, balanced={part: _balanced_examples(labels) for part, labels in truth.items()})
+
+
+def _balanced_examples(truth: Sequence[str]) -> int:
+    """Return the size of a balanced set whose macro-F1 is as certain as that of these labels.
+
+    The F1 of a label with n examples has a variance of about p (1 - p) / n, and their mean over K
+    labels one of p (1 - p) / K^2 times the sum of all 1 / n.
+    """
+    counts = Counter(truth).values()
+    return max(1, round(len(counts) ** 2 / sum(1 / count for count in counts)))
 
 
 def _columns(examples: Sequence[Example], fields: Sequence[str]) -> list[list[str]]:
