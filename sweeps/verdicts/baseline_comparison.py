@@ -1,0 +1,121 @@
+"""Does the sweep beat what the task gives away? A pure decision, with the share of chance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from sweeps.data.baselines import Baseline, Baselines, MetricRange
+from sweeps.verdicts.noise import SIGNIFICANT, standard_error
+
+ComparisonKind = Literal["below", "not-above-most-frequent", "no-difference", "above"]
+"""MLflow and JSON show it: an existing name must not change."""
+
+EMBEDDED_MODEL = "builtin:tiny-lm"
+
+
+@dataclass(frozen=True)
+class SweepScore:
+    """The best score of a sweep: the metric without its part, and the part that it is about.
+
+    `is_settled`: the best trial had stopped learning by itself, so that more training would not
+    have changed the score.
+    """
+
+    part: Literal["valid", "test"]
+    metric: str
+    value: float
+    examples: int
+    is_settled: bool = True
+
+    @property
+    def name(self) -> str:
+        """The metric with its part, as an objective names it."""
+        return f"{self.part}_{self.metric}"
+
+
+@dataclass(frozen=True)
+class BaselineComparison:
+    """The result: its kind, the baseline compared with, and sentences with the numbers."""
+
+    kind: ComparisonKind
+    baseline: str
+    text: str
+
+
+def compare(
+    score: SweepScore, baselines: Baselines, base_model: str, *, has_own_data: bool = True
+) -> BaselineComparison | None:
+    """Compare a sweep's best score with the strongest baseline and with the most frequent answer.
+
+    Two scores differ if they are farther apart than two standard errors of their difference. Both
+    are taken as independent samples; they are about the same examples, so that chance explains
+    less than that. None if the baselines did not measure this metric, or its range is unknown.
+    """
+    scale = baselines.ranges.get(score.metric, MetricRange())
+    strongest = baselines.strongest(score.part, score.metric)
+    reached = scale.share(score.value)
+    if strongest is None or reached is None or not math.isfinite(score.value):
+        return None
+    constant = baselines.model("most-frequent") or strongest
+    by_strongest, by_constant = (model.value(score.part, score.metric) for model in (strongest, constant))
+    if by_strongest is None or by_constant is None:
+        return None
+    noise = _noise(score, reached, scale.share(by_strongest) or 0.0, baselines)
+    lead = reached - (scale.share(by_strongest) or 0.0)
+    lead_of_constant = reached - (scale.share(by_constant) or 0.0)
+    cause = _cause(score, base_model, has_own_data)
+    best, rival = f"{score.name} {score.value:.3g}", f"{strongest.name}, {by_strongest:.3g}"
+    span = abs((scale.best or 0.0) - (scale.worst or 0.0))
+    chance = f"chance explains {noise * span:.2g} with {score.examples:,} examples"
+    if lead_of_constant <= _noise(score, reached, scale.share(by_constant) or 0.0, baselines):
+        text = _no_better_than_constant(best, constant, by_constant, strongest, by_strongest, lead < -noise, cause)
+        return BaselineComparison("not-above-most-frequent", constant.key, text)
+    if lead < -noise:
+        text = f"The sweep's best, {best}, is below {rival} ({chance}): {cause}."
+        return BaselineComparison("below", strongest.key, text)
+    if lead <= noise:
+        text = f"The sweep's best, {best}, and {rival}, are too close to tell apart ({chance})."
+        return BaselineComparison("no-difference", strongest.key, text)
+    return BaselineComparison("above", strongest.key, f"The sweep's best, {best}, is above {rival} ({chance}).")
+
+
+def _noise(score: SweepScore, reached: float, baseline: float, baselines: Baselines) -> float:
+    measured = baselines.examples.get(score.part, score.examples)
+    if score.metric == "macro_f1" and score.part in baselines.balanced:
+        measured = baselines.balanced[score.part]
+        counted = min(score.examples, measured)
+    else:
+        counted = score.examples
+    return SIGNIFICANT * math.hypot(standard_error(reached, counted), standard_error(baseline, measured))
+
+
+def _no_better_than_constant(
+    best: str,
+    constant: Baseline,
+    by_constant: float,
+    strongest: Baseline,
+    by_strongest: float,
+    can_be_learned: bool,
+    cause: str,
+) -> str:
+    answer = "" if constant.answer is None else f" ({constant.answer[:40]!r})"
+    said = f"No trial beats the most frequent answer{answer}, {by_constant:.3g}: the best has {best}."
+    if can_be_learned:
+        return f"{said} {strongest.name} reaches {by_strongest:.3g}, so the data can be learned: {cause}."
+    return (
+        f"{said} No baseline does, either: the prompts may not hold what decides the answer, or the labels may be "
+        "wrong. Look at the data before the hyperparameters."
+    )
+
+
+def _cause(score: SweepScore, base_model: str, has_own_data: bool) -> str:
+    if not score.is_settled:
+        return "train longer, or at another learning rate; if that changes nothing, the base model is too weak"
+    if base_model == EMBEDDED_MODEL and has_own_data:
+        return (
+            f"the base model is too weak for this text, not the hyperparameters; {EMBEDDED_MODEL} is a demonstration, "
+            "choose a real base model with --model"
+        )
+    return "the base model is too weak for this text, not the hyperparameters"
