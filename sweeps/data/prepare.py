@@ -95,6 +95,12 @@ class PreparedData:
     examination: Examination | None = None
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """The number of examples by part."""
+        parts = {"train": self.dataset.train, "valid": self.dataset.valid, "test": self.test}
+        return {part: file.examples for part, file in parts.items() if file is not None}
+
+    @property
     def baselines(self) -> Baselines | None:
         """What the task gives away; None if it was not measured."""
         return None if self.examination is None else self.examination.baselines

@@ -46,6 +46,7 @@ from sweeps.trials.curve import learning_curve_of
 from sweeps.trials.events import apply_event
 from sweeps.trials.trial import Spend, Trial, TrialState
 from sweeps.verdicts.advice import Advice, advice_for_space
+from sweeps.verdicts.data_causes import with_data_causes
 from sweeps.verdicts.judge import early_stop_verdict, judge
 
 _LOG = logging.getLogger("sweeps")
@@ -303,6 +304,7 @@ class Session:
             self._stop_unseen_run(running)
         trial = running.close(ended_by, spec=self.plan.spec, sweep_end=self.end, now=self._clock(), error=error)
         verdict = judge(self._curve(trial, diverged=running.diverged), self._advice_for(trial))
+        verdict = with_data_causes(verdict, self.plan.findings, self.plan.data.sizes)
         trial = replace(trial, verdict=verdict)
         if trial.state is TrialState.FAILED and running.failure is not None:
             trial = self._with_failure(trial, running.failure)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from sweeps import tracking
+from sweeps.reports.baselines import baseline_metrics, closing_comparison
 from sweeps.spec.objective import Objective
 from sweeps.study.finals import FinalsResult, winning_trial
 from sweeps.study.state import objective_of
@@ -77,6 +78,7 @@ class SweepDescription:
             "data": str(data["name"]),
             "data.source": str(data["source"]),
             **({"data.fallback_from": str(data["fallback_from"])} if data["fallback_from"] else {}),
+            **_data_tags(plan),
             **({"mlflow.note.content": str(description)} if description else {}),
         }
         purposes: Mapping[str, Literal["training", "validation"]] = {"train": "training", "valid": "validation"}
@@ -104,8 +106,12 @@ class SweepSummary:
         repeats: Sequence[Trial],
         finals: FinalsResult | None,
         attempts: Sequence[Trial],
+        plan: Mapping[str, Any],
     ) -> Self:
-        """Summarize a study: the best trial, the finals and the cost of all attempts."""
+        """Summarize a study: the best trial, the finals, the cost of all attempts, the baselines.
+
+        `plan` is its stored plan.
+        """
         winner = finals.winner if finals is not None else None
         best = winning_trial(search_trials, repeats, winner, objective)
         metrics: dict[str, float] = {}
@@ -121,8 +127,27 @@ class SweepSummary:
                 test = f"test_{finals.test_metric}"
                 names = (test, f"{test}.low", f"{test}.high")
                 metrics |= dict(zip(names, finals.test, strict=True))
+        metrics |= baseline_metrics(plan)
+        if (comparison := closing_comparison(plan, objective, best, search_trials, finals)) is not None:
+            tags |= {"baseline.comparison": comparison.kind, "baseline.sentence": comparison.text}
         spent = ledger(attempts).spent
         is_priced = any(trial.spend.usd is not None for trial in attempts)
         metrics |= {"tokens": float(spent.tokens)} | ({"usd": spent.usd} if is_priced else {})
         model = Path(best.model) if best is not None and best.model and Path(best.model).is_dir() else None
         return cls(metrics, tags, model)
+
+
+def _data_tags(plan: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the checks of the data found: codes with their counts, and their sentences."""
+    findings = plan.get("findings", ())
+    counts: dict[str, int] = {}
+    for finding in findings:
+        if finding.get("code"):  # older plans have none
+            counts[finding["code"]] = counts.get(finding["code"], 0) + int(finding["count"])
+    if not counts:
+        return {}
+    sentences = [f"{finding['place']}: {finding['message']}".removeprefix(": ") for finding in findings]
+    return {
+        "data.findings": ", ".join(f"{code} {count}" for code, count in sorted(counts.items())),
+        "data.findings.text": "\n".join(sentences),
+    }

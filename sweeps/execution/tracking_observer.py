@@ -120,7 +120,10 @@ def finish_tracking(tracker: tracking.Tracker, plan: SweepPlan, session: Session
     sent.store(plan.folder)
     status = status_at(end)
     study = session.study
-    summary = SweepSummary.of(plan.spec.objective, study.search_trials, study.repeats, study.finals, study.trials)
+    stored_plan = plan.to_json()
+    summary = SweepSummary.of(
+        plan.spec.objective, study.search_trials, study.repeats, study.finals, study.trials, stored_plan
+    )
     tags = {"end": end.value, **summary.tags}
     model = summary.model if status != "KILLED" else None
     tracker.finish(status, summary.metrics, tags, {"report.html": report}, model)

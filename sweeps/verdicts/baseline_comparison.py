@@ -19,8 +19,8 @@ EMBEDDED_MODEL = "builtin:tiny-lm"
 class SweepScore:
     """The best score of a sweep: the metric without its part, and the part that it is about.
 
-    `is_settled`: the best trial had stopped learning by itself, so that more training would not
-    have changed the score.
+    `is_settled`: several trials ended, and the best had stopped learning by itself, so that other
+    hyperparameters had their chance.
     """
 
     part: Literal["valid", "test"]
@@ -112,7 +112,7 @@ def _no_better_than_constant(
 
 def _cause(score: SweepScore, base_model: str, has_own_data: bool) -> str:
     if not score.is_settled:
-        return "train longer, or at another learning rate; if that changes nothing, the base model is too weak"
+        return "more trials and longer training would show whether the base model is too weak for this text"
     if base_model == EMBEDDED_MODEL and has_own_data:
         return (
             f"the base model is too weak for this text, not the hyperparameters; {EMBEDDED_MODEL} is a demonstration, "
