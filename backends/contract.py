@@ -419,7 +419,8 @@ class Capabilities:
     `task_metrics_at_end` only the last evaluation of a run does.
     `max_concurrent` is None if only the machine limits the number of runs at once.
     `memory_drivers` are the hyperparameters on which the memory of a run depends: more of a number
-    needs more memory.
+    needs more memory. `keeps_progress`: an interrupted run continues where it stopped; otherwise it
+    trains from its beginning.
     """
 
     hyperparameters: tuple[Hyperparameter, ...]
@@ -440,6 +441,7 @@ class Capabilities:
     own_data: OwnData | None = None
     starts_programs: bool = False
     memory_drivers: tuple[str, ...] = ()
+    keeps_progress: bool = True
 
     @property
     def trains_on_worker(self) -> bool:

@@ -77,7 +77,7 @@ class CommandBackend:
     def describe(cls, options: BaseModel) -> Capabilities:
         """Return the capabilities under these options."""
         options = _command_options(options)
-        Program.of(options)  # an unknown preset is an error
+        program = Program.of(options)  # an unknown preset is an error
         return Capabilities(
             hyperparameters=tuple(_declared(name, known) for name, known in options.hyperparameters.items()),
             metrics=options.reports,
@@ -89,6 +89,7 @@ class CommandBackend:
             own_data=OwnData(options.examples.train, options.examples.valid),
             starts_programs=True,
             memory_drivers=tuple(name for name in options.hyperparameters if name in memory.MEMORY_DRIVERS),
+            keeps_progress=program.resume is not None,
         )
 
     @classmethod

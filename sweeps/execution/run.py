@@ -133,9 +133,15 @@ def _run_alone(
         ended = sum(trial.state.ended for trial in outcome.trials)
         raise SweepInterruptedError(
             f"stopped after {ended} of {plan.spec.search.trials} trials; every result is saved",
-            "run the same command again: running trials resume where they stopped",
+            f"run the same command again: {_what_resumes(plan)}",
         )
     return outcome
+
+
+def _what_resumes(plan: SweepPlan) -> str:
+    if plan.spec.capabilities.keeps_progress:
+        return "running trials resume where they stopped"
+    return "trials that had not ended train again from their beginning"
 
 
 def _run_trials(

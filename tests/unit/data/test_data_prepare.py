@@ -399,9 +399,9 @@ def test_importing_and_preparing_local_files_loads_nothing_heavy(tmp_path):
     source = write(tmp_path / "d.jsonl", rows(40))
     script = (
         "import sys, pathlib; from sweeps.data import DataSpec, prepare\n"
-        f"spec = DataSpec(source={str(source)!r}, prompt='{{text}}', completion=' {{label}}')\n"
+        f"spec = DataSpec(source={str(source)!r}, prompt='{{text}}', completion=' {{label}}', checks='quick')\n"
         f"prepare(spec, pathlib.Path({str(tmp_path)!r}))\n"
-        "print(sorted({'torch', 'datasets', 'pandas', 'numpy', 'ray', 'mlflow'} & sys.modules.keys()))"
+        "print(sorted({'torch', 'datasets', 'pandas', 'sklearn', 'ray', 'mlflow'} & sys.modules.keys()))"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
@@ -467,6 +467,19 @@ def test_a_set_larger_than_the_memory_limit_gives_the_same_bytes(
     assert on_disk.digests == in_memory.digests
     assert on_disk.findings == in_memory.findings
     assert [path.name for path in (tmp_path / "disk" / "data").iterdir()] == [on_disk.fingerprint]
+
+
+def test_examples_of_one_group_stay_in_one_part(tmp_path: Path) -> None:
+    records = [row | {"user": number // 5} for number, row in enumerate(rows(100))]
+    file = write(tmp_path / "pairs.jsonl", records)
+    data = prepare(DataSpec(source=str(file), group_by="user", test=0.2, checks="quick", **PAIR), tmp_path / "work")
+    parts: dict[int, set[str]] = {}
+    for part, prepared in (("train", data.dataset.train), ("valid", data.dataset.valid), ("test", data.test)):
+        for line in lines(prepared):
+            parts.setdefault(int(line["segments"][0].split()[1]) // 5, set()).add(part)
+    assert len(parts) == 20
+    assert all(len(names) == 1 for names in parts.values())
+    assert data.test is not None and data.test.examples == 20
 
 
 def test_a_group_column_that_does_not_exist_is_one_error_at_its_key(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from backends.command.backend import CommandBackend
 from backends.command.launchers import RankGroup
 from backends.command.options import CommandOptions
 from backends.command.program import Program
@@ -144,6 +145,13 @@ def test_a_call_that_resumes_names_the_checkpoint(tmp_path: Path) -> None:
     made = call(tmp_path, {"lr": 1, "rank": 8}, resume="--from {checkpoint}", checkpoint="/c/3")
     assert made.arguments[-2:] == ("--from", "/c/3")
     assert call(tmp_path, {"lr": 1, "rank": 8}, resume="--from {checkpoint}").arguments[-1].endswith("output")
+
+
+@pytest.mark.parametrize("resume", [None, "--from {checkpoint}"])
+def test_an_interrupted_program_keeps_its_progress_only_if_it_can_resume(resume: str | None) -> None:
+    written = {"run": "sh train.sh {lr} {rank}", "hyperparameters": HYPERPARAMETERS, "resume": resume}
+    declared = CommandBackend.describe(CommandOptions.model_validate(written))
+    assert declared.keeps_progress == (resume is not None)
 
 
 def test_a_shell_gets_the_whole_line(tmp_path: Path) -> None:
