@@ -17,12 +17,13 @@ from backends.extras import install_command, missing_libraries
 class Problem:
     """One mistake: its `place` (`file:line`, or a name), the `message`, and a `hint`.
 
-    The hint is the remedy.
+    The hint is the remedy. `code` names the kind of a fault of the data.
     """
 
     place: str
     message: str
     hint: str = ""
+    code: str = ""
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}" if self.place else self.message

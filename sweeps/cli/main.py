@@ -76,7 +76,8 @@ def _print_error(error: SweepError) -> int:
     problems = error.problems if isinstance(error, UserInputError) else (Problem("", error.message, error.hint),)
     label = "[yellow]stopped:[/yellow]" if isinstance(error, SweepInterruptedError) else "[red]error:[/red]"
     for problem in problems:
-        err.print(f"{label} {plain(str(problem))}", highlight=False, soft_wrap=True)
+        code = f" [dim]{plain(f'[{problem.code}]')}[/dim]" if problem.code else ""
+        err.print(f"{label} {plain(str(problem))}{code}", highlight=False, soft_wrap=True)
         if problem.hint:
             hint = textwrap.indent(plain(as_hint(problem.hint)), "  ")  # a traceback has several lines
             err.print(f"[dim]{hint}[/dim]", highlight=False, soft_wrap=True)

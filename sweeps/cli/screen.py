@@ -15,9 +15,11 @@ from backends.memory_forecast.forecast import MemoryForecast
 from search_spaces.catalogue import Catalogue
 from search_spaces.library import LibrarySpace
 from sweeps.cli.progress import LEAST_SHOWN_USD, VERDICT_STYLE
+from sweeps.data.baselines import Baselines
 from sweeps.data.findings import Finding
 from sweeps.execution.outcome import Outcome
 from sweeps.planning.sweep_plan import KEPT_MODELS, SweepPlan
+from sweeps.reports.baselines import baseline_table
 from sweeps.reports.formatting import advice, clock, in_bytes, in_words, short
 from sweeps.spec.objective import Objective
 from sweeps.spec.sweep_file import BudgetSpec, ChampionSpec
@@ -85,7 +87,10 @@ def plan(plan: SweepPlan) -> RenderableType:
                 f"(the {KEPT_MODELS} best models and the running trials)",
             )
         facts.add_row("basis", estimate.basis)
-    return Group(facts, Text(), parameters(plan), *findings(plan.findings))
+    measured = [*baselines(plan.data.baselines)]
+    return Group(
+        facts, Text(), *([*measured, Text()] if measured else ()), parameters(plan), *findings(plan.findings)
+    )
 
 
 def limits(budget: BudgetSpec) -> str:
@@ -160,7 +165,24 @@ def findings(found: Sequence[Finding]) -> Iterable[RenderableType]:
         style = "red" if finding.severity == "error" else "yellow"
         place = f"{finding.place}: " if finding.place else ""
         hint = f" ({finding.hint})" if finding.hint else ""
-        yield Text.assemble((f"{finding.severity}: ", style), f"{place}{finding.message}{hint}")
+        code = (f" [{finding.code}]", "dim")
+        yield Text.assemble((f"{finding.severity}: ", style), f"{place}{finding.message}{hint}", code)
+
+
+def baselines(measured: Baselines | None) -> Iterable[RenderableType]:
+    """Show what the data gives away without a language model; nothing if it was not measured."""
+    if measured is None:
+        return
+    known = baseline_table(measured)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("without a language model", overflow="fold")
+    for column in known.columns:
+        table.add_column(_heading(column), justify="right", no_wrap=True)
+    for name, values in known.rows:
+        table.add_row(Text(name), *("" if value is None else f"{value:.4f}" for value in values))
+    yield table
+    if known.note:
+        yield Text(known.note, style="dim")
 
 
 def outcome(outcome: Outcome) -> RenderableType:
@@ -205,6 +227,9 @@ def outcome(outcome: Outcome) -> RenderableType:
                 )
             )
         parts.append(Text(f"  model: {best.model}"))
+    if outcome.comparison is not None:
+        style = "" if outcome.comparison.kind == "above" else "yellow"
+        parts.append(Text(outcome.comparison.text, style=style))
     if saved := saved_by_verdicts(trials):
         parts.append(Text(saved))
     parts += [Text(f"steering: {change.text}") for change in outcome.changes]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
-from sweeps.errors import Problem
+from sweeps.errors import Problem, UserInputError
 
 Severity = Literal["error", "warning"]
 
@@ -68,7 +68,15 @@ def errors_as_problems(findings: Iterable[Finding]) -> tuple[Problem, ...]:
     errors = [finding for finding in findings if finding.severity == "error"]
     files = list(dict.fromkeys(_file(finding.place) for finding in errors))
     errors.sort(key=lambda finding: (files.index(_file(finding.place)), _line(finding.place)))
-    return tuple(Problem(finding.place, finding.message, finding.hint) for finding in errors)
+    return tuple(Problem(finding.place, finding.message, finding.hint, finding.code) for finding in errors)
+
+
+class FaultyDataError(UserInputError):
+    """The data has errors. `findings` are these and the warnings that were found with them."""
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.findings = tuple(findings)
+        super().__init__(errors_as_problems(self.findings))
 
 
 def nearest_hint(name: str, available: Sequence[str], prefix: str = "") -> str:

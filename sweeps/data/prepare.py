@@ -21,7 +21,7 @@ from sweeps.data.conversations import LayoutName
 from sweeps.data.examination import Examination, examine
 from sweeps.data.example_store import ExampleStore, Selection
 from sweeps.data.examples import ChatRecipe, Example, PairRecipe, Recipe, build_examples, choose_recipe
-from sweeps.data.findings import Finding, capped, error, errors_as_problems, warning
+from sweeps.data.findings import FaultyDataError, Finding, capped, error, warning
 from sweeps.data.hub import SourceUnavailableError
 from sweeps.data.nested_selection import nested_sample
 from sweeps.data.readers.files import read_records
@@ -142,8 +142,8 @@ def prepare(
         ]
     findings += _check_examples(pools, recipe, labels, spec.labels is not None)
     findings += checks.check_overlap(parts, source.kind != "own")
-    if problems := errors_as_problems(capped(findings)):
-        raise UserInputError(problems)
+    if any(finding.severity == "error" for finding in findings):
+        raise FaultyDataError(capped(findings))
     chosen: dict[str, Sequence[Example]] = {}
     for part, examples in parts.items():
         limit = getattr(spec, f"{part}_examples")
@@ -165,9 +165,9 @@ def prepare(
     if spec.checks == "full":
         view = DataView(chosen, recipe, labels, source.kind != "own", spec.seed)
         examination = examine(view, Path(files["train"].path).parent, metrics)
-        if problems := errors_as_problems(examination.findings):
-            raise UserInputError(problems)
         findings += examination.findings
+        if any(finding.severity == "error" for finding in findings):
+            raise FaultyDataError(capped(findings))
     return PreparedData(
         dataset=Dataset(files["train"], files["valid"], recipe.layout, labels, recipe.stop, train_on),
         test=files.get("test"),
@@ -293,12 +293,14 @@ def _load_examples(
     sample = [record for record in head if isinstance(record, Record)]
     if not sample:
         others = [item for item in chain(head, stream) if isinstance(item, Finding)]
-        raise UserInputError(errors_as_problems(capped([*findings, *others])) or [_no_examples(source.description)])
+        if any(finding.severity == "error" for finding in others):
+            raise FaultyDataError(capped([*findings, *others]))
+        raise UserInputError([_no_examples(source.description)])
     prompt, completion = spec.prompt or source.prompt, spec.completion or source.completion
     recipe = choose_recipe(sample, prompt, completion, spec.separator, spec.stop, spec.train_on)
     if isinstance(recipe, Finding):
         unreadable = [item for item in head if isinstance(item, Finding)]
-        raise UserInputError(errors_as_problems(capped([*unreadable, recipe])))
+        raise FaultyDataError(capped([*unreadable, recipe]))
     pools: dict[str, ExampleStore] = {}
     for part, read_part in readers.items():
         pools[part] = ExampleStore(folder)

@@ -10,12 +10,14 @@ from pathlib import Path
 from sweeps.execution.environment import Environment
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.spec.objective import Objective
+from sweeps.reports.baselines import closing_comparison
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.finals import FinalsResult, winning_trial
 from sweeps.study.steering import Change
 from sweeps.study.study import Study
 from sweeps.trials.budget import Ledger, ledger
 from sweeps.trials.trial import Trial
+from sweeps.verdicts.baseline_comparison import BaselineComparison
 
 
 class SweepEnd(StrEnum):
@@ -54,6 +56,7 @@ class Outcome:
     report. `champion` is the decision on the challenge; it is None unless the sweep file asks for a
     challenge and the sweep has a winner. `problems` says in words what was not recorded, and
     `lacking` names the runs that MLflow does not have as they should be: `sweep track` sends them.
+    `comparison` says whether the sweep beats the baselines of its data; None if that is unknown.
     """
 
     plan: SweepPlan
@@ -71,6 +74,7 @@ class Outcome:
     problems: tuple[str, ...]
     champion: ChampionDecision | None = None
     lacking: tuple[str, ...] = ()
+    comparison: BaselineComparison | None = None
 
 
 def selected_trial(study: Study, objective: Objective) -> Trial | None:
@@ -94,13 +98,15 @@ def outcome_of(
     `run_url` is the address of the sweep's MLflow run, `problems` are the problems that tracking
     had, and `lacking` are the runs that MLflow lacks.
     """
+    best = selected_trial(study, plan.spec.objective)
+    searched = study.search_trials
     return Outcome(
         plan=plan,
         # without staged trials, which have neither ended nor a handle
-        trials=tuple(trial for trial in study.search_trials if trial.state.ended or trial.handle),
+        trials=tuple(trial for trial in searched if trial.state.ended or trial.handle),
         repeats=tuple(trial for trial in study.repeats if trial.state.ended),
         changes=tuple(study.steering),
-        best=selected_trial(study, plan.spec.objective),
+        best=best,
         finals=study.finals,
         end=end,
         seconds=study.seconds_used,
@@ -111,4 +117,5 @@ def outcome_of(
         problems=tuple(problems),
         champion=decision,
         lacking=tuple(lacking),
+        comparison=closing_comparison(plan.to_json(), plan.spec.objective, best, searched, study.finals),
     )

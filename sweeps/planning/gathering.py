@@ -16,6 +16,7 @@ from backends.contract import Backend, BackendError, Estimate, Failure, MetricRe
 from backends.memory_forecast.forecast import MemoryForecast, SupportsMemoryForecast
 from backends.rendering import RenderedExample, SupportsRendering
 from sweeps.data import PreparedData, prepare
+from sweeps.data.findings import FaultyDataError
 from sweeps.data.spec import DataSpec
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.planning.decisions import BackendAnswers, probe_requests
@@ -50,6 +51,9 @@ def read_data(
     """
     try:
         data = prepare(spec, root, data_path, keep_rows=keep_rows, metrics=metrics)
+    except FaultyDataError as error:
+        found = (replace(finding, place=_line_in_file(finding.place, document)) for finding in error.findings)
+        raise FaultyDataError(found) from None
     except UserInputError as error:
         placed = [replace(problem, place=_line_in_file(problem.place, document)) for problem in error.problems]
         raise UserInputError(placed) from None
