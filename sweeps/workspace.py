@@ -28,9 +28,13 @@ class RunCommand:
     overrides: tuple[str, ...] = ()
     data: str | None = None
     address: str | None = None
+    strict: bool = False
+    accepted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        words = ["sweep", "run", self.file]
+        words = ["sweep", "run", self.file, *(["--strict"] if self.strict else [])]
+        for code in self.accepted:
+            words += ["--accept", code]
         for option, value in (("--data", self.data), ("--address", self.address)):
             words += [option, value] if value is not None else []
         for override in self.overrides:
@@ -80,7 +84,8 @@ class Workspace:
         """Return the last `sweep run` command of a sweep; None if there was none."""
         try:
             stored = json.loads((self.sweep_folder(name) / "command.json").read_text(encoding="utf-8"))
-            return RunCommand(**{**stored, "overrides": tuple(stored["overrides"])})
+            lists = {name: tuple(stored.get(name, ())) for name in ("overrides", "accepted")}
+            return RunCommand(**{**stored, **lists})
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
 

@@ -18,6 +18,7 @@ from sweeps.errors import UserInputError
 from sweeps.execution.observers import ProgressObserver
 from sweeps.execution.outcome import Outcome
 from sweeps.planning.definition_changes import problems_of
+from sweeps.planning.gate import refused_warnings
 from sweeps.planning.gathering import changes_since_last_run
 from sweeps.planning.machine_limits import this_machine
 from sweeps.planning.plan import plan_document
@@ -82,6 +83,8 @@ def plan(
     root: str | Path | None = None,
     estimate: bool = True,
     ray_address: str | None = None,
+    strict: bool = False,
+    accept: Sequence[str] = (),
 ) -> SweepPlan:
     """Check a sweep and return its plan: the data, the resolved space, cost and time.
 
@@ -92,7 +95,8 @@ def plan(
     machine. `root` is the workspace (default: SWEEP_ROOT, else `.sweep`). Without `estimate` the
     backend is not asked what a trial costs, unless the file has a limit of money or tokens.
     `ray_address` is that of the Ray cluster on which the trials will run; without one, they must
-    fit on this machine.
+    fit on this machine. With `strict`, warnings count as mistakes, except those with the codes in
+    `accept`.
 
     Raises UserInputError with every mistake in the file and the data, and SweepError if something
     cannot be reached.
@@ -100,13 +104,16 @@ def plan(
     workspace = open_workspace(root)
     environment(workspace)  # reports a bad tracking URI before anything is read
     document = with_overrides(_document(source), _as_options(overrides))
-    return plan_document(
+    planned = plan_document(
         document,
         workspace,
         Path(data) if data is not None else None,
         estimate=estimate,
         machine=this_machine() if ray_address in (None, "", "local") else None,
     )
+    if strict and (refused := refused_warnings(planned.findings, accept)):
+        raise UserInputError(refused)
+    return planned
 
 
 def run(
@@ -120,10 +127,12 @@ def run(
     ray_address: str | None = None,
     files: str | None = None,
     deadline: float | None = None,
+    strict: bool = False,
+    accept: Sequence[str] = (),
 ) -> Sweep:
     """Run a sweep, or continue the one of this name where it stopped, and return it.
 
-    `source`, `overrides`, `data` and `root` are those of `plan`. `on_event` is called on this
+    `source`, `overrides`, `data`, `root`, `strict` and `accept` are those of `plan`. `on_event` is called on this
     thread for everything that happens; it must return quickly and must not raise. With `fresh`, an
     earlier sweep of this name is kept under another name. `ray_address` is a Ray cluster's. `files`
     is the URL of the store by which its machines exchange files (default: SWEEP_FILES, else they
@@ -134,7 +143,16 @@ def run(
     SweepInterruptedError after Ctrl-C. Everything is recorded in all cases; call `run` again to
     continue.
     """
-    planned = plan(source, overrides=overrides, data=data, root=root, estimate=False, ray_address=ray_address)
+    planned = plan(
+        source,
+        overrides=overrides,
+        data=data,
+        root=root,
+        estimate=False,
+        ray_address=ray_address,
+        strict=strict,
+        accept=accept,
+    )
     workspace = open_workspace(root)
     observer = CallbackObserver(on_event) if on_event is not None else ProgressObserver()
     outcome = run_plan(
