@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sweeps.execution.environment import Environment
 from sweeps.planning.sweep_plan import SweepPlan
-from sweeps.spec.objective import Objective
 from sweeps.reports.baselines import closing_comparison
+from sweeps.spec.objective import Objective
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.finals import FinalsResult, winning_trial
 from sweeps.study.steering import Change

@@ -8,6 +8,7 @@ from datetime import datetime
 from importlib import resources
 from typing import Any
 
+from sweeps.reports.baselines import BaselineTable, baseline_table, closing_comparison, stored_baselines
 from sweeps.reports.formatting import advice, clock, short
 from sweeps.reports.overview import overview_svg
 from sweeps.reports.plots import VERDICT_COLOURS, learning_curve_png
@@ -56,6 +57,8 @@ def page(state: SweepState, now: datetime) -> str:
             ledger=state.ledger,
             dollars=lambda usd: f"${usd:,.2f}",
             plan=state.plan,
+            baselines=_baselines(state.plan),
+            comparison=closing_comparison(state.plan, state.objective, state.best, state.trials, state.finals),
             colours={kind.value: colour for kind, colour in VERDICT_COLOURS.items()},
             short=short,
             clock=clock,
@@ -81,6 +84,11 @@ def _head(state: SweepState, now: datetime) -> Mapping[str, Any]:
         "progress": f"{ended} of {state.planned_trials} trials",
         "written": f"{now:%Y-%m-%d %H:%M}",
     }
+
+
+def _baselines(plan: Mapping[str, Any]) -> BaselineTable | None:
+    baselines = stored_baselines(plan)
+    return None if baselines is None else baseline_table(baselines)
 
 
 def _texts(state: SweepState) -> Mapping[str, Any] | None:

@@ -1,0 +1,109 @@
+"""The report on a data set as one self-contained HTML page: faults, baselines, shape, oddities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from sweeps.data import Finding, PreparedData
+from sweeps.data.findings import MAX_PER_KIND
+from sweeps.reports.baselines import baseline_table
+from sweeps.reports.data_charts import COLOURS, WORDS, histogram_svg
+
+FILE_NAME = "data-report.html"
+"""The report of a sweep's data, in the folder of the sweep and in MLflow."""
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """A bar for one part: its share of the longest bar's scale, and the text at its end."""
+
+    part: str
+    share: float
+    text: str
+
+
+def data_report(data: PreparedData, findings: Sequence[Finding], name: str) -> str:
+    """Return the report as HTML; texts of the data are escaped.
+
+    `findings` are those of the data and of the plan. Without an examination, as with `checks:
+    quick`, the parts of the report that need one are missing. The same data give the same text.
+    """
+    from jinja2 import Environment
+
+    template = resources.files(__package__).joinpath("data_report.html").read_text(encoding="utf-8")
+    shape = None if data.examination is None else data.examination.profile
+    return (
+        Environment(autoescape=True, trim_blocks=True)
+        .from_string(template)
+        .render(
+            name=name,
+            data=data,
+            sizes=[(WORDS[part], count) for part, count in data.sizes.items()],
+            findings=sorted(findings, key=lambda finding: finding.severity != "error"),
+            affected=_affected(findings, data.sizes),
+            baselines=None if data.baselines is None else baseline_table(data.baselines),
+            labels=_label_bars(data),
+            charts=[
+                histogram_svg(shape.prompts, "characters of the prompt's fields"),
+                histogram_svg(shape.completions, "characters of the completion"),
+            ]
+            if shape is not None
+            else [],
+            shape=shape,
+            rows=_shape_rows(data),
+            colours=COLOURS,
+            words=WORDS,
+            listed=MAX_PER_KIND,
+        )
+    )
+
+
+def _label_bars(data: PreparedData) -> list[tuple[str, list[_Bar]]]:
+    """Return the share of each label in each part, the most frequent training label first."""
+    counts = {part: labels for part, labels in data.label_counts.items() if any(labels.values())}
+    totals = {part: sum(labels.values()) for part, labels in counts.items()}
+    highest = max((max(labels.values()) / totals[part] for part, labels in counts.items()), default=1.0)
+    ordered = sorted(data.dataset.labels, key=lambda label: -counts.get("train", {}).get(label, 0))
+    return [
+        (
+            label.removesuffix(data.dataset.stop).strip(),
+            [
+                _Bar(
+                    part, of_part.get(label, 0) / totals[part] / highest, _counted(of_part.get(label, 0), totals[part])
+                )
+                for part, of_part in counts.items()
+            ],
+        )
+        for label in ordered
+    ]
+
+
+def _counted(count: int, total: int) -> str:
+    return f"{count:,} ({count / total:.1%})"
+
+
+def _affected(findings: Sequence[Finding], sizes: Mapping[str, int]) -> list[tuple[str, int, float]]:
+    """Return code, count, and share of all examples, of the findings about several examples."""
+    total = sum(sizes.values())
+    counts: dict[str, int] = {}
+    for finding in findings:
+        if finding.places or finding.count > 1:
+            counts[finding.code] = counts.get(finding.code, 0) + finding.count
+    ordered = sorted(counts.items(), key=lambda entry: -entry[1])
+    return [(code, count, min(1.0, count / total)) for code, count in ordered if total]
+
+
+def _shape_rows(data: PreparedData) -> list[tuple[str, str, str, str]]:
+    """Return for each part: its name, its lengths, and its share of unseen words."""
+    unseen = data.examination.profile.unseen_words if data.examination and data.examination.profile else {}
+    return [
+        (
+            WORDS[part],
+            f"{lengths.prompt_mean:,.0f} (longest {lengths.prompt_max:,})",
+            f"{lengths.completion_mean:,.0f} (longest {lengths.completion_max:,})",
+            f"{unseen[part]:.1%}" if part in unseen else "",
+        )
+        for part, lengths in data.lengths.items()
+    ]
