@@ -47,6 +47,8 @@ def resume(context: click.Context, name: str) -> None:
         data_path=Path(command.data) if command.data is not None else None,
         model=None,
         overrides=command.overrides,
+        strict=command.strict,
+        accepted=command.accepted,
         address=command.address,
         files=None,
         fresh=False,

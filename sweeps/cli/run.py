@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from backends import codec
+from sweeps.cli import gate
+from sweeps.cli.gate import gate_options
 from sweeps.cli.terminal import err, has_colours, json_option, print_json, say, show
 from sweeps.errors import Problem, UserInputError
 from sweeps.workspace import RunCommand, Workspace
@@ -70,6 +72,13 @@ def schema() -> None:
 
 @click.command()
 @sweep_file_options
+@gate_options
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Also write a report on the data: findings, baselines, labels, lengths, drift, the strangest examples.",
+)
 @json_option
 @click.pass_obj
 def check(
@@ -79,29 +88,46 @@ def check(
     model: str | None,
     overrides: tuple[str, ...],
     address: str | None,
+    strict: bool,
+    accepted: tuple[str, ...],
+    html: Path | None,
     as_json: bool,
 ) -> None:
     """Check a sweep file, its data and its model. Starts nothing.
 
-    Shows a training example, and which part of it is trained.
+    Shows a training example, which part of it is trained, and what the task gives away: the scores
+    of simple baselines.
     """
     from sweeps.cli import example_view, screen
 
-    plan = _plan(workspace, file, data_path, model, overrides, address, estimate=False)
+    try:
+        plan = _plan(workspace, file, data_path, model, overrides, address, estimate=False)
+    except UserInputError as error:
+        if as_json:
+            print_json(gate.failed_check_json(error))
+        raise
+    if html is not None:
+        gate.write_data_report(plan, html)
     if as_json:
-        checked = plan.to_json()
-        example = None if plan.example is None else codec.to_json(plan.example)
-        print_json({"data": checked["data"], "findings": checked["findings"], "example": example})
+        print_json(gate.check_json(plan, strict, accepted))
+        gate.stop_at_warnings(plan, strict, accepted)
         return
-    for finding in screen.findings(plan.findings):
-        err.print(finding, soft_wrap=not err.is_terminal)
+    if not strict:
+        for finding in screen.findings(plan.findings):
+            err.print(finding, soft_wrap=not err.is_terminal)
+    gate.stop_at_warnings(plan, strict, accepted)
     say(f"{file}: ok. {screen.data_line(plan)}")
+    for table in screen.baselines(plan.data.baselines):
+        show(table)
     if plan.example is not None:
         show(example_view.example(plan.example, coloured=has_colours()))
+    if html is not None:
+        say(f"wrote {html}")
 
 
 @click.command()
 @sweep_file_options
+@gate_options
 @json_option
 @click.option("--no-estimate", is_flag=True, help="Skip the estimates of time and disk, which take some seconds.")
 @click.pass_obj
@@ -112,6 +138,8 @@ def plan(
     model: str | None,
     overrides: tuple[str, ...],
     address: str | None,
+    strict: bool,
+    accepted: tuple[str, ...],
     as_json: bool,
     no_estimate: bool,
 ) -> None:
@@ -126,11 +154,14 @@ def plan(
         print_json(made.to_json())
     else:
         show(screen.plan(made))
+    gate.stop_at_warnings(made, strict, accepted)
+    if not as_json:
         say(f"next: sweep run {file}")
 
 
 @click.command()
 @sweep_file_options
+@gate_options
 @click.option("--fresh", is_flag=True, help="Start over. Keeps the earlier sweep of this name under another name.")
 @click.option(
     "--files",
@@ -146,6 +177,8 @@ def run(
     data_path: Path | None,
     model: str | None,
     overrides: tuple[str, ...],
+    strict: bool,
+    accepted: tuple[str, ...],
     fresh: bool,
     address: str | None,
     files: str | None,
@@ -161,12 +194,16 @@ def run(
     from sweeps.execution.catch_up import incomplete
 
     made = _plan(workspace, file, data_path, model, overrides, address, estimate=False)
+    gate.stop_at_warnings(made, strict, accepted)
     for finding in screen.findings(made.findings):
         err.print(finding, soft_wrap=not err.is_terminal)
     say(f"data: {screen.data_line(made)}")
+    if rivals := screen.to_beat(made):
+        say(rivals)
 
     typed = (*overrides, *_model_override(model))
-    command = RunCommand(os.getcwd(), str(file), typed, str(data_path) if data_path else None, address)
+    data_name = str(data_path) if data_path else None
+    command = RunCommand(os.getcwd(), str(file), typed, data_name, address, strict, accepted)
     outcome = run_plan(
         made, workspace, Progress(err), say, fresh=fresh, ray_address=address, files=files, command=command
     )
@@ -212,6 +249,7 @@ def _outcome_json(outcome: Any) -> dict[str, Any]:
         "repeats": [codec.to_json(repeat) for repeat in outcome.repeats],
         "changes": [codec.to_json(change) for change in outcome.changes],
         "champion": codec.to_json(outcome.champion) if outcome.champion else None,
+        "baselines": codec.to_json(outcome.comparison) if outcome.comparison else None,
         "mlflow": outcome.run_url,
         "report": str(outcome.report),
         "problems": list(outcome.problems),

@@ -20,6 +20,7 @@ from sweeps.data.findings import Finding
 from sweeps.execution.outcome import Outcome
 from sweeps.planning.sweep_plan import KEPT_MODELS, SweepPlan
 from sweeps.reports.baselines import baseline_table
+from sweeps.reports.baselines import to_beat as baselines_to_beat
 from sweeps.reports.formatting import advice, clock, in_bytes, in_words, short
 from sweeps.spec.objective import Objective
 from sweeps.spec.sweep_file import BudgetSpec, ChampionSpec
@@ -183,6 +184,12 @@ def baselines(measured: Baselines | None) -> Iterable[RenderableType]:
     yield table
     if known.note:
         yield Text(known.note, style="dim")
+
+
+def to_beat(plan: SweepPlan) -> str:
+    """Say in one line which baselines the sweep has to beat; empty if none was measured."""
+    measured = plan.data.baselines
+    return "" if measured is None else baselines_to_beat(measured, plan.spec.objective)
 
 
 def outcome(outcome: Outcome) -> RenderableType:

@@ -1,0 +1,86 @@
+"""What `sweep check`, `plan` and `run` share about the gate: its options, and the JSON of a check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from backends import codec
+from sweeps.errors import Problem, UserInputError
+
+if TYPE_CHECKING:
+    from sweeps.planning.sweep_plan import SweepPlan
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def gate_options(command: _Command) -> _Command:
+    """Add the options that let warnings stop a command."""
+    for option in (
+        click.option(
+            "--accept", "accepted", multiple=True, metavar="CODE", help="With --strict: let warnings of this code pass."
+        ),
+        click.option("--strict", is_flag=True, help="Stop at warnings, with exit code 2, before anything is spent."),
+    ):
+        command = option(command)
+    return command
+
+
+def stop_at_warnings(plan: SweepPlan, strict: bool, accepted: Sequence[str]) -> None:
+    """Raise UserInputError with the warnings that are not accepted, if `strict`."""
+    from sweeps.planning.gate import refused_warnings
+
+    if strict and (refused := refused_warnings(plan.findings, accepted)):
+        raise UserInputError(refused)
+
+
+def check_json(plan: SweepPlan, strict: bool, accepted: Sequence[str]) -> dict[str, Any]:
+    """Return what `sweep check --json` prints for input without errors; the guide documents it."""
+    from sweeps.planning.gate import refused_warnings
+
+    written, baselines = plan.to_json(), plan.data.baselines
+    scores = {
+        model.key: {f"{part}_{name}": value for part, values in model.values.items() for name, value in values.items()}
+        for model in (baselines.models if baselines is not None else ())
+    }
+    return {
+        "ok": not (strict and refused_warnings(plan.findings, accepted)),
+        "data": written["data"],
+        "findings": written["findings"],
+        "baselines": None if baselines is None else scores,
+        "example": None if plan.example is None else codec.to_json(plan.example),
+        "problems": [],
+    }
+
+
+def failed_check_json(error: UserInputError) -> dict[str, Any]:
+    """Return what `sweep check --json` prints for wrong input.
+
+    `findings` are those of faulty data; other mistakes are in `problems` only.
+    """
+    from sweeps.data.findings import FaultyDataError
+
+    found = error.findings if isinstance(error, FaultyDataError) else ()
+    return {
+        "ok": False,
+        "data": None,
+        "findings": [codec.to_json(finding) for finding in found],
+        "baselines": None,
+        "example": None,
+        "problems": [codec.to_json(problem) for problem in error.problems],
+    }
+
+
+def write_data_report(plan: SweepPlan, file: Path) -> None:
+    """Write the HTML report on the data of a plan. Raises UserInputError if it has none."""
+    from sweeps.reports.data_report import data_report
+    from sweeps.workspace import write_text
+
+    if not plan.data.lengths:
+        hint = "its backend brings its own data"
+        raise UserInputError([Problem("--html", "there is no data to report on", hint)])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, data_report(plan.data, plan.findings, plan.spec.name))
