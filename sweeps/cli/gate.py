@@ -1,4 +1,4 @@
-"""What `sweep check`, `plan` and `run` share about the gate: its options, and the JSON of a check."""
+"""What `sweep check`, `plan` and `run` share: the options of the gate, and the JSON of a check."""
 
 from __future__ import annotations
 

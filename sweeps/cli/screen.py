@@ -89,9 +89,7 @@ def plan(plan: SweepPlan) -> RenderableType:
             )
         facts.add_row("basis", estimate.basis)
     measured = [*baselines(plan.data.baselines)]
-    return Group(
-        facts, Text(), *([*measured, Text()] if measured else ()), parameters(plan), *findings(plan.findings)
-    )
+    return Group(facts, Text(), *([*measured, Text()] if measured else ()), parameters(plan), *findings(plan.findings))
 
 
 def limits(budget: BudgetSpec) -> str:

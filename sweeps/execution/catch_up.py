@@ -16,6 +16,7 @@ from sweeps.execution.library_logs import redirect_library_logs
 from sweeps.execution.outcome import SweepEnd
 from sweeps.execution.tracked_sweep import SentRecord, SweepDescription, SweepSummary
 from sweeps.execution.tracking_observer import status_at, trial_files
+from sweeps.reports.data_report import FILE_NAME as DATA_REPORT
 from sweeps.study import state
 from sweeps.study.stored_study import StoredStudy, read_study
 from sweeps.workspace import write_text
@@ -50,7 +51,8 @@ def catch_up(name: str, environment: Environment, say: Callable[[str], None]) ->
     sent_record = SentRecord.read(folder)
     try:
         shown = SweepDescription.of(plan, document)
-        files: dict[str, str | Path] = {file: folder / file for file in ("sweep.yaml", "plan.json")}
+        stored = ("sweep.yaml", "plan.json", DATA_REPORT)
+        files: dict[str, str | Path] = {file: folder / file for file in stored if (folder / file).is_file()}
         tracker.start(study.sweep_id, name, shown.params, shown.tags, shown.dataset, files, examine_all=True)
         write_text(workspace.run_table_file(name), tracker.table_path())
         sent = 0

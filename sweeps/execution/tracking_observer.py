@@ -18,6 +18,8 @@ from sweeps.execution.outcome import RESUMABLE_ENDS, SweepEnd
 from sweeps.execution.session import Session
 from sweeps.execution.tracked_sweep import SentRecord, SweepDescription, SweepSummary
 from sweeps.planning.sweep_plan import SweepPlan
+from sweeps.reports.data_report import FILE_NAME as DATA_REPORT
+from sweeps.reports.data_report import data_report
 from sweeps.reports.plots import learning_curve_png
 from sweeps.study.steering import Change
 from sweeps.study.study import Study
@@ -95,14 +97,16 @@ def _texts(trial: Trial, folder: Path) -> dict[str, Content]:
 def start_tracking(tracker: tracking.Tracker, plan: SweepPlan, study: Study) -> str:
     """Start the sweep's run, or continue it, and return its id.
 
-    Also writes `sweep.yaml` and `plan.json` into the folder of the sweep, and that MLflow does not
-    have everything yet.
+    Also writes `sweep.yaml`, `plan.json` and the report on the data into the folder of the sweep,
+    and that MLflow does not have everything yet.
     """
     stored_plan, document = plan.to_json(), plan.spec.portable_document
     files = {
         "sweep.yaml": yaml.safe_dump(document, sort_keys=False, allow_unicode=True),
         "plan.json": json.dumps(stored_plan, indent=2, default=str),
     }
+    if plan.data.examination is not None:
+        files[DATA_REPORT] = data_report(plan.data, plan.findings, plan.spec.name)
     for name, text in files.items():
         write_text(plan.folder / name, text)
     SentRecord(end=None, is_complete=False).store(plan.folder)
