@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 from sweeps.data import Finding, PreparedData
-from sweeps.data.findings import MAX_PER_KIND
 from sweeps.reports.baselines import baseline_table
 from sweeps.reports.data_charts import COLOURS, WORDS, histogram_svg
 
@@ -22,6 +23,18 @@ class _Bar:
     part: str
     share: float
     text: str
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A finding as the page shows it: files without their folders, lines grouped by file."""
+
+    severity: str
+    code: str
+    place: str
+    message: str
+    hint: str
+    lines: str
 
 
 def data_report(data: PreparedData, findings: Sequence[Finding], name: str) -> str:
@@ -41,7 +54,7 @@ def data_report(data: PreparedData, findings: Sequence[Finding], name: str) -> s
             name=name,
             data=data,
             sizes=[(WORDS[part], count) for part, count in data.sizes.items()],
-            findings=sorted(findings, key=lambda finding: finding.severity != "error"),
+            findings=_items(findings),
             affected=_affected(findings, data.sizes),
             baselines=None if data.baselines is None else baseline_table(data.baselines),
             labels=_label_bars(data),
@@ -55,9 +68,51 @@ def data_report(data: PreparedData, findings: Sequence[Finding], name: str) -> s
             rows=_shape_rows(data),
             colours=COLOURS,
             words=WORDS,
-            listed=MAX_PER_KIND,
+            places={example.place: f"{Path(example.place).name}" for example in shape.strangest} if shape else {},
         )
     )
+
+
+def _items(findings: Sequence[Finding]) -> list[_Item]:
+    """Return the findings, errors first."""
+    names = _short_names(findings)
+
+    def short(text: str) -> str:
+        for path, name in names.items():
+            text = text.replace(path, name)
+        return text
+
+    items = []
+    for finding in sorted(findings, key=lambda finding: finding.severity != "error"):
+        by_file: dict[str, list[str]] = {}
+        for place in finding.places if len(finding.places) > 1 else ():
+            file, _, line = place.rpartition(":")
+            by_file.setdefault(names.get(file, file), []).append(line)
+        lines = "; ".join(f"{file}: lines {', '.join(numbers)}" for file, numbers in by_file.items())
+        more = ", …" if lines and finding.count > len(finding.places) else ""
+        items.append(
+            _Item(
+                finding.severity,
+                finding.code,
+                short(finding.place),
+                short(finding.message),
+                short(finding.hint),
+                lines + more,
+            )
+        )
+    return items
+
+
+def _short_names(findings: Sequence[Finding]) -> dict[str, str]:
+    """Return the paths of the files in findings with their names, the longest path first.
+
+    Files of the same name keep their paths.
+    """
+    places = [place for finding in findings for place in (finding.place, *finding.places)]
+    found = {file for place in places if "/" in (file := place.rpartition(":")[0])}
+    names = Counter(Path(file).name for file in found)
+    ordered = sorted(found, key=lambda file: (-len(file), file))
+    return {file: Path(file).name for file in ordered if names[Path(file).name] == 1}
 
 
 def _label_bars(data: PreparedData) -> list[tuple[str, list[_Bar]]]:
