@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from backends import credentials, foreign_errors
 from backends.cleanup import SupportsCleanup
 from backends.contract import Backend, BackendError, Event, Failure, FailureKind, Handle, Placement
+from backends.example_report import SupportsExampleReport
 from backends.memory_forecast.forecast import SupportsMemoryForecast
 from backends.model_export import SupportsExport
 from backends.model_packages import SupportsPackaging
@@ -33,6 +34,7 @@ _EVENT_TYPES: tuple[type, ...] = get_args(get_args(Event)[0])
 
 _OPTIONAL = (
     SupportsCleanup,
+    SupportsExampleReport,
     SupportsExport,
     SupportsMemoryForecast,
     SupportsPackaging,

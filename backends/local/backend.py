@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from backends.contract import (
     BackendError,
     Capabilities,
+    DataFile,
     Dataset,
     Estimate,
     Event,
@@ -40,6 +41,7 @@ from backends.run_names import run_id
 
 if TYPE_CHECKING:
     from backends.cleanup import Leftover
+    from backends.example_report import ExampleReport
     from backends.local.prediction import Predictor
     from backends.local.training_run import TrainingRun
     from backends.memory_forecast.forecast import MemoryForecast
@@ -168,7 +170,7 @@ class LocalBackend:
         try:
             for part in ("train", "valid"):
                 data = MODEL_CACHE.encoded_data(
-                    resolved.base, resolved.task, request.dataset, part, resolved.max_length
+                    resolved.base, resolved.task, request.dataset, part, resolved.length_rule
                 )
                 if part == "train" and data.labels is not None and len(set(data.labels.tolist())) < 2:
                     message = "all training examples have the same label"
@@ -183,6 +185,13 @@ class LocalBackend:
 
         self._join_model_cache()
         return rendering.render(request, resolve(request, self._options, weights=False))
+
+    def report_examples(self, request: TrainingRequest, test: DataFile | None) -> ExampleReport:
+        """Report on all examples; see `example_report.SupportsExampleReport`."""
+        from backends.local import example_report
+
+        self._join_model_cache()
+        return example_report.report(request, resolve(request, self._options, weights=False), test)
 
     def estimate(self, request: TrainingRequest) -> Estimate:
         """Return tokens (counted), seconds (from a few steps, timed once per process and model) and
@@ -219,7 +228,7 @@ class LocalBackend:
         self._join_model_cache()
         device = devices.resolve_device(self._options.device)
         dtype = devices.resolve_dtype(self._options.dtype, device)
-        train = MODEL_CACHE.encoded_data(resolved.base, resolved.task, request.dataset, "train", resolved.max_length)
+        train = MODEL_CACHE.encoded_data(resolved.base, resolved.task, request.dataset, "train", resolved.length_rule)
         shape = RunShape.of(resolved, self._options, device, dtype, train)
         return None if shape is None else forecast(shape, self._options, self._placement)
 

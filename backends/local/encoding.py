@@ -3,122 +3,34 @@
 A language model sees `bos + tokens(prompt) + tokens(completion)`. Prompt and completion are
 tokenized separately, so that the boundary never moves and a label has the same tokens after every
 prompt. A completion ends with the data set's stop sequence. If there is none, the tokenizer's
-end-of-sequence token is added, so that generation ends by itself. A prompt that is too long loses
-its beginning. A completion is never cut.
-
-A conversation may have several answers to train; see `conversations`. It becomes one sequence of
-texts that are targets or not, each tokenized separately, or several sequences. A conversation that
-is too long loses its earliest exchanges, but not its system prompt.
+end-of-sequence token is added, so that generation ends by itself. A prompt that does not fit beside
+its own completion loses its beginning, one that does not fit beside every label of a classification
+does, too; see `truncation`. `conversation_encoding` does the same for conversations.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from backends.contract import BackendError, Dataset
-from backends.local.conversations import Conversation, TrainingText
+from backends.contract import Dataset
+from backends.local.conversation_encoding import ConversationEncoder
+from backends.local.encoded_data import AnswerCounts, CausalData, ClassData, Flags, Ids
 from backends.local.example_template import ExampleTemplate
 from backends.local.model_source import user_error
-from backends.model_packages.chat_text import questions
+from backends.local.truncation import LengthLedger, LengthRule
 
-Ids = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 Line = Mapping[str, Any]
 
 WINDOW_BATCHES = 16
 """Examples are sorted by length only inside windows of this many batches, so that their order stays
 close to random.
 """
-
-
-@dataclass(frozen=True)
-class AnswerCounts:
-    """How many answers the sequences train, how many they do not, and why.
-
-    `lost` answers are in exchanges that a conversation lost because it is too long, or after
-    messages that the chat template rejects. `split` counts the conversations whose answers needed
-    several sequences.
-    """
-
-    trained: int
-    lost: int = 0
-    split: int = 0
-
-
-@dataclass(frozen=True)
-class CausalData:
-    """Encoded sequences of a language model, one per example unless a conversation needs several.
-
-    `targets[i]` says of each token of `ids[i]` whether it is trained and measured. The first token
-    of a sequence never is, because no token precedes it; the last one always is.
-
-    `label_ids` holds the tokens of each allowed completion and `labels[i]` the index of the correct
-    one. Both are None if the data set has no labels. With labels, all targets of a sequence are at
-    its end. `truncated` counts the examples that lost their beginning.
-    """
-
-    ids: tuple[Ids, ...]
-    targets: tuple[Flags, ...]
-    labels: Ids | None
-    label_ids: tuple[Ids, ...] | None
-    truncated: int
-    answers: AnswerCounts
-
-    @property
-    def lengths(self) -> Ids:
-        """The number of tokens of each sequence, (N,)."""
-        return np.array([len(sequence) for sequence in self.ids], dtype=np.int64)
-
-    @cached_property
-    def completion_starts(self) -> Ids:
-        """The index of the first target of each sequence, at least 1, (N,)."""
-        return np.array([int(flags.argmax()) for flags in self.targets], dtype=np.int64)
-
-    @cached_property
-    def target_counts(self) -> Ids:
-        """The number of targets of each sequence, at least 1, (N,)."""
-        return np.array([int(flags.sum()) for flags in self.targets], dtype=np.int64)
-
-    def take(self, indices: Sequence[int]) -> CausalData:
-        """Return the sequences at `indices`, in that order. The counts stay those of all data."""
-        labels = None if self.labels is None else self.labels[list(indices)]
-        ids, targets = tuple(self.ids[i] for i in indices), tuple(self.targets[i] for i in indices)
-        return CausalData(ids, targets, labels, self.label_ids, self.truncated, self.answers)
-
-
-@dataclass(frozen=True)
-class ClassData:
-    """Encoded examples of an encoder: token ids, segment ids (None if the model has none), and
-    label indices.
-    """
-
-    ids: tuple[Ids, ...]
-    segments: tuple[Ids, ...] | None
-    labels: Ids
-    truncated: int
-
-    @property
-    def lengths(self) -> Ids:
-        """The number of tokens of each example, (N,)."""
-        return np.array([len(example) for example in self.ids], dtype=np.int64)
-
-    def take(self, indices: Sequence[int]) -> ClassData:
-        """Return the examples at `indices`, in that order."""
-        segments = None if self.segments is None else tuple(self.segments[i] for i in indices)
-        return ClassData(tuple(self.ids[i] for i in indices), segments, self.labels[list(indices)], self.truncated)
-
-
-EncodedData = CausalData | ClassData
 
 
 def read_lines(path: str) -> list[dict[str, Any]]:
@@ -147,11 +59,13 @@ def missing_fields_reported(path: str) -> Iterator[None]:
 
 
 # ----------------------------------------------------------------------------------------- encoding
-def encode_causal(tokenizer: Any, lines: Sequence[Line], dataset: Dataset, max_length: int) -> CausalData:
-    """Encode examples for a language model, each in sequences of at most `max_length` tokens.
+def encode_causal(
+    tokenizer: Any, lines: Sequence[Line], dataset: Dataset, rule: LengthRule, path: str = ""
+) -> CausalData:
+    """Encode examples for a language model, in sequences that obey the rule; `path` is their file.
 
-    Raises BackendError (user) for a completion that is empty, too long for `max_length`, or not an
-    allowed label.
+    Raises BackendError (user) for a completion that is empty or not an allowed label, and for what
+    the rule refuses.
     """
     template = ExampleTemplate(tokenizer, dataset.layout, dataset.stop)
     if not dataset.labels and not template.has_end:
@@ -159,153 +73,62 @@ def encode_causal(tokenizer: Any, lines: Sequence[Line], dataset: Dataset, max_l
             "the tokenizer has no end-of-sequence token, so a generated answer would never end",
             "set data.stop, or name `eos_token` in the model's tokenizer_config.json",
         )
+    ledger = LengthLedger(rule, len(lines), path)
     if dataset.layout == "chat" and not dataset.labels:
-        return _ConversationEncoder(template, dataset, max_length).encode(lines)
+        return ConversationEncoder(template, dataset, ledger).encode(lines)
     label_ids = labels = None
     if dataset.labels:
         label_ids = label_tokens(template, lines[0], dataset.labels)
         labels = label_indices([template.answer(line) for line in lines], dataset.labels)
         completions = [label_ids[n].tolist() for n in labels]
+        _check_labels(label_ids, rule.max_length)
+        # All labels are scored after each prompt, so that the longest one decides its room.
+        reserved = [max(map(len, label_ids))] * len(lines)
     else:
         completions = template.tokenize_continuations([template.completion(line) for line in lines])
-    longest = _longest([*enumerate(completions, 1), *((1, label) for label in label_ids or ())], max_length)
-    prompts, truncated = template.tokenize_prompts(lines, max_length - longest)
-    rows = [
-        _Row([(prompt, False), (completion, True)]) for prompt, completion in zip(prompts, completions, strict=True)
-    ]
+        _check_completions(completions)
+        reserved = [len(completion) for completion in completions]
+        ledger.take_long_completions(
+            {number: length for number, length in enumerate(reserved, 1) if length >= rule.max_length}
+        )
+    whole = template.prompt_tokens(lines)
+    rows: list[tuple[list[int], list[int]]] = []
+    for n, (line, prompt, completion) in enumerate(zip(lines, whole, completions, strict=True)):
+        room = rule.max_length - reserved[n]
+        if room < 1:  # only a completion that is dropped or cut
+            room = min(len(prompt), rule.least_prompt_room)
+        fitted = template.fitted_prompt(line, prompt, room)
+        kept = completion[: rule.max_length - len(fitted)]
+        tokens_whole, tokens_kept = len(prompt) + len(completion), len(fitted) + len(kept)
+        ledger.record(n + 1, tokens_whole, tokens_kept, prompt_is_cut=len(fitted) < len(prompt))
+        rows.append((fitted, kept))
+    truncation = ledger.close()
+    chosen = [n for n in range(len(lines)) if n + 1 not in ledger.dropped]
     return CausalData(
-        ids=tuple(row.ids for row in rows),
-        targets=tuple(row.targets for row in rows),
-        labels=labels,
+        ids=tuple(np.array([*rows[n][0], *rows[n][1]], dtype=np.int64) for n in chosen),
+        targets=tuple(np.repeat([False, True], [len(rows[n][0]), len(rows[n][1])]) for n in chosen),
+        labels=None if labels is None else labels[chosen],
         label_ids=label_ids,
-        truncated=truncated,
-        answers=AnswerCounts(len(rows)),
+        truncation=truncation,
+        answers=AnswerCounts(len(chosen)),
     )
 
 
-def _longest(completions: Iterable[tuple[int, Sequence[int] | Ids]], max_length: int) -> int:
-    """Return the length of the longest of these completions, each with the number of its example.
-
-    Raises BackendError (user) for one that is empty, or leaves no room for a prompt.
-    """
-    longest = 0
-    for number, completion in completions:
-        if not len(completion):
+def _check_completions(completions: Sequence[Sequence[int]]) -> None:
+    for number, completion in enumerate(completions, 1):
+        if not completion:
             raise user_error(f"example {number} has an empty completion", "remove it, or add a stop sequence")
-        longest = max(longest, len(completion))
+
+
+def _check_labels(label_ids: Sequence[Ids], max_length: int) -> None:
+    longest = max(map(len, label_ids))
+    if not min(map(len, label_ids)):
+        raise user_error("a label has no token", "remove the empty label, or add a stop sequence")
     if longest >= max_length:
         raise user_error(
-            f"a completion has {longest} tokens, but prompt and completion together may have at most {max_length}",
-            "raise backend.max_length if the model allows it, or shorten the completions",
+            f"a label has {longest} tokens, but prompt and label together may have at most {max_length}",
+            "raise backend.max_length if the model allows it, or shorten the labels",
         )
-    return longest
-
-
-class _Row:
-    """A sequence of pieces, each with its tokens, and whether they are targets."""
-
-    def __init__(self, pieces: Sequence[tuple[Sequence[int], bool]]) -> None:
-        self.pieces = pieces
-
-    @property
-    def ids(self) -> Ids:
-        return np.array([token for tokens, _ in self.pieces for token in tokens], dtype=np.int64)
-
-    @property
-    def targets(self) -> Flags:
-        return np.repeat([is_target for _, is_target in self.pieces], [len(tokens) for tokens, _ in self.pieces])
-
-    @property
-    def last(self) -> Sequence[int]:
-        """The tokens of the last answer."""
-        return self.pieces[-1][0]
-
-    def __len__(self) -> int:
-        return sum(len(tokens) for tokens, _ in self.pieces)
-
-
-class _ConversationEncoder:
-    """Encodes conversations for training on their answers."""
-
-    def __init__(self, template: ExampleTemplate, dataset: Dataset, max_length: int) -> None:
-        self._template, self._writer = template, template.conversations
-        self._train_on, self._max_length = dataset.train_on, max_length
-
-    def encode(self, lines: Sequence[Line]) -> CausalData:
-        """Return the data. `encode_causal` says which errors it raises."""
-        texts: list[TrainingText] = []
-        numbers: list[int] = []  # of the line of each text
-        finals: list[int] = []  # the indices of the texts that train the last answer of a line
-        answers = split = 0
-        for number, line in enumerate(lines, 1):
-            conversation = Conversation.of(line, self._train_on)
-            if not conversation.targets:
-                message = f"example {number} has no answer to train"
-                raise user_error(message, "remove it, or end it with an answer whose weight is not 0")
-            answers += len(conversation.targets)
-            try:
-                own = self._writer.training_texts(conversation)
-            except BackendError as error:
-                raise user_error(f"example {number}: {error.failure.message}", error.failure.detail) from error
-            texts += own
-            numbers += [number] * len(own)
-            finals.append(len(texts) - 1)
-            split += len(own) > 1
-        rows = self._rows(texts)
-        longest = _longest([(numbers[n], rows[n].last) for n in finals], self._max_length)
-        kept: list[_Row] = []
-        cut: set[int] = set()
-        for number, text, row in zip(numbers, texts, rows, strict=True):
-            fitted = self._fitted(text, row, longest)
-            if fitted != [row]:
-                cut.add(number)
-            kept += fitted
-        trained = sum(is_target for row in kept for _, is_target in row.pieces)
-        return CausalData(
-            ids=tuple(row.ids for row in kept),
-            targets=tuple(row.targets for row in kept),
-            labels=None,
-            label_ids=None,
-            truncated=len(cut),
-            answers=AnswerCounts(trained, answers - trained, split),
-        )
-
-    def _rows(self, texts: Sequence[TrainingText]) -> list[_Row]:
-        """Tokenize texts, each piece separately, so that targets are whole tokens."""
-        template = self._template
-        firsts = template.tokenize([text.texts[0] for text in texts])
-        contexts = iter(template.tokenize_inner([piece for text in texts for piece in text.texts[2::2]]))
-        answers = [template.without_eos(piece) for text in texts for piece in text.texts[1::2]]
-        targets = iter(template.tokenize_continuations(answers))
-        rows = []
-        for text, first in zip(texts, firsts, strict=True):
-            pieces: list[tuple[Sequence[int], bool]] = [(template.cut_prompt(first, sys.maxsize), False)]
-            pieces.append((next(targets), True))
-            for _ in text.texts[2::2]:
-                pieces += [(next(contexts), False), (next(targets), True)]
-            rows.append(_Row(pieces))
-        return rows
-
-    def _fitted(self, text: TrainingText, row: _Row, longest: int = 0) -> list[_Row]:
-        """Return the row if it fits, else the rows that train what a shorter conversation has.
-
-        A single question leaves room for an answer of `longest` tokens, as every prompt does.
-        """
-        conversation = text.conversation
-        before = conversation.messages[:-1]
-        is_single = len(text.texts) == 2 and len(questions(before)) < 2
-        prompt_limit = self._max_length - max(longest, len(row.last))
-        if len(row) <= self._max_length and not (is_single and len(row) - len(row.last) > prompt_limit):
-            return [row]
-        if prompt_limit <= 0:
-            return []
-        kept = self._template.fitting(before, conversation.tools, text.texts[-1], self._max_length)
-        if len(kept) < len(before):
-            texts = self._writer.training_texts(conversation.of_messages([*kept, len(before)]))
-            rows = self._rows(texts)
-            return [fitted for pair in zip(texts, rows, strict=True) for fitted in self._fitted(*pair)]
-        prompt = self._template.tokenize([text.prompt])[0]
-        return [_Row([(self._template.cut_prompt(prompt, prompt_limit), False), (row.last, True)])]
 
 
 def label_tokens(template: ExampleTemplate, line: Line, labels: Sequence[str]) -> tuple[Ids, ...]:
@@ -315,35 +138,41 @@ def label_tokens(template: ExampleTemplate, line: Line, labels: Sequence[str]) -
 
 
 def encode_classes(
-    tokenizer: Any, lines: Sequence[Line], dataset: Dataset, max_length: int, with_segment_ids: bool
+    tokenizer: Any, lines: Sequence[Line], dataset: Dataset, rule: LengthRule, with_segment_ids: bool, path: str = ""
 ) -> ClassData:
     """Encode examples for an encoder: two segments as a pair, any other number joined into one
     text.
 
     `with_segment_ids` is for models that distinguish the segments of a pair. Raises BackendError
-    (user) for a completion that is not an allowed label.
+    (user) for a completion that is not an allowed label, and for what the rule refuses.
     """
     template = ExampleTemplate(tokenizer, dataset.layout, dataset.stop)
-    ids, segments, truncated = encode_segments(tokenizer, lines, max_length, with_segment_ids)
     labels = label_indices([template.answer(line) for line in lines], dataset.labels)
-    return ClassData(ids, segments, labels, truncated)
+    ids, segments, whole = encode_segments(tokenizer, lines, rule.max_length, with_segment_ids)
+    ledger = LengthLedger(rule, len(lines), path)
+    for number, (kept, length) in enumerate(zip(ids, whole, strict=True), 1):
+        ledger.record(number, length, len(kept), prompt_is_cut=length > len(kept))
+    truncation = ledger.close()
+    data = ClassData(ids, segments, labels, truncation)
+    return data.take([n for n in range(len(ids)) if n + 1 not in ledger.dropped]) if ledger.dropped else data
 
 
 def encode_segments(
     tokenizer: Any, lines: Sequence[Line], max_length: int, with_segment_ids: bool
-) -> tuple[tuple[Ids, ...], tuple[Ids, ...] | None, int]:
-    """Return token ids, segment ids (None without `with_segment_ids`), and how many examples were
-    truncated.
+) -> tuple[tuple[Ids, ...], tuple[Ids, ...] | None, list[int]]:
+    """Return token ids of at most `max_length`, segment ids (None without `with_segment_ids`), and
+    how many tokens each example has whole.
     """
     pairs, options = [_segments(line) for line in lines], {"verbose": False, "return_token_type_ids": True}
     encoded = [tokenizer(*pair, **options) for pair in pairs]
-    truncated = sum(len(example["input_ids"]) > max_length for example in encoded)
-    if truncated:
-        encoded = [tokenizer(*pair, truncation=True, max_length=max_length, **options) for pair in pairs]
+    whole = [len(example["input_ids"]) for example in encoded]
+    for n, length in enumerate(whole):
+        if length > max_length:
+            encoded[n] = tokenizer(*pairs[n], truncation=True, max_length=max_length, **options)
     ids = tuple(np.array(example["input_ids"], dtype=np.int64) for example in encoded)
     if not with_segment_ids:
-        return ids, None, truncated
-    return ids, tuple(np.array(example["token_type_ids"], dtype=np.int64) for example in encoded), truncated
+        return ids, None, whole
+    return ids, tuple(np.array(example["token_type_ids"], dtype=np.int64) for example in encoded), whole
 
 
 def _segments(line: Line) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from backends.contract import Estimate
 from backends.local import model_evaluation
-from backends.local.encoding import CausalData, EncodedData
+from backends.local.encoded_data import CausalData, EncodedData
 from backends.local.model_source import ModelSource, kept_bytes, peak_bytes
 from backends.local.task_evaluation import TaskEvaluation
 from backends.local.trainable_weights import TrainableWeights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -120,20 +121,32 @@ class ExampleTemplate:
             result[n] = tokens  # the tokenizer has merged the anchor with the text
         return result
 
-    def tokenize_prompts(self, lines: Sequence[Line], limit: int) -> tuple[list[list[int]], int]:
-        """Return the tokens of each prompt, and how many prompts lost their beginning to fit into
-        `limit` tokens.
+    def prompt_tokens(self, lines: Sequence[Line]) -> list[list[int]]:
+        """Return the tokens of each whole prompt, at least one."""
+        return [self.cut_prompt(tokens, sys.maxsize) for tokens in self.tokenize([self.prompt(line) for line in lines])]
+
+    def fitted_prompt(self, line: Line, whole: Sequence[int], limit: int) -> list[int]:
+        """Return a prompt, of which `whole` has the tokens, cut to at most `limit` tokens, but at
+        least one.
 
         A conversation loses its earliest exchanges before it loses a part of the last question.
         """
-        encoded = self.tokenize([self.prompt(line) for line in lines])
-        room = max(limit - len(self.bos), 0)
-        cut = [n for n, tokens in enumerate(encoded) if len(tokens) > room]
-        for n in cut if self.layout == "chat" else ():
-            before, tools = messages_before_answer(lines[n]), lines[n].get("tools") or ()
+        if len(whole) <= max(limit, 1):
+            return list(whole)
+        tokens = whole[len(self.bos) :]
+        if self.layout == "chat":
+            before, tools = messages_before_answer(line), line.get("tools") or ()
             kept = [before[index] for index in self.fitting(before, tools, "", limit)]
-            encoded[n] = self.tokenize([self.conversations.render(kept, tools, for_generation=True)])[0]
-        return [self.cut_prompt(tokens, limit) for tokens in encoded], len(cut)
+            tokens = self.tokenize([self.conversations.render(kept, tools, for_generation=True)])[0]
+        return self.cut_prompt(tokens, limit)
+
+    def tokenize_prompts(self, lines: Sequence[Line], limit: int) -> tuple[list[list[int]], int]:
+        """Return the tokens of each prompt, and how many prompts were cut to fit into `limit`
+        tokens.
+        """
+        whole = self.prompt_tokens(lines)
+        fitted = [self.fitted_prompt(line, tokens, limit) for line, tokens in zip(lines, whole, strict=True)]
+        return fitted, sum(len(tokens) > limit for tokens in whole)
 
     def cut_prompt(self, tokens: Sequence[int], limit: int) -> list[int]:
         """Return a prompt of at most `limit` tokens, and at least one: without its beginning."""

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from backends.local.encoding import CausalData, ClassData, EncodedData, Ids, pad
+from backends.local.encoded_data import CausalData, ClassData, EncodedData, Ids
+from backends.local.encoding import pad
 from backends.local.model import LoadedModel
 
 

@@ -11,7 +11,7 @@ import torch
 
 from backends.contract import Placement
 from backends.local import model_evaluation, training
-from backends.local.encoding import CausalData, EncodedData
+from backends.local.encoded_data import CausalData, EncodedData
 from backends.local.hyperparameters import Settings
 from backends.local.model import tokens_in_cache
 from backends.local.options import LocalOptions

@@ -16,12 +16,13 @@ import torch
 
 from backends.contract import Dataset
 from backends.local import encoding, model
-from backends.local.encoding import CausalData, EncodedData
+from backends.local.encoded_data import CausalData, EncodedData
 from backends.local.estimation import Speed
 from backends.local.model import LoadedModel, ModelSpec
 from backends.local.model_source import ModelSource
 from backends.local.options import Task
 from backends.local.special_tokens import check_token_ids
+from backends.local.truncation import LengthRule
 
 MAX_IDLE_MODEL_BYTES = 2 * 2**30
 """Bytes of base models that the cache keeps in addition to the model in use."""
@@ -97,7 +98,7 @@ class ModelCache:
             self._models.popitem(last=False)
 
     def encoded_data(
-        self, source: ModelSource, task: Task, dataset: Dataset, part: str, max_length: int
+        self, source: ModelSource, task: Task, dataset: Dataset, part: str, rule: LengthRule
     ) -> EncodedData:
         """Return the encoded `train` or `valid` part, encoded once.
 
@@ -106,16 +107,17 @@ class ModelCache:
         file = dataset.train if part == "train" else dataset.valid
         key = (
             file.sha256, file.path, str(source.directory.resolve()), task, dataset.layout, dataset.labels, dataset.stop,
-            dataset.train_on, max_length,
+            dataset.train_on, rule,
         )  # fmt: skip
         if key not in self._data:
             lines, tokenizer = encoding.read_lines(file.path), self.tokenizer(source)
             with encoding.missing_fields_reported(file.path):
                 data: EncodedData
                 if task == "causal-lm":
-                    data = encoding.encode_causal(tokenizer, lines, dataset, max_length)
+                    data = encoding.encode_causal(tokenizer, lines, dataset, rule, file.path)
                 else:
-                    data = encoding.encode_classes(tokenizer, lines, dataset, max_length, source.uses_segment_ids)
+                    with_segment_ids = source.uses_segment_ids
+                    data = encoding.encode_classes(tokenizer, lines, dataset, rule, with_segment_ids, file.path)
             _check_tokens(data, source, tokenizer)
             self._data[key] = data
             while len(self._data) > _MAX_DATA_FILES:

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from backends.contract import BackendError, Failure, FailureKind
-from backends.local.encoding import CausalData, ClassData, EncodedData, Flags, Ids, pad, token_batches
+from backends.local.encoded_data import CausalData, ClassData, EncodedData, Flags, Ids
+from backends.local.encoding import pad, token_batches
 from backends.local.failures import is_out_of_memory
 from backends.local.loss import class_inputs
 from backends.local.model import BatchLimits, LoadedModel

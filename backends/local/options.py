@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from backends.local_paths import MayBePath
 
 Task = Literal["causal-lm", "sequence-classification"]
+LongPrompts = Literal["cut", "drop", "error"]
+LongCompletions = Literal["error", "drop", "cut"]
 
 
 class LocalOptions(BaseModel):
@@ -33,7 +35,19 @@ class LocalOptions(BaseModel):
         default="auto", description="data type of the computations; auto: bfloat16 on GPUs that have it, else float32"
     )
     max_length: int | None = Field(
-        default=None, ge=8, description="maximum tokens of one example; longer prompts lose their beginning"
+        default=None, ge=8, description="maximum tokens of one example: prompt and completion"
+    )
+    long_prompts: LongPrompts = Field(
+        default="cut",
+        description="a prompt that does not fit beside its completion: cut (the beginning, for an encoder the end), "
+        "drop (leave the example out), or error",
+        json_schema_extra={"absent_by_default": True},
+    )
+    long_completions: LongCompletions = Field(
+        default="error",
+        description="a completion that leaves no room for a prompt: error, drop (leave the example out), or cut (the "
+        "end, so that the model never learns to stop there)",
+        json_schema_extra={"absent_by_default": True},
     )
     pretraining_learning_rate: float | None = Field(
         default=None,

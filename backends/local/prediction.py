@@ -13,7 +13,7 @@ import torch
 
 from backends.contract import Dataset, Decoding, Prediction, PredictOptions
 from backends.local import encoding, generation, model_evaluation, model_source
-from backends.local.encoding import Ids
+from backends.local.encoded_data import Ids
 from backends.local.example_template import ExampleTemplate
 from backends.local.failures import library_errors_translated, resource_errors_translated
 from backends.local.model import LoadedModel, ModelSpec, load_model, load_tokenizer, quiet

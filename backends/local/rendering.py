@@ -8,10 +8,11 @@ from typing import Any
 from backends.chat_lines import most_answers
 from backends.contract import TrainingRequest
 from backends.local import encoding
-from backends.local.encoding import AnswerCounts, CausalData, EncodedData
+from backends.local.encoded_data import AnswerCounts, CausalData, EncodedData
 from backends.local.example_template import ExampleTemplate
 from backends.local.model_cache import MODEL_CACHE
 from backends.local.request_resolution import ResolvedRequest
+from backends.local.truncation import LengthRule
 from backends.model_packages.text_generation import text_of
 from backends.rendering import LOOKED_AT, Piece, RenderedExample
 
@@ -22,17 +23,18 @@ def render(request: TrainingRequest, resolved: ResolvedRequest) -> RenderedExamp
     lines = encoding.read_lines(dataset.train.path)
     with encoding.missing_fields_reported(dataset.train.path):
         number = most_answers(lines[:LOOKED_AT], dataset.train_on)
-        data = MODEL_CACHE.encoded_data(resolved.base, resolved.task, dataset, "train", resolved.max_length)
+        data = MODEL_CACHE.encoded_data(resolved.base, resolved.task, dataset, "train", resolved.length_rule)
         tokenizer = MODEL_CACHE.tokenizer(resolved.base)
         line = lines[number]
         if not isinstance(data, CausalData):
             ids, _, _ = encoding.encode_segments(tokenizer, [line], resolved.max_length, False)
             template = ExampleTemplate(tokenizer, dataset.layout, dataset.stop)
             pieces = [Piece(tokenizer.decode(ids[0].tolist()), False), Piece(template.answer(line), True)]
-            return RenderedExample(number + 1, tuple(pieces), notes(data, resolved.max_length))
-        # Labels need all lines: the longest one decides the room of a prompt.
-        own = encoding.encode_causal(tokenizer, [line], dataset, resolved.max_length)
-    return RenderedExample(number + 1, pieces_of(tokenizer, own), notes(data, resolved.max_length))
+            return RenderedExample(number + 1, tuple(pieces), notes(data))
+        # The example is shown cut, even if it is left out.
+        shown = LengthRule(resolved.max_length, completions="cut")
+        own = encoding.encode_causal(tokenizer, [line], dataset, shown)
+    return RenderedExample(number + 1, pieces_of(tokenizer, own), notes(data))
 
 
 def pieces_of(tokenizer: Any, data: CausalData) -> tuple[Piece, ...]:
@@ -48,13 +50,10 @@ def pieces_of(tokenizer: Any, data: CausalData) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def notes(data: EncodedData, max_length: int) -> tuple[str, ...]:
-    """Return what happens to training examples that cannot stay as they are, in sentences."""
+def notes(data: EncodedData) -> tuple[str, ...]:
+    """Return what happens to answers that cannot be trained as they are, in sentences."""
     answers = data.answers if isinstance(data, CausalData) else AnswerCounts(len(data.ids))
     found = []
-    if data.truncated:
-        examples = f"{data.truncated:,} training example{'s lose their' if data.truncated > 1 else ' loses its'}"
-        found.append(f"{examples} beginning to fit into {max_length:,} tokens (backend.max_length)")
     if answers.lost:
         found.append(
             f"{answers.lost:,} of {answers.trained + answers.lost:,} answers are not trained: they are in the lost "

@@ -13,6 +13,7 @@ from backends.local import hyperparameters, model_source
 from backends.local.model_source import ModelSource, user_error
 from backends.local.options import LocalOptions, Task
 from backends.local.pretraining_rates import PretrainingRate, pretraining_rate
+from backends.local.truncation import LengthRule
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,12 @@ class ResolvedRequest:
     settings: hyperparameters.Settings
     peak_learning_rate: float
     pretraining_rate: PretrainingRate | None
-    max_length: int
+    length_rule: LengthRule
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens of one example."""
+        return self.length_rule.max_length
 
 
 def base_model_of(request: TrainingRequest, options: LocalOptions) -> str:
@@ -67,7 +73,7 @@ def resolve(request: TrainingRequest, options: LocalOptions, *, weights: bool = 
         settings,
         settings.peak_learning_rate(rate.value if rate else None),
         rate,
-        base.max_length(options.max_length),
+        LengthRule(base.max_length(options.max_length), options.long_prompts, options.long_completions),
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from backends.contract import BackendError, Placement, Scalar, TrainingRequest
 from backends.local import device as devices
 from backends.local import metric_checks, model_source, training
-from backends.local.encoding import CausalData, EncodedData
+from backends.local.encoded_data import CausalData, EncodedData
 from backends.local.memory import RunShape, forecast
 from backends.local.model import LoadedModel, ModelSpec
 from backends.local.model_cache import MODEL_CACHE, fixed_sample
@@ -39,7 +39,7 @@ def set_up_run(
     if (problem := optimizer_problem(settings.optimizer, device.type)) is not None:
         raise user_error(*problem)
     train, valid = (
-        MODEL_CACHE.encoded_data(resolved.base, task, request.dataset, part, resolved.max_length)
+        MODEL_CACHE.encoded_data(resolved.base, task, request.dataset, part, resolved.length_rule)
         for part in ("train", "valid")
     )
     shape = RunShape.of(resolved, options, device, dtype, train)
@@ -135,7 +135,7 @@ def values_in_use(
         "training_examples": len(plan.train.ids),
         "validation_examples": len(plan.valid.ids),
         "training_tokens": int(plan.train.lengths.sum()) * settings.n_epochs,
-        "truncated_examples": plan.train.truncated + plan.valid.truncated,
+        "truncated_examples": len(plan.train.truncation.cut_prompts) + len(plan.valid.truncation.cut_prompts),
         "max_length": resolved.max_length,
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -143,6 +143,7 @@ def values_in_use(
         "parameters": sum(parameter.numel() for parameter in model.module.parameters()),
         "trainable_parameters": trainable.count,
     }
+    values |= _lost_values(plan)
     if isinstance(plan.train, CausalData):
         values["prompt_loss_weight"] = settings.prompt_loss_weight
         if request.dataset.layout == "chat":
@@ -165,6 +166,17 @@ def values_in_use(
             f"this run does not measure {requested}; it keeps the state with the lowest valid_loss"
         )
     return {**values, **request.hyperparameters}
+
+
+def _lost_values(plan: training.TrainingPlan) -> dict[str, Scalar]:
+    """Return what the limit of tokens takes from the data, where it takes anything."""
+    both = (plan.train.truncation, plan.valid.truncation)
+    counts = {
+        "lost_tokens": sum(part.lost_tokens for part in both),
+        "cut_completions": sum(len(part.cut_completions) for part in both),
+        "dropped_examples": sum(len(part.dropped) for part in both),
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def _initial_weights(request: TrainingRequest, resolved: ResolvedRequest) -> tuple[ModelSource, Path | None]:

@@ -24,7 +24,8 @@ from backends.contract import (
     Measured,
 )
 from backends.local import loss, model_evaluation
-from backends.local.encoding import EncodedData, Ids, epoch_batches
+from backends.local.encoded_data import EncodedData, Ids
+from backends.local.encoding import epoch_batches
 from backends.local.failures import is_out_of_memory
 from backends.local.hyperparameters import Settings
 from backends.local.lr_schedule import lr_factor

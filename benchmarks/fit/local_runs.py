@@ -19,7 +19,7 @@ import numpy as np
 
 from backends.contract import DataFile, Dataset, EvaluationSettings, Failed, Measured, Placement, TrainingRequest
 from backends.local import model_evaluation, run_setup, training
-from backends.local.encoding import CausalData
+from backends.local.encoded_data import CausalData
 from backends.local.model_cache import MODEL_CACHE
 from backends.local.options import LocalOptions
 from backends.local.request_resolution import resolve
@@ -227,7 +227,7 @@ def _trace(recipe: LocalRecipe, work: Path) -> tuple[list[Measured], Trace, floa
     resolved = resolve(request, options)
     plan, trainable = run_setup.set_up_run(request, resolved, options, Placement())
     data = MODEL_CACHE.encoded_data(
-        resolved.base, resolved.task, replace(dataset, valid=oracle), "valid", resolved.max_length
+        resolved.base, resolved.task, replace(dataset, valid=oracle), "valid", resolved.length_rule
     )
     assert isinstance(data, CausalData)
     loop = training.TrainingLoop(plan, trainable, recipe.id, lambda files: None)

@@ -10,11 +10,12 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from backends.contract import Estimate, EvaluationSettings, Failure, GenerationSettings, Scalar, TrainingRequest
+from backends.example_report import ExampleReport
 from backends.memory_forecast.forecast import MemoryForecast
 from backends.metrics.requested_metric import identity as metric_identity
 from backends.rendering import RenderedExample
@@ -24,6 +25,7 @@ from sweeps.data.findings import warning
 from sweeps.errors import Problem, UserInputError
 from sweeps.planning.budget_checks import budget_problems
 from sweeps.planning.champion_checks import champion_problems
+from sweeps.planning.example_findings import example_findings
 from sweeps.planning.placement import place
 from sweeps.planning.sweep_plan import SweepPlan, extreme_values, resolve_space
 from sweeps.spec.space import space_problems
@@ -58,15 +60,16 @@ class BackendAnswers:
     `failures` are its objections to the central requests. `central` is its estimate for the first
     central request that fits into memory, and `longest` has its estimates for the longest requests
     that do. Both are missing if the plan needs no estimates. `example` is missing if the backend
-    does not show examples. `memory` is the forecast for the request of `central`, and `most_memory`
-    the request that needs most, with its forecast; both are missing if the backend makes no
-    forecasts.
+    does not show examples. `reports` are what it says about the examples, by base model. `memory`
+    is the forecast for the request of `central`, and `most_memory` the request that needs most,
+    with its forecast; both are missing if the backend makes no forecasts.
     """
 
     failures: tuple[Failure, ...] = ()
     central: Estimate | None = None
     longest: tuple[Estimate, ...] = ()
     example: RenderedExample | None = None
+    reports: Mapping[str, ExampleReport] = field(default_factory=dict)
     memory: MemoryForecast | None = None
     most_memory: tuple[TrainingRequest, MemoryForecast] | None = None
 
@@ -185,6 +188,11 @@ def complete_plan(plan: SweepPlan, answers: BackendAnswers) -> SweepPlan:
     if answers.example is not None:
         notes = (warning("training-examples", plan.data.origins["train"], note) for note in answers.example.notes)
         plan = replace(plan, example=answers.example, findings=(*plan.findings, *notes))
+    if answers.reports:
+        found = example_findings(answers.reports, plan.space, plan.spec.document)
+        plan = replace(
+            plan, token_lengths=next(iter(answers.reports.values())).lengths, findings=(*plan.findings, *found)
+        )
     if answers.central is None:
         return plan
     plan = replace(plan, estimate=answers.central, most_expensive=_most_expensive(plan, answers.longest))

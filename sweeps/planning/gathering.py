@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from backends.contract import Backend, BackendError, Estimate, Failure, MetricRequest, TrainingRequest
+from backends.example_report import ExampleReport, SupportsExampleReport
 from backends.memory_forecast.forecast import MemoryForecast, SupportsMemoryForecast
 from backends.rendering import RenderedExample, SupportsRendering
 from sweeps.data import PreparedData, prepare
@@ -97,8 +98,9 @@ def ask_backend(plan: SweepPlan, *, estimate: bool) -> BackendAnswers:
         if failures:
             return BackendAnswers(tuple(failures))
         example = _rendered(backend, requests.central[0]) if isinstance(backend, SupportsRendering) else None
+        reports = _reports(plan, backend, requests.central) if isinstance(backend, SupportsExampleReport) else {}
         if not estimate:
-            return BackendAnswers(example=example)
+            return BackendAnswers(example=example, reports=reports)
         forecasts: list[MemoryForecast | None] = [None] * len(requests.central)
         most_memory = None
         if isinstance(backend, SupportsMemoryForecast):
@@ -115,6 +117,7 @@ def ask_backend(plan: SweepPlan, *, estimate: bool) -> BackendAnswers:
             central=_estimate(plan, backend, requests.central[fitting[0]]),
             longest=tuple(_estimate(plan, backend, requests.longest[number]) for number in fitting),
             example=example,
+            reports=reports,
         )
 
 
@@ -144,6 +147,15 @@ def _check(backend: Backend, request: TrainingRequest) -> Sequence[Failure]:
 def _rendered(backend: SupportsRendering, request: TrainingRequest) -> RenderedExample:
     try:
         return backend.render(request)
+    except BackendError as error:
+        raise SweepError(error.failure.message, error.failure.detail) from error
+
+
+def _reports(
+    plan: SweepPlan, backend: SupportsExampleReport, requests: Sequence[TrainingRequest]
+) -> dict[str, ExampleReport]:
+    try:
+        return {request.base_model: backend.report_examples(request, plan.data.test) for request in requests}
     except BackendError as error:
         raise SweepError(error.failure.message, error.failure.detail) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from backends import codec
 from backends.contract import Backend, Estimate, EvaluationSettings, Placement, TrainingRequest
+from backends.example_report import TokenLengths
 from backends.guarded_backend import open_guarded
 from backends.memory_forecast.forecast import MemoryForecast
 from backends.metrics.contract import CostBound as MeasurementBound
@@ -37,7 +38,8 @@ class SweepPlan:
     backend was not asked for estimates. They include the cost of the task metrics, of which
     `measurement_bound` is the most that one measurement can cost. `memory` is the forecast for the
     trial of `estimate`, and `most_memory` that of the trial that needs most. `example` is a
-    training example as the backend trains it, None if it does not show any.
+    training example as the backend trains it, None if it does not show any. `token_lengths` are
+    those of the examples by part, empty if the backend does not count them.
     """
 
     spec: SweepSpec
@@ -56,6 +58,7 @@ class SweepPlan:
     memory: MemoryForecast | None = None
     most_memory: MemoryForecast | None = None
     example: RenderedExample | None = None
+    token_lengths: Mapping[str, TokenLengths] = field(default_factory=dict)
 
     @property
     def max_epochs(self) -> float:
@@ -195,6 +198,7 @@ class SweepPlan:
             "budget": self.spec.budget.model_dump(),
             "estimate": None if self.estimate is None else self._estimate_json(self.estimate),
             "memory": None if self.memory is None else self._memory_json(self.memory),
+            "token_lengths": {part: codec.to_json(lengths) for part, lengths in self.token_lengths.items()},
             "findings": [codec.to_json(finding) for finding in self.findings],
         }
 

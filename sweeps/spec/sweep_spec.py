@@ -73,9 +73,12 @@ class SweepSpec:
 
         Prices and other options that do not change the trained model are left out.
         """
-        return self.written_options.model_dump(
-            mode="json", exclude=self.price_options | self._options_marked("same_result")
+        # An option that came later counts only where it is used, so that older sweeps can go on.
+        unused = (
+            self._options_marked("absent_by_default") - self.written_options.model_dump(exclude_defaults=True).keys()
         )
+        left_out = self.price_options | self._options_marked("same_result") | unused
+        return self.written_options.model_dump(mode="json", exclude=left_out)
 
     @property
     def price_options(self) -> set[str]:

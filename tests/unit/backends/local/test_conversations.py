@@ -22,11 +22,12 @@ from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
 from backends.contract import BackendError, DataFile, Dataset
-from backends.local import encoding, loss, model_evaluation, model_source
-from backends.local.encoding import CausalData
+from backends.local import encoded_data, encoding, loss, model_evaluation, model_source
+from backends.local.encoded_data import CausalData
 from backends.local.example_template import ExampleTemplate
 from backends.local.model import LoadedModel, ModelSpec, load_model, load_tokenizer
 from backends.local.special_tokens import end_ids
+from backends.local.truncation import LengthRule
 from backends.model_packages.chat_text import turn_end
 
 pytestmark = pytest.mark.unit
@@ -85,7 +86,7 @@ def encoded(
     tokenizer = tokenizer_of(family)
     line = {"messages": list(messages), **({"tools": list(tools)} if tools else {})}
     dataset = Dataset(NO_FILE, NO_FILE, "chat", train_on=train_on)
-    return tokenizer, encoding.encode_causal(tokenizer, [line], dataset, max_length)
+    return tokenizer, encoding.encode_causal(tokenizer, [line], dataset, LengthRule(max_length))
 
 
 def assert_sequence(tokenizer: Any, data: CausalData, number: int, expected: str) -> None:
@@ -135,7 +136,7 @@ def test_every_answer_and_the_end_of_its_turn_are_targets_and_nothing_else(famil
     tokenizer, data = encoded(family, TURNS)
     assert len(data.ids) == 1
     assert_sequence(tokenizer, data, 0, prefix(family) + TWO_ANSWERS[family])
-    assert data.answers == encoding.AnswerCounts(2)
+    assert data.answers == encoded_data.AnswerCounts(2)
 
 
 def only_the_last(expected: str) -> str:
@@ -211,7 +212,7 @@ def test_an_answer_before_the_last_question_keeps_the_text_in_which_it_was_asked
     assert_sequence(
         tokenizer, data, 1, f"<s>[INST] 1+1?[/INST]{called}{result} It is 2</s>{tools}[INST] sure?[/INST]⟦ yes</s>⟧"
     )
-    assert data.answers == encoding.AnswerCounts(3, split=1)
+    assert data.answers == encoded_data.AnswerCounts(3, split=1)
 
 
 def test_a_template_that_removes_earlier_reasoning_trains_each_answer_as_it_is_asked() -> None:
@@ -252,13 +253,13 @@ def test_a_template_that_changes_earlier_turns_gives_no_wrong_target(template: s
     tokenizer = tokenizer_of("none")
     tokenizer.chat_template = template
     dataset = Dataset(NO_FILE, NO_FILE, "chat", train_on="all")
-    data = encoding.encode_causal(tokenizer, [{"messages": TURNS}], dataset, 4096)
+    data = encoding.encode_causal(tokenizer, [{"messages": TURNS}], dataset, LengthRule(4096))
     assert len(data.ids) == 2
     for ids, flags, asked, answer in zip(data.ids, data.targets, (TURNS[:1], TURNS[:3]), ("hello", "2"), strict=True):
         prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
         assert tokenizer.decode(ids[~flags].tolist()) == prompt
         assert tokenizer.decode(ids[flags].tolist()) == answer + "<|end|>"
-    assert data.answers == encoding.AnswerCounts(2, split=1)
+    assert data.answers == encoded_data.AnswerCounts(2, split=1)
 
 
 def test_an_answer_that_the_template_cannot_be_asked_for_is_counted_as_lost() -> None:
@@ -269,9 +270,11 @@ def test_an_answer_that_the_template_cannot_be_asked_for_is_counted_as_lost() ->
         "{% if add_generation_prompt %}assistant: {% endif %}"
     )
     line = {"messages": [SYSTEM, {"role": "assistant", "content": "welcome"}, *TURNS[:2]]}
-    data = encoding.encode_causal(tokenizer, [line], Dataset(NO_FILE, NO_FILE, "chat", train_on="all"), 4096)
+    data = encoding.encode_causal(
+        tokenizer, [line], Dataset(NO_FILE, NO_FILE, "chat", train_on="all"), LengthRule(4096)
+    )
     assert tokenizer.decode(data.ids[0][data.targets[0]].tolist()) == "hello<|end|>"
-    assert data.answers == encoding.AnswerCounts(1, lost=1)
+    assert data.answers == encoded_data.AnswerCounts(1, lost=1)
 
 
 def test_the_date_of_a_template_is_the_same_on_every_day() -> None:
@@ -307,7 +310,9 @@ def test_a_turn_that_begins_otherwise_than_its_prompt_ends_as_the_template_says(
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
     )
-    data = encoding.encode_causal(tokenizer, [{"messages": TURNS[:2]}], Dataset(NO_FILE, NO_FILE, "chat"), 4096)
+    data = encoding.encode_causal(
+        tokenizer, [{"messages": TURNS[:2]}], Dataset(NO_FILE, NO_FILE, "chat"), LengthRule(4096)
+    )
     asked = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think>\n"
     assert_sequence(tokenizer, data, 0, asked + "⟦hello<|im_end|>\n⟧")
 
@@ -340,9 +345,9 @@ def test_a_long_conversation_loses_whole_early_exchanges_and_keeps_its_system_pr
         assert ids.tolist() == expected.ids[0].tolist()
         assert data.targets[0].tolist() == expected.targets[0].tolist()
         assert len(ids) <= max_length
-        assert data.truncated == int(lost > 0)
+        assert data.truncation.cut_prompts == ((1,) if lost else ())
         answers = 6 - lost if train_on == "all" else 1
-        assert data.answers == encoding.AnswerCounts(answers, lost if train_on == "all" else 0)
+        assert data.answers == encoded_data.AnswerCounts(answers, lost if train_on == "all" else 0)
         if lost:  # one exchange more would be too long
             _, longer = encoded(family, [SYSTEM, *LONG[2 * lost - 1 :]], train_on)
             assert len(longer.ids[0]) > max_length
@@ -355,16 +360,16 @@ def test_a_single_exchange_that_is_too_long_loses_the_beginning_of_its_prompt_an
     _, data = encoded("chatml", TURNS[:2], max_length=len(whole.ids[0]) - 5)
     assert data.ids[0].tolist() == whole.ids[0][5:].tolist()
     assert data.targets[0].tolist() == whole.targets[0][5:].tolist()
-    assert data.truncated == 1
+    assert data.truncation.cut_prompts == (1,)
     # Several answers to one question: the last one is trained whole, the others are lost.
     _, whole = encoded("chatml", TOOL_TURNS, tools=TOOLS)
     _, data = encoded("chatml", TOOL_TURNS, tools=TOOLS, max_length=60)
     assert tokenizer.decode(data.ids[0][data.targets[0]].tolist()) == "It is 2<|im_end|>\n"
-    assert (len(data.ids[0]), data.answers) == (60, encoding.AnswerCounts(1, lost=1))
+    assert (len(data.ids[0]), data.answers) == (60, encoded_data.AnswerCounts(1, lost=1))
 
 
 def test_an_answer_without_room_for_a_prompt_is_an_error() -> None:
-    with pytest.raises(BackendError, match=r"a completion has [0-9]+ tokens"):
+    with pytest.raises(BackendError, match=r"1 completion has too many tokens: up to [0-9]+,"):
         encoded("chatml", [TURNS[0], {"role": "assistant", "content": "word " * 60}], max_length=50)
 
 
@@ -394,7 +399,7 @@ WORD = st.text("abc xyz.\n", min_size=1, max_size=30)
 def test_single_answers_have_the_tensors_that_they_always_had(
     texts: list[tuple[bool, str, str]], family: str, train_on: Literal["all", "last"], max_length: int
 ) -> None:
-    """Prompt and completion are tokenized apart; each prompt leaves room for the longest answer."""
+    """Prompt and completion are tokenized apart; each prompt leaves room for its own answer."""
     tokenizer = tokenizer_of(family)
     lines, prompts, completions = [], [], []
     for with_system, question, answer in texts:
@@ -411,14 +416,16 @@ def test_single_answers_have_the_tensors_that_they_always_had(
         alone = tokenizer(completion, add_special_tokens=False)["input_ids"]
         newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
         completions.append((anchored[1:] if anchored[:1] == newline else alone) + end)
-    room = max_length - max(map(len, completions))
+    rooms = [max_length - len(completion) for completion in completions]
     dataset = Dataset(NO_FILE, NO_FILE, "chat", train_on=train_on)
-    data = encoding.encode_causal(tokenizer, lines, dataset, max_length)
-    expected = [prompt[max(len(prompt) - room, 0) :] for prompt in prompts]
+    data = encoding.encode_causal(tokenizer, lines, dataset, LengthRule(max_length))
+    expected = [prompt[max(len(prompt) - room, 0) :] for prompt, room in zip(prompts, rooms, strict=True)]
     assert [ids.tolist() for ids in data.ids] == [p + c for p, c in zip(expected, completions, strict=True)]
     assert data.completion_starts.tolist() == [len(prompt) for prompt in expected]
     assert all(flags[start:].all() for flags, start in zip(data.targets, data.completion_starts, strict=True))
-    assert data.truncated == sum(len(prompt) > room for prompt in prompts)
+    cut = [n for n, (prompt, room) in enumerate(zip(prompts, rooms, strict=True), 1) if len(prompt) > room]
+    assert data.truncation.cut_prompts == tuple(cut)
+    assert data.truncation.lost_tokens == sum(map(len, prompts)) - sum(map(len, expected))
 
 
 def _spec() -> ModelSpec:
@@ -434,7 +441,7 @@ def embedded() -> LoadedModel:
 def test_loss_and_metrics_are_over_all_targets(embedded: LoadedModel, prompt_loss_weight: float) -> None:
     dataset = Dataset(NO_FILE, NO_FILE, "chat", train_on="all")
     lines = [{"messages": TURNS}, {"messages": LONG}, {"messages": TURNS[:2]}]
-    data = encoding.encode_causal(embedded.tokenizer, lines, dataset, 512)
+    data = encoding.encode_causal(embedded.tokenizer, lines, dataset, LengthRule(512))
     embedded.module.eval()
     expected = weights = nll_of_targets = 0.0
     targets = correct = 0
@@ -459,5 +466,5 @@ def test_loss_and_metrics_are_over_all_targets(embedded: LoadedModel, prompt_los
 def test_labels_stay_the_last_message() -> None:
     tokenizer = tokenizer_of("chatml")
     labelled = Dataset(NO_FILE, NO_FILE, "chat", labels=("2", "3"), train_on="all")
-    data = encoding.encode_causal(tokenizer, [{"messages": TURNS}], labelled, 512)
+    data = encoding.encode_causal(tokenizer, [{"messages": TURNS}], labelled, LengthRule(512))
     assert_sequence(tokenizer, data, 0, prefix("chatml") + only_the_last(TWO_ANSWERS["chatml"]))

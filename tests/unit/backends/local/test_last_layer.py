@@ -12,13 +12,14 @@ import transformers
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from backends.local import encoding, loss, model_evaluation
+from backends.local import encoded_data, loss, model_evaluation
 from backends.local.hyperparameters import LoraSettings
 from backends.local.last_layer import LastLayer
 from backends.local.model import LoadedModel, ModelSpec, load_model, load_tokenizer
 from backends.local.model_source import find
 from backends.local.options import Task
 from backends.local.trainable_weights import TrainableWeights
+from backends.local.truncation import Truncation
 
 pytestmark = [pytest.mark.unit, pytest.mark.trains]
 
@@ -72,21 +73,21 @@ def load(tmp_path: Any, llama: Any) -> Callable[..., LoadedModel]:
     return make
 
 
-def causal_data() -> encoding.CausalData:
+def causal_data() -> encoded_data.CausalData:
     random = np.random.default_rng(3)
     ids = tuple(random.integers(4, 40, int(length)) for length in random.integers(8, 14, 6))
     targets = tuple(np.arange(len(example)) >= len(example) - 2 for example in ids)
-    return encoding.CausalData(ids, targets, None, None, 0, encoding.AnswerCounts(6))
+    return encoded_data.CausalData(ids, targets, None, None, Truncation(6), encoded_data.AnswerCounts(6))
 
 
-def class_data() -> encoding.ClassData:
+def class_data() -> encoded_data.ClassData:
     random = np.random.default_rng(3)
     ids = tuple(random.integers(4, 40, int(length)) for length in random.integers(4, 14, 6))
-    return encoding.ClassData(ids, None, random.integers(0, 3, 6), 0)
+    return encoded_data.ClassData(ids, None, random.integers(0, 3, 6), Truncation(6))
 
 
 def loss_and_gradients(
-    model: LoadedModel, data: encoding.EncodedData, weight: float = 0.0
+    model: LoadedModel, data: encoded_data.EncodedData, weight: float = 0.0
 ) -> tuple[float, dict[str, Tensor], int]:
     """Return the loss, its gradients, and the floating-point operations of both passes."""
     model.module.zero_grad()
@@ -108,7 +109,7 @@ def use_whole_layer(model: LoadedModel) -> None:
     assert not model.last_layer.verify(lambda: next(results), torch.float32)
 
 
-def compare_with_whole_layer(model: LoadedModel, data: encoding.EncodedData, tolerance: float = 1e-4) -> float:
+def compare_with_whole_layer(model: LoadedModel, data: encoded_data.EncodedData, tolerance: float = 1e-4) -> float:
     """Assert the results of the whole layer; return the share of its operations that the partial
     layer needs.
     """

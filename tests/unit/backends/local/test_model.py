@@ -11,12 +11,13 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 
 from backends.contract import BackendError, DataFile, Dataset, FailureKind
-from backends.local import encoding, loss, model, model_evaluation, model_source
+from backends.local import encoded_data, encoding, loss, model, model_evaluation, model_source
 from backends.local.hyperparameters import LoraSettings
 from backends.local.model import LoadedModel
 from backends.local.options import Task
 from backends.local.trainable_weights import TrainableWeights, lora_layers
 from backends.local.training import initial_micro_batch_size
+from backends.local.truncation import LengthRule, Truncation
 
 pytestmark = [pytest.mark.unit, pytest.mark.trains]
 
@@ -30,18 +31,22 @@ def load(directory: Path, task: Task = "causal-lm", labels: tuple[str, ...] = ()
     return model.load_model(spec, model.load_tokenizer(source))
 
 
-def causal_data(count: int = 6, labels: bool = False) -> encoding.CausalData:
+def causal_data(count: int = 6, labels: bool = False) -> encoded_data.CausalData:
     random = np.random.default_rng(3)
     prompts = [random.integers(4, 40, int(random.integers(1, 9))) for _ in range(count)]
     options = tuple(random.integers(4, 40, length) for length in (2, 1, 3))
     chosen = random.integers(0, 3, count)
     ids = tuple(np.concatenate([prompt, options[n]]) for prompt, n in zip(prompts, chosen, strict=True))
     targets = tuple(np.arange(len(row)) >= len(prompt) for row, prompt in zip(ids, prompts, strict=True))
-    answers = encoding.AnswerCounts(count)
-    return encoding.CausalData(ids, targets, chosen if labels else None, options if labels else None, 0, answers)
+    answers = encoded_data.AnswerCounts(count)
+    return encoded_data.CausalData(
+        ids, targets, chosen if labels else None, options if labels else None, Truncation(count), answers
+    )
 
 
-def by_formula(loaded: LoadedModel, data: encoding.CausalData, batch: list[int], prompt_loss_weight: float) -> float:
+def by_formula(
+    loaded: LoadedModel, data: encoded_data.CausalData, batch: list[int], prompt_loss_weight: float
+) -> float:
     """Return the loss by its definition, token by token: sum of w * nll over sum of w."""
     total = weights = 0.0
     for n in batch:
@@ -91,7 +96,7 @@ def test_unweighted_prompt_tokens_are_never_targets(llama: Path) -> None:
 def test_the_loss_of_a_classifier_is_the_mean_over_examples(bert: Path, dataset: Dataset) -> None:
     loaded = load(bert, "sequence-classification", dataset.labels)
     lines = encoding.read_lines(dataset.train.path)
-    data = encoding.encode_classes(loaded.tokenizer, lines, dataset, 64, with_segment_ids=True)
+    data = encoding.encode_classes(loaded.tokenizer, lines, dataset, LengthRule(64), with_segment_ids=True)
     loaded.module.eval()
     batch = np.array([0, 3, 7])
     value = loss.summed_loss(loaded, data, batch, 0.0).item() / loss.total_weight(data, batch, 0.0)
@@ -236,7 +241,7 @@ def test_a_cpu_computes_as_many_tokens_as_its_caches_hold(llama: Path, width: in
     loaded.module.model.layers[0].mlp.up_proj = torch.nn.Linear(32, width, bias=False)
     assert loaded.max_tokens_in_cache == tokens
     rows, targets = tuple(np.full(32, 4) for _ in range(4)), tuple(np.arange(32) >= 2 for _ in range(4))
-    long = encoding.CausalData(rows, targets, None, None, 0, encoding.AnswerCounts(4))
+    long = encoded_data.CausalData(rows, targets, None, None, Truncation(4), encoded_data.AnswerCounts(4))
     assert initial_micro_batch_size(long, 600, loaded) == min(tokens, 4096) // 32
     loaded.device = torch.device("meta")
     assert loaded.max_tokens_in_cache > 2**40
@@ -295,8 +300,8 @@ def test_each_data_file_is_encoded_once(llama: Path, dataset: Dataset, tmp_path:
     from backends.local.model_cache import ModelCache
 
     cache, source = ModelCache(), model_source.find(str(llama))
-    first = cache.encoded_data(source, "causal-lm", dataset, "train", 64)
-    assert cache.encoded_data(source, "causal-lm", dataset, "train", 64) is first
-    assert cache.encoded_data(source, "causal-lm", dataset, "train", 48) is not first
+    first = cache.encoded_data(source, "causal-lm", dataset, "train", LengthRule(64))
+    assert cache.encoded_data(source, "causal-lm", dataset, "train", LengthRule(64)) is first
+    assert cache.encoded_data(source, "causal-lm", dataset, "train", LengthRule(48)) is not first
     other = dataclasses.replace(dataset, train=DataFile(dataset.valid.path, 12, dataset.valid.sha256))
-    assert len(cache.encoded_data(source, "causal-lm", other, "train", 64).ids) == 12
+    assert len(cache.encoded_data(source, "causal-lm", other, "train", LengthRule(64)).ids) == 12

@@ -30,6 +30,7 @@ from backends.local.example_template import ExampleTemplate
 from backends.local.model import LoadedModel, ModelSpec, load_model, load_tokenizer
 from backends.local.options import LocalOptions, Task
 from backends.local.special_tokens import end_ids, stop_text
+from backends.local.truncation import LengthRule
 from backends.model_packages import chat_text, local_predictor
 from backends.model_packages.chat_text import turn_end
 from backends.testing import write_jsonl
@@ -195,7 +196,7 @@ def test_a_template_that_ends_no_turn_gets_the_end_of_sequence(tmp_path: Path, e
     tokenizer = load_tokenizer(model_source.find(language_model(tmp_path, template=TURNS.replace("[END]", end))))
     messages = [{"role": "user", "content": "abc"}, {"role": "assistant", "content": "d"}]
     dataset = Dataset(write_jsonl(tmp_path / "x.jsonl", []), write_jsonl(tmp_path / "x.jsonl", []), "chat", ())
-    data = encoding.encode_causal(tokenizer, [{"messages": messages}], dataset, 64)
+    data = encoding.encode_causal(tokenizer, [{"messages": messages}], dataset, LengthRule(64))
     assert data.ids[0][-1] == ID["[EOS]"]
     # A label ends in the same way, here and in the predictor that travels with a model.
     template = ExampleTemplate(tokenizer, "chat", "")
