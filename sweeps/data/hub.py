@@ -1,4 +1,4 @@
-"""The Hugging Face `datasets` library: saved data sets, Parquet directories, and the hub.
+"""The Hugging Face `datasets` library: data sets that it saved, and the hub.
 
 Importing the library takes seconds, so functions import it. Without a network it retries for up to
 half a minute, so `open_hub` first asks the hub once, with a time limit.
@@ -6,13 +6,14 @@ half a minute, so `open_hub` first asks the hub once, with a time limit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.extras import missing_libraries
 from backends.hugging_face import PROBE_S, http_error, one_line, why_unavailable
+from sweeps.data.part_files import PART_NAMES
 from sweeps.data.readers.record import Record, RecordStream
 from sweeps.errors import Problem, UserInputError, require_extra
 
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 ROWS_AT_ONCE = 1000
-
-_PARTS: Mapping[str, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "valid": ("validation", "valid", "val", "dev"),
-    "test": ("test",),
-}
 
 
 class SourceUnavailableError(Exception):
@@ -40,28 +35,21 @@ class SourceUnavailableError(Exception):
 
 
 def is_saved(directory: Path) -> bool:
-    """Return whether `datasets` can read the directory.
-
-    It comes from `save_to_disk`, or has Parquet or Arrow files.
-    """
-    named = ("dataset_dict.json", "state.json")
-    return any((directory / name).is_file() for name in named) or next(_tables(directory), None) is not None
+    """Return whether `save_to_disk` of the library wrote the directory."""
+    return any((directory / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 
-def open_saved(directory: Path, cache: Path | None = None) -> dict[str, Dataset]:
+def open_saved(directory: Path) -> dict[str, Dataset]:
     """Open a directory for which `is_saved` holds; return its parts.
 
-    The library converts Parquet files once, into `cache` (None: its own cache). Raises
-    UserInputError if it cannot read the directory.
+    Raises UserInputError if the library cannot read it.
     """
     require_extra("local", f"Reading {directory}")
     import datasets
 
     with _quiet():
         try:
-            if (directory / "dataset_dict.json").is_file() or (directory / "state.json").is_file():
-                return _parts(datasets.load_from_disk(str(directory)), str(directory))
-            loaded = datasets.load_dataset(str(directory), cache_dir=str(cache) if cache else None)
+            loaded = datasets.load_from_disk(str(directory))
         except (datasets.exceptions.DatasetsError, OSError, ValueError) as failure:
             raise UserInputError(
                 [Problem(str(directory), f"datasets cannot load it: {one_line(failure)}")]
@@ -117,11 +105,6 @@ def row_records(table: Dataset, name: str) -> RecordStream:
             yield Record(row, name, number)
 
 
-def _tables(directory: Path) -> Iterator[Path]:
-    for pattern in ("*.parquet", "*.arrow", "*/*.parquet", "*/*.arrow"):
-        yield from directory.glob(pattern)
-
-
 def _cached(repository: str, config: str | None) -> Any:
     """Return the data set that an earlier `load_dataset` of this repository cached, or None."""
     from datasets.packaged_modules.cache.cache import Cache
@@ -139,7 +122,7 @@ def _parts(loaded: Any, place: str) -> dict[str, Dataset]:
 
     if isinstance(loaded, Dataset):
         return {"train": loaded}
-    parts = {part: loaded[name] for part, names in _PARTS.items() for name in names if name in loaded}
+    parts = {part: loaded[name] for part, names in PART_NAMES.items() for name in names if name in loaded}
     if "train" not in parts:
         if len(loaded) != 1:
             available = ", ".join(sorted(loaded))

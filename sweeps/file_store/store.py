@@ -23,24 +23,43 @@ _WRITES_ARE_ATOMIC = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"}
 _S3_OPTIONS = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 2}}}
 
 
-def check_url(url: str) -> None:
-    """Raise UserInputError if `url` cannot be a store, or holds a secret. Connects to nothing."""
+def check_url(url: str, place: str = "SWEEP_FILES") -> None:
+    """Raise UserInputError if `url` cannot be a store, or holds a secret. Connects to nothing.
+
+    `place` is where the user wrote it.
+    """
     if "://" not in url:
         if not Path(url).is_absolute():
             hint = "write a full path that every machine sees, or a URL such as s3://bucket/path"
-            raise UserInputError([Problem("SWEEP_FILES", f"{url} is a relative path", hint)])
+            raise UserInputError([Problem(place, f"{url} is a relative path", hint)])
         return
     parts = urlsplit(url)
     if parts.username or parts.password or "@" in parts.netloc:
         hint = "remove them: the store reads credentials from the environment of each machine"
-        raise UserInputError([Problem("SWEEP_FILES", "the address contains credentials", hint)])
+        raise UserInputError([Problem(place, "the address contains credentials", hint)])
     import fsspec
 
     if parts.scheme not in fsspec.available_protocols():
         known = "a folder, file://, s3://, gs://, abfs://"
-        raise UserInputError(
-            [Problem("SWEEP_FILES", f"{parts.scheme}:// is not a known kind of store", f"use {known}")]
-        )
+        raise UserInputError([Problem(place, f"{parts.scheme}:// is not a known kind of store", f"use {known}")])
+
+
+def file_system(url: str, place: str = "SWEEP_FILES") -> tuple[Any, str]:
+    """Return the file system of fsspec for a URL or a path, and the path in it.
+
+    Connects to nothing. Raises UserInputError for a bad URL, SweepError without its library.
+    """
+    check_url(url, place)
+    import fsspec
+
+    protocol = urlsplit(url).scheme if "://" in url else "file"
+    options = _S3_OPTIONS if protocol in ("s3", "s3a") else {}
+    try:
+        files: Any = fsspec.filesystem(protocol, use_listings_cache=False, **options)
+    except ImportError as error:
+        command = install_command("s3") if protocol in ("s3", "s3a") else f"pip install 'fsspec[{protocol}]'"
+        raise SweepError(f"the store {url} needs a library: {error}", f"run: {command}") from error
+    return files, str(files._strip_protocol(url)).rstrip("/")
 
 
 class FileStore:
@@ -52,19 +71,9 @@ class FileStore:
 
     def __init__(self, url: str) -> None:
         """Open the store. Raises UserInputError for a bad URL, SweepError without its library."""
-        check_url(url)
-        import fsspec
-
         self.url = url
-        protocol = urlsplit(url).scheme if "://" in url else "file"
-        options = _S3_OPTIONS if protocol in ("s3", "s3a") else {}
-        try:
-            self._files: Any = fsspec.filesystem(protocol, use_listings_cache=False, **options)
-        except ImportError as error:
-            command = install_command("s3") if protocol in ("s3", "s3a") else f"pip install 'fsspec[{protocol}]'"
-            raise SweepError(f"the store {url} needs a library: {error}", f"run: {command}") from error
-        self._is_atomic = protocol in _WRITES_ARE_ATOMIC
-        self._root = str(self._files._strip_protocol(url)).rstrip("/")
+        self._files, self._root = file_system(url)
+        self._is_atomic = "://" in url and urlsplit(url).scheme in _WRITES_ARE_ATOMIC
 
     def check(self) -> None:
         """Write, read and delete a small file. Raises SweepError if that fails."""
@@ -174,7 +183,7 @@ class FileStore:
         except SweepError:
             raise
         except Exception as error:  # each kind of store has its own exceptions, and none may end a worker
-            raise SweepError(f"cannot {action} the store {self.url}: {_words(error)}", HINT) from error
+            raise SweepError(f"cannot {action} the store {self.url}: {in_words(error)}", HINT) from error
 
 
 def digest(file: Path) -> str:
@@ -191,6 +200,7 @@ def replace_folder(prepared: Path, folder: Path) -> None:
     prepared.replace(folder)
 
 
-def _words(error: Exception) -> str:
+def in_words(error: Exception) -> str:
+    """Return the name and the text of a library's error, on one line."""
     text = " ".join(str(error).split())
     return (f"{type(error).__name__}: {text}" if text else type(error).__name__)[:300]
