@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from sweeps.data.checks.cases import Cases
 from sweeps.data.examples import ChatRecipe, Example, Recipe
 from sweeps.data.findings import Finding, error
-from sweeps.data.readers.files import is_utf8
+from sweeps.data.readers.decoding import is_utf8
 
 LONG_EXAMPLE_CHARACTERS = 10_000
 """Characters of prompt and completion above which OpenAI's tool proposed to drop an example."""
