@@ -297,7 +297,8 @@ def _load_examples(
             raise FaultyDataError(capped([*findings, *others]))
         raise UserInputError([_no_examples(source.description)])
     prompt, completion = spec.prompt or source.prompt, spec.completion or source.completion
-    recipe = choose_recipe(sample, prompt, completion, spec.separator, spec.stop, spec.train_on)
+    separator, stop = spec.separator or source.separator, source.stop if spec.stop is None else spec.stop
+    recipe = choose_recipe(sample, prompt, completion, separator, stop, spec.train_on)
     if isinstance(recipe, Finding):
         unreadable = [item for item in head if isinstance(item, Finding)]
         raise FaultyDataError(capped([*unreadable, recipe]))

@@ -23,7 +23,7 @@ def read_manifest(folder: Path) -> Mapping[str, Any] | None:
 
 
 def written_delimiters(folder: Path) -> tuple[str | None, str | None]:
-    """Return the separator and the stop sequence of a prepared folder; None for any other folder."""
+    """Return separator and stop sequence of a prepared folder; None for any other folder."""
     manifest = read_manifest(folder) or {}
     separator, stop = manifest.get("separator"), manifest.get("stop")
     return (separator, stop) if isinstance(separator, str) and isinstance(stop, str) else (None, None)

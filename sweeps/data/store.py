@@ -38,7 +38,7 @@ def write_parts(
     directory.mkdir(parents=True, exist_ok=True)
     for abandoned in directory.glob(f"{_DRAFT_PREFIX}*"):
         remove_if_abandoned(abandoned)
-    with _draft_folder(directory) as draft:
+    with draft_folder(directory) as draft:
         digests = {
             part: _write_lines(examples, draft / f"{part}.jsonl", part in parts_with_rows)
             for part, examples in parts.items()
@@ -63,7 +63,7 @@ def write_parts(
 
 
 @contextmanager
-def _draft_folder(directory: Path) -> Iterator[Path]:
+def draft_folder(directory: Path) -> Iterator[Path]:
     """Create a folder for the block, locked, so that nobody takes it for one of a dead process."""
     while True:
         draft = Path(tempfile.mkdtemp(prefix=_DRAFT_PREFIX, dir=directory))
