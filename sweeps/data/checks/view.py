@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from sweeps.data.examples import Example, Recipe
+from sweeps.data.examples import ChatRecipe, Example, Recipe
 
 
 @dataclass(frozen=True)
@@ -22,3 +24,30 @@ class DataView:
     labels: tuple[str, ...]
     published: bool
     seed: int
+
+    @cached_property
+    def label_counts(self) -> Mapping[str, Mapping[str, int]]:
+        """The number of examples of each label by part, with zeros; empty without labels."""
+        counts: dict[str, dict[str, int]] = {}
+        for part, examples in self.parts.items() if self.labels else ():
+            found = Counter(example.completion for example in examples)
+            counts[part] = {label: found[label] for label in self.labels}
+        return counts
+
+    def answer(self, example: Example) -> str:
+        """Return the completion without the template's first words and the stop sequence."""
+        return example.completion.removesuffix(self.recipe.stop).removeprefix(self._first_words)
+
+    @cached_property
+    def _first_words(self) -> str:
+        if isinstance(self.recipe, ChatRecipe):
+            return ""
+        return self.recipe.completion.fill([""] * len(self.recipe.completion.fields)).removesuffix(
+            self.recipe.completion.tail
+        )
+
+    def later_parts(self) -> Iterator[tuple[str, Sequence[Example]]]:
+        """Yield the parts other than train that have examples, with their names."""
+        for part, examples in self.parts.items():
+            if part != "train" and examples:
+                yield part, examples
