@@ -77,6 +77,8 @@ class BudgetLedger:
 
         A trial of the search must also leave the amount that the finals reserve.
         """
+        if not self._plan.spec.budget.limits_spend:
+            return True
         finals, reserved_for_finals = self._plan.spec.finals, Amount()
         if finals is not None and trial.repeat_of is None:
             reserved_for_finals = finals_reservation(self._study.search_trials, trial, finals.candidates, finals.seeds)

@@ -334,6 +334,10 @@ class _SessionCallback(_NotPickled, tune.Callback):
         self._waits.pop(number, None)
         if self._answers is not None:
             self._answers.forget(number)
+        # Tune keeps every trial: 30 KB each, most of it statistics of metrics that nobody asks for.
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
+        trial.config, trial.evaluated_params, trial.experiment_tag = {}, {}, ""
 
 
 class _SessionStopper(_NotPickled, tune.Stopper):

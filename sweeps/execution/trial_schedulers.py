@@ -20,7 +20,19 @@ class _PastTrial:
     trial_id: str
 
 
-class _EvaluationMemory:
+class _LiveTrials:
+    """Makes a scheduler choose among the trials that have not ended.
+
+    Tune's own rule walks over all trials of the sweep at each step.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        live = sorted(tune_controller.get_live_trials(), key=lambda trial: (len(trial.trial_id), trial.trial_id))
+        waiting = [trial for status in ("PENDING", "PAUSED") for trial in live if trial.status == status]
+        return waiting[0] if waiting else None
+
+
+class _EvaluationMemory(_LiveTrials):
     """Makes a scheduler of Tune remember each evaluation of a trial exactly once.
 
     Tune reports the last result of a trial twice, a trial also ends with a result that has no new
@@ -77,6 +89,10 @@ class _EvaluationMemory:
         return True
 
 
+class _Fifo(_LiveTrials, FIFOScheduler):
+    """Stops no trial."""
+
+
 class _Asha(_EvaluationMemory, ASHAScheduler):
     """Asynchronous successive halving."""
 
@@ -108,7 +124,7 @@ def _scheduler(plan: SweepPlan) -> TrialScheduler:
     grace = max(1, round(spec.grace_epochs * per_epoch))
     match spec.type:
         case "none":
-            return FIFOScheduler()  # type: ignore[no-untyped-call]
+            return _Fifo()  # type: ignore[no-untyped-call]
         case "asha":
             # One more than the longest trial has, so that its last evaluation ends it and not the
             # scheduler.

@@ -183,5 +183,42 @@ def test_a_stopped_trial_of_an_earlier_run_counts_for_the_next_ones() -> None:
     assert bad.decisions == [TrialScheduler.STOP]
 
 
-def test_without_a_scheduler_nothing_is_remembered() -> None:
-    assert type(scheduler_with_history(plan("none", "{maximize: valid_accuracy}"), [])) is FIFOScheduler
+def test_without_a_scheduler_nothing_is_stopped_nor_remembered() -> None:
+    past = [stored(0, TuneTrial("0", [], shown=[0.9] * 4, ended=COMPLETE), "valid_accuracy", with_baseline=True)]
+    controller = Controller(scheduler_with_history(plan("none", "{maximize: valid_accuracy}"), past))
+    bad = TuneTrial("bad", [0.1] * 5)
+    controller.add(bad)
+    for _ in bad.values:
+        controller.step(bad)
+    assert bad.decisions == []
+    assert isinstance(controller.scheduler, FIFOScheduler)
+
+
+@pytest.mark.parametrize("scheduler", ["none", "asha", "median"])
+@pytest.mark.parametrize(
+    ("states", "chosen"),
+    [
+        ("", None),
+        ("R R", None),
+        ("R W W", 2),
+        ("S W", 2),  # a waiting trial comes before a paused one
+        ("S R S", 1),
+        ("R R R R R R R R R R W", 11),
+        ("R R R R R R R R S W W", 10),
+    ],
+)
+def test_the_next_trial_is_the_first_that_waits(scheduler: str, states: str, chosen: int | None) -> None:
+    @dataclass(eq=False)
+    class LiveTrial:
+        trial_id: str
+        status: str
+
+    class LiveTrials:
+        @staticmethod
+        def get_live_trials() -> set[LiveTrial]:
+            status = {"R": "RUNNING", "W": "PENDING", "S": "PAUSED"}
+            return {LiveTrial(f"a{number}", status[state]) for number, state in enumerate(states.split(), 1)}
+
+    made: Any = scheduler_with_history(plan(scheduler, "{maximize: valid_accuracy}"), [])
+    found = made.choose_trial_to_run(LiveTrials())
+    assert (None if found is None else found.trial_id) == (None if chosen is None else f"a{chosen}")
