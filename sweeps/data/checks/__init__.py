@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from sweeps.data.checks.affixes import check_affixes
 from sweeps.data.checks.classes import check_classes
 from sweeps.data.checks.conflicts import check_conflicting_variants
+from sweeps.data.checks.decoding import check_decoding
 from sweeps.data.checks.delimiters import check_delimiters
 from sweeps.data.checks.drift import check_drift
 from sweeps.data.checks.groups import check_groups
@@ -53,6 +54,7 @@ THOROUGH: tuple[Callable[[DataView], Iterator[Finding]], ...] = (
     check_lengths,
     check_style,
     check_affixes,
+    check_decoding,
     check_personal_data,
 )
 """The checks that compare texts, and fit small models. Add new ones here."""

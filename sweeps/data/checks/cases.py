@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from sweeps.data.examples import Example
 from sweeps.data.findings import MAX_PLACES, Finding, Severity
 
 _SHOWN_LINES = 5
+
+
+_recorded: ContextVar[dict[str, set[str]] | None] = ContextVar("_recorded", default=None)
+
+
+@contextmanager
+def recording() -> Iterator[dict[str, set[str]]]:
+    """Record the places of all examples of each code that the checks of this block report.
+
+    A finding itself lists only the first few. The dictionary fills while the checks run.
+    """
+    places: dict[str, set[str]] = {}
+    token = _recorded.set(places)
+    try:
+        yield places
+    finally:
+        _recorded.reset(token)
+
+
+def record(code: str, examples: Sequence[Example], indices: Sequence[int]) -> None:
+    """Record examples that a check reports in findings without `Cases`, if somebody records."""
+    if (recorded := _recorded.get()) is not None:
+        recorded.setdefault(code, set()).update(examples[index].place for index in indices)
 
 
 class Cases:
@@ -18,12 +43,13 @@ class Cases:
         self.places: list[str] = []
         self._file = ""
         self._lines: list[int] = []
+        self._all: set[str] | None = None if _recorded.get() is None else set()
 
     @classmethod
     def of(cls, examples: Sequence[Example], indices: Sequence[int]) -> Cases:
         """Return the examples with these indices, of which only the first few are read."""
         cases = cls()
-        for index in indices[:MAX_PLACES]:
+        for index in indices if cases._all is not None else indices[:MAX_PLACES]:
             cases.add(examples[index])
         cases.count = len(indices)
         return cases
@@ -34,6 +60,8 @@ class Cases:
     def add(self, example: Example) -> None:
         """Count an example."""
         self.count += 1
+        if self._all is not None:
+            self._all.add(example.place)
         if not self.places:
             self._file = example.file
         if len(self.places) < MAX_PLACES:
@@ -59,5 +87,7 @@ class Cases:
         return self._finding("error", code, message, hint)
 
     def _finding(self, severity: Severity, code: str, message: str, hint: str) -> Finding:
+        if (recorded := _recorded.get()) is not None:
+            recorded.setdefault(code, set()).update(self._all or ())
         place = self.places[0] if self.places else ""
         return Finding(severity, code, message, place, hint, self.count, tuple(self.places))

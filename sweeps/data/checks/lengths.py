@@ -26,10 +26,10 @@ Lengths have long tails: the longest of 5,571 short messages is 5.7 times as lon
 
 MIN_EXAMPLES = 50
 
-PROMPT_RATIO = 20
+PROMPT_RATIO = 30
 """Characters of prompt for each one of completion from which prompt_loss_weight deserves a thought.
 
-With the weight 0.1, two thirds of the loss are then about the prompts.
+With the weight 0.1, three quarters of the loss are then about the prompts.
 """
 
 

@@ -23,6 +23,10 @@ It moves a score by at most half a point.
 """
 
 
+PUBLISHED_OVERLAP_SHARE = 0.05
+"""The same for a split that the user cannot change."""
+
+
 def check_near_duplicates(view: DataView) -> Iterator[Finding]:
     """Report near duplicates in train, and those of validation and test in an earlier part.
 
@@ -31,10 +35,11 @@ def check_near_duplicates(view: DataView) -> Iterator[Finding]:
     examples = JoinedParts(view.parts)
     found = near_duplicates(examples, bool(view.labels))
     pairs = _pairs_by_part(found, examples)
+    overlap_share = PUBLISHED_OVERLAP_SHARE if view.published else OVERLAP_SHARE
     note = f"; {found.estimated:,} pairs by their signatures only" if found.estimated else ""
     for (later, earlier), partners in pairs.items():
         total = len(view.parts[later])
-        least = (TRAIN_SHARE if later == earlier else OVERLAP_SHARE) * total
+        least = (TRAIN_SHARE if later == earlier else overlap_share) * total
         if len(partners) < least:
             continue
         indices = sorted(partners)

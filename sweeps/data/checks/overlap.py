@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from sweeps.data.checks.cases import Cases
+from sweeps.data.checks.cases import Cases, record
 from sweeps.data.checks.digests import position, text_digests
 from sweeps.data.examples import Example
 from sweeps.data.findings import MAX_PER_KIND, Finding, error
@@ -32,6 +32,7 @@ def check_overlap(parts: Mapping[str, Sequence[Example]], published: bool) -> It
                 message = f"{len(same)} {later} examples are also in {earlier}, first {first}"
                 yield Cases.of(examples, same).warning("overlap", message, "scores on them are too high")
             else:
+                record("overlap", examples, same)
                 hint = "remove it from one of them; its scores would be too high"
                 for index in same[:MAX_PER_KIND]:
                     place = others[position(known.examples, asked.examples[index])].place
