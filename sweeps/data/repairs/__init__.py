@@ -21,7 +21,7 @@ REPAIRS: tuple[Repair, ...] = (
         "whitespace",
         "Remove stray spaces and blank lines",
         "A space at the end of a label makes another label of it, and the model learns stray spaces.",
-        ("whitespace", "label-spelling"),
+        ("surrounding-space", "label-spelling"),
         strip_spaces,
     ),
     Repair(
