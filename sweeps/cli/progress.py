@@ -27,6 +27,9 @@ QUIET_S = 60.0
 MIN_SHARE_FOR_ESTIMATE = 0.05
 """The share of its epochs after which a running trial predicts its own duration."""
 
+MIN_TRIALS_FOR_PACE = 4
+"""The ended trials for each that runs at a time after which a sweep has a pace."""
+
 LEAST_SHOWN_USD = 0.005
 """A smaller reservation would be printed as $0.00."""
 
@@ -154,8 +157,9 @@ class Progress(ProgressObserver):
 def seconds_left(session: Session, now: float) -> float | None:
     """Estimate the wall seconds until all trials are done; None while there is nothing to go by.
 
-    The estimate uses the trials that have ended. Before the first one ends, it uses the progress of
-    the running trials.
+    The estimate uses the training time of the trials that have ended. Before the first one ends, it
+    uses the progress of the running trials. Short trials wait longer for a worker than they train,
+    so it is never less than the pace of the whole sweep promises, once that has a pace.
     """
     running, tally = session.running, session.study.tally
     if tally.timed:
@@ -173,6 +177,8 @@ def seconds_left(session: Session, now: float) -> float | None:
     waiting += max(0, session.plan.final_trials - len(session.study.repeats))
     begun = sum(max(0.0, trial_seconds - (now - (trial.started_at or now))) for trial in running)
     left = (waiting * trial_seconds + begun) / session.plan.concurrency
+    if tally.timed >= MIN_TRIALS_FOR_PACE * session.plan.concurrency:
+        left = max(left, waiting * session.seconds / tally.timed)
     hours = session.plan.spec.budget.hours
     return left if hours is None else max(0.0, min(left, hours * 3600 - session.seconds))
 

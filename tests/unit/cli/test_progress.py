@@ -91,6 +91,16 @@ def test_the_remaining_time_is_estimated_before_the_first_trial_ends() -> None:
     assert seconds_left(session_of([trial_at(0, 1.0), trial_at(1, 1.0)], [done]), 1000.0) == pytest.approx(400.0)
 
 
+def test_the_remaining_time_of_short_trials_follows_the_pace_of_the_sweep() -> None:
+    ended = [replace(trial(n), state=TrialState.COMPLETE, spend=Spend(seconds=0.1)) for n in range(8)]
+    session = session_of([], ended)  # 100 s for eight trials
+    session.study.search_trial_count = 8
+    session.plan.spec.search.trials = 48
+    assert seconds_left(session, 1000.0) == pytest.approx(500.0)
+    session.study.tally = session_of([], ended[:7]).study.tally  # too few for a pace
+    assert seconds_left(session, 1000.0) == pytest.approx(2.0)
+
+
 def test_a_long_epoch_is_reported_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
