@@ -56,7 +56,7 @@ VICTIMS = ("driver", "driver", "worker", "worker", "worker", "worker", "raylet",
 
 FAKE_FILE = """\
 name: pairs
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
        train_examples: 120, valid_examples: 60, test_examples: 30}
 backend: {type: fake, model: fake-small, seconds_per_epoch: 0.7}
 space:
@@ -69,7 +69,7 @@ objective: {maximize: valid_accuracy}
 
 LOCAL_FILE = """\
 name: pairs
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
        train_examples: 120, valid_examples: 60, test_examples: 30}
 backend: {type: local, model: "builtin:tiny-lm"}
 space:

@@ -24,7 +24,7 @@ pytestmark = [
 
 FILE = """\
 name: pairs
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
        train_examples: 200, valid_examples: 60, test_examples: 40}
 backend: {type: local}
 space:

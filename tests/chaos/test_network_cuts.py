@@ -30,7 +30,7 @@ pytestmark = [
 
 FILE = """\
 name: pairs
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
        train_examples: 120, valid_examples: 60}
 backend: BACKEND
 space: {n_epochs: 8, batch_size: {low: 1, high: 8}}

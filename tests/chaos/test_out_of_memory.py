@@ -25,7 +25,7 @@ pytestmark = [
 
 FILE = """\
 name: pairs
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
        train_examples: 300, valid_examples: 60}
 backend: {type: local}
 space: {n_epochs: 12, batch_size: 8, learning_rate_multiplier: {low: 0.02, high: 0.05}}

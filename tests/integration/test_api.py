@@ -35,6 +35,7 @@ Finished = tuple[sweeps.Sweep, list[sweeps.SweepEvent], Path]
 FILE: Mapping[str, Any] = {
     "name": "small",
     "data": {
+        "checks": "quick",
         "source": "builtin:nli",
         "prompt": "{premise} {hypothesis}",
         "completion": " {label}",

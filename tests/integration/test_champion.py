@@ -50,7 +50,8 @@ pytestmark = [
 WORDS = ("yes", "no", "maybe")
 FILE = """\
 name: {name}
-data: {{source: {data}, prompt: "{{first}} {{second}}##", separator: "##", completion: " {{label}}", stop: "|",
+data: {{source: {data}, checks: quick,
+       prompt: "{{first}} {{second}}##", separator: "##", completion: " {{label}}", stop: "|",
        validation: 0.1, test: 0.4}}
 backend: {{type: local, model: {model}, device: cpu}}
 space: {{n_epochs: 1, batch_size: 4, learning_rate: 0.01}}

@@ -24,7 +24,7 @@ pytestmark = [
 
 FILE = """\
 name: pairs
-data: {source: "builtin:nli", prompt: "{premise}\\n{hypothesis}\\n\\n###\\n\\n", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise}\\n{hypothesis}\\n\\n###\\n\\n", completion: " {label}",
        train_examples: 90, valid_examples: 30, test_examples: 60}
 backend: {type: local, device: cpu}
 space: {n_epochs: 1, batch_size: 8, learning_rate_multiplier: 0.06}

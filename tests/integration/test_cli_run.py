@@ -26,7 +26,7 @@ pytestmark = [
 
 FILE = """\
 name: pairs
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
        train_examples: 120, valid_examples: 60, test_examples: 30}
 backend: {type: fake, model: fake-small, seconds_per_epoch: 0.6}
 space:

@@ -34,6 +34,7 @@ from sweeps.workspace import Workspace
 pytestmark = [pytest.mark.integration, pytest.mark.trains, pytest.mark.filterwarnings("default")]
 
 DATA = {
+    "checks": "quick",
     "source": "builtin:nli",
     "prompt": "{premise} {hypothesis}",
     "completion": " {label}",

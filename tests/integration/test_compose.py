@@ -37,7 +37,8 @@ SECRETS = {
 }
 SWEEP = """\
 name: pairs
-data: {source: /srv/data/pairs.csv, prompt: "{text}\\n", completion: " {label}", validation: 0.1, test: 0.4}
+data: {checks: quick, source: /srv/data/pairs.csv, prompt: "{text}\\n", completion: " {label}",
+       validation: 0.1, test: 0.4}
 backend: {type: local}
 space: {n_epochs: 1, batch_size: 8, learning_rate_multiplier: 0.2}
 search: {sampler: random, scheduler: none, trials: 1, concurrency: 1}

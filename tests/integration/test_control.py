@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 
 FILE = """\
 name: steered
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
        train_examples: 60, valid_examples: 30, test_examples: 15}
 backend: {type: fake, model: fake-small, seconds_per_epoch: 1}
 space: {n_epochs: [3, 4], batch_size: [4, 5, 6]}

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 
 FILE = """\
 name: pairs
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
        train_examples: 120, valid_examples: 60, test_examples: 30}
 backend: {type: fake, model: fake-small, events_per_poll: 1}
 space:

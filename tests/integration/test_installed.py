@@ -19,7 +19,7 @@ CHECKOUT = Path(sweeps.__file__).parents[1]
 
 FILE = """\
 name: small
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
        train_examples: 60, valid_examples: 30, test_examples: 30}
 backend: {type: local}
 space: {n_epochs: recommended, batch_size: recommended, learning_rate_multiplier: recommended}

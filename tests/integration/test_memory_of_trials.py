@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(120
 
 FILE = """\
 name: pairs
-data: {source: "builtin:nli", prompt: "{premise}\\n{hypothesis}\\n\\n###\\n\\n", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise}\\n{hypothesis}\\n\\n###\\n\\n", completion: " {label}",
        train_examples: 40, valid_examples: 20, test_examples: 20}
 backend: {type: local, device: cpu}
 space: {n_epochs: 1, batch_size: 8, learning_rate: 0.001, method: lora, lora_rank: 1,

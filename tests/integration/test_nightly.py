@@ -36,7 +36,7 @@ pytestmark = [
 
 FILE = """\
 name: pairs
-data: {source: pairs.csv, prompt: "{text}", completion: " {label}", validation: 0.2, test: 0.1}
+data: {checks: quick, source: pairs.csv, prompt: "{text}", completion: " {label}", validation: 0.2, test: 0.1}
 backend: {type: fake, model: fake-small, seconds_per_epoch: 0.2}
 space:
   n_epochs: [2, 3]

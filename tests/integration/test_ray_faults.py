@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 FILE = """\
 name: pairs
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
        train_examples: 120, valid_examples: 60}
 backend: {type: fake, model: fake-small, seconds_per_epoch: 2}
 space:

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.integration]
 
 LOCAL = """\
 name: relative
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
        train_examples: 24, valid_examples: 12, test_examples: 12}
 backend: {type: local, model: ./models/mine, device: cpu, pretraining_learning_rate: 1e-3}
 space: {n_epochs: 1, batch_size: 8, learning_rate_multiplier: 0.05}
@@ -30,7 +30,7 @@ objective: {maximize: valid_accuracy}
 """
 PLUGIN = """\
 name: relative
-data: {source: data.jsonl, prompt: "{text}", completion: " {label}"}
+data: {checks: quick, source: data.jsonl, prompt: "{text}", completion: " {label}"}
 backend: {type: paper, rules: rules.txt, more: [data.jsonl]}
 space: {n_epochs: [1, 2]}
 search: {sampler: grid, scheduler: none}

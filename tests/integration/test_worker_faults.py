@@ -36,7 +36,7 @@ SECRET = "sk-coin-7d3f19ab"
 
 FILE = """\
 name: coins
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
        train_examples: 120, valid_examples: 60}
 backend: {type: faulty}
 space: {n_epochs: 2, bend: [0.3, 0.5]}

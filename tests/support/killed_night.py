@@ -62,7 +62,7 @@ NAME, MODEL, TRIALS, MONTHLY_USD = "nightly", "answers", 3, 2.0
 
 FILE = f"""\
 name: pairs
-data: {{source: pairs.csv, prompt: "{{text}}", completion: " {{label}}", validation: 0.2, test: 0.1}}
+data: {{checks: quick, source: pairs.csv, prompt: "{{text}}", completion: " {{label}}", validation: 0.2, test: 0.1}}
 backend: {{type: fake, model: fake-small, events_per_poll: 4, price_usd_per_token: 0.00001}}
 space:
   n_epochs: [1, 2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 GOOD = """\
 name: pairs
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}"}
+data: {checks: quick, source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}"}
 backend: {type: fake, model: fake-small}
 space:
   n_epochs: recommended

@@ -33,7 +33,7 @@ TIMEOUT_S = 240.0
 ASKING = "POST chat/completions"
 FILE = """\
 name: texts
-data: {{source: data.jsonl, prompt: "{{question}}", completion: " {{answer}}", train_examples: 30,
+data: {{checks: quick, source: data.jsonl, prompt: "{{question}}", completion: " {{answer}}", train_examples: 30,
        valid_examples: 12, test_examples: 12}}
 backend: {{type: hosted, host: local, format: chat, model: base-chat, base_url: "{address}", poll_s: 0.02,
           create_grace_s: 0.2}}

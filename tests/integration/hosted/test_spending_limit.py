@@ -28,7 +28,7 @@ pytestmark = pytest.mark.integration
 PRICE = 1000.0
 FILE = """\
 name: pairs
-data: {{source: "builtin:nli", prompt: "{{premise}} {{hypothesis}}", completion: " {{label}}",
+data: {{checks: quick, source: "builtin:nli", prompt: "{{premise}} {{hypothesis}}", completion: " {{label}}",
        train_examples: 30, valid_examples: 12, test_examples: 12}}
 backend: {{type: hosted, host: local, model: base-chat, base_url: "{address}", price_per_million_tokens: {price},
           poll_s: 0, create_grace_s: 0, max_concurrent: 4}}

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 
 FILE = """\
 name: far
-data: {source: "builtin:nli", train_examples: 50}
+data: {checks: quick, source: "builtin:nli", train_examples: 50}
 backend: {type: hosted, host: compatible, model: m, base_url: "http://127.0.0.1:9/v1"}
 space: {n_epochs: 1}
 objective: {minimize: valid_loss}

@@ -52,7 +52,7 @@ PRICE = 1000.0
 TIMEOUT_S = 240.0
 FILE = """\
 name: {name}
-data: {{source: "builtin:nli", prompt: "{{premise}} {{hypothesis}}", completion: " {{label}}",
+data: {{checks: quick, source: "builtin:nli", prompt: "{{premise}} {{hypothesis}}", completion: " {{label}}",
        train_examples: 30, valid_examples: 12, test_examples: 12}}
 backend: {{type: hosted, host: local, model: base-chat, base_url: "{address}", price_per_million_tokens: {price},
           poll_s: 0.02, create_grace_s: 0.2, ask_labels: false, max_concurrent: 4{more}}}

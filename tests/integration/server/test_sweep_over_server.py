@@ -30,7 +30,7 @@ pytestmark = [
 
 DATA = """\
 name: pairs
-data: {source: "builtin:nli", prompt: "{premise}\\n{hypothesis}\\n\\n###\\n\\n", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise}\\n{hypothesis}\\n\\n###\\n\\n", completion: " {label}",
        train_examples: 150, valid_examples: 60, test_examples: 30}
 """
 SPACE = """\

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unit
 
 FILE = """\
 name: pairs
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
        train_examples: 120, valid_examples: 60, test_examples: 30}
 backend: {type: fake, model: fake-small}
 space: {n_epochs: recommended, batch_size: recommended}
@@ -88,7 +88,8 @@ def test_check_shows_a_conversation_with_what_is_trained(file: Path, capsys: pyt
         for n in range(30)
     ]
     (file.parent / "talks.jsonl").write_text("".join(json.dumps(talk) + "\n" for talk in talks))
-    options = ["--set", "data={source: talks.jsonl, test: 0.1}", "--set", "objective={minimize: valid_loss}"]
+    options = ["--set", "data={checks: quick, source: talks.jsonl, test: 0.1}"]
+    options += ["--set", "objective={minimize: valid_loss}"]
     options += ["--set", "backend={type: local, model: 'builtin:tiny-lm', device: cpu}"]
     code, out, err = sweep(capsys, "check", str(file), *options)
     assert code == 0

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.unit
 
 FILE = """\
 name: orders
-data: {source: SOURCE, prompt: "{text}", completion: " {answer}", task: generation}
+data: {checks: quick, source: SOURCE, prompt: "{text}", completion: " {answer}", task: generation}
 backend: {type: fake}
 space: {n_epochs: [2, 3], learning_rate_multiplier: {low: 0.02, high: 0.2, log: true}}
 search: {sampler: random, trials: 3, concurrency: 1, scheduler: none}

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.unit
 
 FILE = """\
 name: pairs
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
        train_examples: 120, valid_examples: 60, test_examples: 30}
 backend: {type: fake, model: fake-small}
 space:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 FILE = """\
 name: orders
-data: {source: orders.jsonl, prompt: "{text}", completion: " {json}"}
+data: {checks: quick, source: orders.jsonl, prompt: "{text}", completion: " {json}"}
 backend: {type: fake}
 space: {n_epochs: 2}
 evaluation:

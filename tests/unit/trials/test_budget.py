@@ -54,7 +54,7 @@ pytestmark = pytest.mark.unit
 
 FILE = """\
 name: pairs
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
+data: {checks: quick, source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}",
        train_examples: 120, valid_examples: 60, test_examples: 30}
 backend: {type: fake, model: fake-small, price_usd_per_token: 0.001}
 space:

@@ -109,7 +109,7 @@ def test_azure_does_not_inherit_the_prices_of_openai() -> None:
 
 SWEEP_FILE = """\
 name: shared-jobs
-data: {source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}"}
+data: {checks: quick, source: "builtin:nli", prompt: "{premise} {hypothesis}", completion: " {label}"}
 backend:
   type: hosted
   model: gpt-4.1-mini
