@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from backends import codec
-from sweeps.errors import Problem, UserInputError
+from sweeps.errors import Problem, UserInputError, suggestion
 
 if TYPE_CHECKING:
     from sweeps.planning.sweep_plan import SweepPlan
@@ -17,11 +17,27 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
+def _known_codes(context: click.Context, option: click.Parameter, codes: tuple[str, ...]) -> tuple[str, ...]:
+    from sweeps.data.checks.catalogue import CHECKS
+
+    unknown = [code for code in codes if code not in CHECKS]
+    if unknown:
+        known = [code for code, check in CHECKS.items() if check.severity != "error"]
+        hint = suggestion(unknown[0], known)
+        raise UserInputError([Problem("--accept", f"no check has the code `{code}`", hint) for code in unknown])
+    return codes
+
+
 def gate_options(command: _Command) -> _Command:
     """Add the options that let warnings stop a command."""
     for option in (
         click.option(
-            "--accept", "accepted", multiple=True, metavar="CODE", help="With --strict: let warnings of this code pass."
+            "--accept",
+            "accepted",
+            multiple=True,
+            metavar="CODE",
+            callback=_known_codes,
+            help="With --strict: let warnings of this code pass.",
         ),
         click.option("--strict", is_flag=True, help="Stop at warnings, with exit code 2, before anything is spent."),
     ):

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from sweeps.data import Finding, PreparedData
+from sweeps.data.checks.catalogue import CHECKS
 from sweeps.reports.baselines import baseline_table
 from sweeps.reports.data_charts import COLOURS, WORDS, histogram_svg
 
@@ -35,6 +36,7 @@ class _Item:
     message: str
     hint: str
     lines: str
+    why: str
 
 
 def data_report(data: PreparedData, findings: Sequence[Finding], name: str) -> str:
@@ -98,6 +100,7 @@ def _items(findings: Sequence[Finding]) -> list[_Item]:
                 short(finding.message),
                 short(finding.hint),
                 lines + more,
+                CHECKS[finding.code].why if finding.code in CHECKS else "",
             )
         )
     return items

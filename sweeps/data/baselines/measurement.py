@@ -122,14 +122,13 @@ def _scored(truth: Predictions, predictions: Predictions, labels: Sequence[str])
 
 
 def label_scores(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-    """Return accuracy and macro-F1 as the backends define them, of at least one example."""
+    """Return accuracy and macro-F1 as the backends define them, of at least one example.
+
+    A label that no example has and no prediction names counts as 0.
+    """
     pairs = Counter(zip(truth, predicted, strict=True))
     true_counts, predicted_counts = Counter(truth), Counter(predicted)
-    f1_scores = [
-        2 * pairs[label, label] / (true_counts[label] + predicted_counts[label])
-        for label in labels
-        if true_counts[label] + predicted_counts[label]
-    ]
+    f1_scores = [2 * pairs[label, label] / max(1, true_counts[label] + predicted_counts[label]) for label in labels]
     correct = sum(count for (true, answer), count in pairs.items() if true == answer)
     return {"accuracy": correct / len(truth), "macro_f1": sum(f1_scores) / len(f1_scores)}
 

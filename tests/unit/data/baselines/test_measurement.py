@@ -89,14 +89,16 @@ def test_a_word_counts_by_the_field_that_it_is_in() -> None:
     assert found.model("tfidf").values["valid"]["accuracy"] == 1.0  # type: ignore[union-attr]
 
 
-def test_scores_are_those_of_scikit_learn_with_the_labels_that_occur() -> None:
+def test_scores_are_those_of_scikit_learn_where_an_absent_label_counts_as_0() -> None:
     random = np.random.default_rng(3)
     for _ in range(20):
-        truth = [COLOURS[n] for n in random.integers(0, 3, size=12)]
-        predicted = [COLOURS[n] for n in random.integers(0, 3, size=12)]
+        truth = [COLOURS[n] for n in random.integers(0, 3, size=4)]
+        predicted = [COLOURS[n] for n in random.integers(0, 3, size=4)]
         scores = label_scores(truth, predicted, COLOURS)
         assert scores["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
-        assert scores["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
+        expected = f1_score(truth, predicted, labels=COLOURS, average="macro", zero_division=0)
+        assert scores["macro_f1"] == pytest.approx(expected)
+    assert label_scores(["red"], ["red"], COLOURS) == {"accuracy": 1.0, "macro_f1": pytest.approx(1 / 3)}
 
 
 def test_the_nearest_training_example_answers_free_text() -> None:
