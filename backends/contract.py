@@ -244,7 +244,8 @@ class Measured:
 
     With scope `evaluation`, they are scores of the whole validation set (`valid_*`) and of the
     fixed training sample (`train_*`): `loss` in nats per completion token, `token_accuracy`, and
-    for label tasks `accuracy` and `macro_f1`. An evaluation at step 0, epoch 0 is the score of the
+    for label tasks `accuracy` and `macro_f1`: the mean F1 of all labels of the data set, 0 for one
+    that neither examples nor answers have. An evaluation at step 0, epoch 0 is the score of the
     base model.
 
     Evaluations that generate texts also have the task metrics of the request, as `valid_<name>`.

@@ -158,7 +158,7 @@ class ModelEvaluator:
             example["messages"][-1]["content"] if "messages" in example else example["completion"]
             for example in examples
         ]
-        return label_scores(truth, [prediction.text for prediction in predictions])
+        return label_scores(truth, [prediction.text for prediction in predictions], dataset.labels)
 
     # ---------------------------------------------------------------------------------------- texts
     def _texts(
@@ -267,14 +267,15 @@ def _unmeasured(request: TrainingRequest, texts: TaskMeasurement | None, progres
     return next(of_metric, missing)
 
 
-def label_scores(truth: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
-    """Return the accuracy, and the mean F1 over the labels that occur in the truth or the answers.
+def label_scores(truth: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+    """Return the accuracy, and the mean F1 over all labels of the data set.
 
-    An answer that is no label is wrong, and counts as a label of its own.
+    A label that no example has and no answer names counts as 0, as with the local backend. An
+    answer that is no label is wrong.
     """
     f1_scores = []
-    for label in sorted({*truth, *answers}):
+    for label in labels:
         hits = sum(true == answer == label for true, answer in zip(truth, answers, strict=True))
-        f1_scores.append(2 * hits / (truth.count(label) + answers.count(label)))
+        f1_scores.append(2 * hits / max(1, truth.count(label) + answers.count(label)))
     correct = sum(true == answer for true, answer in zip(truth, answers, strict=True))
     return {"valid_accuracy": correct / len(truth), "valid_macro_f1": sum(f1_scores) / len(f1_scores)}

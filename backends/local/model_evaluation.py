@@ -64,7 +64,7 @@ def evaluate(model: LoadedModel, data: EncodedData, prefix: str) -> dict[str, fl
     if isinstance(data, ClassData):
         logprobs = class_logprobs(model, data.ids, data.segments)
         label_logprobs = logprobs[np.arange(len(data.labels)), data.labels]
-        values = {"loss": -float(label_logprobs.mean()), **label_metrics(data.labels, logprobs.argmax(axis=1))}
+        values = {"loss": -float(label_logprobs.mean()), **label_metrics(data.labels, logprobs)}
     else:
         values = _causal_metrics(model, data)
     return {f"{prefix}_{name}": value for name, value in values.items()}
@@ -87,18 +87,22 @@ def _causal_metrics(model: LoadedModel, data: CausalData) -> dict[str, float]:
         "token_accuracy": float(scores.correct_tokens[rows, correct].sum()) / tokens,
     }
     if data.labels is not None:
-        values |= label_metrics(data.labels, scores.logprobs.argmax(axis=1))
+        values |= label_metrics(data.labels, scores.logprobs)
     return values
 
 
-def label_metrics(truth: Ids, predicted: Ids) -> dict[str, float]:
-    """Return accuracy and macro-F1: the mean F1 of all classes that occur as a truth or as a
-    prediction.
+def label_metrics(truth: Ids, logprobs: Floats) -> dict[str, float]:
+    """Return accuracy and macro-F1 of the log-probabilities of all labels, (N, labels).
+
+    Macro-F1 is the mean F1 of all labels of the data set. One that no example has and no answer
+    names counts as 0, as `f1_score(..., labels=..., zero_division=0)` of scikit-learn does: a score
+    of 1 would hide that nobody has measured it.
     """
+    predicted = logprobs.argmax(axis=1)
     f1 = []
-    for label in np.union1d(truth, predicted):
+    for label in range(logprobs.shape[1]):
         hits = int(((truth == label) & (predicted == label)).sum())
-        f1.append(2 * hits / int((truth == label).sum() + (predicted == label).sum()))
+        f1.append(2 * hits / max(1, int((truth == label).sum() + (predicted == label).sum())))
     return {"accuracy": float((truth == predicted).mean()), "macro_f1": float(np.mean(f1))}
 
 

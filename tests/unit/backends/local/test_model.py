@@ -175,11 +175,19 @@ def test_evaluation_survives_a_shortage_of_memory(llama: Path, monkeypatch: pyte
 
 def test_metrics_equal_those_of_scikit_learn() -> None:
     random = np.random.default_rng(0)
-    for classes in (2, 5):
-        truth, predicted = random.integers(0, classes, 40), random.integers(0, classes, 40)
-        values = model_evaluation.label_metrics(truth, predicted)
+    for classes, occurring in ((2, 2), (5, 5), (5, 3)):
+        truth, logprobs = random.integers(0, occurring, 40), random.normal(size=(40, classes))
+        logprobs[:, occurring:] = -9
+        predicted = logprobs.argmax(axis=1)
+        values = model_evaluation.label_metrics(truth, logprobs)
         assert values["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
-        assert values["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
+        expected = f1_score(truth, predicted, labels=range(classes), average="macro", zero_division=0)
+        assert values["macro_f1"] == pytest.approx(expected)
+
+
+def test_a_class_that_the_validation_set_lacks_does_not_give_a_perfect_macro_f1() -> None:
+    values = model_evaluation.label_metrics(np.array([0, 1]), np.log(np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])))
+    assert values == {"accuracy": 1.0, "macro_f1": pytest.approx(2 / 3)}
 
 
 def test_logits_computed_in_portions_give_the_same_metrics(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
