@@ -60,11 +60,11 @@ def relative_names(files: Collection[InputFile], archive: InputFile) -> dict[str
 
 def _open_member(archive: InputFile, name: str) -> io.BufferedReader:
     stream = archive.opens()
-    try:
+    try:  # an OSError is a wrong position in the archive
         opened = zipfile.ZipFile(stream)
         info = opened.getinfo(name)
         inner = cast("zipfile.ZipExtFile", opened.open(info))
-    except (*DAMAGE, NotImplementedError, RuntimeError, KeyError, ValueError) as damage:
+    except (*DAMAGE, OSError, NotImplementedError, RuntimeError, KeyError, ValueError) as damage:
         stream.close()
         raise FileFaultError("archive", f"{name} in the archive cannot be read: {damage}", "pack it again") from None
     inflated = Inflated(inner, info.compress_size, _too_large, (opened, stream))

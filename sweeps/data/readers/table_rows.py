@@ -28,7 +28,8 @@ def records_of_rows(rows: Iterator[Row | Finding], damage: Damage) -> RecordStre
     Empty rows are left out with a warning, and so is a header that is repeated further below.
     Raises FileFaultError if the first row is no header.
     """
-    header_row = next((row for row in rows if isinstance(row, Row)), None)
+    not_blank = (row for row in rows if isinstance(row, Row) and (len(row.cells) > 1 or any(map(_has_text, row.cells))))
+    header_row = next(not_blank, None)
     if header_row is None:
         return
     sample = list(islice(rows, _SAMPLE))

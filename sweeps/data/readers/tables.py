@@ -40,7 +40,9 @@ def _records(path: str, damage: Damage, batches_of: Callable[[str], Iterator[Any
             for values in zip(*columns, strict=True):
                 number += 1
                 yield Record(dict(zip(names, values, strict=True)) | repeated, damage.file, number)
-    except (pyarrow.ArrowException, ValueError, OverflowError, KeyError) as problem:
+    except (pyarrow.ArrowException, ValueError, OverflowError, KeyError, OSError) as problem:
+        if isinstance(problem, OSError) and problem.errno is not None:
+            raise  # the system's, not the content's
         message = f"cannot be read as a table: {' '.join(str(problem).split())[:200]}"
         raise FileFaultError("table", message, "write the file again; its ending must say its format") from None
 

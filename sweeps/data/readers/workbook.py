@@ -27,7 +27,7 @@ def read_workbook(path: str, damage: Damage) -> RecordStream:
         sheets = [(name, workbook.get_sheet_by_name(name)) for name in workbook.sheet_names]
     except (python_calamine.CalamineError, ValueError, OSError) as problem:
         raise _unreadable(problem) from None
-    filled = [(name, sheet) for name, sheet in sheets if sheet.total_height]
+    filled = [(name, sheet) for name, sheet in sheets if sheet.height]
     if len(filled) > 1:
         others = ", ".join(repr(name) for name, _ in filled[1:])
         message = f"only the sheet {filled[0][0]!r} is read; the workbook also has {others}"
