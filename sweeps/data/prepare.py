@@ -16,6 +16,7 @@ from backends.contract import DataFile, Dataset, MetricRequest, OwnData
 from backends.file_kind import kind_of
 from sweeps.data import checks
 from sweeps.data.baselines import Baselines
+from sweeps.data.checks import catalogue
 from sweeps.data.checks.view import DataView
 from sweeps.data.conversations import LayoutName
 from sweeps.data.examination import Examination, examine
@@ -23,6 +24,7 @@ from sweeps.data.example_store import ExampleStore, Selection
 from sweeps.data.examples import ChatRecipe, Example, PairRecipe, Recipe, build_examples, choose_recipe
 from sweeps.data.findings import FaultyDataError, Finding, capped, error, warning
 from sweeps.data.hub import SourceUnavailableError
+from sweeps.data.left_out import without_faulty, without_unreadable
 from sweeps.data.nested_selection import nested_sample
 from sweeps.data.readers.files import read_records
 from sweeps.data.readers.record import Record, RecordStream
@@ -132,15 +134,24 @@ def prepare(
     source, fallback_from, findings = _locate_source(spec, data_path)
     plan = _plan_parts(spec, source)
     pools, recipe = _load_examples(spec, source, plan.readers, findings, keep_rows, workspace / "data")
+    pools, left_out = without_faulty(pools, [_check_texts(pools, recipe)], spec.drop)
+    findings += left_out
     task, labels = _task_and_labels(spec, pools["train"], recipe)
+    has_labels = spec.labels is not None
+    pools, left_out = without_faulty(pools, [_check_examples(pools, recipe, labels, has_labels)], spec.drop)
+    findings += left_out
     parts = _split_parts(pools, task, plan.fractions, spec.seed)
+    parts, left_out = _without_faults_between_parts(parts, recipe, labels, source, spec)
+    findings += left_out
+    if left_out:
+        task, labels = _task_and_labels(spec, parts["train"], recipe)
     if not any(finding.severity == "error" for finding in findings):
         findings += [
             _empty_part(part, plan.origins[part], part in plan.fractions)
             for part, examples in parts.items()
             if not examples
         ]
-    findings += _check_examples(pools, recipe, labels, spec.labels is not None)
+    findings += _check_examples(parts if left_out else pools, recipe, labels, has_labels)
     findings += checks.check_overlap(parts, source.kind != "own")
     if any(finding.severity == "error" for finding in findings):
         raise FaultyDataError(capped(findings))
@@ -283,7 +294,7 @@ def _load_examples(
     findings: list[Finding],
     keep_rows: bool,
     folder: Path,
-) -> tuple[dict[str, ExampleStore], Recipe]:
+) -> tuple[Mapping[str, Sequence[Example]], Recipe]:
     """Read all parts, large ones into files below `folder`; append what is wrong to `findings`.
 
     Raises UserInputError if the training part has no record or no recipe fits its records.
@@ -306,11 +317,14 @@ def _load_examples(
     for part, read_part in readers.items():
         pools[part] = ExampleStore(folder)
         records = chain(head, stream) if part == "train" else read_part()
+        faults: list[Finding] = []
         for item in build_examples(records, recipe, keep_rows, spec.group_by):
             if isinstance(item, Example):
                 pools[part].append(item)
             else:
-                findings.append(item)
+                faults.append(item)
+        for found in without_unreadable(faults, part, spec.drop):
+            findings += found
     return pools, recipe
 
 
@@ -376,11 +390,28 @@ def _split_parts(
     return {part: parts[part] for part in ("train", "valid", "test") if part in parts}
 
 
+def _check_texts(pools: Mapping[str, Sequence[Example]], recipe: Recipe) -> Iterator[Finding]:
+    for examples in pools.values():
+        yield from checks.check_texts(examples, recipe)
+
+
+def _without_faults_between_parts(
+    parts: Mapping[str, Sequence[Example]], recipe: Recipe, labels: Sequence[str], source: Source, spec: DataSpec
+) -> tuple[Mapping[str, Sequence[Example]], list[Finding]]:
+    """Leave out what only a comparison of the parts finds, or a check that takes longer."""
+    is_published = source.kind != "own"
+    calls = [checks.check_overlap(parts, is_published)]
+    if {check.code for check in catalogue.THOROUGH} & set(spec.drop):
+        view = DataView(parts, recipe, tuple(labels), is_published, spec.seed)
+        calls += [check(view) for check in checks.THOROUGH]
+    return without_faulty(parts, calls, spec.drop)
+
+
 def _check_examples(
     pools: Mapping[str, Sequence[Example]], recipe: Recipe, labels: Sequence[str], allowed: bool
 ) -> Iterator[Finding]:
+    yield from _check_texts(pools, recipe)
     for examples in pools.values():
-        yield from checks.check_texts(examples, recipe)
         yield from checks.check_delimiters(examples, recipe)
         yield from checks.check_conversations(examples)
     yield from checks.check_training(pools["train"], bool(labels))

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from sweeps.data.builtin.generated import GENERATED_SOURCES, NLI
+from sweeps.data.checks import catalogue
+from sweeps.data.findings import nearest_hint
 from sweeps.data.templates import Template
 
 
@@ -154,6 +156,16 @@ class DataSpec(BaseModel):
         except LookupError:
             raise ValueError(f"unknown encoding {name!r}; common ones are utf-8, latin-1, cp1252 and utf-16") from None
         return name
+
+    @field_validator("drop")
+    @classmethod
+    def _droppable(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
+        droppable = [check.code for check in catalogue.CHECKS.values() if check.droppable]
+        for code in codes:
+            if code not in droppable:
+                reason = "is about more than single examples" if code in catalogue.CHECKS else "is no code of a finding"
+                raise ValueError(f"{code!r} {reason}; {nearest_hint(code, droppable)}")
+        return codes
 
     @field_validator("separator")
     @classmethod

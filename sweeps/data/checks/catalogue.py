@@ -108,6 +108,8 @@ STRUCTURE: Sequence[Check] = (
           "`sweep prepare`", rules=("separator", "inference")),
     Check("doubled-stop", "a second stop sequence", "warning", "The model writes it as a part of each answer.",
           "`sweep prepare`", rules=("stop",)),
+    Check("left-out", "examples left out by `drop`", "warning", "You asked for it; look at how many they are.",
+          "none"),
     Check("empty-set", "a part without examples", "error", "Nothing can be trained or scored.", "name another file",
           rules=("size",)),
     Check("too-few", "too few examples to hold some out", "error", "There would be nothing to score.", "add examples",
