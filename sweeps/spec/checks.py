@@ -67,12 +67,17 @@ def objective_problems(
         path = (*path, objective.direction)
         if objective.metric in SPEND_METRICS:
             yield from _spend_metric_problems(objective, index, capabilities, document, path)
-        elif objective.metric in known:
+        elif objective.metric.startswith("train_"):
+            message = (
+                f"`{objective.metric}` measures examples that the model has learned, and prefers what it memorises"
+            )
+            yield Problem(document.place(path), message, _validation_objective(objective, known))
+        elif objective.metric in known or _may_be_measured(objective.metric, capabilities, directions):
             better = directions.get(objective.metric) or better_direction(objective.metric)
             if better not in (None, objective.direction):
                 message = f"`{objective.direction}: {objective.metric}` searches for the worst model"
                 yield Problem(document.place(path), message, f"write `{better}: {objective.metric}`")
-        elif objective.metric not in unreadable and not _may_be_measured(objective.metric, capabilities, directions):
+        elif objective.metric not in unreadable:
             yield Problem(
                 document.place(path),
                 f"backend `{document.value['backend']['type']}` does not measure metric `{objective.metric}`",
@@ -92,6 +97,13 @@ def objective_problems(
             f"sampler `{search.sampler}` handles one objective only",
             "use nsga2, tpe, random, qmc or grid",
         )
+
+
+def _validation_objective(objective: Objective, known: Sequence[str]) -> str:
+    metric = f"valid_{objective.metric.removeprefix('train_')}"
+    if metric not in known:
+        metric = next((name for name in known if name.startswith("valid_")), metric)
+    return f"write `{better_direction(metric) or objective.direction}: {metric}`"
 
 
 def _may_be_measured(metric: str, capabilities: Capabilities, task_metrics: Iterable[str]) -> bool:

@@ -127,7 +127,7 @@ def test_a_grid_cannot_be_steered() -> None:
         ("{maximize: valid_loss}", "minimize: valid_loss"),
         ("{minimize: valid_accuracy}", "maximize: valid_accuracy"),
         ("[{maximize: valid_accuracy}, {maximize: tokens}]", "minimize: tokens"),
-        ("[{maximize: valid_accuracy}, {maximize: train_loss}]", "minimize: train_loss"),
+        ("[{maximize: valid_accuracy}, {maximize: valid_loss}]", "minimize: valid_loss"),
     ],
 )
 def test_an_objective_that_searches_for_the_worst_model_is_a_mistake(written: str, right: str) -> None:
