@@ -67,8 +67,10 @@ class DecodedText:
         self._first = stream.read(_SNIFFED_BYTES)
         _check_format(self._first)
         self._is_utf8 = encoding.lower() in _UTF_8_NAMES
-        self.encoding = (_recognised(self._first) or "utf-8-sig") if self._is_utf8 else encoding
-        self._is_utf8 = self.encoding == "utf-8-sig"
+        self.encoding = (_recognised(self._first) or "utf-8") if self._is_utf8 else encoding
+        self._is_utf8 = self.encoding == "utf-8"
+        if self._is_utf8:
+            self._first = self._first.removeprefix(codecs.BOM_UTF8) or stream.read(_SNIFFED_BYTES)
         self.suspicious = False
         self._has_utf8 = False
         self._undecodable: list[int] = []

@@ -31,6 +31,7 @@ def _records(path: str, damage: Damage, batches_of: Callable[[str], Iterator[Any
     try:
         number = 0
         for batch in batches_of(path):
+            batch.validate(full=True)  # a damaged file may point outside of its buffers, which ends the process
             names, repeated = list(batch.schema.names), _repeated_columns(batch.schema.names)
             if number == 0:
                 for column in repeated.values():

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import gzip
 import json
+import struct
 import zipfile
 
 import openpyxl
@@ -84,6 +85,16 @@ def test_a_table_that_is_cut_is_one_error(tmp_path, kind, kept):
     whole = written(tmp_path, kind).read_bytes()
     found = read_content(tmp_path, f"d.{kind.partition('-')[0]}", whole[: int(len(whole) * kept)])
     assert found.codes == [("error", "table")]
+
+
+def test_a_table_that_points_outside_of_its_texts_is_one_error_and_no_crash(tmp_path):
+    offsets = pyarrow.py_buffer(struct.pack("<3i", 0, 20, 8))  # the texts end at 8
+    texts = pyarrow.StringArray.from_buffers(2, offsets, pyarrow.py_buffer(b"fourfour"))
+    batch = pyarrow.RecordBatch.from_arrays([texts], names=["text"])
+    with pyarrow.OSFile(str(tmp_path / "d.arrow"), "wb") as sink, ipc.new_file(sink, batch.schema) as out:
+        out.write_batch(batch)
+    found = read_back(tmp_path / "d.arrow")
+    assert (found.records, found.codes) == ([], [("error", "table")])
 
 
 # -------------------------------------------------------------------------------------------- Excel
