@@ -5,11 +5,19 @@ from __future__ import annotations
 from sweeps.data.repairs.duplicates import drop_duplicates, drop_leaks, drop_near_duplicates
 from sweeps.data.repairs.labels import drop_nulls, drop_unseen_labels, resolve_conflicts, unify_labels
 from sweeps.data.repairs.repair import Change, Facts, Repair, Repaired
-from sweeps.data.repairs.texts import drop_empty, drop_long, mend_mojibake, strip_spaces
+from sweeps.data.repairs.texts import drop_empty, drop_long, drop_surrogates, mend_mojibake, strip_spaces
 
 __all__ = ["REPAIRS", "Change", "Facts", "Repair", "Repaired"]
 
 REPAIRS: tuple[Repair, ...] = (
+    Repair(
+        "surrogate",
+        "Leave out rows with half a character",
+        "Half of a character (an unpaired surrogate) cannot be encoded; no sweep starts with such rows.",
+        ("surrogate",),
+        drop_surrogates,
+        "required",
+    ),
     Repair(
         "mojibake",
         "Decode wrongly decoded characters",
@@ -35,7 +43,7 @@ REPAIRS: tuple[Repair, ...] = (
         "empty",
         "Leave out rows without a prompt or an answer",
         "There is nothing to read or nothing to learn; no sweep starts with such rows.",
-        ("empty-prompt", "empty-completion", "field"),
+        ("empty-prompt", "empty-completion"),
         drop_empty,
         "required",
     ),
@@ -43,7 +51,7 @@ REPAIRS: tuple[Repair, ...] = (
         "label-spelling",
         "Write each label in one way",
         "Two spellings of one label are two classes to the model and to every metric.",
-        ("label-spelling", "label-typo"),
+        ("label-spelling", "label-typo", "unknown-label"),
         unify_labels,
     ),
     Repair(

@@ -18,6 +18,8 @@ CERTAINLY_NULL = frozenset({"nan", "-nan", "<na>", "nat", "#n/a", "#na", "#value
 
 _JOINTS = re.compile(r"(?<=\w)[-_\s]+(?=\w)")
 
+_SIGNS = re.compile(r"[+#*/=<>&|%$€@!?]")
+
 Label = tuple[str, ...]
 
 
@@ -86,10 +88,15 @@ def label_key(label: str) -> str:
 def is_misspelled(label: str, count: int, other: str, other_count: int) -> bool:
     """Return whether a rare label is certainly a frequent one with a typing error.
 
-    The check that reports such labels does not ask for the same first letter; a repair must not
-    take `atypical` for `typical`.
+    The check that reports such labels does not ask for the same first letter and signs; a repair
+    must not take `atypical` for `typical`, or `C` for `C++`.
     """
-    return other_count >= RARE_RATIO * count and label[:1] == other[:1] and is_typo(label, other)
+    return (
+        other_count >= RARE_RATIO * count
+        and label[:1] == other[:1]
+        and _SIGNS.findall(label) == _SIGNS.findall(other)
+        and is_typo(label, other)
+    )
 
 
 def resolve_conflicts(parts: Parts, facts: Facts) -> Repaired:
@@ -115,7 +122,8 @@ def resolve_conflicts(parts: Parts, facts: Facts) -> Repaired:
             for number in members:
                 if has_majority and texts.answer(rows[number]) == winner:
                     continue
-                reasons[part, number] = _contradiction(rows, members, number, texts.answer(rows[number]), facts)
+                reason = _contradiction(rows, members, texts.answer(rows[number]), facts)
+                reasons[part, number] = reason if has_majority else f"{reason}, and no label has a majority"
     if not reasons:
         return Repaired(parts, ())
     changes = [
@@ -128,7 +136,7 @@ def resolve_conflicts(parts: Parts, facts: Facts) -> Repaired:
     return Repaired(kept, changes)
 
 
-def _contradiction(rows: Sequence[Row], members: Sequence[int], number: int, label: str, facts: Facts) -> str:
+def _contradiction(rows: Sequence[Row], members: Sequence[int], label: str, facts: Facts) -> str:
     other = next(rows[member] for member in members if facts.texts.answer(rows[member]) != label)
     return f"{other.place} has the same prompt and the label {facts.texts.answer(other)!r}"
 

@@ -11,7 +11,7 @@ from sweeps.data.checks.texts import LONG_EXAMPLE_CHARACTERS
 from sweeps.data.examples import Example
 from sweeps.data.repairs.rows import Parts, Row, Texts
 
-_OPERATIONS = re.compile(r"[+*/=<>^%]|(?<=\d) *- *(?=\d)")
+_OPERATIONS = re.compile(r"(?<=\d) *[-+*/<>=^%] *(?=\d)")
 """Signs that make another task of the same words: `2 + 3` and `2 - 3`."""
 
 _LARGEST_CLUSTER = 50
@@ -59,7 +59,9 @@ class Facts:
         order = sorted(range(len(rows)), key=lambda index: examples[index][:2])
         found = near_duplicates([examples[index] for index in order], self.is_classification)
         operations = [_OPERATIONS.findall(examples[index].prompt) for index in order]
-        pairs = tuple(pair for pair in found.pairs if operations[pair.earlier] == operations[pair.later])
+        pairs = tuple(
+            pair for pair in found.pairs if pair.similarity < 1 or operations[pair.earlier] == operations[pair.later]
+        )
         clusters = [[order[index] for index in members] for members in NearDuplicates(pairs).clusters()]
         limit = max(_LARGEST_CLUSTER, _LARGEST_SHARE * len(rows))
         return sorted(sorted(members) for members in clusters if len(members) <= limit)

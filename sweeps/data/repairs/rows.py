@@ -10,6 +10,9 @@ from typing import Any, NamedTuple, TypeAlias
 from sweeps.data.examples import ChatRecipe, Recipe
 from sweeps.data.repairs.spaces import trimmed
 
+ARROW = " -> "
+"""Stands between prompt and answer on the screen."""
+
 
 class Carried(NamedTuple):
     """The delimiters that a text of the file already had, as they stood there."""
@@ -87,7 +90,7 @@ class Texts:
 
     def shown(self, row: Row) -> str:
         """Return prompt and answer for the screen."""
-        return f"{self.prompt(row)} -> {self.answer(row)}"
+        return f"{self.prompt(row)}{ARROW}{self.answer(row)}"
 
 
 def all_rows(parts: Parts) -> Iterator[tuple[str, Row]]:

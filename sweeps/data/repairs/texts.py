@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
+from sweeps.data.readers.decoding import is_utf8
 from sweeps.data.repairs.repair import Change, Facts, Repaired
 from sweeps.data.repairs.rows import Parts, Row
 from sweeps.data.repairs.spaces import trimmed
@@ -33,6 +34,7 @@ def decoded_again(text: str) -> str:
     Only a text that is certainly such is changed: all of it must be UTF-8 when encoded back, and
     the sequences must be those that real text does not have, or several.
     """
+    best = text
     while not text.isascii():
         try:
             raw = bytes([_BYTES[character] for character in text])
@@ -42,10 +44,10 @@ def decoded_again(text: str) -> str:
         as_latin = raw.decode("latin-1")
         if not _CERTAIN_LEADS.search(as_latin) and len(_SEQUENCE.findall(as_latin)) < 2:
             break
-        if any("\x80" <= character < "\xa0" for character in mended):
-            break
         text = mended
-    return text
+        if not any("\x80" <= character < "\xa0" for character in text):  # no text has such controls
+            best = text
+    return best
 
 
 def mend_mojibake(parts: Parts, facts: Facts) -> Repaired:
@@ -65,6 +67,16 @@ def drop_empty(parts: Parts, facts: Facts) -> Repaired:
         if not any(map(str.strip, row.inputs)):
             return "the prompt is empty"
         return None if facts.texts.has_answer(row) else "the answer is empty"
+
+    return drop(parts, facts, why)
+
+
+def drop_surrogates(parts: Parts, facts: Facts) -> Repaired:
+    """Leave out the rows with half a character, which UTF-8 cannot encode."""
+
+    def why(row: Row) -> str | None:
+        is_whole = all(text.isascii() or is_utf8(text) for text in (*row.inputs, *row.answers))
+        return None if is_whole else "half a character"
 
     return drop(parts, facts, why)
 
