@@ -1,4 +1,4 @@
-"""The files and the config.json of a base model: built-in, local directory or hub.
+"""The files and the config.json of a base model: built-in, packaged, local directory or hub.
 
 Loads no torch.
 """
@@ -16,6 +16,7 @@ from typing import Any
 from backends.contract import BackendError, Failure, FailureKind
 from backends.hugging_face import why_unavailable
 from backends.local.options import LocalOptions, Task
+from backends.local.packaged_models import PACKAGED
 
 BUILTIN = {"builtin:tiny-lm": Path(__file__).parent / "models" / "tiny_lm"}
 """The models that the package contains."""
@@ -178,7 +179,8 @@ def is_hub_id(name: str) -> bool:
     """Whether a name can only be a hub id: not built-in, not an existing path, and not like a
     path.
     """
-    return name not in BUILTIN and not Path(name).expanduser().exists() and not name.startswith((".", "/", "~"))
+    is_ours = name in BUILTIN or name in PACKAGED
+    return not is_ours and not Path(name).expanduser().exists() and not name.startswith((".", "/", "~"))
 
 
 def find(name: str, revision: str | None = None, *, weights: bool = True) -> ModelSource:
@@ -190,13 +192,23 @@ def find(name: str, revision: str | None = None, *, weights: bool = True) -> Mod
     """
     if name in BUILTIN:
         directory = BUILTIN[name]
+    elif name in PACKAGED:
+        directory = _installed(name)
     elif name.startswith("builtin:"):
-        raise user_error(f"there is no model {name}", f"choose a built-in model: {', '.join(BUILTIN)}")
+        known = ", ".join((*BUILTIN, *PACKAGED))
+        raise user_error(f"there is no model {name}", f"choose a built-in model: {known}")
     elif is_hub_id(name):
         directory = _from_hub(name, revision, weights)
     else:
         directory = Path(name).expanduser()
     return ModelSource(name, directory, _read_config(name, directory))
+
+
+def _installed(name: str) -> Path:
+    directory = PACKAGED[name].directory()
+    if directory is None:
+        raise user_error(f"the model {name} is not installed: {PACKAGED[name].title}", PACKAGED[name].remedy)
+    return directory
 
 
 def _read_config(name: str, directory: Path) -> Mapping[str, Any]:
@@ -260,6 +272,8 @@ def task_of(options: LocalOptions, name: str | None = None) -> Task:
         except HFValidationError:
             return "causal-lm"
         directory = Path(cached).parent if isinstance(cached, str) else None
+    elif name in PACKAGED:
+        directory = PACKAGED[name].directory()
     else:
         directory = BUILTIN.get(name, Path(name).expanduser())
     if directory is None:

@@ -23,7 +23,8 @@ class LocalOptions(BaseModel):
 
     model: Annotated[str, MayBePath()] = Field(
         default="builtin:tiny-lm",
-        description="builtin:tiny-lm, a local directory in the transformers layout, or a Hugging Face hub id",
+        description="builtin:tiny-lm (a demonstration), builtin:minilm (an encoder, from the extra `encoder`), a local "
+        "directory in the transformers layout, or a Hugging Face hub id",
     )
     task: Literal["auto"] | Task = Field(
         default="auto", description="auto: causal-lm for language models, sequence-classification for encoders"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +14,7 @@ from sweeps.data.examples import ChatRecipe
 from sweeps.data.repairs import Change, Repair
 from sweeps.data.repairs.loading import Loaded
 from sweeps.data.repairs.preparation import Preparation
+from sweeps.data.repairs.rows import ARROW
 
 SHOWN_CHANGES = 3
 SHOWN_LABELS = 6
@@ -30,12 +32,12 @@ def repair(number: int, repair: Repair, changes: Sequence[Change], *, width: int
     """Show a repair: what it does and why, how often, and the first changes."""
     count = sum(change.count for change in changes)
     left_out = sum(change.count for change in changes if change.after is None)
-    what = "row" if left_out == count else "text"
+    what = "text" if left_out < count else "row" if changes[0].before else "line"
     counted = f"{count:,} {what}{'s' if count != 1 else ''}"
     title = Text.assemble((f"{number}. {repair.title}: ", "bold"), f"{counted} ", (f"({repair.code})", "dim"))
     if not is_made:
         title.append(f"\n   not made unless asked for: --also {repair.code}", style="yellow")
-    parts: list[RenderableType] = [Text(), title, Text(f"   {repair.why}", style="dim")]
+    parts: list[RenderableType] = [Text(), title, Padding(Text(repair.why, style="dim"), (0, 0, 0, 3))]
     parts += [change(item, width - 5) for item in _different(changes)]
     if rest := count - sum(item.count for item in _different(changes)):
         parts.append(Text(f"   and {rest:,} more", style="dim"))
@@ -54,13 +56,20 @@ def change(item: Change, width: int) -> Text:
     return text
 
 
-def loaded(source: str, loaded: Loaded, rows: int) -> RenderableType:
-    """Show what was read, and of which columns the examples are made."""
-    lines = [f"{source}: {rows:,} rows, columns {', '.join(loaded.columns)}"]
+def loaded(source: str, loaded: Loaded, encoding: str, *, is_guess: bool) -> RenderableType:
+    """Show what was read, and of which columns the examples are made.
+
+    `is_guess`: the content of the columns decided.
+    """
+    rows = sum(map(len, loaded.parts.values()))
+    read_as = "" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else f", read as {encoding}"
+    lines = [f"{source}: {rows:,} rows, columns {', '.join(loaded.columns)}{read_as}"]
     if isinstance(loaded.recipe, ChatRecipe):
         lines.append(f"examples: conversations ({loaded.recipe.source.name})")
     else:
         lines.append(f"examples: prompt {loaded.recipe.prompt.text!r}, completion {loaded.recipe.completion.text!r}")
+        if is_guess:
+            lines.append("chosen by the content of the columns; --prompt and --completion choose others")
     if loaded.unused:
         lines.append(f"columns without use, which are left out: {', '.join(loaded.unused)}")
     return Text("\n".join(lines))
@@ -87,7 +96,8 @@ def result(done: Preparation) -> RenderableType:
         parts.append(Text("nothing to repair"))
     for made in done.declined:
         hint = f"--also {made.repair.code}" if made.repair.mode == "on request" else "declined"
-        parts.append(Text(f"not made: {made.repair.title.lower()} ({made.count:,}; {hint})", style="yellow"))
+        title = made.repair.title[:1].lower() + made.repair.title[1:]
+        parts.append(Text(f"not made: {title} ({made.count:,}; {hint})", style="yellow"))
     return Group(*parts)
 
 
@@ -95,7 +105,7 @@ def _different(changes: Sequence[Change]) -> list[Change]:
     """Return the first changes that do not look alike, filled up with the first others."""
     seen: dict[tuple[str, str | None], Change] = {}
     for item in changes[:1000]:
-        seen.setdefault((item.before, item.after), item)
+        seen.setdefault((item.before or item.place, item.after), item)
         if len(seen) == SHOWN_CHANGES:
             break
     return list(seen.values())
@@ -104,7 +114,7 @@ def _different(changes: Sequence[Change]) -> list[Change]:
 def _difference(item: Change, width: int) -> Text:
     """Show the text before and after, each on one line, around the first difference."""
     if item.after is None:
-        return Text(f"   - {_shortened(_printable(item.before), width)}", style=_REMOVED)
+        return Text(f"   - {_with_answer(_printable(item.before), width)}", style=_REMOVED)
     before, after = item.before[:_COMPARED], item.after[:_COMPARED]
     matcher = SequenceMatcher(None, before, after, autojunk=False)
     blocks = [block for block in matcher.get_opcodes() if block[0] != "equal"]
@@ -137,6 +147,14 @@ def _append(line: Text, text: str, marked: Sequence[tuple[int, int]], start: int
 
 def _shortened(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(0, width - 3)] + "..."
+
+
+def _with_answer(text: str, width: int) -> str:
+    """Return a row on one line; of a long one, the end of the prompt is missing, not the answer."""
+    prompt, arrow, answer = text.rpartition(ARROW)
+    if len(text) <= width or not arrow or len(answer) > width // 2:
+        return _shortened(text, width)
+    return _shortened(prompt, width - len(arrow) - len(answer)) + arrow + answer
 
 
 def _printable(text: str) -> str:

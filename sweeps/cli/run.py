@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from rich.text import Text
 
 from backends import codec
 from sweeps.cli import gate
@@ -42,8 +43,8 @@ def sweep_file_options(command: _Command) -> _Command:
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path), default=Path("sweep.yaml"))
-@click.option("--data", "data_file", type=click.Path(path_type=Path), help="Write the sweep file for this data file.")
+@click.argument("arguments", nargs=-1, metavar="[DATA] [FILE]")
+@click.option("--data", "data", metavar="DATA", help="The same as DATA.")
 @click.option(
     "--from",
     "program",
@@ -51,14 +52,25 @@ def sweep_file_options(command: _Command) -> _Command:
     help="Write the sweep file for this training script or configuration (TRL, axolotl, LLaMA-Factory, torchtune).",
 )
 @click.option("--force", is_flag=True, help="Overwrite FILE and the schema.")
-def init(file: Path, data_file: Path | None, program: Path | None, force: bool) -> None:
-    """Write a first sweep file, and its JSON Schema for editors."""
+def init(arguments: tuple[str, ...], data: str | None, program: Path | None, force: bool) -> None:
+    """Write a first sweep file, and its JSON Schema for editors.
+
+    DATA is a file with examples (JSON lines, JSON, CSV, TSV, Parquet, Excel, compressed), a folder
+    or a URL. Its content decides the templates, the objective, the space and the base model. FILE
+    is the sweep file, by default sweep.yaml or, for DATA, the name of the data with .yaml.
+    """
+    from sweeps.cli.starter_arguments import data_and_file
     from sweeps.spec.starter import write_starter
 
-    if data_file is not None and program is not None:
+    data, file = data_and_file(arguments, data)
+    if data is not None and program is not None:
         hint = "a training program reads its own data: leave out --data"
         raise UserInputError([Problem("--from", "cannot be used with --data", hint)])
-    write_starter(file, data_file, program, overwrite=force)
+    starter = write_starter(file, data, program, overwrite=force)
+    for fact in starter.facts:
+        say(fact)
+    for text in starter.warnings:
+        err.print(Text.assemble(("warning: ", "yellow"), text), soft_wrap=not err.is_terminal)
     say(f"wrote {file}; next: sweep plan {file}")
 
 

@@ -26,7 +26,7 @@ from sweeps.data.spec import DataSpec
 from sweeps.errors import UserInputError
 from sweeps.spec.json_schema import DIALECT, schema_text, sweep_file_schema
 from sweeps.spec.loading import from_document
-from sweeps.spec.starter import starter
+from sweeps.spec.starter import example_starter
 from sweeps.spec.sweep_file import SweepFile
 from sweeps.spec.yaml_source import Document, parse, with_overrides
 
@@ -114,7 +114,7 @@ def test_the_named_spaces_are_valid_in_full_and_by_name(name: str) -> None:
 
 
 def test_the_first_file_of_sweep_init_is_valid() -> None:
-    assert schema_errors(parse(starter("first", None), "first.yaml")) == []
+    assert schema_errors(parse(example_starter("first").text, "first.yaml")) == []
 
 
 def guide_blocks() -> list[tuple[str, str]]:
