@@ -20,6 +20,12 @@ _BUFFER_BYTES = 2**20
 DAMAGE: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)
 """What reading a damaged archive raises."""
 
+UNREADABLE: tuple[type[Exception], ...] = (*DAMAGE, NotImplementedError, UnicodeError, ValueError)
+"""What opening an archive raises that is damaged, or of a kind that Python cannot read."""
+
+_WRONG_MEMBER: tuple[type[Exception], ...] = (*UNREADABLE, OSError, RuntimeError, KeyError)
+"""The same for a member; an OSError is a wrong position in the archive."""
+
 
 def gunzipped(opens: Callable[[], io.BufferedReader]) -> io.BufferedReader:
     """Open the content of a gzip stream."""
@@ -42,7 +48,7 @@ def members(archive: InputFile, is_data: Callable[[str], bool]) -> list[InputFil
     try:
         with archive.opens() as stream, zipfile.ZipFile(stream) as opened:
             found = [info for info in opened.infolist() if _is_visible(info.filename) and is_data(info.filename)]
-    except (*DAMAGE, NotImplementedError, UnicodeError, ValueError) as damage:
+    except UNREADABLE as damage:
         hint = "copy the file again; its name must end as its format says"
         raise FileFaultError("archive", f"not a zip archive that can be read: {damage}", hint) from None
     if any(info.flag_bits & _PASSWORD_BIT for info in found):
@@ -60,11 +66,11 @@ def relative_names(files: Collection[InputFile], archive: InputFile) -> dict[str
 
 def _open_member(archive: InputFile, name: str) -> io.BufferedReader:
     stream = archive.opens()
-    try:  # an OSError is a wrong position in the archive
+    try:
         opened = zipfile.ZipFile(stream)
         info = opened.getinfo(name)
         inner = cast("zipfile.ZipExtFile", opened.open(info))
-    except (*DAMAGE, OSError, NotImplementedError, RuntimeError, KeyError, ValueError) as damage:
+    except _WRONG_MEMBER as damage:
         stream.close()
         raise FileFaultError("archive", f"{name} in the archive cannot be read: {damage}", "pack it again") from None
     inflated = Inflated(inner, info.compress_size, _too_large, (opened, stream))

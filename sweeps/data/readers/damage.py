@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from sweeps.data.findings import MAX_PLACES, Finding, error
 
@@ -52,7 +53,7 @@ class Damage:
         key = (code, kind or message)
         known = self._kinds.get(key)
         if known is None:
-            severity = "warning" if mild else "error"
+            severity: Literal["error", "warning"] = "warning" if mild else "error"
             finding = Finding(severity, code, message, f"{self.file}:{line}", hint)
             self._kinds[key] = _Kind(finding, [line])
             return

@@ -29,7 +29,7 @@ class InputFile:
     @classmethod
     def at(cls, path: Path) -> InputFile:
         """Return a file on disk."""
-        return cls(str(path), partial(path.open, "rb"), path)
+        return cls(str(path), partial(_open, path), path)
 
     @contextmanager
     def on_disk(self, opens: Callable[[], io.BufferedReader] | None = None) -> Iterator[str]:
@@ -46,6 +46,10 @@ class InputFile:
                 shutil.copyfileobj(stream, copy, 2**20)
             copy.flush()
             yield copy.name
+
+
+def _open(path: Path) -> io.BufferedReader:
+    return path.open("rb")
 
 
 class _Closes(Protocol):

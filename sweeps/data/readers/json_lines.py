@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from json.scanner import make_scanner
+from typing import Any, NoReturn, cast
 
 from sweeps.data.findings import error, quoted
 from sweeps.data.readers.damage import Damage
@@ -21,6 +22,8 @@ def _reject_constant(constant: str) -> NoReturn:
 DECODER = json.JSONDecoder(parse_constant=_reject_constant)
 """Decodes what the JSON standard allows: no NaN, no Infinity."""
 
+_scan = make_scanner(cast("Any", DECODER))
+
 
 def read_json_lines(text: DecodedText, damage: Damage) -> RecordStream:
     """Read objects, one a line. A file with one list, or with objects over several lines, ends."""
@@ -29,7 +32,7 @@ def read_json_lines(text: DecodedText, damage: Damage) -> RecordStream:
 
 def records_of_lines(lines: Iterable[str], text: DecodedText, damage: Damage, first_line: int = 1) -> RecordStream:
     """Read objects from lines that the caller may have begun to read."""
-    scan, file = DECODER.scan_once, damage.file
+    scan, file = _scan, damage.file
     is_first = True
     for number, written in enumerate(lines, first_line):
         line = written

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sweeps.data.findings import warning
-from sweeps.data.readers.archives import DAMAGE
+from sweeps.data.readers.archives import UNREADABLE
 from sweeps.data.readers.damage import Damage, FileFaultError
 from sweeps.data.readers.record import RecordStream
 from sweeps.data.readers.table_rows import Row, records_of_rows
@@ -55,7 +55,7 @@ def _check_size(path: str) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(info.file_size for info in archive.infolist())
-    except (*DAMAGE, NotImplementedError, ValueError) as problem:
+    except UNREADABLE as problem:
         raise _unreadable(problem) from None
     if size > SIZE_LIMIT:
         message = f"the workbook unpacks to {size // 2**20:,} MiB; the limit is {SIZE_LIMIT // 2**20:,} MiB"

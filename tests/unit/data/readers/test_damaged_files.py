@@ -102,7 +102,7 @@ def test_the_whole_files_are_read(tmp_path, ending):
 @given(content=st.binary(max_size=300) | st.text(alphabet='{}[]",:;\t\n\r\0ab1é\ufeff').map(str.encode))
 def test_any_bytes_under_any_name_are_read_without_an_exception(tmp_path, ending, content):
     records, findings = read(tmp_path, ending, content)
-    has_text = bool(content.strip(b" \t\r\n\f\v"))
+    has_text = bool(content.replace(b"\xef\xbb\xbf", b"").strip(b" \t\r\n\f\v"))
     assert records or findings or not has_text or ending in (".csv", ".tsv"), "nothing, and nobody says so"
 
 
