@@ -63,13 +63,11 @@ def baseline_metrics(plan: Mapping[str, Any]) -> dict[str, float]:
 def to_beat(baselines: Baselines, objective: Objective) -> str:
     """Say in one line what a sweep with this objective has to beat; empty if that is unknown."""
     part, _, metric = objective.metric.partition("_")
-    known = [(model, value) for model in baselines.models if (value := model.value(part, metric)) is not None]
-    if not known:
+    constant, strongest = baselines.model("most-frequent"), baselines.strongest(part, metric)
+    rivals = [model for model in (constant, strongest if strongest != constant else None) if model is not None]
+    texts = [f"{value:.3g} ({model.name})" for model in rivals if (value := model.value(part, metric)) is not None]
+    if not texts:
         return ""
-    constant = next((pair for pair in known if pair[0].kind == "most-frequent"), None)
-    strongest = baselines.strongest(part, metric)
-    chosen = dict.fromkeys([*(pair[0] for pair in known if pair is constant), *([strongest] if strongest else [])])
-    texts = [f"{model.value(part, metric):.3g} ({model.name})" for model in chosen]
     return f"to beat: {objective.metric} {', '.join(texts)}"
 
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import sweep
 
-from sweeps.cli import main, terminal
 from sweeps.spec.loading import load
 
 pytestmark = pytest.mark.unit
@@ -38,20 +38,6 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         '{"loss": [0.9, 0.6, 0.5], "val_loss": [0.92, 0.62, 0.61], "beta": [1, 1, 1]}'
     )
     return path
-
-
-def sweep(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Run the command line in this process; return its exit code, stdout and stderr."""
-    console = (terminal.out, terminal.err)
-    before, sys.argv = sys.argv, ["sweep", *arguments]
-    try:
-        with pytest.raises(SystemExit) as exit_:
-            main.main()
-    finally:
-        sys.argv = before
-        assert console == (terminal.out, terminal.err)
-    out, err = capsys.readouterr()
-    return int(exit_.value.code or 0), out, err
 
 
 def test_plan_prints_json_to_stdout_and_messages_to_stderr(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
