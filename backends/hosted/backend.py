@@ -17,6 +17,7 @@ from backends.contract import (
     BackendError,
     Capabilities,
     Checkpointed,
+    DataFile,
     Dataset,
     Decoding,
     Estimate,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from backends.cleanup import Leftover
+    from backends.example_report import ExampleReport
     from backends.hosted.cleanup import HostCleanup
     from backends.hosted.deployments import Deployments
     from backends.hosted.host_connection import HostConnection
@@ -241,6 +243,12 @@ class HostedBackend:
         from backends.hosted import rendering
 
         return rendering.render(request, self._options)
+
+    def report_examples(self, request: TrainingRequest, test: DataFile | None) -> ExampleReport:
+        """Report on all examples; see `example_report.SupportsExampleReport`."""
+        from backends.hosted import example_report
+
+        return example_report.report(request, test, self._options)
 
     # ----------------------------------------------------------------------------------------- runs
     def submit(self, request: TrainingRequest) -> Handle:

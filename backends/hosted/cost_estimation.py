@@ -6,8 +6,10 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from backends.contract import (
     BackendError,
@@ -112,7 +114,7 @@ class CostEstimator:
     def _count(self, request: TrainingRequest) -> TokenCount:
         host, format_ = self._options.profile, format_of(request, self._options)
         examples = [formatted(example, format_) for example in read_examples(request.dataset.train)]
-        texts = [_text(example) for example in examples]
+        texts = [example_text(example) for example in examples]
         extra_tokens = sum(
             EXTRA_TOKENS_PER_EXAMPLE + EXTRA_TOKENS_PER_MESSAGE * len(example.get("messages", ()))
             for example in examples
@@ -122,7 +124,7 @@ class CostEstimator:
             size = sum(len(text.encode("utf-8")) for text in texts)
             per_token = host.bytes_per_token
             return TokenCount(size / per_token, size + extra_tokens, f"estimated, {per_token:g} bytes per token")
-        tokenizer = _load_tokenizer(self._options.tokenizer)
+        tokenizer = load_tokenizer(self._options.tokenizer)
         encodings = tokenizer.encode_batch(texts, add_special_tokens=False)  # type: ignore[attr-defined]
         name = Path(self._options.tokenizer).name
         basis = f"counted with {name}, without the tokens that the host adds around messages"
@@ -167,7 +169,8 @@ def auto_epochs(examples: int, rule: AutoEpochs) -> int:
     return rule.target_epochs
 
 
-def _text(example: dict[str, object]) -> str:
+def example_text(example: Mapping[str, Any]) -> str:
+    """Return all text of an example in a host's format, with its calls and tools."""
     messages = example.get("messages")
     if isinstance(messages, list):
         called = [call.get("function") for message in messages for call in message.get("tool_calls") or ()]
@@ -176,7 +179,8 @@ def _text(example: dict[str, object]) -> str:
     return f"{example.get('prompt', '')}{example.get('completion', '')}"
 
 
-def _load_tokenizer(path: str) -> object:
+def load_tokenizer(path: str) -> object:
+    """Load a tokenizer.json. Raises BackendError (user)."""
     from tokenizers import Tokenizer
 
     try:

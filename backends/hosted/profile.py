@@ -192,6 +192,13 @@ class Price(SourcedTable):
     usd_per_million_tokens: float
 
 
+class ExampleLimit(SourcedTable):
+    """The most tokens of one example for the models of a pattern. The host cuts longer ones."""
+
+    model: str
+    tokens: int
+
+
 class AutoEpochs(SourcedTable):
     """The rule by which a host chooses the number of epochs.
 
@@ -233,6 +240,7 @@ class Profile(_Table):
     inference: InferenceRules
     extra_body: Mapping[str, Scalar] = Field(default_factory=dict)
     prices: tuple[Price, ...] = ()
+    example_limits: tuple[ExampleLimit, ...] = ()
     auto_epochs: AutoEpochs | Literal["unknown"] = "unknown"
     bytes_per_token: float = 4.0
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.text import Text
 
+from backends.example_report import TokenLengths
 from backends.rendering import Piece, RenderedExample
 
 TRAINED_STYLE = "bold green"
@@ -34,6 +37,19 @@ def example(rendered: RenderedExample, *, coloured: bool) -> Text:
         if shown != stripped and number + 1 < len(pieces):
             text.append("\n")
     return text
+
+
+def token_lengths(lengths: Mapping[str, TokenLengths], max_length: int | None) -> str:
+    """Describe the training examples in tokens in one line; empty if nobody counted them."""
+    train = lengths.get("train")
+    if train is None:
+        return ""
+    means = f"{train.prompt_mean:,.0f} tokens a prompt"
+    if train.completion_mean is not None:
+        means += f", {train.completion_mean:,.1f} a completion"
+    limit = f" of at most {max_length:,}" if max_length is not None else ""
+    basis = f" ({train.basis})" if train.basis else ""
+    return f"{means} on average, the longest example has {train.longest:,}{limit}{basis}"
 
 
 def _shortened(pieces: tuple[Piece, ...]) -> tuple[tuple[Piece, ...], int]:

@@ -133,6 +133,8 @@ def check(
         show(table)
     if plan.example is not None:
         show(example_view.example(plan.example, coloured=has_colours()))
+    if lengths := example_view.token_lengths(plan.token_lengths, plan.max_length):
+        say(f"training examples: {lengths}")
     if html is not None:
         say(f"wrote {html}")
 

@@ -14,6 +14,7 @@ from backends.contract import Capabilities, Decoding
 from backends.memory_forecast.forecast import MemoryForecast
 from search_spaces.catalogue import Catalogue
 from search_spaces.library import LibrarySpace
+from sweeps.cli.example_view import token_lengths
 from sweeps.cli.progress import LEAST_SHOWN_USD, VERDICT_STYLE
 from sweeps.data.baselines import Baselines
 from sweeps.data.findings import Finding
@@ -44,6 +45,8 @@ def plan(plan: SweepPlan) -> RenderableType:
     facts = _facts()
     facts.add_row("sweep", spec.name)
     facts.add_row("data", data_line(plan))
+    if lengths := token_lengths(plan.token_lengths, plan.max_length):
+        facts.add_row("lengths", lengths)
     facts.add_row("backend", f"{spec.backend_type}, model {plan.base_model}")
     facts.add_row(
         "objective",

@@ -190,8 +190,9 @@ def complete_plan(plan: SweepPlan, answers: BackendAnswers) -> SweepPlan:
         plan = replace(plan, example=answers.example, findings=(*plan.findings, *notes))
     if answers.reports:
         found = example_findings(answers.reports, plan.space, plan.spec.document)
+        first = next(iter(answers.reports.values()))
         plan = replace(
-            plan, token_lengths=next(iter(answers.reports.values())).lengths, findings=(*plan.findings, *found)
+            plan, token_lengths=first.lengths, max_length=first.max_length, findings=(*plan.findings, *found)
         )
     if answers.central is None:
         return plan

@@ -39,7 +39,8 @@ class SweepPlan:
     `measurement_bound` is the most that one measurement can cost. `memory` is the forecast for the
     trial of `estimate`, and `most_memory` that of the trial that needs most. `example` is a
     training example as the backend trains it, None if it does not show any. `token_lengths` are
-    those of the examples by part, empty if the backend does not count them.
+    those of the examples by part, empty if the backend does not count them, and `max_length` is the
+    most tokens of one example, if it is known.
     """
 
     spec: SweepSpec
@@ -59,6 +60,7 @@ class SweepPlan:
     most_memory: MemoryForecast | None = None
     example: RenderedExample | None = None
     token_lengths: Mapping[str, TokenLengths] = field(default_factory=dict)
+    max_length: int | None = None
 
     @property
     def max_epochs(self) -> float:
@@ -199,6 +201,7 @@ class SweepPlan:
             "estimate": None if self.estimate is None else self._estimate_json(self.estimate),
             "memory": None if self.memory is None else self._memory_json(self.memory),
             "token_lengths": {part: codec.to_json(lengths) for part, lengths in self.token_lengths.items()},
+            "max_length": self.max_length,
             "findings": [codec.to_json(finding) for finding in self.findings],
         }
 
