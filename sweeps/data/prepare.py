@@ -6,14 +6,12 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
 from backends.chat_lines import TrainOn
 from backends.contract import DataFile, Dataset, MetricRequest, OwnData
-from backends.file_kind import kind_of
 from sweeps.data import checks
 from sweeps.data.baselines import Baselines
 from sweeps.data.checks import catalogue
@@ -26,9 +24,8 @@ from sweeps.data.findings import FaultyDataError, Finding, capped, error, warnin
 from sweeps.data.hub import SourceUnavailableError
 from sweeps.data.left_out import without_faulty, without_unreadable
 from sweeps.data.nested_selection import nested_sample
-from sweeps.data.readers.files import read_records
 from sweeps.data.readers.record import Record, RecordStream
-from sweeps.data.sources import Source, locate
+from sweeps.data.sources import Source, locate, named_part
 from sweeps.data.spec import DataSpec
 from sweeps.data.split import split, stratified_sample
 from sweeps.data.store import write_parts
@@ -257,11 +254,11 @@ def _plan_parts(spec: DataSpec, source: Source) -> _PartPlan:
     missing: list[Problem] = []
     for part, key, requested in (("valid", "validation", spec.validation), ("test", "test", spec.test)):
         if isinstance(requested, str):
-            path = Path(requested).expanduser()
-            if fault := _why_not_a_file(path):
+            try:
+                plan.readers[part], plan.origins[part] = named_part(requested, spec.encoding)
+            except SourceUnavailableError as fault:
                 hint = f"name a file, or a fraction of the training examples, e.g. {key}: {DEFAULT_FRACTION}"
-                missing.append(Problem(f"data.{key}", fault, hint))
-            plan.readers[part], plan.origins[part] = partial(read_records, path, spec.encoding), str(path)
+                missing.append(Problem(f"data.{key}", fault.reason, hint))
         elif requested == 0:
             continue
         elif part in source.parts and (requested is None or source.kind == "generated"):
@@ -275,16 +272,6 @@ def _plan_parts(spec: DataSpec, source: Source) -> _PartPlan:
     if missing:
         raise UserInputError(missing)
     return plan
-
-
-def _why_not_a_file(path: Path) -> str | None:
-    try:
-        kind = kind_of(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return f"the file {path} does not exist"
-    except OSError as error:
-        return f"the file {path} cannot be read: {error.strerror or error}"
-    return None if kind == "a file" else f"{path} is {kind}, not a file"
 
 
 def _load_examples(

@@ -132,6 +132,29 @@ def at_url(url: str, encoding: str = "utf-8", place: str = "data.source") -> Sou
     return _source_of_files(name, remote.url, files, encoding)
 
 
+def named_part(text: str, encoding: str) -> tuple[Callable[[], RecordStream], str]:
+    """Return the reader and the origin of one part: a file, an archive of one file, or a URL.
+
+    Raises SourceUnavailableError with the reason if there is no such file. What is wrong in the
+    file is left to the reader.
+    """
+    if is_url(text):
+        source = at_url(text, encoding)
+        if len(source.parts) > 1:
+            raise SourceUnavailableError(f"{text} has several parts, not the examples of one")
+        return source.parts["train"], source.description
+    path = Path(text).expanduser()
+    try:
+        kind = kind_of(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise SourceUnavailableError(f"the file {path} does not exist") from None
+    except OSError as error:
+        raise SourceUnavailableError(f"the file {path} cannot be read: {error.strerror or error}") from None
+    if kind != "a file":
+        raise SourceUnavailableError(f"{path} is {kind}, not a file")
+    return partial(read_records, path, encoding), str(path)
+
+
 def _at_data_option(text: str, path: Path, encoding: str) -> Source:
     if url := _URL_AS_PATH.match(str(path)):  # a path has one slash where a URL has two
         return at_url(f"{url[1]}://{str(path)[url.end() :]}", encoding, "--data")

@@ -56,7 +56,7 @@ class RemoteFolder:
         path = f"{self._root}/{name}" if name else self._root
         try:
             with self._translated():
-                opened = self._files.open(path, "rb", block_size=8 * _BUFFER_BYTES)
+                opened = self._files.open(path, "rb", block_size=4 * _BUFFER_BYTES)
         except RemoteError as failure:
             raise OSError(failure.reason) from failure
         return io.BufferedReader(_RemoteStream(opened), _BUFFER_BYTES)

@@ -1,11 +1,13 @@
-"""The store in a bucket of a real S3 server on this computer (moto)."""
+"""The store, and data files, in a bucket of a real S3 server on this computer (moto)."""
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
@@ -15,7 +17,10 @@ import pytest
 s3fs = pytest.importorskip("s3fs", reason="the extra `s3` is not installed")
 pytest.importorskip("moto", reason="moto is not installed")
 
-from sweeps.errors import SweepError  # noqa: E402
+from sweeps.data import DataSpec, prepare  # noqa: E402
+from sweeps.data.readers.record import Record  # noqa: E402
+from sweeps.data.sources import own_data  # noqa: E402
+from sweeps.errors import SweepError, UserInputError  # noqa: E402
 from sweeps.file_store.run_archive import Manifest, RunArchive, SupersededError, stored_files  # noqa: E402
 from sweeps.file_store.store import FileStore, digest  # noqa: E402
 
@@ -117,3 +122,50 @@ def test_a_missing_bucket_and_a_dead_server_are_one_error_each(
         FileStore("s3://sweeps/x").check()
     assert raised.value.hint
     assert "test-secret" not in raised.value.message
+
+
+# --------------------------------------------------------------------------------------- data files
+def test_examples_in_a_bucket_are_prepared_like_those_on_disk(store: FileStore, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for part, size in (("train", 60), ("valid", 12), ("test", 12)):
+        rows = "".join(f"{part} text {number},{'ab'[number % 2]}\n" for number in range(size))
+        content = f"text,label\n{rows}".encode()
+        (folder / f"{part}.csv.gz").write_bytes(gzip.compress(content))
+        store.upload(folder / f"{part}.csv.gz", f"set/{part}.csv.gz")
+    keys = {"prompt": "{text}", "completion": " {label}", "checks": "quick"}
+    on_disk = prepare(DataSpec(source=str(folder), **keys), tmp_path)
+    in_bucket = prepare(DataSpec(source=f"{store.url}/set", **keys), tmp_path)
+    assert in_bucket.digests == on_disk.digests
+    assert in_bucket.source == f"{store.url}/set (train.csv.gz, valid.csv.gz, test.csv.gz)"
+    single = DataSpec(
+        source=f"{store.url}/set/train.csv.gz", validation=f"{store.url}/set/valid.csv.gz", test=0, **keys
+    )
+    assert prepare(single, tmp_path).digests == {part: on_disk.digests[part] for part in ("train", "valid")}
+
+
+def test_a_large_file_in_a_bucket_is_streamed(store: FileStore, tmp_path: Path) -> None:
+    text = "word " * 400
+    with (tmp_path / "train.jsonl").open("w") as file:
+        file.writelines(f'{{"text": "{number} {text}"}}\n' for number in range(15_000))
+    store.upload(tmp_path / "train.jsonl", "large/train.jsonl")
+    records = own_data(f"{store.url}/large/train.jsonl").parts["train"]()
+    tracemalloc.start()
+    try:
+        assert sum(isinstance(record, Record) for record in records) == 15_000
+        assert tracemalloc.get_traced_memory()[1] < 25_000_000, "the file has 30 MB"
+    finally:
+        tracemalloc.stop()
+
+
+def test_data_that_is_not_in_the_bucket_is_unavailable_and_the_fallback_takes_its_place(
+    store: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserInputError, match="is unavailable: no such file or folder"):
+        prepare(DataSpec(source=f"{store.url}/nothing.csv"), tmp_path)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    s3fs.S3FileSystem.clear_instance_cache()
+    spec = DataSpec(source=f"{store.url}/train.csv", fallback="builtin:nli", train_examples=60, checks="quick")
+    prepared = prepare(spec, tmp_path)
+    assert prepared.fallback_from == f"{store.url}/train.csv"
+    assert "test-secret" not in str(prepared.findings)
