@@ -38,6 +38,9 @@ class InlineTrial:
     config: dict[str, Any]
     runner: TrialRunner | None = None
     last_result: dict[str, Any] = field(default_factory=dict)
+    metric_analysis: dict[str, Any] = field(default_factory=dict)
+    metric_n_steps: dict[str, Any] = field(default_factory=dict)
+    run_metadata: Any = field(default_factory=SimpleNamespace)
     error: BaseException | None = None
     status: str = "PENDING"
 
