@@ -30,23 +30,23 @@ _VISIBLE = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\u00a0": "\\xa0"}
 
 def repair(number: int, repair: Repair, changes: Sequence[Change], *, width: int, is_made: bool) -> RenderableType:
     """Show a repair: what it does and why, how often, and the first changes."""
-    count = sum(change.count for change in changes)
-    left_out = sum(change.count for change in changes if change.after is None)
-    what = "text" if left_out < count else "row" if changes[0].before else "line"
+    count = sum(change.rows for change in changes)
+    left_out = sum(change.rows for change in changes if change.after is None)
+    what = "line" if repair.code == "unreadable" else "row" if left_out == count else "text"
     counted = f"{count:,} {what}{'s' if count != 1 else ''}"
     title = Text.assemble((f"{number}. {repair.title}: ", "bold"), f"{counted} ", (f"({repair.code})", "dim"))
     if not is_made:
         title.append(f"\n   not made unless asked for: --also {repair.code}", style="yellow")
-    parts: list[RenderableType] = [Text(), title, Padding(Text(repair.why, style="dim"), (0, 0, 0, 3))]
+    parts: list[RenderableType] = [Text(), title, Padding(Text(repair.why, style="dim"), (0, 0, 0, 3), expand=False)]
     parts += [change(item, width - 5) for item in _different(changes)]
-    if rest := count - sum(item.count for item in _different(changes)):
+    if rest := count - sum(item.rows for item in _different(changes)):
         parts.append(Text(f"   and {rest:,} more", style="dim"))
     return Group(*parts)
 
 
 def change(item: Change, width: int) -> Text:
     """Show one change: the place and the reason, then the text before and after it."""
-    more = f" and {item.count - 1:,} more" if item.count > 1 else ""
+    more = f" and {item.rows - 1:,} more" if item.rows > 1 else ""
     text = Text(f"   {item.place}{more}")
     if item.reason:
         text.append(f"  {_shortened(_printable(item.reason), max(_LEAST_WIDTH, width - len(item.place) - 2))}")

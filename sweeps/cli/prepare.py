@@ -32,12 +32,13 @@ _SHOWN_NOTES = 5
 @click.option("--validation", metavar="FILE|FRACTION", help="Default: the part that IN has, else 0.1.")
 @click.option("--test", metavar="FILE|FRACTION", help="Default: as --validation; 0 means no test part.")
 @click.option("--group-by", metavar="COLUMN", help="Keep the rows with the same value in one part.")
+@click.option("--split-again", is_flag=True, help="Join the parts that IN has, and split all rows anew.")
 @click.option("--seed", type=click.IntRange(min=0), default=7, show_default=True, help="Decides the split.")
 @click.option(
     "--separator", metavar="TEXT", help=r"Ends every prompt; \n is a line break. Default: one that is unused."
 )
 @click.option("--stop", metavar="TEXT", help=r"Ends every completion; \n is a line break. Default: one that is unused.")
-@click.option("--encoding", default="utf-8", show_default=True, help="The encoding of text files.")
+@click.option("--encoding", help="The encoding of text files. Default: UTF-8, or what the first rows are.")
 @click.option("--only", multiple=True, metavar="CODE", help="Make only this repair, and those that every sweep needs.")
 @click.option("--skip", multiple=True, metavar="CODE", help="Leave this repair out.")
 @click.option("--also", multiple=True, metavar="CODE", help="Make this repair, too: long-example, near-duplicate.")
@@ -66,18 +67,19 @@ def prepare(
     path = Path(source).expanduser()
     writing.check_place(folder, path, force)
     repairs = _chosen(only, skip, also, options["max_characters"])
-    found = inputs.find(source, spec)
-    keys = loading.Keys(
-        spec.prompt or found.source.prompt, spec.completion or found.source.completion,
-        spec.separator or found.source.separator, spec.stop or found.source.stop,
-        spec.group_by, options["keep_columns"],
-    )  # fmt: skip
     with _as_options():
+        spec, is_guess = inputs.completed(source, spec)
+        found = inputs.find(source, spec, options["split_again"])
+        keys = loading.Keys(
+            spec.prompt or found.source.prompt, spec.completion or found.source.completion,
+            spec.separator or found.source.separator, spec.stop or found.source.stop,
+            spec.group_by, options["keep_columns"],
+        )  # fmt: skip
         loaded = loading.load(found.readers, path if path.is_dir() else path.parent, keys, source)
-        asks = sys.stdin.isatty() and err.is_terminal and not yes and not as_json
+        asks = _can_ask() and not yes and not as_json
         decide = _Decisions(asks, as_json, {*also, *(["long-example"] if options["max_characters"] else [])})
         if not as_json:
-            _show_input(source, loaded, sum(map(len, loaded.parts.values())))
+            _show_input(source, loaded, spec.encoding, is_guess)
         done = preparation.repair_and_split(
             loaded, repairs, decide, found.fractions, spec.seed, spec.separator, spec.stop, options["max_characters"]
         )
@@ -89,6 +91,10 @@ def prepare(
         print_json({"folder": str(folder), "is_new": written.is_new, **written.manifest})
         return
     _show_output(done, folder, written.is_new)
+
+
+def _can_ask() -> bool:
+    return sys.stdin.isatty() and err.is_terminal
 
 
 class _Decisions:
@@ -199,7 +205,7 @@ def _option(key: str) -> str:
     return f"--{key}".replace("_", "-")
 
 
-def _show_input(source: str, loaded: Loaded, rows: int) -> None:
+def _show_input(source: str, loaded: Loaded, encoding: str, is_guess: bool) -> None:
     from sweeps.cli import change_view, screen
 
     notes = list(loaded.notes)
@@ -207,7 +213,7 @@ def _show_input(source: str, loaded: Loaded, rows: int) -> None:
         err.print(note, soft_wrap=not err.is_terminal)
     if len(notes) > _SHOWN_NOTES:
         say(f"and {len(notes) - _SHOWN_NOTES} more warnings about the input")
-    show(change_view.loaded(source, loaded, rows))
+    show(change_view.loaded(source, loaded, encoding, is_guess=is_guess))
 
 
 def _facts(
@@ -222,7 +228,7 @@ def _facts(
         if isinstance(asked.get(part), str):
             asked[part] = Path(asked[part]).name
     asked |= {name: sorted(codes) for name, codes in (("only", only), ("skip", skip), ("also", also)) if codes}
-    asked |= {name: options[name] for name in ("max_characters", "keep_columns") if options[name]}
+    asked |= {name: options[name] for name in ("max_characters", "keep_columns", "split_again") if options[name]}
     columns = {} if options["keep_columns"] else {"columns_left_out": list(loaded.unused)}
     return {"input": dict(loaded.digests), "options": asked, **columns}
 

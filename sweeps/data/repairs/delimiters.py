@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
@@ -47,8 +47,8 @@ def without_delimiters(parts: Parts, recipe: PairRecipe) -> Parts:
     """
     prompts = [row.inputs[-1] for _, row in all_rows(parts)] if recipe.prompt.text.endswith("}") else []
     answers = [row.answers[-1] for _, row in all_rows(parts)] if recipe.completion.text.endswith("}") else []
-    has_arrows = _share(prompts, lambda text: bool(_ARROW.search(text, max(0, len(text) - _LONGEST)))) > HABIT
-    stops = [stop for stop in STOPS if _share(answers, lambda text, stop=stop: _ends_with(text, stop)) > HABIT]
+    has_arrows = _is_habit(bool(_ARROW.search(text, max(0, len(text) - _LONGEST))) for text in prompts)
+    stops = [stop for stop in STOPS if _is_habit(_ends_with(text, stop) for text in answers)]
     if recipe.stop.strip() and recipe.stop not in stops:
         stops.append(recipe.stop)
 
@@ -81,18 +81,23 @@ def choose(parts: Parts, texts: Texts, separator: str | None, stop: str | None) 
     answers = [texts.answer(row) for _, row in all_rows(parts)]
     if separator is None and recipe.prompt.tail and recipe.separator == recipe.prompt.tail:
         separator = recipe.separator
+    stop_habit = _habit([row.carried.stop for _, row in all_rows(parts)], (recipe.stop, *STOPS))
     if separator is None:
         habit = _habit([row.carried.separator for _, row in all_rows(parts)], (recipe.separator, *SEPARATORS))
         longer = (f"\n\n{'#' * length}\n\n" for length in count(4))
-        separator = _unused(chain(habit, (DEFAULT_SEPARATOR,), SEPARATORS, longer), [*prompts, *answers])
+        others = (
+            known
+            for known in chain((DEFAULT_SEPARATOR,), SEPARATORS)
+            if not _contains(known, stop_habit if stop is None else [stop])
+        )
+        separator = _unused(chain(habit, others, longer), [*prompts, *answers])
     if stop is None:
-        habit = _habit([row.carried.stop for _, row in all_rows(parts)], (recipe.stop, *STOPS))
-        if habit in ([], [DEFAULT_STOP]) and not any(DEFAULT_STOP in text for text in answers):
+        if stop_habit in ([], [DEFAULT_STOP]) and not any(DEFAULT_STOP in text for text in answers):
             stop = DEFAULT_STOP
         else:
-            others = [known for known in (*habit, *STOPS) if known not in separator]
             longer = (f"\n{'=' * length}\n" for length in count(4))
-            stop = _unused(chain(others, longer), [*prompts, *answers])
+            others = (known for known in STOPS if known not in separator)
+            stop = _unused(chain(stop_habit, others, longer), [*prompts, *answers])
     return Delimiters(separator, stop)
 
 
@@ -102,7 +107,7 @@ def separator_changes(parts: Parts, texts: Texts, delimiters: Delimiters) -> lis
     Adding one is no repair, because every sweep does it, unless most prompts have one already.
     """
     rows = [row for _, row in all_rows(parts)]
-    is_habit = _share([row.carried.separator for row in rows], bool) > HABIT
+    is_habit = _is_habit(bool(row.carried.separator) for row in rows)
     return [
         Change(row.place, before, delimiters.prompt(text))
         for row in rows
@@ -114,7 +119,7 @@ def separator_changes(parts: Parts, texts: Texts, delimiters: Delimiters) -> lis
 def stop_changes(parts: Parts, texts: Texts, delimiters: Delimiters) -> list[Change]:
     """Return the completions whose own stop sequence is not the one that is written."""
     rows = [row for _, row in all_rows(parts)]
-    is_habit = _share([row.carried.stop.strip() for row in rows], bool) > HABIT
+    is_habit = _is_habit(bool(row.carried.stop.strip()) for row in rows)
     return [
         Change(row.place, texts.answer(row) + row.carried.stop, texts.answer(row) + delimiters.stop)
         for row in rows
@@ -125,7 +130,7 @@ def stop_changes(parts: Parts, texts: Texts, delimiters: Delimiters) -> list[Cha
 def lead_changes(parts: Parts, texts: Texts, delimiters: Delimiters) -> list[Change]:
     """Return the completions without a leading space if most of the others have one."""
     rows = [row for _, row in all_rows(parts)]
-    if _share([row.carried.lead for row in rows], bool) <= HABIT:
+    if not _is_habit(bool(row.carried.lead) for row in rows):
         return []
     return [
         Change(row.place, text, delimiters.lead + text)
@@ -168,13 +173,19 @@ def _habit(carried: Sequence[str], known: Sequence[str]) -> list[str]:
     """Return the delimiter that most texts carry, if any; lost line breaks do not matter."""
     for delimiter in known:
         bare = delimiter.strip()
-        if _share(carried, lambda text: text == delimiter or bool(bare and text.strip() == bare)) > HABIT:  # noqa: B023
+        if _is_habit(text == delimiter or bool(bare and text.strip() == bare) for text in carried):
             return [delimiter]
     return []
 
 
-def _share(texts: Sequence[str], test: Callable[[str], bool]) -> float:
-    return sum(map(test, texts)) / len(texts) if texts else 0.0
+def _contains(separator: str, stops: Sequence[str]) -> bool:
+    return any(stop.strip() and stop in separator for stop in stops)
+
+
+def _is_habit(cases: Iterable[bool]) -> bool:
+    """Return whether more than `HABIT` of the cases are true."""
+    flags = list(cases)
+    return sum(flags) > HABIT * len(flags)
 
 
 def _unused(candidates: Iterable[str], texts: Sequence[str]) -> str:

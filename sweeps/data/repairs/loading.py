@@ -64,11 +64,11 @@ def load(readers: Mapping[str, Callable[[], RecordStream]], base: Path, keys: Ke
     column that is not there, or if most lines cannot be used.
     """
     recipe, columns = _recipe(readers["train"], keys, description)
-    reading = _Reading(recipe, keys, base, set(columns) - set(_used(recipe, keys)))
+    reading = _Reading(recipe, keys, base)
     parts: dict[str, Sequence[Row]] = {part: list(reading.rows(stream())) for part, stream in readers.items()}
     if reading.fatal:
         raise UserInputError(errors_as_problems(capped(reading.fatal)))
-    unreadable = sum(change.count for change in reading.unreadable)
+    unreadable = sum(change.rows for change in reading.unreadable)
     lines = sum(map(len, parts.values())) + unreadable
     if unreadable > MOST_UNREADABLE * lines:
         first = reading.problems[0]
@@ -76,7 +76,7 @@ def load(readers: Mapping[str, Callable[[], RecordStream]], base: Path, keys: Ke
         raise UserInputError([Problem(first.place, f"{share}; the first: {first.message}", first.hint)])
     if not isinstance(recipe, ChatRecipe):
         parts = dict(delimiters.without_delimiters(parts, recipe))
-    unused = tuple(sorted(reading.unused, key=lambda name: (name not in columns, name)))
+    unused = tuple(name for name in columns if name not in {*_used(recipe), keys.group_by})
     digests = _digests(reading.files, base) or {description: reading.digest.hexdigest()}
     return Loaded(parts, recipe, reading.unreadable, reading.notes, tuple(columns), unused, digests)
 
@@ -93,8 +93,7 @@ def _recipe(read: Callable[[], RecordStream], keys: Keys, description: str) -> t
     recipe = choose_recipe(sample, keys.prompt, keys.completion, keys.separator, keys.stop)
     columns = list(dict.fromkeys(name for record in sample for name in record.fields))
     if isinstance(recipe, Finding):
-        hint = recipe.hint if recipe.code != "no-template" else _template_hint(sample, columns) or recipe.hint
-        raise UserInputError([Problem(recipe.place, recipe.message, hint)])
+        raise UserInputError([Problem(recipe.place, recipe.message, recipe.hint)])
     for name in (*_template_fields(recipe), *filter(None, [keys.group_by])):
         _check_column(name, sample, columns)
     return recipe, columns
@@ -112,49 +111,26 @@ def _check_column(name: str, sample: Sequence[Record], columns: Sequence[str]) -
     raise UserInputError([Problem(sample[0].file, f"no record has the field {name!r}", nearest_hint(name, columns))])
 
 
-def _template_hint(sample: Sequence[Record], columns: Sequence[str]) -> str:
-    """Return the options that would fit: the column with the fewest texts as the answer."""
-    texts = {
-        column: {str(record.fields.get(column)) for record in sample}
-        for column in columns
-        if any(str(record.fields.get(column) or "").strip() for record in sample)
-    }
-    if len(texts) < 2:
-        return ""
-    answer = min(texts, key=lambda column: len(texts[column]))
-    question = max((column for column in texts if column != answer), key=lambda column: sum(map(len, texts[column])))
-    return f'for example --prompt "{{{question}}}" --completion "{{{answer}}}"'
-
-
 def _template_fields(recipe: Recipe) -> tuple[str, ...]:
     return () if isinstance(recipe, ChatRecipe) else (*recipe.prompt.fields, *recipe.completion.fields)
 
 
-def _used(recipe: Recipe, keys: Keys) -> tuple[str, ...]:
+def _used(recipe: Recipe) -> tuple[str, ...]:
     """Return the columns that examples are made of; `a.b` uses the column `a`."""
     if isinstance(recipe, ChatRecipe):
-        return (
-            recipe.source.column,
-            "tools",
-            "system",
-            "input",
-            "output",
-            "instruction",
-            "history",
-            keys.group_by or "",
-        )
+        return (recipe.source.column, "tools", "system", "input", "output", "instruction", "history")
     fields = _template_fields(recipe)
-    return (*fields, *(field.partition(".")[0] for field in fields), keys.group_by or "")
+    return (*fields, *(field.partition(".")[0] for field in fields))
 
 
 class _Reading:
     """Makes rows of records, and remembers what it met."""
 
-    def __init__(self, recipe: Recipe, keys: Keys, base: Path, unused: set[str]) -> None:
+    def __init__(self, recipe: Recipe, keys: Keys, base: Path) -> None:
         self._recipe = recipe
         self._keys = keys
         self._base = base
-        self.unused = unused
+        self._used = frozenset(_used(recipe))
         self.unreadable: list[Change] = []
         self.problems: list[Finding] = []
         self.fatal: list[Finding] = []
@@ -184,7 +160,9 @@ class _Reading:
         group = None
         if self._keys.group_by is not None:
             group = optional_text(fields, self._keys.group_by).strip() or None
-        others = {name: fields[name] for name in fields if name in self.unused} if self._keys.keep_columns else None
+        others = None
+        if self._keys.keep_columns:
+            others = {name: value for name, value in fields.items() if name not in self._used}
         if isinstance(recipe, ChatRecipe):
             example = recipe.example(record)
             messages = example.messages or ()
@@ -200,10 +178,11 @@ class _Reading:
         self.problems.append(finding)
         text = "" if record is None else json.dumps(record.fields, ensure_ascii=False, default=str)
         places = finding.places or (finding.place,)
+        reason = finding.message.partition("; the same on ")[0]  # each place has a change of its own
         for number, place in enumerate(places):
             name, _, line = place.rpartition(":")
             more = finding.count - len(places) if number + 1 == len(places) else 0
-            self.unreadable.append(Change(f"{self._name(name)}:{line}", text, None, finding.message, 1 + more))
+            self.unreadable.append(Change(f"{self._name(name)}:{line}", text, None, reason, 1 + more))
 
     def _place(self, record: Record) -> str:
         return f"{record.file}:{record.line}"

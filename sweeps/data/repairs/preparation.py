@@ -14,7 +14,7 @@ from sweeps.data.repairs.delimiters import Delimiters
 from sweeps.data.repairs.duplicates import belonging_together
 from sweeps.data.repairs.labels import label_key
 from sweeps.data.repairs.loading import Loaded
-from sweeps.data.repairs.repair import Change, Facts, Repair
+from sweeps.data.repairs.repair import Change, Facts, Repair, Repaired
 from sweeps.data.repairs.rows import Parts, Row, Texts, all_rows
 from sweeps.data.split import split
 from sweeps.errors import Problem, UserInputError
@@ -39,7 +39,7 @@ class Made:
     @property
     def count(self) -> int:
         """The number of rows that it changed or left out."""
-        return sum(change.count for change in self.changes)
+        return sum(change.rows for change in self.changes)
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,16 @@ class Preparation:
         return dict(sorted(counts.items(), key=lambda label: (-label[1], label[0])))
 
 
+def _not_of_rows(parts: Parts, facts: Facts) -> Repaired:
+    raise AssertionError("this repair is made while reading or writing")
+
+
 UNREADABLE = Repair(
     "unreadable",
     "Leave out lines that cannot be read",
     "They are not valid JSON or CSV, or lack a column that the templates name.",
     ("json", "csv", "cells", "field", "missing-field"),
-    lambda parts, facts: _not_a_function_of_rows(),
+    _not_of_rows,
     "required",
 )
 
@@ -79,7 +83,7 @@ SEPARATOR = Repair(
     "End every prompt with the same separator, once",
     "The model recognises the end of the prompt by it, and inference must end its prompts the same way.",
     ("doubled-separator", "separator-inside"),
-    lambda parts, facts: _not_a_function_of_rows(),
+    _not_of_rows,
     "required",
 )
 
@@ -88,7 +92,7 @@ STOP = Repair(
     "End every completion with the same stop sequence, once",
     "Generation ends there, so it must end every completion and occur nowhere else.",
     ("doubled-stop", "stop-inside", "stop-in-prompt"),
-    lambda parts, facts: _not_a_function_of_rows(),
+    _not_of_rows,
     "required",
 )
 
@@ -97,7 +101,7 @@ LEADING_SPACE = Repair(
     "Begin every completion with one space",
     "Most tokenizers have a token for a word with the space before it.",
     ("leading-space",),
-    lambda parts, facts: _not_a_function_of_rows(),
+    _not_of_rows,
     "required",
 )
 
@@ -219,7 +223,3 @@ def _refuse_inside(parts: Parts, texts: Texts, ends: Delimiters) -> None:
     if inside is not None:
         message = f"the stop sequence {ends.stop!r} occurs inside this completion and would cut it"
         raise UserInputError([Problem(inside.place, message, "leave out --stop: one that occurs nowhere is chosen")])
-
-
-def _not_a_function_of_rows() -> None:  # pragma: no cover
-    raise AssertionError("this repair is made while reading or writing, not on rows")

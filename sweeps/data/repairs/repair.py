@@ -22,7 +22,7 @@ _LARGEST_SHARE = 0.1
 class Change(NamedTuple):
     """One change: the text before and after it; `after` is None if the row is left out.
 
-    `reason` says why, unless the two texts show it. `count` is above one only for lines that the
+    `reason` says why, unless the two texts show it. `rows` is above one only for lines that the
     reader counts together, of which `place` is the first.
     """
 
@@ -30,7 +30,7 @@ class Change(NamedTuple):
     before: str
     after: str | None
     reason: str = ""
-    count: int = 1
+    rows: int = 1
 
 
 @dataclass(frozen=True)

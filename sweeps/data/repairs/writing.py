@@ -111,7 +111,7 @@ def outcome(preparation: Preparation) -> dict[str, Any]:
                 "code": made.repair.code,
                 "title": made.repair.title,
                 "count": made.count,
-                "left_out": sum(change.count for change in made.changes if change.after is None),
+                "left_out": sum(change.rows for change in made.changes if change.after is None),
             }
             for made in preparation.made
         ],
@@ -148,7 +148,7 @@ def _change_lines(preparation: Preparation) -> Iterator[str]:
             content: dict[str, Any] = {"repair": made.repair.code, "place": change.place, "before": change.before}
             content |= {"after": change.after} if change.after is not None else {"left_out": True}
             content |= {"reason": change.reason} if change.reason else {}
-            content |= {"lines": change.count} if change.count > 1 else {}
+            content |= {"lines": change.rows} if change.rows > 1 else {}
             yield json.dumps(content, ensure_ascii=False)
 
 
