@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 from backends.chat_lines import TrainOn, trained_messages
 from sweeps.data.conversations import OPENAI_CHAT, ChatLayout, recognise
 from sweeps.data.findings import Finding, error, nearest_hint
-from sweeps.data.readers.record import Record
+from sweeps.data.preference_pairs import preference_finding
+from sweeps.data.readers.record import Record, RepeatedColumn
 from sweeps.data.templates import FieldError, Template, optional_text
 
 DEFAULT_SEPARATOR = "\n\n###\n\n"
@@ -155,6 +156,8 @@ def choose_recipe(
     """
     columns = list(sample[0].fields) if sample else []
     templated = prompt is not None or completion is not None
+    if not templated and sample and (preferences := preference_finding(columns, sample[0].fields, sample[0].place)):
+        return preferences
     if not templated and sample and (layout := recognise(columns, sample[0].fields)):
         if separator is not None or stop is not None:
             message = "chat examples take separator and stop sequence from the model's chat template"
@@ -170,6 +173,9 @@ def choose_recipe(
         return error("no-template", sample[0].place, f"there is no column prompt or messages, only {names}", hint)
     prompt_template = Template.parse("{prompt}" if prompt is None else prompt)
     completion_template = Template.parse("{completion}" if completion is None else completion)
+    for name in (*prompt_template.fields, *completion_template.fields):
+        if sample and isinstance(repeated := sample[0].fields.get(name), RepeatedColumn):
+            return error("repeated-column", sample[0].file, str(repeated), "rename one of them in the header")
     if separator is None:
         tail = prompt_template.tail
         if any(not character.isalnum() and character != " " for character in tail):

@@ -9,6 +9,7 @@ from string import Formatter
 from typing import Any
 
 from sweeps.data.findings import nearest_hint
+from sweeps.data.readers.record import RepeatedColumn
 
 
 class FieldError(Exception):
@@ -89,7 +90,10 @@ def _text(record: Mapping[str, Any], field: str) -> str:
         return json.dumps(value)
     if value is None:
         raise FieldError(field, f"the field {field!r} is null")
-    keys = [str(key) for key in (value if isinstance(value, dict) else range(len(value)))]
+    if isinstance(value, RepeatedColumn):
+        raise FieldError(field, str(value), "rename one of them in the header")
+    sized = value if isinstance(value, dict) else range(len(value) if isinstance(value, list) else 0)
+    keys = [str(key) for key in sized]
     message = f"the field {field!r} is a {_KINDS.get(type(value), 'value')}, not text"
     raise FieldError(field, message, nearest_hint("", keys, f"{field}."))
 

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from read_files import read_back, read_content
 
+from sweeps.data import DataSpec, prepare
 from sweeps.data.readers.record import RepeatedColumn
+from sweeps.errors import UserInputError
 
 pytestmark = pytest.mark.unit
 
@@ -166,3 +168,15 @@ def test_every_file_that_python_writes_is_read_back_with_its_lines(tmp_path_fact
 def _lines_before(path) -> int:
     with path.open(newline="", encoding="utf-8") as file:
         return sum(1 for _ in file)
+
+
+def test_a_repeated_name_is_an_error_only_if_a_template_needs_it(tmp_path):
+    rows = "".join(f"t{number},{'ab'[number % 2]},u{number},v\n" for number in range(20))
+    (tmp_path / "d.csv").write_text("text,label,text,label2\n" + rows)
+    keys = {"source": str(tmp_path / "d.csv"), "completion": " {label}", "checks": "quick"}
+    with pytest.raises(UserInputError) as raised:
+        prepare(DataSpec(prompt="{text}", **keys), tmp_path)
+    (problem,) = raised.value.problems
+    assert (problem.place, problem.code) == (f"{tmp_path}/d.csv", "repeated-column")
+    assert problem.message == "columns 1 and 3 have the same name 'text'"
+    assert "repeated-column" in [item.code for item in prepare(DataSpec(prompt="{label2}", **keys), tmp_path).findings]
