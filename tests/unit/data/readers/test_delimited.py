@@ -171,7 +171,7 @@ def _lines_before(path) -> int:
 
 
 def test_a_repeated_name_is_an_error_only_if_a_template_needs_it(tmp_path):
-    rows = "".join(f"t{number},{'ab'[number % 2]},u{number},v\n" for number in range(20))
+    rows = "".join(f"t{number},{'ab'[number % 2]},u{number},v{number}\n" for number in range(20))
     (tmp_path / "d.csv").write_text("text,label,text,label2\n" + rows)
     keys = {"source": str(tmp_path / "d.csv"), "completion": " {label}", "checks": "quick"}
     with pytest.raises(UserInputError) as raised:
