@@ -503,12 +503,13 @@ class Prediction:
     For label tasks also the log-probability of each label, in nats, in the order of the options.
 
     `truncated`: the generated text ends because of `max_tokens`, not by itself. Its JSON name is
-    that of version 0.1.
+    that of version 0.1. `prompt_cut`: the model read only a part of the prompt, which is too long.
     """
 
     text: str
     label_logprobs: tuple[float, ...] | None = None
     truncated: Annotated[bool, Field(alias="cut")] = False
+    prompt_cut: bool = False
 
 
 # ----------------------------------------------------------------------------------------- protocol

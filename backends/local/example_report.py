@@ -13,11 +13,11 @@ from backends.local import encoding
 from backends.local.dropped_messages import dropped_messages
 from backends.local.encoded_data import CausalData, EncodedData
 from backends.local.example_template import ExampleTemplate
+from backends.local.generation import prompt_room
 from backends.local.model_cache import MODEL_CACHE
 from backends.local.request_resolution import ResolvedRequest
 from backends.local.truncation import LengthRule, Truncation
 from backends.metrics.sample import sampled_examples
-from backends.model_packages.text_generation import GenerationSettings
 
 PARTS = {"train": "training", "valid": "validation", "test": "test"}
 """The name of each part in messages."""
@@ -160,7 +160,7 @@ def _generation_notices(request: TrainingRequest, resolved: ResolvedRequest) -> 
     lines = encoding.read_lines(file.path)
     numbers = sampled_examples(len(lines), settings.examples, file.sha256)
     template = ExampleTemplate(MODEL_CACHE.tokenizer(resolved.base), request.dataset.layout, request.dataset.stop)
-    room = generation_room(settings.decoding.max_tokens, resolved.max_length)
+    room = prompt_room(settings.decoding, resolved.max_length)
     whole = template.prompt_tokens([lines[n] for n in numbers])
     cut = [n + 1 for n, tokens in zip(numbers, whole, strict=True) if len(tokens) > room]
     if cut:
@@ -172,8 +172,3 @@ def _generation_notices(request: TrainingRequest, resolved: ResolvedRequest) -> 
         hint = "lower evaluation.generate.max_tokens, or raise backend.max_length if the model allows it"
         shown = tuple(cut[:MAX_NOTICE_EXAMPLES])
         yield ExampleNotice("cut-generation-prompts", "valid", file.path, message, hint, len(cut), shown)
-
-
-def generation_room(max_tokens: int, max_length: int) -> int:
-    """Return the most tokens of a prompt for which a text is generated."""
-    return GenerationSettings(max_tokens=max_tokens, max_length=max_length, end_tokens=frozenset()).max_prompt_tokens

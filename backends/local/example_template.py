@@ -140,13 +140,11 @@ class ExampleTemplate:
             tokens = self.tokenize([self.conversations.render(kept, tools, for_generation=True)])[0]
         return self.cut_prompt(tokens, limit)
 
-    def tokenize_prompts(self, lines: Sequence[Line], limit: int) -> tuple[list[list[int]], int]:
-        """Return the tokens of each prompt, and how many prompts were cut to fit into `limit`
-        tokens.
-        """
+    def tokenize_prompts(self, lines: Sequence[Line], limit: int) -> tuple[list[list[int]], list[bool]]:
+        """Return the tokens of each prompt, at most `limit`, and whether it was cut for that."""
         whole = self.prompt_tokens(lines)
         fitted = [self.fitted_prompt(line, tokens, limit) for line, tokens in zip(lines, whole, strict=True)]
-        return fitted, sum(len(tokens) > limit for tokens in whole)
+        return fitted, [len(tokens) > limit for tokens in whole]
 
     def cut_prompt(self, tokens: Sequence[int], limit: int) -> list[int]:
         """Return a prompt of at most `limit` tokens, and at least one: without its beginning."""

@@ -46,6 +46,11 @@ def generate(
         raise BackendError(Failure(FailureKind.OUT_OF_MEMORY, message, remedy)) from error
 
 
+def prompt_room(decoding: Decoding, max_length: int) -> int:
+    """Return the most tokens of a prompt beside an answer of this decoding."""
+    return GenerationSettings(decoding.max_tokens, max_length, frozenset()).max_prompt_tokens
+
+
 def generation_settings(
     model: LoadedModel, template: ExampleTemplate, decoding: Decoding, max_length: int, seed: int = 0
 ) -> GenerationSettings:

@@ -130,12 +130,13 @@ def _classify(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], option
             f"the classifier has no label {unknown[0]!r}", f"choose from its labels: {', '.join(predictor.labels)}"
         )
     model = predictor.model
-    ids, segments, _ = encoding.encode_segments(
+    ids, segments, whole = encoding.encode_segments(
         model.tokenizer, prompts, predictor.max_length, model.source.uses_segment_ids
     )
     _check_tokens(model, ids)
     columns = [predictor.labels.index(label) for label in options.labels]
-    return _label_predictions(model_evaluation.class_logprobs(model, ids, segments)[:, columns], options.labels)
+    logprobs = model_evaluation.class_logprobs(model, ids, segments)[:, columns]
+    return _label_predictions(logprobs, options.labels, [length > predictor.max_length for length in whole])
 
 
 def _choose_label(
@@ -144,12 +145,12 @@ def _choose_label(
     template = _template(predictor, prompts, stop)
     label_ids = encoding.label_tokens(template, prompts[0], labels)
     max_prompt_tokens = predictor.max_length - max(map(len, label_ids))
-    encoded, _ = template.tokenize_prompts(prompts, max_prompt_tokens)
+    encoded, is_cut = template.tokenize_prompts(prompts, max_prompt_tokens)
     _check_tokens(predictor.model, [*encoded, *label_ids])
     scores = model_evaluation.score_continuations(
         predictor.model, [np.array(tokens) for tokens in encoded], [label_ids] * len(prompts)
     )
-    return _label_predictions(scores.logprobs, labels)
+    return _label_predictions(scores.logprobs, labels, is_cut)
 
 
 def _check_tokens(model: LoadedModel, rows: Sequence[Sequence[int] | Ids]) -> None:
@@ -157,9 +158,14 @@ def _check_tokens(model: LoadedModel, rows: Sequence[Sequence[int] | Ids]) -> No
         check_token_ids(rows, model.source.vocabulary_size, model.tokenizer, model.source.name)
 
 
-def _label_predictions(logprobs: model_evaluation.Floats, labels: Sequence[str]) -> list[Prediction]:
+def _label_predictions(
+    logprobs: model_evaluation.Floats, labels: Sequence[str], is_cut: Sequence[bool]
+) -> list[Prediction]:
     """Return one prediction per row of `logprobs` (N, labels)."""
-    return [Prediction(labels[int(row.argmax())], tuple(float(value) for value in row)) for row in logprobs]
+    return [
+        Prediction(labels[int(row.argmax())], tuple(float(value) for value in row), prompt_cut=cut)
+        for row, cut in zip(logprobs, is_cut, strict=True)
+    ]
 
 
 def _template(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], stop: str) -> ExampleTemplate:
@@ -171,4 +177,9 @@ def _generate(predictor: Predictor, prompts: Sequence[Mapping[str, Any]], option
     decoding = Decoding(options.max_tokens, options.more_stops, options.temperature, options.top_p)
     template = _template(predictor, prompts, options.stop)
     answers = generation.generate(predictor.model, template, prompts, decoding, predictor.max_length, options.seed)
-    return [Prediction(answer.text, truncated=answer.truncated) for answer in answers]
+    room = generation.prompt_room(decoding, predictor.max_length)
+    is_cut = [len(tokens) > room for tokens in template.prompt_tokens(prompts)]
+    return [
+        Prediction(answer.text, truncated=answer.truncated, prompt_cut=cut)
+        for answer, cut in zip(answers, is_cut, strict=True)
+    ]

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from backends.contract import Backend, BackendError, Placement, PredictOptions
 from backends.guarded_backend import open_guarded
@@ -37,6 +37,13 @@ class Predictor(Protocol):
         because it became too long. Raises SweepError if the model cannot predict.
         """
         ...
+
+
+@runtime_checkable
+class CountsCutPrompts(Protocol):
+    """A predictor that knows of how many prompts the model read only a part."""
+
+    cut_prompts: int
 
 
 @contextmanager
@@ -97,6 +104,7 @@ class _BestOfSweep:
 
     def __init__(self, card: ServedCard, backend: Backend, model: str, options: PredictOptions) -> None:
         self.card = card
+        self.cut_prompts = 0
         self._backend = backend
         self._model = model
         self._labels = options.labels or ()
@@ -108,6 +116,7 @@ class _BestOfSweep:
             predictions = self._backend.predict(self._model, lines, self._options)
         except BackendError as error:
             raise SweepError(error.failure.message, error.failure.detail) from error
+        self.cut_prompts += sum(prediction.prompt_cut for prediction in predictions)
         if not self._labels:
             return [{"label": prediction.text, "truncated": prediction.truncated} for prediction in predictions]
         return [self._columns(prediction.text, prediction.label_logprobs) for prediction in predictions]

@@ -161,7 +161,7 @@ def predict(
     """
     from sweeps.api.environment import storage, tracking_uri
     from sweeps.champions import batch_prediction, prediction_scores
-    from sweeps.champions.predictors import open_predictor
+    from sweeps.champions.predictors import CountsCutPrompts, open_predictor
 
     if out is not None:
         batch_prediction.check_output(out)
@@ -180,6 +180,9 @@ def predict(
         rows = [{**row, **measured.scores_of(number)} for number, row in enumerate(rows)]
         for metric, value in scores.items():
             say(f"{metric}: {value:.4g} over {len(rows):,} examples")
+    if isinstance(predictor, CountsCutPrompts) and predictor.cut_prompts:
+        cut = f"{predictor.cut_prompts:,} of {len(rows):,} prompts"
+        say(f"the model read only a part of {cut}: they are too long for it")
     if cut := sum(bool(row.get("truncated")) for row in rows):
         say(f"{cut:,} of {len(rows):,} texts ended because they became too long; --max-tokens allows more")
     if out is not None:

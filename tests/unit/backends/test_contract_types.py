@@ -194,6 +194,8 @@ def known_to_0_1(written: Any) -> Any:
     if "cpus" in written:
         added = {name: written.pop(name) for name in ("nodes", "node", "address", "port")}
         assert added == {"nodes": 1, "node": 0, "address": "127.0.0.1", "port": 0}
+    if "label_logprobs" in written:
+        assert written.pop("prompt_cut") is False
     return written
 
 

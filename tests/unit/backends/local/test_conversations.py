@@ -378,9 +378,9 @@ def test_a_prompt_for_generation_loses_whole_exchanges_too() -> None:
     template = ExampleTemplate(tokenizer, "chat", "")
     asked = {"messages": LONG[:-1]}
     ((whole,), _) = template.tokenize_prompts([asked], 10_000)
-    ((cut,), truncated) = template.tokenize_prompts([asked], len(whole) - 1)
+    ((cut,), (is_cut,)) = template.tokenize_prompts([asked], len(whole) - 1)
     ((shorter,), _) = template.tokenize_prompts([{"messages": [SYSTEM, *LONG[3:-1]]}], 10_000)
-    assert (cut, truncated) == (shorter, 1)
+    assert (cut, is_cut) == (shorter, True)
     ((tiny,), _) = template.tokenize_prompts([asked], 4)
     assert tiny == whole[-4:]
 

@@ -17,6 +17,7 @@ from backends.contract import (
     GenerationSettings,
     MetricRequest,
     Placement,
+    PredictOptions,
     TrainingRequest,
 )
 from backends.example_report import ExampleNotice, ExampleReport, SupportsExampleReport
@@ -151,3 +152,14 @@ def test_a_chat_template_that_drops_messages_is_found_out() -> None:
     assert set(dropped_messages(tokenizer, lines)) == {"messages of the role system", "earlier answers"}
     tokenizer.chat_template = "{{ raise_exception('no') }}"
     assert dropped_messages(tokenizer, lines) == {}
+
+
+def test_predictions_say_whether_the_model_read_the_whole_prompt(tmp_path: Path) -> None:
+    prompts = [{"prompt": "ab"}, {"prompt": "ab" * 200}]
+    backend = LocalBackend.open(LocalOptions(model=TINY, device="cpu", max_length=40), tmp_path, Placement(1.0, 0.0))
+    try:
+        for options in (PredictOptions((" yes", " no")), PredictOptions(max_tokens=4)):
+            predictions = backend.predict(TINY, prompts, options)
+            assert [prediction.prompt_cut for prediction in predictions] == [False, True]
+    finally:
+        backend.close()
