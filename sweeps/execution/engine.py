@@ -337,6 +337,7 @@ class _SessionCallback(_NotPickled, tune.Callback):
         # Tune keeps every trial: 30 KB each, most of it statistics of metrics that nobody asks for.
         trial.metric_analysis.clear()
         trial.metric_n_steps.clear()
+        trial.run_metadata.last_result = {"done": True}
         trial.config, trial.evaluated_params, trial.experiment_tag = {}, {}, ""
 
 

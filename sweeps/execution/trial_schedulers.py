@@ -21,15 +21,29 @@ class _PastTrial:
 
 
 class _LiveTrials:
-    """Makes a scheduler choose among the trials that have not ended.
+    """Makes a scheduler choose among the trials that have not ended, the first added one first.
 
-    Tune's own rule walks over all trials of the sweep at each step.
+    Tune's own rule does the same, but walks over all trials of the sweep at each step.
     """
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._positions: dict[str, int] = {}
+        self._added = 0
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_add(tune_controller, trial)  # type: ignore[misc]
+        self._positions[trial.trial_id] = self._added
+        self._added += 1
+
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        live = sorted(tune_controller.get_live_trials(), key=lambda trial: (len(trial.trial_id), trial.trial_id))
-        waiting = [trial for status in ("PENDING", "PAUSED") for trial in live if trial.status == status]
-        return waiting[0] if waiting else None
+        live = tune_controller.get_live_trials()
+        self._positions = {trial.trial_id: self._positions[trial.trial_id] for trial in live}
+        for status in ("PENDING", "PAUSED"):
+            waiting = [trial for trial in live if trial.status == status]
+            if waiting:
+                return min(waiting, key=lambda trial: self._positions[trial.trial_id])
+        return None
 
 
 class _EvaluationMemory(_LiveTrials):

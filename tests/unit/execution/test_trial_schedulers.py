@@ -194,31 +194,41 @@ def test_without_a_scheduler_nothing_is_stopped_nor_remembered() -> None:
     assert isinstance(controller.scheduler, FIFOScheduler)
 
 
+@dataclass(eq=False)
+class LiveTrial:
+    """A trial in Tune's set of those that have not ended."""
+
+    trial_id: str
+    status: str
+
+
 @pytest.mark.parametrize("scheduler", ["none", "asha", "median"])
 @pytest.mark.parametrize(
     ("states", "chosen"),
     [
         ("", None),
         ("R R", None),
-        ("R W W", 2),
-        ("S W", 2),  # a waiting trial comes before a paused one
-        ("S R S", 1),
-        ("R R R R R R R R R R W", 11),
-        ("R R R R R R R R S W W", 10),
+        ("R W W", 1),
+        ("S W", 1),  # a waiting trial comes before a paused one
+        ("S R S", 0),
+        ("R R R R R R R R S W W", 9),
     ],
 )
-def test_the_next_trial_is_the_first_that_waits(scheduler: str, states: str, chosen: int | None) -> None:
-    @dataclass(eq=False)
-    class LiveTrial:
-        trial_id: str
-        status: str
-
+def test_the_next_trial_is_the_first_added_one_that_waits(scheduler: str, states: str, chosen: int | None) -> None:
     class LiveTrials:
         @staticmethod
         def get_live_trials() -> set[LiveTrial]:
-            status = {"R": "RUNNING", "W": "PENDING", "S": "PAUSED"}
-            return {LiveTrial(f"a{number}", status[state]) for number, state in enumerate(states.split(), 1)}
+            return set(live)
 
+    statuses = {"R": "RUNNING", "W": "PENDING", "S": "PAUSED"}
+    live = [
+        LiveTrial(f"{(7 * number) % 11:04x}", statuses[state])  # the identifiers are in no order
+        for number, state in enumerate(states.split())
+    ]
     made: Any = scheduler_with_history(plan(scheduler, "{maximize: valid_accuracy}"), [])
-    found = made.choose_trial_to_run(LiveTrials())
-    assert (None if found is None else found.trial_id) == (None if chosen is None else f"a{chosen}")
+    controller = LiveTrials()
+    ended = LiveTrial("ended", "TERMINATED")
+    for trial in [ended, *live]:
+        made.on_trial_add(controller, trial)
+    assert made.choose_trial_to_run(controller) is (None if chosen is None else live[chosen])
+    assert made.choose_trial_to_run(controller) is (None if chosen is None else live[chosen])
