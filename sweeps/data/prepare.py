@@ -24,6 +24,7 @@ from sweeps.data.findings import FaultyDataError, Finding, capped, error, warnin
 from sweeps.data.hub import SourceUnavailableError
 from sweeps.data.left_out import without_faulty, without_unreadable
 from sweeps.data.nested_selection import nested_sample
+from sweeps.data.places import Places
 from sweeps.data.readers.record import Record, RecordStream
 from sweeps.data.sources import Source, locate, named_part
 from sweeps.data.spec import DataSpec
@@ -73,7 +74,8 @@ class PreparedData:
     `findings` are warnings only. `fingerprint` (hex) changes with any byte of the prepared files,
     the labels or the stop sequence, and with nothing else. `prompt` is the template of the prompts,
     without the separator; None if the examples are conversations. `conversations` describes them.
-    `examination` is None with `checks: quick`.
+    `examination` is None with `checks: quick`. `places` says where the lines of each prepared file
+    come from, by the path of the file.
     """
 
     dataset: Dataset
@@ -92,6 +94,7 @@ class PreparedData:
     prompt: str | None = None
     conversations: Conversations | None = None
     examination: Examination | None = None
+    places: Mapping[str, Places] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -193,6 +196,7 @@ def prepare(
         prompt=recipe.prompt.text if isinstance(recipe, PairRecipe) else None,
         conversations=_conversations(recipe, chosen["train"], train_on),
         examination=examination,
+        places={files[part].path: Places.of(examples) for part, examples in chosen.items()},
     )
 
 
@@ -384,7 +388,7 @@ def _check_texts(pools: Mapping[str, Sequence[Example]], recipe: Recipe) -> Iter
 
 def _without_faults_between_parts(
     parts: Mapping[str, Sequence[Example]], recipe: Recipe, labels: Sequence[str], source: Source, spec: DataSpec
-) -> tuple[Mapping[str, Sequence[Example]], list[Finding]]:
+) -> tuple[dict[str, Sequence[Example]], list[Finding]]:
     """Leave out what only a comparison of the parts finds, or a check that takes longer."""
     is_published = source.kind != "own"
     calls = [checks.check_overlap(parts, is_published)]

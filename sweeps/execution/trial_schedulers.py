@@ -92,7 +92,7 @@ class _EvaluationMemory(_LiveTrials):
         for evaluations, value in enumerate(values, start=1):
             if value is not None and math.isfinite(value):
                 result = {"evaluations": evaluations, "objective": value}
-                super().on_trial_add(None, past)  # type: ignore[misc]
+                super().on_trial_add(None, past)
                 super().on_trial_complete(None, past, result)  # type: ignore[misc]
 
     def _is_new(self, trial: Any, result: dict[str, Any]) -> bool:
@@ -138,7 +138,7 @@ def _scheduler(plan: SweepPlan) -> TrialScheduler:
     grace = max(1, round(spec.grace_epochs * per_epoch))
     match spec.type:
         case "none":
-            return _Fifo()  # type: ignore[no-untyped-call]
+            return _Fifo()
         case "asha":
             # One more than the longest trial has, so that its last evaluation ends it and not the
             # scheduler.

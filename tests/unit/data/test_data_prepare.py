@@ -480,7 +480,8 @@ def test_examples_of_one_group_stay_in_one_part(tmp_path: Path) -> None:
             parts.setdefault(int(line["segments"][0].split()[1]) // 5, set()).add(part)
     assert len(parts) == 20
     assert all(len(names) == 1 for names in parts.values())
-    assert data.test is not None and data.test.examples == 20
+    assert data.test is not None
+    assert data.test.examples == 20
 
 
 def test_a_group_column_that_does_not_exist_is_one_error_at_its_key(tmp_path: Path) -> None:
