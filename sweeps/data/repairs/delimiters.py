@@ -16,6 +16,8 @@ _LINE_SEPARATOR = re.compile(r"\s*\n(?:#{2,}|={3,}|-{3,}|={3,}>|-{3,}>)\s*\Z")
 
 _ARROW = re.compile(r"\s*->\s*\Z")
 
+_ALONE_SHARE = 0.05
+
 _LONGEST = 60
 """Characters at the end of a prompt in which a separator is looked for."""
 
@@ -43,12 +45,13 @@ class Delimiters:
 def without_delimiters(parts: Parts, recipe: PairRecipe) -> Parts:
     """Move the delimiters that the texts carry from the texts to `Row.carried`.
 
+    Which stop sequences they carry depends on all rows, so it is asked again when some are left out.
     A template that adds text of its own around its columns leaves nothing to look for there.
     """
     prompts = [row.inputs[-1] for _, row in all_rows(parts)] if recipe.prompt.text.endswith("}") else []
     answers = [row.answers[-1] for _, row in all_rows(parts)] if recipe.completion.text.endswith("}") else []
     has_arrows = _is_habit(bool(_ARROW.search(text, max(0, len(text) - _LONGEST))) for text in prompts)
-    stops = [stop for stop in STOPS if _is_habit(_ends_with(text, stop) for text in answers)]
+    stops = [stop for stop in STOPS if _is_stop(stop, answers)]
     if recipe.stop.strip() and recipe.stop not in stops:
         stops.append(recipe.stop)
 
@@ -56,11 +59,11 @@ def without_delimiters(parts: Parts, recipe: PairRecipe) -> Parts:
         carried, inputs, answers = row.carried, row.inputs, row.answers
         if recipe.prompt.text.endswith("}"):
             body = _prompt_body(inputs[-1], recipe.separator, has_arrows)
-            carried = carried._replace(separator=inputs[-1][len(body) :])
+            carried = carried._replace(separator=inputs[-1][len(body) :] + carried.separator)
             inputs = (*inputs[:-1], body)
         if recipe.completion.text.endswith("}"):
             body = _answer_body(answers[-1], stops)
-            carried = carried._replace(stop=answers[-1][len(body) :])
+            carried = carried._replace(stop=answers[-1][len(body) :] + carried.stop)
             answers = (*answers[:-1], body)
         if recipe.completion.text.startswith("{") and answers[0][:1] == " " and not answers[0][1:2].isspace():
             carried = carried._replace(lead=" ")
@@ -163,6 +166,16 @@ def _answer_body(text: str, stops: Sequence[str]) -> str:
         if body == text:
             return body
         text = body
+
+
+def _is_stop(stop: str, answers: Sequence[str]) -> bool:
+    """Return whether most answers end with the stop sequence, and hardly any is it alone.
+
+    `$$$` is a stop sequence, and a price class.
+    """
+    ending = [text for text in answers if _ends_with(text, stop)]
+    alone = sum(text.strip() == stop.strip() for text in ending)
+    return len(ending) > HABIT * len(answers) and alone <= _ALONE_SHARE * len(ending)
 
 
 def _ends_with(text: str, stop: str) -> bool:

@@ -134,6 +134,8 @@ def repair_and_split(
     facts = _facts(parts, texts, max_characters)
     for _ in range(MAX_ROUNDS):
         is_done = True
+        if isinstance(loaded.recipe, PairRecipe):
+            parts = delimiters.without_delimiters(parts, loaded.recipe)
         for repair in repairs:
             if repair.code in declined:
                 continue
@@ -178,7 +180,7 @@ def _facts(parts: Parts, texts: Texts, max_characters: int | None) -> Facts:
 
     All spellings of one answer count as one, so that bad spelling hides no classification.
     """
-    answers = (texts.answer(row) for _, row in all_rows({"train": parts["train"]}))
+    answers = (texts.answer(row) for _, row in all_rows(parts))
     several = isinstance(texts.recipe, ChatRecipe) and any(_answers(row) > 1 for row in parts["train"])
     labelled = not several and is_classification(
         label_key(answer) if len(answer) < 100 else answer for answer in answers

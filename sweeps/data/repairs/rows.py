@@ -76,7 +76,9 @@ class Texts:
             calls = (row.messages or ({},))[-1].get("tool_calls")
             return row.answers[0] or (json.dumps(calls, sort_keys=True, ensure_ascii=False) if calls else "")
         filled = self.recipe.completion.fill(row.answers)
-        return trimmed(filled.removesuffix(self.recipe.stop))
+        text = trimmed(filled.removesuffix(self.recipe.stop))
+        is_indented = text[:1] == " " and not text[1:2].isspace()
+        return text[1:] if is_indented else text  # one space is no indentation, but the leading space
 
     def has_answer(self, row: Row) -> bool:
         """Return whether the columns of the answer have any text."""
