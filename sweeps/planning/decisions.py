@@ -22,6 +22,7 @@ from backends.rendering import RenderedExample
 from search_spaces.space import ResolvedSpace, SpaceError
 from sweeps.data import Finding, PreparedData
 from sweeps.data.findings import warning
+from sweeps.data.places import with_own_places
 from sweeps.errors import Problem, UserInputError
 from sweeps.planning.budget_checks import budget_problems
 from sweeps.planning.champion_checks import champion_problems
@@ -183,13 +184,16 @@ def complete_plan(plan: SweepPlan, answers: BackendAnswers) -> SweepPlan:
     """
     if answers.failures:
         place = plan.spec.document.place(("backend",))
-        problems = [Problem(place, failure.message, failure.detail) for failure in answers.failures]
+        problems = [
+            Problem(place, with_own_places(failure.message, plan.data.places), failure.detail)
+            for failure in answers.failures
+        ]
         raise UserInputError(dict.fromkeys(problems))
     if answers.example is not None:
         notes = (warning("training-examples", plan.data.origins["train"], note) for note in answers.example.notes)
         plan = replace(plan, example=answers.example, findings=(*plan.findings, *notes))
     if answers.reports:
-        found = example_findings(answers.reports, plan.space, plan.spec.document)
+        found = example_findings(answers.reports, plan.space, plan.spec.document, plan.data.places)
         first = next(iter(answers.reports.values()))
         plan = replace(
             plan, token_lengths=first.lengths, max_length=first.max_length, findings=(*plan.findings, *found)

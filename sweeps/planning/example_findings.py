@@ -10,6 +10,7 @@ from dataclasses import replace
 from backends.example_report import ExampleNotice, ExampleReport, TokenLengths
 from search_spaces.space import ResolvedParameter, ResolvedSpace
 from sweeps.data.findings import Finding, warning
+from sweeps.data.places import Places, own_place
 from sweeps.planning.sweep_plan import extreme_values
 from sweeps.spec.yaml_source import Document
 
@@ -18,13 +19,16 @@ PROMPT_SHARE_LIMIT = 0.5
 
 
 def example_findings(
-    reports: Mapping[str, ExampleReport], space: ResolvedSpace, document: Document
+    reports: Mapping[str, ExampleReport], space: ResolvedSpace, document: Document, places: Mapping[str, Places]
 ) -> tuple[Finding, ...]:
-    """Return the findings of the reports, which are by base model, and those about the space."""
+    """Return the findings of the reports, which are by base model, and those about the space.
+
+    `places` says where the lines of the prepared files come from, by the path of the file.
+    """
     found: list[Finding] = []
     for model, report in reports.items():
         prefix = f"with {model}: " if len(reports) > 1 else ""
-        found += [_finding(notice, prefix) for notice in report.notices]
+        found += [_finding(notice, prefix, places) for notice in report.notices]
     lengths = next((report.lengths.get("train") for report in reports.values()), None)
     weight = space.parameter("prompt_loss_weight")
     if lengths is not None and weight is not None:
@@ -32,11 +36,10 @@ def example_findings(
     return tuple(found)
 
 
-def _finding(notice: ExampleNotice, prefix: str) -> Finding:
-    places = tuple(f"{notice.path}:{number}" for number in notice.examples)
-    place = places[0] if places else notice.path
-    found = warning(notice.code, place, prefix + notice.message, notice.hint, notice.count)
-    return replace(found, places=places)
+def _finding(notice: ExampleNotice, prefix: str, places: Mapping[str, Places]) -> Finding:
+    own = tuple(own_place(notice.path, number, places) for number in notice.examples)
+    found = warning(notice.code, own[0] if own else notice.path, prefix + notice.message, notice.hint, notice.count)
+    return replace(found, places=own)
 
 
 def _weight_findings(lengths: TokenLengths, weight: ResolvedParameter, document: Document) -> Iterator[Finding]:
