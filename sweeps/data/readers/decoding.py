@@ -40,6 +40,9 @@ _NOT_WESTERN = re.compile(
     # Three letters in a row that are not ASCII, or a sign in a word: another alphabet.
     r"[ŒœŠšŽžŸÀ-ÖØ-öø-ÿ]{3}|[A-Za-zÀ-ÿ][ƒ†‡ˆ¡¢¤¥¦¨©ª¬®¯±²³µ¶¸¹º¼½¾¿][A-Za-zÀ-ÿ]"
 )
+_BY_CHANCE = 20
+"""In a Windows-1252 file, one line in so many may be valid UTF-8 by chance."""
+
 _CLEAR_SHARE = 0.9
 """Windows-1252 is assumed if at least this share of the lines that are not UTF-8 look like it."""
 
@@ -75,6 +78,7 @@ class DecodedText:
         self._has_utf8 = False
         self._undecodable: list[int] = []
         self._undecodable_count = 0
+        self._utf8_count = 0
         self._western = 0
         self._zero_bytes = 0
         self._first_zero_byte = 0
@@ -125,7 +129,7 @@ class DecodedText:
             text = decoder.decode(block, final)
             self.suspicious = True
         else:
-            self._has_utf8 = self._has_utf8 or not text.isascii()
+            self._has_utf8 = self._has_utf8 or not (self.suspicious or text.isascii())
         if "\0" in text:
             self.suspicious = True
         return text, decoder
@@ -140,8 +144,12 @@ class DecodedText:
             self._zero_bytes += 1
             self._first_zero_byte = self._first_zero_byte or line
             return None
-        if joined.isascii() or is_utf8(joined):
-            self._has_utf8 = self._has_utf8 or not joined.isascii()
+        if joined.isascii():
+            return list(cells)
+        if is_utf8(joined):
+            if self._is_utf8 and not self._has_utf8 and self._undecodable_count > self._utf8_count * _BY_CHANCE + 10:
+                return [cell.encode("utf-8").decode("cp1252", "replace") for cell in cells]
+            self._utf8_count += 1
             return list(cells)
         self._undecodable_count += 1
         if len(self._undecodable) < 10:
@@ -154,7 +162,7 @@ class DecodedText:
         except UnicodeError:
             return None
         if any(not character.isascii() and not "\udc80" <= character <= "\udcff" for character in joined):
-            self._has_utf8 = True
+            self._utf8_count += 1
         self._western += not _NOT_WESTERN.search("\n".join(western))
         return western
 
@@ -170,14 +178,15 @@ class DecodedText:
         place = f"{file}:{self._undecodable[0]}"
         places = tuple(f"{file}:{line}" for line in self._undecodable)
         sample = quoted(self._around(self._sample, "cp1252"))
-        if self._is_utf8 and not self._has_utf8 and self._western >= _CLEAR_SHARE * count:
+        is_mixed = self._has_utf8 or self._utf8_count * _BY_CHANCE > count
+        if self._is_utf8 and not is_mixed and self._western >= _CLEAR_SHARE * count:
             message = f"the file is not UTF-8; it was read as Windows-1252 ({count:,} lines, this one has {sample})"
             hint = "if that is wrong, set encoding; if it is right, encoding: cp1252 ends this warning"
             yield Finding("warning", "encoding", message, place, hint, count, places)
             return
         more = f", nor {'is 1 other line' if count == 2 else f'are {count - 1:,} other lines'}" if count > 1 else ""
         name = "utf-8" if self._is_utf8 else self.encoding
-        if self._is_utf8 and self._has_utf8:
+        if self._is_utf8 and is_mixed:
             hint = f"most of the file is UTF-8: correct these lines (this one has {sample}), or set encoding"
         else:
             hint = f"set encoding: {self._guess()}"

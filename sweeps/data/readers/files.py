@@ -87,8 +87,8 @@ def read_records(path: Path | InputFile, encoding: str = "utf-8") -> RecordStrea
     except FileFaultError as fault:
         yield fault.finding(file.name)
     except DAMAGE as problem:
-        code = "gzip" if _is_gzip(file.name) else "archive"
-        yield error(code, file.name, f"the {code} is damaged: {problem}", "copy the file again")
+        code, what = ("gzip", "gzip stream") if _is_gzip(file.name) else ("archive", "archive")
+        yield error(code, file.name, f"the {what} is damaged: {problem}", "copy the file again")
     except OSError as failure:
         yield error("unreadable", file.name, f"cannot be read: {failure.strerror or failure}")
     yield from damage.findings()

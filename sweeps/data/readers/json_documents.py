@@ -29,7 +29,7 @@ def read_json(text: DecodedText, damage: Damage) -> RecordStream:
     """Read a document. One without a list is read as JSON lines, or as one object after another."""
     document = _Document(text)
     first = document.peek()
-    if first and not (first == "[" or (first == "{" and not document.first_line_is_an_object())):
+    if first and not (first == "[" or (first == "{" and not document.is_json_lines())):
         yield from records_of_lines(document.remaining_lines(), text, damage, document.line())
         return
     try:
@@ -126,16 +126,25 @@ class _Document:
         at = problem.pos if isinstance(problem, json.JSONDecodeError) else self._at
         return self.line() + self._text.count("\n", self._at, at)
 
-    def first_line_is_an_object(self) -> bool:
-        """Return whether the line of the position is one complete object, as in JSON lines."""
+    def is_json_lines(self) -> bool:
+        """Return whether the line of the position is one complete object that is a record.
+
+        It is the holder of records if it has a list of objects, and no other line follows.
+        """
         while "\n" not in self._text[self._at :] and self._more():
             pass
         end = self._text.find("\n", self._at)
         line = self._text[self._at : end if end >= 0 else len(self._text)]
         try:
-            return isinstance(DECODER.decode(line.strip()), dict)
+            value = DECODER.decode(line.strip())
         except (ValueError, RecursionError):
             return False
+        if not isinstance(value, dict):
+            return False
+        has_more = end >= 0 and (not self._text[end:].isspace() or self._more())
+        return has_more or not any(
+            name not in _PARTS_OF_A_RECORD and _is_list_of_objects(value[name]) for name in value
+        )
 
     def begins_list_of_objects(self) -> bool:
         """Return whether the list at the position has an object as its first value."""
@@ -147,6 +156,10 @@ class _Document:
     def remaining_lines(self) -> Iterator[str]:
         """Return the lines from the position on. Nothing else can be read afterwards."""
         return chain.from_iterable(split_lines(block) for block in chain([self._text[self._at :]], self._blocks))
+
+
+def _is_list_of_objects(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _list(document: _Document, damage: Damage) -> RecordStream:

@@ -64,7 +64,7 @@ def _records(header: list[str], rows: Iterator[Row | Finding], damage: Damage, h
         if not any(_has_text(cell) for cell in cells):
             damage.add("empty-row", line, "the row is empty: it is left out", empty_hint, mild=True)
         elif len(cells) < needed or any(_has_text(cell) for cell in cells[width:]):
-            message = f"the row has {len(cells)} cells, the header {width}"
+            message = f"the row has {len(cells)} cell{'s' if len(cells) != 1 else ''}, the header {width}"
             hint = 'quote cells that hold the delimiter or a line break: "a, b"; let the header be the first line'
             damage.add("cells", line, message, hint, kind="cells")
         else:

@@ -40,6 +40,15 @@ def test_two_encodings_in_one_file_are_an_error_with_their_lines(tmp_path):
     assert "most of the file is UTF-8" in found.hints[0]
 
 
+def test_a_few_lines_that_are_utf_8_by_chance_do_not_change_the_encoding(tmp_path):
+    plain = ["nothing but letters,d"] * 400  # more than one block of bytes
+    lines = ["text,label", *["it costs £5,a"] * 50, *plain, "Ì¬ is valid,b", *plain, *["café,c"] * 50]
+    content = "\n".join(lines).encode("cp1252")
+    found = read_content(tmp_path, "d.csv", content)
+    assert found.codes == [("warning", "encoding")]
+    assert found.rows == read_content(tmp_path, "d.csv", content, "cp1252").rows
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
 @pytest.mark.parametrize("ending", [".csv", ".jsonl"])
 def test_the_encodings_of_unicode_are_recognised(tmp_path, encoding, ending):

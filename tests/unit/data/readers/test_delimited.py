@@ -27,7 +27,7 @@ def test_records_have_the_line_where_their_row_begins(tmp_path):
         (10, {"a": "8", "b": "9"}),
     ]
     assert found.findings == [("error", "cells", "d.csv:7")]
-    assert found.messages == ["the row has 1 cells, the header 2; the same on 1 more line: 9"]
+    assert found.messages == ["the row has 1 cell, the header 2; the same on 1 more line: 9"]
 
 
 def test_an_unclosed_quote_is_reported_where_it_opens(tmp_path):

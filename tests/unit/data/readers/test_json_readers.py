@@ -92,6 +92,13 @@ def test_a_list_inside_an_object_is_read_and_what_is_left_out_is_named(tmp_path)
     assert found.messages == ["the records are the list 'data'; left out beside it: 'version'"]
 
 
+def test_a_document_on_one_line_and_a_record_with_a_list_are_told_apart(tmp_path):
+    assert read_content(tmp_path, "d.json", b'{"data": [{"a": 1}, {"a": 2}]}\n').rows == [{"a": 1}, {"a": 2}]
+    records = [{"text": "t", "entities": [{"start": 0}]}, {"text": "u", "entities": []}]
+    lines = "".join(f"{json.dumps(record)}\n" for record in records)
+    assert read_content(tmp_path, "d.json", lines.encode()).rows == records
+
+
 def test_two_lists_in_an_object_are_two_files(tmp_path):
     found = read_content(tmp_path, "d.json", b'{"train": [{"a": 1}],\n"test": [{"a": 2}]}')
     assert found.findings == [("error", "json", "d.json:2")]
