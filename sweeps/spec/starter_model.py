@@ -84,7 +84,7 @@ def suggest(machine: Machine, *, classifies: bool, foreign_share: float) -> Sugg
     return SuggestedModel(DEMONSTRATION, _DEMONSTRATION_REMARK, "demonstration", _no_model(classifies))
 
 
-_DEMONSTRATION_REMARK = "a demonstration that knows no language: name a real model for real results"
+_DEMONSTRATION_REMARK = "a demonstration, made for our generated examples: name a real model for real results"
 
 
 def _no_model(classifies: bool) -> str:

