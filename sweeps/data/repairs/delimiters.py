@@ -45,8 +45,8 @@ class Delimiters:
 def without_delimiters(parts: Parts, recipe: PairRecipe) -> Parts:
     """Move the delimiters that the texts carry from the texts to `Row.carried`.
 
-    Which stop sequences they carry depends on all rows, so it is asked again when some are left out.
-    A template that adds text of its own around its columns leaves nothing to look for there.
+    Which stop sequences they carry depends on all rows; ask again when rows were left out. Beside
+    the literal text of a template nothing is looked for.
     """
     prompts = [row.inputs[-1] for _, row in all_rows(parts)] if recipe.prompt.text.endswith("}") else []
     answers = [row.answers[-1] for _, row in all_rows(parts)] if recipe.completion.text.endswith("}") else []
@@ -93,14 +93,14 @@ def choose(parts: Parts, texts: Texts, separator: str | None, stop: str | None) 
             for known in chain((DEFAULT_SEPARATOR,), SEPARATORS)
             if not _contains(known, stop_habit if stop is None else [stop])
         )
-        separator = _unused(chain(habit, others, longer), [*prompts, *answers])
+        separator = _unused(chain(habit, others, longer), prompts, answers)
     if stop is None:
         if stop_habit in ([], [DEFAULT_STOP]) and not any(DEFAULT_STOP in text for text in answers):
             stop = DEFAULT_STOP
         else:
             longer = (f"\n{'=' * length}\n" for length in count(4))
             others = (known for known in STOPS if known not in separator)
-            stop = _unused(chain(stop_habit, others, longer), [*prompts, *answers])
+            stop = _unused(chain(stop_habit, others, longer), [f" {answer}" for answer in answers], prompts)
     return Delimiters(separator, stop)
 
 
@@ -201,5 +201,14 @@ def _is_habit(cases: Iterable[bool]) -> bool:
     return sum(flags) > HABIT * len(flags)
 
 
-def _unused(candidates: Iterable[str], texts: Sequence[str]) -> str:
-    return next(candidate for candidate in candidates if not any(candidate in text for text in texts))
+def _unused(candidates: Iterable[str], delimited: Sequence[str], others: Sequence[str]) -> str:
+    """Return the first delimiter that is in no text, and begins only at the end of those it ends.
+
+    `***` after `a*` would begin too early.
+    """
+    return next(
+        candidate
+        for candidate in candidates
+        if not any(candidate in text for text in others)
+        and all((text + candidate).index(candidate) == len(text) for text in delimited)
+    )
