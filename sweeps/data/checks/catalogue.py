@@ -136,6 +136,7 @@ STRUCTURE: Sequence[Check] = (
           "check `labels:`", rules=("representative",)),
     Check("overlap", "an example in two parts", "either", "The score counts what was memorised.", "`sweep prepare`",
           True, ("quality", "representative")),
+    Check("left-out", "examples that drop: left out", "warning", "They are not trained.", "none: as you asked"),
     Check("prompt-overlap", "a prompt in two parts", "warning", "The score counts a prompt that was seen.",
           "`sweep prepare`", True, ("quality", "representative")),
 )

@@ -41,8 +41,8 @@ def check_drift(view: DataView) -> Iterator[Finding]:
     """Compare each part with train: lengths, labels, words, and the format of the prompts."""
     sampled = {part: sample(examples, SAMPLE, view.seed) for part, examples in view.parts.items()}
     later = [part for part in sampled if part != "train" and len(sampled[part]) >= MIN_EXAMPLES]
-    if len(sampled["train"]) < MIN_EXAMPLES:
-        return
+    if len(sampled["train"]) < MIN_EXAMPLES or sampled["train"][0].file.startswith("builtin:"):
+        return  # generated sets test words and lengths that train does not have, on purpose
     level = LEVEL / max(1, 4 * len(later))
     for part in later:
         yield from _length_drift(view, sampled["train"], sampled[part], part, level)
