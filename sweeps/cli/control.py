@@ -27,11 +27,14 @@ def resume(context: click.Context, name: str) -> None:
 
     It reads the same sweep file, in the folder in which that command was typed.
     """
+    from sweeps.scaling.stored_points import MARK
     from sweeps.study.state import require_sweep
 
     workspace: Workspace = context.obj
     require_sweep(workspace, name)
     command = workspace.last_command(name)
+    if command is None and (workspace.sweep_folder(name) / MARK).exists():
+        raise SweepError(f"`{name}` is a point of a scale run", "Type its `sweep scale` command again.")
     if command is None:
         raise SweepError(f"nobody knows how sweep `{name}` was started", "Type its `sweep run` command again.")
     if not Path(command.folder, command.file).exists():

@@ -33,7 +33,7 @@ def plan(planned: ScalePlan) -> RenderableType:
     runs = sum(point.trainings for point in planned.points)
     lines = [f"{len(planned.points)} points, {runs} runs; limits: {screen.limits(planned.budget)}"]
     if has_times and (seconds := _seconds(planned)) is not None:
-        lines.append(f"about {clock(seconds)} in all, of which nothing is trained that is trained already")
+        lines.append(f"about {clock(seconds)} in all; points that are trained already take no time again")
         if planned.budget.hours is not None and seconds > planned.budget.hours * 3600:
             lines.append(
                 f"that is more than budget.hours: the last points would be missing. Allow {seconds / 3600:.2g}."

@@ -115,13 +115,16 @@ def plan_scale(
     largest = request.sizes[-1]
     if problems := list(_name_problems(document, request)):
         raise UserInputError(problems)
-    first = plan_document(
-        point_document(document, choices[0], largest, request, thorough=True),
-        workspace,
-        data_path,
-        estimate=False,
-        machine=machine,
-    )
+    try:
+        first = plan_document(
+            point_document(document, choices[0], largest, request, thorough=True),
+            workspace,
+            data_path,
+            estimate=False,
+            machine=machine,
+        )
+    except UserInputError as error:
+        raise UserInputError(_placed(problem, document, choices[0]) for problem in error.problems) from None
     if problems := [*_sweep_problems(first, document), *_size_problems(first, largest)]:
         raise UserInputError(problems)
     points, data_of = _points(document, request, first, workspace, data_path, estimate=estimate)
@@ -176,10 +179,18 @@ def _points(
                 plan = plan_prepared(spec, data_of[size], workspace, estimate=asks)
                 points.append(ScalePoint(choice, size, plan, centre))
             except UserInputError as error:
-                problems |= dict.fromkeys(error.problems)
+                problems |= dict.fromkeys(_placed(problem, document, choice) for problem in error.problems)
         if problems:
             raise UserInputError(problems)
     return points, data_of
+
+
+def _placed(problem: Problem, document: Document, choice: ModelChoice) -> Problem:
+    """Return a problem of the backend with the option as its place, if that named the model."""
+    backend = {document.place(path) for path in (("backend",), ("backend", "model"))}
+    if choice.model is None or problem.place not in backend:
+        return problem
+    return Problem(f"--models {choice.label}", problem.message, problem.hint)
 
 
 def _spec(

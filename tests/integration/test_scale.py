@@ -226,7 +226,8 @@ def test_another_space_needs_a_fresh_start(folder: Path) -> None:
     ("sizes", "models", "override", "words"),
     [
         ("30,999", "fake-small", "", "999 is above the 240 training examples of pairs.csv"),
-        ("30,60", "nope,fake-small", "", "the fake service has no model 'nope'"),
+        ("30,60", "nope,fake-small", "", "--models nope: the fake service has no model 'nope'"),
+        ("30,60", "fake-small,x=nope", "", "--models x: the fake service has no model 'nope'"),
         ("30,60", "fake-small", "search.sampler=tp", "did you mean `tpe`"),
         ("30,60", "fake-small", "name=" + "n" * 90, "is longer than 100 characters"),
     ],
@@ -259,6 +260,19 @@ def test_the_files_hold_every_run_and_a_figure(folder: Path) -> None:
     assert ">fake-small<" in figure
     assert ">training examples (log scale)<" in figure
     assert write_files(result, folder / "again")[2].read_bytes() == written["scale.svg"].read_bytes()
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("without_ray")
+def test_the_local_backend_trains_the_points(folder: Path) -> None:
+    local = 'backend={type: local, model: "builtin:tiny-lm", device: cpu}'
+    space = "space={n_epochs: 1, batch_size: 8, learning_rate_multiplier: 0.5}"
+    result = scaled(folder, "24,48", "tiny=builtin:tiny-lm", local, space, seeds=1)
+    points = result.curves[0].points
+    assert [len(point.values) for point in points] == [1, 1]
+    assert all(0 <= point.mean <= 1 for point in points)
+    assert points[1].tokens > 1.5 * points[0].tokens, "the larger set was larger"
+    assert "it takes at least 4 sizes" in result.sentences[0]
 
 
 @pytest.mark.slow
