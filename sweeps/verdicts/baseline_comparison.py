@@ -12,6 +12,8 @@ from sweeps.verdicts.noise import SIGNIFICANT, standard_error
 ComparisonKind = Literal["below", "not-above-most-frequent", "no-difference", "above"]
 """MLflow and JSON show it: an existing name must not change."""
 
+_Shown = Literal["learned", "doubtful", "nothing"]
+
 EMBEDDED_MODEL = "builtin:tiny-lm"
 
 
@@ -70,7 +72,8 @@ def compare(
     span = abs((scale.best or 0.0) - (scale.worst or 0.0))
     chance = f"chance explains {noise * span:.2g} with {score.examples:,} examples"
     if lead_of_constant <= _noise(score, reached, scale.share(by_constant) or 0.0, baselines):
-        text = _no_better_than_constant(best, constant, by_constant, strongest, by_strongest, lead < -noise, cause)
+        gap = lead_of_constant - lead  # of the strongest baseline over the most frequent answer
+        text = _no_better_than_constant(best, constant, by_constant, rival, _shown(lead, gap, noise), cause, chance)
         return BaselineComparison("not-above-most-frequent", constant.key, text)
     if lead < -noise:
         text = f"The sweep's best, {best}, is below {rival} ({chance}): {cause}."
@@ -91,19 +94,35 @@ def _noise(score: SweepScore, reached: float, baseline: float, baselines: Baseli
     return SIGNIFICANT * math.hypot(standard_error(reached, counted), standard_error(baseline, measured))
 
 
+def _shown(lead: float, gap: float, noise: float) -> _Shown:
+    """Return what the strongest baseline shows where the sweep is no better than one answer.
+
+    `lead` is that of the sweep over the baseline, `gap` that of the baseline over the one answer.
+    """
+    if lead < -noise:
+        return "learned"
+    return "doubtful" if gap > noise / 2 else "nothing"
+
+
 def _no_better_than_constant(
     best: str,
     constant: Baseline,
     by_constant: float,
-    strongest: Baseline,
-    by_strongest: float,
-    can_be_learned: bool,
+    rival: str,
+    outcome: _Shown,
     cause: str,
+    chance: str,
 ) -> str:
+    """Say what the strongest baseline shows: that the data can be learned, perhaps, or nothing."""
     answer = "" if constant.answer is None else f" ({constant.answer[:40]!r})"
     said = f"No trial beats the most frequent answer{answer}, {by_constant:.3g}: the best has {best}."
-    if can_be_learned:
-        return f"{said} {strongest.name} reaches {by_strongest:.3g}, so the data can be learned: {cause}."
+    if outcome == "learned":
+        return f"{said} The data can be learned, as {rival}, shows ({chance}): {cause}."
+    if outcome == "doubtful":
+        return (
+            f"{said} {rival[0].upper()}{rival[1:]}, may be chance ({chance}): more validation examples would show "
+            "whether the base model is too weak or the data teach nothing."
+        )
     return (
         f"{said} No baseline does, either: the prompts may not hold what decides the answer, or the labels may be "
         "wrong. Look at the data before the hyperparameters."
