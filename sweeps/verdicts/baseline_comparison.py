@@ -73,7 +73,8 @@ def compare(
     chance = f"chance explains {noise * span:.2g} with {score.examples:,} examples"
     if lead_of_constant <= _noise(score, reached, scale.share(by_constant) or 0.0, baselines):
         gap = lead_of_constant - lead  # of the strongest baseline over the most frequent answer
-        text = _no_better_than_constant(best, constant, by_constant, rival, _shown(lead, gap, noise), cause, chance)
+        said = _no_better_text(best, constant, by_constant, is_ahead=lead_of_constant > 0)
+        text = f"{said} {_what_baselines_show(rival, _shown(lead, gap, noise), cause, chance)}"
         return BaselineComparison("not-above-most-frequent", constant.key, text)
     if lead < -noise:
         text = f"The sweep's best, {best}, is below {rival} ({chance}): {cause}."
@@ -104,28 +105,24 @@ def _shown(lead: float, gap: float, noise: float) -> _Shown:
     return "doubtful" if gap > noise / 2 else "nothing"
 
 
-def _no_better_than_constant(
-    best: str,
-    constant: Baseline,
-    by_constant: float,
-    rival: str,
-    outcome: _Shown,
-    cause: str,
-    chance: str,
-) -> str:
-    """Say what the strongest baseline shows: that the data can be learned, perhaps, or nothing."""
+def _no_better_text(best: str, constant: Baseline, by_constant: float, *, is_ahead: bool) -> str:
     answer = "" if constant.answer is None else f" ({constant.answer[:40]!r})"
-    said = f"No trial beats the most frequent answer{answer}, {by_constant:.3g}: the best has {best}."
+    beats = "clearly beats" if is_ahead else "beats"
+    return f"No trial {beats} the most frequent answer{answer}, {by_constant:.3g}: the best has {best}."
+
+
+def _what_baselines_show(rival: str, outcome: _Shown, cause: str, chance: str) -> str:
+    """Say what the strongest baseline shows: that the data can be learned, perhaps, or nothing."""
     if outcome == "learned":
-        return f"{said} The data can be learned, as {rival}, shows ({chance}): {cause}."
+        return f"The data can be learned, as {rival}, shows ({chance}): {cause}."
     if outcome == "doubtful":
         return (
-            f"{said} {rival[0].upper()}{rival[1:]}, may be chance ({chance}): more validation examples would show "
+            f"{rival[0].upper()}{rival[1:]}, may be chance ({chance}): more validation examples would show "
             "whether the base model is too weak or the data teach nothing."
         )
     return (
-        f"{said} No baseline does, either: the prompts may not hold what decides the answer, or the labels may be "
-        "wrong. Look at the data before the hyperparameters."
+        "No baseline does, either: the prompts may not hold what decides the answer, or the labels may be wrong. "
+        " Look at the data before the hyperparameters."
     )
 
 

@@ -42,7 +42,7 @@ def test_no_better_than_the_most_frequent_answer() -> None:
     found = compare(score(0.867), baselines(0.866, 0.98), "builtin:tiny-lm")
     assert found is not None
     assert found.kind == "not-above-most-frequent"
-    assert "No trial beats the most frequent answer ('ham'), 0.866" in found.text
+    assert "No trial clearly beats the most frequent answer ('ham'), 0.866" in found.text
     assert "The data can be learned, as TF-IDF + logistic regression, 0.98, shows" in found.text
     assert "builtin:tiny-lm is a demonstration" in found.text
     own = compare(score(0.867), baselines(0.866, 0.98), "builtin:tiny-lm", has_own_data=False)
