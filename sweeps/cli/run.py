@@ -133,6 +133,8 @@ def check(
         show(table)
     if plan.example is not None:
         show(example_view.example(plan.example, coloured=has_colours()))
+    if remark := screen.demonstration(plan):
+        say(f"{plan.base_model}: {remark}")
     if lengths := example_view.token_lengths(plan.token_lengths, plan.max_length):
         say(f"training examples: {lengths}")
     if html is not None:
@@ -212,6 +214,8 @@ def run(
     for finding in screen.findings(made.findings):
         err.print(finding, soft_wrap=not err.is_terminal)
     say(f"data: {screen.data_line(made)}")
+    if remark := screen.demonstration(made):
+        say(f"{made.base_model}: {remark}")
     if rivals := screen.to_beat(made):
         say(rivals)
 

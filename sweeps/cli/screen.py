@@ -17,6 +17,7 @@ from search_spaces.library import LibrarySpace
 from sweeps.cli.example_view import token_lengths
 from sweeps.cli.progress import LEAST_SHOWN_USD, VERDICT_STYLE
 from sweeps.data.baselines import Baselines
+from sweeps.data.builtin.generated import GENERATED_SOURCES
 from sweeps.data.findings import Finding
 from sweeps.execution.outcome import Outcome
 from sweeps.planning.sweep_plan import KEPT_MODELS, SweepPlan
@@ -30,6 +31,7 @@ from sweeps.study.finals import FinalsResult
 from sweeps.study.state import SweepState, describe_best
 from sweeps.trials.budget import cost_bound
 from sweeps.trials.trial import StoppedBy, Trial, TrialState, leaderboard
+from sweeps.verdicts.baseline_comparison import EMBEDDED_MODEL
 
 LEADERBOARD_ROWS = 10
 HEADING_CHARS = 8
@@ -47,7 +49,8 @@ def plan(plan: SweepPlan) -> RenderableType:
     facts.add_row("data", data_line(plan))
     if lengths := token_lengths(plan.token_lengths, plan.max_length):
         facts.add_row("lengths", lengths)
-    facts.add_row("backend", f"{spec.backend_type}, model {plan.base_model}")
+    remark = f"; {text}" if (text := demonstration(plan)) else ""
+    facts.add_row("backend", f"{spec.backend_type}, model {plan.base_model}{remark}")
     facts.add_row(
         "objective",
         ", ".join(f"{objective.objective.direction} {objective.objective.metric}" for objective in spec.objectives),
@@ -93,6 +96,15 @@ def plan(plan: SweepPlan) -> RenderableType:
         facts.add_row("basis", estimate.basis)
     measured = [*baselines(plan.data.baselines)]
     return Group(facts, Text(), *([*measured, Text()] if measured else ()), parameters(plan), *findings(plan.findings))
+
+
+def demonstration(plan: SweepPlan) -> str:
+    """Say that the embedded model is no model for the user's own data; empty if it does not train
+    them.
+    """
+    if plan.base_model != EMBEDDED_MODEL or plan.data.name in GENERATED_SOURCES:
+        return ""
+    return "this model is a demonstration: it shows how a sweep runs, not what your data can teach"
 
 
 def limits(budget: BudgetSpec) -> str:

@@ -71,6 +71,14 @@ def test_the_plan_shows_the_lengths_in_tokens() -> None:
     assert expected in console.file.getvalue()
 
 
+def test_the_embedded_model_is_called_a_demonstration_for_the_users_own_data() -> None:
+    planned = completed({"m": lengths(34.4, 2.25)})
+    assert "this model is a demonstration" in screen.demonstration(planned)
+    generated = replace(planned, data=replace(planned.data, name="builtin:nli"))
+    assert screen.demonstration(generated) == ""
+    assert screen.demonstration(replace(planned, base_model="builtin:minilm")) == ""
+
+
 def test_a_refusal_names_the_lines_of_the_users_own_file() -> None:
     planned = plan("backend={type: local, device: cpu}", "space={n_epochs: 2, batch_size: 8}")
     from sweeps.data.examples import Example
