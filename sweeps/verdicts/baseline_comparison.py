@@ -122,7 +122,7 @@ def _what_baselines_show(rival: str, outcome: _Shown, cause: str, chance: str) -
         )
     return (
         "No baseline does, either: the prompts may not hold what decides the answer, or the labels may be wrong. "
-        " Look at the data before the hyperparameters."
+        "Look at the data before the hyperparameters."
     )
 
 
