@@ -23,6 +23,9 @@ objective: {maximize: valid_accuracy}
 """
 
 
+GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "baselines.md"
+
+
 def rows() -> list[str]:
     colours, places = ("red", "blue", "green"), ("the yard", "a field", "some road", "our garage")
     return [f"a {colours[n % 3]} car {n},{places[n % 4]},{colours[n % 3]}" for n in range(150)]
@@ -65,6 +68,9 @@ def test_the_json_of_a_check_has_codes_counts_places_and_baselines(
     assert checked["baselines"]["tfidf.place"]["valid_accuracy"] < 0.6
     assert checked["data"]["training_examples"] > 80
     assert not err
+    guide = GUIDE.read_text(encoding="utf-8")
+    for key in (*checked, *found, "most_frequent", "tfidf", "nearest", "copy"):
+        assert f"`{key}`" in guide
 
 
 @pytest.mark.parametrize("command", ["check", "plan", "run"])
