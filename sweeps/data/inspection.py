@@ -247,7 +247,7 @@ def _leaves(fields: Mapping[str, Any], prefix: str = "", depth: int = 3) -> Iter
 def _as_text(value: Any) -> str | None:
     if isinstance(value, str):
         return value if value.strip() else None
-    return str(value) if isinstance(value, bool | int | float) else None
+    return json.dumps(value) if isinstance(value, bool | int | float) else None
 
 
 def _choose_answer(columns: Sequence[Column], first: Record) -> Column:
@@ -316,12 +316,20 @@ _FINAL_NUMBER = re.compile(r"(####|\\boxed\{)\s*[-+$]?[\d.,]+\}?\s*$")
 def _answer_kind(answer: Column) -> AnswerKind:
     if answer.can_be_label:
         return "label"
-    texts = [text.strip() for text in answer.texts]
+    texts = _without_stop([text.strip() for text in answer.texts])
     if all(_NUMBER.fullmatch(text) or _FINAL_NUMBER.search(text) for text in texts):
         return "number"
     if all(text[:1] in ("{", "[") and _is_json(text) for text in texts):
         return "json"
     return "short text" if answer.mean_words <= 4 else "text"
+
+
+def _without_stop(texts: Sequence[str]) -> Sequence[str]:
+    """Return the answers without the stop sequence that all of them end with."""
+    for stop in STOPS:
+        if all(text.endswith(stop.rstrip()) for text in texts):
+            return [text.removesuffix(stop.rstrip()).rstrip() for text in texts]
+    return texts
 
 
 def _is_json(text: str) -> bool:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sweeps.cli import main, prepare, terminal
 from sweeps.data import DataSpec
 from sweeps.data import prepare as prepare_sweep_data
+from sweeps.data.inspection import inspect
 from sweeps.data.repairs import writing
 
 pytestmark = pytest.mark.unit
@@ -209,6 +210,14 @@ def test_conversations_stay_conversations(sweep):
     assert prepare_sweep_data(DataSpec(source="ready"), Path("workspace")).dataset.layout == "chat"
     sweep("ready", "--out", "again", "--yes")
     assert parts_of("again") == parts_of("ready")
+
+
+def test_a_first_sweep_file_for_the_output_still_sees_that_the_answers_are_numbers(sweep):
+    rows = [{"question": text, "answer": f"Count them.\nThen add.\n#### {n}"} for n, text in enumerate(SENTENCES[:60])]
+    write("d.jsonl", rows)
+    sweep("d.jsonl", "--out", "ready", "--yes")
+    assert lines("ready/train.jsonl")[0]["completion"].endswith(" END")
+    assert inspect("ready").answer_kind == inspect("d.jsonl").answer_kind == "number"
 
 
 # ----------------------------------------------------------------------------------------- options
