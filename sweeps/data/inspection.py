@@ -145,7 +145,7 @@ def inspect(place: str) -> Inspection:
     for encoding in _ENCODINGS:
         source = own_data(place, encoding)
         records, sampled, found = _read(source)
-        if not any(finding.code == "encoding" and finding.severity == "error" for finding in found):
+        if not any(finding.code == "encoding" for finding in found):
             break
     if not records:
         raise UserInputError(errors_as_problems(capped(found)) or [Problem(place, "there is no example")])

@@ -11,7 +11,7 @@ from sweeps.data.inspection import Inspection, inspect
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.spec.json_schema import FILE_NAME, schema_text
 from sweeps.spec.starter_from_program import starter_from
-from sweeps.spec.starter_model import DEMONSTRATION, Machine, SuggestedModel, suggest, this_machine
+from sweeps.spec.starter_model import DEMONSTRATION, ENCODER, Machine, SuggestedModel, suggest, this_machine
 
 EDITOR_LINE = "# yaml-language-server: $schema=./{schema}"
 """The comment from which an editor with a YAML language server takes the schema of the file."""
@@ -25,7 +25,7 @@ SEARCH_EXAMPLES = 2000
 CHARACTERS_PER_TOKEN = 3
 """For the room of generated answers. English text has about four; a token too many costs little."""
 
-LONG_ANSWER_CHARACTERS = 1000
+LONG_ANSWER_CHARACTERS = 400
 """An answer of so many characters may exceed a model that reads few tokens."""
 
 _TEMPLATE = (
@@ -65,8 +65,10 @@ _RELATIVE_RATE = """  n_epochs: recommended
 _ENCODER_SPACE = """  method: full
   n_epochs: {low: 2, high: 5}
   batch_size: [16, 32]
-  learning_rate: {low: 3e-5, high: 5e-4, log: true}   # small encoders take more than the recommended 2e-5 to 5e-5
+  learning_rate: recommended
   warmup_ratio: [0.0, 0.1]"""
+
+_SMALL_ENCODER_RATE = "{low: 1e-4, high: 6e-4, log: true}   # this small encoder takes more than the recommended rates"
 
 _LANGUAGE_MODEL_SPACE = "  use: lora                     # adapters: their weights alone are trained and kept"
 
@@ -200,7 +202,10 @@ def _options(found: Inspection) -> str:
 def _space(model: SuggestedModel) -> str:
     match model.kind:
         case "encoder":
-            return _ENCODER_SPACE
+            small = model.name == ENCODER
+            return (
+                _ENCODER_SPACE.replace("rate: recommended", f"rate: {_SMALL_ENCODER_RATE}") if small else _ENCODER_SPACE
+            )
         case "language model":
             return _LANGUAGE_MODEL_SPACE
         case "demonstration":

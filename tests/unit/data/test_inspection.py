@@ -135,9 +135,16 @@ def test_conversations_need_no_templates(tmp_path: Path) -> None:
 
 def test_the_encoding_of_windows_is_found_out(tmp_path: Path) -> None:
     lines = [f"{sentence(n)} \u00a3{n},{'yes' if n % 2 else 'no'}" for n in range(30)]
-    content = "\n".join(["text,label", *lines]).encode("cp1252") + "\ncaf\u00e9,yes\n".encode()
-    (tmp_path / "mixed.csv").write_bytes(content)
-    assert inspect(str(tmp_path / "mixed.csv")).encoding == "cp1252"
+    content = "\n".join(["text,label", *lines])
+    (tmp_path / "windows.csv").write_bytes(content.encode("cp1252"))
+    assert inspect(str(tmp_path / "windows.csv")).encoding == "cp1252"
+    (tmp_path / "unicode.csv").write_text(content, encoding="utf-8")
+    assert inspect(str(tmp_path / "unicode.csv")).encoding == "utf-8"
+
+
+def test_truth_values_are_written_as_the_templates_write_them(tmp_path: Path) -> None:
+    found = of_records(tmp_path, [{"text": sentence(n), "is_spam": n % 3 == 0} for n in range(30)])
+    assert found.labels == {"false": 20, "true": 10}
 
 
 def test_nothing_to_learn_is_said(tmp_path: Path) -> None:
