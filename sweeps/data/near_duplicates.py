@@ -166,9 +166,10 @@ class _Finder:
         for batch in _batches(chosen, _BATCH):
             sets: list[list[str]] = []
             for index, example in batch:
-                pieces = [
-                    f"{number}{piece}" for number, text in enumerate(_texts(example)) for piece in self._pieces(text)
-                ]
+                first, *others = _texts(example) or ("",)
+                pieces = list(self._pieces(normalized(first)))
+                for number, text in enumerate(others):
+                    pieces += [f"{number}{piece}" for piece in self._pieces(normalized(text))]
                 if len(pieces) >= MIN_PIECES:
                     sets.append(pieces)
                     indices.append(index)
@@ -178,7 +179,8 @@ class _Finder:
         return np.concatenate(blocks), np.array(indices, dtype=np.int64)
 
     def _pieces(self, text: str) -> set[str]:
-        return _pieces(normalized(text)) - self._ignored
+        """Return the pieces of a normalized text that are no boilerplate."""
+        return _pieces(text) - self._ignored if self._ignored else _pieces(text)
 
     def _similar(self, signatures: Signatures, indices: NDArray[np.int64]) -> tuple[list[NearPair], int]:
         """Return the near pairs among the proposed ones."""

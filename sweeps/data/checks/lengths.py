@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-OUTLIER_SCORE = 5
+OUTLIER_SCORE = 3.5
 """Robust standard deviations of the logarithm of the length, by the median absolute deviation."""
 
 OUTLIER_RATIO = 4

@@ -13,7 +13,7 @@ from sweeps.data.examples import Example
 from sweeps.data.findings import Finding
 from sweeps.data.near_duplicates import NearDuplicates, NearPair, near_duplicates
 
-TRAIN_SHARE = 0.01
+TRAIN_SHARE = 0.005
 """Share of the training examples with a near duplicate from which it is reported (our choice)."""
 
 OVERLAP_SHARE = 0.005

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from sweeps.data.checks.cases import Cases
@@ -20,6 +21,9 @@ SCRIPT_SHARE = 0.1
 """Up to this share of the texts may be in another script than the others to be reported."""
 
 MIN_LETTERS = 5
+
+CASE_SAMPLE = 5_000
+"""Texts whose letters are counted, evenly from all."""
 
 _ENDINGS = tuple(".!?;:…。！？；：\"'”’»)]}`*")
 
@@ -125,7 +129,7 @@ def _outermost(segments: Sequence[str]) -> str:
 def _upper_case(examples: Sequence[Example], text_of: Callable[[Example], str], what: str) -> Iterator[Finding]:
     """Report texts mostly in capital letters: the rule of OpenAI's retired preparation tool."""
     upper = lower = 0
-    for example in examples:
+    for example in islice(examples, 0, None, max(1, len(examples) // CASE_SAMPLE)):
         text = text_of(example)
         small = sum(map(str.islower, text))
         lower += small
@@ -138,19 +142,27 @@ def _upper_case(examples: Sequence[Example], text_of: Callable[[Example], str], 
 
 
 def _scripts(view: DataView) -> Iterator[Finding]:
-    """Report examples in another script than nearly all others, by the letters of most words."""
+    """Report texts in another script than nearly all others of their kind, by most letters."""
+    texts: list[tuple[str, Callable[[Example], str]]] = [("prompts", lambda example: " ".join(example.segments))]
+    if not view.labels:
+        texts.append(("completions", view.answer))
     for part, examples in view.parts.items():
-        found: dict[str, Cases] = {}
-        for example in examples:
-            if script := script_of(f"{' '.join(example.segments)} {view.answer(example)}"):
-                found.setdefault(script, Cases()).add(example)
-        total = sum(cases.count for cases in found.values())
-        usual = max(found, key=lambda script: found[script].count, default="")
-        for script, cases in sorted(found.items()):
-            if script != usual and total >= MIN_EXAMPLES and cases.count <= SCRIPT_SHARE * total:
-                message = f"{cases.in_words()} of {part} in {script} letters; nearly all others are in {usual} ones"
-                hint = "if only one language is meant, remove them; else add more of the rare one"
-                yield cases.warning("mixed-scripts", message, hint)
+        for what, text_of in texts:
+            yield from _rare_scripts(examples, text_of, f"{part} {what}")
+
+
+def _rare_scripts(examples: Sequence[Example], text_of: Callable[[Example], str], what: str) -> Iterator[Finding]:
+    found: dict[str, Cases] = {}
+    for example in examples:
+        if script := script_of(text_of(example)):
+            found.setdefault(script, Cases()).add(example)
+    total = sum(cases.count for cases in found.values())
+    usual = max(found, key=lambda script: found[script].count, default="")
+    for script, cases in sorted(found.items()):
+        if script != usual and total >= MIN_EXAMPLES and cases.count <= SCRIPT_SHARE * total:
+            message = f"{what} in {script} letters: {cases.in_words()}; nearly all others are in {usual} ones"
+            hint = "if only one language is meant, remove them; else add more of the rare one"
+            yield cases.warning("mixed-scripts", message, hint)
 
 
 def script_of(text: str) -> str:

@@ -1,0 +1,1 @@
+"""Do the data checks find faults, and are they silent on clean data? Injected faults, measured."""
