@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from backends.local.model_source import user_error
 from backends.local.options import LongCompletions, LongPrompts
@@ -53,11 +54,11 @@ class Truncation:
 class LengthLedger:
     """Applies a rule to the examples of one file, and keeps count of what they lose.
 
-    `path` is the file, for messages.
+    `path` is the file. Messages have only its name, because a server passes them on.
     """
 
     def __init__(self, rule: LengthRule, examples: int, path: str = "") -> None:
-        self.rule, self._examples, self._path = rule, examples, path
+        self.rule, self._examples, self._file = rule, examples, Path(path).name
         self._whole: dict[int, int] = {}
         self._lost: dict[int, int] = {}
         self._cut_prompts: set[int] = set()
@@ -115,7 +116,7 @@ class LengthLedger:
             remedy = "raise backend.max_length if the model allows it, or set backend.long_prompts to cut or drop"
             raise user_error(message, remedy)
         if len(self.dropped) == self._examples:
-            file = f" of {self._path}" if self._path else ""
+            file = f" of {self._file}" if self._file else ""
             message = f"no example{file} fits into {self.rule.max_length:,} tokens, so that all are dropped"
             raise user_error(message, "raise backend.max_length if the model allows it")
         return Truncation(
@@ -129,12 +130,12 @@ class LengthLedger:
 
     def named(self, numbers: Iterable[int]) -> str:
         """Return where the first of these examples are."""
-        return examples_named(sorted(numbers), self._path)
+        return examples_named(sorted(numbers), self._file)
 
 
-def examples_named(numbers: Sequence[int], path: str = "") -> str:
+def examples_named(numbers: Sequence[int], file: str = "") -> str:
     """Return text such as `FILE, lines 3, 8, 9 and 12 more`; without a file, `examples 3, 8`."""
     shown = ", ".join(str(number) for number in numbers[:SHOWN_EXAMPLES])
     more = f" and {len(numbers) - SHOWN_EXAMPLES:,} more" if len(numbers) > SHOWN_EXAMPLES else ""
-    noun = ("line" if path else "example") + ("s" if len(numbers) > 1 else "")
-    return f"{path}, {noun} {shown}{more}" if path else f"{noun} {shown}{more}"
+    noun = ("line" if file else "example") + ("s" if len(numbers) > 1 else "")
+    return f"{file}, {noun} {shown}{more}" if file else f"{noun} {shown}{more}"

@@ -46,11 +46,12 @@ def own_place(path: str, number: int, places: Mapping[str, Places]) -> str:
 
 
 def with_own_places(text: str, places: Mapping[str, Places]) -> str:
-    """Return a message of a backend in which lines of prepared files, written as `FILE, lines 3`,
-    stand as the places that they come from.
+    """Return a message of a backend in which lines of prepared files stand as the places that they
+    come from. The message names them as `train.jsonl, lines 3, 8`, with or without the folder.
     """
     for path in places:
-        pattern = re.compile(re.escape(path) + r", lines? (\d+(?:, \d+)*)")
+        folder, name = map(re.escape, (f"{path.rpartition('/')[0]}/", path.rpartition("/")[2]))
+        pattern = re.compile(rf"(?<![\w/])(?:{folder})?{name}, lines? (\d+(?:, \d+)*)")
         text = pattern.sub(lambda found, path=path: _listed(path, found[1], places), text)  # type: ignore[misc]
     return text
 

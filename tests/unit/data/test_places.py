@@ -25,4 +25,6 @@ def test_the_message_of_a_backend_names_the_users_own_lines() -> None:
     text = f"2 completions have too many tokens ({PATH}, lines 1, 3 and 9 more)"
     assert with_own_places(text, places) == "2 completions have too many tokens (a.csv:7, a.csv:3 and 9 more)"
     assert with_own_places(f"1 completion ({PATH}, line 2)", places) == "1 completion (b.csv:2)"
-    assert with_own_places("other", places) == "other"
+    assert with_own_places("1 completion (train.jsonl, line 2)", places) == "1 completion (b.csv:2)"
+    for text in ("other", "1 completion (/x/train.jsonl, line 2)", "1 completion (valid.jsonl, line 2)"):
+        assert with_own_places(text, places) == text

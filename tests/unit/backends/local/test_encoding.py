@@ -85,7 +85,7 @@ def test_completions_that_leave_no_room_for_a_prompt_are_refused_with_their_line
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     with pytest.raises(BackendError) as raised:
-        encoding.encode_causal(tokenizer, LONG_ANSWERS, PLAIN, LengthRule(10), "train.jsonl")
+        encoding.encode_causal(tokenizer, LONG_ANSWERS, PLAIN, LengthRule(10), "/secret/train.jsonl")
     assert raised.value.failure.message == (
         "2 completions have too many tokens: up to 11, but prompt and completion together may have at most 10 "
         "(train.jsonl, lines 2, 3)"
