@@ -250,4 +250,4 @@ def _show_output(done: Preparation, folder: Path, is_new: bool) -> None:
     show(change_view.result(done))
     where = relative(folder.absolute())
     say(f"wrote {where}" if is_new else f"{where} already has exactly these files")
-    say(f"next: sweep init sweep.yaml --data {where}")
+    say(f"next: sweep init {where}")

@@ -59,12 +59,17 @@ def prepare() -> None:
 
 
 def _text_stream(number: int, original: io.TextIOBase | None) -> io.TextIOWrapper:
-    """Return a stream like `original`, which is None where the caller closed it."""
+    """Return a stream like `original`, which is None where the caller closed it.
+
+    A character that the encoding of the terminal lacks is written as its code.
+    """
     raw = _Stream(number, "wb", closefd=False)
+    encoding = getattr(original, "encoding", None) or "utf-8"
+    is_utf8 = encoding.lower().replace("-", "") == "utf8"
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
-        encoding=getattr(original, "encoding", None) or "utf-8",
-        errors=getattr(original, "errors", None) or "backslashreplace",
+        encoding=encoding,
+        errors=(getattr(original, "errors", None) if is_utf8 else None) or "backslashreplace",
         line_buffering=number == STDERR or raw.isatty(),
     )
 
