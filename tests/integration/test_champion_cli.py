@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from user_environment import user_environment
 
 from sweeps.cli import main
 
@@ -39,7 +39,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-m", "sweeps.cli", *arguments],
         cwd=folder,
-        env={key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"},
+        env=user_environment(),
         capture_output=True,
         text=True,
         timeout=280,

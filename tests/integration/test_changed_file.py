@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from user_environment import user_environment
 
 pytestmark = pytest.mark.integration
 
@@ -26,11 +26,10 @@ objective: {maximize: valid_accuracy}
 
 
 def sweep(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    unset = {"MLFLOW_TRACKING_URI", "SWEEP_STORAGE", "SWEEP_ROOT", "RAY_ADDRESS"}
     done = subprocess.run(
         [sys.executable, "-m", "sweeps.cli", *arguments],
         cwd=folder,
-        env={name: value for name, value in os.environ.items() if name not in unset},
+        env=user_environment(),
         capture_output=True,
         text=True,
         timeout=250,

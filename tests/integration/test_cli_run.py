@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from user_environment import user_environment
 
 pytestmark = [
     pytest.mark.integration,
@@ -48,7 +49,7 @@ def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen
     return subprocess.Popen(
         [sys.executable, "-m", "sweeps.cli", *arguments],
         cwd=folder,
-        env={**{key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}, **environment},
+        env=user_environment(**environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from user_environment import user_environment
 
 pytestmark = pytest.mark.integration
 
@@ -26,12 +26,11 @@ COMMANDS = ("--help", "schema", "status pairs", "status pairs --json", "plan pai
 
 def sweep(folder: Path, command: str, redirection: str) -> tuple[int, str]:
     """Run a command in a shell, and return its exit code and what it wrote to the file `err`."""
-    unset = {"MLFLOW_TRACKING_URI", "SWEEP_STORAGE", "SWEEP_ROOT", "RAY_ADDRESS"}
     line = f'"{sys.executable}" -m sweeps.cli {command} {redirection}; exit ${{PIPESTATUS[0]}}'
     done = subprocess.run(
         ["bash", "-c", line],
         cwd=folder,
-        env={name: value for name, value in os.environ.items() if name not in unset},
+        env=user_environment(),
         capture_output=True,
         timeout=250,
         check=False,

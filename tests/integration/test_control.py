@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from user_environment import user_environment
 
 pytestmark = pytest.mark.integration
 
@@ -29,16 +29,11 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "sweeps.cli", *arguments]
 
 
-def environment() -> dict[str, str]:
-    hidden = {"MLFLOW_TRACKING_URI", "SWEEP_STORAGE", "SWEEP_ROOT", "RAY_ADDRESS"}
-    return {name: value for name, value in os.environ.items() if name not in hidden}
-
-
 def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*arguments),
         cwd=folder,
-        env=environment(),
+        env=user_environment(),
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
@@ -55,7 +50,7 @@ def test_a_sweep_is_steered_from_another_terminal_and_another_folder(tmp_path: P
     running = subprocess.Popen(
         command("run", "steered.yaml", "--set", "search.seed=3"),
         cwd=home,
-        env=environment(),
+        env=user_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from user_environment import user_environment
 
 from sweeps.study.state import read_state
 from sweeps.workspace import Workspace
@@ -29,7 +29,7 @@ objective: {minimize: valid_loss}
 
 def sweep(folder: Path, *arguments: str) -> tuple[int, str, str]:
     """Run `sweep` in its own process, because Ray and the libraries' loggers stay in a process."""
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    environment = user_environment()
     done = subprocess.run(
         [sys.executable, "-m", "sweeps.cli", *arguments],
         cwd=folder,

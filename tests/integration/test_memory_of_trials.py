@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import struct
 import subprocess
@@ -11,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from user_environment import user_environment
 
 from backends.contract import FailureKind
 from backends.local.model_source import BUILTIN
@@ -37,7 +37,7 @@ def sweep(folder: Path, *arguments: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-m", "sweeps.cli", *arguments],
         cwd=folder,
-        env={key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"},
+        env=user_environment(),
         capture_output=True,
         text=True,
         timeout=600,

@@ -17,6 +17,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from user_environment import user_environment
 
 from sweeps.scheduling.schedule import NotificationSettings, Schedule
 from sweeps.scheduling.store import ScheduleStore
@@ -71,7 +72,7 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if key not in ("MLFLOW_TRACKING_URI", "SWEEP_STORAGE")}
+    kept = user_environment()
     return {**kept, **more}
 
 

@@ -6,7 +6,6 @@ Ray Tune is asked to change the folder of its workers, which machines of a clust
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from user_environment import user_environment
 
 from backends.local.model_source import BUILTIN
 
@@ -66,12 +66,10 @@ class PaperBackend(CoinBackend):
 
 
 def sweep(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    unset = {"MLFLOW_TRACKING_URI", "SWEEP_STORAGE", "SWEEP_ROOT", "RAY_ADDRESS"}
-    inherited = {name: value for name, value in os.environ.items() if name not in unset}
     return subprocess.run(
         [sys.executable, "-m", "sweeps.cli", *arguments],
         cwd=folder,
-        env={**inherited, "RAY_CHDIR_TO_TRIAL_DIR": "1", **environment},
+        env=user_environment(**{"RAY_CHDIR_TO_TRIAL_DIR": "1", **environment}),
         capture_output=True,
         text=True,
         timeout=250,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from user_environment import user_environment
 
 from backends.command.supervisor import MARK
 from backends.local.model_source import BUILTIN
@@ -122,7 +122,7 @@ def write_sweep(folder: Path, backend: Mapping[str, Any], **more: Any) -> Path:
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start `sweep` with these arguments."""
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    environment = user_environment()
     return subprocess.Popen(
         [sys.executable, "-m", "sweeps.cli", *arguments],
         cwd=folder,

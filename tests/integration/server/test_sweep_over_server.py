@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from user_environment import user_environment
 
 from backends.contract import DataFile, Dataset, PredictOptions
 from backends.hosted import HostedBackend
@@ -50,7 +51,7 @@ HOSTED = "backend: {type: hosted, host: local, base_url: '%s', model: %s, poll_s
 def start(folder: Path, text: str) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
     (folder / "pairs.yaml").write_text(text)
-    environ = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    environ = user_environment()
     return subprocess.Popen(
         [sys.executable, "-m", "sweeps.cli", "run", "pairs.yaml", "--json"],
         cwd=folder,

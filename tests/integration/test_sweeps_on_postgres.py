@@ -1,0 +1,74 @@
+"""Tests of whole sweeps again, with the studies in a real PostgreSQL server.
+
+Every command of a test uses a database of this test alone. Left out are the tests that read or
+damage the journal file itself.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import psycopg
+import pytest
+from user_environment import STORAGE_UNDER_TEST
+
+from tests.integration import databases
+
+
+def _load(name: str) -> ModuleType:
+    file = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"{name}_on_postgres", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+ABOUT_THE_JOURNAL_FILE: dict[str, set[str]] = {
+    "test_cli_run": set(),
+    "test_control": set(),
+    "test_changed_file": set(),
+    "test_champion_cli": set(),
+}
+
+_numbers = itertools.count()
+
+_MODULES = {name: _load(name) for name in ABOUT_THE_JOURNAL_FILE}
+
+pytestmark = [*_MODULES["test_cli_run"].pytestmark, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[databases.Server]:
+    with databases.server() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def studies_in_a_new_database(postgres: databases.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    name = f"test{next(_numbers)}"
+    with psycopg.connect(postgres.url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        monkeypatch.setenv(STORAGE_UNDER_TEST, postgres.url.removesuffix("/postgres") + f"/{name}")
+        yield
+
+
+folder = _MODULES["test_cli_run"].folder
+"""The fixture of that file."""
+
+for _name, _module in _MODULES.items():
+    for _test, _value in vars(_module).items():
+        if _test.startswith("test_") and _test not in ABOUT_THE_JOURNAL_FILE[_name]:
+            globals()[f"test_{_name.removeprefix('test_')}_{_test.removeprefix('test_')}"] = _value
+
+
+def test_the_tests_left_out_exist() -> None:
+    for name, module in _MODULES.items():
+        assert not ABOUT_THE_JOURNAL_FILE[name] - set(vars(module))
