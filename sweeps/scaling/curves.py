@@ -155,13 +155,13 @@ def _no_rise(used: Sequence[MeasuredPoint], measure: Measure) -> str:
     freedom = sum(len(point.values) - 1 for point in used)
     within = math.fsum((value - point.mean) ** 2 for point in used for value in point.values)
     first, last = used[0], used[-1]
-    error = math.sqrt(within / freedom * (1 / len(first.values) + 1 / len(last.values)))
+    error = math.sqrt(within / freedom * sum(1 / power_law.mean_weight(len(point.values)) for point in (first, last)))
     gain = measure.better_by(last.mean, first.mean)
     if gain > float(t.ppf((1 + LEVEL) / 2, freedom)) * error:
         return ""
     if gain < -float(t.ppf((1 + LEVEL) / 2, freedom)) * error:
         return f"{last.size:,} examples do worse than {first.size:,}: look at the data and the hyperparameters first"
-    return f"{last.size:,} examples do no better than {first.size:,}, within the noise of the seeds"
+    return f"{last.size:,} examples do no better than {first.size:,}, within the noise"
 
 
 def _listed(sizes: Sequence[int]) -> str:

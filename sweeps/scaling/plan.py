@@ -265,10 +265,9 @@ def _require_nested(data_of: Mapping[int, PreparedData]) -> None:
 
 
 def _measure(plan: SweepPlan) -> Measure:
-    objective, valid = plan.spec.objective, plan.data.label_counts.get("valid", {})
-    guess = None
-    if objective.metric == "valid_accuracy" and sum(valid.values()):
-        guess = max(valid.values()) / sum(valid.values())
+    objective, counts = plan.spec.objective, list(plan.data.label_counts.get("valid", {}).values())
+    labelled = sum(counts)
+    guess = max(counts) / labelled if objective.metric == "valid_accuracy" and labelled else None
     return Measure(
         objective.metric, objective.direction, objective_bounds(plan), plan.data.dataset.valid.examples, guess
     )

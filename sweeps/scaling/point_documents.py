@@ -54,7 +54,8 @@ def point_document(
     if request.searches:
         value["finals"] = {"candidates": 1, "seeds": request.seeds}
     elif point is not None:
-        search = value.get("search") if isinstance(value.get("search"), dict) else {}
+        written = value.get("search")
+        search: dict[str, Any] = written if isinstance(written, dict) else {}
         kept = {key: search[key] for key in ("concurrency", "seed", "retries") if key in search}
         value["search"] = {**kept, "sampler": "random", "scheduler": "none", "trials": 1, "stop_by_verdict": False}
         value["space"] = dict(point)

@@ -8,6 +8,10 @@ guesses, so the caller leaves out sizes at which it does.
 For a given c the law is linear in a and b. The fit solves that linear problem for a grid of c and
 takes the best ("variable projection", Golub and Pereyra, 1973), so that it finds the optimum and
 needs no starting point.
+
+All seeds of a size train on one subset, so that their spread does not contain the luck of the
+subset. We assume that luck to be as large as that of a seed: in the measurements of Bouthillier et
+al. (2021, arXiv:2103.03098) the choice of the data varied results most of all.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ PARAMETERS = 3
 DRAWS = 2000
 LEVEL = 0.95
 MISFIT_LEVEL = 0.05
-"""A law that misses the means by more than the seeds explain, at this level, is not exact; the
+"""A law that misses the means by more than noise explains, at this level, is not exact; the
 distances from it then count as noise."""
 
 
@@ -44,7 +48,7 @@ class PowerLaw:
 
     def at(self, size: float) -> float:
         """Return the value for this number of training examples."""
-        return self.limit + self.coefficient * size**-self.exponent
+        return float(self.limit + self.coefficient * size**-self.exponent)
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,9 @@ def extrapolate(
 ) -> Extrapolation:
     """Fit the law and draw its uncertainty by a parametric bootstrap.
 
-    Needs at least four sizes, or three with several seeds. The noise of a single run is that around
-    the law; if the law misses the means by more than the seeds explain, it is the misfit alone. Its
-    own uncertainty follows from its degrees of freedom.
+    Needs at least four sizes, or three with several seeds. The noise is that around the means and
+    the law; if the law misses the means by more than that explains, it is the misfit alone. Its own
+    uncertainty follows from its degrees of freedom.
     """
     law, drawn = _draws(values, direction, bounds, seed)
     size = max(values)
@@ -110,9 +114,14 @@ def predicts_largest(
     _, (limits, coefficients, exponents) = _draws(smaller, direction, bounds, seed)
     variance, freedom = _noise(smaller, fit(smaller, direction, bounds))
     rng = np.random.default_rng([seed, 1])
-    noise = rng.standard_t(freedom, DRAWS) * math.sqrt(variance / len(values[largest]))
+    noise = rng.standard_t(freedom, DRAWS) * math.sqrt(variance / mean_weight(len(values[largest])))
     low, high = _interval(limits + coefficients * float(largest) ** -exponents + noise)
     return low <= float(np.mean(values[largest])) <= high, low, high
+
+
+def mean_weight(seeds: int) -> float:
+    """Return the variance of a single run divided by that of the mean over seeds of one subset."""
+    return 1 / (1 / seeds + 1)
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,7 @@ class _Design:
     def of(cls, values: Mapping[int, Sequence[float]], direction: Direction, bounds: tuple[float, float]) -> _Design:
         sizes = np.array(list(values), dtype=np.float64)
         unit = float(np.exp(np.log(sizes).mean()))
-        weights = np.array([len(listed) for listed in values.values()], dtype=np.float64)
+        weights = np.array([mean_weight(len(listed)) for listed in values.values()])
         return cls(sizes / unit, weights, unit, 1.0 if direction == "minimize" else -1.0, bounds)
 
 
@@ -182,12 +191,12 @@ def _draws(
 
 
 def _noise(values: Mapping[int, Sequence[float]], law: PowerLaw) -> tuple[float, int]:
-    """Return the variance of a single run around the law, and its degrees of freedom."""
+    """Return the variance of a single run on one subset, and its degrees of freedom."""
     from scipy.stats import f
 
     means = {size: float(np.mean(listed)) for size, listed in values.items()}
     within = math.fsum((value - means[size]) ** 2 for size, listed in values.items() for value in listed)
-    misfit = math.fsum(len(listed) * (means[size] - law.at(size)) ** 2 for size, listed in values.items())
+    misfit = math.fsum(mean_weight(len(listed)) * (means[size] - law.at(size)) ** 2 for size, listed in values.items())
     within_freedom = sum(len(listed) - 1 for listed in values.values())
     misfit_freedom = len(values) - PARAMETERS
     if within_freedom + misfit_freedom <= 0:

@@ -1,0 +1,1 @@
+"""How honest the extrapolation of `sweep scale` is."""
