@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from textwrap import fill
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +20,7 @@ SHOWN_CHANGES = 3
 SHOWN_LABELS = 6
 
 _REMOVED, _ADDED = "red", "green"
+_INDENT = "   "
 _LEAST_WIDTH = 30
 _COMPARED = 2_000
 """Characters that are compared; the rest of longer texts is not shown anyway."""
@@ -37,7 +38,8 @@ def repair(number: int, repair: Repair, changes: Sequence[Change], *, width: int
     title = Text.assemble((f"{number}. {repair.title}: ", "bold"), f"{counted} ", (f"({repair.code})", "dim"))
     if not is_made:
         title.append(f"\n   not made unless asked for: --also {repair.code}", style="yellow")
-    parts: list[RenderableType] = [Text(), title, Padding(Text(repair.why, style="dim"), (0, 0, 0, 3), expand=False)]
+    why = fill(repair.why, width, initial_indent=_INDENT, subsequent_indent=_INDENT)
+    parts: list[RenderableType] = [Text(), title, Text(why, style="dim")]
     parts += [change(item, width - 5) for item in _different(changes)]
     if rest := count - sum(item.rows for item in _different(changes)):
         parts.append(Text(f"   and {rest:,} more", style="dim"))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sweeps
 from sweeps.data.checks.catalogue import CHECKS
 from sweeps.data.examples import ChatRecipe, PairRecipe
 from sweeps.data.repairs import REPAIRS, Change, Facts, Repaired
@@ -255,6 +257,17 @@ def test_a_group_is_in_one_part():
 
 
 # ------------------------------------------------------------------------------------------- codes
+def test_the_guide_lists_every_repair():
+    guide = Path(sweeps.__file__).parents[1] / "docs" / "guide" / "prepare.md"
+    marks = {"required": "**", "on request": "*", "usual": ""}
+    table = [
+        f"| {marks[repair.mode]}`{repair.code}`{marks[repair.mode]} | {repair.title[:1].lower()}{repair.title[1:]} | "
+        f"{', '.join(f'`{code}`' for code in repair.mends)} |"
+        for repair in ALL_REPAIRS
+    ]
+    assert "\n".join(table) in guide.read_text(encoding="utf-8")
+
+
 def test_every_finding_that_names_sweep_prepare_has_a_repair_and_every_repair_its_finding():
     mended = {code for repair in ALL_REPAIRS for code in repair.mends}
     split_again = {"class-missing", "length-drift", "label-drift"}
