@@ -87,8 +87,9 @@ def read_records(path: Path | InputFile, encoding: str = "utf-8") -> RecordStrea
     except FileFaultError as fault:
         yield fault.finding(file.name)
     except DAMAGE as problem:
-        code, what = ("gzip", "gzip stream") if _is_gzip(file.name) else ("archive", "archive")
-        yield error(code, file.name, f"the {what} is damaged: {problem}", "copy the file again")
+        is_gzip = _is_gzip(file.name)
+        message = f"the {'gzip stream' if is_gzip else 'archive'} is damaged: {problem}"
+        yield error("gzip" if is_gzip else "archive", file.name, message, "copy the file again")
     except OSError as failure:
         yield error("unreadable", file.name, f"cannot be read: {failure.strerror or failure}")
     yield from damage.findings()
