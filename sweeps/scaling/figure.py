@@ -16,6 +16,11 @@ COLOURS = ("#1f5fbf", "#c2571a", "#2e7d32", "#8e24aa", "#00838f", "#6d4c41")
 INK, PALE = "#222222", "#8a8a8a"
 ENDINGS = (".png", ".svg", ".pdf")
 
+WIDTH_OF_A_LETTER = 0.0125
+"""Of a label, as a share of the width of the figure."""
+
+MAX_LABEL = 24
+
 
 def draw(result: ScaleResult, file: Path) -> None:
     """Write the figure as PNG, SVG or PDF, by the ending of the file.
@@ -32,7 +37,8 @@ def draw(result: ScaleResult, file: Path) -> None:
         figure = Figure(figsize=(7.6, 4.4), dpi=110, facecolor="white")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
-        figure.subplots_adjust(left=0.1, right=0.8, top=0.86, bottom=0.13)
+        widest = max((len(_shown(curve.label)) for curve in result.curves), default=0)
+        figure.subplots_adjust(left=0.1, right=0.96 - WIDTH_OF_A_LETTER * widest, top=0.86, bottom=0.13)
         figure.text(0.1, 0.94, f"How much data is enough? {result.name}", fontsize=13, fontweight="bold", color=INK)
         figure.text(0.1, 0.895, _caption(result), fontsize=8.5, color=PALE)
         shown = [curve for curve in result.curves if curve.measured]
@@ -85,6 +91,8 @@ def _draw_frame(axes: Axes, result: ScaleResult, shown: Sequence[ModelCurve]) ->
         low, high = axes.get_ylim()
         axes.set_ylim(max(0.0, low), min(1.0, high))
     if (guess := result.measure.guess) is not None:
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, guess - 0.03 * (high - low)), max(high, guess))
         axes.axhline(guess, color=PALE, linewidth=0.8, linestyle=":", zorder=1)
         axes.annotate(
             "always the most frequent label",
@@ -118,7 +126,7 @@ def _label_lines(axes: Axes, shown: Sequence[ModelCurve]) -> None:
     for value, size, label, colour in sorted(ends):
         height = max(value, height + gap)
         axes.annotate(
-            label,
+            _shown(label),
             (size, value),
             xytext=(1.015, height),
             textcoords=axes.get_yaxis_transform(),
@@ -128,3 +136,7 @@ def _label_lines(axes: Axes, shown: Sequence[ModelCurve]) -> None:
             color=colour,
             annotation_clip=False,
         )
+
+
+def _shown(label: str) -> str:
+    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…"

@@ -20,7 +20,8 @@ def about_more_data(curve: ModelCurve, measure: Measure) -> str:
         return f"{curve.label}: the points carry no extrapolation: {curve.reason}."
     verb = "add about" if measure.direction == "maximize" else "lower it by about"
     scale, unit = (100.0, " points") if measure.is_share else (1.0, "")
-    gain, low, high = (_number(scale * value) for value in (found.gain, found.low, found.high))
+    shown = "{:.1f}" if measure.is_share else "{:.2g}"
+    gain, low, high = (shown.format(scale * value) for value in (found.gain, found.low, found.high))
     doubled = f"doubling your data from {found.size:,} to {2 * found.size:,} examples would {verb} {gain}{unit}"
     of = f" of {measure.metric}" if measure.direction == "maximize" else ""
     start = "" if measure.direction == "maximize" else f"{measure.metric}: "
@@ -74,7 +75,3 @@ def _rounded(count: int) -> int:
     """Round to two digits: the means do not tell more."""
     digits = max(0, len(str(count)) - 2)
     return round(count, -digits)
-
-
-def _number(value: float) -> str:
-    return f"{value:.1f}" if abs(value) >= 1 or value == 0 else f"{value:.2g}"
