@@ -94,7 +94,7 @@ def prepare(
 
 
 def _can_ask() -> bool:
-    return sys.stdin.isatty() and err.is_terminal
+    return sys.stdin.isatty() and out.is_terminal and err.is_terminal
 
 
 class _Decisions:
