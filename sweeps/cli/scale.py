@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from sweeps.cli.gate import gate_options
 from sweeps.cli.run import sweep_file_options
 from sweeps.cli.terminal import err, json_option, print_json, relative, say, show
 from sweeps.errors import Problem, UserInputError
@@ -40,6 +41,7 @@ from sweeps.workspace import Workspace
 )
 @click.option("--fresh", is_flag=True, help="Start over. Keeps the earlier sweeps of the points under other names.")
 @click.option("--files", metavar="URL", envvar="SWEEP_FILES", help="As in `sweep run`.")
+@gate_options
 @json_option
 @click.pass_obj
 def scale(
@@ -58,6 +60,8 @@ def scale(
     plot: Path | None,
     fresh: bool,
     files: str | None,
+    strict: bool,
+    accepted: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Show how much data is enough.
@@ -68,6 +72,7 @@ def scale(
     from sweeps.api.environment import environment
     from sweeps.cli import scale_tables
     from sweeps.cli.progress import Progress
+    from sweeps.planning.gate import refused_warnings
     from sweeps.planning.machine_limits import this_machine
     from sweeps.scaling.figure import ENDINGS, draw
     from sweeps.scaling.plan import plan_scale, to_json
@@ -91,6 +96,8 @@ def scale(
         machine=this_machine() if address in (None, "", "local") else None,
         fresh=fresh,
     )
+    if strict and (refused := refused_warnings(planned.findings, accepted)):
+        raise UserInputError(refused)
     require_budget(planned, where, fresh=fresh)
     if only_plan:
         if as_json:
