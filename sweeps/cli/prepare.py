@@ -41,7 +41,7 @@ _SHOWN_NOTES = 5
 @click.option("--encoding", help="The encoding of text files. Default: UTF-8, or what the first rows are.")
 @click.option("--only", multiple=True, metavar="CODE", help="Make only this repair, and those that every sweep needs.")
 @click.option("--skip", multiple=True, metavar="CODE", help="Leave this repair out.")
-@click.option("--also", multiple=True, metavar="CODE", help="Make this repair, too: long-example, near-duplicate.")
+@click.option("--also", multiple=True, metavar="CODE", help="Make this repair, too, which needs a request.")
 @click.option(
     "--max-characters", type=click.IntRange(min=1), help="Leave out rows with more, prompt and answer together."
 )
@@ -59,7 +59,9 @@ def prepare(
     train.jsonl, validation.jsonl and test.jsonl, which `sweep check` and `sweep run` read without
     templates, changes.jsonl with every change, and manifest.json.
 
-    IN is a file, a folder or a URL, as in `data: {source: ...}`.
+    IN is a file, a folder or a URL, as in `data: {source: ...}`. The repairs: mojibake, whitespace,
+    null-value, label-spelling, conflicting-labels, duplicate and leak; on request long-example and
+    near-duplicate.
     """
     from sweeps.data.repairs import inputs, loading, preparation, writing
 
@@ -77,7 +79,8 @@ def prepare(
         )  # fmt: skip
         loaded = loading.load(found.readers, path if path.is_dir() else path.parent, keys, source)
         asks = _can_ask() and not yes and not as_json
-        decide = _Decisions(asks, as_json, {*also, *(["long-example"] if options["max_characters"] else [])})
+        asked_for = {*only, *also, *(["long-example"] if options["max_characters"] else [])}
+        decide = _Decisions(asks, as_json, asked_for)
         if not as_json:
             _show_input(source, loaded, spec.encoding, is_guess)
         done = preparation.repair_and_split(

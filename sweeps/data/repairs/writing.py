@@ -29,13 +29,13 @@ class Written(NamedTuple):
 
 def check_place(out: Path, source: Path | None, force: bool) -> None:
     """Raise UserInputError if the output would change the input, or files that are not ours."""
+    if out.exists() and not out.is_dir():
+        raise UserInputError([Problem("--out", f"{out} is a file", "choose a new folder")])
     if source is not None and source.exists():
         here, there = out.resolve(), source.resolve()
         if here == there or here in there.parents or (source.is_dir() and there in here.parents):
             message = f"the output {out} and the input {source} must not lie in each other: the input never changes"
             raise UserInputError([Problem("--out", message, "choose another folder")])
-    if out.exists() and not out.is_dir():
-        raise UserInputError([Problem("--out", f"{out} is a file", "choose a new folder")])
     if not out.is_dir():
         return
     ours = {*FILES.values(), MANIFEST, CHANGES}
@@ -46,7 +46,8 @@ def check_place(out: Path, source: Path | None, force: bool) -> None:
     if rivals:
         message = f"{out} has {rivals[0]}, which would be read as a part of the data beside ours"
         raise UserInputError([Problem("--out", message, "move it away, or choose another folder")])
-    if force:
+    was_killed = any(path.name.startswith(".writing-") for path in out.iterdir())
+    if force or (was_killed and not strangers):
         return
     manifest = read_manifest(out)
     known = {} if manifest is None else manifest.get("parts", {})
@@ -91,11 +92,11 @@ def write(preparation: Preparation, out: Path, facts: Mapping[str, Any], keep_co
             is_new = False
             for name in (*FILES.values(), CHANGES, MANIFEST):
                 is_new |= _replace(draft / name, out / name)
-    except OSError:
+    except OSError as error:
         if is_new_folder:
             with suppress(OSError):
                 out.rmdir()
-        raise
+        raise OSError(error.errno, error.strerror, error.filename or str(out)) from None
     return Written(manifest, is_new)
 
 

@@ -20,7 +20,7 @@ from sweeps.cli import main, prepare, terminal
 from sweeps.data import DataSpec
 from sweeps.data import prepare as prepare_sweep_data
 from sweeps.data.inspection import inspect
-from sweeps.data.repairs import writing
+from sweeps.data.repairs import REPAIRS, writing
 
 pytestmark = pytest.mark.unit
 
@@ -221,6 +221,20 @@ def test_a_first_sweep_file_for_the_output_still_sees_that_the_answers_are_numbe
 
 
 # ----------------------------------------------------------------------------------------- options
+def test_the_help_names_every_repair_that_an_option_can_choose():
+    named = " ".join(str(prepare.prepare.help).split()).partition("The repairs: ")[2]
+    usual, _, on_request = named.removesuffix(".").partition("; on request ")
+    for names, mode in ((usual, "usual"), (on_request, "on request")):
+        assert names.replace(" and ", ", ").split(", ") == [repair.code for repair in REPAIRS if repair.mode == mode]
+
+
+def test_a_repair_on_request_is_made_when_it_is_the_only_one(sweep):
+    rows = [*messy_rows(), {"id": 1, "text": f"{SENTENCES[0]} and so on", "label": "calm"}]
+    write("d.csv", rows)
+    _, out, _ = sweep("d.csv", "--out", "a", "--only", "near-duplicate", "--json", "--yes")
+    assert "near-duplicate" in {repair["code"] for repair in json.loads(out)["repairs"]}
+
+
 def test_groups_stay_together_and_all_parts_can_be_split_again(sweep):
     rows = [{"user": n // 4, "text": text, "label": "ab"[n % 2]} for n, text in enumerate(SENTENCES[:200])]
     write("in/train.jsonl", rows[:150])
@@ -332,6 +346,17 @@ def test_an_output_that_somebody_changed_is_not_overwritten(sweep):
     assert (code, "was changed after it was written" in err) == (2, True)
     assert sweep("d.csv", "--out", "ready", "--yes", "--force")[0] == 0
     assert "my own row" not in Path("ready/train.jsonl").read_text()
+
+
+def test_an_output_whose_writing_was_killed_is_written_again(sweep):
+    write("d.csv", messy_rows())
+    sweep("d.csv", "--out", "ready", "--yes")
+    first = contents("ready")
+    Path("ready/manifest.json").unlink()
+    Path("ready/train.jsonl").write_text("half")
+    Path("ready/.writing-abc").mkdir()
+    assert sweep("d.csv", "--out", "ready", "--yes")[0] == 0
+    assert contents("ready") == first
 
 
 def test_a_part_that_is_no_longer_made_is_removed(sweep):
