@@ -98,10 +98,12 @@ def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool], ti
 
 
 def test_a_sweep_from_file_to_mlflow(folder: Path) -> None:
-    code, out, err = sweep(folder, "run", "pairs.yaml", "--json")
+    code, out, err = sweep(folder, "run", "pairs.yaml", "--json", "--set", "data.checks=full")
     assert code == 0, err
+    assert "to beat: valid_accuracy" in err
     outcome = json.loads(out)
     assert outcome["end"] == "all trials are done"
+    assert outcome["baselines"]["kind"]
     assert len(outcome["trials"]) == 6
     assert outcome["best"]["values"][0] == max(trial["values"][0] for trial in outcome["trials"])
     assert re.search(r"6 of 6 trials · best valid_accuracy", err), "plain lines if there is no terminal"
@@ -123,7 +125,11 @@ def test_a_sweep_from_file_to_mlflow(folder: Path) -> None:
         # one evaluation per epoch, and one of the base model at step 0
         assert len(history) == trial["hyperparameters"]["n_epochs"] + 1
         assert "learning_curve.png" in [artifact.path for artifact in client.list_artifacts(child.info.run_id)]
-    assert {"sweep.yaml", "plan.json"} <= {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
+    artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
+    assert {"sweep.yaml", "plan.json", "report.html", "data-report.html"} <= artifacts
+    assert 0 < parent.data.metrics["baseline.tfidf.valid_accuracy"] < 1
+    assert parent.data.tags["baseline.comparison"] == outcome["baselines"]["kind"]
+    assert "few-per-class" in parent.data.tags["data.findings"] or parent.data.tags["data.findings.text"]
     assert parent.inputs.dataset_inputs
 
     code, _, err = sweep(folder, "run", "pairs.yaml")
