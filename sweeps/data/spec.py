@@ -50,9 +50,9 @@ class DataSpec(BaseModel):
 
     source: str = Field(
         min_length=1,
-        description=f"snli | {' | '.join(GENERATED_SOURCES)} | a file (.jsonl .json .csv .tsv, also .gz) | a directory "
-        "(the official SNLI files; train, valid and test files; a saved Hugging Face data set) | "
-        "hf:owner/name[:config]",
+        description=f"snli | {' | '.join(GENERATED_SOURCES)} | a file (.jsonl .json .csv .tsv .parquet .arrow "
+        ".xlsx, also .gz and .zip) | a directory (the official SNLI files; train, valid and test files; a saved "
+        "Hugging Face data set) | a URL of a file or a directory (s3://...) | hf:owner/name[:config]",
     )
     fallback: str | None = Field(
         None,
