@@ -129,7 +129,8 @@ def test_a_sweep_from_file_to_mlflow(folder: Path) -> None:
     assert {"sweep.yaml", "plan.json", "report.html", "data-report.html"} <= artifacts
     assert 0 < parent.data.metrics["baseline.tfidf.valid_accuracy"] < 1
     assert parent.data.tags["baseline.comparison"] == outcome["baselines"]["kind"]
-    assert "few-per-class" in parent.data.tags["data.findings"] or parent.data.tags["data.findings.text"]
+    assert "few-per-class 1" in parent.data.tags["data.findings"]
+    assert parent.data.tags["data.findings.text"]
     assert parent.inputs.dataset_inputs
 
     code, _, err = sweep(folder, "run", "pairs.yaml")
