@@ -46,9 +46,13 @@ def report(request: TrainingRequest, resolved: ResolvedRequest, test: DataFile |
         data = _encoded(resolved, dataset, part, file)
         looked_at = _Part(part, file, data, dataset, resolved)
         lengths[part] = looked_at.lengths
-        notices += looked_at.notices()
+        # A text is generated for a test prompt, whatever the length of its completion.
+        if part != "test" or dataset.labels or resolved.task != "causal-lm":
+            notices += looked_at.notices()
     if request.evaluation.metrics and resolved.task == "causal-lm":
-        notices += _generation_notices(request, resolved)
+        for part in ("valid", "test"):
+            if part in files:
+                notices += _generation_notices(request, resolved, part, files[part])
     return ExampleReport(tuple(notices), lengths, resolved.max_length)
 
 
@@ -106,7 +110,7 @@ class _Part:
             message = f"{len(cut):,} {of} prompts lose their {end} to fit into {limit}; {lost} are lost"
             yield self._notice("cut-prompts", message, f"{raising}, or leave them out with long_prompts: drop", cut)
         if cut := truncation.cut_completions:
-            message = f"{len(cut):,} {of} completions lose their end to fit into {limit}; {lost} are lost"
+            message = f"{len(cut):,} {of} completions lose their end to fit into {limit}"
             hint = f"the model does not learn to end there; {raising}, or leave them out with long_completions: drop"
             yield self._notice("cut-completions", message, hint, cut)
         if dropped := truncation.dropped:
@@ -154,21 +158,27 @@ class _Part:
             yield self._notice("template-drops", message, hint, numbers)
 
 
-def _generation_notices(request: TrainingRequest, resolved: ResolvedRequest) -> Iterator[ExampleNotice]:
-    """Yield how many prompts are cut when evaluations generate: room is kept for `max_tokens`."""
-    settings, file = request.evaluation.generation_in_use, request.dataset.valid
+def _generation_notices(
+    request: TrainingRequest, resolved: ResolvedRequest, part: str, file: DataFile
+) -> Iterator[ExampleNotice]:
+    """Yield how many prompts are cut when texts are generated: room is kept for `max_tokens`.
+
+    Evaluations generate for a sample of the validation examples, the winner for all test examples.
+    """
+    settings = request.evaluation.generation_in_use
     lines = encoding.read_lines(file.path)
-    numbers = sampled_examples(len(lines), settings.examples, file.sha256)
+    is_sample = part == "valid"
+    numbers = sampled_examples(len(lines), settings.examples, file.sha256) if is_sample else range(len(lines))
     template = ExampleTemplate(MODEL_CACHE.tokenizer(resolved.base), request.dataset.layout, request.dataset.stop)
     room = prompt_room(settings.decoding, resolved.max_length)
     whole = template.prompt_tokens([lines[n] for n in numbers])
     cut = [n + 1 for n, tokens in zip(numbers, whole, strict=True) if len(tokens) > room]
     if cut:
         message = (
-            f"{len(cut):,} of {len(numbers):,} prompts that evaluations generate for lose their beginning: "
+            f"{len(cut):,} of {len(numbers):,} {PARTS[part]} prompts lose their beginning when a text is generated: "
             f"{room:,} tokens remain beside an answer of up to {settings.decoding.max_tokens:,} "
             f"(evaluation.generate.max_tokens) in {resolved.max_length:,}"
         )
         hint = "lower evaluation.generate.max_tokens, or raise backend.max_length if the model allows it"
         shown = tuple(cut[:MAX_NOTICE_EXAMPLES])
-        yield ExampleNotice("cut-generation-prompts", "valid", file.path, message, hint, len(cut), shown)
+        yield ExampleNotice("cut-generation-prompts", part, file.path, message, hint, len(cut), shown)

@@ -63,8 +63,9 @@ def only(found: ExampleReport, code: str) -> ExampleNotice:
 
 
 def test_what_is_cut_is_counted_in_each_part_with_its_lines(tmp_path: Path) -> None:
-    short, long = {"prompt": "ab##", "completion": " x|"}, {"prompt": "word " * 60 + "##", "completion": " x|"}
-    found = report(tmp_path, [short, long, short, long], [long, short], max_length=40)
+    short, long = {"prompt": "ab##", "completion": " x|"}, {"prompt": "word " * 60 + "##", "completion": " y|"}
+    labels = (" x|", " y|")
+    found = report(tmp_path, [short, long, short, long], [long, short], labels=labels, max_length=40)
     train, test = [notice for notice in found.notices if notice.code == "cut-prompts"]
     assert (train.part, train.count, train.examples) == ("train", 2, (2, 4))
     assert train.path == str(tmp_path / "train.jsonl")
@@ -79,12 +80,11 @@ def test_what_is_cut_is_counted_in_each_part_with_its_lines(tmp_path: Path) -> N
 def test_completions_that_are_cut_and_examples_that_are_dropped_are_counted(tmp_path: Path) -> None:
     short, long = {"prompt": "ab##", "completion": " x|"}, {"prompt": "ab##", "completion": "1 2 3 " * 30 + "|"}
     found = report(tmp_path, [short, long], [long], max_length=40, long_completions="cut")
-    cut = [notice for notice in found.notices if notice.code == "cut-completions"]
-    assert [(notice.part, notice.examples) for notice in cut] == [("train", (2,)), ("test", (1,))]
-    assert "does not learn to end there" in cut[0].hint
+    assert only(found, "cut-completions").examples == (2,)
+    assert "does not learn to end there" in only(found, "cut-completions").hint
     found = report(tmp_path, [short, long], [long], max_length=40, long_completions="drop")
     assert only(found, "dropped-examples").examples == (2,)
-    assert only(found, "cut-completions").part == "test", "the winner is scored on every test example"
+    assert {notice.part for notice in found.notices} == {"train"}, "the winner writes for every test prompt"
 
 
 def test_an_encoder_loses_the_end_of_a_text(tmp_path: Path, bert: Path) -> None:
@@ -120,9 +120,9 @@ def test_prompts_that_are_cut_only_to_generate_are_counted(tmp_path: Path) -> No
     metrics = (MetricRequest("exact_match", "exact_match"),)
     evaluation = EvaluationSettings(metrics=metrics, generation=GenerationSettings(examples=1, decoding=Decoding(8)))
     whole = report(tmp_path, lines).lengths["valid"].longest
-    found = report(tmp_path, lines, evaluation=evaluation, max_length=whole + 4)
-    assert only(found, "cut-generation-prompts").count == 1
-    assert found.notices == (only(found, "cut-generation-prompts"),), "training cuts nothing"
+    found = report(tmp_path, lines, [*lines, *lines], evaluation=evaluation, max_length=whole + 4)
+    assert {notice.code for notice in found.notices} == {"cut-generation-prompts"}, "training cuts nothing"
+    assert [(notice.part, notice.count) for notice in found.notices] == [("valid", 1), ("test", 2)]
 
 
 TALK = [
