@@ -62,6 +62,8 @@ def result(measured: ScaleResult) -> RenderableType:
         guess = measured.measure.guess
         assert guess is not None
         notes.append(f"?: no better than always answering the most frequent label ({guess:.3f})")
+    if (baseline := measured.measure.baseline) is not None:
+        notes.append(f"to beat: {baseline:.3f} ({measured.measure.baseline_name})")
     said = [Text(f"- {sentence}") for sentence in measured.sentences]
     end = [Text(f"The curves are not complete: {measured.end} the last points.")] if measured.end else []
     return Group(table, *(Text(note, style="dim") for note in notes), Text(), *said, *end)

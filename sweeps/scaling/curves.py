@@ -64,7 +64,8 @@ class Measure:
     """The objective of all points.
 
     `guess` is the value that always answering the most frequent label reaches, if the objective is
-    accuracy; `valid_examples` measured it.
+    accuracy; `valid_examples` measured it. `baseline` is what the strongest simple model reaches
+    with the largest size, and `baseline_name` says what it is; None if none was measured.
     """
 
     metric: str
@@ -72,6 +73,8 @@ class Measure:
     bounds: tuple[float, float]
     valid_examples: int
     guess: float | None = None
+    baseline: float | None = None
+    baseline_name: str = ""
 
     @property
     def is_share(self) -> bool:

@@ -90,26 +90,34 @@ def _draw_frame(axes: Axes, result: ScaleResult, shown: Sequence[ModelCurve]) ->
     if result.measure.is_share:
         low, high = axes.get_ylim()
         axes.set_ylim(max(0.0, low), min(1.0, high))
-    if (guess := result.measure.guess) is not None:
-        low, high = axes.get_ylim()
-        axes.set_ylim(min(low, guess - 0.03 * (high - low)), max(high, guess))
-        axes.axhline(guess, color=PALE, linewidth=0.8, linestyle=":", zorder=1)
-        axes.annotate(
-            "always the most frequent label",
-            (0.99, guess),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="right",
-            fontsize=7.5,
-            color=PALE,
-        )
+    _draw_level(axes, result.measure.guess, "always the most frequent label")
+    _draw_level(axes, result.measure.baseline, result.measure.baseline_name)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.tick_params(labelsize=8.5, colors=INK)
     _label_lines(axes, shown)
+
+
+def _draw_level(axes: Axes, level: float | None, name: str) -> None:
+    """Draw a level to compare with, inside the axes."""
+    if level is None:
+        return
+    low, high = axes.get_ylim()
+    margin = 0.03 * (high - low)
+    axes.set_ylim(min(low, level - margin), max(high, level + 2 * margin))
+    axes.axhline(level, color=PALE, linewidth=0.8, linestyle=":", zorder=1)
+    axes.annotate(
+        name,
+        (0.99, level),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="right",
+        fontsize=7.5,
+        color=PALE,
+    )
 
 
 def _label_lines(axes: Axes, shown: Sequence[ModelCurve]) -> None:

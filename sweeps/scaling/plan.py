@@ -137,7 +137,7 @@ def plan_scale(
         document=document,
         request=request,
         points=tuple(points),
-        measure=_measure(points[0].plan),
+        measure=_measure(first),
         budget=budget,
         findings=first.findings,
     )
@@ -268,8 +268,18 @@ def _measure(plan: SweepPlan) -> Measure:
     objective, counts = plan.spec.objective, list(plan.data.label_counts.get("valid", {}).values())
     labelled = sum(counts)
     guess = max(counts) / labelled if objective.metric == "valid_accuracy" and labelled else None
+    metric = objective.metric.removeprefix("valid_")
+    baselines = plan.data.baselines
+    strongest = None if baselines is None else baselines.strongest("valid", metric)
+    learned_from = 0 if baselines is None else baselines.examples.get("train", 0)
     return Measure(
-        objective.metric, objective.direction, objective_bounds(plan), plan.data.dataset.valid.examples, guess
+        metric=objective.metric,
+        direction=objective.direction,
+        bounds=objective_bounds(plan),
+        valid_examples=plan.data.dataset.valid.examples,
+        guess=guess,
+        baseline=None if strongest is None else strongest.value("valid", metric),
+        baseline_name="" if strongest is None else f"{strongest.name}, {learned_from:,} examples",
     )
 
 
