@@ -9,8 +9,8 @@ from typing import Any
 from sweeps.data.baselines.text_features import vectors
 
 INVERSE_REGULARISATION = 10.0
-"""scikit-learn's C. Of 1, 10 and 100, 10 was best or within the noise on the real sets that we
-measured; see docs/guide/baselines.md."""
+"""scikit-learn's C. With 1, a small set with rare labels gets the most frequent answer only; 10 and
+100 differ by chance. See docs/guide/baselines.md."""
 
 MAX_ITERATIONS = 100
 """More steps of the optimiser move no answer on the sets that we measured."""
