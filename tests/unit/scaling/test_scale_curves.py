@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
 
 from sweeps.scaling.curves import Measure, MeasuredPoint, judged
+from sweeps.scaling.result import ScaleResult
 from sweeps.scaling.sentences import about_more_data, comparisons, examples_to_reach
 
 pytestmark = pytest.mark.unit
@@ -98,3 +100,14 @@ def test_a_value_reached_by_luck_and_lost_again_does_not_count():
     needed = examples_to_reach(bumpy, 0.6, ACCURACY)
     assert needed is not None
     assert needed > 1000
+
+
+def test_the_result_is_strict_json_also_with_missing_points_and_without_bounds():
+    falling = curve([0.5 + 8 * size**-0.5 for size in SIZES], measure=LOSS)
+    empty = judged("none", "none", [MeasuredPoint(size, "s", missing="failed") for size in SIZES], LOSS, 7)
+    result = ScaleResult("demo", "d.csv", LOSS, 3, False, (falling, empty), "the budget was used up before")
+    written = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert written["measure"]["bounds"] == [None, None]
+    assert written["curves"][0]["extrapolation"]["size"] == 3000
+    assert written["curves"][1]["points"][0]["mean"] is None
+    assert len(written["sentences"]) == 2
