@@ -46,13 +46,15 @@ class SweepError(Exception):
 class UserInputError(SweepError):
     """The user's input is wrong.
 
-    `problems` holds every mistake; all were found before anything was spent.
+    `problems` holds every mistake; all were found before anything was spent. `next_command` mends
+    some of them, if there is such a command.
     """
 
     exit_code = 2
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[Problem], next_command: str = "") -> None:
         self.problems = tuple(problems)
+        self.next_command = next_command
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

@@ -85,6 +85,8 @@ def _print_error(error: SweepError) -> int:
             err.print(f"[dim]{hint}[/dim]", highlight=False, soft_wrap=True)
     if len(problems) > 1:
         err.print(f"{len(problems)} problems; nothing was started", highlight=False)
+    if isinstance(error, UserInputError) and error.next_command:
+        say(f"next: {error.next_command}")
     return error.exit_code
 
 

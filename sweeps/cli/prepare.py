@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sweeps.data.spec import DataSpec
 
 _PARTS = {"train": "training", "valid": "validation", "test": "test"}
+_TEXTS = ("prompt", "completion", "separator", "stop")
+"""Options in which `\\n` is a line break."""
 _SHOWN_NOTES = 5
 
 
@@ -132,9 +134,9 @@ def _spec(source: str, options: Mapping[str, Any]) -> DataSpec:
 
     from sweeps.data.spec import DataSpec
 
-    names = ("prompt", "completion", "group_by", "seed", "encoding")
+    names = ("group_by", "seed", "encoding")
     given = {name: options[name] for name in names if options[name] is not None}
-    given |= {name: _unescaped(options[name]) for name in ("separator", "stop") if options[name] is not None}
+    given |= {name: _unescaped(options[name]) for name in _TEXTS if options[name] is not None}
     given |= {name: _fraction(options[name]) for name in ("validation", "test") if options[name] is not None}
     try:
         return DataSpec(source=source, **given)
@@ -253,4 +255,4 @@ def _show_output(done: Preparation, folder: Path, is_new: bool) -> None:
     show(change_view.result(done))
     where = relative(folder.absolute())
     say(f"wrote {where}" if is_new else f"{where} already has exactly these files")
-    say(f"next: sweep init {where}")
+    say(f"next: sweep init {where}, or data: {{source: {where}}} without templates in the sweep file that you have")

@@ -127,6 +127,8 @@ def check(
     if not strict:
         for finding in screen.findings(plan.findings):
             err.print(finding, soft_wrap=not err.is_terminal)
+    if command := _repair(plan, data_path):
+        say(f"to repair what can be repaired: {command}")
     gate.stop_at_warnings(plan, strict, accepted)
     say(f"{file}: ok. {screen.data_line(plan)}")
     for table in screen.baselines(plan.data.baselines):
@@ -249,6 +251,13 @@ def _plan(
     return api.plan(
         file, overrides=overrides, data=data_path, root=workspace.root, estimate=estimate, ray_address=address
     )
+
+
+def _repair(plan: Any, data_path: Path | None) -> str:
+    """Return the command that mends some of the warnings about the data; "" if none does."""
+    from sweeps.data.repairs.advice import prepare_command
+
+    return "" if plan.spec.data is None else prepare_command(plan.findings, plan.spec.data, data_path)
 
 
 def _model_override(model: str | None) -> tuple[str, ...]:

@@ -74,9 +74,9 @@ def errors_as_problems(findings: Iterable[Finding]) -> tuple[Problem, ...]:
 class FaultyDataError(UserInputError):
     """The data has errors. `findings` are these and the warnings that were found with them."""
 
-    def __init__(self, findings: Iterable[Finding]) -> None:
+    def __init__(self, findings: Iterable[Finding], next_command: str = "") -> None:
         self.findings = tuple(findings)
-        super().__init__(errors_as_problems(self.findings))
+        super().__init__(errors_as_problems(self.findings), next_command)
 
 
 def nearest_hint(name: str, available: Sequence[str], prefix: str = "") -> str:

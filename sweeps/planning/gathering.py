@@ -18,6 +18,7 @@ from backends.memory_forecast.forecast import MemoryForecast, SupportsMemoryFore
 from backends.rendering import RenderedExample, SupportsRendering
 from sweeps.data import PreparedData, prepare
 from sweeps.data.findings import FaultyDataError
+from sweeps.data.repairs.advice import prepare_command
 from sweeps.data.spec import DataSpec
 from sweeps.errors import Problem, SweepError, UserInputError
 from sweeps.planning.decisions import BackendAnswers, probe_requests
@@ -54,7 +55,7 @@ def read_data(
         data = prepare(spec, root, data_path, keep_rows=keep_rows, metrics=metrics)
     except FaultyDataError as error:
         found = (replace(finding, place=_line_in_file(finding.place, document)) for finding in error.findings)
-        raise FaultyDataError(found) from None
+        raise FaultyDataError(found, prepare_command(error.findings, spec, data_path)) from None
     except UserInputError as error:
         placed = [replace(problem, place=_line_in_file(problem.place, document)) for problem in error.problems]
         raise UserInputError(placed) from None

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import json
+import shlex
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,8 +20,10 @@ from hypothesis import strategies as st
 from sweeps.cli import main, prepare, terminal
 from sweeps.data import DataSpec
 from sweeps.data import prepare as prepare_sweep_data
+from sweeps.data.findings import warning
 from sweeps.data.inspection import inspect
 from sweeps.data.repairs import REPAIRS, writing
+from sweeps.data.repairs.advice import prepare_command
 
 pytestmark = pytest.mark.unit
 
@@ -280,6 +283,48 @@ def test_wrong_options_are_named(sweep, options, message):
     assert code == 2
     assert message in err
     assert not Path("ready").exists()
+
+
+# --------------------------------------------------------------------------- the way to the command
+SWEEP = """\
+name: tickets
+data: {source: d.csv, prompt: "{text}\\n\\n###\\n\\n", completion: " {label}", test: 0.2}
+backend: {type: fake, model: fake-small}
+space: {n_epochs: recommended}
+objective: {maximize: valid_accuracy}
+"""
+
+
+def test_sweep_check_prints_the_command_and_it_mends_what_it_can(sweep, monkeypatch, capsys):
+    def check() -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["sweep", "check", "tickets.yaml"])
+        with pytest.raises(SystemExit) as exit_:
+            main.main()
+        return int(exit_.value.code or 0), capsys.readouterr().err
+
+    write("d.csv", messy_rows())
+    Path("tickets.yaml").write_text(SWEEP)
+    code, err = check()
+    command = next(line for line in err.splitlines() if line.startswith("next: sweep prepare "))
+    assert (code, "[empty-completion]" in err) == (2, True)
+    assert sweep(*shlex.split(command)[3:], "--yes")[0] == 0
+    assert len(lines("d-prepared/test.jsonl")) == 24
+    Path("tickets.yaml").write_text(SWEEP.replace("d.csv, prompt", "d-prepared}\n#"))
+    code, err = check()
+    assert code == 0
+    assert "sweep prepare" not in err
+
+
+def test_warnings_that_a_repair_mends_name_the_command_and_others_do_not():
+    spec = DataSpec(source="in/d.csv", seed=3, separator=" ->", completion="{a b}")
+    spelled = [warning("imbalance", "", ""), warning("label-typo", "", "")]
+    words = "sweep prepare in/d.csv --out d-prepared --completion '{a b}' --separator ' ->' --seed 3"
+    assert prepare_command(spelled, spec) == words
+    assert prepare_command(spelled, spec, Path("x/y.jsonl.gz")).startswith(
+        "sweep prepare x/y.jsonl.gz --out y-prepared"
+    )
+    assert prepare_command([warning("imbalance", "", ""), warning("near-duplicate", "", "")], spec) == ""
+    assert prepare_command(spelled, DataSpec(source="builtin:nli")) == ""
 
 
 # ------------------------------------------------------------------------------------- bad input
