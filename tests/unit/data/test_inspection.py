@@ -131,6 +131,15 @@ def test_conversations_need_no_templates(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
     found = of_records(tmp_path, [{"messages": turns}] * 5)
     assert (found.prompt, found.layout) == (None, "OpenAI chat")
+    asked = [
+        [{"role": "user", "content": sentence(n)}, {"role": "assistant", "content": "ab"[n % 2]}] for n in range(30)
+    ]
+    found = of_records(tmp_path, [{"messages": turns} for turns in asked])
+    assert (found.answer_kind, found.labels) == ("label", {"a": 15, "b": 15})
+    found = of_records(tmp_path, [{"messages": [*turns, *turns]} for turns in asked])
+    assert found.answer_kind == "text"
+    with pytest.raises(UserInputError, match="there is no message of the assistant"):
+        of_records(tmp_path, [{"messages": [{"role": "user", "content": "hi"}]}])
 
 
 def test_the_encoding_of_windows_is_found_out(tmp_path: Path) -> None:
