@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweeps.data.prepare import PreparedData, data_of_the_backend
+from sweeps.data.prepared_data import PreparedData, data_of_the_backend
 from sweeps.errors import UserInputError
 from sweeps.planning.decisions import complete_plan, resolve_plan
 from sweeps.planning.gathering import ask_backend, available_cpus, data_problems, read_data

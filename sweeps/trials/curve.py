@@ -9,7 +9,7 @@ from dataclasses import replace
 from backends.contract import EvaluationSettings, Measured
 from backends.metrics.contract import MetricDeclaration
 from backends.training_logs.learning_curve import LearningCurve, MetricScale, RunEnd
-from sweeps.data.prepare import PreparedData
+from sweeps.data.prepared_data import PreparedData
 from sweeps.spec.objective import Objective
 from sweeps.spec.task_metrics import TaskMetric
 from sweeps.trials.trial import Trial, TrialState

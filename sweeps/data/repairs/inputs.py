@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sweeps.data.hub import SourceUnavailableError
 from sweeps.data.inspection import inspect
-from sweeps.data.prepare import DEFAULT_FRACTION
+from sweeps.data.loading import DEFAULT_FRACTION
 from sweeps.data.prepared_folder import read_manifest
 from sweeps.data.readers.record import RecordStream
 from sweeps.data.sources import Source, locate, own_data

@@ -290,7 +290,7 @@ def snli(directory: Path, ending: str = ".jsonl") -> Path:
 @pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz"])
 def test_the_official_snli_files(tmp_path, ending):
     directory = snli(tmp_path / "official", ending)
-    prepared = prepare(DataSpec(source="snli", fallback="builtin:nli"), tmp_path, directory)
+    prepared = prepare(DataSpec(source="snli", fallback="builtin:nli", checks="quick"), tmp_path, directory)
     assert (prepared.name, prepared.source) == ("snli", f"snli (official files in {directory})")
     assert prepared.fallback_from is None
     assert prepared.dataset.labels == (" contradiction\n", " entailment\n", " neutral\n")
@@ -302,7 +302,7 @@ def test_the_official_snli_files(tmp_path, ending):
     }
     assert codes(prepared) == ["no-gold-label"] * 3
     assert prepared.findings[0].place == f"{directory}/snli_1.0_train{ending}:121"
-    by_path = prepare(DataSpec(source=str(directory)), tmp_path)
+    by_path = prepare(DataSpec(source=str(directory), checks="quick"), tmp_path)
     assert (by_path.name, by_path.fingerprint) == ("snli", prepared.fingerprint)
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from sweeps.data import examination
 from sweeps.data.findings import FaultyDataError, Finding, error, warning
-from sweeps.data.prepare import PreparedData, prepare
+from sweeps.data.prepare import prepare
+from sweeps.data.prepared_data import PreparedData
 from sweeps.data.spec import DataSpec
 
 pytestmark = pytest.mark.unit

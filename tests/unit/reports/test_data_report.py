@@ -12,7 +12,8 @@ import pytest
 from report_page import Parsed
 
 from sweeps.data.findings import Finding
-from sweeps.data.prepare import PreparedData, prepare
+from sweeps.data.prepare import prepare
+from sweeps.data.prepared_data import PreparedData
 from sweeps.data.profile import Histogram
 from sweeps.data.spec import DataSpec
 from sweeps.reports.data_charts import histogram_svg

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from backends.contract import DataFile, Dataset, Measured
 from backends.training_logs.learning_curve import CurvePoint
-from sweeps.data.prepare import PreparedData
+from sweeps.data.prepared_data import PreparedData
 from sweeps.spec.objective import Objective
 from sweeps.trials.curve import learning_curve_of, thin_loop_reports
 from sweeps.trials.trial import Trial, TrialState

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from backends.contract import DataFile, Dataset, Measured, MetricRequest
 from backends.metrics.contract import MetricDeclaration
 from backends.training_logs.learning_curve import CurvePoint, LearningCurve, MetricScale
-from sweeps.data.prepare import PreparedData
+from sweeps.data.prepared_data import PreparedData
 from sweeps.spec.objective import Objective
 from sweeps.spec.task_metrics import TaskMetric
 from sweeps.trials.curve import learning_curve_of
