@@ -22,7 +22,7 @@ _CLEAN = {"MLFLOW_TRACKING_URI": "", "SWEEP_STORAGE": "", "RAY_ADDRESS": "", "RA
 
 _SWEEP = f"""
 name: noop
-data: {{source: "builtin:nli", train_examples: 60, valid_examples: 30, test_examples: 30,
+data: {{checks: quick, source: "builtin:nli", train_examples: 60, valid_examples: 30, test_examples: 30,
         prompt: "{{premise}}\\n{{hypothesis}}\\n\\n###\\n\\n", completion: " {{label}}"}}
 backend: {{type: fake}}
 space:

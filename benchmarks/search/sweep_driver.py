@@ -31,6 +31,7 @@ from sweeps.trials.trial import Trial, leaderboard
 from sweeps.workspace import Workspace
 
 DATA = {
+    "checks": "quick",
     "source": "builtin:nli",
     "prompt": "{premise}\n{hypothesis}\n\n###\n\n",
     "completion": " {label}",

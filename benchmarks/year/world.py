@@ -209,7 +209,7 @@ def _clipped(share: float) -> float:
 
 _FILE = """\
 name: {name}
-data: {{source: {data}, prompt: "{{text}}", completion: " {{label}}", validation: 0.25, test: 0.35}}
+data: {{checks: quick, source: {data}, prompt: "{{text}}", completion: " {{label}}", validation: 0.25, test: 0.35}}
 backend: {{type: year, model: fake-small, seconds_per_epoch: 600, price_usd_per_token: {price}}}
 space:
   n_epochs: [2, 3, 4]
