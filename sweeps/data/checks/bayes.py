@@ -102,7 +102,8 @@ def cross_validated(data: TextFeatures, labels: Numbers, classes: int, trusted: 
 def _sums(cells: Numbers, weights: Floats, classes: int, columns: int) -> Floats:
     import numpy as np
 
-    return np.bincount(cells, weights, minlength=classes * columns).reshape(classes, columns)
+    sums: Floats = np.bincount(cells, weights, minlength=classes * columns).reshape(classes, columns).astype(np.float64)
+    return sums
 
 
 def _calibrated(scores: Floats, labels: Numbers, trusted: NDArray[np.bool_]) -> Floats:

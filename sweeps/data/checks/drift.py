@@ -7,7 +7,7 @@ Each comparison reports only what is both certain (a test with Bonferroni's corr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from sweeps.data.baselines.sampling import sample
 from sweeps.data.checks.view import DataView
@@ -57,7 +57,7 @@ def _length_drift(
 ) -> Iterator[Finding]:
     import numpy as np
 
-    texts = [("prompts", lambda example: " ".join(example.segments))]
+    texts: list[tuple[str, Callable[[Example], str]]] = [("prompts", lambda example: " ".join(example.segments))]
     if not view.labels:
         texts.append(("completions", view.answer))
     for what, text_of in texts:
@@ -138,7 +138,7 @@ def _format_drift(train: Sequence[Example], others: Sequence[Example], part: str
         yield warning("format-drift", others[0].file, message, "write the prompts alike")
 
 
-_FORMATS = {
+_FORMATS: Mapping[str, Callable[[Example], bool]] = {
     "begin or end with a space": lambda example: any(text != text.strip() for text in example.segments),
     "have several lines": lambda example: any("\n" in text.strip() for text in example.segments),
     "begin with a capital letter": lambda example: example.segments[0].lstrip()[:1].isupper(),

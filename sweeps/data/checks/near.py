@@ -13,18 +13,14 @@ from sweeps.data.examples import Example
 from sweeps.data.findings import Finding
 from sweeps.data.near_duplicates import NearDuplicates, NearPair, near_duplicates
 
-TRAIN_SHARE = 0.005
-"""Share of the training examples with a near duplicate from which it is reported (our choice)."""
+REPORTED_SHARE = 0.005
+"""Share of the examples of a part with a near duplicate from which it is reported (our choice).
 
-OVERLAP_SHARE = 0.005
-"""Share of a validation or test part that may have a near duplicate in another part.
-
-It moves a score by at most half a point.
+Less moves a score by at most half a point.
 """
 
-
-PUBLISHED_OVERLAP_SHARE = 0.05
-"""The same for a split that the user cannot change."""
+PUBLISHED_SHARE = 0.05
+"""The same for a published or generated set, which the user cannot change."""
 
 
 def check_near_duplicates(view: DataView) -> Iterator[Finding]:
@@ -35,12 +31,11 @@ def check_near_duplicates(view: DataView) -> Iterator[Finding]:
     examples = JoinedParts(view.parts)
     found = near_duplicates(examples, bool(view.labels))
     pairs = _pairs_by_part(found, examples)
-    overlap_share = PUBLISHED_OVERLAP_SHARE if view.published else OVERLAP_SHARE
+    share = PUBLISHED_SHARE if view.published else REPORTED_SHARE
     note = f"; {found.estimated:,} pairs by their signatures only" if found.estimated else ""
     for (later, earlier), partners in pairs.items():
         total = len(view.parts[later])
-        least = (TRAIN_SHARE if later == earlier else overlap_share) * total
-        if len(partners) < least:
+        if len(partners) < share * total:
             continue
         indices = sorted(partners)
         cases = Cases.of(examples, indices)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -64,8 +63,9 @@ def main() -> None:
     guide = Path(__file__).parents[3] / "docs" / "guide" / "data-checks.md"
     text = guide.read_text(encoding="utf-8")
     for name, table in guide_tables().items():
-        marked = f"<!-- {name} -->\n{table}\n<!-- end -->"
-        text = re.sub(rf"<!-- {name} -->\n.*?<!-- end -->", lambda _, marked=marked: marked, text, flags=re.DOTALL)
+        start = text.index(f"<!-- {name} -->")
+        end = text.index("<!-- end -->", start)
+        text = f"{text[:start]}<!-- {name} -->\n{table}\n{text[end:]}"
     guide.write_text(text, encoding="utf-8")
 
 
