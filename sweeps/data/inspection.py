@@ -34,8 +34,8 @@ class Inspection:
 
     `labels` counts the labels of a classification, the most frequent first; it is empty otherwise.
     `has_separator`: every text already ends with a separator. `other_columns` are not used.
-    `sampled`: there are more records than `examples`. `other_script` is the share of letters
-    outside the Latin script's first 128 characters.
+    `sampled`: there are more records than `examples`. `other_script` is the share of letters beyond
+    ASCII.
     """
 
     examples: int

@@ -25,6 +25,8 @@ from backends.local import LocalBackend, model_source
 from backends.local.dropped_messages import dropped_messages
 from backends.local.model import load_tokenizer
 from backends.local.options import LocalOptions
+from backends.local.request_resolution import resolve
+from backends.local.run_setup import set_up_run, values_in_use
 from backends.testing import write_jsonl
 
 pytestmark = pytest.mark.unit
@@ -163,3 +165,20 @@ def test_predictions_say_whether_the_model_read_the_whole_prompt(tmp_path: Path)
             assert [prediction.prompt_cut for prediction in predictions] == [False, True]
     finally:
         backend.close()
+
+
+def test_a_run_records_what_it_lost(tmp_path: Path) -> None:
+    lines = [{"prompt": "ab##", "completion": " x|"}, {"prompt": "word " * 60 + "##", "completion": " x|"}]
+    lines.append({"prompt": "ab##", "completion": "1 2 3 " * 30 + "|"})
+    train, valid = write_jsonl(tmp_path / "train.jsonl", lines), write_jsonl(tmp_path / "valid.jsonl", lines[:1])
+    request = TrainingRequest("k", TINY, Dataset(train, valid, "completion", stop="|"), {"n_epochs": 1}, 7)
+    options = LocalOptions(device="cpu", max_length=40, long_completions="drop")
+    resolved = resolve(request, options)
+    plan, trainable = set_up_run(request, resolved, options, Placement(1.0, 0.0))
+    try:
+        values = values_in_use(request, resolved, plan, trainable)
+    finally:
+        trainable.release()
+    assert (values["training_examples"], values["truncated_examples"], values["dropped_examples"]) == (2, 1, 1)
+    assert values["lost_tokens"] == plan.train.truncation.lost_tokens > 0
+    assert "cut_completions" not in values
