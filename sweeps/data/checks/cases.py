@@ -91,3 +91,8 @@ class Cases:
             recorded.setdefault(code, set()).update(self._all or ())
         place = self.places[0] if self.places else ""
         return Finding(severity, code, message, place, hint, self.count, tuple(self.places))
+
+
+def beside(example: Example, other: Example) -> str:
+    """Return where `other` is, in a message whose place is `example`."""
+    return f"line {other.line}" if other.file == example.file else other.place

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sweeps.data.checks.cases import Cases
+from sweeps.data.checks.cases import Cases, beside
 from sweeps.data.checks.digests import digest
 from sweeps.data.checks.view import DataView
 from sweeps.data.findings import Finding
@@ -21,17 +21,17 @@ def check_conflicting_variants(view: DataView) -> Iterator[Finding]:
     numbers = {label: number for number, label in enumerate(view.labels)}
     first: dict[int, tuple[int, int, int]] = {}
     conflicts = Cases()
-    origin = -1
+    contradicted = ""
     for index, example in enumerate(view.parts["train"]):
         key = digest("\0".join(map(normalized, example.segments)))
         label, prompt = numbers.get(example.completion, -1), digest(example.prompt)
         known_label, known_prompt, known_index = first.setdefault(key, (label, prompt, index))
         if label != known_label and prompt != known_prompt:
             conflicts.add(example)
-            origin = known_index if origin < 0 else origin
+            contradicted = contradicted or beside(example, view.parts["train"][known_index])
     if conflicts:
         message = (
             f"prompts that differ only in case, punctuation or spaces have different labels: {conflicts.in_words()}; "
-            f"the first contradicts {view.parts['train'][origin].place}"
+            f"the first contradicts {contradicted}"
         )
         yield conflicts.warning("conflicting-variants", message, "correct the wrong labels, or drop these examples")

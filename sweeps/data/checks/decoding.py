@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 from sweeps.data.checks.cases import Cases
 from sweeps.data.checks.view import DataView
@@ -18,17 +19,14 @@ _MOJIBAKE = re.compile(
 
 def check_decoding(view: DataView) -> Iterator[Finding]:
     """Report texts with the marks of a wrong encoding."""
-    for part, examples in view.parts.items():
-        cases = Cases()
-        shown = ""
-        for example in examples:
-            text = f"{example.prompt}\n{example.completion}"
-            if not text.isascii() and (found := _MOJIBAKE.search(text)):
-                cases.add(example)
-                shown = shown or found.group()
-        if cases:
-            message = (
-                f"text that was decoded with a wrong encoding, such as {quoted(shown)}: {cases.in_words()} of {part}"
-            )
-            hint = "`sweep prepare` decodes it again where it can; else export the file again, as UTF-8"
-            yield cases.warning("mojibake", message, hint)
+    cases = Cases()
+    shown = ""
+    for example in chain.from_iterable(view.parts.values()):
+        text = f"{example.prompt}\n{example.completion}"
+        if not text.isascii() and (found := _MOJIBAKE.search(text)):
+            cases.add(example)
+            shown = shown or found.group()
+    if cases:
+        message = f"text that was decoded with a wrong encoding, such as {quoted(shown)}: {cases.in_words()}"
+        hint = "`sweep prepare` decodes it again where it can; else export the file again, as UTF-8"
+        yield cases.warning("mojibake", message, hint)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, chain
 from typing import overload
 
-from sweeps.data.checks.cases import Cases
+from sweeps.data.checks.cases import Cases, beside
 from sweeps.data.checks.view import DataView
 from sweeps.data.examples import Example
 from sweeps.data.findings import Finding
@@ -39,13 +39,13 @@ def check_near_duplicates(view: DataView) -> Iterator[Finding]:
             continue
         indices = sorted(partners)
         cases = Cases.of(examples, indices)
-        pair = f"first {examples[indices[0]].place}, like {examples[partners[indices[0]]].place}{note}"
+        like = f"the first is like {beside(examples[indices[0]], examples[partners[indices[0]]])}{note}"
         if later == earlier:
-            message = f"{cases.count:,} of {total:,} {later} examples are nearly the same as an earlier one, {pair}"
+            message = f"{cases.count:,} of {total:,} {later} examples are nearly the same as an earlier one; {like}"
             hint = "they add little, and weigh more than others in training; drop: [near-duplicate] leaves them out"
             yield cases.warning("near-duplicate", message, hint)
         else:
-            message = f"{cases.count:,} of {total:,} {later} examples are nearly the same as one of {earlier}, {pair}"
+            message = f"{cases.count:,} of {total:,} {later} examples are nearly the same as one of {earlier}; {like}"
             hint = "the score would be too high; drop: [near-overlap] leaves them out"
             yield cases.warning("near-overlap", message, hint)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 from sweeps.data.checks.cases import Cases
 from sweeps.data.checks.view import DataView
@@ -35,27 +36,24 @@ _TELEPHONE = re.compile(
 
 def check_personal_data(view: DataView) -> Iterator[Finding]:
     """Report examples with addresses, numbers of people and accounts, and with keys."""
-    for part, examples in view.parts.items():
-        personal, secret = Cases(), Cases()
-        kinds: dict[str, int] = {}
-        for example in examples:
-            text = f"{example.prompt}\n{example.completion}"
-            found = personal_data_in(text)
-            if found:
-                personal.add(example)
-                for kind in found:
-                    kinds[kind] = kinds.get(kind, 0) + 1
-            if _SECRET.search(text):
-                secret.add(example)
-        if personal:
-            counted = ", ".join(f"{count:,} with {kind}" for kind, count in sorted(kinds.items()))
-            message = f"personal data in {personal.in_words()} of {part}: {counted}"
-            hint = "a hosted backend uploads them, and a model may repeat them; replace them by placeholders"
-            yield personal.warning("personal-data", message, hint)
-        if secret:
-            message = f"an access key or a private key in {secret.in_words()} of {part}"
-            hint = "revoke it, since it is in a file, and remove it or drop: [secret]"
-            yield secret.warning("secret", message, hint)
+    personal, secret = Cases(), Cases()
+    kinds: dict[str, int] = {}
+    for example in chain.from_iterable(view.parts.values()):
+        text = f"{example.prompt}\n{example.completion}"
+        found = personal_data_in(text)
+        if found:
+            personal.add(example)
+            for kind in found:
+                kinds[kind] = kinds.get(kind, 0) + 1
+        if _SECRET.search(text):
+            secret.add(example)
+    if personal:
+        counted = ", ".join(f"{count:,} with {kind}" for kind, count in sorted(kinds.items()))
+        hint = "a hosted backend uploads them, and a model may repeat them; replace them by placeholders"
+        yield personal.warning("personal-data", f"personal data in {personal.in_words()}: {counted}", hint)
+    if secret:
+        message = f"an access key or a private key in {secret.in_words()}"
+        yield secret.warning("secret", message, "revoke it, since it is in a file, and remove it or drop: [secret]")
 
 
 def personal_data_in(text: str) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ def test_near_duplicates_in_train_and_between_parts_name_both_places() -> None:
     valid = rows([(text, "a") for text in [*texts[100:], texts[7].upper(), texts[8]]], "valid.csv")
     in_train, overlap = check_near_duplicates(view(train, valid))
     assert (in_train.code, in_train.count, in_train.place) == ("near-duplicate", 1, "train.csv:102")
-    assert "like train.csv:7" in in_train.message
+    assert "the first is like line 7" in in_train.message
     # The identical text on line 23 is the business of the structural check.
     assert (overlap.code, overlap.count, overlap.places) == ("near-overlap", 1, ("valid.csv:22",))
     assert "like train.csv:9" in overlap.message

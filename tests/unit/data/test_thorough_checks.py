@@ -105,7 +105,7 @@ def test_prompts_that_differ_in_case_or_a_space_with_two_labels_are_a_conflict()
     data = view(rows([("Free entry!", "spam"), ("see you", "ham"), ("free entry ", "ham"), ("See you", "ham")]))
     (found,) = check_conflicting_variants(data)
     assert (found.code, found.count, found.place) == ("conflicting-variants", 1, "train.csv:4")
-    assert "contradicts train.csv:2" in found.message
+    assert "contradicts line 2" in found.message
 
 
 @pytest.mark.parametrize(
