@@ -7,24 +7,25 @@ have fewer of them in a larger selection. Here the seats follow one after anothe
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sweeps.data.split import rank
 
 
-def nested_sample(prompts: Sequence[str], labels: Sequence[str], count: int, seed: int) -> list[int]:
+def nested_sample(prompts: Iterable[str], labels: Sequence[str], count: int, seed: int) -> list[int]:
     """Select `count` examples in proportion to their labels; return ascending indices.
 
     With the same seed the result for a smaller count is a subset. Every label occurs at least once
     if `count` allows.
     """
+    ranks = [rank(seed, prompt) for prompt in prompts]
     strata: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
         strata.setdefault(label, []).append(index)
     seats = successive_seats({label: len(members) for label, members in strata.items()}, count)
     chosen: list[int] = []
     for label, members in strata.items():
-        members.sort(key=lambda index: (rank(seed, prompts[index]), index))
+        members.sort(key=lambda index: (ranks[index], index))
         chosen += members[: seats[label]]
     return sorted(chosen)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -130,10 +130,14 @@ def _select(spec: DataSpec, part: str, examples: Sequence[Example], task: str) -
     return chosen, f", {limit:,} of {len(examples):,}, {how}, seed {spec.seed}"
 
 
-def _prompts_and_strata(examples: Sequence[Example], task: str) -> tuple[list[str], list[str]]:
-    """Return the prompts and the strata, which are the labels for classification."""
-    strata = [example.completion if task == "classification" else "" for example in examples]
-    return [example.prompt for example in examples], strata
+def _prompts_and_strata(examples: Sequence[Example], task: str) -> tuple[Iterable[str], list[str]]:
+    """Return the prompts, to be read once, and the strata: the labels for classification."""
+    known: dict[str, str] = {}  # equal labels share one text
+    strata = [
+        known.setdefault(example.completion, example.completion) if task == "classification" else ""
+        for example in examples
+    ]
+    return (example.prompt for example in examples), strata
 
 
 def _without_faults_between_parts(

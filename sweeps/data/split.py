@@ -9,7 +9,7 @@ nearly the same text, are placed as one unit.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -37,7 +37,7 @@ def apportion_seats(counts: Mapping[str, int], total: int, at_least_one: bool = 
 
 
 def split(
-    prompts: Sequence[str],
+    prompts: Iterable[str],
     labels: Sequence[str],
     fractions: Mapping[str, float],
     seed: int,
@@ -56,52 +56,54 @@ def split(
     stay in one part, too. Then the proportions are as near as these units allow. Groups and
     clusters that join no different prompts change nothing.
     """
-    if units := _joined_units(prompts, labels, groups, clusters, seed):
-        return _split_units(units, len(prompts), fractions)
-    same_prompt: dict[str, list[int]] = {}
-    for index, prompt in enumerate(prompts):
-        same_prompt.setdefault(prompt, []).append(index)
+    ranks = [rank(seed, prompt) for prompt in prompts]
+    if units := _joined_units(ranks, labels, groups, clusters):
+        return _split_units(units, len(ranks), fractions)
+    same_prompt: dict[bytes, list[int]] = {}
+    for index, key in enumerate(ranks):
+        same_prompt.setdefault(key, []).append(index)
     frequency = Counter(labels)
-    strata: dict[str, list[str]] = {}
-    for prompt, members in same_prompt.items():
+    strata: dict[str, list[bytes]] = {}
+    for key, members in same_prompt.items():
         rarest = min({labels[index] for index in members}, key=lambda label: (frequency[label], label))
-        strata.setdefault(rarest, []).append(prompt)
-    sizes = {label: sum(len(same_prompt[prompt]) for prompt in members) for label, members in strata.items()}
+        strata.setdefault(rarest, []).append(key)
+    sizes = {label: sum(len(same_prompt[key]) for key in keys) for label, keys in strata.items()}
     for stratum in strata.values():
-        stratum.sort(key=lambda prompt: rank(seed, prompt))
+        stratum.sort()
 
-    part_of: dict[str, str] = {}
+    part_of: dict[bytes, str] = {}
     for part, fraction in fractions.items():
-        wanted = max(1, round(fraction * len(prompts))) if fraction > 0 else 0
-        divisible = {label: sizes[label] for label, members in strata.items() if len(members) > 1}
+        wanted = max(1, round(fraction * len(ranks))) if fraction > 0 else 0
+        divisible = {label: sizes[label] for label, keys in strata.items() if len(keys) > 1}
         for label, quota in apportion_seats(divisible, min(wanted, sum(divisible.values()))).items():
             open_seats = quota
-            unassigned = [prompt for prompt in strata[label] if prompt not in part_of]
-            for prompt in unassigned[:-1]:  # the last one stays in train
-                if len(same_prompt[prompt]) <= open_seats:
-                    part_of[prompt] = part
-                    open_seats -= len(same_prompt[prompt])
-    _return_missing_labels(same_prompt, labels, part_of, seed)
+            unassigned = [key for key in strata[label] if key not in part_of]
+            for key in unassigned[:-1]:  # the last one stays in train
+                if len(same_prompt[key]) <= open_seats:
+                    part_of[key] = part
+                    open_seats -= len(same_prompt[key])
+    _return_missing_labels(same_prompt, labels, part_of)
     parts: dict[str, list[int]] = {"train": [], **{part: [] for part in fractions}}
-    for index, prompt in enumerate(prompts):
-        parts[part_of.get(prompt, "train")].append(index)
+    for index, key in enumerate(ranks):
+        parts[part_of.get(key, "train")].append(index)
     return parts
 
 
-def stratified_sample(prompts: Sequence[str], labels: Sequence[str], count: int, seed: int) -> list[int]:
+def stratified_sample(prompts: Iterable[str], labels: Sequence[str], count: int, seed: int) -> list[int]:
     """Select `count` examples in proportion to their labels; return ascending indices.
 
     Every label occurs at least once if `count` allows.
     """
-    if count >= len(prompts):
-        return list(range(len(prompts)))
+    if count >= len(labels):
+        return list(range(len(labels)))
+    ranks = [rank(seed, prompt) for prompt in prompts]
     strata: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
         strata.setdefault(label, []).append(index)
     seats = apportion_seats({label: len(members) for label, members in strata.items()}, count, at_least_one=True)
     chosen: list[int] = []
     for label, members in strata.items():
-        members.sort(key=lambda index: rank(seed, prompts[index]))
+        members.sort(key=lambda index: ranks[index])
         chosen += members[: seats[label]]
     return sorted(chosen)
 
@@ -116,20 +118,19 @@ class _Unit:
 
 
 def _joined_units(
-    prompts: Sequence[str],
+    ranks: Sequence[bytes],
     labels: Sequence[str],
     groups: Sequence[str | None] | None,
     clusters: Sequence[Sequence[int]],
-    seed: int,
 ) -> list[_Unit]:
     """Return the units in the order of their ranks; an empty list if each has one prompt.
 
     Examples that share a prompt, a group or a cluster are in one unit, also over several steps. The
-    least of its prompts ranks a unit, so that the order of the examples does not matter.
+    least of its ranks is that of a unit, so that the order of the examples does not matter.
     """
     if not clusters and not any(groups or ()):
         return []
-    root = list(range(len(prompts)))
+    root = list(range(len(ranks)))
 
     def find(index: int) -> int:
         while root[index] != index:
@@ -137,23 +138,23 @@ def _joined_units(
             index = root[index]
         return index
 
-    first_of: dict[tuple[str, str], int] = {}
-    for index, prompt in enumerate(prompts):
-        root[find(index)] = find(first_of.setdefault(("prompt", prompt), index))
-    prompt_units = len({find(index) for index in range(len(prompts))})
+    first_of_prompt: dict[bytes, int] = {}
+    for index, key in enumerate(ranks):
+        root[find(index)] = find(first_of_prompt.setdefault(key, index))
+    first_of_group: dict[str, int] = {}
     for index, group in enumerate(groups or ()):
         if group is not None:
-            root[find(index)] = find(first_of.setdefault(("group", group), index))
+            root[find(index)] = find(first_of_group.setdefault(group, index))
     for cluster in clusters:
         for index in cluster[1:]:
             root[find(index)] = find(cluster[0])
     members: dict[int, list[int]] = {}
-    for index in range(len(prompts)):
+    for index in range(len(ranks)):
         members.setdefault(find(index), []).append(index)
-    if len(members) == prompt_units:
+    if len(members) == len(first_of_prompt):
         return []
     units = [
-        _Unit(tuple(unit), Counter(labels[index] for index in unit), rank(seed, min(prompts[index] for index in unit)))
+        _Unit(tuple(unit), Counter(labels[index] for index in unit), min(ranks[index] for index in unit))
         for unit in members.values()
     ]
     return sorted(units, key=lambda unit: unit.rank)
@@ -200,20 +201,18 @@ def _take(unit: _Unit, part: list[int], unit_counts: Counter[str], taken: set[by
     unit_counts.subtract(unit.labels.keys())
 
 
-def _return_missing_labels(
-    groups: Mapping[str, list[int]], labels: Sequence[str], part_of: dict[str, str], seed: int
-) -> None:
+def _return_missing_labels(groups: Mapping[bytes, list[int]], labels: Sequence[str], part_of: dict[bytes, str]) -> None:
     """Return groups to train until it has every label.
 
     A prompt may have several labels; the rarest one decided its stratum.
     """
-    train_labels = {labels[index] for prompt, members in groups.items() if prompt not in part_of for index in members}
+    train_labels = {labels[index] for key, members in groups.items() if key not in part_of for index in members}
     if len(train_labels) == len(set(labels)):
         return
-    for prompt in sorted(part_of, key=lambda prompt: rank(seed, prompt)):
-        group_labels = {labels[index] for index in groups[prompt]}
+    for key in sorted(part_of):
+        group_labels = {labels[index] for index in groups[key]}
         if not group_labels <= train_labels:
-            del part_of[prompt]
+            del part_of[key]
             train_labels |= group_labels
 
 
