@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from sweeps.champions.predictors import Predictor
 from sweeps.data.findings import Finding, capped, error, errors_as_problems, nearest_hint
 from sweeps.data.readers.files import is_data_file, known_endings, read_records
-from sweeps.data.readers.record import Record
+from sweeps.data.readers.record import Record, RepeatedColumn
 from sweeps.data.templates import FieldError
 from sweeps.errors import Problem, UserInputError
 from sweeps.tracking.served_card import ServedCard
@@ -45,7 +45,9 @@ def read_examples(path: Path, card: ServedCard, encoding: str = "utf-8") -> Exam
     Raises UserInputError with all mistakes of the file, each with its line.
     """
     if not path.is_file():
-        raise UserInputError([Problem(str(path), "no such file", "give a CSV, TSV or JSON-lines file")])
+        raise UserInputError(
+            [Problem(str(path), "no such file", "name a file with examples, such as CSV, JSON lines, Parquet or Excel")]
+        )
     if not is_data_file(path):
         hint = f"known endings: {known_endings()}"
         raise UserInputError([Problem(str(path), f"unknown file ending {path.suffix!r}", hint)])
@@ -71,15 +73,23 @@ def read_examples(path: Path, card: ServedCard, encoding: str = "utf-8") -> Exam
             findings.append(error("missing-field", str(path), message, hint))
         else:
             findings += same_field
-    columns = {str(column) for record in records for column in record}
-    if reserved := sorted(columns & _output_columns(card)):
-        message = f"the file already has a column {reserved[0]!r}"
-        findings.append(error("taken", str(path), message, "rename it: the predictions need this name"))
+    findings += _column_errors(records, card, path)
     if problems := errors_as_problems(capped(findings)):
         raise UserInputError(problems)
     if not records:
         raise UserInputError([Problem(str(path), "the file has no examples")])
     return ExampleTable(tuple(records), tuple(rows))
+
+
+def _column_errors(records: Sequence[Mapping[str, Any]], card: ServedCard, path: Path) -> Iterator[Finding]:
+    """Yield an error for each column that the output cannot have beside the predictions."""
+    for column in records[0].values() if records else ():
+        if isinstance(column, RepeatedColumn):  # the output could keep only one of them
+            yield error("repeated-column", str(path), str(column), "rename one of them in the header")
+    columns = {str(column) for record in records for column in record}
+    if reserved := sorted(columns & _output_columns(card)):
+        message = f"the file already has a column {reserved[0]!r}"
+        yield error("taken", str(path), message, "rename it: the predictions need this name")
 
 
 def _output_columns(card: ServedCard) -> set[str]:
@@ -122,9 +132,9 @@ def check_output(path: Path) -> None:
 def format_rows(rows: Sequence[Mapping[str, Any]], ending: str) -> str:
     """Return rows as the text of a file with this ending, one of `OUTPUT_ENDINGS`."""
     if ending == ".json":
-        return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(rows, indent=2, ensure_ascii=False, default=str) + "\n"
     if ending == ".jsonl":
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
     text = io.StringIO()
     columns = list(dict.fromkeys(column for row in rows for column in row))
     writer = csv.DictWriter(text, columns, delimiter="\t" if ending == ".tsv" else ",", lineterminator="\n")
@@ -135,7 +145,7 @@ def format_rows(rows: Sequence[Mapping[str, Any]], ending: str) -> str:
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | bool) else value
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list | bool) else value
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

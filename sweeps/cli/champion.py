@@ -154,7 +154,7 @@ def predict(
 ) -> None:
     """Predict the examples of FILE with the model NAME.
 
-    FILE is CSV, TSV, JSON or JSON lines, also .gz, with the columns of the training data. NAME is a
+    FILE is CSV, JSON lines, Parquet, Excel or another known format, with the columns of the training data. NAME is a
     registered model or a sweep. For a registered model, its champion predicts; for a sweep, its
     best model. Without --out, the command prints the predictions as CSV, or as JSON with --json.
     With --score it also prints how good they are, and each row has its own score.

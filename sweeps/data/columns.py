@@ -128,6 +128,9 @@ def choose_answer(columns: Sequence[Column], first: Record) -> Column:
     if len(candidates) < 2:
         names = ", ".join(repr(column.path) for column in columns[:6]) or "none"
         hint = "add a column with the texts and one with the answers"
+        for value in first.fields.values():
+            if isinstance(value, RepeatedColumn):
+                hint = f"rename one column: {value}"
         message = f"fewer than two columns hold different values (columns with text: {names})"
         raise UserInputError([Problem(first.place, message, hint)])
     # Numbers that are all different may number the rows, unless they are called the answer.

@@ -5,13 +5,16 @@ back.
 from __future__ import annotations
 
 import csv
+import datetime
 import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from sweeps.champions import batch_prediction
 from sweeps.errors import UserInputError
@@ -65,10 +68,11 @@ def test_an_example_without_a_field_is_reported_with_its_line(tmp_path: Path) ->
     ("name", "text", "message"),
     [
         ("a.csv", "premise,hypothesis\n", "the file has no examples"),
+        ("a.csv", "premise,hypothesis,id,id\na,b,1,2\n", "columns 3 and 4 have the same name 'id'"),
         ("a.txt", "a", "unknown file ending '.txt'"),
         ("a.csv", "premise,hypothesis,prediction\na,b,c\n", "the file already has a column 'prediction'"),
         ("a.csv", "premise,hypothesis,probability.yes\na,b,c\n", "the file already has a column 'probability.yes'"),
-        ("a.jsonl", "{", "not valid JSON"),
+        ("a.jsonl", '{"premise"', "not valid JSON"),
     ],
 )
 def test_a_file_that_cannot_be_predicted_is_an_error(name: str, text: str, message: str, tmp_path: Path) -> None:
@@ -119,3 +123,12 @@ def test_an_impossible_output_is_an_error_before_anything_is_predicted(tmp_path:
     for wrong in (tmp_path / "out.xlsx", tmp_path / "nowhere" / "out.csv"):
         with pytest.raises(UserInputError):
             batch_prediction.check_output(wrong)
+
+
+def test_values_of_a_parquet_file_that_json_does_not_have_are_kept_as_text(tmp_path: Path) -> None:
+    row = {"premise": "a", "hypothesis": "b", "image": b"\x89", "seen": [datetime.date(2024, 5, 1)]}
+    parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "a.parquet")
+    examples = batch_prediction.read_examples(tmp_path / "a.parquet", CARD)
+    predicted = batch_prediction.predict_examples(examples, LetterPredictor(), print)
+    for ending in batch_prediction.OUTPUT_ENDINGS:
+        assert "2024-05-01" in batch_prediction.format_rows(predicted, ending)
