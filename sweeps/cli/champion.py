@@ -154,10 +154,11 @@ def predict(
 ) -> None:
     """Predict the examples of FILE with the model NAME.
 
-    FILE is CSV, JSON lines, Parquet, Excel or another known format, with the columns of the training data. NAME is a
-    registered model or a sweep. For a registered model, its champion predicts; for a sweep, its
-    best model. Without --out, the command prints the predictions as CSV, or as JSON with --json.
-    With --score it also prints how good they are, and each row has its own score.
+    FILE is CSV, JSON lines, Parquet, Excel or another known format, with the columns of the
+    training data. NAME is a registered model or a sweep. For a registered model, its champion
+    predicts; for a sweep, its best model. Without --out, the command prints the predictions as CSV,
+    or as JSON with --json. With --score it also prints how good they are, and each row has its own
+    score.
     """
     from sweeps.api.environment import storage, tracking_uri
     from sweeps.champions import batch_prediction, prediction_scores
