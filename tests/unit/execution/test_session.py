@@ -255,6 +255,22 @@ def test_a_certain_verdict_stops_a_trial_and_is_no_failure(
     assert stored.trials[trial.number].state.name == optuna_state
 
 
+def test_a_verdict_cites_the_fault_of_the_data_that_explains_it(tmp_path: Path) -> None:
+    """One question in ten has both answers, which no model can learn."""
+    rows = [f"question {n},{answer}" for n in range(200) for answer in ("yes", "no")[: 1 + (n % 10 == 0)]]
+    (tmp_path / "both.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    data = f"data={{checks: quick, source: '{tmp_path}/both.csv', prompt: '{{text}}', completion: ' {{label}}', test: 0}}"
+    session = open_session(tmp_path, data)
+    trial = start_next(session)
+    session.observe(trial.number, None, 0, evaluations((1.0, 1.0), (0.5, 1.6), (0.2, 2.6), (0.05, 3.9)))
+    session.trial_ended(trial.number, TrialEnd.VERDICT)
+    [ended] = session.study.search_trials
+    assert ended.verdict is not None
+    assert ended.verdict.kind is VerdictKind.OVERFIT
+    assert "no model can learn both answers (conflicting-labels)" in ended.verdict.evidence
+    assert ended.verdict.evidence in ended.reason
+
+
 def test_no_verdict_stops_a_trial_if_stop_by_verdict_is_off(tmp_path: Path) -> None:
     session = open_session(tmp_path, "search.stop_by_verdict=false")
     trial = start_next(session)
