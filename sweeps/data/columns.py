@@ -42,12 +42,14 @@ _WORD = re.compile(r"\w+")
 class Column:
     """What a column holds: its texts, and how often it has one (`filled`, a share).
 
-    `path` names it in a template; nested values have names such as `instances.0.input`.
+    `path` names it in a template; nested values have names such as `instances.0.input`. A template
+    can use it in every record if `is_complete`: an empty text is one, null is none.
     """
 
     path: str
     texts: tuple[str, ...]
     filled: float
+    is_complete: bool = True
 
     @property
     def name(self) -> str:
@@ -92,12 +94,18 @@ class Column:
 def columns_of(records: Sequence[Record]) -> list[Column]:
     """Return the columns that have texts, in the order of the first record."""
     texts: dict[str, list[str]] = {}
+    present: Counter[str] = Counter()
     for record in records:
         for path, value in _leaves(record.fields):
             kept = texts.setdefault(path, [])
+            present[path] += value is not None
             if (text := _as_text(value)) is not None:
                 kept.append(text)
-    return [Column(path, tuple(found), len(found) / len(records)) for path, found in texts.items() if found]
+    return [
+        Column(path, tuple(found), len(found) / len(records), present[path] == len(records))
+        for path, found in texts.items()
+        if found
+    ]
 
 
 def _leaves(fields: Mapping[str, Any], prefix: str = "", depth: int = 3) -> Iterator[tuple[str, Any]]:
@@ -166,7 +174,9 @@ def choose_texts(columns: Sequence[Column], answer: Column, first: Record) -> li
     longest = max(candidates, key=lambda column: column.mean_words)
     if main is None or (answer.can_be_label and longest.mean_words > 3 * main.mean_words):
         main = longest
-    context = [column for column in candidates if column is not main and column.name in _CONTEXT_NAMES]
+    context = [
+        column for column in candidates if column is not main and column.is_complete and column.name in _CONTEXT_NAMES
+    ]
     return [column for column in candidates if column is main or column in context]
 
 

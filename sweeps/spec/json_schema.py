@@ -27,7 +27,18 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 FILE_NAME = "sweep.schema.json"
 """The name of the schema beside a sweep file, where `sweep init` writes it."""
 
+_TITLE = "finesweep sweep file"
+
 _BUILT_IN_PACKAGE = "backends."
+
+
+def is_schema_of_a_version(text: str) -> bool:
+    """Return whether a text is the schema of some version of this software."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("title") == _TITLE
 
 
 def schema_text() -> str:
@@ -60,7 +71,7 @@ def sweep_file_schema() -> Schema:
     root["properties"]["space"] = {"$ref": "#/$defs/Space"}
     return {
         "$schema": DIALECT,
-        "title": "finesweep sweep file",
+        "title": _TITLE,
         **root,
         "allOf": [_data_rule(backend_classes), *_rules_across_sections()],
         "$defs": dict(sorted(definitions.items())),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sweeps.data.inspection import Inspection, inspect
 from sweeps.errors import Problem, SweepError, UserInputError
-from sweeps.spec.json_schema import FILE_NAME, schema_text
+from sweeps.spec.json_schema import FILE_NAME, is_schema_of_a_version, schema_text
 from sweeps.spec.starter_from_program import starter_from
 from sweeps.spec.starter_model import DEMONSTRATION, ENCODER, Machine, SuggestedModel, suggest, this_machine
 
@@ -87,14 +87,15 @@ def write_starter(file: Path, data: str | None, program: Path | None = None, *, 
 
     It is for a data set, or for a training program (`starter_from_program`), or an example.
 
-    Nothing is written if the sweep file exists, or a different schema file, unless `overwrite`.
+    Nothing is written if the sweep file exists, or a schema file that is none of ours, unless
+    `overwrite`.
     Raises UserInputError with all reasons, SweepError if the disk refuses.
     """
     schema_file, schema = file.parent / FILE_NAME, schema_text()
     problems = []
     if file.exists() and not overwrite:
         problems.append(Problem(str(file), "exists already", "choose another name, or --force to overwrite it"))
-    if schema_file.exists() and not overwrite and schema_file.read_bytes() != schema.encode():
+    if schema_file.exists() and not overwrite and not _may_be_replaced(schema_file):
         hint = "move the file away, or --force to overwrite it"
         problems.append(Problem(str(schema_file), "exists already, with other content", hint))
     if problems:
@@ -113,6 +114,14 @@ def write_starter(file: Path, data: str | None, program: Path | None = None, *, 
         hint = "choose a folder in which you may write"
         raise SweepError(f"cannot write {error.filename or file}: {error.strerror}", hint) from error
     return starter
+
+
+def _may_be_replaced(schema_file: Path) -> bool:
+    """Return whether a file is the schema of this or another version."""
+    try:
+        return is_schema_of_a_version(schema_file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError):
+        return False
 
 
 def example_starter(name: str) -> Starter:

@@ -207,6 +207,10 @@ def test_init_keeps_a_schema_file_with_other_content_unless_forced(
 ) -> None:
     assert sweep(capsys, "init", "first.yaml")[0] == 0
     assert sweep(capsys, "init", "second.yaml")[0] == 0, "an identical schema file must not be an error"
+    older = json.dumps({**json.loads(Path("sweep.schema.json").read_text()), "required": []})
+    Path("sweep.schema.json").write_text(older)
+    assert sweep(capsys, "init", "upgraded.yaml")[0] == 0, "the schema of another version is replaced"
+    assert json.loads(Path("sweep.schema.json").read_text())["required"]
     Path("sweep.schema.json").write_text("mine")
     code, _, err = sweep(capsys, "init", "third.yaml")
     assert code == 2

@@ -91,6 +91,18 @@ def test_pairs_of_texts_and_their_context_are_kept_together(tmp_path: Path) -> N
     assert (found.prompt, found.answer_kind) == ("{context}\n{question}", "text")
 
 
+def test_a_context_that_some_records_lack_is_left_out(tmp_path: Path) -> None:
+    records = [
+        {"context": sentence(n) if n % 3 else None, "question": f"{sentence(n)}?", "answer": f"it is {sentence(n)}"}
+        for n in range(30)
+    ]
+    found = of_records(tmp_path, records)
+    assert (found.prompt, found.other_columns) == ("{question}", ("context",))
+    assert of_records(tmp_path, [{**record, "context": record["context"] or ""} for record in records]).prompt == (
+        "{context}\n{question}"
+    )
+
+
 def test_identifiers_dates_and_constant_columns_are_not_texts(tmp_path: Path) -> None:
     rows = [(f"u-{n:04}", "en", f"2024-01-{n % 28 + 1:02}", sentence(n), n % 5 + 1) for n in range(60)]
     found = of_rows(tmp_path, ("user_id", "lang", "date", "body", "stars"), rows)
