@@ -259,8 +259,8 @@ def test_a_verdict_cites_the_fault_of_the_data_that_explains_it(tmp_path: Path) 
     """One question in ten has both answers, which no model can learn."""
     rows = [f"question {n},{answer}" for n in range(200) for answer in ("yes", "no")[: 1 + (n % 10 == 0)]]
     (tmp_path / "both.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
-    data = f"data={{checks: quick, source: '{tmp_path}/both.csv', prompt: '{{text}}', completion: ' {{label}}', test: 0}}"
-    session = open_session(tmp_path, data)
+    columns = "prompt: '{text}', completion: ' {label}'"
+    session = open_session(tmp_path, f"data={{checks: quick, source: '{tmp_path}/both.csv', {columns}, test: 0}}")
     trial = start_next(session)
     session.observe(trial.number, None, 0, evaluations((1.0, 1.0), (0.5, 1.6), (0.2, 2.6), (0.05, 3.9)))
     session.trial_ended(trial.number, TrialEnd.VERDICT)
@@ -268,7 +268,6 @@ def test_a_verdict_cites_the_fault_of_the_data_that_explains_it(tmp_path: Path) 
     assert ended.verdict is not None
     assert ended.verdict.kind is VerdictKind.OVERFIT
     assert "no model can learn both answers (conflicting-labels)" in ended.verdict.evidence
-    assert ended.verdict.evidence in ended.reason
 
 
 def test_no_verdict_stops_a_trial_if_stop_by_verdict_is_off(tmp_path: Path) -> None:
