@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sweeps.data import checks
+from sweeps.data.checks.dropping import faulty_places
 from sweeps.data.examples import ChatRecipe, Example, PairRecipe
 from sweeps.data.findings import Finding, capped, error
 from sweeps.data.templates import Template
@@ -210,3 +211,33 @@ def test_at_most_ten_findings_of_a_kind_are_listed_and_the_rest_is_counted():
     assert [finding.place for finding in kept[:10]] == [f"d.jsonl:{line}" for line in range(1, 11)]
     assert (kept[10].message, kept[10].place, kept[10].count) == ("and 37 more of the same kind (json)", "d.jsonl", 37)
     assert list(kept[11:]) == other
+
+
+def test_texts_that_bring_a_separator_or_a_stop_sequence_of_their_own_are_reported():
+    examples = [example(f"question {line} ->", f"{line} END", line) for line in range(1, 5)]
+    separator, stop = checks.check_delimiters(examples, RECIPE)
+    assert summary([separator, stop]) == [
+        ("warning", "doubled-separator", "train.jsonl:1", 4),
+        ("warning", "doubled-stop", "train.jsonl:1", 4),
+    ]
+    assert separator.hint.startswith('write separator: " ->"')
+    assert stop.hint.startswith('write stop: " END"')
+    assert list(checks.check_delimiters(examples[:1], RECIPE)) == []
+
+
+def test_of_many_examples_in_two_parts_ten_have_an_error_of_their_own_and_all_are_counted_and_droppable():
+    train = [example(f"q {line}", "a", line) for line in range(1, 41)]
+    valid = [example(f"q {line}", "a", line, "valid.jsonl") for line in range(6, 31)]
+    found = list(checks.check_overlap({"train": train, "valid": valid}, published=False))
+    assert [finding.place for finding in found[:10]] == [f"valid.jsonl:{line}" for line in range(6, 16)]
+    assert sum(finding.count for finding in found) == 25
+    assert capped(found)[-1].count == 15
+    places = faulty_places([checks.check_overlap({"train": train, "valid": valid}, False)], ["overlap", "duplicate"])
+    assert places == {"overlap": {f"valid.jsonl:{line}" for line in range(6, 31)}, "duplicate": set()}
+
+
+def test_findings_on_many_examples_list_ten_places():
+    found = list(checks.check_training([example("q", "a", line) for line in range(1, 41)], classification=False))
+    (repeated,) = [finding for finding in found if finding.code == "duplicate"]
+    assert (repeated.count, repeated.places) == (39, tuple(f"train.jsonl:{line}" for line in range(2, 12)))
+    assert "39 examples (lines 2, 3, 4, 5, 6, ...)" in repeated.message
