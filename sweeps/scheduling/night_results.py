@@ -63,6 +63,8 @@ def night_results(outcome: Outcome, started_at: float, before: SpentBefore) -> d
         "test": list(test) if test is not None else None,
         "test_metric": finals.test_metric if finals is not None else None,
         "champion": codec.to_json(outcome.champion) if outcome.champion is not None else None,
+        "baselines": outcome.comparison.text if outcome.comparison is not None else None,
+        "warnings": sorted({finding.code for finding in outcome.plan.findings if finding.code}),
         "report": str(outcome.report),
         "mlflow": outcome.run_url,
         "problems": list(outcome.problems),

@@ -95,6 +95,10 @@ def _rows(schedule: Schedule, night: Night) -> list[tuple[str, str]]:
     if test := results.get("test") or results.get("test_accuracy"):  # the second one is of version 0.2
         name = results.get("test_metric") or "accuracy"
         rows.append(("test split", f"{name} {test[0]:.4g} ({test[1]:.4g} .. {test[2]:.4g})"))
+    if baselines := results.get("baselines"):
+        rows.append(("baselines", str(baselines)))
+    if warnings := results.get("warnings"):
+        rows.append(("warnings", f"{', '.join(warnings)}; sweep check explains them"))
     rows += _champion_rows(results.get("champion"), night)
     drift = results.get("drift") or {}
     if drift:

@@ -77,6 +77,15 @@ def test_the_summary_of_a_complete_night_has_every_row() -> None:
     )
 
 
+def test_the_summary_says_what_the_data_give_away_and_what_the_checks_found() -> None:
+    text = "The sweep's best, valid_accuracy 0.87, is below TF-IDF + logistic regression, 0.98"
+    night = replace(DONE, results={**DONE.results, "baselines": text, "warnings": ["duplicate", "near-overlap"]})
+    shown = summary.text(SCHEDULE, night)
+    assert f"  baselines    {text}\n" in shown
+    assert "  warnings     duplicate, near-overlap; sweep check explains them\n" in shown
+    assert "baselines" not in summary.text(SCHEDULE, DONE)  # a night of an older version
+
+
 def test_the_summary_of_a_failure_has_the_reason_and_no_unknown_values() -> None:
     night = Night("snli", 1_800_000_000, state=NightState.FAILED, reason="the file is gone; look <here> *now*")
     assert summary.markdown(SCHEDULE, night) == (
