@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from sweeps.data.checks import is_classification
+from sweeps.data.checks.texts import LONG_EXAMPLE_CHARACTERS
 from sweeps.data.examples import ChatRecipe, PairRecipe
 from sweeps.data.repairs import REPAIRS, delimiters
 from sweeps.data.repairs.delimiters import Delimiters
@@ -147,7 +148,7 @@ def repair_and_split(
                 continue
             made.setdefault(repair.code, []).extend(repaired.changes)
             parts, is_done = repaired.parts, False
-        facts = _facts(parts, texts, max_characters)
+        facts = replace(_facts(parts, texts, max_characters), known_clusters=facts.known_clusters)
         if is_done:
             break
     _refuse_empty(parts)
@@ -185,7 +186,7 @@ def _facts(parts: Parts, texts: Texts, max_characters: int | None) -> Facts:
     labelled = not several and is_classification(
         label_key(answer) if len(answer) < 100 else answer for answer in answers
     )
-    return Facts(texts, labelled) if max_characters is None else Facts(texts, labelled, max_characters)
+    return Facts(texts, labelled, max_characters or LONG_EXAMPLE_CHARACTERS)
 
 
 def _answers(row: Row) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Literal, NamedTuple, TypeAlias
 
 from sweeps.data.checks.texts import LONG_EXAMPLE_CHARACTERS
@@ -37,12 +38,14 @@ class Change(NamedTuple):
 class Facts:
     """What the repairs know of a data set beside its rows.
 
-    `max_characters` is the limit of prompt and answer together.
+    `max_characters` is the limit of prompt and answer together. `known_clusters` remembers the
+    clusters of the last rows, by their digest: several repairs and the split ask for the same.
     """
 
     texts: Texts
     is_classification: bool
     max_characters: int = LONG_EXAMPLE_CHARACTERS
+    known_clusters: dict[bytes, list[list[int]]] = field(default_factory=dict, compare=False)
 
     def near_clusters(self, rows: Sequence[Row]) -> list[list[int]]:
         """Return the clusters of rows that are nearly the same, by their ascending indices.
@@ -50,6 +53,15 @@ class Facts:
         Rows of different labels are not. The order of the rows does not matter: which rows are near
         depends on what most of them have in common, which is taken from a sample.
         """
+        digest = blake2b(bytes([self.is_classification]))
+        for row in rows:
+            digest.update(f"{self.texts.prompt(row)}\0{self.texts.answer(row)}\0".encode(errors="surrogatepass"))
+        if digest.digest() not in self.known_clusters:
+            self.known_clusters.clear()
+            self.known_clusters[digest.digest()] = self._near_clusters(rows)
+        return self.known_clusters[digest.digest()]
+
+    def _near_clusters(self, rows: Sequence[Row]) -> list[list[int]]:
         from sweeps.data.near_duplicates import NearDuplicates, near_duplicates
 
         examples = [
