@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from sweeps.data.readers.files import is_data_file
 from sweeps.errors import Problem, UserInputError
 
 _SWEEP_FILE = (".yaml", ".yml")
@@ -15,8 +16,8 @@ _URL = re.compile(r"[a-z][a-z0-9+]*://")
 def data_and_file(arguments: Sequence[str], data: str | None) -> tuple[str | None, Path]:
     """Return the data, None without one, and the sweep file to write.
 
-    An argument is the sweep file if it ends like one, or if it is no data that exists. Raises
-    UserInputError for two of a kind.
+    An argument is the sweep file if it ends like one, or if it neither exists nor ends like data.
+    Raises UserInputError for two of a kind.
     """
     files = [argument for argument in arguments if not _is_data(argument)]
     sets = [argument for argument in arguments if _is_data(argument)] + ([data] if data is not None else [])
@@ -35,7 +36,7 @@ def data_and_file(arguments: Sequence[str], data: str | None) -> tuple[str | Non
 def _is_data(argument: str) -> bool:
     if argument.lower().endswith(_SWEEP_FILE):
         return False
-    return bool(_URL.match(argument)) or Path(argument).expanduser().exists() or bool(Path(argument).suffix)
+    return bool(_URL.match(argument)) or Path(argument).expanduser().exists() or is_data_file(argument)
 
 
 def _stem(data: str) -> str:

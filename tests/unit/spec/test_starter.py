@@ -120,6 +120,7 @@ def test_arguments_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "reviews").mkdir()
     assert data_and_file([], None) == (None, Path("sweep.yaml"))
     assert data_and_file(["first"], None) == (None, Path("first"))
+    assert data_and_file(["first.v2"], None) == (None, Path("first.v2"))
     assert data_and_file(["a/spam.csv.gz"], None) == ("a/spam.csv.gz", Path("spam.yaml"))
     assert data_and_file(["reviews/"], None) == ("reviews/", Path("reviews.yaml"))
     assert data_and_file(["s3://bucket/x.jsonl", "mine.yaml"], None) == ("s3://bucket/x.jsonl", Path("mine.yaml"))
