@@ -163,18 +163,28 @@ def _is_list_of_objects(value: object) -> bool:
 
 
 def _list(document: _Document, damage: Damage) -> RecordStream:
-    """Read the objects of the list that begins at the position."""
+    """Read the objects of the list that begins at the position.
+
+    If the first two are on one line, the lines tell nothing: then the records are numbered.
+    """
     document.skip()
+    number, is_numbered = 0, False
     while document.peek() not in ("", "]"):
         line = document.line()
         value = document.value()
-        if type(value) is dict:
-            yield Record(value, damage.file, line)
-        else:
-            count_other_value(value, line, damage)
-        if document.peek() == ",":
+        number += 1
+        following = document.peek()
+        if following == ",":
             document.skip()
-        elif document.peek() != "]":
+            document.peek()
+        if number == 1:
+            is_numbered = following == "," and document.line() == line
+        place = number if is_numbered else line
+        if type(value) is dict:
+            yield Record(value, damage.file, place)
+        else:
+            count_other_value(value, place, damage)
+        if following not in (",", "]"):
             break
     if document.peek() != "]":
         raise _broken(document, "the list is not closed, or a comma is missing")

@@ -12,7 +12,8 @@ from sweeps.data.findings import Finding
 class Record(NamedTuple):
     """One example of a file: its columns, and the line where it begins (the first line is 1).
 
-    In a table without lines, such as Parquet, `line` is the number of the row.
+    In a table without lines, such as Parquet, and in a JSON list on one line, `line` is the number
+    of the record. So records of one file have different places.
     """
 
     fields: Mapping[str, Any]
