@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeps.data.baselines.text_features import vectors
+from sweeps.data.baselines.text_features import MAX_FEATURES, vectors
 
 INVERSE_REGULARISATION = 10.0
 """scikit-learn's C. With 1, a small set with rare labels gets the most frequent answer only; 10 and
@@ -16,6 +16,10 @@ MAX_ITERATIONS = 100
 """More steps of the optimiser move no answer on the sets that we measured."""
 
 TOLERANCE = 1e-3
+
+MAX_WEIGHTS = 1_000_000
+"""The most weights, one for each label and n-gram. The optimiser keeps about 20 copies of them: 160
+MB."""
 
 Columns = Sequence[Sequence[str]]
 """The texts of a part, column by column: one for each field of the prompts."""
@@ -30,9 +34,10 @@ def predicted_labels(
     others use one column each, and there are none for a single column. Deterministic. The commonest
     label is predicted where there is nothing to learn from: a single label, or texts without words.
     """
+    max_features = min(MAX_FEATURES, MAX_WEIGHTS // len(set(labels))) // len(columns)
     matrices = []
     for number, column in enumerate(columns):
-        matrices.append(vectors(column, {part: asked[number] for part, asked in questions.items()}))
+        matrices.append(vectors(column, {part: asked[number] for part, asked in questions.items()}, max_features))
     commonest = max(sorted(set(labels)), key=labels.count)
     constant = {part: [commonest] * len(asked[0]) for part, asked in questions.items()}
     alone = [_predicted(matrix, labels) or constant for matrix in matrices] if len(columns) > 1 else []

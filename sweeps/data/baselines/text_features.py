@@ -22,19 +22,22 @@ _WORD = r"(?u)\w+|[^\w\s]"
 """Words of one character and punctuation marks count too: "I", "2", "!"."""
 
 
-def vectors(texts: Sequence[str], questions: Mapping[str, Sequence[str]]) -> tuple[Any, dict[str, Any]] | None:
+def vectors(
+    texts: Sequence[str], questions: Mapping[str, Sequence[str]], max_features: int = MAX_FEATURES
+) -> tuple[Any, dict[str, Any]] | None:
     """Return sparse vectors of length 1 of the texts, and of the questions of each part.
 
-    Only words of the texts count. None if the texts have no word.
+    Only the most frequent `max_features` n-grams of the texts count. None if the texts have no
+    word.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     known = _shortened(texts)
     if _is_written_without_spaces(known):
-        vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, max_features=MAX_FEATURES)
+        vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, max_features=max_features)
     else:
         vectorizer = TfidfVectorizer(
-            token_pattern=_WORD, ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_FEATURES
+            token_pattern=_WORD, ngram_range=(1, 2), sublinear_tf=True, max_features=max_features
         )
     try:
         matrix = vectorizer.fit_transform(known)
