@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -53,6 +53,20 @@ class Cases:
             cases.add(examples[index])
         cases.count = len(indices)
         return cases
+
+    @classmethod
+    def joined(cls, several: Iterable[Cases]) -> Cases:
+        """Return the examples of several cases together, in the order of the cases."""
+        joined = cls()
+        for cases in several:
+            joined.count += cases.count
+            joined._file = joined._file or cases._file
+            if cases._file == joined._file:
+                joined._lines = sorted([*joined._lines, *cases._lines])[:_SHOWN_LINES]
+            joined.places = [*joined.places, *cases.places][:MAX_PLACES]
+            if joined._all is not None and cases._all is not None:
+                joined._all |= cases._all
+        return joined
 
     def __bool__(self) -> bool:
         return self.count > 0

@@ -133,7 +133,7 @@ STRUCTURE: Sequence[Check] = (
     Check("label-unseen", "a label that train does not have", "error", "The model cannot know it.", "`sweep prepare`",
           True, ("representative",)),
     Check("label-spelling", "labels that differ in case or spaces", "warning", "One class becomes two.",
-          "`sweep prepare`", rules=("style", "quality")),
+          "`sweep prepare`", True, ("style", "quality")),
     Check("label-unused", "an allowed label without examples", "warning", "It is misspelled, or cannot be learned.",
           "check `labels:`", rules=("representative",)),
     Check("overlap", "an example in two parts", "either", "The score counts what was memorised.", "`sweep prepare`",

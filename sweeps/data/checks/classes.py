@@ -53,5 +53,5 @@ def check_classes(view: DataView) -> Iterator[Finding]:
 
 
 def _named(labels: Sequence[str], view: DataView) -> str:
-    names = ", ".join(quoted(label.removesuffix(view.recipe.stop).strip()) for label in labels[:5])
+    names = ", ".join(quoted(label.removesuffix(view.recipe.stop).removeprefix(" ")) for label in labels[:5])
     return names if len(labels) <= 5 else f"{names} and {len(labels) - 5} more classes"

@@ -37,7 +37,8 @@ def check_labels(
         spellings.setdefault(" ".join(label.casefold().split()), []).append(label)
     for variants in spellings.values():
         if len(variants) > 1:
-            affected = cases_by_label[min(variants, key=lambda label: (cases_by_label[label].count, label))]
+            usual = max(variants, key=lambda label: (cases_by_label[label].count, label))
+            affected = Cases.joined(cases_by_label[label] for label in variants if label != usual)
             names = " and ".join(quoted(label.removesuffix(stop)) for label in sorted(variants))
             message = f"{names} differ only in spaces or case, but are separate labels ({affected.in_words()})"
             yield affected.warning("label-spelling", message, "write each label in one way")

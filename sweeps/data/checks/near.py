@@ -40,12 +40,13 @@ def check_near_duplicates(view: DataView) -> Iterator[Finding]:
         indices = sorted(partners)
         cases = Cases.of(examples, indices)
         like = f"the first is like {beside(examples[indices[0]], examples[partners[indices[0]]])}{note}"
+        are = "is" if cases.count == 1 else "are"
         if later == earlier:
-            message = f"{cases.count:,} of {total:,} {later} examples are nearly the same as an earlier one; {like}"
+            message = f"{cases.count:,} of {total:,} {later} examples {are} nearly the same as an earlier one; {like}"
             hint = "they add little, and weigh more than others in training; drop: [near-duplicate] leaves them out"
             yield cases.warning("near-duplicate", message, hint)
         else:
-            message = f"{cases.count:,} of {total:,} {later} examples are nearly the same as one of {earlier}; {like}"
+            message = f"{cases.count:,} of {total:,} {later} examples {are} nearly the same as one of {earlier}; {like}"
             hint = "the score would be too high; drop: [near-overlap] leaves them out"
             yield cases.warning("near-overlap", message, hint)
 

@@ -155,7 +155,8 @@ def test_labels_that_differ_only_in_case_or_spaces_are_reported():
     examples = labelled("Yes", "no", "yes", "Yes", " yes")
     labels = sorted({example.completion for example in examples})
     (found,) = checks.check_labels({"train": examples}, labels, False, "\n")
-    assert summary([found]) == [("warning", "label-spelling", "train.jsonl:5", 1)]
+    assert summary([found]) == [("warning", "label-spelling", "train.jsonl:5", 2)]
+    assert sorted(found.places) == ["train.jsonl:3", "train.jsonl:5"]
     assert found.message.startswith("'Answer:  yes' and 'Answer: Yes' and 'Answer: yes' differ")
 
 
