@@ -9,7 +9,7 @@ nearly the same text, are placed as one unit.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -126,7 +126,7 @@ def _joined_units(
     """Return the units in the order of their ranks; an empty list if each has one prompt.
 
     Examples that share a prompt, a group or a cluster are in one unit, also over several steps. The
-    least of its ranks is that of a unit, so that the order of the examples does not matter.
+    least of its ranks decides that of a unit, so the order of the examples does not matter.
     """
     if not clusters and not any(groups or ()):
         return []
@@ -154,10 +154,19 @@ def _joined_units(
     if len(members) == len(first_of_prompt):
         return []
     units = [
-        _Unit(tuple(unit), Counter(labels[index] for index in unit), min(ranks[index] for index in unit))
+        _Unit(tuple(unit), Counter(labels[index] for index in unit), _rank_of_unit({ranks[index] for index in unit}))
         for unit in members.values()
     ]
     return sorted(units, key=lambda unit: unit.rank)
+
+
+def _rank_of_unit(ranks: Set[bytes]) -> bytes:
+    """Return a rank that large units do not get sooner than small ones.
+
+    The least of the ranks is the smaller the more there are, so a hash of it takes its place.
+    """
+    least = min(ranks)
+    return least if len(ranks) == 1 else blake2b(least, digest_size=16).digest()
 
 
 def _split_units(units: Sequence[_Unit], total: int, fractions: Mapping[str, float]) -> dict[str, list[int]]:

@@ -158,6 +158,18 @@ def test_groups_of_mixed_labels_are_divided_in_proportion():
         }
 
 
+def test_large_groups_are_held_out_no_more_often_than_small_ones():
+    groups = [f"large {number // 8}" for number in range(400)] + [f"small {number}" for number in range(400)]
+    prompts = [str(number) for number in range(800)]
+    held_out = [
+        index
+        for seed in range(40)
+        for index in split(prompts, [""] * 800, {"valid": 0.2}, seed, groups=groups)["valid"]
+    ]
+    share = sum(index < 400 for index in held_out) / len(held_out)
+    assert 0.4 < share < 0.6  # ranking a group by the least of its ranks gave 0.86
+
+
 def test_a_group_larger_than_the_part_stays_in_training():
     groups = ["big"] * 60 + [str(number) for number in range(40)]
     prompts = [str(number) for number in range(100)]
