@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
@@ -211,6 +211,48 @@ def test_an_encoder_sees_two_segments_as_a_pair(encoder_tokenizer: PreTrainedTok
     assert encoding.encode_classes(
         encoder_tokenizer, lines, labelled, LengthRule(5), with_segment_ids=True
     ).truncation.cut_prompts == (1,)
+
+
+PAIRS = st.tuples(st.text("abc", max_size=30), st.text("xyz", min_size=1, max_size=30))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(
+    texts=st.lists(
+        st.tuples(st.text("abc", max_size=30), st.text("xyz", min_size=1, max_size=30)), min_size=1, max_size=6
+    ),
+    max_length=st.integers(4, 40),
+    prompts=st.sampled_from(["cut", "drop", "error"]),
+    completions=st.sampled_from(["cut", "drop", "error"]),
+)
+def test_every_rule_counts_what_it_takes(
+    tokenizer: PreTrainedTokenizerBase, texts: list[tuple[str, str]], max_length: int, prompts: Any, completions: Any
+) -> None:
+    lines = [{"prompt": prompt, "completion": completion} for prompt, completion in texts]
+    rule = LengthRule(max_length, prompts, completions)
+    sizes = [(max(len(prompt), 1), len(completion)) for prompt, completion in texts]
+    try:
+        data = encoding.encode_causal(tokenizer, lines, dataclasses.replace(PLAIN, stop="z"), rule)
+    except BackendError:
+        refused_prompt = prompts == "error" and any(sum(size) > max_length > size[1] for size in sizes)
+        refused_completion = completions == "error" and any(size[1] >= max_length for size in sizes)
+        cut_prompt = prompts == "error" and any(size[1] >= max_length and size[0] > max_length // 2 for size in sizes)
+        all_dropped = "drop" in (prompts, completions)
+        assert refused_prompt or refused_completion or cut_prompt or all_dropped
+        return
+    taken = data.truncation
+    kept = [number for number in range(1, len(lines) + 1) if number not in taken.dropped]
+    assert len(data.ids) == len(kept) > 0
+    assert int(data.lengths.max()) <= max_length
+    assert taken.tokens == sum(sum(sizes[number - 1]) for number in kept)
+    assert taken.lost_tokens == taken.tokens - int(data.lengths.sum())
+    for number, ids, start in zip(kept, data.ids, data.completion_starts, strict=True):
+        prompt, completion = texts[number - 1]
+        written = text(tokenizer, ids[start:])
+        assert completion.startswith(written)
+        assert (written != completion) == (number in taken.cut_completions)
+        assert (int(start) < sizes[number - 1][0]) == (number in taken.cut_prompts)
+        assert not prompt or prompt.endswith(text(tokenizer, ids[:start]))
 
 
 def test_a_malformed_file_is_a_user_error(tmp_path: Path) -> None:
