@@ -73,7 +73,7 @@ class ChatLayout:
             return Conversation(tuple(_alpaca_messages(fields)))
         if self.column not in fields:
             raise FieldError(self.column, f"the field {self.column!r} is missing", missing=True)
-        written = fields[self.column]
+        written = _list_in_text(fields[self.column])
         if not isinstance(written, list) or not written:
             raise FieldError(self.column, f"{self.column!r} is not a list of messages", _WRITE_MESSAGES)
         if fields.get("functions") is not None:
@@ -111,7 +111,7 @@ def recognise(columns: Sequence[str], record: Mapping[str, Any]) -> ChatLayout |
     column = next((column for column in COLUMNS if column in columns), None)
     if column is None:
         return ChatLayout("Alpaca", "instruction")
-    value = record[column]
+    value = _list_in_text(record.get(column))
     first = value[0] if isinstance(value, list) and value else None
     is_sharegpt = isinstance(first, dict) and "from" in first and "role" not in first
     return ChatLayout("ShareGPT" if is_sharegpt else "OpenAI chat", column)
@@ -191,6 +191,11 @@ def _called_functions(value: Any, name: str) -> list[dict[str, Any]]:
     return functions
 
 
+def _list_in_text(value: Any) -> Any:
+    """Return a list that a table holds as JSON text, for it has no other way; else the value."""
+    return _parsed(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
+
+
 def _parsed(value: Any) -> Any:
     """Return a JSON value that may be written as text."""
     if not isinstance(value, str):
@@ -239,8 +244,8 @@ def _content(content: Any, name: str) -> str:
         return content
     if isinstance(content, list) and content:
         texts = [part.get("text") if isinstance(part, dict) else None for part in content]
-        kinds = {part.get("type") if isinstance(part, dict) else None for part in content}
-        if kinds == {"text"} and all(isinstance(text, str) for text in texts):
+        are_texts = all(isinstance(part, dict) and part.get("type") == "text" for part in content)
+        if are_texts and all(isinstance(text, str) for text in texts):
             return "".join(map(str, texts))
     raise FieldError(name, f"the content of {name} is not text", "a language model is trained on texts only")
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from sweeps.data import DataSpec, PreparedData, prepare
 from sweeps.data.conversations import ChatLayout, recognise
@@ -331,3 +333,53 @@ def test_rows_are_kept_in_validation_and_test_only_if_somebody_needs_them(tmp_pa
             assert line["prompt"].startswith(line["row"]["prompt"])
     for file in (kept.dataset.train, plain.dataset.valid):
         assert all("row" not in json.loads(text) for text in Path(file.path).read_text().splitlines())
+
+
+def test_a_conversation_in_a_cell_of_a_table_is_read_like_one_in_json(tmp_path):
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    shared = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    for column, written, layout in (("messages", chat, "OpenAI chat"), ("conversations", shared, "ShareGPT")):
+        fields = {column: json.dumps(written)}
+        found = recognise([column], fields)
+        assert found == ChatLayout(layout, column)
+        assert list(found.conversation(fields).messages) == chat
+    with pytest.raises(FieldError, match="is not a list of messages"):
+        ChatLayout("OpenAI chat").conversation({"messages": "[no json"})
+
+
+WORDS = st.sampled_from(
+    ["role", "content", "user", "assistant", "tool", "from", "value", "human", "gpt", "function_call", "weight", "name",
+     "tool_calls", "tool_call_id", "function", "arguments", "id", "type", "text", "{}", "[]", '{"name": "f"}']
+)  # fmt: skip
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2) | st.floats() | WORDS | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=5),
+    max_leaves=12,
+)
+MESSAGE_FIELDS = dict.fromkeys(("weight", "name", "tool_calls", "tool_call_id"), JSON)
+ROLE = st.sampled_from(["user", "assistant", "tool", "system"])
+MESSAGE = (
+    st.fixed_dictionaries({"role": ROLE, "content": st.text(max_size=3) | JSON}, optional=MESSAGE_FIELDS)
+    | st.fixed_dictionaries({"from": st.sampled_from(["human", "gpt", "function_call"]), "value": JSON})
+    | JSON
+)
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={name: st.lists(MESSAGE, max_size=4) | JSON for name in ("messages", "conversations")}
+    | dict.fromkeys(("system", "tools", "functions", "instruction", "input", "output", "history"), JSON),
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(fields=FIELDS)
+@example(fields={"messages": [{"role": "user", "content": [{"type": []}]}]})
+def test_any_record_is_a_conversation_or_a_field_error(fields):
+    layout = recognise(list(fields), fields)
+    if layout is None:
+        return
+    try:
+        conversation = layout.conversation(fields)
+    except FieldError:
+        return
+    assert conversation.messages[-1]["role"] == "assistant"
+    json.dumps([conversation.messages, conversation.tools])
