@@ -45,7 +45,9 @@ _SHOWN_NOTES = 5
 @click.option("--skip", multiple=True, metavar="CODE", help="Leave this repair out.")
 @click.option("--also", multiple=True, metavar="CODE", help="Make this repair, too, which needs a request.")
 @click.option(
-    "--max-characters", type=click.IntRange(min=1), help="Leave out rows with more, prompt and answer together."
+    "--max-characters",
+    type=click.IntRange(min=1),
+    help="Leave out rows with more, prompt and answer together (--also cut-prompt: cut them).",
 )
 @click.option("--keep-columns", is_flag=True, help="Keep the columns that no template names.")
 @click.option("--yes", is_flag=True, help="Make all usual repairs without a question.")
@@ -62,8 +64,8 @@ def prepare(
     templates, changes.jsonl with every change, and manifest.json.
 
     IN is a file, a folder or a URL, as in `data: {source: ...}`. The repairs: mojibake, whitespace,
-    null-value, label-spelling, conflicting-labels, duplicate and leak; on request long-example and
-    near-duplicate.
+    null-value, label-spelling, conflicting-labels, duplicate and leak; on request cut-prompt,
+    long-example and near-duplicate.
     """
     from sweeps.data.repairs import inputs, loading, preparation, writing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sweeps.data.repairs.duplicates import drop_duplicates, drop_leaks, drop_near_duplicates
 from sweeps.data.repairs.labels import drop_nulls, drop_unseen_labels, resolve_conflicts, unify_labels
 from sweeps.data.repairs.repair import Change, Facts, Repair, Repaired
-from sweeps.data.repairs.texts import drop_empty, drop_long, drop_surrogates, mend_mojibake, strip_spaces
+from sweeps.data.repairs.texts import cut_prompts, drop_empty, drop_long, drop_surrogates, mend_mojibake, strip_spaces
 
 __all__ = ["REPAIRS", "Change", "Facts", "Repair", "Repaired"]
 
@@ -82,6 +82,14 @@ REPAIRS: tuple[Repair, ...] = (
         ("label-unseen",),
         drop_unseen_labels,
         "required",
+    ),
+    Repair(
+        "cut-prompt",
+        "Cut the prompts of very long rows",
+        "Models cut texts that are too long, some of them at the beginning. Answers are never cut.",
+        ("long-example",),
+        cut_prompts,
+        "on request",
     ),
     Repair(
         "long-example",

@@ -10,6 +10,7 @@ from sweeps.data.repairs.repair import Change, Facts, Repaired
 from sweeps.data.repairs.rows import Parts, Row
 from sweeps.data.repairs.spaces import trimmed
 
+_LONGEST_WORD = 50
 _CERTAIN_LEADS = re.compile("[\xc2\xc3][\x80-\xbf]|\xe2\x80[\x80-\xbf]|\xf0\x9f[\x80-\xbf]{2}")
 _SEQUENCE = re.compile("[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 
@@ -89,6 +90,40 @@ def drop_long(parts: Parts, facts: Facts) -> Repaired:
         return f"{length:,} characters" if length > facts.max_characters else None
 
     return drop(parts, facts, why)
+
+
+def cut_prompts(parts: Parts, facts: Facts) -> Repaired:
+    """Cut the longest text of a prompt at its end, between two words, until the row is short enough.
+
+    Answers are never cut. A row stays as it is if its answer or the rest of its prompt is too long.
+    """
+    changes: list[Change] = []
+    changed: dict[str, list[Row]] = {}
+    for part, rows in parts.items():
+        changed[part] = []
+        for row in rows:
+            excess = len(facts.texts.prompt(row)) + len(facts.texts.answer(row)) - facts.max_characters
+            cut = _without_end(row, excess) if excess > 0 else row
+            if cut is not row:
+                changes.append(Change(row.place, facts.texts.prompt(row), facts.texts.prompt(cut)))
+            changed[part].append(cut)
+    return Repaired(changed if changes else parts, changes)
+
+
+def _without_end(row: Row, excess: int) -> Row:
+    """Return the row with at least so many characters less, or the same row if that leaves none."""
+    questions = [
+        number
+        for number in range(len(row.inputs))
+        if row.messages is None or row.messages[number]["role"] != "assistant"
+    ]
+    longest = max(questions, key=lambda number: len(row.inputs[number]), default=None)
+    if longest is None or len(row.inputs[longest]) <= excess:
+        return row
+    kept = row.inputs[longest][: len(row.inputs[longest]) - excess]
+    words, _, part_of_word = kept.rpartition(" ")
+    text = trimmed(words if len(part_of_word) <= _LONGEST_WORD and words.strip() else kept)
+    return row._replace(inputs=(*row.inputs[:longest], text, *row.inputs[longest + 1 :])) if text else row
 
 
 def drop(parts: Parts, facts: Facts, why: Callable[[Row], str | None]) -> Repaired:

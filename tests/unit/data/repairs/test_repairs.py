@@ -25,7 +25,7 @@ from sweeps.data.repairs.labels import (
 from sweeps.data.repairs.preparation import ALL_REPAIRS
 from sweeps.data.repairs.rows import Parts, Row, Texts
 from sweeps.data.repairs.spaces import trimmed
-from sweeps.data.repairs.texts import decoded_again, drop_empty, drop_long, drop_surrogates, strip_spaces
+from sweeps.data.repairs.texts import cut_prompts, decoded_again, drop_empty, drop_long, drop_surrogates, strip_spaces
 from sweeps.data.templates import Template
 
 pytestmark = pytest.mark.unit
@@ -123,6 +123,22 @@ def test_half_characters_and_long_rows_are_left_out():
     parts = {"train": rows(("a\ud800", "ham"), ("b" * 20, "ham"), ("c", "ham"))}
     assert kept(drop_surrogates(parts, LABELS)) == [("b" * 20, "ham"), ("c", "ham")]
     assert kept(drop_long(parts, Facts(Texts(RECIPE), True, max_characters=22))) == [("a\ud800", "ham"), ("c", "ham")]
+
+
+def test_prompts_are_cut_between_words_and_answers_never():
+    facts = Facts(Texts(RECIPE), is_classification=False, max_characters=20)
+    parts = {"train": rows(("one two three four five", "abc"), ("short", "a" * 30), ("x" * 40, "abc"), ("ok", "abc"))}
+    repaired, changes = once(cut_prompts, parts, facts)
+    assert kept(repaired) == [("one two three", "abc"), ("short", "a" * 30), ("x" * 17, "abc"), ("ok", "abc")]
+    assert [change.place for change in changes] == ["d.csv:2", "d.csv:4"]
+
+
+def test_an_earlier_answer_of_a_conversation_is_not_cut():
+    roles = ("user", "assistant", "user", "assistant")
+    row = Row(("a" * 30, "b" * 90, "c"), ("d",), "d.jsonl", 1, messages=tuple({"role": role} for role in roles))
+    facts = Facts(Texts(ChatRecipe()), is_classification=False, max_characters=110)
+    cut = cut_prompts({"train": [row]}, facts).parts["train"][0]
+    assert (cut.inputs, cut.answers) == (("a" * 16, "b" * 90, "c"), ("d",))
 
 
 # ------------------------------------------------------------------------------------------ labels
