@@ -104,7 +104,7 @@ class _Part:
         limit, noun = f"{self.resolved.max_length:,} tokens", PARTS[self.name]
         of = f"of {truncation.examples:,} {noun}"
         lost = f"{truncation.lost_tokens:,} of {truncation.tokens:,} tokens"
-        raising = "raise backend.max_length if the model allows it"
+        raising = self.resolved.length_rule.remedy
         if cut := truncation.cut_prompts:
             end = "beginning" if isinstance(self.data, CausalData) else "end"
             message = f"{len(cut):,} {of} prompts lose their {end} to fit into {limit}; {lost} are lost"
@@ -179,6 +179,6 @@ def _generation_notices(
             f"{room:,} tokens remain beside an answer of up to {settings.decoding.max_tokens:,} "
             f"(evaluation.generate.max_tokens) in {resolved.max_length:,}"
         )
-        hint = "lower evaluation.generate.max_tokens, or raise backend.max_length if the model allows it"
+        hint = f"lower evaluation.generate.max_tokens, or {resolved.length_rule.remedy}"
         shown = tuple(cut[:MAX_NOTICE_EXAMPLES])
         yield ExampleNotice("cut-generation-prompts", part, file.path, message, hint, len(cut), shown)

@@ -5,6 +5,7 @@ Loads no torch.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from backends.contract import BackendError, Dataset, TrainingRequest
@@ -73,8 +74,13 @@ def resolve(request: TrainingRequest, options: LocalOptions, *, weights: bool = 
         settings,
         settings.peak_learning_rate(rate.value if rate else None),
         rate,
-        LengthRule(base.max_length(options.max_length), options.long_prompts, options.long_completions),
+        _length_rule(base, options),
     )
+
+
+def _length_rule(base: ModelSource, options: LocalOptions) -> LengthRule:
+    limit = base.max_length(options.max_length)
+    return LengthRule(limit, options.long_prompts, options.long_completions, base.max_length(sys.maxsize) > limit)
 
 
 def metrics_of(task: Task, dataset: Dataset) -> tuple[str, ...]:

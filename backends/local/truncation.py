@@ -22,12 +22,18 @@ class LengthRule:
     A prompt is too long if it does not fit beside its own completion. A completion is too long if
     it leaves no room for a prompt at all. `cut` takes the beginning of a prompt (an encoder: the
     end of the longer segments) and the end of a completion, `drop` leaves the example out, and
-    `error` refuses the data.
+    `error` refuses the data. `model_reads_more`: the model would take more tokens than the rule.
     """
 
     max_length: int
     prompts: LongPrompts = "cut"
     completions: LongCompletions = "error"
+    model_reads_more: bool = True
+
+    @property
+    def remedy(self) -> str:
+        """What to do so that longer examples fit."""
+        return "raise backend.max_length" if self.model_reads_more else "choose a model that reads longer texts"
 
     @property
     def least_prompt_room(self) -> int:
@@ -85,8 +91,7 @@ class LengthLedger:
             )
             raise user_error(
                 message,
-                "raise backend.max_length if the model allows it, shorten the completions, or set "
-                "backend.long_completions to drop or cut",
+                f"{self.rule.remedy}, shorten the completions, or set backend.long_completions to drop or cut",
             )
 
     def record(self, number: int, whole: int, kept: int, *, prompt_is_cut: bool) -> None:
@@ -113,12 +118,11 @@ class LengthLedger:
                 f"{len(cut):,} prompt{'s do' if len(cut) > 1 else ' does'} not fit beside the completion into "
                 f"{self.rule.max_length:,} tokens ({self.named(cut)})"
             )
-            remedy = "raise backend.max_length if the model allows it, or set backend.long_prompts to cut or drop"
-            raise user_error(message, remedy)
+            raise user_error(message, f"{self.rule.remedy}, or set backend.long_prompts to cut or drop")
         if len(self.dropped) == self._examples:
             file = f" of {self._file}" if self._file else ""
             message = f"no example{file} fits into {self.rule.max_length:,} tokens, so that all are dropped"
-            raise user_error(message, "raise backend.max_length if the model allows it")
+            raise user_error(message, self.rule.remedy)
         return Truncation(
             examples=self._examples,
             tokens=sum(count for number, count in self._whole.items() if number not in self.dropped),

@@ -72,7 +72,7 @@ def test_what_is_cut_is_counted_in_each_part_with_its_lines(tmp_path: Path) -> N
     assert (train.part, train.count, train.examples) == ("train", 2, (2, 4))
     assert train.path == str(tmp_path / "train.jsonl")
     assert train.message.startswith("2 of 4 training prompts lose their beginning to fit into 40 tokens; ")
-    assert "long_prompts: drop" in train.hint
+    assert train.hint == "raise backend.max_length, or leave them out with long_prompts: drop"
     assert (test.part, test.count, test.examples) == ("test", 1, (1,))
     assert found.lengths["train"].examples == 4
     assert found.lengths["train"].longest == 40
@@ -87,6 +87,12 @@ def test_completions_that_are_cut_and_examples_that_are_dropped_are_counted(tmp_
     found = report(tmp_path, [short, long], [long], max_length=40, long_completions="drop")
     assert only(found, "dropped-examples").examples == (2,)
     assert {notice.part for notice in found.notices} == {"train"}, "the winner writes for every test prompt"
+
+
+def test_a_limit_of_the_model_cannot_be_raised(tmp_path: Path) -> None:
+    lines = [{"prompt": "word " * 600 + "##", "completion": " x|"}]
+    (notice,) = [notice for notice in report(tmp_path, lines).notices if notice.part == "train"]
+    assert notice.hint == "choose a model that reads longer texts, or leave them out with long_prompts: drop"
 
 
 def test_an_encoder_loses_the_end_of_a_text(tmp_path: Path, bert: Path) -> None:
