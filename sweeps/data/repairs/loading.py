@@ -33,7 +33,8 @@ class Loaded:
     """The rows of an input by part, and what its files and columns are.
 
     `unreadable` are the lines that were left out. `unused` are the columns that no template names.
-    `digests` are those of the files, by their names, or of the records if there are no files.
+    `digests` are those of the files, by their names, or of the records if no file lies on this
+    machine.
     """
 
     parts: Mapping[str, Sequence[Row]]
@@ -77,7 +78,8 @@ def load(readers: Mapping[str, Callable[[], RecordStream]], base: Path, keys: Ke
     if not isinstance(recipe, ChatRecipe):
         parts = dict(delimiters.without_delimiters(parts, recipe))
     unused = tuple(name for name in columns if name not in {*_used(recipe), keys.group_by})
-    digests = _digests(reading.files, base) or {description: reading.digest.hexdigest()}
+    digests = _digests({description: Path(description).name, **reading.files})
+    digests = digests or {"records": reading.digest.hexdigest()}
     return Loaded(parts, recipe, reading.unreadable, reading.notes, tuple(columns), unused, digests)
 
 
@@ -208,8 +210,11 @@ def _values(template: Template, fields: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(optional_text(fields, name) for name in template.fields)
 
 
-def _digests(files: Mapping[str, str], base: Path) -> dict[str, str]:
-    """Return the SHA-256 of the files that exist on this machine, by name."""
+def _digests(files: Mapping[str, str]) -> dict[str, str]:
+    """Return the SHA-256 of the files that exist on this machine, by name.
+
+    Those inside an archive do not; its own name is among them.
+    """
     found = {}
     for file, name in sorted(files.items(), key=lambda pair: pair[1]):
         if Path(file).is_file():

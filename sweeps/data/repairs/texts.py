@@ -93,7 +93,7 @@ def drop_long(parts: Parts, facts: Facts) -> Repaired:
 
 
 def cut_prompts(parts: Parts, facts: Facts) -> Repaired:
-    """Cut the longest text of a prompt at its end, between two words, until the row is short enough.
+    """Cut the longest text of a prompt at its end, between two words, so that the row fits.
 
     Answers are never cut. A row stays as it is if its answer or the rest of its prompt is too long.
     """

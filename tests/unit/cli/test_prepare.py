@@ -9,6 +9,7 @@ import io
 import json
 import shlex
 import sys
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -146,6 +147,18 @@ def test_the_manifest_counts_and_digests_and_the_list_of_changes_is_complete(swe
     assert counted == {repair["code"]: repair["count"] for repair in manifest["repairs"]}
     assert {change["place"] for change in changes if change["repair"] == "empty"} == {"d.csv:122", "d.csv:123"}
     assert str(Path.cwd()) not in Path("ready/manifest.json").read_text() + Path("ready/changes.jsonl").read_text()
+
+
+def test_the_manifest_digests_an_archive_or_the_records_and_names_no_folder(sweep):
+    Path("deep").mkdir()
+    write("d.csv", messy_rows())
+    with zipfile.ZipFile("deep/d.zip", "w") as archive:
+        archive.write("d.csv", "inside/d.csv")
+    sweep("deep/d.zip", "--out", "ready", "--yes")
+    digest = hashlib.sha256(Path("deep/d.zip").read_bytes()).hexdigest()
+    assert json.loads(Path("ready/manifest.json").read_text())["input"] == {"d.zip": digest}
+    sweep("builtin:nli", "--out", "nli", "--yes")
+    assert list(json.loads(Path("nli/manifest.json").read_text())["input"]) == ["records"]
 
 
 def test_preparing_again_gives_the_same_bytes_and_preparing_the_output_finds_nothing(sweep):
