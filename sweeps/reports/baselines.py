@@ -16,6 +16,7 @@ from sweeps.spec.objective import Objective
 from sweeps.study.finals import FinalsResult
 from sweeps.trials.trial import Trial
 from sweeps.verdicts.baseline_comparison import BaselineComparison, SweepScore, compare
+from sweeps.verdicts.noise import metric_noise
 from sweeps.verdicts.verdict import VerdictKind
 
 ENOUGH_TRIALS = 3
@@ -46,7 +47,26 @@ def baseline_table(baselines: Baselines) -> BaselineTable:
     for model in baselines.models:
         name = model.name if not model.answer else f"{model.name}: {_quoted(model.answer)}"
         rows.append((name, tuple(model.value(part, metric) for part, metric in columns)))
-    return BaselineTable(tuple(f"{part}_{metric}" for part, metric in columns), tuple(rows), baselines.sample_note)
+    notes = filter(None, (telling_field(baselines), baselines.sample_note))
+    return BaselineTable(tuple(f"{part}_{metric}" for part, metric in columns), tuple(rows), "; ".join(notes))
+
+
+def telling_field(baselines: Baselines) -> str:
+    """Say which field alone tells as much as all fields, as the hypotheses of SNLI do.
+
+    Empty if there is none. A difference inside two standard errors counts as none.
+    """
+    fields = [model for model in baselines.models if model.kind == "tfidf-field"]
+    together, constant = baselines.model("tfidf"), baselines.model("most-frequent")
+    if not fields or together is None or constant is None:
+        return ""
+    best = max(fields, key=lambda model: model.value("valid", "accuracy") or 0.0)
+    values = [model.value("valid", "accuracy") for model in (best, together, constant)]
+    alone, whole, least = (0.0 if value is None else value for value in values)
+    noise = metric_noise(whole, baselines.examples.get("valid"))
+    if alone < whole - noise or alone <= least + noise:
+        return ""
+    return f"{{{best.field}}} alone tells as much as all fields together: a model may answer without the others"
 
 
 def baseline_metrics(plan: Mapping[str, Any]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from report_page import ACCURACY, HEALTHY, NOW, PLAN, TRIALS, Parsed, state, tri
 
 from backends import codec
 from sweeps.data.baselines import Baseline, Baselines, MetricRange
-from sweeps.reports.baselines import baseline_metrics, closing_comparison, stored_baselines, to_beat
+from sweeps.reports.baselines import baseline_metrics, baseline_table, closing_comparison, stored_baselines, to_beat
 from sweeps.reports.page import page
 from sweeps.spec.objective import Objective
 from sweeps.study.finals import CandidateScore, FinalsResult
@@ -48,6 +48,26 @@ def test_the_page_shows_them_and_the_comparison() -> None:
     assert "valid_accuracy 0.8, is below TF-IDF + logistic regression, 0.9" in text
     assert "duplicate" in text
     assert "What the task gives away" not in Parsed(page(state(), NOW)).text
+
+
+@pytest.mark.parametrize(
+    ("premise", "hypothesis", "together", "telling"),
+    [(0.34, 0.53, 0.52, True), (0.34, 0.45, 0.60, False), (0.34, 0.35, 0.34, False), (0.5, 0.52, 0.53, True)],
+)
+def test_a_field_that_tells_as_much_as_all_is_named(
+    premise: float, hypothesis: float, together: float, telling: bool
+) -> None:
+    def valid(value: float) -> dict[str, dict[str, float]]:
+        return {"valid": {"accuracy": value}}
+
+    models = (
+        Baseline("most-frequent", valid(0.34)),
+        Baseline("tfidf", valid(together)),
+        Baseline("tfidf-field", valid(premise), field="premise"),
+        Baseline("tfidf-field", valid(hypothesis), field="hypothesis"),
+    )
+    note = baseline_table(Baselines(models, SIZES, SIZES)).note
+    assert ("{hypothesis} alone tells as much as all fields together" in note) is telling
 
 
 def test_what_a_sweep_has_to_beat() -> None:
