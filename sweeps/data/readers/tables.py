@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -82,7 +83,9 @@ def _values(column: Any, classes: Sequence[str] | None) -> list[Any]:
 
 
 def _as_json_has_it(value: Any) -> Any:
-    """Return dates, times and decimal numbers as text, as the other formats have them."""
+    """Return dates, times and decimal numbers as text, and NaN as missing, as other formats do."""
+    if isinstance(value, float) and math.isnan(value):
+        return None  # so pandas writes a number that is missing
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     return str(value) if isinstance(value, decimal.Decimal | datetime.timedelta) else value

@@ -28,11 +28,11 @@ ROWS = [
         "price": decimal.Decimal("1.50"),
         "messages": [{"role": "user", "content": "q"}],
     },
-    {"text": "ü\n", "count": None, "share": None, "day": None, "price": None, "messages": []},
+    {"text": "ü\n", "count": None, "share": float("nan"), "day": None, "price": None, "messages": []},
 ]
 READ = [
     {**ROWS[0], "day": "2024-05-01", "price": "1.50"},
-    ROWS[1],
+    {**ROWS[1], "share": None},
 ]
 
 
