@@ -1,7 +1,7 @@
 """Near duplicates: which examples have nearly the same prompt as another one.
 
 MinHash signatures of four-character pieces (Broder 1997) with locality-sensitive hashing propose
-pairs; the Jaccard similarity of the pieces decides. The memory is bounded: about 200 bytes for each
+pairs; the Jaccard similarity of the pieces decides. The memory is bounded: about 300 bytes for each
 example, whatever the length of its texts.
 """
 
@@ -12,7 +12,7 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -51,7 +51,12 @@ _ESTIMATE_MARGIN = 0.15
 """Three standard errors of the similarity that 80 hashes estimate."""
 
 _SEED = 1
-_BATCH = 10_000
+_PIECES_AT_ONCE = 500_000
+"""Pieces that are held in memory: about 50 MiB."""
+
+MAX_CHARACTERS = 10_000
+"""The first characters of a text whose pieces count, so that no document takes seconds."""
+
 _BOILERPLATE_SAMPLE = 400
 
 MAX_COMPARED = 200_000
@@ -162,20 +167,28 @@ class _Finder:
 
         blocks: list[Signatures] = [np.empty((0, _BANDS * _ROWS), dtype=np.uint16)]
         indices = array("q")
-        chosen = itertools.compress(enumerate(self._examples), wanted)
-        for batch in _batches(chosen, _BATCH):
-            sets: list[list[str]] = []
-            for index, example in batch:
-                first, *others = _texts(example) or ("",)
-                pieces = list(self._pieces(normalized(first)))
-                for number, text in enumerate(others):
-                    pieces += [f"{number}{piece}" for piece in self._pieces(normalized(text))]
-                if len(pieces) >= MIN_PIECES:
-                    sets.append(pieces)
-                    indices.append(index)
-            if sets:
-                rows = RMinHash.digest_matrix_from_token_sets(sets, _BANDS * _ROWS, _SEED).to_rows()
-                blocks.append(np.array(rows, dtype=np.uint32).astype(np.uint16))
+        sets: list[list[str]] = []
+        held = 0
+
+        def sign() -> None:
+            rows = RMinHash.digest_matrix_from_token_sets(sets, _BANDS * _ROWS, _SEED).to_rows()
+            blocks.append(np.array(rows, dtype=np.uint32).astype(np.uint16))
+            sets.clear()
+
+        for index, example in itertools.compress(enumerate(self._examples), wanted):
+            first, *others = _texts(example) or ("",)
+            pieces = list(self._pieces(normalized(first)))
+            for number, text in enumerate(others):
+                pieces += [f"{number}{piece}" for piece in self._pieces(normalized(text))]
+            if len(pieces) >= MIN_PIECES:
+                sets.append(pieces)
+                indices.append(index)
+                held += len(pieces)
+            if held > _PIECES_AT_ONCE:
+                sign()
+                held = 0
+        if sets:
+            sign()
         return np.concatenate(blocks), np.array(indices, dtype=np.int64)
 
     def _pieces(self, text: str) -> set[str]:
@@ -236,17 +249,22 @@ class _Prepared(NamedTuple):
 class _Remembered:
     """The pieces of the examples that were compared last: pairs come in the order of examples."""
 
-    def __init__(self, examples: Sequence[Example], pieces: Callable[[Example], _Prepared]) -> None:
+    def __init__(self, examples: Sequence[Example], prepare: Callable[[Example], _Prepared]) -> None:
         self._examples = examples
-        self._pieces = pieces
+        self._prepare = prepare
         self._known: dict[int, _Prepared] = {}
+        self._held = 0
 
     def get(self, index: int) -> _Prepared:
-        if index not in self._known:
-            if len(self._known) >= _BATCH:
+        """Return an example as it is compared."""
+        known = self._known.get(index)
+        if known is None:
+            if self._held > _PIECES_AT_ONCE:
                 self._known.clear()
-            self._known[index] = self._pieces(self._examples[index])
-        return self._known[index]
+                self._held = 0
+            known = self._known[index] = self._prepare(self._examples[index])
+            self._held += sum(map(len, known.pieces))
+        return known
 
 
 def _texts(example: Example) -> tuple[str, ...]:
@@ -255,7 +273,7 @@ def _texts(example: Example) -> tuple[str, ...]:
 
 
 def _pieces(text: str) -> set[str]:
-    return {text[start : start + PIECE] for start in range(len(text) - PIECE + 1)}
+    return {text[start : start + PIECE] for start in range(min(len(text), MAX_CHARACTERS) - PIECE + 1)}
 
 
 def _boilerplate(examples: Sequence[Example]) -> frozenset[str]:
@@ -283,16 +301,16 @@ def _proposed_pairs(signatures: Signatures, least: float) -> tuple[Pairs, NDArra
 
     bands = signatures.view(np.uint64)
     rows = len(signatures)
-    codes: list[NDArray[np.int64]] = []
+    distinct: NDArray[np.int64] = np.empty(0, dtype=np.int64)
     for band in range(_BANDS if rows > 1 else 0):
         order = np.argsort(bands[:, band], kind="stable").astype(np.int64)
         keys = bands[order, band]
         starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
         firsts = np.repeat(order[starts], np.diff(np.r_[starts, rows]))
-        codes.append(_close(signatures, firsts, order, firsts != order, least))
+        codes = [_close(signatures, firsts, order, firsts != order, least)]
         for lag in (1, 2, 3):
             codes.append(_close(signatures, order[:-lag], order[lag:], keys[lag:] == keys[:-lag], least))
-    distinct = np.unique(np.concatenate(codes)) if codes else np.empty(0, dtype=np.int64)
+        distinct = np.unique(np.concatenate([distinct, *codes]))
     pairs = np.stack(np.divmod(distinct, max(rows, 1)), axis=1)
     return pairs, _estimates(signatures, pairs[:, 0], pairs[:, 1])
 
@@ -313,9 +331,3 @@ def _estimates(signatures: Signatures, first: Any, second: Any) -> NDArray[np.fl
         chosen = slice(start, start + 50_000)
         estimates[chosen] = (signatures[first[chosen]] == signatures[second[chosen]]).mean(axis=1)
     return estimates
-
-
-def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

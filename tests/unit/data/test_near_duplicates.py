@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from data_views import clean_view, example, rows, sentences, view
 from sweeps.data.checks.near import JoinedParts, check_near_duplicates
 from sweeps.data.example_store import ExampleStore
 from sweeps.data.examples import Example
-from sweeps.data.near_duplicates import near_duplicates, normalized
+from sweeps.data.near_duplicates import MAX_CHARACTERS, near_duplicates, normalized
 
 pytestmark = pytest.mark.unit
 
@@ -130,3 +131,12 @@ def test_joined_parts_know_where_an_example_comes_from() -> None:
     joined = JoinedParts(parts)
     assert [joined.part_of(index) for index in range(len(joined))] == ["train", "train", "test"]
     assert [item.place for item in joined] == [joined[index].place for index in range(3)]
+
+
+def test_long_documents_are_compared_by_their_beginning_in_little_time() -> None:
+    beginning = " ".join(sentences(150))
+    assert len(beginning) > MAX_CHARACTERS
+    documents = [example(beginning + end * 300_000, "a", line) for line, end in enumerate(("x", "y"), 1)]
+    started = time.process_time()
+    assert [pair.similarity for pair in near_duplicates(documents, True).pairs] == [pytest.approx(0.999)]
+    assert time.process_time() - started < 2

@@ -7,10 +7,13 @@ from random import Random
 
 import pytest
 from data_views import clean_view, example, rows, sentences, view
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sweeps.data.checks import THOROUGH, DataView
 from sweeps.data.checks.affixes import check_affixes
 from sweeps.data.checks.bayes import cross_validated, text_features
+from sweeps.data.checks.catalogue import CHECKS
 from sweeps.data.checks.classes import check_classes
 from sweeps.data.checks.conflicts import check_conflicting_variants
 from sweeps.data.checks.decoding import check_decoding
@@ -300,3 +303,24 @@ def test_naive_bayes_predicts_as_scikit_learn_does() -> None:
         known = folds != fold
         model = MultinomialNB(alpha=0.1).fit(matrix[known], given[known])
         assert (model.predict(matrix[~known]) == ours[~known].argmax(axis=1)).all()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    texts=st.lists(st.text(max_size=40), min_size=1, max_size=6),
+    answers=st.lists(st.text(max_size=12), min_size=1, max_size=4),
+    labels=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_no_text_makes_a_check_fail(texts: list[str], answers: list[str], labels: bool, seed: int) -> None:
+    random = Random(seed)
+    parts = [
+        rows([(" ".join(random.choices(texts, k=3)), random.choice(answers)) for _ in range(count)], f"{part}.csv")
+        for part, count in (("train", 60), ("valid", 35), ("test", 1))
+    ]
+    for check in THOROUGH:
+        for finding in check(view(*parts, labels=labels)):
+            assert finding.code in CHECKS
+            assert finding.severity == "warning"
+            assert finding.count >= len(finding.places) <= MAX_PLACES
+            assert finding.message.encode()
