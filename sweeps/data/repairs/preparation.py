@@ -182,7 +182,7 @@ def _facts(parts: Parts, texts: Texts, max_characters: int | None) -> Facts:
     All spellings of one answer count as one, so that bad spelling hides no classification.
     """
     answers = (texts.answer(row) for _, row in all_rows(parts))
-    several = isinstance(texts.recipe, ChatRecipe) and any(_answers(row) > 1 for row in parts["train"])
+    several = isinstance(texts.recipe, ChatRecipe) and any(_answers(row) > 1 for _, row in all_rows(parts))
     labelled = not several and is_classification(
         label_key(answer) if len(answer) < 100 else answer for answer in answers
     )

@@ -199,6 +199,25 @@ def test_any_rows_are_prepared_once_and_for_all(rows, test, sweep):
     assert parts_of("again") == parts_of("ready")
 
 
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(turns=st.lists(st.tuples(cells, st.sampled_from(["x", "X", " x", "NaN", ""]), st.booleans()), max_size=30))
+def test_any_conversations_are_prepared_once_and_for_all(turns, sweep):
+    def conversation(question: str, answer: str, is_long: bool) -> dict[str, object]:
+        first = [{"role": "user", "content": "and?"}, {"role": "assistant", "content": "ok"}] if is_long else []
+        last = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        return {"messages": [*first, *last]}
+
+    write("in/train.jsonl", [conversation(*turn) for turn in turns])
+    code, _, err = sweep("in", "--out", "ready", "--validation", "0.2", "--test", "0", "--yes", "--force")
+    if code == 2:
+        assert "error: " in err
+        return
+    code, out, _ = sweep("ready", "--out", "again", "--yes", "--force")
+    assert code == 0
+    assert "nothing to repair" in out
+    assert parts_of("again") == parts_of("ready")
+
+
 def test_delimiters_of_the_user_are_read_again_from_the_manifest(sweep):
     write("d.csv", messy_rows())
     sweep("d.csv", "--out", "ready", "--yes", "--separator", r"\n=>\n", "--stop", "<end>")
