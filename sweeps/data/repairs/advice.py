@@ -15,10 +15,11 @@ def prepare_command(findings: Iterable[Finding], spec: DataSpec, data_path: Path
     """Return the command that mends some of the findings on the data of a sweep; "" if none does.
 
     It has the options that give the same examples. Findings whose repair is made on request only do
-    not count, because everybody's data has some.
+    not count, because everybody's data has some. Benchmarks stay as they are.
     """
     mended = {code for repair in ALL_REPAIRS if repair.mode != "on request" for code in repair.mends}
-    if spec.source.startswith("builtin:") or not any(finding.code in mended for finding in findings):
+    is_benchmark = spec.source == "snli" or spec.source.startswith("builtin:")
+    if is_benchmark or not any(finding.code in mended for finding in findings):
         return ""
     source = str(data_path) if data_path is not None else spec.source
     name = Path(source.rstrip("/")).name.partition(".")[0] or "data"

@@ -357,6 +357,7 @@ def test_warnings_that_a_repair_mends_name_the_command_and_others_do_not():
     )
     assert prepare_command([warning("imbalance", "", ""), warning("near-duplicate", "", "")], spec) == ""
     assert prepare_command(spelled, DataSpec(source="builtin:nli")) == ""
+    assert prepare_command(spelled, DataSpec(source="snli"), Path("copy")) == ""
 
 
 # ------------------------------------------------------------------------------------- bad input
