@@ -166,30 +166,27 @@ class _Finder:
         from rensa import RMinHash
 
         blocks: list[Signatures] = [np.empty((0, _BANDS * _ROWS), dtype=np.uint16)]
-        indices = array("q")
-        sets: list[list[str]] = []
+        numbers: list[NDArray[np.int64]] = []
+        fields: list[tuple[int, int, str]] = []
         held = 0
 
         def sign() -> None:
-            rows = RMinHash.digest_matrix_from_token_sets(sets, _BANDS * _ROWS, _SEED).to_rows()
-            blocks.append(np.array(rows, dtype=np.uint32).astype(np.uint16))
-            sets.clear()
+            indices, hashes, ends = _piece_hashes(fields, self._ignored)
+            if len(indices):
+                rows = RMinHash.digest_matrix_from_flat_token_hashes(hashes, ends, _BANDS * _ROWS, _SEED).to_rows()
+                blocks.append(np.array(rows, dtype=np.uint32).astype(np.uint16))
+                numbers.append(indices)
+            fields.clear()
 
         for index, example in itertools.compress(enumerate(self._examples), wanted):
-            first, *others = _texts(example) or ("",)
-            pieces = list(self._pieces(normalized(first)))
-            for number, text in enumerate(others):
-                pieces += [f"{number}{piece}" for piece in self._pieces(normalized(text))]
-            if len(pieces) >= MIN_PIECES:
-                sets.append(pieces)
-                indices.append(index)
-                held += len(pieces)
+            for field, text in enumerate(_texts(example)):
+                fields.append((index, field, normalized(text)[:MAX_CHARACTERS]))
+                held += len(fields[-1][2])
             if held > _PIECES_AT_ONCE:
                 sign()
                 held = 0
-        if sets:
-            sign()
-        return np.concatenate(blocks), np.array(indices, dtype=np.int64)
+        sign()
+        return np.concatenate(blocks), np.concatenate([np.empty(0, dtype=np.int64), *numbers])
 
     def _pieces(self, text: str) -> set[str]:
         """Return the pieces of a normalized text that are no boilerplate."""
@@ -274,6 +271,62 @@ def _texts(example: Example) -> tuple[str, ...]:
 
 def _pieces(text: str) -> set[str]:
     return {text[start : start + PIECE] for start in range(min(len(text), MAX_CHARACTERS) - PIECE + 1)}
+
+
+def _piece_hashes(
+    fields: Sequence[tuple[int, int, str]], ignored: frozenset[str]
+) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return the hashes of the pieces of examples, one example after the other.
+
+    `fields` are (example, number of the field, text), ordered by example. The first result names
+    the examples that have enough pieces, the last one where the pieces of each begin and end.
+    """
+    import numpy as np
+
+    text = "".join(written for _, _, written in fields)
+    lengths = np.array([len(written) for _, _, written in fields], dtype=np.int64)
+    hashes = _hashes(text)
+    # A piece belongs to the field in which it begins, if it ends there, too.
+    field_of = np.repeat(np.arange(len(fields)), lengths)[: len(hashes)]
+    ends = np.cumsum(lengths)[field_of] if len(hashes) else np.empty(0, dtype=np.int64)
+    kept = np.arange(len(hashes)) + PIECE <= ends
+    if ignored:
+        unwanted = np.sort(np.concatenate([_hashes(piece) for piece in sorted(ignored)]))
+        found = np.minimum(np.searchsorted(unwanted, hashes), len(unwanted) - 1)
+        kept &= unwanted[found] != hashes
+    hashes, field_of = hashes[kept], field_of[kept]
+    numbers = np.array([number for _, number, _ in fields], dtype=np.uint64)
+    examples = np.array([example for example, _, _ in fields], dtype=np.int64)
+    # The same piece in another field is another piece.
+    hashes = _mixed(hashes + numbers[field_of] * np.uint64(_MULTIPLIERS[0]))
+    example_of = examples[field_of]
+    indices, counts = np.unique(example_of, return_counts=True)
+    enough = counts >= MIN_PIECES
+    hashes = hashes[np.repeat(enough, counts)]
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts[enough])]).astype(np.uint64)
+    return indices[enough], hashes, offsets
+
+
+_MULTIPLIERS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5)
+"""Odd 64-bit constants, of the golden ratio and of the hash function xxHash."""
+
+
+def _hashes(text: str) -> NDArray[np.uint64]:
+    """Return the hashes of all pieces of a text, by their positions."""
+    import numpy as np
+
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
+    count = max(0, len(codes) - PIECE + 1)
+    hashes = np.zeros(count, dtype=np.uint64)
+    for position, multiplier in enumerate(_MULTIPLIERS):
+        hashes = _mixed((hashes ^ codes[position : position + count]) * np.uint64(multiplier))
+    return hashes
+
+
+def _mixed(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    import numpy as np
+
+    return hashes ^ (hashes >> np.uint64(29))
 
 
 def _boilerplate(examples: Sequence[Example]) -> frozenset[str]:
