@@ -114,7 +114,7 @@ def add(
         tz=tz,
         created_at=time.time(),
         until=until,
-        data=str(data_path.absolute()) if data_path is not None else None,
+        data=None if data_path is None else str(data_path if _is_url(data_path) else data_path.absolute()),
         overrides=overrides,
         notify=NotificationSettings(variables, tuple(str(file.absolute()) for file in files), when),
         folder=str(Path.cwd()),
@@ -267,8 +267,14 @@ def _mistakes(name: str | None, variables: Sequence[str], data_path: Path | None
         if not _VARIABLE.match(variable):
             hint = "Keep the address in the environment: export NOTIFY_URLS=..., then --notify-env NOTIFY_URLS."
             yield Problem("--notify-env", "expected the name of an environment variable, not an address", hint)
-    if data_path is not None and not data_path.exists():
+    if data_path is not None and not (_is_url(data_path) or data_path.exists()):
         yield Problem("--data", f"{data_path} does not exist", "Give the file or folder with the data.")
+
+
+def _is_url(data_path: Path) -> bool:
+    from sweeps.data.sources import url_of
+
+    return url_of(data_path) is not None
 
 
 def _paused(workspace: Workspace, name: str, paused: bool, as_json: bool) -> None:

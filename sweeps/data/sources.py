@@ -102,6 +102,16 @@ def own_data(text: str | Path, encoding: str = "utf-8") -> Source:
     return on_disk(path, encoding)
 
 
+def url_of(path: Path) -> str | None:
+    """Return the URL that an option for paths was given, else None.
+
+    A path has one slash where a URL has two.
+    """
+    if (scheme := _URL_AS_PATH.match(str(path))) is None:
+        return None
+    return f"{scheme[1]}://{'/' if scheme[1] == 'file' else ''}{str(path)[scheme.end() :]}"
+
+
 def on_disk(path: Path, encoding: str = "utf-8") -> Source:
     """Return the source at a path.
 
@@ -156,8 +166,11 @@ def named_part(text: str, encoding: str) -> tuple[Callable[[], RecordStream], st
 
 
 def _at_data_option(text: str, path: Path, encoding: str) -> Source:
-    if url := _URL_AS_PATH.match(str(path)):  # a path has one slash where a URL has two
-        return at_url(f"{url[1]}://{str(path)[url.end() :]}", encoding, "--data")
+    if url := url_of(path):
+        try:
+            return at_url(url, encoding, "--data")
+        except SourceUnavailableError as unavailable:
+            raise UserInputError([Problem("--data", f"{url}: {unavailable.reason}", _CHECK_THE_URL)]) from None
     if _kind(path, "--data") is None:
         hint = "pass the file or the folder with the data"
         raise UserInputError([Problem("--data", f"{path} does not exist", hint)])

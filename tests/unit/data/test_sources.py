@@ -15,7 +15,7 @@ from pyarrow import parquet
 from sweeps.data import DataSpec
 from sweeps.data.hub import SourceUnavailableError
 from sweeps.data.readers.record import Record
-from sweeps.data.sources import Source, locate, named_part, own_data
+from sweeps.data.sources import Source, locate, named_part, own_data, url_of
 from sweeps.errors import SweepError, UserInputError
 
 pytestmark = pytest.mark.unit
@@ -109,6 +109,8 @@ def test_a_folder_and_an_archive_behind_a_url_are_read(bucket):
     assert texts(own_data("memory://b/set.parquet")) == {"train": ["t5"]}
     from_option = locate("snli", DataSpec(source="snli"), Path("memory://b/set"))
     assert texts(from_option) == {"train": ["t1"], "valid": ["t2"]}
+    with pytest.raises(UserInputError, match="--data: memory://b/nothing: no such file or folder"):
+        locate("snli", DataSpec(source="snli"), Path("memory://b/nothing"))
     with pytest.raises(SourceUnavailableError, match="several parts"):
         named_part("memory://b/set", "utf-8")
 
@@ -118,6 +120,12 @@ def test_a_url_without_data_is_unavailable_so_that_the_fallback_may_take_its_pla
         locate("memory://nowhere/train.csv", DataSpec(source="snli"))
     with pytest.raises(UserInputError, match="no such file or folder"):
         own_data("memory://nowhere/train.csv")
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/x.csv", "file:///folder/x.csv", "gs://b/c"])
+def test_an_option_for_paths_may_hold_a_url(url):
+    assert url_of(Path(url)) == url
+    assert [url_of(Path(path)) for path in ("folder/x.csv", "/x.csv", "C:x", "a:b/c")] == [None] * 4
 
 
 @pytest.mark.parametrize(
