@@ -49,7 +49,7 @@ def _evidence_of_data(header: Sequence[str], rows: Sequence[Sequence[str]]) -> s
         if _NUMBER.fullmatch(name) and all(_NUMBER.fullmatch(value) for value in values):
             return f"{quoted(name)} is a number, as all values of this column are"
     for name, values in filled:
-        if _is_sentence(name) and _typical_words(values) >= _WORDS_OF_A_SENTENCE / 2:
+        if _is_sentence(name, values) and _typical_words(values) >= _WORDS_OF_A_SENTENCE / 2:
             return f"{quoted(name)} is a sentence"
     return ""
 
@@ -64,13 +64,17 @@ def _is_contrast(name: str, values: Sequence[str]) -> bool:
     """Return whether a name differs from its values as names do: a word above numbers or texts."""
     if _NUMBER.fullmatch(name):
         return False
-    if all(_NUMBER.fullmatch(value) for value in values):
-        return True
+    if all(value[0].isdecimal() for value in values) and not name[0].isdecimal():
+        return True  # a word above numbers, dates or amounts
     return len(name.split()) < _WORDS_OF_A_SENTENCE / 2 <= _typical_words(values) / 2
 
 
-def _is_sentence(name: str) -> bool:
-    return len(name.split()) >= _WORDS_OF_A_SENTENCE
+def _is_sentence(name: str, values: Sequence[str]) -> bool:
+    """Return whether a name is a sentence. In forms, columns are named by the question they ask."""
+    words = len(name.split())
+    if name.endswith("?"):
+        return words >= _WORDS_OF_A_SENTENCE and 2 * sum(value.endswith("?") for value in values) >= len(values)
+    return words >= 2 * _WORDS_OF_A_SENTENCE or (words >= _WORDS_OF_A_SENTENCE and name[-1] in ".!…")
 
 
 def _typical_words(values: Sequence[str]) -> float:

@@ -114,9 +114,10 @@ def test_a_repeated_name_is_a_warning_and_its_column_has_no_value(tmp_path):
         (b"ham,Go until jurong point\nspam,Free entry\nham,Ok lar\nham,U dun say\n", "'ham' is also a value"),
         (b"1,What is the capital of France\n2,How\n3,Why not\n", "'1' is a number"),
         (
-            b'"I really liked this film, all of it",good\n"The plot of this thing makes no sense",bad\n',
-            "'I really liked this film, all of it' is a sentence",
+            b'"I really liked this film, all of it.",good\n"The plot of this thing makes no sense",bad\n',
+            "'I really liked this film, all of it.' is a sentence",
         ),
+        (b"Where is the card that I ordered?,card\nHow long does it take?,time\nHello there,other\n", "is a sentence"),
     ],
 )
 def test_a_file_without_a_header_is_an_error_with_the_remedy(tmp_path, content, evidence):
@@ -135,6 +136,10 @@ def test_a_file_without_a_header_is_an_error_with_the_remedy(tmp_path, content, 
         b"Timestamp,How satisfied are you with our service today?\n2024-01-01,not at all\n2024-01-02,very\n",
         b"Describe your last visit in your own words,rating\n"
         b"it was a very long day for all of us,3\nwe waited for an hour and then we left,1\n",
+        b"Timestamp,What did you like about the last event?\n"
+        b"2024/1/2 10:00:00 AM,the food and the people that I met\n2024/1/2 11:00:00 AM,nothing that I can think of\n",
+        b"What did you like about the event?,What should we do better next time?\n"
+        b"the food and the people that I met,start a little later please\nall of the talks in it,more time\n",
         b"v1,v2\nham,Ok\nham,Hi\n",
         b"a\n",
     ],
