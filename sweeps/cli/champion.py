@@ -182,8 +182,8 @@ def predict(
         for metric, value in scores.items():
             say(f"{metric}: {value:.4g} over {len(rows):,} examples")
     if isinstance(predictor, CountsCutPrompts) and predictor.cut_prompts:
-        cut = f"{predictor.cut_prompts:,} of {len(rows):,} prompts"
-        say(f"the model read only a part of {cut}: they are too long for it")
+        prompts = f"{predictor.cut_prompts:,} of {len(rows):,} prompts"
+        say(f"the model read only a part of {prompts}: they are too long for it")
     if cut := sum(bool(row.get("truncated")) for row in rows):
         say(f"{cut:,} of {len(rows):,} texts ended because they became too long; --max-tokens allows more")
     if out is not None:
