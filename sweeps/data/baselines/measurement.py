@@ -174,7 +174,9 @@ def _text_baselines(
                     scored = _score(request, predictions[part], lines[part], view.recipe.stop, Path(scratch))
                     if scored is not None:
                         values[part][request.name], ranges[request.name] = scored
-            scores_nothing = all(value == ranges[name].worst for part in values.values() for name, value in part.items())
+            scores_nothing = all(
+                value == ranges[name].worst for part in values.values() for name, value in part.items()
+            )
             if kind == "copy" and scores_nothing:
                 continue
             shown = None if answer is None else _shown(answer, view)
