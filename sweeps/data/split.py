@@ -12,6 +12,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+RANK_BYTES = 16
 
 
 def apportion_seats(counts: Mapping[str, int], total: int, at_least_one: bool = False) -> dict[str, int]:
@@ -56,37 +64,36 @@ def split(
     stay in one part, too. Then the proportions are as near as these units allow. Groups and
     clusters that join no different prompts change nothing.
     """
-    ranks = [rank(seed, prompt) for prompt in prompts]
-    if units := _joined_units(ranks, labels, groups, clusters):
-        return _split_units(units, len(ranks), fractions)
-    same_prompt: dict[bytes, list[int]] = {}
-    for index, key in enumerate(ranks):
-        same_prompt.setdefault(key, []).append(index)
-    frequency = Counter(labels)
-    strata: dict[str, list[bytes]] = {}
-    for key, members in same_prompt.items():
-        rarest = min({labels[index] for index in members}, key=lambda label: (frequency[label], label))
-        strata.setdefault(rarest, []).append(key)
-    sizes = {label: sum(len(same_prompt[key]) for key in keys) for label, keys in strata.items()}
-    for stratum in strata.values():
-        stratum.sort()
+    import numpy as np
 
-    part_of: dict[bytes, str] = {}
-    for part, fraction in fractions.items():
-        wanted = max(1, round(fraction * len(ranks))) if fraction > 0 else 0
-        divisible = {label: sizes[label] for label, keys in strata.items() if len(keys) > 1}
+    ranks = _ranks(prompts, seed)
+    if units := _joined_units(ranks, labels, groups, clusters):
+        return _split_units(units, len(labels), fractions)
+    unit_of, sizes = _prompt_units(ranks)
+    frequency = Counter(labels)
+    rarest_first = sorted(frequency, key=lambda label: (frequency[label], label))
+    code_of = {label: code for code, label in enumerate(rarest_first)}
+    codes = np.fromiter((code_of[label] for label in labels), np.int32, len(labels))
+    stratum_of = np.full(len(sizes), len(rarest_first), np.int32)
+    np.minimum.at(stratum_of, unit_of, codes)
+    strata = {label: np.flatnonzero(stratum_of == code) for label, code in code_of.items()}
+    divisible = {label: int(sizes[units].sum()) for label, units in strata.items() if len(units) > 1}
+
+    part_of = np.zeros(len(sizes), np.int8)  # 0 is train
+    for number, fraction in enumerate(fractions.values(), 1):
+        wanted = max(1, round(fraction * len(labels))) if fraction > 0 else 0
         for label, quota in apportion_seats(divisible, min(wanted, sum(divisible.values()))).items():
             open_seats = quota
-            unassigned = [key for key in strata[label] if key not in part_of]
-            for key in unassigned[:-1]:  # the last one stays in train
-                if len(same_prompt[key]) <= open_seats:
-                    part_of[key] = part
-                    open_seats -= len(same_prompt[key])
-    _return_missing_labels(same_prompt, labels, part_of)
-    parts: dict[str, list[int]] = {"train": [], **{part: [] for part in fractions}}
-    for index, key in enumerate(ranks):
-        parts[part_of.get(key, "train")].append(index)
-    return parts
+            units_left = strata[label][part_of[strata[label]] == 0]
+            for unit in units_left[:-1]:  # the last one stays in train
+                if open_seats == 0:
+                    break
+                if sizes[unit] <= open_seats:
+                    part_of[unit] = number
+                    open_seats -= int(sizes[unit])
+    _return_missing_labels(unit_of, codes, part_of)
+    chosen = part_of[unit_of]
+    return {part: np.flatnonzero(chosen == number).tolist() for number, part in enumerate(("train", *fractions))}
 
 
 def stratified_sample(prompts: Iterable[str], labels: Sequence[str], count: int, seed: int) -> list[int]:
@@ -96,7 +103,7 @@ def stratified_sample(prompts: Iterable[str], labels: Sequence[str], count: int,
     """
     if count >= len(labels):
         return list(range(len(labels)))
-    ranks = [rank(seed, prompt) for prompt in prompts]
+    ranks = _ranks(prompts, seed).tolist()
     strata: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
         strata.setdefault(label, []).append(index)
@@ -118,7 +125,7 @@ class _Unit:
 
 
 def _joined_units(
-    ranks: Sequence[bytes],
+    ranks: NDArray[np.void],
     labels: Sequence[str],
     groups: Sequence[str | None] | None,
     clusters: Sequence[Sequence[int]],
@@ -130,7 +137,9 @@ def _joined_units(
     """
     if not clusters and not any(groups or ()):
         return []
-    root = list(range(len(ranks)))
+    joined = ranks.tobytes()
+    keys = [joined[start : start + RANK_BYTES] for start in range(0, len(joined), RANK_BYTES)]
+    root = list(range(len(keys)))
 
     def find(index: int) -> int:
         while root[index] != index:
@@ -139,7 +148,7 @@ def _joined_units(
         return index
 
     first_of_prompt: dict[bytes, int] = {}
-    for index, key in enumerate(ranks):
+    for index, key in enumerate(keys):
         root[find(index)] = find(first_of_prompt.setdefault(key, index))
     first_of_group: dict[str, int] = {}
     for index, group in enumerate(groups or ()):
@@ -149,12 +158,12 @@ def _joined_units(
         for index in cluster[1:]:
             root[find(index)] = find(cluster[0])
     members: dict[int, list[int]] = {}
-    for index in range(len(ranks)):
+    for index in range(len(keys)):
         members.setdefault(find(index), []).append(index)
     if len(members) == len(first_of_prompt):
         return []
     units = [
-        _Unit(tuple(unit), Counter(labels[index] for index in unit), _rank_of_unit({ranks[index] for index in unit}))
+        _Unit(tuple(unit), Counter(labels[index] for index in unit), _rank_of_unit({keys[index] for index in unit}))
         for unit in members.values()
     ]
     return sorted(units, key=lambda unit: unit.rank)
@@ -166,7 +175,7 @@ def _rank_of_unit(ranks: Set[bytes]) -> bytes:
     The least of the ranks is the smaller the more there are, so a hash of it takes its place.
     """
     least = min(ranks)
-    return least if len(ranks) == 1 else blake2b(least, digest_size=16).digest()
+    return least if len(ranks) == 1 else blake2b(least, digest_size=RANK_BYTES).digest()
 
 
 def _split_units(units: Sequence[_Unit], total: int, fractions: Mapping[str, float]) -> dict[str, list[int]]:
@@ -210,21 +219,48 @@ def _take(unit: _Unit, part: list[int], unit_counts: Counter[str], taken: set[by
     unit_counts.subtract(unit.labels.keys())
 
 
-def _return_missing_labels(groups: Mapping[bytes, list[int]], labels: Sequence[str], part_of: dict[bytes, str]) -> None:
-    """Return groups to train until it has every label.
+def _prompt_units(ranks: NDArray[np.void]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the unit of each example, and the size of each unit.
+
+    Examples with the same prompt are a unit. Units are numbered in the order of their ranks.
+    """
+    import numpy as np
+
+    order = np.lexsort((ranks["low"], ranks["high"]))
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = ranks[order[1:]] != ranks[order[:-1]]
+    unit_of = np.empty(len(order), np.intp)
+    unit_of[order] = np.cumsum(is_first) - 1
+    return unit_of, np.bincount(unit_of, minlength=0)
+
+
+def _return_missing_labels(unit_of: NDArray[np.intp], codes: NDArray[np.int32], part_of: NDArray[np.int8]) -> None:
+    """Return units to train until it has every label.
 
     A prompt may have several labels; the rarest one decided its stratum.
     """
-    train_labels = {labels[index] for key, members in groups.items() if key not in part_of for index in members}
-    if len(train_labels) == len(set(labels)):
+    import numpy as np
+
+    is_trained = part_of[unit_of] == 0
+    missing = set(np.setdiff1d(codes, codes[is_trained]).tolist())
+    if not missing:
         return
-    for key in sorted(part_of):
-        group_labels = {labels[index] for index in groups[key]}
-        if not group_labels <= train_labels:
-            del part_of[key]
-            train_labels |= group_labels
+    held_out = np.flatnonzero(~is_trained)
+    for index in held_out[np.argsort(unit_of[held_out], kind="stable")]:
+        unit = unit_of[index]
+        if part_of[unit] and int(codes[index]) in missing:
+            part_of[unit] = 0
+            missing -= set(codes[unit_of == unit].tolist())
+
+
+def _ranks(prompts: Iterable[str], seed: int) -> NDArray[np.void]:
+    """Return the rank of each prompt as two numbers, which are in the order of the bytes."""
+    import numpy as np
+
+    joined = b"".join(rank(seed, prompt) for prompt in prompts)
+    return np.frombuffer(joined, np.dtype([("high", ">u8"), ("low", ">u8")]))
 
 
 def rank(seed: int, text: str) -> bytes:
     """Return the key by which examples are ordered: a hash of seed and text."""
-    return blake2b(text.encode(errors="surrogatepass"), digest_size=16, salt=seed.to_bytes(16, "big")).digest()
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=RANK_BYTES, salt=seed.to_bytes(16, "big")).digest()
