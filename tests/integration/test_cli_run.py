@@ -16,7 +16,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from user_environment import user_environment
+from user_environment import STORAGE_UNDER_TEST, user_environment
+
+from sweeps.errors import SweepError
+from sweeps.study.state import read_state
+from sweeps.trials.trial import TrialState
+from sweeps.workspace import Workspace
 
 pytestmark = [
     pytest.mark.integration,
@@ -246,9 +251,15 @@ def test_a_sweep_runs_on_an_installed_plugin_backend(folder: Path, tmp_path: Pat
 
 
 def completed_trials(folder: Path) -> list[str]:
-    """Return one entry per completed trial in the journal.
+    """Return one entry per completed trial in the study.
 
-    Reading it as text is fast and takes no lock.
+    Reading a journal as text is fast and takes no lock.
     """
+    if storage := os.environ.get(STORAGE_UNDER_TEST):
+        try:
+            trials = read_state(Workspace(folder / ".sweep"), "pairs", storage).trials
+        except SweepError:  # the sweep has not begun
+            return []
+        return [trial.key for trial in trials if trial.state is TrialState.COMPLETE]
     journal = (folder / ".sweep/sweeps/pairs/study.journal").read_text()
     return re.findall(r'\\"state\\": ?\\"complete\\"', journal)

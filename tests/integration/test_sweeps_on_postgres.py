@@ -33,7 +33,10 @@ def _load(name: str) -> ModuleType:
 
 ABOUT_THE_JOURNAL_FILE: dict[str, set[str]] = {
     "test_cli_run": set(),
-    "test_control": set(),
+    "test_control": {
+        "test_a_sweep_is_steered_from_another_terminal_and_another_folder",
+        "test_one_damaged_sweep_does_not_hide_the_others",
+    },
     "test_changed_file": set(),
     "test_champion_cli": set(),
 }
@@ -56,7 +59,8 @@ def studies_in_a_new_database(postgres: databases.Server, monkeypatch: pytest.Mo
     name = f"test{next(_numbers)}"
     with psycopg.connect(postgres.url.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
-        monkeypatch.setenv(STORAGE_UNDER_TEST, postgres.url.removesuffix("/postgres") + f"/{name}")
+        for variable in ("SWEEP_STORAGE", STORAGE_UNDER_TEST):
+            monkeypatch.setenv(variable, postgres.url.removesuffix("/postgres") + f"/{name}")
         yield
 
 
