@@ -184,8 +184,8 @@ def predict(
     if isinstance(predictor, CountsCutPrompts) and predictor.cut_prompts:
         prompts = f"{predictor.cut_prompts:,} of {len(rows):,} prompts"
         say(f"the model read only a part of {prompts}: they are too long for it")
-    if cut := sum(bool(row.get("truncated")) for row in rows):
-        say(f"{cut:,} of {len(rows):,} texts ended because they became too long; --max-tokens allows more")
+    if ended := sum(bool(row.get("truncated")) for row in rows):
+        say(f"{ended:,} of {len(rows):,} texts ended because they became too long; --max-tokens allows more")
     if out is not None:
         batch_prediction.write_rows(rows, out)
     counts = Counter(str(row[batch_prediction.PREDICTION_COLUMN]) for row in rows)
