@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -48,13 +49,13 @@ def result(measured: ScaleResult) -> RenderableType:
     has_test = any(point.test is not None for curve in measured.curves for point in curve.points)
     test_metric = next((point.test_metric for curve in measured.curves for point in curve.points if point.test), "")
     table = _table("model", "examples", metric, *([f"test {test_metric}"] if has_test else []))
-    table.add_column("seeds", overflow="fold")
+    table.add_column("runs", overflow="fold")
     for curve in measured.curves:
         for number, point in enumerate(curve.points):
             label = curve.label if number == 0 else ""
             cells = [label, f"{point.size:,}", _mean(point, measured.measure)]
             cells += ["" if point.test is None else f"{point.test[0]:.3f}"] if has_test else []
-            table.add_row(*map(Text, (*cells, point.missing or str(len(point.values)))))
+            table.add_row(*map(Text, (*cells, point.missing or _runs(point))))
     notes = []
     if any(point.half_width is not None for curve in measured.curves for point in curve.points):
         notes.append("±: 95 % interval of the mean over the seeds, all on the same subset")
@@ -74,6 +75,11 @@ def _table(*columns: str) -> Table:
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     return table
+
+
+def _runs(point: MeasuredPoint) -> str:
+    counts = Counter(point.verdicts)
+    return ", ".join(f"{count} {kind}" for kind, count in counts.most_common()) or str(len(point.values))
 
 
 def _mean(point: MeasuredPoint, measure: Measure) -> str:

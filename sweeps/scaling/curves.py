@@ -21,6 +21,9 @@ one to predict."""
 GUESSING_ERRORS = 2.0
 """A value below the best guess plus this many of its standard errors counts as guessed."""
 
+WIDE = 2.0
+"""A point whose seeds differ by this multiple of the next widest point may decide everything."""
+
 
 @dataclass(frozen=True)
 class MeasuredPoint:
@@ -29,6 +32,7 @@ class MeasuredPoint:
     `values` are those of the objective on the validation set, one per seed, in the order of the
     seeds. `test` is the mean of `test_metric` on the test set with its interval; None if nothing
     measured it. `missing` says why there are fewer values than seeds; empty if there are all.
+    `verdicts` are those on the runs with a value.
     """
 
     size: int
@@ -41,6 +45,7 @@ class MeasuredPoint:
     usd: float | None = None
     seconds: float = 0.0
     missing: str = ""
+    verdicts: tuple[str, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -163,8 +168,17 @@ def _no_rise(used: Sequence[MeasuredPoint], measure: Measure) -> str:
     if gain > float(t.ppf((1 + LEVEL) / 2, freedom)) * error:
         return ""
     if gain < -float(t.ppf((1 + LEVEL) / 2, freedom)) * error:
-        return f"{last.size:,} examples do worse than {first.size:,}: look at the data and the hyperparameters first"
-    return f"{last.size:,} examples do no better than {first.size:,}, within the noise"
+        return f"{last.size:,} examples do worse than {first.size:,}: look at the verdicts of its runs"
+    return f"{last.size:,} examples do no better than {first.size:,}, within the noise{_spread(used)}"
+
+
+def _spread(used: Sequence[MeasuredPoint]) -> str:
+    """Say that a single point spreads so much that it decides, if one does."""
+    *others, widest = sorted(used, key=lambda point: max(point.values) - min(point.values))
+    spread = max(widest.values) - min(widest.values)
+    if spread < WIDE * max(max(point.values) - min(point.values) for point in others):
+        return ""
+    return f"; the seeds at {widest.size:,} differ by {spread:.2g}: look at the verdicts of these runs"
 
 
 def _listed(sizes: Sequence[int]) -> str:

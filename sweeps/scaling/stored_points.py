@@ -93,6 +93,7 @@ def measured(point: ScalePoint, study: StoredStudy | None, why_not: str) -> Meas
         tokens=spent.tokens,
         usd=spent.usd if any(trial.spend.usd is not None for trial in study.attempts) else None,
         seconds=study.seconds,
+        verdicts=tuple(trial.verdict.kind.value for trial in trials if trial.values and trial.verdict),
         missing="" if len(values) >= asked else _missing(study, len(values), asked, why_not),
     )
 

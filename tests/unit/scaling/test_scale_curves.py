@@ -71,6 +71,16 @@ def test_points_that_carry_no_extrapolation_say_why(means, options, reason):
     assert "carry no extrapolation" in about_more_data(found, ACCURACY)
 
 
+def test_a_single_point_whose_seeds_differ_most_is_named():
+    """As on SNLI with a learning rate at which one of three runs collapsed."""
+    values = {100: (0.39, 0.40, 0.42), 200: (0.44, 0.45, 0.46), 400: (0.47, 0.47, 0.50), 800: (0.34, 0.45, 0.46)}
+    found = judged("m", "m", [MeasuredPoint(size, "s", runs) for size, runs in values.items()], ACCURACY, 7)
+    assert found.reason == (
+        "800 examples do no better than 100, within the noise; the seeds at 800 differ by 0.12: "
+        "look at the verdicts of these runs"
+    )
+
+
 def test_a_point_without_values_is_left_out():
     points = [MeasuredPoint(size, "s", (0.5, 0.6, 0.7) if size > 100 else (), missing="failed") for size in SIZES]
     found = judged("m", "m", points, ACCURACY, 7)
