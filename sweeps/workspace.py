@@ -50,8 +50,8 @@ class Workspace:
     - `mlflow.db` with its lock, and `mlartifacts/`: MLflow
     - `sweeps/<name>/`: one sweep, with `study.journal`, `jobs/` (the runs of the backend),
       `sweep.yaml` and `plan.json` of its last run, `report.html`, `data-report.html`, and `log.txt`
-      (log messages of libraries). Its process keeps `lock`, `command.json` (for `sweep resume`), `mlflow.json` (what
-      MLflow was sent) and `ray.json` (the processes of its Ray).
+      (log messages of libraries). Its process keeps `lock`, `command.json` (for `sweep resume`),
+      `mlflow.json` (what MLflow was sent) and `ray.json` (the processes of its Ray).
     """
 
     root: Path
