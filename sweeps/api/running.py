@@ -132,12 +132,12 @@ def run(
 ) -> Sweep:
     """Run a sweep, or continue the one of this name where it stopped, and return it.
 
-    `source`, `overrides`, `data`, `root`, `strict` and `accept` are those of `plan`. `on_event` is called on this
-    thread for everything that happens; it must return quickly and must not raise. With `fresh`, an
-    earlier sweep of this name is kept under another name. `ray_address` is a Ray cluster's. `files`
-    is the URL of the store by which its machines exchange files (default: SWEEP_FILES, else they
-    share the workspace). The sweep starts no trial that would end after `deadline`, in seconds
-    since the Unix epoch.
+    `source`, `overrides`, `data`, `root`, `strict` and `accept` are those of `plan`. `on_event` is
+    called on this thread for everything that happens; it must return quickly and must not raise.
+    With `fresh`, an earlier sweep of this name is kept under another name. `ray_address` is a Ray
+    cluster's. `files` is the URL of the store by which its machines exchange files (default:
+    SWEEP_FILES, else they share the workspace). The sweep starts no trial that would end after
+    `deadline`, in seconds since the Unix epoch.
 
     Raises UserInputError and SweepError like `plan`, SweepError if the sweep fails, and
     SweepInterruptedError after Ctrl-C. Everything is recorded in all cases; call `run` again to
