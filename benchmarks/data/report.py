@@ -46,7 +46,7 @@ def markdown(results: Results) -> str:
         "",
         "These sets are as people have published them, without rows of the same words. What is reported on them",
         "is either a false alarm, or a property that the set really has: the telephone numbers of SMS spam are in it,",
-        "its near duplicates are copies with another number or greeting (below), one premise of SNLI ends with a space,",
+        "its near duplicates are copies with another number or greeting (below), a premise of SNLI ends with a space,",
         "and the validation part of `builtin:nli` has other words than its training part on purpose.",
         "",
         "| set | rows | codes reported |",

@@ -48,6 +48,8 @@ def prepare(
     task, labels = task_and_labels(spec, pools["train"], recipe)
     pools, left_out = without_faulty(pools, [_check_examples(pools, recipe, labels, has_labels)], spec.drop)
     findings += left_out
+    if left_out:  # perhaps all examples of a label
+        task, labels = task_and_labels(spec, pools["train"], recipe)
     parts = _split_parts(pools, task, loaded.fractions, spec.seed)
     parts, left_out = _without_faults_between_parts(parts, recipe, labels, published, spec)
     findings += left_out

@@ -119,3 +119,17 @@ def test_a_set_of_which_nothing_remains_is_an_error(tmp_path: Path) -> None:
 def test_a_code_that_cannot_be_dropped_is_an_error(code: str, words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         DataSpec.model_validate({"source": "a.jsonl", "drop": [code]})
+
+
+def test_a_label_whose_examples_are_all_dropped_is_no_label_any_more(tmp_path: Path) -> None:
+    records = [*rows(80), *({"text": f"other words {n}", "label": "YES"} for n in range(4))]
+    data = prepared(tmp_path, write(tmp_path / "d.jsonl", records), "label-spelling")
+    assert data.dataset.labels == (" no\n", " yes\n")
+    assert [finding.code for finding in data.findings] == ["left-out", "few-examples"]
+
+
+def test_dropping_from_a_list_on_one_line_leaves_the_other_examples(tmp_path: Path) -> None:
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps([*rows(100), *rows(3)]), encoding="utf-8")
+    assert left_out(prepared(tmp_path, path, "duplicate")) == {"duplicate": 3}
+    assert sum(sizes(prepared(tmp_path, path, "duplicate"))) == 100
