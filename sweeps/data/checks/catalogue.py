@@ -65,6 +65,7 @@ READING: Sequence[Check] = (
           rules=("quality",)),
     Check("delimiter", "another delimiter than the ending says", "warning", "A guess chose the columns.",
           "none, if right"),
+    Check("quoting", "cells in quotes in an unusual form", "warning", "A guess found the cells.", "none, if right"),
     Check("header", "no line of column names", "error", "A sentence would be taken for a name.", "name the columns"),
     Check("repeated-column", "two columns of one name", "either", "Only one can be used.", "rename one"),
     Check("repeated-header", "the column names again as a row", "warning", "Two files were joined.", "none: left out"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from sweeps.data.findings import Finding, warning
 from sweeps.data.readers.damage import Damage
@@ -46,7 +48,12 @@ def _read(text: DecodedText, damage: Damage, usual: str) -> RecordStream:
             name = f"{DELIMITERS[delimiter]}, not {DELIMITERS[usual]}"
             hint = "nothing, if the columns are right; otherwise save the table with " + DELIMITERS[usual]
             yield warning("delimiter", f"{damage.file}:1", f"the columns are separated by {name}", hint)
-    rows = _rows(chain(head[skipped:], lines), delimiter, text, damage, skipped)
+    quoting = recognise_quoting(head[skipped:], delimiter)
+    if quoting is not None:
+        message = f"cells in quotes are written with {quoting.in_words}"
+        hint = 'nothing, if the columns are right; the usual form is "a, b" with "" for a quote'
+        yield warning("quoting", f"{damage.file}:1", message, hint)
+    rows = _rows(chain(head[skipped:], lines), delimiter, quoting, text, damage, skipped)
     yield from records_of_rows(rows, damage)
 
 
@@ -71,6 +78,39 @@ def recognise_delimiter(head: Sequence[str], usual: str) -> str:
     return best if shares[best] > shares[usual] + _CLEARLY_BETTER else usual
 
 
+@dataclass(frozen=True)
+class Quoting:
+    """An unusual way to put cells in quotes; `options` are those of `csv.reader`."""
+
+    in_words: str
+    options: Mapping[str, Any]
+
+
+_QUOTINGS = (
+    Quoting("spaces after the delimiter", {"skipinitialspace": True}),
+    Quoting("backslashes before the quotes inside", {"escapechar": "\\"}),
+)
+
+
+def recognise_quoting(head: Sequence[str], delimiter: str) -> Quoting | None:
+    """Return the unusual quoting that explains all of the first lines, where the usual does not."""
+    if _fits(head, delimiter, {}):
+        return None
+    return next((quoting for quoting in _QUOTINGS if _fits(head, delimiter, quoting.options)), None)
+
+
+def _fits(head: Sequence[str], delimiter: str, options: Mapping[str, Any]) -> bool:
+    """Return whether all complete rows of the first lines have as many cells as the header."""
+    reader = csv.reader(head, delimiter=delimiter, strict=True, **options)
+    widths = []
+    try:
+        widths.extend(len(row) for row in reader if row)
+    except csv.Error as problem:
+        if "unexpected end" not in str(problem) or len(head) < _SAMPLE_LINES:
+            return False  # not only cut off by the end of the sample
+    return len(set(widths)) == 1
+
+
 def _consistent_share(head: Sequence[str], delimiter: str) -> float:
     """Return the share of rows with as many cells as the header; 0 if it is a single one."""
     csv.field_size_limit(CELL_LIMIT)
@@ -86,14 +126,15 @@ def _consistent_share(head: Sequence[str], delimiter: str) -> float:
 
 
 def _rows(
-    lines: Iterable[str], delimiter: str, text: DecodedText, damage: Damage, skipped: int
+    lines: Iterable[str], delimiter: str, quoting: Quoting | None, text: DecodedText, damage: Damage, skipped: int
 ) -> Iterator[Row | Finding]:
     """Yield rows with the line where each begins, since a quoted cell may have line breaks.
 
     Lines without any character are skipped.
     """
     csv.field_size_limit(CELL_LIMIT)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    options = {} if quoting is None else quoting.options
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, **options)
     line = 1 + skipped
     while True:
         try:

@@ -22,6 +22,7 @@ def _reject_constant(constant: str) -> NoReturn:
 DECODER = json.JSONDecoder(parse_constant=_reject_constant)
 """Decodes what the JSON standard allows: no NaN, no Infinity."""
 
+_BLANK = " \t\r\n\f\v\ufeff"
 _scan = make_scanner(cast("Any", DECODER))
 
 
@@ -44,7 +45,7 @@ def records_of_lines(lines: Iterable[str], text: DecodedText, damage: Damage, fi
         try:
             value, end = scan(line, 0)
         except (StopIteration, ValueError, RecursionError):
-            line = line.strip()
+            line = line.strip(_BLANK)
             if not line:
                 continue
             if is_first and (whole := _whole_document(line)):
@@ -52,7 +53,7 @@ def records_of_lines(lines: Iterable[str], text: DecodedText, damage: Damage, fi
                 return
             value = _decoded(line, number, damage)
         else:
-            if len(line) - end > 2 and line[end:].strip():
+            if (rest := line[end:]) != "\n" and rest.strip(_BLANK):
                 value = _decoded(line, number, damage)
         is_first = False
         if type(value) is dict:
@@ -69,7 +70,7 @@ _NOTHING = object()
 
 def _decoded(line: str, number: int, damage: Damage) -> Any:
     try:
-        return DECODER.decode(line.strip())
+        return DECODER.decode(line.strip(_BLANK))
     except (ValueError, RecursionError) as problem:
         count_problem(problem, number, damage)
         return _NOTHING

@@ -83,6 +83,27 @@ def test_a_file_of_one_column_is_not_split(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'label, text\nx, "a, b"\ny, "c, d"\n', "spaces after the delimiter"),
+        (b'text,label\n"say \\"a\\", b",x\n"c, d",y\n', "backslashes before the quotes"),
+    ],
+)
+def test_unusual_quotes_are_recognised_and_named(tmp_path, content, words):
+    found = read_content(tmp_path, "d.csv", content)
+    assert [row["text"] for row in found.rows][:2] in (["a, b", "c, d"], ['say "a", b', "c, d"])
+    assert found.findings == [("warning", "quoting", "d.csv:1")]
+    assert words in found.messages[0]
+
+
+def test_the_usual_quotes_stay_with_backslashes_and_spaces_in_texts(tmp_path):
+    content = b'text,label\n"C:\\new, old",x\n"a ""quote"", b", y\n'
+    found = read_content(tmp_path, "d.csv", content)
+    assert found.rows == [{"text": "C:\\new, old", "label": "x"}, {"text": 'a "quote", b', "label": " y"}]
+    assert found.findings == []
+
+
 # ------------------------------------------------------------------------------------------ columns
 def test_columns_without_a_name_are_dropped_and_reported_if_they_have_text(tmp_path):
     found = read_content(tmp_path, "d.csv", b"a,b,,\n1,2,,\n3,4,lost,\n5,6\n7,8,,lost\n")

@@ -25,6 +25,13 @@ def test_reading_json_lines_continues_after_a_broken_line(tmp_path):
     assert found.messages[1] == "'[1]' is not an object; the same on 1 more line: 5"
 
 
+@pytest.mark.parametrize("end", ["x", "}", ",", " x", ", x"])
+def test_whatever_follows_an_object_on_its_line_is_an_error(tmp_path, end):
+    for line_end in ("\n", "\r\n", ""):
+        found = read_content(tmp_path, "d.jsonl", f'{{"a": 1}}\n{{"a": 2}}{end}{line_end}'.encode())
+        assert (found.rows, found.findings) == ([{"a": 1}], [("error", "json", "d.jsonl:2")])
+
+
 def test_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path):
     content = b'\xef\xbb\xbf{"a": "\xc3\xa4"}\r\n{"a": 2}\r\n\r\n{"a"\r\n'
     found = read_content(tmp_path, "d.jsonl.gz", gzip.compress(content))
