@@ -37,9 +37,10 @@ def read_workbook(path: str, damage: Damage) -> RecordStream:
 
 
 def _rows(sheet: Any) -> Iterator[Row]:
-    first = sheet.start[0] if sheet.start else 0
-    for number, cells in enumerate(sheet.to_python(skip_empty_area=True), first + 1):
-        yield Row(number, [_cell(cell) for cell in cells])
+    first = sheet.start[0]
+    for number, cells in enumerate(sheet.iter_rows(), 1):
+        if number > first:
+            yield Row(number, [_cell(cell) for cell in cells])
 
 
 def _cell(cell: Any) -> Any:
