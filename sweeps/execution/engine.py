@@ -117,6 +117,8 @@ def run(session: Session, cluster: Cluster | None = None, say: Callable[[str], N
 def _run_tune(
     session: Session, searcher: _SessionSearcher, callback: _SessionCallback, config: dict[str, Any], scratch: Path
 ) -> None:
+    # Tune looks for a file of results of each trial, which we do not write, and logs them all.
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     tune.run(
         TrialRunner,
         name="tune",
