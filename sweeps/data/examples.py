@@ -23,6 +23,9 @@ SEPARATORS = ("\n\n###\n\n", "\n###\n", "\n##\n", "\n\n===\n\n", "\n\n---\n\n", 
 STOPS = ("\n###\n", " END", "***", "+++", "&&&", "$$$", "@@@", "%%%", " [END]")
 """Stop sequences recognised in completions, and proposed if the default occurs inside them."""
 
+SHARED_ENDING = 0.9
+"""The share of the first texts that must have an ending so that it is taken for the delimiter."""
+
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=str).encode
 """A value of a column that JSON does not have, such as a date, becomes text."""
 
@@ -181,9 +184,9 @@ def choose_recipe(
         if any(not character.isalnum() and character != " " for character in tail):
             separator = tail
         else:
-            separator = _shared_ending(sample, prompt_template, SEPARATORS) or DEFAULT_SEPARATOR
+            separator = _ending_of(sample, prompt_template, SEPARATORS) or DEFAULT_SEPARATOR
     if stop is None:
-        stop = _shared_ending(sample, completion_template, STOPS) or DEFAULT_STOP
+        stop = _ending_of(sample, completion_template, STOPS) or DEFAULT_STOP
     return PairRecipe(prompt_template, completion_template, separator, stop)
 
 
@@ -240,15 +243,26 @@ def _readable(message: Mapping[str, Any]) -> str:
     return str(message["content"]) or (_encode([call["function"] for call in calls]) if calls else "")
 
 
-def _shared_ending(sample: Sequence[Record], template: Template, known: Sequence[str]) -> str | None:
-    """Return the first known ending that all texts of the sample have."""
+def _ending_of(sample: Sequence[Record], template: Template, known: Sequence[str]) -> str | None:
     texts = []
     for record in sample:
         try:
-            texts.append(template.fill(template.values(record.fields)))
+            values = template.values(record.fields)
         except FieldError:
             continue
-    return next((ending for ending in known if texts and all(text.endswith(ending) for text in texts)), None)
+        if any(map(str.strip, values)):
+            texts.append(template.fill(values))
+    return shared_ending(texts, known)
+
+
+def shared_ending(texts: Sequence[str], known: Sequence[str]) -> str | None:
+    """Return the first known ending that nearly all texts have, but for empty ones.
+
+    One row without its ending must not make the ending a part of all other texts.
+    """
+    written = [text for text in texts if text.strip()]
+    least = max(1.0, SHARED_ENDING * len(written))
+    return next((ending for ending in known if sum(text.endswith(ending) for text in written) >= least), None)
 
 
 def _template_hint(columns: Sequence[str]) -> str:

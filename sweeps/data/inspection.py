@@ -9,7 +9,7 @@ from itertools import islice
 
 from sweeps.data.columns import AnswerKind, Column, answer_kind, choose_answer, choose_texts, columns_of
 from sweeps.data.conversations import ChatLayout, Conversation, recognise
-from sweeps.data.examples import DEFAULT_SEPARATOR, DEFAULT_STOP, SEPARATORS, STOPS
+from sweeps.data.examples import DEFAULT_SEPARATOR, DEFAULT_STOP, SEPARATORS, STOPS, shared_ending
 from sweeps.data.findings import Finding, capped, errors_as_problems
 from sweeps.data.readers.record import Record
 from sweeps.data.sources import Source, own_data
@@ -109,7 +109,7 @@ def _inspected(records: Sequence[Record], sampled: bool, parts: tuple[str, ...])
         answer = choose_answer(columns, records[0])
         texts = choose_texts([column for column in columns if column is not answer], answer, records[0])
     kind = answer_kind(answer)
-    separated = _shared_ending(texts[-1].texts, SEPARATORS)
+    separated = shared_ending(texts[-1].texts, SEPARATORS) is not None
     used = {answer.path, *(column.path for column in texts)}
     others = tuple(column.path for column in columns if column.path not in used and not column.is_constant)
     letters = "".join(char for column in texts for text in column.texts[:200] for char in text if char.isalpha())
@@ -178,11 +178,7 @@ def _field(path: str) -> str:
 
 def _stop(answers: Sequence[str]) -> str | None:
     """Return a stop sequence that no answer has, None if the one chosen anyway cuts none."""
-    if _shared_ending(answers, STOPS) or not any(DEFAULT_STOP in text.removesuffix(DEFAULT_STOP) for text in answers):
+    if shared_ending(answers, STOPS) or not any(DEFAULT_STOP in text.removesuffix(DEFAULT_STOP) for text in answers):
         return None
     unused = (stop for stop in STOPS if stop not in DEFAULT_SEPARATOR)
     return next((stop for stop in unused if not any(stop in text for text in answers)), None)
-
-
-def _shared_ending(texts: Sequence[str], known: Sequence[str]) -> bool:
-    return any(all(text.endswith(ending) for text in texts) for ending in known)

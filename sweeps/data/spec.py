@@ -70,11 +70,11 @@ class DataSpec(BaseModel):
         None,
         json_schema_extra={"minLength": 1},
         description="Ends every prompt. Default: the text after the template's last field if it has a newline or "
-        r"punctuation; else a known separator that all prompts end with; else '\n\n###\n\n' is appended.",
+        r"punctuation; else a known separator that nine of ten prompts end with; else '\n\n###\n\n' is appended.",
     )
     stop: str | None = Field(
         None,
-        description="Ends every completion. Default: a known stop sequence that all completions end with, "
+        description="Ends every completion. Default: a known stop sequence that nine of ten completions end with, "
         r"else '\n'. Chat data has none.",
     )
     train_on: Literal["all", "last"] = Field(

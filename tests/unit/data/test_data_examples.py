@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.data.examples import ChatRecipe, Example, PairRecipe, build_examples, choose_recipe
+from sweeps.data.examples import DEFAULT_SEPARATOR, ChatRecipe, Example, PairRecipe, build_examples, choose_recipe
 from sweeps.data.findings import Finding
 from sweeps.data.readers.record import Record
 from sweeps.data.templates import FieldError
@@ -170,3 +170,14 @@ def test_a_separator_for_conversations_is_refused_and_not_ignored():
 def test_templates_take_precedence_over_messages():
     record = Record({"messages": TALK, "q": "2+2?", "a": "4"}, "d", 1)
     assert isinstance(choose_recipe([record], "{q}", "{a}", None, None), PairRecipe)
+
+
+def test_one_row_without_its_ending_does_not_change_the_delimiters_of_all_others():
+    rows = [{"prompt": f"question {n} ->", "completion": f" answer {n} END"} for n in range(30)]
+    rows[3] = {"prompt": "question 3", "completion": " answer 3"}
+    rows[7]["completion"] = " "
+    recipe = choose_recipe([Record(row, "d", n) for n, row in enumerate(rows, 1)], None, None, None, None)
+    assert (recipe.separator, recipe.stop) == (" ->", " END")
+    assert recipe.example(Record(rows[3], "d", 4))[:2] == ("question 3 ->", " answer 3 END")
+    mixed = [Record({"prompt": f"q {n}{' ->' if n % 2 else ''}", "completion": "a"}, "d", n) for n in range(30)]
+    assert choose_recipe(mixed, None, None, None, None).separator == DEFAULT_SEPARATOR
