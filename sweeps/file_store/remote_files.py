@@ -39,6 +39,8 @@ class RemoteFolder:
         """
         self.url = url.rstrip("/")
         self._files, self._root = file_system(url, place)
+        # Not every web server sends parts of a file; with 0, fsspec reads it from beginning to end.
+        self._block_bytes = 0 if urlsplit(url).scheme in ("http", "https") else 4 * _BUFFER_BYTES
 
     def names(self) -> list[str] | None:
         """Return the names of all files below the folder, with `/`; None if it is a file.
@@ -56,7 +58,7 @@ class RemoteFolder:
         path = f"{self._root}/{name}" if name else self._root
         try:
             with self._translated():
-                opened = self._files.open(path, "rb", block_size=4 * _BUFFER_BYTES)
+                opened = self._files.open(path, "rb", block_size=self._block_bytes)
         except RemoteError as failure:
             raise OSError(failure.reason) from failure
         return io.BufferedReader(_RemoteStream(opened), _BUFFER_BYTES)
@@ -68,7 +70,10 @@ class RemoteFolder:
         except SweepError:
             raise
         except FileNotFoundError as error:
-            raise RemoteError("no such file or folder") from error
+            cause = error.__cause__  # over HTTP, every failure is reported as a file that is missing
+            if cause is None or getattr(cause, "status", None) in (404, 410):
+                raise RemoteError("no such file or folder") from error
+            raise RemoteError(f"{urlsplit(self.url).scheme}:// cannot be read: {in_words(cause)}") from error
         except Exception as error:  # each kind of store has its own exceptions
             raise RemoteError(f"{urlsplit(self.url).scheme}:// cannot be read: {in_words(error)}") from error
 
@@ -78,12 +83,18 @@ class _RemoteStream(io.RawIOBase):
 
     def __init__(self, opened: Any) -> None:
         self._opened = opened
+        try:
+            opened.seek(0, io.SEEK_END)
+            opened.seek(0)
+            self._seekable = True
+        except (OSError, ValueError):  # a server that sends files only from their beginning
+            self._seekable = False
 
     def readable(self) -> bool:
         return True
 
     def seekable(self) -> bool:
-        return bool(self._opened.seekable())
+        return self._seekable
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         return int(self._opened.seek(offset, whence))

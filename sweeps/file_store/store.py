@@ -53,8 +53,13 @@ def file_system(url: str, place: str = "SWEEP_FILES") -> tuple[Any, str]:
     import fsspec
 
     protocol = urlsplit(url).scheme if "://" in url else "file"
-    options = _S3_OPTIONS if protocol in ("s3", "s3a") else {}
+    options: dict[str, Any] = _S3_OPTIONS if protocol in ("s3", "s3a") else {}
     try:
+        if protocol in ("http", "https"):
+            import aiohttp
+
+            # its own limit of five minutes is for the whole file
+            options = {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)}}
         files: Any = fsspec.filesystem(protocol, use_listings_cache=False, **options)
     except ImportError as error:
         command = install_command("s3") if protocol in ("s3", "s3a") else f"pip install 'fsspec[{protocol}]'"
@@ -200,7 +205,7 @@ def replace_folder(prepared: Path, folder: Path) -> None:
     prepared.replace(folder)
 
 
-def in_words(error: Exception) -> str:
+def in_words(error: BaseException) -> str:
     """Return the name and the text of a library's error, on one line."""
     text = " ".join(str(error).split())
     return (f"{type(error).__name__}: {text}" if text else type(error).__name__)[:300]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import shutil
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Collection
@@ -16,6 +18,7 @@ from sweeps.data.readers.input_file import Inflated, InputFile
 
 _PASSWORD_BIT = 0x1
 _BUFFER_BYTES = 2**20
+_UNKNOWN_SIZE = 2**30
 
 DAMAGE: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)
 """What reading a damaged archive raises."""
@@ -34,7 +37,7 @@ def gunzipped(opens: Callable[[], io.BufferedReader]) -> io.BufferedReader:
         size = stream.seek(0, io.SEEK_END)
         stream.seek(0)
     except (OSError, io.UnsupportedOperation):
-        size = 0
+        size = _UNKNOWN_SIZE
     inner = gzip.GzipFile(fileobj=stream, mode="rb")
     return io.BufferedReader(Inflated(inner, size, _too_large, (stream,)), _BUFFER_BYTES)
 
@@ -46,7 +49,7 @@ def members(archive: InputFile, is_data: Callable[[str], bool]) -> list[InputFil
     Raises FileFaultError if it cannot be read, OSError as opening does.
     """
     try:
-        with archive.opens() as stream, zipfile.ZipFile(stream) as opened:
+        with _open_seekable(archive) as stream, zipfile.ZipFile(stream) as opened:
             found = [info for info in opened.infolist() if _is_visible(info.filename) and is_data(info.filename)]
     except UNREADABLE as damage:
         hint = "copy the file again; its name must end as its format says"
@@ -65,7 +68,7 @@ def relative_names(files: Collection[InputFile], archive: InputFile) -> dict[str
 
 
 def _open_member(archive: InputFile, name: str) -> io.BufferedReader:
-    stream = archive.opens()
+    stream = _open_seekable(archive)
     try:
         opened = zipfile.ZipFile(stream)
         info = opened.getinfo(name)
@@ -75,6 +78,18 @@ def _open_member(archive: InputFile, name: str) -> io.BufferedReader:
         raise FileFaultError("archive", f"{name} in the archive cannot be read: {damage}", "pack it again") from None
     inflated = Inflated(inner, info.compress_size, _too_large, (opened, stream))
     return io.BufferedReader(inflated, _BUFFER_BYTES)
+
+
+def _open_seekable(archive: InputFile) -> io.BufferedReader:
+    """Open an archive, or a copy of it where its bytes come only from beginning to end."""
+    stream = archive.opens()
+    if stream.seekable():
+        return stream
+    with stream:
+        copy = tempfile.TemporaryFile(prefix="finesweep-")  # noqa: SIM115  # the caller closes it
+        shutil.copyfileobj(stream, copy, _BUFFER_BYTES)
+    copy.seek(0)
+    return cast("io.BufferedReader", copy)
 
 
 def _is_visible(name: str) -> bool:
