@@ -102,7 +102,7 @@ def recognise_quoting(head: Sequence[str], delimiter: str) -> Quoting | None:
 def _fits(head: Sequence[str], delimiter: str, options: Mapping[str, Any]) -> bool:
     """Return whether all complete rows of the first lines have as many cells as the header."""
     reader = csv.reader(head, delimiter=delimiter, strict=True, **options)
-    widths = []
+    widths: list[int] = []
     try:
         widths.extend(len(row) for row in reader if row)
     except csv.Error as problem:
