@@ -162,4 +162,7 @@ def _legend(figure: Figure, trials: Sequence[Trial]) -> None:
     ]
     figure.subplots_adjust(left=0.07, right=0.98, top=0.97, bottom=0.2, wspace=0.25, hspace=0.45)
     if handles:
-        figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=9)
+        below = (0.5, 0.02)  # the titles of the axes reach down to here where there is one row of panels
+        figure.legend(
+            handles=handles, loc="upper center", bbox_to_anchor=below, ncols=len(handles), frameon=False, fontsize=9
+        )
