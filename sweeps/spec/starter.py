@@ -68,7 +68,7 @@ _ENCODER_SPACE = """  method: full
   learning_rate: recommended
   warmup_ratio: [0.0, 0.1]"""
 
-_SMALL_ENCODER_RATE = "{low: 1e-4, high: 6e-4, log: true}   # this small encoder takes more than the recommended rates"
+_SMALL_ENCODER_RATE = "{low: 3e-5, high: 2e-4, log: true}   # more than recommended: the encoder is small"
 
 _LANGUAGE_MODEL_SPACE = "  use: lora                     # adapters: their weights alone are trained and kept"
 
