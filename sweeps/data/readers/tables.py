@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from sweeps.data.readers.damage import Damage, FileFaultError
 from sweeps.data.readers.record import Record, RecordStream, RepeatedColumn
 
 ROWS_AT_ONCE = 1000
+_CONTINUATION = b"\xff\xff\xff\xff"
 
 
 def read_parquet(path: str, damage: Damage) -> RecordStream:
@@ -71,6 +73,15 @@ def _arrow_batches(path: str) -> Iterator[Any]:
         for batch in batches:
             for start in range(0, batch.num_rows, ROWS_AT_ONCE):
                 yield batch.slice(start, ROWS_AT_ONCE)
+        if not is_file and not _has_end_mark(path):  # the library takes the end of the file for the end of the stream
+            raise FileFaultError("table", "the stream of tables has no end mark: the file is cut", "copy it again")
+
+
+def _has_end_mark(path: str) -> bool:
+    with open(path, "rb") as file:
+        is_old_form = file.read(4) != _CONTINUATION  # before Arrow 0.15
+        file.seek(-4 if is_old_form else -8, io.SEEK_END)
+        return file.read() == (bytes(4) if is_old_form else _CONTINUATION + bytes(4))
 
 
 def _values(column: Any, classes: Sequence[str] | None) -> list[Any]:

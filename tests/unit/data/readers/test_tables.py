@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import gzip
+import io
 import json
 import struct
 import zipfile
@@ -85,6 +86,18 @@ def test_a_table_that_is_cut_is_one_error(tmp_path, kind, kept):
     whole = written(tmp_path, kind).read_bytes()
     found = read_content(tmp_path, f"d.{kind.partition('-')[0]}", whole[: int(len(whole) * kept)])
     assert found.codes == [("error", "table")]
+
+
+def test_a_stream_of_tables_that_is_cut_between_two_of_them_is_an_error_after_its_records(tmp_path):
+    batch = pyarrow.RecordBatch.from_pylist([{"text": "a"}])
+    sink = io.BytesIO()
+    with ipc.new_stream(sink, batch.schema) as out:
+        out.write_batch(batch)
+        cut = len(sink.getvalue())
+        out.write_batch(batch)
+    assert read_content(tmp_path, "d.arrow", sink.getvalue()).rows == [{"text": "a"}] * 2
+    found = read_content(tmp_path, "d.arrow", sink.getvalue()[:cut])
+    assert (found.rows, found.codes) == ([{"text": "a"}], [("error", "table")])
 
 
 def test_a_table_that_points_outside_of_its_texts_is_one_error_and_no_crash(tmp_path):
