@@ -29,7 +29,7 @@ def spaces(name: str | None, scope: str | None, as_json: bool) -> None:
     """
     from search_spaces import library
     from search_spaces.catalogue import Catalogue
-    from sweeps.cli import screen
+    from sweeps.cli import catalogue_tables
 
     catalogue = Catalogue.load()
     if scope is not None:
@@ -40,7 +40,7 @@ def spaces(name: str | None, scope: str | None, as_json: bool) -> None:
         if as_json:
             print_json({name: found.to_json() for name, found in catalogue.for_scope(scope).items()})
         else:
-            show(screen.recommendations(catalogue, scope))
+            show(catalogue_tables.recommendations(catalogue, scope))
         return
     if name is not None and name not in library.names():
         raise UserInputError([Problem(name, "unknown search space", f"one of: {', '.join(library.names())}")])
@@ -50,9 +50,9 @@ def spaces(name: str | None, scope: str | None, as_json: bool) -> None:
             [{"name": space.name, "description": space.description, "space": dict(space.space)} for space in chosen]
         )
     elif name:
-        show(screen.space(chosen[0]))
+        show(catalogue_tables.space(chosen[0]))
     else:
-        show(screen.spaces(chosen))
+        show(catalogue_tables.spaces(chosen))
         say(f"recommendations: sweep spaces --scope {{{','.join(catalogue.scopes())}}}")
 
 
@@ -63,7 +63,7 @@ def spaces(name: str | None, scope: str | None, as_json: bool) -> None:
 def backends(name: str | None, model: str | None, as_json: bool) -> None:
     """List the installed backends, or the hyperparameters of one."""
     from backends import registry
-    from sweeps.cli import screen
+    from sweeps.cli import catalogue_tables
 
     if name is None:
         listed = registry.registrations()
@@ -83,7 +83,7 @@ def backends(name: str | None, model: str | None, as_json: bool) -> None:
     if as_json:
         print_json(asdict(capabilities))
     else:
-        show(screen.backend(capabilities))
+        show(catalogue_tables.backend(capabilities))
 
 
 @click.command()

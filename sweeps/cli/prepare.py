@@ -213,10 +213,10 @@ def _option(key: str) -> str:
 
 
 def _show_input(source: str, loaded: Loaded, encoding: str, is_guess: bool) -> None:
-    from sweeps.cli import change_view, screen
+    from sweeps.cli import change_view, data_view
 
     notes = list(loaded.notes)
-    for note in screen.findings(notes[:_SHOWN_NOTES]):
+    for note in data_view.findings(notes[:_SHOWN_NOTES]):
         err.print(note, soft_wrap=not err.is_terminal)
     if len(notes) > _SHOWN_NOTES:
         say(f"and {len(notes) - _SHOWN_NOTES} more warnings about the input")

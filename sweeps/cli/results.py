@@ -29,7 +29,7 @@ def status(workspace: Workspace, name: str | None, show_all: bool, as_json: bool
     The sweep may still be running.
     """
     from sweeps.api.environment import storage
-    from sweeps.cli import screen
+    from sweeps.cli import trial_tables
     from sweeps.study import state
 
     if name is None:
@@ -39,24 +39,24 @@ def status(workspace: Workspace, name: str | None, show_all: bool, as_json: bool
     if as_json:
         print_json(summary.to_json())
     else:
-        show(screen.listing([summary]))
+        show(trial_tables.listing([summary]))
         rows = ALL_ROWS if show_all else STATUS_ROWS
         more = f"sweep status {name} --all"
         open_trials = [trial for trial in summary.trials if not trial.state.ended]
         ended_trials = [trial for trial in summary.trials if trial.state.ended]
         if len(summary.trials) > rows and open_trials:
-            show(screen.table(open_trials, summary.objective, rows, summary.state_name, more))
+            show(trial_tables.table(open_trials, summary.objective, rows, summary.state_name, more))
         else:
             ended_trials += open_trials
-        show(screen.table(ended_trials, summary.objective, rows, summary.state_name, more))
+        show(trial_tables.table(ended_trials, summary.objective, rows, summary.state_name, more))
         if summary.repeats:
             say("finals: the best configurations, trained again with new seeds")
-            show(screen.table(summary.repeats, summary.objective, rows, summary.state_name, more))
+            show(trial_tables.table(summary.repeats, summary.objective, rows, summary.state_name, more))
 
 
 def _list_sweeps(workspace: Workspace, as_json: bool) -> None:
     from sweeps.api.environment import storage
-    from sweeps.cli import screen
+    from sweeps.cli import trial_tables
     from sweeps.study import state
 
     summaries, errors = [], {}
@@ -69,7 +69,7 @@ def _list_sweeps(workspace: Workspace, as_json: bool) -> None:
         damaged = [{"name": sweep_name, "error": unreadable.message} for sweep_name, unreadable in errors.items()]
         print_json([*(summary.to_json() for summary in summaries), *damaged])
     elif summaries:
-        show(screen.listing(summaries))
+        show(trial_tables.listing(summaries))
     elif not errors:
         say(f"there is no sweep in {relative(workspace.root)}. Start one: sweep run FILE")
     if errors:

@@ -110,7 +110,7 @@ def check(
     Shows a training example, which part of it is trained, and what the task gives away: the scores
     of simple baselines.
     """
-    from sweeps.cli import example_view, screen
+    from sweeps.cli import data_view, example_view
 
     try:
         plan = _plan(workspace, file, data_path, model, overrides, address, estimate=False)
@@ -125,17 +125,17 @@ def check(
         gate.stop_at_warnings(plan, strict, accepted)
         return
     if not strict:
-        for finding in screen.findings(plan.findings):
+        for finding in data_view.findings(plan.findings):
             err.print(finding, soft_wrap=not err.is_terminal)
     if command := _repair(plan, data_path):
         say(f"to repair what can be repaired: {command}")
     gate.stop_at_warnings(plan, strict, accepted)
-    say(f"{file}: ok. {screen.data_line(plan)}")
-    for table in screen.baselines(plan.data.baselines):
+    say(f"{file}: ok. {data_view.data_line(plan)}")
+    for table in data_view.baselines(plan.data.baselines):
         show(table)
     if plan.example is not None:
         show(example_view.example(plan.example, coloured=has_colours()))
-    if remark := screen.demonstration(plan):
+    if remark := data_view.demonstration(plan):
         say(f"{plan.base_model}: {remark}")
     if lengths := example_view.token_lengths(plan.token_lengths, plan.max_length):
         say(f"training examples: {lengths}")
@@ -165,13 +165,13 @@ def plan(
 
     Shows every hyperparameter as written in the file and as resolved.
     """
-    from sweeps.cli import screen
+    from sweeps.cli import plan_view
 
     made = _plan(workspace, file, data_path, model, overrides, address, estimate=not no_estimate)
     if as_json:
         print_json(made.to_json())
     else:
-        show(screen.plan(made))
+        show(plan_view.plan(made))
     gate.stop_at_warnings(made, strict, accepted)
     if not as_json:
         say(f"next: sweep run {file}")
@@ -207,18 +207,18 @@ def run(
     `sweep status`, `stop`, `logs` and `resume` steer it from another terminal.
     """
     from sweeps.api.running import run_plan
-    from sweeps.cli import screen
+    from sweeps.cli import data_view, outcome_view
     from sweeps.cli.progress import Progress
     from sweeps.execution.catch_up import incomplete
 
     made = _plan(workspace, file, data_path, model, overrides, address, estimate=False)
     gate.stop_at_warnings(made, strict, accepted)
-    for finding in screen.findings(made.findings):
+    for finding in data_view.findings(made.findings):
         err.print(finding, soft_wrap=not err.is_terminal)
-    say(f"data: {screen.data_line(made)}")
-    if remark := screen.demonstration(made):
+    say(f"data: {data_view.data_line(made)}")
+    if remark := data_view.demonstration(made):
         say(f"{made.base_model}: {remark}")
-    if rivals := screen.to_beat(made):
+    if rivals := data_view.to_beat(made):
         say(rivals)
 
     typed = (*overrides, *_model_override(model))
@@ -230,7 +230,7 @@ def run(
     if as_json:
         print_json(_outcome_json(outcome))
     else:
-        show(screen.outcome(outcome))
+        show(outcome_view.outcome(outcome))
     if outcome.lacking:
         raise incomplete(made.spec.name, outcome.lacking, outcome.problems)
 

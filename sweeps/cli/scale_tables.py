@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.cli import screen
+from sweeps.cli import data_view, plan_view
 from sweeps.reports.formatting import clock, in_words
 from sweeps.scaling.curves import Measure, MeasuredPoint
 from sweeps.scaling.plan import ScalePlan, ScalePoint
@@ -32,15 +32,15 @@ def plan(planned: ScalePlan) -> RenderableType:
         searched = ", ".join(f"{each.name} {each.text}" for each in point.plan.space)
         table.add_row(*map(Text, (*cells, in_words(point.hyperparameters) or searched)))
     runs = sum(point.trainings for point in planned.points)
-    lines = [f"{len(planned.points)} points, {runs} runs; limits: {screen.limits(planned.budget)}"]
+    lines = [f"{len(planned.points)} points, {runs} runs; limits: {plan_view.limits(planned.budget)}"]
     if has_times and (seconds := _seconds(planned)) is not None:
         lines.append(f"about {clock(seconds)} in all; points that are trained already take no time again")
         if planned.budget.hours is not None and seconds > planned.budget.hours * 3600:
             lines.append(
                 f"that is more than budget.hours: the last points would be missing. Allow {seconds / 3600:.2g}."
             )
-    found = list(screen.findings(planned.findings))[:MAX_FINDINGS]
-    return Group(screen.data_line(planned.points[-1].plan), *found, Text(), table, *map(Text, lines))
+    found = list(data_view.findings(planned.findings))[:MAX_FINDINGS]
+    return Group(data_view.data_line(planned.points[-1].plan), *found, Text(), table, *map(Text, lines))
 
 
 def result(measured: ScaleResult) -> RenderableType:

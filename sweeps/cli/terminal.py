@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 import click
 from rich.console import Console, RenderableType
+from rich.table import Table
 
 PIPE_COLUMNS = 140
 """The width of the output if it is not a terminal."""
@@ -65,3 +66,11 @@ def as_hint(text: str) -> str:
     if ". " not in text and not text.endswith(".."):
         text = text.removesuffix(".")
     return text if text.startswith(("sweep ", "pip ")) else text[:1].upper() + text[1:]
+
+
+def fact_table() -> Table:
+    """Return an empty table of facts: a name in bold, and what is known under it."""
+    shown = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    shown.add_column(style="bold")
+    shown.add_column(overflow="fold")
+    return shown

@@ -14,7 +14,7 @@ from rich.console import Console
 from backends.contract import Failure, FailureKind
 from backends.example_report import ExampleNotice, ExampleReport, TokenLengths
 from sweeps import api
-from sweeps.cli import screen
+from sweeps.cli import data_view, plan_view
 from sweeps.data.findings import Finding
 from sweeps.data.places import Places
 from sweeps.errors import UserInputError
@@ -65,7 +65,7 @@ def test_long_prompts_ask_for_a_lower_weight_where_even_the_lowest_is_too_high()
 
 def test_the_plan_shows_the_lengths_in_tokens() -> None:
     console = Console(width=250, file=io.StringIO())
-    console.print(screen.plan(completed({"m": lengths(34.4, 2.25)})))
+    console.print(plan_view.plan(completed({"m": lengths(34.4, 2.25)})))
     assert isinstance(console.file, io.StringIO)
     expected = "34 tokens a prompt, 2.2 a completion on average, the longest example has 300 of at most 512"
     assert expected in console.file.getvalue()
@@ -73,10 +73,10 @@ def test_the_plan_shows_the_lengths_in_tokens() -> None:
 
 def test_the_embedded_model_is_called_a_demonstration_for_the_users_own_data() -> None:
     planned = completed({"m": lengths(34.4, 2.25)})
-    assert "this model is a demonstration" in screen.demonstration(planned)
+    assert "this model is a demonstration" in data_view.demonstration(planned)
     generated = replace(planned, data=replace(planned.data, name="builtin:nli"))
-    assert screen.demonstration(generated) == ""
-    assert screen.demonstration(replace(planned, base_model="builtin:minilm")) == ""
+    assert data_view.demonstration(generated) == ""
+    assert data_view.demonstration(replace(planned, base_model="builtin:minilm")) == ""
 
 
 def test_a_refusal_names_the_lines_of_the_users_own_file() -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from backends.contract import Estimate
 from backends.memory_forecast.forecast import MemoryForecast
-from sweeps.cli import screen
+from sweeps.cli import plan_view
 from sweeps.planning.decisions import MAX_MEMORY_REQUESTS, BackendAnswers, complete_plan, probe_requests
 from sweeps.planning.sweep_plan import SweepPlan
 
@@ -50,7 +50,7 @@ def answered(largest: MemoryForecast | None, space: str = LORA) -> SweepPlan:
 
 def shown(planned: SweepPlan) -> str:
     console = Console(width=250, file=io.StringIO())
-    console.print(screen.plan(planned))
+    console.print(plan_view.plan(planned))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

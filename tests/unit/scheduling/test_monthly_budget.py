@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from backends import codec
 from sweeps.cli import schedule_tables
-from sweeps.cli.screen import limits
+from sweeps.cli.plan_view import limits
 from sweeps.errors import UserInputError
 from sweeps.planning.plan import make_plan
 from sweeps.scheduling import summary
