@@ -18,7 +18,7 @@ from sweeps.errors import UserInputError
 from sweeps.execution.observers import ProgressObserver
 from sweeps.execution.outcome import Outcome
 from sweeps.planning.definition_changes import problems_of
-from sweeps.planning.gate import refused_warnings
+from sweeps.planning.gate import stop_at_warnings
 from sweeps.planning.gathering import changes_since_last_run
 from sweeps.planning.machine_limits import this_machine
 from sweeps.planning.plan import plan_document
@@ -111,8 +111,7 @@ def plan(
         estimate=estimate,
         machine=this_machine() if ray_address in (None, "", "local") else None,
     )
-    if strict and (refused := refused_warnings(planned.findings, accept)):
-        raise UserInputError(refused)
+    stop_at_warnings(planned.findings, strict, accept)
     return planned
 
 

@@ -45,14 +45,6 @@ def gate_options(command: _Command) -> _Command:
     return command
 
 
-def stop_at_warnings(plan: SweepPlan, strict: bool, accepted: Sequence[str]) -> None:
-    """Raise UserInputError with the warnings that are not accepted, if `strict`."""
-    from sweeps.planning.gate import refused_warnings
-
-    if strict and (refused := refused_warnings(plan.findings, accepted)):
-        raise UserInputError(refused)
-
-
 def check_json(plan: SweepPlan, strict: bool, accepted: Sequence[str]) -> dict[str, Any]:
     """Return what `sweep check --json` prints for input without errors; the guide documents it."""
     from sweeps.planning.gate import refused_warnings

@@ -42,6 +42,14 @@ def sweep_file_options(command: _Command) -> _Command:
     return command
 
 
+files_option = click.option(
+    "--files",
+    metavar="URL",
+    envvar="SWEEP_FILES",
+    help="The store by which a cluster's machines exchange files: s3://bucket/path, or a shared folder.",
+)
+
+
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="[DATA] [FILE]")
 @click.option("--data", "data", metavar="DATA", help="The same as DATA.")
@@ -111,6 +119,7 @@ def check(
     of simple baselines.
     """
     from sweeps.cli import data_view, example_view
+    from sweeps.planning.gate import stop_at_warnings
 
     try:
         plan = _plan(workspace, file, data_path, model, overrides, address, estimate=False)
@@ -122,14 +131,14 @@ def check(
         gate.write_data_report(plan, html)
     if as_json:
         print_json(gate.check_json(plan, strict, accepted))
-        gate.stop_at_warnings(plan, strict, accepted)
+        stop_at_warnings(plan.findings, strict, accepted)
         return
     if not strict:
         for finding in data_view.findings(plan.findings):
             err.print(finding, soft_wrap=not err.is_terminal)
     if command := _repair(plan, data_path):
         say(f"to repair what can be repaired: {command}")
-    gate.stop_at_warnings(plan, strict, accepted)
+    stop_at_warnings(plan.findings, strict, accepted)
     say(f"{file}: ok. {data_view.data_line(plan)}")
     for table in data_view.baselines(plan.data.baselines):
         show(table)
@@ -166,13 +175,14 @@ def plan(
     Shows every hyperparameter as written in the file and as resolved.
     """
     from sweeps.cli import plan_view
+    from sweeps.planning.gate import stop_at_warnings
 
     made = _plan(workspace, file, data_path, model, overrides, address, estimate=not no_estimate)
     if as_json:
         print_json(made.to_json())
     else:
         show(plan_view.plan(made))
-    gate.stop_at_warnings(made, strict, accepted)
+    stop_at_warnings(made.findings, strict, accepted)
     if not as_json:
         say(f"next: sweep run {file}")
 
@@ -181,12 +191,7 @@ def plan(
 @sweep_file_options
 @gate_options
 @click.option("--fresh", is_flag=True, help="Start over. Keeps the earlier sweep of this name under another name.")
-@click.option(
-    "--files",
-    metavar="URL",
-    envvar="SWEEP_FILES",
-    help="The store by which a cluster's machines exchange files: s3://bucket/path, or a shared folder.",
-)
+@files_option
 @json_option
 @click.pass_obj
 def run(
@@ -210,9 +215,10 @@ def run(
     from sweeps.cli import data_view, outcome_view
     from sweeps.cli.progress import Progress
     from sweeps.execution.catch_up import incomplete
+    from sweeps.planning.gate import stop_at_warnings
 
     made = _plan(workspace, file, data_path, model, overrides, address, estimate=False)
-    gate.stop_at_warnings(made, strict, accepted)
+    stop_at_warnings(made.findings, strict, accepted)
     for finding in data_view.findings(made.findings):
         err.print(finding, soft_wrap=not err.is_terminal)
     say(f"data: {data_view.data_line(made)}")

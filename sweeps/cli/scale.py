@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sweeps.cli.gate import gate_options
-from sweeps.cli.run import sweep_file_options
+from sweeps.cli.run import files_option, sweep_file_options
 from sweeps.cli.terminal import err, json_option, print_json, relative, say, show
 from sweeps.errors import Problem, UserInputError
 from sweeps.workspace import Workspace
@@ -40,7 +40,7 @@ from sweeps.workspace import Workspace
     help="Draw the figure to this .png, .svg or .pdf file, too.",
 )
 @click.option("--fresh", is_flag=True, help="Start over. Keeps the earlier sweeps of the points under other names.")
-@click.option("--files", metavar="URL", envvar="SWEEP_FILES", help="As in `sweep run`.")
+@files_option
 @gate_options
 @json_option
 @click.pass_obj
@@ -72,7 +72,7 @@ def scale(
     from sweeps.api.environment import environment
     from sweeps.cli import scale_tables
     from sweeps.cli.progress import Progress
-    from sweeps.planning.gate import refused_warnings
+    from sweeps.planning.gate import stop_at_warnings
     from sweeps.planning.machine_limits import this_machine
     from sweeps.scaling.figure import ENDINGS, draw
     from sweeps.scaling.plan import plan_scale, to_json
@@ -96,8 +96,7 @@ def scale(
         machine=this_machine() if address in (None, "", "local") else None,
         fresh=fresh,
     )
-    if strict and (refused := refused_warnings(planned.findings, accepted)):
-        raise UserInputError(refused)
+    stop_at_warnings(planned.findings, strict, accepted)
     require_budget(planned, where, fresh=fresh)
     if only_plan:
         if as_json:

@@ -24,7 +24,23 @@ _READ_BYTES = 2**22
 """How much an iteration reads at once."""
 
 
-class ExampleStore(Sequence[Example]):
+class ExampleSequence(Sequence[Example]):
+    """A sequence of examples whose slices copy no texts. A subclass says where an example is."""
+
+    def _at(self, index: int) -> Example:
+        """Return the example at an index from 0 to the last one."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
+        chosen = range(len(self))[index]
+        return Selection(self, chosen) if isinstance(chosen, range) else self._at(chosen)
+
+
+class ExampleStore(ExampleSequence):
     """Examples in the order in which they were appended.
 
     Beyond `limit` characters all lie in a file without a name below `folder`, which vanishes with
@@ -55,17 +71,10 @@ class ExampleStore(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._in_memory) if self._file is None else len(self._ends)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
-        if isinstance(index, slice):
-            return Selection(self, range(*index.indices(len(self))))
+    def _at(self, index: int) -> Example:
         if self._file is None:
             return self._in_memory[index]
         self._flush()
-        index = range(len(self._ends))[index]
         start = self._ends[index - 1] if index else 0
         return _loaded(_read(self._file, start, self._ends[index] - start))
 
@@ -115,7 +124,7 @@ class ExampleStore(Sequence[Example]):
         self._unwritten, self._unwritten_bytes = [], 0
 
 
-class Selection(Sequence[Example]):
+class Selection(ExampleSequence):
     """Some examples of a sequence, by their indices, without a copy of the texts."""
 
     def __init__(self, examples: Sequence[Example], indices: Iterable[int]) -> None:
@@ -125,13 +134,7 @@ class Selection(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._indices)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
-        if isinstance(index, slice):
-            return Selection(self._examples, self._indices[index])
+    def _at(self, index: int) -> Example:
         return self._examples[self._indices[index]]
 
     def __iter__(self) -> Iterator[Example]:

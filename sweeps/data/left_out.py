@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from sweeps.data.checks.dropping import faulty_places
 from sweeps.data.example_store import Selection
 from sweeps.data.examples import Example
-from sweeps.data.findings import MAX_PLACES, Finding, warning
+from sweeps.data.findings import MAX_PLACES, Finding
 
 
 def without_faulty(
@@ -38,8 +38,8 @@ def without_faulty(
 def left_out_finding(code: str, part: str, places: Sequence[str]) -> Finding:
     """Return the warning about the examples of a part that were left out for a finding."""
     count = f"{len(places):,} {part} example{'s' if len(places) != 1 else ''}"
-    finding = warning("left-out", places[0], f"left out {count} with the finding {code}", "", len(places))
-    return Finding(**{**vars(finding), "places": tuple(places[:MAX_PLACES])})
+    message = f"left out {count} with the finding {code}"
+    return Finding("warning", "left-out", message, places[0], "", len(places), tuple(places[:MAX_PLACES]))
 
 
 def without_unreadable(

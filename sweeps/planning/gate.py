@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from sweeps.data import Finding
-from sweeps.errors import Problem
+from sweeps.errors import Problem, UserInputError
 
 
 def refused_warnings(findings: Iterable[Finding], accepted: Collection[str] = ()) -> list[Problem]:
@@ -15,6 +15,12 @@ def refused_warnings(findings: Iterable[Finding], accepted: Collection[str] = ()
         for finding in findings
         if finding.severity == "warning" and finding.code not in accepted
     ]
+
+
+def stop_at_warnings(findings: Iterable[Finding], strict: bool, accepted: Collection[str]) -> None:
+    """Raise UserInputError with the warnings that are not accepted, if `strict`."""
+    if strict and (refused := refused_warnings(findings, accepted)):
+        raise UserInputError(refused)
 
 
 def _remedy(finding: Finding) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, chain
-from typing import overload
 
 from sweeps.data.checks.cases import Cases, beside
 from sweeps.data.checks.view import DataView
+from sweeps.data.example_store import ExampleSequence
 from sweeps.data.examples import Example
 from sweeps.data.findings import Finding
 from sweeps.data.near_duplicates import NearDuplicates, NearPair, near_duplicates
@@ -79,7 +79,7 @@ def _is_identical(pair: NearPair, examples: Sequence[Example]) -> bool:
     return examples[pair.earlier].prompt == examples[pair.later].prompt
 
 
-class JoinedParts(Sequence[Example]):
+class JoinedParts(ExampleSequence):
     """The examples of all parts, one after the other."""
 
     def __init__(self, parts: Mapping[str, Sequence[Example]]) -> None:
@@ -97,12 +97,6 @@ class JoinedParts(Sequence[Example]):
     def __iter__(self) -> Iterator[Example]:
         return chain.from_iterable(self._parts)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
+    def _at(self, index: int) -> Example:
         part = bisect_right(self._ends, index)
         return self._parts[part][index - (self._ends[part - 1] if part else 0)]
