@@ -20,7 +20,7 @@ from sweeps.errors import Problem, UserInputError
 DEFAULT_FRACTION = 0.1
 """Fraction of the training examples to hold out if the source has no such part."""
 
-_SAMPLE = 100
+SAMPLE = 100
 """First records that decide the layout, the separator and the stop sequence."""
 
 
@@ -134,7 +134,7 @@ def _load_examples(
     Raises UserInputError if the training part has no record or no recipe fits its records.
     """
     stream = readers["train"]()
-    head: list[Record | Finding] = list(islice(stream, _SAMPLE))
+    head: list[Record | Finding] = list(islice(stream, SAMPLE))
     sample = [record for record in head if isinstance(record, Record)]
     if not sample:
         others = [item for item in chain(head, stream) if isinstance(item, Finding)]

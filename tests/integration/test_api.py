@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas
 import pytest
+from mlflow_warnings import MLFLOW_WARNINGS
 
 import sweeps
 from backends.training_logs import RunDetails
@@ -22,9 +23,7 @@ from sweeps.verdicts.verdict import VerdictKind
 # MLflow and its libraries use deprecated functions, and leave connections to the interpreter.
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *MLFLOW_WARNINGS,
 ]
 
 CHECKOUT = Path(sweeps.__file__).parents[1]

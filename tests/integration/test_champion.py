@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow_warnings import MLFLOW_WARNINGS
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -42,9 +43,7 @@ from sweeps.workspace import Workspace
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.trains,
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *MLFLOW_WARNINGS,
 ]
 
 WORDS = ("yes", "no", "maybe")

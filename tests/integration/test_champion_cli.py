@@ -11,15 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow_warnings import MLFLOW_WARNINGS
 from user_environment import user_environment
 
 from sweeps.cli import main
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *MLFLOW_WARNINGS,
 ]
 
 FILE = """\

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import pytest
 from mlflow import MlflowClient
+from mlflow_warnings import MLFLOW_WARNINGS
 
 from backends.contract import DataFile, Dataset
 from backends.model_packages.package import HostedPredictorSettings, hosted_package
@@ -30,9 +31,7 @@ from sweeps.tracking.served_card import ServedCard
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *MLFLOW_WARNINGS,
 ]
 
 KEY = "sk-only-in-the-environment"

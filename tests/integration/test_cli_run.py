@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow_warnings import MLFLOW_WARNINGS
 from user_environment import STORAGE_UNDER_TEST, user_environment
 
 from sweeps.errors import SweepError
@@ -25,9 +26,7 @@ from sweeps.workspace import Workspace
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *MLFLOW_WARNINGS,
 ]
 
 FILE = """\

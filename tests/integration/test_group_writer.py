@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow_warnings import MLFLOW_WARNINGS
 
 from backends.contract import Charged, Event, Finished, Handle, Measured, Queued, Started
 from sweeps.tracking import TrackedDataset, TrackedPart, Tracker, default_uri, group_writer, local_database
@@ -20,9 +21,7 @@ from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *MLFLOW_WARNINGS,
 ]
 
 DATA = TrackedDataset(

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow_warnings import MLFLOW_WARNINGS
 
 from sweeps.cli import machine_checks
 from sweeps.errors import SweepError
@@ -28,9 +29,7 @@ from sweeps.workspace import Workspace
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *MLFLOW_WARNINGS,
 ]
 
 EARLIER_REVISION = "3500859a5d39"

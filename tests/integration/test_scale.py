@@ -18,6 +18,7 @@ from pathlib import Path
 import inline_engine
 import pytest
 from killed_sweep import service_runs
+from mlflow_warnings import MLFLOW_WARNINGS
 
 from backends.contract import Event
 from sweeps.api.environment import environment
@@ -34,9 +35,7 @@ from sweeps.workspace import Workspace
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *MLFLOW_WARNINGS,
 ]
 
 FILE = """\

@@ -6,16 +6,14 @@ journal file itself, and those of Hypothesis, which would need a database for ea
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import optuna
 import psycopg
 import pytest
+from loaded_tests import load_tests
 
 from sweeps.study.storage import open_storage
 from tests.integration import databases
@@ -25,17 +23,10 @@ pytestmark = pytest.mark.integration
 _UNIT = Path(__file__).resolve().parents[1] / "unit" / "study"
 
 
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"{name}_on_postgres", _UNIT / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-_STUDY, _RECORDS = _load("test_study"), _load("test_records")
+_STUDY, _RECORDS = (
+    load_tests(_UNIT / "test_study.py", "on_postgres"),
+    load_tests(_UNIT / "test_records.py", "on_postgres"),
+)
 
 ABOUT_THE_JOURNAL_FILE = {
     "test_study": set[str](),

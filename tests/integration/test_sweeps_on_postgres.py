@@ -6,30 +6,16 @@ damage the journal file itself.
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import psycopg
 import pytest
+from loaded_tests import load_tests
 from user_environment import STORAGE_UNDER_TEST
 
 from tests.integration import databases
-
-
-def _load(name: str) -> ModuleType:
-    file = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(f"{name}_on_postgres", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
 
 ABOUT_THE_JOURNAL_FILE: dict[str, set[str]] = {
     "test_cli_run": set(),
@@ -43,7 +29,7 @@ ABOUT_THE_JOURNAL_FILE: dict[str, set[str]] = {
 
 _numbers = itertools.count()
 
-_MODULES = {name: _load(name) for name in ABOUT_THE_JOURNAL_FILE}
+_MODULES = {name: load_tests(Path(__file__).with_name(f"{name}.py"), "on_postgres") for name in ABOUT_THE_JOURNAL_FILE}
 
 pytestmark = [*_MODULES["test_cli_run"].pytestmark, pytest.mark.slow]
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow_warnings import MLFLOW_WARNINGS
 
 from backends.contract import Charged, Checkpointed, Event, Finished, Measured, Queued, Started
 from sweeps.errors import SweepError
@@ -33,9 +34,7 @@ pytestmark = [
     pytest.mark.integration,
     # MLflow uses functions that newer versions of SQLAlchemy deprecate, and does not close its
     # connections.
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *MLFLOW_WARNINGS,
 ]
 
 DATA = TrackedDataset(

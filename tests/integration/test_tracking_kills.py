@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow_equality import mlflow_differences
+from mlflow_warnings import MLFLOW_WARNINGS
 
 from sweeps.errors import TrackingIncompleteError, UserInputError
 from sweeps.execution.catch_up import catch_up
@@ -26,9 +27,7 @@ from sweeps.workspace import Workspace
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *MLFLOW_WARNINGS,
 ]
 
 SUPPORT = Path(__file__).parents[1] / "support"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow_warnings import MLFLOW_WARNINGS
 from transformers import TrainerState
 
 from backends import codec
@@ -28,9 +29,7 @@ pytestmark = [
     pytest.mark.integration,
     # MLflow uses calls that newer SQLAlchemy deprecates, and leaves connections to the garbage
     # collector.
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *MLFLOW_WARNINGS,
 ]
 
 VALID = (0.9, 0.7, 1.1, 1.4)

@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from mlflow_warnings import MLFLOW_WARNINGS
 from user_environment import user_environment
 
 from backends.command.supervisor import MARK
@@ -43,9 +44,7 @@ SWEEPS_REAL_PROGRAMS = [
     pytest.mark.integration,
     pytest.mark.trains,
     pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *MLFLOW_WARNINGS,
 ]
 """The marks of tests that do."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from sweeps.data.examples import ChatRecipe, Recipe, choose_recipe
 from sweeps.data.findings import Finding, capped, errors_as_problems, nearest_hint
+from sweeps.data.loading import SAMPLE
 from sweeps.data.readers.record import Record, RecordStream
 from sweeps.data.repairs import delimiters
 from sweeps.data.repairs.repair import Change
@@ -24,8 +25,6 @@ LINE_FAULTS = frozenset({"json", "csv", "cells"})
 
 MOST_UNREADABLE = 0.5
 """If more of the lines cannot be used, the file or the templates are wrong, not the lines."""
-
-_SAMPLE = 100
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def load(readers: Mapping[str, Callable[[], RecordStream]], base: Path, keys: Ke
 def _recipe(read: Callable[[], RecordStream], keys: Keys, description: str) -> tuple[Recipe, list[str]]:
     """Return the recipe that fits the first records, and their columns."""
     stream = read()
-    head = list(islice(stream, _SAMPLE))
+    head = list(islice(stream, SAMPLE))
     sample = [item for item in head if isinstance(item, Record)]
     if not sample:
         findings = [item for item in chain(head, stream) if isinstance(item, Finding)]

@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow_warnings import MLFLOW_WARNINGS
 from scripted_host import (
     ConnectionCutError,
     HostBehaviour,
@@ -42,9 +43,7 @@ from sweeps.tracking.registry import CHAMPION_ALIAS, OWN_MODEL_TAG
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *MLFLOW_WARNINGS,
 ]
 
 KEY = "sk-recognisable-6f1e0c7d-of-the-whole-sweeps"

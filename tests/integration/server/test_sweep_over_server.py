@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow_warnings import MLFLOW_WARNINGS
 from user_environment import user_environment
 
 from backends.contract import DataFile, Dataset, PredictOptions
@@ -24,9 +25,7 @@ from backends.model_packages import hosted_predictor
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    *MLFLOW_WARNINGS,
 ]
 
 DATA = """\
