@@ -13,7 +13,6 @@ import signal
 import sys
 import textwrap
 from pathlib import Path
-from types import FrameType
 
 import click
 from click.shell_completion import get_completion_class
@@ -38,15 +37,15 @@ from sweeps.cli import (
 )
 from sweeps.cli.terminal import as_hint, err, plain, say
 from sweeps.errors import Problem, SweepError, SweepInterruptedError, UserInputError
+from sweeps.execution.interruption import ENDING_SIGNALS, interrupt_on
 from sweeps.workspace import DEFAULT_ROOT, Workspace
 
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
     standard_streams.prepare()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` ignores SIGHUP
-            signal.signal(number, _interrupt)
+    unset = (signal.SIG_DFL, signal.default_int_handler)
+    interrupt_on(number for number in ENDING_SIGNALS if signal.getsignal(number) in unset)  # `nohup` ignores SIGHUP
     try:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
@@ -67,11 +66,6 @@ def main() -> None:
     # Otherwise the interpreter searches all objects of torch, Ray and MLflow once more: 1 to 2 s.
     gc.freeze()
     sys.exit(code)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """End the command as Ctrl-C does, so that it cleans up and says that it stopped."""
-    raise KeyboardInterrupt
 
 
 def _print_error(error: SweepError) -> int:

@@ -20,6 +20,7 @@ import click
 from backends import codec
 from sweeps.cli.terminal import err, json_option, print_json, say
 from sweeps.errors import SweepError, SweepInterruptedError, UserInputError
+from sweeps.execution.interruption import interrupt_on
 from sweeps.workspace import Workspace, write_text
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ def run_now(
     The night runs as if the scheduler had started it, with change detection, time window, summary
     and history.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have set them to be ignored
-        signal.signal(number, signal.default_int_handler)
+    interrupt_on((signal.SIGINT, signal.SIGTERM))  # a shell may have set them to be ignored
     store = open_store(workspace)
     schedule = store.get(name)
     if file is not None:

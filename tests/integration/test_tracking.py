@@ -250,11 +250,12 @@ def test_a_crash_between_the_values_and_the_cursor_doubles_no_point(uri: str, tm
 
 def test_another_process_continues_the_runs_of_a_killed_one(uri: str, tmp_path: Path) -> None:
     program = (
-        "import os, sys, time; sys.path.insert(0, sys.argv[1]); import test_tracking as t; from pathlib import Path\n"
-        "tracker = t.Tracker.connect(sys.argv[2], 'snli', Path(sys.argv[3])); t.begin(tracker)\n"
+        "import os, sys, time; sys.path[:0] = sys.argv[3:]; import test_tracking as t; from pathlib import Path\n"
+        "tracker = t.Tracker.connect(sys.argv[1], 'snli', Path(sys.argv[2])); t.begin(tracker)\n"
         "t.track(tracker, t.new_trial(0), t.events()[:25]); print('tracked', flush=True); time.sleep(60)"
     )
-    arguments = [str(Path(__file__).parent), uri, str(tmp_path / "artifacts")]
+    here = Path(__file__).parent
+    arguments = [uri, str(tmp_path / "artifacts"), str(here), str(here.parent / "support")]
     with subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True) as killed:
         assert killed.stdout is not None
         assert killed.stdout.readline() == "tracked\n"

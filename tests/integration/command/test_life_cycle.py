@@ -141,6 +141,7 @@ def test_a_follower_notices_the_death_of_the_supervisor(new_run: NewRun, phase: 
     with run.opened() as backend:
         handle = run.submitted(backend)
         wait_for(lambda: run.has_reached(phase), f"the program reaches {phase}")
+        wait_for((run.run_folder / "started.json").exists, "the supervisor has recorded the start")
         seen = list(backend.events(handle, 0))
         kill(run.supervisors[0])
         run.open_gate(phase)
