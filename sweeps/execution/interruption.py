@@ -1,4 +1,4 @@
-"""Signals that end a command or its sweep: Ctrl-C, SIGTERM, and the terminal that is closed (SIGHUP)."""
+"""Signals that end a command or its sweep: Ctrl-C, SIGTERM, and a closed terminal (SIGHUP)."""
 
 from __future__ import annotations
 
