@@ -14,7 +14,7 @@ from dataclasses import replace
 from backends.contract import TERMINAL_EVENTS, Backend, BackendError, Charged, Failed, FailureKind
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study.study import Study
-from sweeps.trials.budget import Amount, Ledger, cost_bound, finals_reservation, fits, is_bounded, is_within, ledger
+from sweeps.trials.budget import Amount, Ledger, cost_bound, is_bounded, is_within
 from sweeps.trials.trial import Spend, Trial
 
 SETTLEMENT_TIMEOUT_S = 60.0
@@ -49,7 +49,7 @@ class BudgetLedger:
     @property
     def ledger(self) -> Ledger:
         """The amounts spent and reserved, over all trials and all runs of this sweep."""
-        return ledger(self._study.trials)
+        return self._study.ledger.ledger
 
     @property
     def over_budget(self) -> bool:
@@ -81,9 +81,8 @@ class BudgetLedger:
             return True
         finals, reserved_for_finals = self._plan.spec.finals, Amount()
         if finals is not None and trial.repeat_of is None:
-            reserved_for_finals = finals_reservation(self._study.search_trials, trial, finals.candidates, finals.seeds)
-        others = [other for other in self._study.trials if other.number != trial.number]
-        return fits(trial, others, reserved_for_finals, self._plan.spec.budget)
+            reserved_for_finals = self._study.ledger.finals_reservation(trial, finals.candidates, finals.seeds)
+        return self._study.ledger.fits(trial, reserved_for_finals, self._plan.spec.budget)
 
     def settle(self, wait_s: float = 0.0) -> bool:
         """Ask the service for the final cost of ended runs, and return whether all are settled.

@@ -36,6 +36,7 @@ from sweeps.study.samplers import grid_points, make_sampler, random_point
 from sweeps.study.steered_sampler import Proposer
 from sweeps.study.steering import Change
 from sweeps.study.storage import open_storage, write_batch
+from sweeps.trials.running_ledger import RunningLedger
 from sweeps.trials.tally import SearchTally
 from sweeps.trials.trial import Spend, StoppedBy, Trial, TrialState
 from sweeps.verdicts.verdict import VerdictKind
@@ -84,7 +85,7 @@ class Study:
     much memory are then left out (see `memory_limit`). If a process dies and leaves trials
     running, `ask` offers them again under their old keys before it proposes anything new, and
     queues the retries that the process owed. `tally` holds figures over the ended trials of the
-    search.
+    search, and `ledger` what all trials cost.
     """
 
     def __init__(self, study: optuna.Study, storage: optuna.storages.BaseStorage, definition: StudyDefinition) -> None:
@@ -109,6 +110,7 @@ class Study:
         self._running: set[int] = set()
         self._ended_count = 0
         self.tally = SearchTally(definition.objectives[0])
+        self.ledger = RunningLedger()
         self._proposer: Proposer | None = None
         self._queue = PointQueue()
         self._stored_point_of: dict[int, int] = {}
@@ -439,6 +441,7 @@ class Study:
         self._writer.forget(trial.number)
         for trials in (self._trials, self._search_trials, self._repeats):
             trials.pop(trial.number, None)
+        self.ledger.remove(trial.number)
         self._running.discard(trial.number)
         self._trial_by_point.pop(_point_key(trial.hyperparameters), None)
 
@@ -528,9 +531,11 @@ class Study:
             self._running.discard(trial.number)
         else:
             self._running.add(trial.number)
-        if trial.duplicate_of is not None:
+        is_original, counts = trial.duplicate_of is None, trial.number not in self._retried
+        self.ledger.update(trial, may_become_finalist=is_original and counts and trial.repeat_of is None)
+        if not is_original:
             return
-        if trial.number not in self._retried:
+        if counts:
             (self._search_trials if trial.repeat_of is None else self._repeats)[trial.number] = trial
             if trial.repeat_of is None and (trial.state.ended or (earlier is not None and earlier.state.ended)):
                 self.tally.update(trial)
@@ -541,6 +546,8 @@ class Study:
         """Count another attempt instead of this trial."""
         self._retried.add(number)
         self.tally.remove(number)
+        if number in self._trials:
+            self.ledger.update(self._trials[number], may_become_finalist=False)
         for trials in (self._search_trials, self._repeats):
             trials.pop(number, None)
 

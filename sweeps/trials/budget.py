@@ -1,4 +1,4 @@
-"""Budget arithmetic: spend, reservations, and whether one more trial fits into the limits.
+"""Budget arithmetic: spend, cost bounds and reservations.
 
 Everything here is a pure function of the recorded trials, so that the sums are also right after a
 crash: a trial's record holds its cost bound before the sweep asks a backend for anything.
@@ -7,7 +7,7 @@ crash: a trial's record holds its cost bound before the sweep asks a backend for
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from backends.contract import Estimate
@@ -77,22 +77,6 @@ def ledger(trials: Iterable[Trial]) -> Ledger:
         spent=total(Amount(trial.spend.usd or 0.0, trial.spend.tokens) for trial in charged),
         reserved=total(reservation(trial) for trial in charged),
     )
-
-
-def fits(trial: Trial, others: Sequence[Trial], reserved_for_later: Amount, limit: BudgetSpec) -> bool:
-    """Return whether the limit holds if this trial and all unsettled ones reach their cost bounds.
-
-    `reserved_for_later` stays untouched for later trials. A trial with an unknown price fits no
-    limit on money, and a trial with an unknown number of tokens fits no limit on tokens. While a
-    trial like that is unsettled, no other trial fits the limit either.
-    """
-    if limit.usd is None and limit.tokens is None:
-        return True
-    if trial.cost_bound is None:
-        return False
-    if not all(is_bounded(bound, limit) for bound in (trial.cost_bound, *outstanding_bounds(others))):
-        return False
-    return is_within(total((ledger(others).worst_case, known_amount(trial.cost_bound), reserved_for_later)), limit)
 
 
 def is_bounded(bound: CostBound, limit: BudgetSpec) -> bool:

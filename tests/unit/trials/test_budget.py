@@ -46,7 +46,8 @@ from sweeps.spec.loading import from_document
 from sweeps.spec.sweep_file import BudgetSpec
 from sweeps.spec.yaml_source import parse, with_overrides
 from sweeps.study.study import Study, StudyDefinition
-from sweeps.trials.budget import Amount, cost_bound, fits, ledger
+from sweeps.trials.budget import Amount, cost_bound, ledger
+from sweeps.trials.running_ledger import RunningLedger
 from sweeps.trials.trial import CostBound, Spend, Trial, TrialState
 from sweeps.workspace import Workspace
 
@@ -80,6 +81,13 @@ def trial(number: int, *, bound_usd: float, spent: float = 0.0, settled: bool = 
         number, f"k-{number}", "m", {}, 1, spend=Spend(tokens=10, usd=spent),
         cost_bound=CostBound(tokens=100, usd=bound_usd), settled=settled, **more,
     )  # fmt: skip
+
+
+def fits(candidate: Trial, others: Sequence[Trial], reserved_for_later: Amount, limit: BudgetSpec) -> bool:
+    running = RunningLedger()
+    for other in others:
+        running.update(other, may_become_finalist=False)
+    return running.fits(candidate, reserved_for_later, limit)
 
 
 def test_a_running_trial_counts_with_its_cost_bound_and_a_settled_one_with_its_cost() -> None:
