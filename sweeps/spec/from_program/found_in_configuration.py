@@ -9,8 +9,9 @@ from typing import Any
 from backends.command import config_file, presets
 from backends.contract import BackendError
 from backends.file_kind import kind_of
+from search_spaces.usual_names import USUAL_NAMES
 from sweeps.errors import Problem, UserInputError
-from sweeps.spec.from_program.found_program import OUTPUT_NAMES, SEED_NAMES, USUAL_NAMES, FoundProgram, first_named
+from sweeps.spec.from_program.found_program import OUTPUT_NAMES, SEED_NAMES, FoundProgram, first_named
 from sweeps.spec.from_program.known_configurations import evaluation_settings, known_configuration, preset_of
 from sweeps.spec.from_program.own_scripts import call_of_own_script
 from sweeps.spec.from_program.python_source import MAX_BYTES

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from backends.command import presets
+from search_spaces.usual_names import USUAL_NAMES
 from sweeps.errors import Problem, UserInputError
 from sweeps.spec.from_program.found_program import (
     OUTPUT_FILE_NAMES,
     OUTPUT_NAMES,
     RESUME_NAMES,
     SEED_NAMES,
-    USUAL_NAMES,
     FoundProgram,
     first_named,
 )

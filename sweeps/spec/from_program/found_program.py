@@ -7,20 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
-    "learning_rate": ("learning_rate", "lr", "base_lr", "init_lr", "initial_lr", "max_lr"),
-    "n_epochs": ("num_train_epochs", "n_epochs", "num_epochs", "max_epochs", "epochs", "n_epoch", "num_epoch", "epoch"),
-    "batch_size": ("per_device_train_batch_size", "train_batch_size", "batch_size", "micro_batch_size", "bs"),
-    "lora_rank": ("lora_rank", "lora_r"),
-    "lora_alpha": ("lora_alpha",),
-    "lora_dropout": ("lora_dropout",),
-    "weight_decay": ("weight_decay", "wd"),
-    "warmup_ratio": ("warmup_ratio",),
-    "dropout": ("dropout", "dropout_rate"),
-    "label_smoothing": ("label_smoothing", "label_smoothing_factor"),
-}
-"""What scripts call the hyperparameters, by our name."""
-
 OUTPUT_NAMES = (
     *("output_dir", "out_dir", "output_folder", "output_path", "trainer_output_dir", "local_output_dir", "save_dir"),
     *("model_dir", "default_root_dir", "log_dir", "logdir", "run_dir", "work_dir", "exp_dir", "output", "out"),
