@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import assert_never
@@ -72,6 +73,8 @@ def objective_values(trial: Trial, measured: Mapping[str, float], objectives: Se
 
 
 def _add_measurement(trial: Trial, measured: Measured, objectives: Sequence[Objective]) -> Trial:
+    # All trials share the strings of the names: in ten thousand trials they are 7 MB otherwise.
+    measured = replace(measured, values={sys.intern(name): value for name, value in measured.values.items()})
     if measured.scope == "step":
         return replace(trial, loop_reports=thin_loop_reports((*trial.loop_reports, measured)))
     trial = replace(trial, curve=(*trial.curve, measured))

@@ -40,7 +40,7 @@ class StoppedBy(StrEnum):
     ITSELF = "itself"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Spend:
     """What a trial has used so far. `usd` is None where the price is unknown."""
 
@@ -49,7 +49,7 @@ class Spend:
     usd: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CostBound:
     """The most that one run can cost. None means unknown, and no limit covers an unknown cost."""
 
@@ -70,7 +70,7 @@ Measurement = Annotated[Measured, WrapSerializer(_without_kind)]
 """A `Measured` event as the record of a trial stores it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Trial:
     """Everything known about one trial.
 

@@ -16,7 +16,7 @@ class VerdictKind(StrEnum):
     UNSETTLED = "unsettled"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FitVerdict:
     """A judgement on a learning curve.
 
