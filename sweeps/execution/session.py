@@ -119,7 +119,9 @@ class Session:
         self._end_conditions = EndConditions(plan.spec, deadline)
         self._queue = TrialQueue(plan, study, self.budget_ledger, self._end_conditions, deadline)
         self._steering = SpaceSteering(plan, study)
-        self._advice = advice_for_space(Catalogue.load(), plan.spec.capabilities.recommendation_scope, plan.space)
+        capabilities = plan.spec.capabilities
+        accepted = [declared.name for declared in capabilities.hyperparameters]
+        self._advice = advice_for_space(Catalogue.load(), capabilities.recommendation_scope, plan.space, accepted)
 
     @property
     def end(self) -> SweepEnd | None:

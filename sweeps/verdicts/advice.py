@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
+from search_spaces.usual_names import role_of
+from sweeps.verdicts.suggestion import FOR_ONE_EPOCH, IF_STILL_STUCK, SEPARATOR, Direction, Suggestion
 from sweeps.verdicts.verdict import VerdictKind
 
 if TYPE_CHECKING:
@@ -14,10 +16,16 @@ if TYPE_CHECKING:
     from search_spaces.resolved import ResolvedSpace
 
 LEARNING_RATES = ("learning_rate_multiplier", "learning_rate")
-"""The hyperparameters that set the learning rate."""
+"""The roles of hyperparameters that set the learning rate."""
 
 EPOCHS = "n_epochs"
-"""The hyperparameter that sets how long a run trains."""
+"""The role of the hyperparameter that sets how long a run trains."""
+
+UNNAMED_EPOCHS = "the number of epochs"
+"""Stands for the hyperparameter of a program that declares none for its epochs."""
+
+_WHOLE_NUMBERS = (EPOCHS, "lora_rank")
+"""The roles whose values are whole numbers."""
 
 Symptom = Literal["underfitting", "overfitting", "divergence"]
 
@@ -31,6 +39,10 @@ _LARGE_RATE_STEP = {"raise": 4.0, "lower": 0.2}
 """The factors that move a value: by half, a learning rate by 2, and by more if it learns nothing
 or diverges. These are our own: large enough to stand out from seed noise, small enough not to
 jump over the good region."""
+
+LATE = 2 / 3
+"""More epochs are suggested only where the best epoch lies in the last third of a run: if an
+earlier one was the best, the later ones did not help."""
 
 _MAX_SUGGESTIONS = 2
 """How many suggestions one advice holds: after more of them nobody would know which one helped."""
@@ -64,41 +76,86 @@ class Recommended(Protocol):
 class AdjustableParameter:
     """A hyperparameter to change against a bad fit: the direction for each symptom, its value.
 
-    `value` is the run's own value, None if it is unknown. `low` and `high` are the limits of the
-    backend.
+    `parameter` is the user's own name, and `role` the catalogue's name for what it does. `value` is
+    the run's own value, None if it is unknown. `low` and `high` are the limits of the backend.
     """
 
     parameter: str
     directions: Mapping[Symptom, str]
     value: float | None = None
-    is_integer: bool = False
     low: float | None = None
     high: float | None = None
+    role: str = ""
 
-    def suggest(self, symptom: Symptom, *, large_step: bool = False, useful_epochs: float | None = None) -> str | None:
+    @property
+    def sets_rate(self) -> bool:
+        """Whether it sets the learning rate."""
+        return (self.role or self.parameter) in LEARNING_RATES
+
+    @property
+    def sets_epochs(self) -> bool:
+        """Whether it sets how long a run trains."""
+        return (self.role or self.parameter) == EPOCHS
+
+    def suggest(
+        self, symptom: Symptom, *, large_step: bool = False, best_epochs: BestEpochs | None = None
+    ) -> str | None:
         """Return a suggestion such as "raise n_epochs from 3 to 5".
 
-        Returns None if there is no advice, or if the limits leave no change that three digits show.
-        `useful_epochs` is how many epochs helped a run that overfitted.
+        Returns None if there is no advice, if the limits leave no change that three digits show, or
+        if the change would contradict the epoch that is kept.
         """
-        direction = self.directions.get(symptom)
-        if not direction:
+        found = self.suggestion(symptom, large_step=large_step, best_epochs=best_epochs)
+        return found.text if isinstance(found, Suggestion) else found
+
+    def suggestion(
+        self, symptom: Symptom, *, large_step: bool = False, best_epochs: BestEpochs | None = None
+    ) -> Suggestion | str | None:
+        """Return what `suggest` returns, as a value where the run's own value is known."""
+        known = self.directions.get(symptom)
+        if not known:
+            return None
+        direction: Direction = "raise" if known == "raise" else "lower"
+        if self.sets_epochs and best_epochs is not None and not best_epochs.allows(direction):
             return None
         if self.value is None:
             return f"{direction} {self.parameter}"
-        is_rate = self.parameter in LEARNING_RATES
-        steps = (_LARGE_RATE_STEP if large_step else _RATE_STEP) if is_rate else _STEP
-        target = self.value * steps[direction]
-        if self.parameter == EPOCHS and symptom == "overfitting" and useful_epochs is not None:
-            target = min(target, useful_epochs) if useful_epochs >= 1 else 1.0
-        if self.is_integer:
+        is_whole = (self.role or self.parameter) in _WHOLE_NUMBERS and self.value.is_integer()
+        target = self._target(self.value, direction, large_step=large_step)
+        if self.sets_epochs and direction == "lower" and best_epochs is not None:
+            target = float(max(1, best_epochs.useful(self.value)))
+        elif is_whole:
             target = float(max(math.ceil(target), self.value + 1) if direction == "raise" else math.floor(target))
         target = max(target, self.low) if self.low is not None else target
         target = min(target, self.high) if self.high is not None else target
-        before, after = (f"{number:.0f}" if self.is_integer else f"{number:.3g}" for number in (self.value, target))
-        if float(after) <= float(before) if direction == "raise" else float(after) >= float(before):
-            return None
-        return f"{direction} {self.parameter} from {before} to {after}"
+        is_whole = is_whole and float(target).is_integer()
+        found = Suggestion(direction, self.parameter, self.value, float(target), is_whole)
+        return found if found.moves else None
+
+    def _target(self, value: float, direction: Direction, *, large_step: bool) -> float:
+        steps = _STEP if not self.sets_rate else _LARGE_RATE_STEP if large_step else _RATE_STEP
+        return value * steps[direction]
+
+
+@dataclass(frozen=True)
+class BestEpochs:
+    """Where a run was best: `kept` of `trained`, on the axis of its curve."""
+
+    kept: float
+    trained: float
+
+    def allows(self, direction: Direction) -> bool:
+        """Return whether the best epoch agrees with fewer or with more epochs."""
+        return self.kept < self.trained if direction == "lower" else self.kept >= LATE * self.trained
+
+    def useful(self, n_epochs: float) -> int:
+        """Return how many epochs of a run with `n_epochs` reach the best one, rounded up.
+
+        The axis may count evaluations or steps. It then goes beyond `n_epochs`, and the share
+        counts.
+        """
+        scale = n_epochs / self.trained if self.trained > n_epochs else 1.0
+        return math.ceil(round(self.kept * scale, 9))
 
 
 @dataclass(frozen=True)
@@ -109,25 +166,35 @@ class Advice:
     """
 
     parameters: tuple[AdjustableParameter, ...] = ()
+    best_epochs: BestEpochs | None = None
 
     @classmethod
     def from_recommendations(cls, recommendations: Iterable[Recommended]) -> Self:
         """Take the directions of catalogue entries: major ones first, else in the given order."""
-        ordered = sorted(recommendations, key=lambda recommendation: recommendation.weight != "major")
+        return cls.of_named((recommendation.parameter, recommendation) for recommendation in recommendations)
+
+    @classmethod
+    def of_named(cls, recommendations: Iterable[tuple[str, Recommended]]) -> Self:
+        """Take the directions of catalogue entries for hyperparameters with names of their own."""
+        ordered = sorted(recommendations, key=lambda named: named[1].weight != "major")
         return cls(
             tuple(
                 AdjustableParameter(
-                    recommendation.parameter,
+                    name,
                     {
                         "underfitting": recommendation.when_underfitting,
                         "overfitting": recommendation.when_overfitting,
                         "divergence": "lower" if recommendation.parameter in LEARNING_RATES else "",
                     },
-                    is_integer=recommendation.parameter == EPOCHS,
+                    role=recommendation.parameter,
                 )
-                for recommendation in ordered
+                for name, recommendation in ordered
             )
         )
+
+    def for_curve(self, kept_epoch: float | None, last_epoch: float) -> Self:
+        """Return the advice for a run whose best weights are those of `kept_epoch`."""
+        return replace(self, best_epochs=None if kept_epoch is None else BestEpochs(kept_epoch, last_epoch))
 
     def for_run(
         self, values: Mapping[str, object], limits: Mapping[str, tuple[float | None, float | None]] | None = None
@@ -141,9 +208,7 @@ class Advice:
             parameters.append(replace(parameter, value=number, low=low, high=high))
         return replace(self, parameters=tuple(parameters))
 
-    def for_verdict(
-        self, kind: VerdictKind, *, cause: NoLearningCause | None = None, useful_epochs: float | None = None
-    ) -> str:
+    def for_verdict(self, kind: VerdictKind, *, cause: NoLearningCause | None = None) -> str:
         """Return the two most important suggestions; "" if the verdict needs none.
 
         A run that learned nothing for a known `cause` needs another learning rate first; if the
@@ -159,19 +224,20 @@ class Advice:
                 return self._try_one_epoch()
             case VerdictKind.UNDERFIT:
                 learned_nothing = cause is not None
-                ordered = sorted(
-                    self.parameters, key=lambda entry: learned_nothing and entry.parameter not in LEARNING_RATES
-                )
-                suggestions = [entry.suggest("underfitting", large_step=learned_nothing) for entry in ordered]
+                ordered = sorted(self.parameters, key=lambda entry: learned_nothing and not entry.sets_rate)
+                suggestions = [
+                    entry.suggest("underfitting", large_step=learned_nothing, best_epochs=self.best_epochs)
+                    for entry in ordered
+                ]
             case VerdictKind.OVERFIT:
-                suggestions = [entry.suggest("overfitting", useful_epochs=useful_epochs) for entry in self.parameters]
+                suggestions = [entry.suggest("overfitting", best_epochs=self.best_epochs) for entry in self.parameters]
                 suggestions = [*filter(None, suggestions)] or ["add training examples"]
             case VerdictKind.HEALTHY | VerdictKind.UNSETTLED:
                 return ""
-        return "; ".join([*filter(None, suggestions)][:_MAX_SUGGESTIONS])
+        return SEPARATOR.join([*filter(None, suggestions)][:_MAX_SUGGESTIONS])
 
     def _lower_learning_rate(self) -> str:
-        return "; ".join(self._learning_rate_suggestions("divergence")) or "lower the learning rate"
+        return SEPARATOR.join(self._learning_rate_suggestions("divergence")) or "lower the learning rate"
 
     def _try_one_epoch(self) -> str:
         """Suggest one epoch with a larger rate.
@@ -182,25 +248,31 @@ class Advice:
         lowered = self._learning_rate_suggestions("divergence")
         if not self.parameters:
             raised, lowered = ["raise the learning rate"], ["lower it"]
-        steps = [f"{raised[0]} for one epoch"] if raised else []
+        steps = [f"{raised[0]}{FOR_ONE_EPOCH}"] if raised else []
         for suggestion in lowered[:1]:
-            steps.append(f"if the losses still do not move, {suggestion}" if raised else suggestion)
-        return "; ".join(steps)
+            steps.append(f"{IF_STILL_STUCK}{suggestion}" if raised else suggestion)
+        return SEPARATOR.join(steps)
 
     def _learning_rate_suggestions(self, symptom: Symptom) -> list[str]:
         suggestions = (
-            parameter.suggest(symptom, large_step=True)
-            for parameter in self.parameters
-            if parameter.parameter in LEARNING_RATES
+            parameter.suggest(symptom, large_step=True) for parameter in self.parameters if parameter.sets_rate
         )
         return [*filter(None, suggestions)]
 
 
-def advice_for_space(catalogue: Catalogue, scope: str, space: ResolvedSpace) -> Advice:
-    """Build a scope's advice on the hyperparameters of a space, and on the epochs of every run."""
-    names = dict.fromkeys([EPOCHS, *(parameter.name for parameter in space.parameters)])
+def advice_for_space(catalogue: Catalogue, scope: str, space: ResolvedSpace, accepted: Iterable[str]) -> Advice:
+    """Build a scope's advice on the hyperparameters of a space, and on the epochs of every run.
+
+    `accepted` are the hyperparameters that the backend knows. A hyperparameter of a user's program
+    gets the advice of its role, under its own name.
+    """
+    epochs = next((name for name in accepted if role_of(name) == EPOCHS), UNNAMED_EPOCHS)
+    if not any(role_of(parameter.name) == EPOCHS for parameter in space.parameters):
+        names = dict.fromkeys([epochs, *(parameter.name for parameter in space.parameters)])
+    else:
+        ordered = sorted(space.parameters, key=lambda parameter: role_of(parameter.name) != EPOCHS)
+        names = dict.fromkeys(parameter.name for parameter in ordered)
     own = {parameter.name: parameter.recommendation for parameter in space.parameters}
-    recommendations = (own.get(name) or catalogue.get(name, scope) for name in names)
-    return Advice.from_recommendations(
-        recommendation for recommendation in recommendations if recommendation is not None
-    )
+    roles = {name: EPOCHS if name == UNNAMED_EPOCHS else role_of(name) for name in names}
+    named = ((name, own.get(name) or catalogue.get(roles[name], scope)) for name in names)
+    return Advice.of_named((name, recommendation) for name, recommendation in named if recommendation is not None)

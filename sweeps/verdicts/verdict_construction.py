@@ -45,9 +45,9 @@ def diverged(evidence: str, advice: Advice, onset: float | None, strength: float
 def overfit(evidence: str, features: CurveFeatures, advice: Advice, onset: float, strength: float) -> FitVerdict:
     """Build the verdict on a run whose validation turned at `onset`.
 
-    The advice counts the epochs up to `keep_epoch` as useful.
+    The advice knows the epoch that is kept, and never goes below it.
     """
-    text = advice.for_verdict(VerdictKind.OVERFIT, useful_epochs=features.keep_epoch)
+    text = advice.for_verdict(VerdictKind.OVERFIT)
     return make_verdict(VerdictKind.OVERFIT, evidence, text, onset=onset, strength=strength)
 
 
