@@ -9,7 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from backends.contract import Decoding
-from sweeps.cli.progress import LEAST_SHOWN_USD, VERDICT_STYLE
+from sweeps.cli.live_screen import VERDICT_STYLE
+from sweeps.cli.progress import LEAST_SHOWN_USD
 from sweeps.cli.trial_tables import table
 from sweeps.execution.outcome import Outcome
 from sweeps.reports.formatting import advice, clock, in_words

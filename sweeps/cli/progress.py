@@ -5,22 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.control import strip_control_codes
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from backends.contract import Event, Measured
 from backends.waiting import Waiting
+from sweeps.cli.live_screen import MAX_ROWS, VERDICT_STYLE, LiveScreen
 from sweeps.execution.observers import ProgressObserver
 from sweeps.execution.session import Session
 from sweeps.reports.formatting import clock, in_words, moment
 from sweeps.study.steering import Change
+from sweeps.trials.point_name import point_name
 from sweeps.trials.trial import Trial, TrialState
-from sweeps.verdicts.verdict import VerdictKind
 
-RECENT_TRIALS = 6
 QUIET_S = 60.0
 """Without a terminal, a running trial with news gets a line at least this often."""
 
@@ -36,14 +35,6 @@ LEAST_SHOWN_USD = 0.005
 REPEAT_WAIT_S = 900.0
 """A waiting message is repeated once the end of the wait has moved by this much."""
 
-VERDICT_STYLE = {
-    VerdictKind.HEALTHY: "green",
-    VerdictKind.UNDERFIT: "yellow",
-    VerdictKind.OVERFIT: "magenta",
-    VerdictKind.DIVERGED: "red",
-    VerdictKind.UNSETTLED: "dim",
-}
-
 
 class Progress(ProgressObserver):
     """Shows the running trials, the best trial, the verdicts, and the time spent and left.
@@ -58,6 +49,9 @@ class Progress(ProgressObserver):
         self._latest: dict[int, str] = {}
         self._baseline_shown = False
         self._steering = ""
+        self._wait = ""
+        self._best: Trial | None = None
+        self._earlier_best: Trial | None = None
         self._announced_waits: dict[str, float] = {}
         self._written_at = time.monotonic()
 
@@ -84,29 +78,33 @@ class Progress(ProgressObserver):
         for event in events:
             if isinstance(event, Measured):
                 numbers = _numbers(event, objective)
-                self._latest[trial.number] = f"epoch {event.epoch:.2g}" + _epochs_of(trial) + "  " + numbers
+                self._latest[trial.number] = "trains"
                 if event.scope == "evaluation":
                     if event.step > 0:
                         self._line(f"trial {trial.number} epoch {event.epoch:g}{_epochs_of(trial)}: {numbers}")
                     elif not self._baseline_shown:
                         self._baseline_shown = True
                         self._line(f"the base model before training: {numbers}")
-        if trial.loop_reports and time.monotonic() - self._written_at >= QUIET_S:
-            self._line(f"trial {trial.number} {self._latest[trial.number]}")
-            self._line(f"  {self._summary()}")
+                if time.monotonic() - self._written_at >= QUIET_S:
+                    self._line(f"trial {trial.number} epoch {event.epoch:.2g}{_epochs_of(trial)}  {numbers}")
+                    self._line(f"  {self._summary()}")
 
     def trial_waiting(self, trial: Trial, waiting: Waiting) -> None:
         until = f"until {moment(waiting.until, time.time())}"
-        self._latest[trial.number] = f"waits {until}: {waiting.reason}"
+        self._latest[trial.number] = "waits"
+        self._wait = f"trial {trial.number} waits {until}: {waiting.reason}"
         # One limit can hold many trials back, and retries of an unreachable host come ever later:
         # say each reason once, and again only when the wait has become much longer.
         announced = self._announced_waits.get(waiting.reason)
         if announced is None or waiting.until >= announced + REPEAT_WAIT_S:
             self._announced_waits[waiting.reason] = waiting.until
-            self._line(f"trial {trial.number} waits {until}: {waiting.reason}")
+            self._line(self._wait)
 
     def trial_ended(self, trial: Trial) -> None:
         self._latest.pop(trial.number, None)
+        best = None if self._session is None else self._session.study.tally.best
+        if best is not None and (self._best is None or best.number != self._best.number):
+            self._earlier_best, self._best = self._best, best
         self._line(f"trial {trial.number} {ending(trial)}")
         self._line(f"  {self._summary()}")
 
@@ -139,19 +137,56 @@ class Progress(ProgressObserver):
         parts.append("time left unknown" if left is None else f"about {clock(left)} left")
         return " · ".join(parts)
 
-    def _screen(self) -> RenderableType:
+    def _screen(self) -> LiveScreen:
         assert self._session is not None
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for column in ("trial", "state", "hyperparameters"):
-            table.add_column(column, overflow="fold")
-        for trial in self._session.study.tally.last_ended(RECENT_TRIALS):
-            style = VERDICT_STYLE[trial.verdict.kind] if trial.verdict else "dim"
-            table.add_row(str(trial.number), Text(_short_ending(trial), style=style), in_words(trial.hyperparameters))
-        for trial in self._session.running:
-            state = Text(self._latest.get(trial.number, "starting"), style="cyan")
-            table.add_row(str(trial.number), state, in_words(trial.hyperparameters))
-        steering = [Text(self._steering, style="cyan")] if self._steering else []
-        return Group(table, *steering, Text(self._summary(), style="bold"))
+        session, tally = self._session, self._session.study.tally
+        repeats = session.study.repeats
+        trials, finals = session.plan.spec.search.trials, max(session.plan.final_trials, len(repeats))
+        done, repeated = min(len(tally), trials), sum(repeat.state.ended for repeat in repeats)
+        counted = f"{len(tally)} of {trials} trials" + (f", finals {repeated} of {finals}" if repeats else "")
+        left = seconds_left(session, time.time())
+        times = [clock(session.seconds), "time left unknown" if left is None else f"about {clock(left)} left"]
+        return LiveScreen(
+            name=session.plan.spec.name,
+            done=done + repeated,
+            total=trials + finals,
+            progress=" · ".join((counted, *times)),
+            best=self._best_line(),
+            facts=[fact for fact in (self._verdicts(), self._costs(), *self._notices()) if fact],
+            running=session.running,
+            ended=tally.last_ended(MAX_ROWS)[::-1],
+            doing=self._latest,
+            objective=session.objective,
+            searched=session.plan.space.searched,
+        )
+
+    def _best_line(self) -> Text:
+        assert self._session is not None
+        best, metric = self._session.study.tally.best, self._session.objective.metric
+        if best is None or best.values is None:
+            return Text("no trial has ended yet", style="dim")
+        earlier = self._earlier_best
+        change = ""
+        if earlier is not None and earlier.values is not None and self._best is best:
+            change = f", {best.values[0] - earlier.values[0]:+.4f} on trial {earlier.number}"
+        value = (f"best {metric} {best.values[0]:.4g}", "bold")
+        point = point_name(best.hyperparameters, self._session.plan.space.searched)
+        return Text.assemble(value, f" (trial {best.number}{change}): {point}")
+
+    def _verdicts(self) -> Text:
+        assert self._session is not None
+        counts = sorted(self._session.study.tally.verdicts.items())
+        words = [Text(f"{count} {kind}", style=VERDICT_STYLE[kind]) for kind, count in counts if count]
+        return Text(" · ").join(words)
+
+    def _costs(self) -> Text:
+        assert self._session is not None
+        tokens = self._session.study.ledger.ledger.spent.tokens
+        return Text(" · ".join((*money(self._session), *([f"{tokens:,} tokens trained"] if tokens else []))))
+
+    def _notices(self) -> list[Text]:
+        waits = any(doing == "waits" for doing in self._latest.values())
+        return [Text(notice, style="cyan") for notice in (self._wait if waits else "", self._steering) if notice]
 
 
 def seconds_left(session: Session, now: float) -> float | None:

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.cli.progress import VERDICT_STYLE
+from sweeps.cli.live_screen import VERDICT_STYLE
 from sweeps.reports.formatting import clock, short
 from sweeps.spec.objective import Objective
 from sweeps.study.state import SweepState, describe_best
