@@ -14,53 +14,33 @@ from sweeps.cli.progress import LEAST_SHOWN_USD
 from sweeps.cli.trial_tables import table
 from sweeps.execution.outcome import Outcome
 from sweeps.reports.formatting import advice, clock, in_words
+from sweeps.spec.objective import Objective
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.finals import FinalsResult
 from sweeps.trials.trial import StoppedBy, Trial
 
+LEADERBOARD_ROWS = 6
+"""With the answer and what to do next, the closing screen then fits into 24 lines."""
+
 
 def outcome(outcome: Outcome) -> RenderableType:
-    """Show the leaderboard, the best configuration with its evidence, and what to do next."""
+    """Show the answer first, then the best trials, what else happened, and what to do next."""
     plan, trials = outcome.plan, outcome.trials
-    ended = [trial for trial in trials if trial.state.ended]
-    states = Counter(trial.state for trial in ended)
-    parts: list[RenderableType] = [Text(), table(trials, plan.spec.objective), Text()]
-    counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    spent = f", ${outcome.ledger.spent.usd:,.2f} spent" if plan.spec.capabilities.priced else ""
-    took = f"{len(ended)} trials ({counted}) in {clock(outcome.seconds)}{spent}"
-    parts.append(Text(f"{outcome.end}: {took}; data: {plan.data.name}"))
-    if outcome.ledger.reserved.usd >= LEAST_SHOWN_USD:
-        parts.append(
-            Text(
-                "the service has not reported the cost of stopped runs yet: "
-                f"up to ${outcome.ledger.reserved.usd:,.2f} more"
-            )
-        )
+    parts: list[RenderableType] = [Text()]
     best = outcome.best
     if best is None or best.values is None:
-        parts.append(Text("no trial produced a model; the table above shows why", style="yellow"))
+        parts.append(Text("no trial produced a model; the table below shows why", style="yellow"))
     else:
-        values = ", ".join(
-            f"{objective.objective.metric} {value:.4g}"
-            for objective, value in zip(plan.spec.objectives, best.values, strict=True)
-        )
-        base = best.curve[0].values.get(plan.spec.objective.metric) if best.curve and best.curve[0].step == 0 else None
-        before = f" (base model: {base:.4g})" if base is not None else ""
-        parts.append(
-            Text.assemble(("best: ", "bold"), f"trial {best.number}, {values} at epoch {best.best_epoch:g}{before}")
-        )
-        parts.append(Text(f"  {in_words(best.hyperparameters)}"))
-        if outcome.finals is not None:
-            parts += _finals(outcome.finals, best)
-        if outcome.champion is not None:
-            parts += [Text(f"  {line}") for line in challenge_lines(outcome.champion)]
-        if best.verdict is not None:
-            parts.append(
-                Text.assemble(
-                    "  ", (best.verdict.kind.value, VERDICT_STYLE[best.verdict.kind]), f": {best.verdict.evidence}"
-                )
-            )
-        parts.append(Text(f"  model: {best.model}"))
+        parts += _answer(outcome, best)
+    parts += [Text(), table(trials, plan.spec.objective, LEADERBOARD_ROWS), Text()]
+    parts.append(Text(_how_it_ended(outcome)))
+    if outcome.ledger.reserved.usd >= LEAST_SHOWN_USD:
+        most = f"up to ${outcome.ledger.reserved.usd:,.2f} more"
+        parts.append(Text(f"the service has not reported the cost of stopped runs yet: {most}"))
+    if outcome.finals is not None:
+        parts += map(Text, _finals(outcome.finals))
+    if outcome.champion is not None:
+        parts += [Text(line) for line in challenge_lines(outcome.champion)]
     if outcome.comparison is not None:
         style = "" if outcome.comparison.kind == "above" else "yellow"
         parts.append(Text(outcome.comparison.text, style=style))
@@ -77,23 +57,80 @@ def outcome(outcome: Outcome) -> RenderableType:
     return Group(*parts)
 
 
-def _finals(finals: FinalsResult, best: Trial) -> Iterable[RenderableType]:
-    yield Text(f"  finals: {finals.reason}")
-    for standing in finals.standings:
+def _answer(outcome: Outcome, best: Trial) -> Iterable[RenderableType]:
+    """Yield the best configuration, how good it is, what speaks against that, and its model."""
+    plan, finals = outcome.plan, outcome.finals
+    number = best.number if finals is None else finals.winner
+    yield Text.assemble(("best: ", "bold"), (in_words(best.hyperparameters), "bold"), f" (trial {number})")
+    base = best.curve[0].values.get(plan.spec.objective.metric) if best.curve and best.curve[0].step == 0 else None
+    before = f"; base model {base:.4g}" if base is not None else ""
+    for line in _scores(outcome, best):
+        yield Text(f"  {line}{before}")
+        before = ""
+    if finals is not None and is_far_worse_on_test(finals, plan.spec.objective):
         yield Text(
-            f"    trial {standing.number}: {finals.metric} {standing.mean:.4g} "
-            f"({standing.low:.4g} .. {standing.high:.4g}) over {len(standing.values)} seeds"
-            + ("" if standing.number != finals.winner else f"; {finals.searched_value:.4g} in the search")
+            "  warning: the test score is clearly worse than the validation score: choosing among "
+            f"{len(outcome.trials)} trials has used up the validation set, or the two sets differ",
+            style="yellow",
         )
+    if best.verdict is not None:
+        kind = (best.verdict.kind.value, VERDICT_STYLE[best.verdict.kind])
+        yield Text.assemble("  ", kind, f": {best.verdict.evidence}")
+    yield Text(f"  model: {best.model}", overflow="fold")
+
+
+def _scores(outcome: Outcome, best: Trial) -> Iterable[str]:
+    """Yield how good the best configuration is: by the finals, or else by its only run."""
+    finals, objectives = outcome.finals, outcome.plan.spec.objectives
+    winner = None if finals is None else next(one for one in finals.standings if one.number == finals.winner)
+    if finals is None or winner is None:
+        values = ", ".join(
+            f"{objective.objective.metric} {value:.4g}"
+            for objective, value in zip(objectives, best.values or (), strict=True)
+        )
+        tried = len(outcome.trials)
+        luck = f", the best of {tried} single runs: some of it is luck, which `finals` measures" if tried > 1 else ""
+        yield f"{values} at epoch {best.best_epoch:g}{luck}"
+        return
+    mean = f"{finals.metric} {winner.mean:.4g} ({winner.low:.4g} .. {winner.high:.4g})"
+    yield f"{mean}, the mean of {len(winner.values)} seeds; {finals.searched_value:.4g} in the search"
     if finals.test is not None:
-        mean, low, high = finals.test
-        name = finals.test_metric
-        yield Text(f"  test split, scored once: {name} {mean:.4g} ({low:.4g} .. {high:.4g})")
+        test, low, high = finals.test
+        yield f"test split, scored once: {finals.test_metric} {test:.4g} ({low:.4g} .. {high:.4g})"
     else:
-        yield Text(f"  not scored on a test split: {finals.untested}")
+        yield f"not scored on a test split: {finals.untested}"
+
+
+def is_far_worse_on_test(finals: FinalsResult, objective: Objective) -> bool:
+    """Return whether the winner's test score lies outside what its validation score allows.
+
+    That is where the intervals of the same metric do not overlap, and the test score is worse.
+    """
+    winner = next((one for one in finals.standings if one.number == finals.winner), None)
+    if finals.test is None or winner is None or finals.metric.removeprefix("valid_") != finals.test_metric:
+        return False
+    _, low, high = finals.test
+    return high < winner.low if objective.direction == "maximize" else low > winner.high
+
+
+def _how_it_ended(outcome: Outcome) -> str:
+    plan = outcome.plan
+    ended = [trial for trial in outcome.trials if trial.state.ended]
+    states = Counter(trial.state for trial in ended)
+    counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    spent = f", ${outcome.ledger.spent.usd:,.2f} spent" if plan.spec.capabilities.priced else ""
+    took = f"{len(ended)} trials ({counted}) in {clock(outcome.seconds)}{spent}"
+    return f"{outcome.end}: {took}; data: {plan.data.name}"
+
+
+def _finals(finals: FinalsResult) -> Iterable[str]:
+    yield f"finals: {finals.reason}"
+    for standing in finals.standings:
+        interval = f"({standing.low:.4g} .. {standing.high:.4g})"
+        yield f"  trial {standing.number}: {finals.metric} {standing.mean:.4g} {interval}"
     for index, (decoding, mean) in enumerate(finals.decodings):
         chosen = " (chosen)" if index == 0 else ""
-        yield Text(f"    {decoding_text(decoding)}: {mean:.4g} on the validation examples{chosen}")
+        yield f"  {decoding_text(decoding)}: {mean:.4g} on the validation examples{chosen}"
 
 
 def decoding_text(decoding: Decoding) -> str:

@@ -12,7 +12,7 @@ from sweeps.cli.live_screen import VERDICT_STYLE
 from sweeps.reports.formatting import clock, short
 from sweeps.spec.objective import Objective
 from sweeps.study.state import SweepState, describe_best
-from sweeps.trials.trial import Trial, TrialState, leaderboard
+from sweeps.trials.trial import StoppedBy, Trial, TrialState, leaderboard
 
 LEADERBOARD_ROWS = 10
 HEADING_CHARS = 8
@@ -58,12 +58,20 @@ def table(
             "" if trial.best_epoch is None else f"{trial.best_epoch:g}",
             clock(trial.spend.seconds) if trial.state.ended else "",
             *([trial.machine or ""] if on_cluster else ()),
-            trial.reason if trial.state.ended and trial.state is not TrialState.COMPLETE else state_name(trial),
+            _how_it_stands(trial, state_name),
         )
     hidden = len(ranked) + len(others) - rows
     if hidden > 0:
         return Group(shown, Text(f"and {hidden} more: {more}", style="dim"))
     return shown
+
+
+def _how_it_stands(trial: Trial, state_name: Callable[[Trial], str]) -> str:
+    """Return the state of a trial, with the reason where it is not an ordinary one."""
+    if not trial.state.ended or trial.state is TrialState.COMPLETE:
+        return state_name(trial)
+    is_usual = trial.stopped_by in (StoppedBy.SCHEDULER, StoppedBy.VERDICT)
+    return "stopped early" if is_usual else trial.reason
 
 
 def _heading(name: str) -> str:
