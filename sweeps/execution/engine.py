@@ -195,7 +195,12 @@ class _SessionSearcher(_NotPickled, Searcher):
                 nodes = None if self._cluster is None else self._cluster.usable_nodes
                 if nodes is not None:
                     self._nodes[trial.number] = nodes
-                return {"request": request, "may_be_stopped": trial.repeat_of is None, "nodes": nodes}
+                return {
+                    "request": request,
+                    "may_be_stopped": trial.repeat_of is None,
+                    "passed_evaluations": trial.passed_evaluations,
+                    "nodes": nodes,
+                }
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -368,7 +373,7 @@ def _resources(plan: SweepPlan, slots: bool, cluster: Cluster | None) -> dict[st
 def _shared_config(plan: SweepPlan, slots: bool, cluster: Cluster | None) -> dict[str, Any]:
     """Return the configuration that all trials share.
 
-    The searcher adds `request`, `may_be_stopped` and `nodes` to each.
+    The searcher adds `request`, `may_be_stopped`, `passed_evaluations` and `nodes` to each.
     """
     files = None if cluster is None else cluster.files
     return {

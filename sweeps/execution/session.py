@@ -260,7 +260,8 @@ class Session:
         charged = any(isinstance(event, Charged) for event in new_events)
         if charged and self.end is None and self._is_over_budget(trial):
             self._end_conditions.end = SweepEnd.BUDGET
-        if evaluated and trial.repeat_of is None and self.plan.spec.search.stop_by_verdict:
+        is_judged = trial.repeat_of is None and self.plan.spec.search.stop_by_verdict
+        if evaluated and is_judged and trial.evaluations >= trial.passed_evaluations:
             running.early_stop_verdict = early_stop_verdict(self._curve(trial), self._advice_for(trial))
 
     @_ends_on_error
@@ -477,6 +478,7 @@ def _without_results(trial: Trial) -> Trial:
     return replace(
         trial,
         state=TrialState.RUNNING,
+        passed_evaluations=max(trial.passed_evaluations, trial.evaluations),
         reason="",
         resolved={},
         curve=(),

@@ -118,10 +118,10 @@ class TrialRunner(tune.Trainable):
     """Runs the trial that `config` describes.
 
     Tune reuses the process for the next trial through `reset_config`. `config` is the result of
-    `_shared_config` in the engine, with three more entries for each trial: `request`, the training
+    `_shared_config` in the engine, with more entries for each trial: `request`, the training
     request as JSON text, `may_be_stopped`, whether a scheduler may stop the trial early, and
     `nodes`, the machines of a cluster on which it may train, as Ray calls them, or None. It trains
-    on as many `machines` at once.
+    on as many `machines` at once. `passed_evaluations` is for the scheduler.
 
     A result holds `report` (a `WorkerReport` as JSON text), the number of `evaluations` so far, and
     `ended`, whether the run has ended. After an evaluation it also holds `objective`, the value of

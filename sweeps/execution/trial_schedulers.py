@@ -62,6 +62,9 @@ class _EvaluationMemory(_LiveTrials):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if not self._is_new(trial, result):
             return TrialScheduler.CONTINUE
+        if result["evaluations"] < trial.config.get("passed_evaluations", 0):
+            self._learn(tune_controller, trial, result)
+            return TrialScheduler.CONTINUE
         decision: str = super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]
         return decision
 
@@ -95,6 +98,10 @@ class _EvaluationMemory(_LiveTrials):
                 super().on_trial_add(None, past)
                 super().on_trial_complete(None, past, result)  # type: ignore[misc]
 
+    def _learn(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Remember an evaluation after which an earlier run of the sweep let the trial go on."""
+        super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]
+
     def _is_new(self, trial: Any, result: dict[str, Any]) -> bool:
         value, evaluations = result.get("objective"), result.get("evaluations", 0)
         if value is None or not math.isfinite(value) or evaluations <= self._newest.get(trial.trial_id, 0):
@@ -113,6 +120,10 @@ class _Asha(_EvaluationMemory, ASHAScheduler):
 
 class _Median(_EvaluationMemory, MedianStoppingRule):
     """The median stopping rule."""
+
+    def _learn(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        # `on_trial_result` would remember its decision, too, and accept no further result.
+        MedianStoppingRule.on_trial_complete(self, tune_controller, trial, result)
 
 
 def scheduler_with_history(plan: SweepPlan, past_trials: Iterable[Trial]) -> TrialScheduler:

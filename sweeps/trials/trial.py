@@ -84,7 +84,9 @@ class Trial:
     another seed. `cost_bound` is the most that the run can cost; where the sweep keeps a budget it
     is recorded before submission. `settled`: `spend` is final. `failure` is the kind of the failure
     of a failed trial, and `will_retry` whether the sweep owes another attempt for it. `machine` is
-    the name of the machine that trains it, or trained it last.
+    the name of the machine that trains it, or trained it last. `passed_evaluations` counts the
+    evaluations after which an earlier run of the sweep let it go on: a later run, which sees them
+    again, may stop it only after those. MLflow shows them already.
 
     The stored names of `loop_reports` and `cost_bound` are those of version 0.1.
     """
@@ -115,12 +117,18 @@ class Trial:
     failure: FailureKind | None = None
     will_retry: bool = False
     machine: str | None = None
+    passed_evaluations: int = 0
 
     @property
     def planned_epochs(self) -> float | None:
         """The epochs that the trial trains if nothing stops it; None where that is unknown."""
         n_epochs = self.hyperparameters.get("n_epochs", self.resolved.get("n_epochs"))
         return float(n_epochs) if isinstance(n_epochs, int | float) else None
+
+    @property
+    def evaluations(self) -> int:
+        """The number of evaluations after training began."""
+        return sum(measured.step > 0 for measured in self.curve)
 
     @property
     def trained_epochs(self) -> float:

@@ -52,6 +52,24 @@ def test_the_session_hands_out_no_more_trials_than_may_run_at_once(tmp_path: Pat
     assert session.next_trial() is NoTrial.WAIT
 
 
+def test_a_resumed_trial_is_not_stopped_before_what_it_has_passed(tmp_path: Path) -> None:
+    """Its run reports the evaluations again, and MLflow shows them already."""
+    session = open_session(tmp_path)
+    trial = start_next(session)
+    losses = [(2.0, 2.0), (1.0, 1.0), (0.5, 2.0), (0.2, 4.0), (0.1, 6.0)]  # it overfits beyond doubt
+    session.observe(trial.number, None, 0, evaluations(*losses))
+    assert session.is_stopped_by_verdict(trial.number)
+    for _ in range(2):  # a second kill, before the run has caught up
+        again = open_session(tmp_path)
+        resumed = start_next(again)
+        assert (resumed.key, resumed.evaluations, resumed.passed_evaluations) == (trial.key, 0, 5)
+    events = evaluations(*losses)
+    again.observe(resumed.number, None, 0, events[:-1])
+    assert not again.is_stopped_by_verdict(resumed.number)
+    again.observe(resumed.number, None, len(events) - 1, events[-1:])
+    assert again.is_stopped_by_verdict(resumed.number)
+
+
 def test_the_next_session_resumes_an_interrupted_trial_under_its_key(tmp_path: Path) -> None:
     first_recorder = Recorder()
     session = open_session(tmp_path, observer=first_recorder)

@@ -46,6 +46,7 @@ class TuneTrial:
     shown: list[float | None] = field(default_factory=list)
     ended: str = ""
     decisions: list[str] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 class Controller:
@@ -181,6 +182,47 @@ def test_a_stopped_trial_of_an_earlier_run_counts_for_the_next_ones() -> None:
         controller.step(trial)
     assert good.decisions == [TrialScheduler.CONTINUE]
     assert bad.decisions == [TrialScheduler.STOP]
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "{type: median, min_trials: 3}"])
+def test_a_trial_is_not_stopped_before_what_an_earlier_run_let_it_pass(scheduler: str) -> None:
+    """The run reports its evaluations again. MLflow shows them, so the trial must not end earlier."""
+    planned = plan(scheduler, "{maximize: valid_accuracy}")
+    shown: list[float | None] = [0.9] * 5
+    past = [
+        stored(number, TuneTrial(str(number), [], shown=shown, ended=COMPLETE), "valid_accuracy", with_baseline=True)
+        for number in range(4)
+    ]
+    controller = Controller(scheduler_with_history(planned, past))
+    bad = TuneTrial("bad", [0.2] * 5, config={"passed_evaluations": 3})
+    controller.add(bad)
+    while not bad.ended:
+        controller.step(bad)
+    assert TrialScheduler.STOP not in bad.decisions[:2]
+    assert len(bad.shown) >= 3
+    fresh = TuneTrial("fresh", [0.2] * 5)
+    controller.add(fresh)
+    controller.step(fresh)
+    assert fresh.ended == STOPPED, "another trial as bad as this is stopped at once"
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_what_a_trial_passed_counts_for_the_others_as_without_an_interruption(scheduler: str) -> None:
+    planned = plan(scheduler, "{maximize: valid_accuracy}")
+    for seed in range(50):
+        dice = random.Random(seed)
+        values: list[float | None] = [dice.random() for _ in range(N_EPOCHS)]
+        later_seed, outcomes = dice.random(), []
+        for config in ({}, {"passed_evaluations": N_EPOCHS}):
+            controller = Controller(scheduler_with_history(planned, []))
+            first = TuneTrial("first", list(values), config=dict(config))
+            controller.add(first)
+            while not first.ended:
+                controller.step(first)
+            later = random.Random(later_seed)
+            ended = run(controller, trials(later, 6, "later"), later, at_once=2)
+            outcomes.append([(trial.trial_id, trial.ended, trial.decisions) for trial in ended])
+        assert outcomes[0] == outcomes[1], f"history {seed}"
 
 
 def test_without_a_scheduler_nothing_is_stopped_nor_remembered() -> None:
