@@ -70,6 +70,7 @@ NEW_FIELDS = {
     "failure": None,
     "will_retry": False,
     "machine": None,
+    "passed_evaluations": 0,
     "test_metric": "accuracy",
     "decodings": [],
 }

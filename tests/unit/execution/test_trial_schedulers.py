@@ -186,7 +186,7 @@ def test_a_stopped_trial_of_an_earlier_run_counts_for_the_next_ones() -> None:
 
 @pytest.mark.parametrize("scheduler", ["asha", "{type: median, min_trials: 3}"])
 def test_a_trial_is_not_stopped_before_what_an_earlier_run_let_it_pass(scheduler: str) -> None:
-    """The run reports its evaluations again. MLflow shows them, so the trial must not end earlier."""
+    """The run reports its evaluations again, and MLflow shows them already."""
     planned = plan(scheduler, "{maximize: valid_accuracy}")
     shown: list[float | None] = [0.9] * 5
     past = [

@@ -230,7 +230,7 @@ def test_a_record_of_version_0_1_loads_and_keeps_every_field() -> None:
     assert trial.verdict == FitVerdict(
         VerdictKind.OVERFIT, "loss rose from 0.3 to inf", "fewer epochs", 1.5, 1.0, 0.75, improving=True, collapsed=True
     )
-    since_then = {"failure": None, "will_retry": False, "machine": None}
+    since_then = {"failure": None, "will_retry": False, "machine": None, "passed_evaluations": 0}
     assert json.dumps(codec.to_json(trial)) == json.dumps(FULL | since_then), "the text, as nan does not equal itself"
 
 
