@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backends.contract import Scalar
+from search_spaces.usual_names import role_of
 from sweeps.planning.sweep_plan import SweepPlan
 from sweeps.study import steering
 from sweeps.study.steering import Change
 from sweeps.study.study import Study
+from sweeps.verdicts.advice import EPOCHS
 
 LOOK_AFTER_SHARE = 0.01
 """Beyond a hundred ended trials, the verdicts are looked at again after this share of new trials:
@@ -42,7 +44,10 @@ class SpaceSteering:
         if self._plan.spec.steering == "off" or self._study.repeats or len(tally) < self._next_look:
             return ()
         self._next_look = len(tally) + max(1, round(LOOK_AFTER_SHARE * len(tally)))
-        new_changes = steering.propose_changes(tally.ended, self._space, self._plan.steering_bounds, self.changes)
+        objective = self._plan.spec.objective
+        new_changes = steering.propose_changes(
+            tally.ended, self._space, self._plan.steering_bounds, self.changes, objective
+        )
         if not new_changes:
             return ()
         self.changes += new_changes
@@ -60,6 +65,6 @@ class SpaceSteering:
         best = self._study.tally.best
         if change.probe is None or best is None:
             return None
-        value = int(change.probe) if change.parameter == "n_epochs" else change.probe
+        value = int(change.probe) if role_of(change.parameter) == EPOCHS else change.probe
         point = {**best.hyperparameters, change.parameter: value}
         return None if self._space.violations(point) else point

@@ -1,8 +1,9 @@
 """Steering: verdicts move an edge of the search space. Pure functions.
 
 An edge moves only on repeated evidence from trials near it, and evidence from before its last move
-no longer counts. Within the steering bounds a range may grow beyond the range in the sweep file. A
-list of values has no edges and stays.
+no longer counts. A range is never cut away from the best trials, and never grows against the
+comparison of trials that are alike in everything else. Within the steering bounds a range may grow
+beyond the range in the sweep file. A list of values has no edges and stays.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from pydantic import Field
 
 from search_spaces.space import ResolvedSpace
+from search_spaces.usual_names import role_of
+from sweeps.spec.objective import Objective
+from sweeps.study.range_evidence import RangeEvidence, evidence, ranked, searched_domains
 from sweeps.trials.trial import Trial
 from sweeps.verdicts.advice import EPOCHS, LEARNING_RATES
 from sweeps.verdicts.verdict import FitVerdict, VerdictKind
@@ -70,24 +74,30 @@ def propose_changes(
     space: ResolvedSpace,
     bounds: Mapping[str, SteeringBounds],
     earlier_changes: Sequence[Change],
+    objective: Objective,
 ) -> tuple[Change, ...]:
     """Return the changes that the verdicts call for now, at most one for each hyperparameter.
 
     `ended` is in the order in which the trials ended, and `earlier_changes` are the changes made so
     far. A changed range lies inside `bounds` (without an entry there is no bound), also where the
-    range in the sweep file begins below them, and a range never becomes empty.
+    range in the sweep file begins below them, and a range never becomes empty. No change leaves out
+    the value of a trial that is among the best by the `objective`.
     """
     changes = []
+    domains = searched_domains((parameter.name, parameter.distribution) for parameter in space)
+    comparable = ranked(ended, objective)
     for parameter in space:
-        if parameter.name not in (EPOCHS, *LEARNING_RATES) or not isinstance(parameter.distribution, NumericRange):
+        role = role_of(parameter.name)
+        if role not in (EPOCHS, *LEARNING_RATES) or not isinstance(parameter.distribution, NumericRange):
             continue
         earlier = [change for change in earlier_changes if change.parameter == parameter.name]
         if len(earlier) >= MAX_CHANGES:
             continue
         recent = ended[earlier[-1].ended_trials if earlier else 0 :]
         parameter_bounds = bounds.get(parameter.name, (None, None))
-        edges = _Edges(parameter.name, parameter.distribution, recent, len(ended), parameter_bounds)
-        candidates = edges.epochs_changes() if parameter.name == EPOCHS else edges.rate_changes()
+        found = evidence(parameter.name, domains, comparable)
+        edges = _Edges(parameter.name, parameter.distribution, recent, len(ended), parameter_bounds, found)
+        candidates = edges.epochs_changes() if role == EPOCHS else edges.rate_changes()
         changes.append(next(candidates, None))
     return tuple(change for change in changes if change is not None)
 
@@ -104,9 +114,18 @@ class _Edges:
     """One range, and the judged trials inside it."""
 
     def __init__(
-        self, name: str, domain: NumericRange, recent: Sequence[Trial], ended_trials: int, bounds: SteeringBounds
+        self,
+        name: str,
+        domain: NumericRange,
+        recent: Sequence[Trial],
+        ended_trials: int,
+        bounds: SteeringBounds,
+        found: RangeEvidence,
     ) -> None:
         self._name, self._domain, self._ended_trials = name, domain, ended_trials
+        self._evidence = found
+        # the range must keep these; values from before a change may lie outside
+        self._best = [value for value in found.best_values if domain.low <= value <= domain.high]
         self._lowest = -math.inf if bounds[0] is None else bounds[0]
         self._highest = math.inf if bounds[1] is None else bounds[1]
         self._judged = [
@@ -124,16 +143,17 @@ class _Edges:
         improving = [
             judged.trial for judged in near if judged.verdict.kind is VerdictKind.UNDERFIT and judged.verdict.improving
         ]
-        if _is_majority(improving, near):
+        if _is_majority(improving, near) and self._may_grow():
             raised = min(self._highest, max(high + 1, math.ceil(high * EPOCHS_FACTOR)))
             if raised > high:
                 yield self._change(low, raised, "were still improving when training ended", improving, probe=raised)
         overfitted = [judged for judged in near if judged.verdict.kind is VerdictKind.OVERFIT]
         overfitted_trials = [judged.trial for judged in overfitted]
         useful = max((math.ceil(judged.verdict.keep_epoch or 1) for judged in overfitted), default=high)
-        if _is_majority(overfitted_trials, near) and len(overfitted_trials) > MIN_TRIALS and max(low, useful) < high:
+        top = max(low, useful, *self._best)
+        if _is_majority(overfitted_trials, near) and len(overfitted_trials) > MIN_TRIALS and top < high:
             reason = f"overfitted, and none improved after {useful} epochs"
-            yield self._change(low, max(low, useful), reason, overfitted_trials)
+            yield self._change(low, top, reason, overfitted_trials)
 
     def rate_changes(self) -> Iterator[Change]:
         """Yield the changes of a learning-rate range, the most urgent first.
@@ -142,8 +162,12 @@ class _Edges:
         it if runs there overfitted and the runs below did not.
         """
         low, high = max(self._domain.low, self._lowest), self._domain.high
+        highest_of_best = max(self._best, default=-math.inf)
         failed = [
-            judged for judged in self._judged if judged.verdict.kind is VerdictKind.DIVERGED or judged.verdict.collapsed
+            judged
+            for judged in self._judged
+            if (judged.verdict.kind is VerdictKind.DIVERGED or judged.verdict.collapsed)
+            and judged.value > highest_of_best
         ]
         if failed:
             lowest_failed = min(judged.value for judged in failed)
@@ -164,7 +188,7 @@ class _Edges:
             if judged.verdict.kind is VerdictKind.UNDERFIT and not judged.verdict.collapsed
         ]
         raised = min(self._highest, high * RATE_FACTOR)
-        if _is_majority(underfitted, near) and raised > high:
+        if _is_majority(underfitted, near) and raised > high and self._may_grow():
             probe = math.sqrt(high * raised)
             yield self._change(low, raised, "underfitted near the upper edge", underfitted, probe=probe)
         overfitted = [judged.trial for judged in near if judged.verdict.kind is VerdictKind.OVERFIT]
@@ -173,13 +197,22 @@ class _Edges:
         top = self._value_at(NEAR_TOP)
         if (
             _is_majority(overfitted, near)
-            and low < top
+            and max(low, highest_of_best) < top
             and len(overfitted) > MIN_TRIALS
             and len(kinds_below) >= MIN_TRIALS
             and 3 * overfitted_below < len(kinds_below)
         ):
             reason = "overfitted near the upper edge, and few below it"
             yield self._change(low, top, reason, overfitted)
+
+    def _may_grow(self) -> bool:
+        """Return whether no evidence speaks against larger values.
+
+        The best trials, if there are any, include one near the top; and of trials that are alike in
+        everything else, the smaller value was not more often the better one.
+        """
+        is_best_near = not self._best or any(self._position(value) >= NEAR_TOP for value in self._best)
+        return is_best_near and self._evidence.smaller_better <= self._evidence.larger_better
 
     def _near_the_top(self) -> list[_JudgedTrial]:
         return [judged for judged in self._judged if self._position(judged.value) >= NEAR_TOP]
