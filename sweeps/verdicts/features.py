@@ -164,7 +164,8 @@ class CurveFeatures:
 
     def rise_noise(self, low: float, height: float) -> float:
         """How much of a rise from `low` by `height` chance explains."""
-        return noise.rise_noise(low, height, self.curve.valid_examples, self._roughness)
+        roughness = 0.0 if self.rise is None else self.rise.roughness
+        return noise.rise_noise(low, height, self.curve.valid_examples, roughness)
 
     def trend_noise(self, level: float, *, shared: bool) -> float:
         """How far a validation loss near `level` may seem to follow a trend by chance.
@@ -234,7 +235,7 @@ class CurveFeatures:
         low, onset = min(loss.values), loss.epoch_of(min)
         if base is not None and base < low and not self.metric_improved_since(0.0):
             low, onset = base, 0.0
-        return Rise(low, onset, loss.last, loss.roughness)
+        return Rise(low, onset, loss.last, loss.roughness_since(onset))
 
     @property
     def valid_loss_fell_steadily(self) -> bool:

@@ -5,16 +5,21 @@ The thresholds were chosen on the `tune` part of benchmarks/fit.
 
 from __future__ import annotations
 
+import math
+
 from sweeps.verdicts.advice import Advice
-from sweeps.verdicts.features import CurveFeatures, Rise, format_number
+from sweeps.verdicts.features import DIP, CurveFeatures, Rise, format_number
 from sweeps.verdicts.noise import evaluated_examples
 from sweeps.verdicts.verdict import FitVerdict
 from sweeps.verdicts.verdict_construction import multiple, overfit, unsettled
 
-MIN_RISE, MIN_RISE_OF_SCALE = 0.10, 0.10
-"""A validation loss is level if it ends less than 10 % above its minimum, or less than 10 % of
+MIN_RISE, MIN_RISE_OF_SCALE = 0.10, 0.07
+"""A validation loss is level if it ends less than 10 % above its minimum, or less than 7 % of
 `rise_scale` above it, which lies between that minimum and the loss of a model that knows
 nothing."""
+
+LARGE_RISE = 0.5
+"""A rise by half of the minimum is large, however far the loss had fallen before."""
 
 DOUBTFUL_RISE = 0.09
 """A rise from this share of the minimum on leaves it open whether the run overfitted, even if
@@ -26,9 +31,16 @@ MIN_GAP = 0.12
 MIN_TRAIN_IMPROVEMENT = 0.02
 """A training loss that fell by 2 % is still falling."""
 
+STRENGTH_WITHOUT_TRAINING = 1.8
+"""Without a training curve, a verdict of overfitting has a confidence of at most 0.7."""
+
 FITTED = 0.5
 """Training examples with half of the validation loss are fitted; a training loss that stays
 there has ended its fall."""
+
+
+MIN_LOSS_OF_METRIC = 0.1
+"""A metric that ended ten points below its best has clearly got worse."""
 
 
 def metric_outweighs_loss(features: CurveFeatures) -> bool:
@@ -78,8 +90,12 @@ def validation_loss_rises(features: CurveFeatures, advice: Advice) -> FitVerdict
             return gap
         count = evaluated_examples(features.curve.valid_examples)
         return unsettled(f"{rose}, which may be chance with {count} validation examples", strength=1.0)
-    if rise.height <= max(threshold, MIN_RISE_OF_SCALE * features.rise_scale):
+    if rise.height <= max(threshold, min(MIN_RISE_OF_SCALE * features.rise_scale, LARGE_RISE * abs(rise.low))):
         return None
+    if training_went_on is None and features.train_loss is None and features.train_metric is None:
+        # Nothing else makes a validation loss rise that far and stay there, but divergence would.
+        strength = min(multiple(rise.height, max(noise, threshold)), STRENGTH_WITHOUT_TRAINING)
+        return overfit(f"{rose}; no training loss is known", features, advice, rise.onset, strength)
     if training_went_on is None:
         return unsettled(f"{rose}, and the training curve does not show why", strength=1.0)
     evidence = f"{rose} {training_went_on}{_later_metric(features, rise.onset)}"
@@ -142,6 +158,26 @@ def metric_gap_widens(features: CurveFeatures, advice: Advice) -> FitVerdict | N
         f"sampling explains {features.gap_text(noise)}"
     )
     return overfit(evidence, features, advice, onset, multiple(gap - gap_at_onset, noise))
+
+
+def ended_below_its_best(features: CurveFeatures, advice: Advice) -> FitVerdict | None:
+    """Find a metric that decides and ended clearly below its best, for whatever reason."""
+    metric = features.valid_metric
+    if metric is None or features.curve.best_by != "metric":
+        return None
+    best = max(metric.values)
+    # The best of many evaluations is one of the lucky ones, and the last one may be unlucky.
+    noise = math.hypot(features.valid_noise(best), features.valid_noise(metric.last)) + DIP * metric.roughness
+    lost = best - metric.last
+    if lost <= max(noise, MIN_LOSS_OF_METRIC):
+        return None
+    name = features.metric_name
+    evidence = (
+        f"validation {name} was best at epoch {format_number(metric.epoch_of(max))}, {features.metric_text(best)}, and "
+        f"ended at {features.metric_text(metric.last)}: {features.gap_text(lost)} worse, of which sampling explains "
+        f"{features.gap_text(noise)}"
+    )
+    return unsettled(evidence, strength=1.0)
 
 
 def _metrics_far_apart(features: CurveFeatures, advice: Advice) -> FitVerdict | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,12 @@ from typing import Self
 
 from backends.training_logs.learning_curve import CurvePoint
 
-SMOOTHED_FROM = 12
+SMOOTHED_FROM = 20
 """From this many evaluations on, a running median smooths the curve; shorter curves have no
 point to spare."""
+
+LOCAL = 8
+"""How many of the latest evaluations show how rough a curve is now, at least."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +24,13 @@ class Series:
     """The known values of one measure, by epoch. Never empty.
 
     `roughness` is the median distance between the raw and the smoothed values; 0 for a short
-    series, which is not smoothed.
+    series, which is not smoothed. `deviations` are these distances, empty for a short series.
     """
 
     epochs: tuple[float, ...]
     values: tuple[float, ...]
     roughness: float
+    deviations: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, points: Sequence[CurvePoint], measure: Callable[[CurvePoint], float | None]) -> Self | None:
@@ -38,8 +43,16 @@ class Series:
             return cls(epochs, raw, 0.0)
         reach = max(1, min(5, len(raw) // 20))
         smooth = tuple(median(raw[max(0, index - reach) : index + reach + 1]) for index in range(len(raw)))
-        deviations = (abs(raw_value - smoothed) for raw_value, smoothed in zip(raw, smooth, strict=True))
-        return cls(epochs, smooth, median(deviations))
+        deviations = tuple(abs(raw_value - smoothed) for raw_value, smoothed in zip(raw, smooth, strict=True))
+        return cls(epochs, smooth, median(deviations), deviations)
+
+    def roughness_since(self, epoch: float) -> float:
+        """Return the roughness from `epoch` on, over the last `LOCAL` evaluations or more.
+
+        A curve may be rough for a hundred epochs and calm afterwards.
+        """
+        first = min(bisect.bisect_left(self.epochs, epoch), len(self.epochs) - LOCAL)
+        return median(self.deviations[max(0, first) :]) if self.deviations else 0.0
 
     @property
     def last(self) -> float:
@@ -48,8 +61,8 @@ class Series:
 
     def at(self, epoch: float) -> float:
         """Interpolate linearly at `epoch`; outside the series, return its first or last value."""
-        after = next((index for index, known in enumerate(self.epochs) if known >= epoch), None)
-        if after is None:
+        after = bisect.bisect_left(self.epochs, epoch)
+        if after == len(self.epochs):
             return self.values[-1]
         if after == 0 or self.epochs[after] == epoch:
             return self.values[after]

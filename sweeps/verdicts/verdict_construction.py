@@ -9,6 +9,8 @@ from sweeps.verdicts.features import CurveFeatures, format_number
 from sweeps.verdicts.trend import Trend
 from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
+LOWEST_CONFIDENCE, HIGHEST_CONFIDENCE = 0.5, 0.95
+
 
 def make_verdict(
     kind: VerdictKind,
@@ -24,7 +26,9 @@ def make_verdict(
 
     A strength of 1 gives the confidence 0.5, the lowest, and 2.8 the highest, 0.95.
     """
-    confidence = min(0.95, max(0.5, 0.25 + 0.25 * (0.0 if math.isnan(strength) else strength)))
+    confidence = min(
+        HIGHEST_CONFIDENCE, max(LOWEST_CONFIDENCE, 0.25 + 0.25 * (0.0 if math.isnan(strength) else strength))
+    )
     return FitVerdict(
         kind, evidence, advice, onset_epoch=onset, confidence=confidence, improving=improving, collapsed=collapsed
     )
