@@ -459,7 +459,7 @@ class Session:
         return self.budget_ledger.over_budget
 
     def _advice_for(self, trial: Trial) -> Advice:
-        return self._advice.for_run({**trial.resolved, **trial.hyperparameters}, self.plan.steering_bounds)
+        return self._advice.for_run({**trial.resolved, **trial.hyperparameters}, self.plan.advice_limits)
 
     def _curve(self, trial: Trial, *, diverged: bool = False) -> LearningCurve:
         generation = self.plan.evaluation.generation

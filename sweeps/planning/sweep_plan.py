@@ -163,6 +163,20 @@ class SweepPlan:
             bounds[hyperparameter.name] = (max(lows, default=None), min(highs, default=None))
         return bounds
 
+    @property
+    def advice_limits(self) -> dict[str, tuple[float | None, float | None]]:
+        """How far advice may go.
+
+        Without a `space:`, the ranges that the file declares for a program are what the sweep
+        searches, and not what the program accepts.
+        """
+        limits = self.steering_bounds
+        if self.spec.file.space is None:
+            for hyperparameter in self.spec.capabilities.hyperparameters:
+                if hyperparameter.searched:
+                    limits[hyperparameter.name] = self.spec.bounds.get(hyperparameter.name, (None, None))
+        return limits
+
     def request(self, trial: Trial) -> TrainingRequest:
         """Return the request that asks the backend to train this trial, with absolute paths."""
         return TrainingRequest(
@@ -197,6 +211,7 @@ class SweepPlan:
             "evaluation": self._evaluation_json(),
             "steering": self.spec.steering,
             "bounds": {name: list(ends) for name, ends in self.spec.bounds.items()},
+            "limits": {name: list(ends) for name, ends in self.advice_limits.items()},
             "budget": self.spec.budget.model_dump(),
             "estimate": None if self.estimate is None else self._estimate_json(self.estimate),
             "memory": None if self.memory is None else self._memory_json(self.memory),

@@ -9,13 +9,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Protocol, TypeVar
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution
 
 from search_spaces.domains import Domain, same_value
 from sweeps.spec.objective import Objective
 from sweeps.trials.trial import Trial
 from sweeps.verdicts.verdict import VerdictKind
+
+T = TypeVar("T")
 
 ALIKE = 0.25
 """Two trials are alike if each of their other hyperparameters differs by at most a quarter of its
@@ -29,6 +32,20 @@ MAX_COMPARED = 200
 
 Limits = tuple[float | None, float | None]
 """The lowest and the highest value that a range may reach. None: no limit."""
+
+
+class Parameter(Protocol):
+    """The part of a hyperparameter of a resolved space that evidence uses."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def distribution(self) -> Domain | None:
+        """Its values; None if it is fixed."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -164,8 +181,7 @@ def are_alike(name: str, domains: Mapping[str, Domain], one: Trial, other: Trial
 def _comparisons(
     name: str, domains: Mapping[str, Domain], placed: Sequence[tuple[RankedTrial, float]]
 ) -> tuple[int, int]:
-    step = max(1, math.ceil(len(placed) / MAX_COMPARED))
-    compared = placed[::step]
+    compared = evenly_spaced(placed)
     larger = smaller = 0
     for index, (one, place) in enumerate(compared):
         for other, other_place in compared[:index]:
@@ -175,6 +191,11 @@ def _comparisons(
                 is_larger = (place > other_place) == (one.quality > other.quality)
                 larger, smaller = larger + is_larger, smaller + (not is_larger)
     return larger, smaller
+
+
+def evenly_spaced(trials: Sequence[T]) -> Sequence[T]:
+    """Return at most `MAX_COMPARED` of the trials."""
+    return trials[:: max(1, math.ceil(len(trials) / MAX_COMPARED))]
 
 
 def _rank_correlation(some: Sequence[float], others: Sequence[float]) -> float | None:
@@ -204,18 +225,14 @@ def _ranks(values: Sequence[float]) -> list[float]:
     return ranks
 
 
-def searched_domains(parameters: Iterable[tuple[str, Domain | None]]) -> dict[str, Domain]:
-    """Return the domains of the searched hyperparameters."""
-    return {name: domain for name, domain in parameters if domain is not None}
+def searched_domains(parameters: Iterable[Parameter]) -> dict[str, Domain]:
+    """Return the domains of the searched hyperparameters by name."""
+    return {parameter.name: parameter.distribution for parameter in parameters if parameter.distribution is not None}
 
 
 def ends(domain: Domain) -> tuple[float, float] | None:
     """Return the lowest and the highest number of a range or a list of numbers; else None."""
-    match domain:
-        case IntDistribution(low=low, high=high) | FloatDistribution(low=low, high=high):
-            return float(low), float(high)
-        case CategoricalDistribution():
-            numbers = numeric_choices(domain)
-            return (numbers[0], numbers[-1]) if len(numbers) > 1 else None
-        case _:
-            return None
+    if isinstance(domain, CategoricalDistribution):
+        numbers = numeric_choices(domain)
+        return (numbers[0], numbers[-1]) if len(numbers) > 1 else None
+    return float(domain.low), float(domain.high)

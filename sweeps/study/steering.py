@@ -9,17 +9,18 @@ beyond the range in the sweep file. A list of values has no edges and stays.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Annotated, NamedTuple
 
 from optuna.distributions import FloatDistribution, IntDistribution
 from pydantic import Field
 
-from search_spaces.space import ResolvedSpace
 from search_spaces.usual_names import role_of
 from sweeps.spec.objective import Objective
-from sweeps.study.range_evidence import RangeEvidence, evidence, ranked, searched_domains
+from sweeps.study.no_learning import no_learning
+from sweeps.study.range_evidence import Parameter, RangeEvidence, evidence, ranked, searched_domains
 from sweeps.trials.trial import Trial
 from sweeps.verdicts.advice import EPOCHS, LEARNING_RATES
 from sweeps.verdicts.verdict import FitVerdict, VerdictKind
@@ -71,7 +72,7 @@ class Change:
 
 def propose_changes(
     ended: Sequence[Trial],
-    space: ResolvedSpace,
+    space: Iterable[Parameter],
     bounds: Mapping[str, SteeringBounds],
     earlier_changes: Sequence[Change],
     objective: Objective,
@@ -81,12 +82,17 @@ def propose_changes(
     `ended` is in the order in which the trials ended, and `earlier_changes` are the changes made so
     far. A changed range lies inside `bounds` (without an entry there is no bound), also where the
     range in the sweep file begins below them, and a range never becomes empty. No change leaves out
-    the value of a trial that is among the best by the `objective`.
+    the value of a trial that is among the best by the `objective`. There is no change if the
+    hyperparameters are not the reason why no trial learns.
     """
     changes = []
-    domains = searched_domains((parameter.name, parameter.distribution) for parameter in space)
+    parameters = tuple(space)
+    domains = searched_domains(parameters)
+    nothing = no_learning(ended, domains)
+    if nothing is not None and nothing.excludes_hyperparameters:
+        return ()
     comparable = ranked(ended, objective)
-    for parameter in space:
+    for parameter in parameters:
         role = role_of(parameter.name)
         if role not in (EPOCHS, *LEARNING_RATES) or not isinstance(parameter.distribution, NumericRange):
             continue
@@ -95,8 +101,8 @@ def propose_changes(
             continue
         recent = ended[earlier[-1].ended_trials if earlier else 0 :]
         parameter_bounds = bounds.get(parameter.name, (None, None))
-        found = evidence(parameter.name, domains, comparable)
-        edges = _Edges(parameter.name, parameter.distribution, recent, len(ended), parameter_bounds, found)
+        gather = partial(evidence, parameter.name, domains, comparable)
+        edges = _Edges(parameter.name, parameter.distribution, recent, len(ended), parameter_bounds, gather)
         candidates = edges.epochs_changes() if role == EPOCHS else edges.rate_changes()
         changes.append(next(candidates, None))
     return tuple(change for change in changes if change is not None)
@@ -120,12 +126,10 @@ class _Edges:
         recent: Sequence[Trial],
         ended_trials: int,
         bounds: SteeringBounds,
-        found: RangeEvidence,
+        gather: Callable[[], RangeEvidence],
     ) -> None:
         self._name, self._domain, self._ended_trials = name, domain, ended_trials
-        self._evidence = found
-        # the range must keep these; values from before a change may lie outside
-        self._best = [value for value in found.best_values if domain.low <= value <= domain.high]
+        self._gather = gather
         self._lowest = -math.inf if bounds[0] is None else bounds[0]
         self._highest = math.inf if bounds[1] is None else bounds[1]
         self._judged = [
@@ -135,6 +139,18 @@ class _Edges:
             and trial.verdict.kind is not VerdictKind.UNSETTLED
             and domain.low <= float(trial.hyperparameters.get(name, math.nan)) <= domain.high
         ]
+
+    @cached_property
+    def _evidence(self) -> RangeEvidence:
+        """What the values of all trials say about the range. Gathered only where a verdict asks."""
+        return self._gather()
+
+    @property
+    def _best(self) -> list[float]:
+        """The values of the best trials, which the range keeps. Those before a change may lie
+        outside.
+        """
+        return [value for value in self._evidence.best_values if self._domain.low <= value <= self._domain.high]
 
     def epochs_changes(self) -> Iterator[Change]:
         """Raise the top if runs there were still improving; lower it if they overfitted."""
@@ -150,10 +166,11 @@ class _Edges:
         overfitted = [judged for judged in near if judged.verdict.kind is VerdictKind.OVERFIT]
         overfitted_trials = [judged.trial for judged in overfitted]
         useful = max((math.ceil(judged.verdict.keep_epoch or 1) for judged in overfitted), default=high)
-        top = max(low, useful, *self._best)
-        if _is_majority(overfitted_trials, near) and len(overfitted_trials) > MIN_TRIALS and top < high:
-            reason = f"overfitted, and none improved after {useful} epochs"
-            yield self._change(low, top, reason, overfitted_trials)
+        if _is_majority(overfitted_trials, near) and len(overfitted_trials) > MIN_TRIALS:
+            top = max(low, useful, *self._best)
+            if top < high:
+                reason = f"overfitted, and none improved after {useful} epochs"
+                yield self._change(low, top, reason, overfitted_trials)
 
     def rate_changes(self) -> Iterator[Change]:
         """Yield the changes of a learning-rate range, the most urgent first.
@@ -162,13 +179,12 @@ class _Edges:
         it if runs there overfitted and the runs below did not.
         """
         low, high = max(self._domain.low, self._lowest), self._domain.high
-        highest_of_best = max(self._best, default=-math.inf)
         failed = [
-            judged
-            for judged in self._judged
-            if (judged.verdict.kind is VerdictKind.DIVERGED or judged.verdict.collapsed)
-            and judged.value > highest_of_best
+            judged for judged in self._judged if judged.verdict.kind is VerdictKind.DIVERGED or judged.verdict.collapsed
         ]
+        if failed:
+            highest_of_best = max(self._best, default=-math.inf)
+            failed = [judged for judged in failed if judged.value > highest_of_best]
         if failed:
             lowest_failed = min(judged.value for judged in failed)
             at_or_above = [judged.value for judged in self._judged if judged.value >= lowest_failed]
@@ -197,10 +213,11 @@ class _Edges:
         top = self._value_at(NEAR_TOP)
         if (
             _is_majority(overfitted, near)
-            and max(low, highest_of_best) < top
+            and low < top
             and len(overfitted) > MIN_TRIALS
             and len(kinds_below) >= MIN_TRIALS
             and 3 * overfitted_below < len(kinds_below)
+            and max(self._best, default=low) < top
         ):
             reason = "overfitted near the upper edge, and few below it"
             yield self._change(low, top, reason, overfitted)

@@ -1,0 +1,146 @@
+"""The advice on single trials, as far as it agrees with all trials of the sweep.
+
+A verdict knows one trial. Its suggestion stays if it leads to where the best trials are, or to
+values that nobody tried; it is shortened if it would pass them, and left out if other trials
+contradict it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from search_spaces.domains import Domain
+from sweeps.study.range_evidence import RankedTrial, are_alike, evenly_spaced, evidence
+from sweeps.trials.trial import Trial
+from sweeps.verdicts.suggestion import SEPARATOR, Suggestion
+from sweeps.verdicts.verdict import VerdictKind
+
+Way = Literal["raise", "lower"]
+
+
+@dataclass(frozen=True)
+class _Advised:
+    """A trial with the pieces of its advice. A piece that moves no hyperparameter stays a text."""
+
+    trial: Trial
+    pieces: tuple[Suggestion | str, ...]
+
+
+def consistent_advice(
+    ended: Iterable[Trial], domains: Mapping[str, Domain], comparable: Sequence[RankedTrial], ways: Mapping[str, Way]
+) -> dict[int, str]:
+    """Return the advice on each trial that has any, by its number, without contradictions.
+
+    `ways` says in which direction the sweep moves an edge of a range; a suggestion against it is
+    left out. For each hyperparameter all suggestions to raise it begin below all suggestions to
+    lower it.
+    """
+    qualities = {ranked_trial.trial.number: ranked_trial.quality for ranked_trial in comparable}
+    compared = evenly_spaced(comparable)
+    best_values = {name: values for name in domains if (values := evidence(name, domains, comparable).best_values)}
+    advised = []
+    for trial in ended:
+        if trial.verdict is None or not trial.verdict.advice:
+            continue
+        pieces = []
+        for text in trial.verdict.advice.split(SEPARATOR):
+            suggestion = Suggestion.parse(text)
+            if suggestion is None or suggestion.parameter not in domains:
+                pieces.append(suggestion or text)
+                continue
+            kept = _within_reach(suggestion, best_values.get(suggestion.parameter, ()), ways.get(suggestion.parameter))
+            if kept is None or _is_contradicted(kept, trial, domains, compared, qualities):
+                continue
+            pieces.append(kept)
+        advised.append(_Advised(trial, tuple(pieces)))
+    ordered = sorted(advised, key=lambda entry: -qualities.get(entry.trial.number, float("-inf")))
+    given = {entry.trial.number: _text(entry.pieces) for entry in _without_conflicts(ordered)}
+    return {number: given[number] for number in sorted(given) if given[number]}
+
+
+def _within_reach(suggestion: Suggestion, best: Sequence[float], way: Way | None) -> Suggestion | None:
+    """Return the suggestion, not farther than the best trials; None if it leads away from them."""
+    if way is not None and suggestion.direction != way:
+        return None
+    if not best or way is not None:
+        return suggestion
+    low, high = min(best), max(best)
+    if suggestion.direction == "raise":
+        if suggestion.value > high:
+            return None
+        reach = suggestion if suggestion.value >= low else replace(suggestion, target=min(suggestion.target, high))
+    else:
+        if suggestion.value < low:
+            return None
+        reach = suggestion if suggestion.value <= high else replace(suggestion, target=max(suggestion.target, low))
+    return reach if reach.moves else None
+
+
+def _is_contradicted(
+    suggestion: Suggestion,
+    trial: Trial,
+    domains: Mapping[str, Domain],
+    comparable: Sequence[RankedTrial],
+    qualities: Mapping[int, float],
+) -> bool:
+    """Return whether a trial alike in everything else speaks against the suggestion.
+
+    A better and healthy one did not need it, having the same value or one on the other side; or one
+    on the suggested side was not better, and no other one there was.
+    """
+    own = qualities.get(trial.number, float("-inf"))
+    sign = 1.0 if suggestion.direction == "raise" else -1.0
+    ahead = []
+    for other in comparable:
+        value = other.trial.hyperparameters.get(suggestion.parameter)
+        if other.trial.number == trial.number or isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if not are_alike(suggestion.parameter, domains, trial, other.trial):
+            continue
+        if sign * (float(value) - suggestion.value) > 1e-3 * abs(suggestion.value):
+            ahead.append(other.quality)
+        elif _is_healthy(other.trial) and other.quality > own:
+            return True
+    return bool(ahead) and max(ahead) <= own
+
+
+def _is_healthy(trial: Trial) -> bool:
+    return trial.verdict is not None and trial.verdict.kind is VerdictKind.HEALTHY
+
+
+def _without_conflicts(advised: Sequence[_Advised]) -> list[_Advised]:
+    """Leave out suggestions that conflict with those of a better trial, which come first."""
+    kept: dict[str, list[Suggestion]] = {}
+    settled = []
+    for entry in advised:
+        pieces: list[Suggestion | str] = []
+        for piece in entry.pieces:
+            if isinstance(piece, Suggestion):
+                earlier = kept.setdefault(piece.parameter, [])
+                if any(_conflict(piece, other) for other in earlier):
+                    continue
+                if not piece.before:  # the second half of a test depends on its outcome
+                    earlier.append(piece)
+            pieces.append(piece)
+        settled.append(_Advised(entry.trial, tuple(pieces)))
+    return settled
+
+
+def _conflict(one: Suggestion, other: Suggestion) -> bool:
+    if one.direction == other.direction or one.before:
+        return False
+    raised, lowered = (one, other) if one.direction == "raise" else (other, one)
+    return raised.value >= lowered.value or raised.target > lowered.value or lowered.target < raised.value
+
+
+def _text(pieces: Sequence[Suggestion | str]) -> str:
+    """Join the pieces. Without the first half of a test, its second half is the suggestion."""
+    texts: list[str] = []
+    for piece in pieces:
+        if isinstance(piece, Suggestion):
+            texts.append((piece if texts else replace(piece, before="")).text)
+        else:
+            texts.append(piece)
+    return SEPARATOR.join(texts)
