@@ -13,6 +13,7 @@ from sweeps.api.tables import curves_table, trials_table
 from sweeps.execution.outcome import Outcome
 from sweeps.study.finals import FinalsResult
 from sweeps.study.state import SweepState, read_state
+from sweeps.study.sweep_advice import SweepAdvice
 from sweeps.trials.trial import Trial
 from sweeps.verdicts.verdict import FitVerdict
 
@@ -58,6 +59,11 @@ class Sweep:
     def verdicts(self) -> Mapping[int, FitVerdict]:
         """The verdict of every judged trial, by the trial's number."""
         return {trial.number: trial.verdict for trial in self._trials if trial.verdict is not None}
+
+    @property
+    def advice(self) -> SweepAdvice:
+        """What all ended trials of the search together advise: on each range, and on each trial."""
+        return self.state.advice
 
     @cached_property
     def trials(self) -> pandas.DataFrame:

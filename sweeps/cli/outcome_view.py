@@ -13,7 +13,7 @@ from sweeps.cli.live_screen import VERDICT_STYLE
 from sweeps.cli.progress import LEAST_SHOWN_USD
 from sweeps.cli.trial_tables import table
 from sweeps.execution.outcome import Outcome
-from sweeps.reports.formatting import advice, clock, in_words
+from sweeps.reports.formatting import advice_lines, clock, in_words
 from sweeps.spec.objective import Objective
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.finals import FinalsResult
@@ -47,7 +47,8 @@ def outcome(outcome: Outcome) -> RenderableType:
     if saved := saved_by_verdicts(trials):
         parts.append(Text(saved))
     parts += [Text(f"steering: {change.text}") for change in outcome.changes]
-    parts += [Text.assemble(("advice: ", "bold"), line) for line in advice(trials)]
+    lines = advice_lines(trials, outcome.advice, outcome.comparison)
+    parts += [Text.assemble(("advice: ", "bold"), line) for line in lines]
     parts += [Text(f"not recorded: {problem}", style="yellow") for problem in outcome.problems]
     if outcome.run_url:
         parts.append(Text(f"MLflow: {outcome.run_url}"))

@@ -30,6 +30,7 @@ def status(workspace: Workspace, name: str | None, show_all: bool, as_json: bool
     """
     from sweeps.api.environment import storage
     from sweeps.cli import trial_tables
+    from sweeps.reports.formatting import advice_lines
     from sweeps.study import state
 
     if name is None:
@@ -49,6 +50,8 @@ def status(workspace: Workspace, name: str | None, show_all: bool, as_json: bool
         else:
             ended_trials += open_trials
         show(trial_tables.table(ended_trials, summary.objective, rows, summary.state_name, more))
+        for line in advice_lines(summary.trials, summary.advice):
+            say(f"advice: {line}")
         if summary.repeats:
             say("finals: the best configurations, trained again with new seeds")
             show(trial_tables.table(summary.repeats, summary.objective, rows, summary.state_name, more))

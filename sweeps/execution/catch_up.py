@@ -101,7 +101,9 @@ def _finish(
     if sent.end is not None:
         status = status_at(SweepEnd(sent.end))
     objective = state.objective_of(plan)
-    summary = SweepSummary.of(objective, study.search_trials, study.repeats, study.finals, study.attempts, plan)
+    summary = SweepSummary.of(
+        objective, study.search_trials, study.repeats, study.finals, study.attempts, plan, study.changes
+    )
     tags = {**summary.tags, **({"end": sent.end} if sent.end is not None else {})}
     report = folder / "report.html"
     files: dict[str, str | Path] = {"report.html": report} if report.is_file() else {}

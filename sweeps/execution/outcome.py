@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.finals import FinalsResult, winning_trial
 from sweeps.study.steering import Change
 from sweeps.study.study import Study
+from sweeps.study.sweep_advice import SweepAdvice, advise_on_stored
 from sweeps.trials.budget import Ledger, ledger
 from sweeps.trials.trial import Trial
 from sweeps.verdicts.baseline_comparison import BaselineComparison
@@ -57,6 +58,7 @@ class Outcome:
     challenge and the sweep has a winner. `problems` says in words what was not recorded, and
     `lacking` names the runs that MLflow does not have as they should be: `sweep track` sends them.
     `comparison` says whether the sweep beats the baselines of its data; None if that is unknown.
+    `advice` is what all trials together advise to try next.
     """
 
     plan: SweepPlan
@@ -75,6 +77,7 @@ class Outcome:
     champion: ChampionDecision | None = None
     lacking: tuple[str, ...] = ()
     comparison: BaselineComparison | None = None
+    advice: SweepAdvice = field(default_factory=SweepAdvice)
 
 
 def selected_trial(study: Study, objective: Objective) -> Trial | None:
@@ -99,7 +102,8 @@ def outcome_of(
     had, and `lacking` are the runs that MLflow lacks.
     """
     best = selected_trial(study, plan.spec.objective)
-    searched = study.search_trials
+    searched, stored_plan = study.search_trials, plan.to_json()
+    advice = advise_on_stored(stored_plan, plan.spec.objective, searched, study.steering)
     return Outcome(
         plan=plan,
         # without staged trials, which have neither ended nor a handle
@@ -117,5 +121,6 @@ def outcome_of(
         problems=tuple(problems),
         champion=decision,
         lacking=tuple(lacking),
-        comparison=closing_comparison(plan.to_json(), plan.spec.objective, best, searched, study.finals),
+        comparison=closing_comparison(stored_plan, plan.spec.objective, best, searched, study.finals, advice),
+        advice=advice,
     )

@@ -13,6 +13,8 @@ from sweeps.reports.baselines import baseline_metrics, closing_comparison
 from sweeps.spec.objective import Objective
 from sweeps.study.finals import FinalsResult, winning_trial
 from sweeps.study.state import objective_of
+from sweeps.study.steering import Change
+from sweeps.study.sweep_advice import advise_on_stored
 from sweeps.trials.budget import ledger
 from sweeps.trials.trial import Trial
 from sweeps.workspace import write_text
@@ -107,10 +109,12 @@ class SweepSummary:
         finals: FinalsResult | None,
         attempts: Sequence[Trial],
         plan: Mapping[str, Any],
+        changes: Sequence[Change],
     ) -> Self:
-        """Summarize a study: the best trial, the finals, the cost of all attempts, the baselines.
+        """Summarize a study: the best trial, the finals, the cost of all attempts, the baselines,
+        the advice.
 
-        `plan` is its stored plan.
+        `plan` is its stored plan, and `changes` are those of its space.
         """
         winner = finals.winner if finals is not None else None
         best = winning_trial(search_trials, repeats, winner, objective)
@@ -128,7 +132,10 @@ class SweepSummary:
                 names = (test, f"{test}.low", f"{test}.high")
                 metrics |= dict(zip(names, finals.test, strict=True))
         metrics |= baseline_metrics(plan)
-        if (comparison := closing_comparison(plan, objective, best, search_trials, finals)) is not None:
+        advice = advise_on_stored(plan, objective, search_trials, changes)
+        if sentences := advice.sentences:
+            tags["advice"] = "\n".join(sentences)
+        if (comparison := closing_comparison(plan, objective, best, search_trials, finals, advice)) is not None:
             tags |= {"baseline.comparison": comparison.kind, "baseline.sentence": comparison.text}
         spent = ledger(attempts).spent
         is_priced = any(trial.spend.usd is not None for trial in attempts)

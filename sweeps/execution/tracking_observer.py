@@ -126,7 +126,13 @@ def finish_tracking(tracker: tracking.Tracker, plan: SweepPlan, session: Session
     study = session.study
     stored_plan = plan.to_json()
     summary = SweepSummary.of(
-        plan.spec.objective, study.search_trials, study.repeats, study.finals, study.trials, stored_plan
+        plan.spec.objective,
+        study.search_trials,
+        study.repeats,
+        study.finals,
+        study.trials,
+        stored_plan,
+        study.steering,
     )
     tags = {"end": end.value, **summary.tags}
     model = summary.model if status != "KILLED" else None

@@ -14,6 +14,7 @@ from sweeps.data.baselines import Baselines
 from sweeps.data.builtin.generated import GENERATED_SOURCES
 from sweeps.spec.objective import Objective
 from sweeps.study.finals import FinalsResult
+from sweeps.study.sweep_advice import SweepAdvice
 from sweeps.trials.trial import Trial
 from sweeps.verdicts.baseline_comparison import BaselineComparison, SweepScore, compare
 from sweeps.verdicts.noise import metric_noise
@@ -97,8 +98,11 @@ def closing_comparison(
     best: Trial | None,
     trials: Sequence[Trial],
     finals: FinalsResult | None,
+    advice: SweepAdvice | None = None,
 ) -> BaselineComparison | None:
     """Compare a sweep's best result with the baselines of its data; None if that is impossible.
+
+    Where the `advice` still moves a range, the hyperparameters have not had their chance yet.
 
     The score on the test split counts if the finals have one, because the best of many trials on
     the validation examples owes a part of its lead to chance.
@@ -107,7 +111,8 @@ def closing_comparison(
     if baselines is None or best is None or best.values is None:
         return None
     data = plan["data"]
-    settled = _is_settled(best) and sum(trial.values is not None for trial in trials) >= ENOUGH_TRIALS
+    enough = sum(trial.values is not None for trial in trials) >= ENOUGH_TRIALS
+    settled = _is_settled(best) and enough and not (advice is not None and advice.moves)
     own = str(data["name"]) not in GENERATED_SOURCES
     tested = finals is not None and finals.test is not None and finals.test_metric in baselines.metrics
     if finals is not None and finals.test is not None and tested:

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from backends.contract import Scalar
+from sweeps.study.sweep_advice import SweepAdvice
 from sweeps.trials.trial import Trial
+from sweeps.verdicts.baseline_comparison import BaselineComparison
 
 
 def in_words(hyperparameters: Mapping[str, Scalar]) -> str:
@@ -32,18 +34,28 @@ def moment(at: float, now: float) -> str:
     return f"{then:%H:%M}" if then.date() == today.date() else f"{then:%Y-%m-%d %H:%M}"
 
 
-ADVICE_ROWS = 3
+ADVICE_ROWS = 4
+"""So many lines of advice are shown, but all sentences about the sweep, and one about a trial."""
 NAMED_TRIALS = 4
 
 
-def advice(trials: Sequence[Trial]) -> list[str]:
-    """Return the most frequent advice first, each piece with the trials that it is about."""
+def advice_lines(
+    trials: Sequence[Trial], advice: SweepAdvice, comparison: BaselineComparison | None = None
+) -> list[str]:
+    """Return the advice on the sweep, then that on single trials, the most frequent first.
+
+    There is none if the comparison with the baselines says already that the hyperparameters are not
+    the cause.
+    """
+    if comparison is not None and comparison.excludes_hyperparameters:
+        return []
     given: dict[str, list[int]] = {}
     for trial in trials:
-        if trial.verdict is not None and trial.verdict.advice:
-            given.setdefault(f"{trial.verdict.kind}: {trial.verdict.advice}", []).append(trial.number)
-    frequent = sorted(given.items(), key=lambda item: -len(item[1]))[:ADVICE_ROWS]
-    return [f"{_of_trials(numbers)} {text}" for text, numbers in frequent]
+        if trial.verdict is not None and (text := advice.trials.get(trial.number)):
+            given.setdefault(f"{trial.verdict.kind}: {text}", []).append(trial.number)
+    frequent = sorted(given.items(), key=lambda item: -len(item[1]))
+    rows = max(1, ADVICE_ROWS - len(advice.sentences))
+    return [*advice.sentences, *(f"{_of_trials(numbers)} {text}" for text, numbers in frequent[:rows])]
 
 
 def _of_trials(numbers: Sequence[int]) -> str:

@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from sweeps.reports.baselines import BaselineTable, baseline_table, closing_comparison, stored_baselines
-from sweeps.reports.formatting import advice, clock, short
+from sweeps.reports.formatting import advice_lines, clock, short
 from sweeps.reports.overview import overview_svg
 from sweeps.reports.plots import VERDICT_COLOURS, learning_curve_png
 from sweeps.study.champion_decision import ChampionDecision
@@ -33,6 +33,7 @@ def page(state: SweepState, now: datetime) -> str:
     others = [trial for trial in state.trials if trial not in ranked]
     names = list(dict.fromkeys(name for trial in state.trials for name in trial.hyperparameters))
     varied = [name for name in names if len({trial.hyperparameters.get(name) for trial in state.trials}) > 1]
+    comparison = closing_comparison(state.plan, state.objective, state.best, state.trials, state.finals, state.advice)
     template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     return (
         Environment(autoescape=True, trim_blocks=True)
@@ -42,7 +43,7 @@ def page(state: SweepState, now: datetime) -> str:
             best=state.best,
             best_name=describe_best(state.best) if state.best is not None else "",
             baseline=_baseline(ranked, state.objective.metric),
-            advice=advice(state.trials),
+            advice=advice_lines(state.trials, state.advice, comparison),
             finals=state.finals,
             champion=state.champion,
             difference=_difference(state.champion),
@@ -58,7 +59,7 @@ def page(state: SweepState, now: datetime) -> str:
             dollars=lambda usd: f"${usd:,.2f}",
             plan=state.plan,
             baselines=_baselines(state.plan),
-            comparison=closing_comparison(state.plan, state.objective, state.best, state.trials, state.finals),
+            comparison=comparison,
             colours={kind.value: colour for kind, colour in VERDICT_COLOURS.items()},
             short=short,
             clock=clock,

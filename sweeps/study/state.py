@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from backends import codec
@@ -19,6 +20,7 @@ from sweeps.study.generated_texts import read_texts
 from sweeps.study.lease import LEASE_S
 from sweeps.study.steering import Change
 from sweeps.study.stored_study import read_holder, read_study
+from sweeps.study.sweep_advice import SweepAdvice, advise_on_stored
 from sweeps.trials.budget import Ledger, ledger
 from sweeps.trials.trial import Trial, leaderboard
 from sweeps.workspace import Workspace
@@ -65,6 +67,11 @@ class SweepState:
         winning = winning_trial(self.trials if winner is not None else (), self.repeats, winner, self.objective)
         return winning or next(iter(leaderboard(self.trials, self.objective)), None)
 
+    @cached_property
+    def advice(self) -> SweepAdvice:
+        """What all ended trials of the search together advise to try next."""
+        return advise_on_stored(self.plan, self.objective, self.trials, self.changes)
+
     def state_name(self, trial: Trial) -> str:
         """Return the name of a trial's state.
 
@@ -95,6 +102,7 @@ class SweepState:
             "changes": [codec.to_json(change) for change in self.changes],
             "finals": codec.to_json(self.finals) if self.finals else None,
             "champion": codec.to_json(self.champion) if self.champion else None,
+            "advice": self.advice.to_json(),
             "spent": asdict(self.ledger.spent),
             "committed": asdict(self.ledger.reserved),
         }

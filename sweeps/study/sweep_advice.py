@@ -134,7 +134,7 @@ def stored_space(plan: Mapping[str, Any], changes: Sequence[Change] = ()) -> lis
     parameters: list[Parameter] = []
     moved = {change.parameter: change for change in changes}
     for written in plan["space"]["parameters"]:
-        stored, name = written["distribution"], str(written["name"])
+        stored, name = written.get("distribution"), str(written["name"])
         domain = None if stored is None else json_to_distribution(json.dumps(stored))
         change = moved.get(name)
         if change is not None and isinstance(domain, IntDistribution):

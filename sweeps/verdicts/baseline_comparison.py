@@ -39,11 +39,15 @@ class SweepScore:
 
 @dataclass(frozen=True)
 class BaselineComparison:
-    """The result: its kind, the baseline compared with, and sentences with the numbers."""
+    """The result: its kind, the baseline compared with, and sentences with the numbers.
+
+    `excludes_hyperparameters`: the sentences say that the base model or the data are the cause.
+    """
 
     kind: ComparisonKind
     baseline: str
     text: str
+    excludes_hyperparameters: bool = False
 
 
 def compare(
@@ -74,11 +78,13 @@ def compare(
     if lead_of_constant <= _noise(score, reached, scale.share(by_constant) or 0.0, baselines):
         gap = lead_of_constant - lead  # of the strongest baseline over the most frequent answer
         said = _no_better_text(best, constant, by_constant, is_ahead=lead_of_constant > 0)
-        text = f"{said} {_what_baselines_show(rival, _shown(lead, gap, noise), cause, chance)}"
-        return BaselineComparison("not-above-most-frequent", constant.key, text)
+        shown = _shown(lead, gap, noise)
+        text = f"{said} {_what_baselines_show(rival, shown, cause, chance)}"
+        excluded = shown == "nothing" or (shown == "learned" and score.is_settled)
+        return BaselineComparison("not-above-most-frequent", constant.key, text, excluded)
     if lead < -noise:
         text = f"The sweep's best, {best}, is below {rival} ({chance}): {cause}."
-        return BaselineComparison("below", strongest.key, text)
+        return BaselineComparison("below", strongest.key, text, score.is_settled)
     if lead <= noise:
         text = f"The sweep's best, {best}, and {rival}, are too close to tell apart ({chance})."
         return BaselineComparison("no-difference", strongest.key, text)

@@ -109,7 +109,10 @@ def without_model(trial: dict[str, Any]) -> dict[str, Any]:
 def test_status_prints_what_version_0_1_printed(unchanged: Path) -> None:
     names = expected("status-names", unchanged)
     assert len(names) == 9
-    assert_same(sweep(unchanged, "status"), [expected(f"status-{name}", unchanged) for name in names])
+    found = sweep(unchanged, "status")
+    for state in found:
+        del state["advice"]  # the advice on the sweep is new
+    assert_same(found, [expected(f"status-{name}", unchanged) for name in names])
 
 
 def test_the_schedule_and_its_nights_are_read(unchanged: Path) -> None:
