@@ -82,7 +82,9 @@ def judge(curve: LearningCurve, advice: Advice) -> FitVerdict:
 
 def _judge(curve: LearningCurve, advice: Advice) -> FitVerdict:
     features = CurveFeatures(curve)
-    verdicts = (rule(features, advice) for rule in _RULES)
+    last_epoch = features.last_epoch if features.points else 0.0
+    fitting_advice = advice.for_curve(features.keep_epoch, last_epoch)
+    verdicts = (rule(features, fitting_advice) for rule in _RULES)
     verdict = next((verdict for verdict in verdicts if verdict is not None), None) or _healthy(features)
     evidence = verdict.evidence + _other_fact(verdict, features)
     return replace(verdict, evidence=evidence, keep_epoch=features.keep_epoch)
