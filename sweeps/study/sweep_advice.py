@@ -189,7 +189,9 @@ def advise(
             ranges.append(_from_ranking(name, domains[name], found, limits.get(name, (None, None)), len(numeric)))
     edges = {entry.parameter: entry.edge for entry in ranges if entry.finding == "move"}
     ways = {name: _way(name, edges[name], proposed) for name in edges}
-    return SweepAdvice(tuple(ranges), trials=consistent_advice(ended, domains, comparable, ways))
+    wide = {entry.parameter for entry in ranges if entry.finding == "wide-enough"}
+    reach = {name: bounds for name, domain in domains.items() if name in wide and (bounds := ends(domain))}
+    return SweepAdvice(tuple(ranges), trials=consistent_advice(ended, domains, comparable, ways, reach))
 
 
 def _way(name: str, edge: str, proposed: Mapping[str, Change]) -> Literal["raise", "lower"]:

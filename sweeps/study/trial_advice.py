@@ -29,13 +29,17 @@ class _Advised:
 
 
 def consistent_advice(
-    ended: Iterable[Trial], domains: Mapping[str, Domain], comparable: Sequence[RankedTrial], ways: Mapping[str, Way]
+    ended: Iterable[Trial],
+    domains: Mapping[str, Domain],
+    comparable: Sequence[RankedTrial],
+    ways: Mapping[str, Way],
+    reach: Mapping[str, tuple[float, float]],
 ) -> dict[int, str]:
     """Return the advice on each trial that has any, by its number, without contradictions.
 
     `ways` says in which direction the sweep moves an edge of a range; a suggestion against it is
-    left out. For each hyperparameter all suggestions to raise it begin below all suggestions to
-    lower it.
+    left out. `reach` has the ends of the ranges that are wide enough; no suggestion leaves them.
+    For each hyperparameter, all suggestions to raise it begin below all suggestions to lower it.
     """
     qualities = {ranked_trial.trial.number: ranked_trial.quality for ranked_trial in comparable}
     compared = evenly_spaced(comparable)
@@ -50,7 +54,12 @@ def consistent_advice(
             if suggestion is None or suggestion.parameter not in domains:
                 pieces.append(suggestion or text)
                 continue
-            kept = _within_reach(suggestion, best_values.get(suggestion.parameter, ()), ways.get(suggestion.parameter))
+            name = suggestion.parameter
+            kept = _towards_best(suggestion, best_values.get(name, ()), ways.get(name))
+            if kept is not None and name in reach:
+                low, high = reach[name]
+                kept = replace(kept, target=min(max(kept.target, low), high))
+                kept = kept if kept.moves else None
             if kept is None or _is_contradicted(kept, trial, domains, compared, qualities):
                 continue
             pieces.append(kept)
@@ -60,7 +69,7 @@ def consistent_advice(
     return {number: given[number] for number in sorted(given) if given[number]}
 
 
-def _within_reach(suggestion: Suggestion, best: Sequence[float], way: Way | None) -> Suggestion | None:
+def _towards_best(suggestion: Suggestion, best: Sequence[float], way: Way | None) -> Suggestion | None:
     """Return the suggestion, not farther than the best trials; None if it leads away from them."""
     if way is not None and suggestion.direction != way:
         return None
@@ -70,12 +79,12 @@ def _within_reach(suggestion: Suggestion, best: Sequence[float], way: Way | None
     if suggestion.direction == "raise":
         if suggestion.value > high:
             return None
-        reach = suggestion if suggestion.value >= low else replace(suggestion, target=min(suggestion.target, high))
+        shortened = suggestion if suggestion.value >= low else replace(suggestion, target=min(suggestion.target, high))
     else:
         if suggestion.value < low:
             return None
-        reach = suggestion if suggestion.value <= high else replace(suggestion, target=max(suggestion.target, low))
-    return reach if reach.moves else None
+        shortened = suggestion if suggestion.value <= high else replace(suggestion, target=max(suggestion.target, low))
+    return shortened if shortened.moves else None
 
 
 def _is_contradicted(
