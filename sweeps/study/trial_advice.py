@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from search_spaces.domains import Domain
 from sweeps.study.range_evidence import RankedTrial, are_alike, evenly_spaced, evidence
 from sweeps.trials.trial import Trial
-from sweeps.verdicts.suggestion import SEPARATOR, Suggestion
+from sweeps.verdicts.suggestion import SEPARATOR, Direction, Suggestion
 from sweeps.verdicts.verdict import VerdictKind
-
-Way = Literal["raise", "lower"]
 
 
 @dataclass(frozen=True)
@@ -32,13 +29,13 @@ def consistent_advice(
     ended: Iterable[Trial],
     domains: Mapping[str, Domain],
     comparable: Sequence[RankedTrial],
-    ways: Mapping[str, Way],
+    ways: Mapping[str, Direction],
     reach: Mapping[str, tuple[float, float]],
 ) -> dict[int, str]:
     """Return the advice on each trial that has any, by its number, without contradictions.
 
-    `ways` says in which direction the sweep moves an edge of a range; a suggestion against it is
-    left out. `reach` has the ends of the ranges that are wide enough; no suggestion leaves them.
+    `ways` says in which direction the sweep extends a range; a suggestion against it is left out.
+    `reach` has the ends of the ranges that are wide enough or cut; no suggestion leads outside.
     For each hyperparameter, all suggestions to raise it begin below all suggestions to lower it.
     """
     qualities = {ranked_trial.trial.number: ranked_trial.quality for ranked_trial in comparable}
@@ -69,7 +66,7 @@ def consistent_advice(
     return {number: given[number] for number in sorted(given) if given[number]}
 
 
-def _towards_best(suggestion: Suggestion, best: Sequence[float], way: Way | None) -> Suggestion | None:
+def _towards_best(suggestion: Suggestion, best: Sequence[float], way: Direction | None) -> Suggestion | None:
     """Return the suggestion, not farther than the best trials; None if it leads away from them."""
     if way is not None and suggestion.direction != way:
         return None

@@ -243,8 +243,26 @@ def test_the_advice_of_a_sweep_never_contradicts_itself(
     for move in advice.moves:
         assert move.value is not None
         assert move.target is not None
-        way = "raise" if move.target > move.value else "lower"
-        assert all(one.direction == way for one in found.get(move.parameter, ()))
+        if move.extends:
+            assert all(one.direction == move.way for one in found.get(move.parameter, ()))
+        else:
+            assert all(one.target <= 1.005 * move.target for one in found.get(move.parameter, ()))
         low, high = LIMITS.get(move.parameter, (-math.inf, math.inf))
         assert low <= move.target <= high
+    for name in {move.parameter for move in advice.moves}:
+        assert len({move.way for move in advice.moves if move.parameter == name}) == 1
     assert len(advice.sentences) == len(set(advice.sentences))
+
+
+def test_a_cut_of_the_range_agrees_with_larger_values_below_it() -> None:
+    diverged = [
+        trial(n, rate, None, DIVERGED, advice=f"lower lr from {rate:.3g} to {rate / 5:.3g}")
+        for n, rate in ((0, 8e-3), (1, 9e-3))
+    ]
+    slow = trial(2, 2e-5, 0.4, UNDER, advice="raise lr from 2e-05 to 8e-05")
+    advice = advised([*diverged, slow, trial(3, 1e-4, 0.8), trial(4, 1.1e-4, 0.79), trial(5, 3e-4, 0.75)])
+    [move] = advice.moves
+    assert (move.edge, move.way, move.extends) == ("upper", "lower", False)
+    assert 3e-4 < (move.target or 0) < 8e-3
+    assert advice.trials[2] == "raise lr from 2e-05 to 8e-05"
+    assert advice.trials[0].startswith("lower lr from 0.008 to")
