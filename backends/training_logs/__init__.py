@@ -5,56 +5,56 @@ The content of a log reveals its format.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from backends.file_kind import is_shell_stream, kind_of
-from backends.training_logs import delimited_text, json_formats, sweep_output
+from backends.training_logs import delimited_text, event_files, json_formats, output_lines, sweep_output
+from backends.training_logs.column_choice import columns_option, with_chosen_columns
 from backends.training_logs.curve_assembly import assemble_curve
 from backends.training_logs.errors import TrainingLogError
 from backends.training_logs.imported_curve import ImportedCurve, RunDetails
+from backends.training_logs.log_table import LogTable
+from backends.training_logs.source_text import content_of, text_of
+from backends.training_logs.table_shapes import separated
 
-__all__ = ["ImportedCurve", "RunDetails", "TrainingLogError", "read"]
+__all__ = ["ImportedCurve", "RunDetails", "TrainingLogError", "columns_option", "curves_of", "read"]
 
 
 def read(source: Path | bytes, details: RunDetails | None = None, name: str | None = None) -> tuple[ImportedCurve, ...]:
-    """Return the curves in a file, or in its bytes: one curve, or one for each trial of a sweep.
+    """Return the curves in a file, or in its bytes.
 
-    `name` stands for the source in messages; default: the path. Raises TrainingLogError, with the
-    place and the remedy, for a source that is not a training log.
+    That is one curve, or one for each trial of a sweep, each run, and each validation set. `name`
+    stands for the source in messages; default: the path. Raises TrainingLogError, with the place
+    and the remedy, for a source that is not a training log.
     """
     details = details or RunDetails()
     name = name or (str(source) if isinstance(source, Path) else "history")
-    text = _text(source, name)
+    content = content_of(source, name)
+    if event_files.is_event_file(content):
+        return curves_of(event_files.read(content, name), details)
+    text, encoding = text_of(content, name)
+    notes = (f"the file is read as {encoding}",) if encoding else ()
     if text.lstrip()[:1] not in ("{", "["):
-        return (assemble_curve(delimited_text.read(text, name), details),)
+        table = output_lines.read(text, name) or delimited_text.read(text, name, details.columns)
+        return curves_of(replace(table, notes=(*notes, *table.notes)), details)
+    if (printed := output_lines.read_dicts(text, name)) is not None:
+        return curves_of(printed, details)
     value, is_lines = json_formats.parse(text, name)
     sweep_curves = sweep_output.read(value, name, details)
     if sweep_curves is not None:
         return sweep_curves
-    return (assemble_curve(json_formats.read(value, name, is_lines=is_lines), details),)
+    table = json_formats.read(value, name, details.columns, is_lines=is_lines)
+    return curves_of(replace(table, notes=(*notes, *table.notes)), details)
 
 
-def _could_block(path: Path) -> bool:
-    return not is_shell_stream(path) and kind_of(path) in ("a pipe", "a socket", "a device")
+def curves_of(table: LogTable, details: RunDetails) -> tuple[ImportedCurve, ...]:
+    """Return a curve for each run and each validation set in a table.
 
-
-def _text(source: Path | bytes, name: str) -> str:
-    try:
-        if isinstance(source, Path) and _could_block(source):
-            raise TrainingLogError(name, "this is a pipe or a device, not a file", "give a CSV or JSON file")
-        content = source if isinstance(source, bytes) else source.read_bytes()
-    except FileNotFoundError:
-        raise TrainingLogError(name, "no such file", "give a CSV or JSON file, or mlflow:RUN_ID") from None
-    except OSError as error:
-        message = f"the file cannot be read: {error.strerror}"
-        raise TrainingLogError(name, message, "give a file that you may read") from None
-    if not content.strip():
-        raise TrainingLogError(name, "the file is empty")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        message = "the file is neither CSV nor JSON in UTF-8"
-        raise TrainingLogError(name, message, "give the log as text; models and images cannot be read")
-    return text
+    Raises TrainingLogError for a table that is not a training log.
+    """
+    found = []
+    for one in separated(with_chosen_columns(table, details.columns)):
+        curve = assemble_curve(one.table, details)
+        left_out = (*one.left_out, *curve.left_out)
+        found.append(replace(curve, run=one.run, evaluation_set=one.evaluation_set, left_out=left_out))
+    return tuple(found)

@@ -53,6 +53,32 @@ EPOCH = frozenset({"epoch", "epochs"})
 STEP = frozenset({"step", "steps", "global_step", "step_number", "iteration", "iterations", "iter"})
 EXAMPLES = frozenset({"elapsed_examples"})
 
+PARTS_OF_LOSS = frozenset({"box", "cls", "dfl", "obj", "seg", "mask", "pose", "kobj", "giou", "rle"})
+"""Parts of the loss of a detector, as Ultralytics writes them. Their sum is the loss."""
+
+AVERAGED = ("avg", "average", "mean", "running", "total", "epoch", "final", "smoothed")
+"""Words before or after a measure that say how its values were put together: `avg_train_loss`."""
+
+FOREIGN: Mapping[str, str] = {
+    **dict.fromkeys(("verlust", "fehler", "perte", "pérdida", "perdida", "perda", "perdita"), "loss"),
+    **dict.fromkeys(("损失", "损失值", "損失", "потери", "потеря", "손실", "kayıp"), "loss"),
+    **dict.fromkeys(("genauigkeit", "exactitude", "exactitud", "precisión", "acurácia", "acuracia"), "accuracy"),
+    **dict.fromkeys(
+        ("accuratezza", "准确率", "准确度", "精度", "正解率", "точность", "정확도", "doğruluk"), "accuracy"
+    ),
+    **dict.fromkeys(("trainings", "entraînement", "entrainement", "entrenamiento", "treino", "treinamento"), "train"),
+    **dict.fromkeys(("addestramento", "训练", "訓練", "学習", "обучение", "обучения", "학습", "훈련"), "train"),
+    **dict.fromkeys(("validierung", "validierungs", "validación", "validacion", "validação", "validacao"), "valid"),
+    **dict.fromkeys(("validazione", "验证", "驗證", "検証", "валидация", "валидации", "검증"), "valid"),
+    **dict.fromkeys(
+        ("epoche", "époque", "epoque", "época", "epoca", "轮次", "轮", "エポック", "эпоха", "에포크"), "epoch"
+    ),
+    **dict.fromkeys(("schritt", "étape", "etape", "paso", "passo", "步数", "步", "ステップ", "шаг"), "step"),
+}
+"""Words of other languages. The longest ones are looked for first, also inside a word."""
+
+_FOREIGN = re.compile("|".join(sorted(map(re.escape, FOREIGN), key=len, reverse=True)))
+
 LEARNING_RATE = frozenset({"learning_rate", "lr"})
 GRAD_NORM = frozenset({"grad_norm", "gradient_norm"})
 LOOP_LOSS = "batch_loss"
@@ -92,6 +118,8 @@ def normalized(column: str) -> str:
     `val/Acc`, `val acc` and `valAcc` become `val_acc`.
     """
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column.strip())
+    if _FOREIGN.search(spaced.lower()):
+        spaced = _FOREIGN.sub(lambda word: f"_{FOREIGN[word[0]]}_", spaced.lower())
     return re.sub(r"[^a-z0-9]+", "_", spaced.lower()).strip("_")
 
 
@@ -102,16 +130,33 @@ def meaning(column: str) -> ColumnMeaning:
     for ending, ending_extent in (("_epoch", WHOLE), ("_step", BATCH)):
         if name.endswith(ending):
             name, extent = name.removesuffix(ending), ending_extent
+    name = _without_averages(name)
     for word in sorted(SIDES, key=len, reverse=True):
         rest = name.removeprefix(f"{word}_") if name.startswith(f"{word}_") else name.removesuffix(f"_{word}")
         if rest != name:
             side, side_extent = SIDES[word]
             name, extent = rest, side_extent if extent == UNSPECIFIED else extent
             break
+    name = _without_averages(name)
     measure = MEASURES.get(name, name)
     if measure == "loss" and side is None:
         side = "train"  # a log with a single loss means the training loss
     return ColumnMeaning(side, measure, extent)
+
+
+def side_of_part(column: str) -> Side | None:
+    """Return the side of a part of a loss (`val/box_loss`); None for any other column."""
+    known = meaning(column)
+    return known.side if known.measure.removesuffix("_loss") in PARTS_OF_LOSS else None
+
+
+def _without_averages(name: str) -> str:
+    for word in AVERAGED:
+        rest = name.removeprefix(f"{word}_").removesuffix(f"_{word}")
+        if rest != name and rest not in MEASURES and f"{word}_" + rest in MEASURES:
+            return name  # `mean_token_accuracy` is a measure of its own
+        name = rest
+    return name
 
 
 def metric(name: str) -> str:

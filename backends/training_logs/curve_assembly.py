@@ -6,11 +6,14 @@ Chooses the columns, locates the rows on the x axis, and merges their values.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 from backends.training_logs import column_names
+from backends.training_logs.column_choice import COLUMNS_HINT, listed
 from backends.training_logs.column_names import BATCH, WHOLE, ColumnMeaning
 from backends.training_logs.errors import TrainingLogError
 from backends.training_logs.imported_curve import ImportedCurve, RunDetails
@@ -25,6 +28,10 @@ NOT_MEASURED = -1.0
 
 ABOVE_ONE = 1.001
 """A metric above this is in per cent: rounding alone cannot carry a share so far above 1."""
+
+
+MIN_ALTERNATING = 3
+"""So many numbers with NaN between them show that NaN is a blank."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +54,26 @@ def assemble_curve(table: LogTable, details: RunDetails) -> ImportedCurve:
     metric = _metric(table, meanings, details)
     chosen = _chosen_columns(table, meanings, metric)
     if not chosen:
-        listed = ", ".join(f"`{column}`" for column in columns[:12]) or "none"
-        raise TrainingLogError(table.name, f"no column holds a known loss or metric; the columns are {listed}")
-    rows = _parsed_rows(table, meanings, chosen)
+        message = f"no column holds a known loss or metric; the columns are {listed(columns)}"
+        raise TrainingLogError(table.name, message, COLUMNS_HINT)
+    rows, blank_notes = _without_blank_nan(_parsed_rows(table, meanings, chosen))
     if not rows:
         raise TrainingLogError(table.name, f"there is no number under {', '.join(chosen.values())}")
     located = locate_rows([row.stamp for row in rows], details.train_examples)
     known = [(x, row) for x, row in zip(located.positions, rows, strict=True) if x is not None]
+    read_before = sum(len(row.values) for _, row in known)
     known, restart_notes = _last_run(known)
-    notes = [*table.notes, *located.notes, *restart_notes]
+    notes = [*table.notes, *blank_notes, *located.notes, *restart_notes]
+    left_out = list(table.left_out)
+    if earlier := read_before - sum(len(row.values) for _, row in known):
+        left_out.append(f"{earlier} values of earlier runs")
     if unlocated := located.positions.count(None):
         notes.append(f"rows without epoch and step are left out: {unlocated}")
+        left_out.append(f"{unlocated} rows without epoch and step")
+    known, repeated = _without_repeated_evaluation(known)
+    left_out += repeated
+    values_read = sum(len(row.values) for _, row in known)
     points = _merged(known)
-    if len(points) < 2:
-        message = "the log has only one evaluation, which is not a curve"
-        raise TrainingLogError(table.name, message, "give the whole log, with one row per evaluation")
     points, averaging_notes = _with_averaged_training_values(points)
     points, share_notes = _as_shares(table, points, metric)
     notes += [*averaging_notes, *share_notes]
@@ -75,12 +87,15 @@ def assemble_curve(table: LogTable, details: RunDetails) -> ImportedCurve:
     has_loop_loss = any(column_names.normalized(column) == column_names.LOOP_LOSS for column in columns)
     loop_reports = () if has_loop_loss else _loop_reports(known)
     baseline = with_known_baseline(next((point for point in points if point.epoch == 0), None), details)
+    valid_examples = details.valid_examples
+    if valid_examples is None and (valid_examples := _validation_size(table)) is not None:
+        notes.append(f"the validation set has {valid_examples:,} examples, as its runtime and its speed show")
     curve = LearningCurve(
         points=tuple(point for point in points if point.epoch != 0),
         baseline=baseline,
         metric=metric,
         train_examples=details.train_examples,
-        valid_examples=details.valid_examples,
+        valid_examples=valid_examples,
         classes=details.classes,
         best_by=best_by(metric, details),
         ended=table.ended,
@@ -88,7 +103,17 @@ def assemble_curve(table: LogTable, details: RunDetails) -> ImportedCurve:
     )
     used = _used_columns(meanings, chosen, metric, has_loop_reports=bool(loop_reports))
     ignored = tuple(column for column in columns if column not in used)
-    return ImportedCurve(table.name, table.format, curve, located.axis, tuple(notes), ignored, table.scope)
+    return ImportedCurve(
+        table.name,
+        table.format,
+        curve,
+        located.axis,
+        tuple(notes),
+        ignored,
+        table.scope,
+        values_read=values_read,
+        left_out=tuple(left_out),
+    )
 
 
 def best_by(metric: str | None, details: RunDetails) -> Literal["metric", "loss"]:
@@ -290,6 +315,7 @@ def _stamp(
         has_whole_validation=any(
             field.startswith("valid") and meanings[chosen[field]].extent == WHOLE for field in values
         ),
+        has_validation=any(field.startswith("valid") for field in values),
     )
 
 
@@ -304,6 +330,83 @@ def _number(row: LogRow, column: str) -> float | None:
         raise TrainingLogError(row.place, f"`{column}` is {written} and no number", hint) from None
 
 
+def _without_blank_nan(rows: list[_ParsedRow]) -> tuple[list[_ParsedRow], list[str]]:
+    """Read NaN as a blank where validation values and NaN alternate regularly.
+
+    Programs that log all columns at every step write NaN between two evaluations.
+    """
+    notes, blank = [], set()
+    for field in ("valid_loss", "valid_metric"):
+        values = [row.values[field] for row in rows if field in row.values]
+        if _alternates(values):
+            blank.add(field)
+            notes.append(f"NaN between the values of {field} is read as a blank: {sum(map(math.isnan, values))} times")
+    if not blank:
+        return rows, []
+    kept = []
+    for row in rows:
+        values_of_row = {
+            field: value for field, value in row.values.items() if field not in blank or not math.isnan(value)
+        }
+        if values_of_row:
+            kept.append(replace(row, values=values_of_row, stamp=_with_sides(row.stamp, values_of_row)))
+    return kept, notes
+
+
+def _alternates(values: Sequence[float]) -> bool:
+    """Return whether equally many NaN stand between any two numbers, and no more after the last."""
+    known = [index for index, value in enumerate(values) if not math.isnan(value)]
+    gaps = {after - before - 1 for before, after in pairwise(known)}
+    if len(known) < MIN_ALTERNATING or len(gaps) > 1 or 0 in gaps:
+        return False
+    return len(values) - 1 - known[-1] <= max(gaps)
+
+
+def _with_sides(stamp: RowStamp, values: Mapping[str, float]) -> RowStamp:
+    has_validation = any(field.startswith("valid") for field in values)
+    return replace(
+        stamp,
+        has_training=any(field.startswith("train") for field in values),
+        has_validation=has_validation,
+        has_whole_validation=stamp.has_whole_validation and has_validation,
+    )
+
+
+def _without_repeated_evaluation(
+    rows: list[tuple[float, _ParsedRow]],
+) -> tuple[list[tuple[float, _ParsedRow]], list[str]]:
+    """Leave out a second evaluation at the end, of the best state or of another set."""
+    evaluated = [index for index, (_, row) in enumerate(rows) if row.stamp.has_validation]
+    if len(evaluated) < 3:
+        return rows, []
+    last, before = evaluated[-1], evaluated[-2]
+    fields = [field for field in rows[last][1].values if field.startswith("valid")]
+    is_again = rows[last][0] == rows[before][0] and last == len(rows) - 1
+    if not is_again or any(field not in rows[before][1].values for field in fields):
+        return rows, []
+    return rows[:last], ["1 further evaluation at the last step"]
+
+
+def _validation_size(table: LogTable) -> int | None:
+    """Return the number of validation examples that the log of the Hugging Face Trainer implies.
+
+    It logs the time of an evaluation with four decimals and the speed with three, so the median
+    over the evaluations is exact to a few examples.
+    """
+    sizes = []
+    for row in table.rows:
+        cells = {column_names.normalized(str(column)): cell for column, cell in row.cells.items()}
+        try:
+            seconds = parse_number(cells.get("eval_runtime"))
+            speed = parse_number(cells.get("eval_samples_per_second"))
+        except ValueError:
+            continue
+        if seconds and speed and math.isfinite(seconds * speed):
+            sizes.append(seconds * speed)
+    size = round(statistics.median(sizes)) if sizes else 0
+    return size if size > 0 else None
+
+
 # ------------------------------------------------------------------------------------------- points
 def _last_run(rows: list[tuple[float, _ParsedRow]]) -> tuple[list[tuple[float, _ParsedRow]], list[str]]:
     """Return the rows of the last run, in order.
@@ -313,6 +416,8 @@ def _last_run(rows: list[tuple[float, _ParsedRow]]) -> tuple[list[tuple[float, _
     positions = [x for x, _ in rows]
     if len(set(positions)) > 1 and positions == sorted(positions, reverse=True):
         return rows[::-1], []
+    if len(set(positions)) == len(positions) and positions != sorted(positions):
+        return sorted(rows, key=lambda row: row[0]), ["the rows are not in order: they are sorted"]
     starts = [n for n in range(1, len(positions)) if positions[n] < positions[n - 1] and positions[n] <= positions[0]]
     if not starts:
         return rows, []
@@ -376,22 +481,27 @@ def _with_mean_training_values(point: CurvePoint, since_evaluation: Sequence[Cur
 
 
 def _as_shares(table: LogTable, points: list[CurvePoint], metric: str | None) -> tuple[list[CurvePoint], list[str]]:
-    """Convert a metric in per cent to a share."""
-    values = [value for point in points for value in (point.train_metric, point.valid_metric) if value is not None]
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite or (min(finite) >= 0 and max(finite) <= ABOVE_ONE):
+    """Convert a metric in per cent to a share. Training and validation may differ in that."""
+    in_per_cent = {field for field in ("train_metric", "valid_metric") if _is_in_per_cent(table, points, field, metric)}
+    if not in_per_cent:
         return points, []
-    if min(finite) < 0 or max(finite) > 100 * ABOVE_ONE:
-        outside = min(finite) if min(finite) < 0 else max(finite)
+
+    def converted(point: CurvePoint) -> CurvePoint:
+        known = {field: value for field in in_per_cent if (value := getattr(point, field)) is not None}
+        shares: dict[str, Any] = {field: value / 100 for field, value in known.items()}
+        return replace(point, **shares)
+
+    of_side = "" if len(in_per_cent) == 2 else f" of {'training' if 'train_metric' in in_per_cent else 'validation'}"
+    note = f"the {metric}{of_side} is in per cent, and is judged as a share"
+    return [converted(point) for point in points], [note]
+
+
+def _is_in_per_cent(table: LogTable, points: Sequence[CurvePoint], field: str, metric: str | None) -> bool:
+    values = [value for point in points if (value := getattr(point, field)) is not None and math.isfinite(value)]
+    if not values or (min(values) >= 0 and max(values) <= ABOVE_ONE):
+        return False
+    if min(values) < 0 or max(values) > 100 * ABOVE_ONE:
+        outside = min(values) if min(values) < 0 else max(values)
         hint = "choose a metric between 0 and 1, or 0 and 100 per cent, with --metric, or leave the column out"
-        message = f"the metric `{metric}` has the value {outside:g}, which is no share"
-        raise TrainingLogError(table.name, message, hint)
-
-    def share(value: float | None) -> float | None:
-        return None if value is None else value / 100
-
-    shares = [
-        replace(point, train_metric=share(point.train_metric), valid_metric=share(point.valid_metric))
-        for point in points
-    ]
-    return shares, [f"the {metric} is in per cent, and is judged as a share"]
+        raise TrainingLogError(table.name, f"the metric `{metric}` has the value {outside:g}, which is no share", hint)
+    return True

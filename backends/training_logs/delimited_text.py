@@ -7,27 +7,41 @@ import binascii
 import csv
 import io
 import re
+from collections.abc import Mapping
+from pathlib import PurePath
 
 from backends.training_logs import column_names
+from backends.training_logs.column_choice import COLUMNS_HINT, listed
 from backends.training_logs.errors import TrainingLogError
 from backends.training_logs.log_table import LogRow, LogTable
 
-SEPARATORS = ",;\t"
+SEPARATORS = ",;\t|"
+
+_SEPARATOR_HINT = re.compile(r"sep=.\r?\n")
+_COMMA_NUMBER = re.compile(r"[-+]?\d+,\d+(e[-+]?\d+)?\s*%?", re.IGNORECASE)
+_POINT_NUMBER = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?\s*%?", re.IGNORECASE)
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 
 
-def read(text: str, name: str) -> LogTable:
+def read(text: str, name: str, chosen: Mapping[str, str] | None = None) -> LogTable:
     """Read a table.
 
-    The header decides the format. Raises TrainingLogError with the line of a mistake.
+    The header decides the format. `chosen` are the columns that the caller names. Raises
+    TrainingLogError with the line of a mistake.
     """
     decoded = _decoded_base64(text)
     content = decoded or text
     lines = content.lstrip("\r\n")
+    if (hint := _SEPARATOR_HINT.match(lines)) is not None:  # the first line of a file that Excel wrote
+        lines = lines[hint.end() :]
     first_line = 1 + content[: len(content) - len(lines)].count("\n")
     header_line = lines.partition("\n")[0]
     separator = max(SEPARATORS, key=header_line.count)
+    if separator == "|" and header_line.count("|") > 1:
+        lines, separator = _of_markdown(lines), "|"
+    elif header_line.count(separator) == 0 and len(header_line.split()) > 1:
+        lines, separator = _of_aligned_columns(lines), "\t"
     reader = csv.reader(io.StringIO(lines, newline=""), delimiter=separator, strict=True)
     rows: list[LogRow] = []
     header: list[str] = []
@@ -37,7 +51,7 @@ def read(text: str, name: str) -> LogTable:
             if not any(cell.strip() for cell in cells):
                 continue
             if not header:
-                header = _header([cell.strip() for cell in cells], place)
+                header = _header([cell.strip() for cell in cells], place, name, chosen or {})
                 continue
             if len(cells) != len(header):
                 message = f"the row has {len(cells)} cells, but the header has {len(header)}"
@@ -46,6 +60,7 @@ def read(text: str, name: str) -> LogTable:
     except csv.Error as error:
         place = f"{name}:{reader.line_num + first_line - 1}"
         raise TrainingLogError(place, f"the file is not a valid table: {error}") from None
+    rows, notes = _with_decimal_points(rows, separator)
     if not rows:
         raise TrainingLogError(name, "the file has a header but no rows" if header else "the file is empty")
     columns = {column_names.normalized(column) for column in header}
@@ -59,7 +74,41 @@ def read(text: str, name: str) -> LogTable:
             hosted=True,
             notes=("the file was in base64",) if decoded else (),
         )
-    return LogTable(name, _format(columns), tuple(rows))
+    return LogTable(name, _format(columns), tuple(rows), notes=notes)
+
+
+def _of_markdown(lines: str) -> str:
+    """Return the rows of a Markdown table without its frame and its second line."""
+    rows = (line.strip().strip("|") for line in lines.splitlines() if "|" in line)
+    return "\n".join(row for row in rows if not re.fullmatch(r"[\s:|-]+", row))
+
+
+def _of_aligned_columns(lines: str) -> str:
+    """Return a table whose columns are separated by spaces with tabs instead.
+
+    fastai and many scripts print such a table.
+    """
+    return "\n".join("\t".join(line.split()) for line in lines.splitlines())
+
+
+def _with_decimal_points(rows: list[LogRow], separator: str) -> tuple[list[LogRow], tuple[str, ...]]:
+    """Read decimal commas, if the table has no decimal point."""
+    texts = [cell.strip() for row in rows for cell in row.cells.values() if isinstance(cell, str)]
+    if separator == "," or not any(_COMMA_NUMBER.fullmatch(text) for text in texts):
+        return rows, ()
+    if any(_POINT_NUMBER.fullmatch(text) for text in texts):
+        return rows, ()
+    changed = [
+        LogRow(
+            row.place,
+            {
+                column: cell.replace(",", ".") if _COMMA_NUMBER.fullmatch(cell.strip()) else cell
+                for column, cell in row.cells.items()
+            },
+        )
+        for row in rows
+    ]
+    return changed, ("the numbers have decimal commas",)
 
 
 def _format(columns: set[str]) -> str:
@@ -70,14 +119,39 @@ def _format(columns: set[str]) -> str:
     return "Keras CSV log" if has_epoch and not has_step and "loss" in columns else "CSV"
 
 
-def _header(columns: list[str], place: str) -> list[str]:
-    if not any(column_names.meaning(column).known for column in columns):
-        listed = ", ".join(f"`{column[:40]}`" for column in columns[:8])
-        raise TrainingLogError(place, f"the header has no known column, only {listed}")
-    duplicate = next((column for column in columns if column and columns.count(column) > 1), None)
+def _header(columns: list[str], place: str, name: str, chosen: Mapping[str, str]) -> list[str]:
+    columns = _with_tag_of_file(columns, name)
+    if len(columns) > 1 and columns[-1] == "" and columns.count("") == 1:
+        columns = [*columns[:-1], "(last)"]
+    columns = [column or f"(column {number})" for number, column in enumerate(columns, 1)]
+    is_known = any(map(_may_be_of_a_log, columns))
+    if not is_known and not set(chosen.values()) & set(columns):
+        message = f"the header has no known column, only {listed(columns)}"
+        raise TrainingLogError(place, message, COLUMNS_HINT)
+    duplicate = next((column for column in columns if columns.count(column) > 1), None)
     if duplicate is not None:
         raise TrainingLogError(place, f"column `{duplicate}` appears twice", "rename or delete one of the two")
     return columns
+
+
+def _may_be_of_a_log(column: str) -> bool:
+    """Return whether a log may have this column: a measure, a side, or a name of both."""
+    if column_names.meaning(column).known or column_names.side_of_part(column) or " - " in column:
+        return True
+    word = column_names.normalized(column)
+    return word in ("value", *column_names.SIDES) or word.startswith("test_")
+
+
+def _with_tag_of_file(columns: list[str], name: str) -> list[str]:
+    """Give the value of a TensorBoard export the name of its file, which has the tag."""
+    if [column_names.normalized(column) for column in columns] != ["wall_time", "step", "value"]:
+        return columns
+    stem = PurePath(name).name.rpartition(".")[0] or name
+    tag = stem.partition("tag-")[2] or stem
+    found = re.search(
+        r"(train|training|valid|validation|val|eval|dev)?[_/. -]*(loss|accuracy|acc|f1)", tag, re.IGNORECASE
+    )
+    return [columns[0], columns[1], columns[2] if found is None else "_".join(filter(None, found.groups()))]
 
 
 def _decoded_base64(text: str) -> str | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from backends.training_logs import column_names
+from backends.training_logs.column_choice import COLUMNS_HINT
 from backends.training_logs.errors import TrainingLogError
+from backends.training_logs.learning_curve import RunEnd
 from backends.training_logs.log_table import LogRow, LogTable, parse_number
 
 WRAPPERS = ("history", "metrics", "log", "logs", "results")
@@ -53,21 +55,23 @@ def _parsed_lines(lines: Sequence[tuple[int, str]], name: str) -> list[Any]:
     return values
 
 
-def read(value: Any, name: str, *, is_lines: bool = False) -> LogTable:
+def read(value: Any, name: str, chosen: Mapping[str, str] | None = None, *, is_lines: bool = False) -> LogTable:
     """Make a table of a JSON value. Raises TrainingLogError for a value that is not a log.
 
-    `is_lines`: the value comes from JSON lines, so that a message gives the line of a row.
+    `chosen` are the columns that the caller names. `is_lines`: the value comes from JSON lines, so
+    that a message gives the line of a row.
     """
+    value = of_pandas(value)
     if isinstance(value, dict):
         if isinstance(value.get("log_history"), list):
             return _trainer_state(value, name)
         if isinstance(value.get("data"), list) and value.get("object") == "list":
-            return read(value["data"], name)
+            return read(value["data"], name, chosen)
         nested = next((value[key] for key in WRAPPERS if isinstance(value.get(key), dict | list)), None)
         other_lists = any(isinstance(entry, list) for key, entry in value.items() if key not in WRAPPERS)
         if nested is not None and not other_lists:
-            return read(nested, name)
-        return _mapping_of_lists(value, name)
+            return read(nested, name, chosen)
+        return _mapping_of_lists(value, name, set((chosen or {}).values()))
     if isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
         if any(str(entry.get("object", "")).startswith(FINE_TUNING) for entry in value):
             return _service_events(value, name)
@@ -103,13 +107,20 @@ def _trainer_state(state: Mapping[str, Any], name: str) -> LogTable:
 
     An entry has `loss` where the Trainer logged, and `eval_*` where it evaluated.
     """
-    rows, notes = [], []
+    rows, notes, left_out = [], [], []
+    has_ended, evaluated = False, set()
     for n, entry in enumerate(state["log_history"]):
         place = f"{name}: log_history[{n}]"
         if not isinstance(entry, dict):
             raise TrainingLogError(place, "the entry is not a mapping")
         if "train_runtime" in entry:
+            has_ended = True
             continue
+        if any(str(key).startswith("eval_") for key in entry):
+            if has_ended and entry.get("step") in evaluated:  # of the best state, or of a test set
+                left_out.append(place)
+                continue
+            evaluated.add(entry.get("step"))
         if is_hidden_nan(entry.get("loss"), entry.get("grad_norm")):
             rows.append(LogRow(place, {**entry, "loss": math.nan}))
             notes.append("a logged loss of 0 with a gradient that is not finite stands for a loss that was not finite")
@@ -123,7 +134,10 @@ def _trainer_state(state: Mapping[str, Any], name: str) -> LogTable:
     if stopped:
         notes.append(f"training ended at step {step} of {planned_steps}")
     unique = tuple(dict.fromkeys(notes))
-    return LogTable(name, "trainer_state", tuple(rows), ended="stopped" if stopped else "complete", notes=unique)
+    ended: RunEnd = "stopped" if stopped else "complete"
+    count = len(left_out)
+    more = (f"{count} evaluation{'s' if count > 1 else ''} after training, of the best state or of another set",)
+    return LogTable(name, "trainer_state", tuple(rows), ended=ended, notes=unique, left_out=more if left_out else ())
 
 
 def is_hidden_nan(loss: Any, grad_norm: Any) -> bool:
@@ -158,15 +172,41 @@ def _service_events(items: Sequence[Mapping[str, Any]], name: str) -> LogTable:
 
 
 # -------------------------------------------------------------------------------------------- lists
-def _mapping_of_lists(value: Mapping[str, Any], name: str) -> LogTable:
+def of_pandas(value: Any) -> Any:
+    """Return what `DataFrame.to_json` wrote, in any orientation, as a list of rows.
+
+    Any other value is returned as it is.
+    """
+    if not isinstance(value, dict) or not value:
+        return value
+    if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):  # split
+        columns = [str(column) for column in value["columns"]]
+        if all(isinstance(row, list) and len(row) == len(columns) for row in value["data"]):
+            return [dict(zip(columns, row, strict=True)) for row in value["data"]]
+    if "schema" in value and isinstance(value.get("data"), list):  # table
+        return value["data"]
+    if not all(isinstance(entry, dict) and entry for entry in value.values()):
+        return value
+    inner = {key for entry in value.values() for key in entry}
+    if all(key.isdigit() for key in inner):  # columns
+        places = sorted(inner, key=int)
+        return [{column: entry.get(place) for column, entry in value.items()} for place in places]
+    if all(key.isdigit() for key in value):  # index
+        return [value[place] for place in sorted(value, key=int)]
+    return value
+
+
+def _mapping_of_lists(value: Mapping[str, Any], name: str, chosen: Set[str]) -> LogTable:
     lists = {key: entry for key, entry in value.items() if isinstance(entry, list)}
     for outer, entry in value.items():
         if isinstance(entry, dict):
             lists |= {f"{outer}_{key}": inner for key, inner in entry.items() if isinstance(inner, list)}
-    measured = {key: values for key, values in lists.items() if column_names.meaning(key).known}
+    measured = {key: values for key, values in lists.items() if column_names.meaning(key).known or key in chosen}
+    if not measured:  # `{"train": [...], "val": [...]}`
+        measured = {key: values for key, values in lists.items() if column_names.normalized(key) in column_names.SIDES}
     if not measured:
         listed = ", ".join(f"`{key}`" for key in list(value)[:12]) or "none"
-        raise TrainingLogError(name, f"no known key has a list; the keys are {listed}")
+        raise TrainingLogError(name, f"no known key has a list; the keys are {listed}", COLUMNS_HINT)
     axis_keys = column_names.EPOCH | column_names.STEP
     axes = {key: values for key, values in lists.items() if column_names.normalized(key) in axis_keys}
     lengths = {len(values) for values in measured.values()}

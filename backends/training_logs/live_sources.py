@@ -345,7 +345,7 @@ def _cells(line: str, separator: str) -> list[str]:
         return []
 
 
-def _tensorboard_rows(content: bytes, _beginning: bytes) -> tuple[int, Sequence[Row]]:
+def tensorboard_rows(content: bytes, _beginning: bytes) -> tuple[int, Sequence[Row]]:
     """Read the scalars in complete records of an event file, each as a row of its own."""
     from google.protobuf.message import DecodeError
     from tensorboardX.proto.event_pb2 import Event
@@ -421,7 +421,7 @@ SOURCE_TYPES: Mapping[str, SourceType] = {
     "tensorboard": SourceType(
         "event files of TensorBoard",
         ("{output}/**/events.out.tfevents.*",),
-        lambda: GrowingFile(_tensorboard_rows),
+        lambda: GrowingFile(tensorboard_rows),
         by_column=True,
     ),
     "mlflow": SourceType(

@@ -30,7 +30,7 @@ class LogTable:
 
     `hosted` is true for a file that a hosted fine-tuning service made. `scope` is the scope of the
     recommendation catalogue that fits the run, None if none does. `notes` list the reader's
-    assumptions so far.
+    assumptions so far, and `left_out` what it left out.
     """
 
     name: str
@@ -40,6 +40,7 @@ class LogTable:
     scope: str | None = None
     hosted: bool = False
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def parse_number(cell: Any) -> float | None:
@@ -55,6 +56,9 @@ def parse_number(cell: Any) -> float | None:
         text = cell.strip()
         if text.lower() in MISSING:
             return None
+        if text.endswith("%"):
+            share = parse_number(text[:-1])
+            return None if share is None else share / 100
         if _PLAIN_NUMBER.fullmatch(text) is None:
             raise ValueError(text)
         return float(text)

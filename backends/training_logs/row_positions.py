@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -25,6 +25,7 @@ class RowStamp:
     examples: float | None = None
     has_training: bool = False
     has_whole_validation: bool = False
+    has_validation: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,28 @@ class RowPositions:
 def locate_rows(stamps: Sequence[RowStamp], train_examples: int | None) -> RowPositions:
     """Return the position of every row. Epochs that a log counts from 0 are counted from 1."""
     if any(stamp.epoch is not None for stamp in stamps):
-        return _from_epochs(stamps)
+        located = _from_epochs(stamps)
+        if not _loses_evaluations(stamps, located.positions):
+            return located
+        by_step = _from_steps(stamps)
+        note = "the epochs are rounded or start again: several evaluations share one, so the steps count"
+        return replace(by_step, notes=(note, *by_step.notes))
     if train_examples and all(stamp.examples is not None for stamp in stamps):
         return RowPositions(tuple((stamp.examples or 0.0) / train_examples for stamp in stamps))
     if any(stamp.step is not None for stamp in stamps):
         return _from_steps(stamps)
     note = "the log has neither epochs nor steps: each row is taken as one epoch"
     return RowPositions(tuple(float(n + 1) for n in range(len(stamps))), "epoch", (note,))
+
+
+def _loses_evaluations(stamps: Sequence[RowStamp], positions: Sequence[float | None]) -> bool:
+    """Return whether evaluations at different steps have the same position."""
+    located = [
+        (stamp.step, position)
+        for stamp, position in zip(stamps, positions, strict=True)
+        if stamp.has_validation and stamp.step is not None
+    ]
+    return len({position for _, position in located}) < len({step for step, _ in located})
 
 
 def _from_epochs(stamps: Sequence[RowStamp]) -> RowPositions:

@@ -65,7 +65,7 @@ def judged(sources: Iterable[str], tracking_uri: str, details: RunDetails) -> li
     for source in sources:
         try:
             if source.startswith(run_curves.PREFIX):
-                curves.append(run_curves.read(source.removeprefix(run_curves.PREFIX), tracking_uri, details))
+                curves += run_curves.read(source.removeprefix(run_curves.PREFIX), tracking_uri, details)
             else:
                 curves += read(Path(source), details)
         except TrainingLogError as error:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from backends.training_logs import ImportedCurve, RunDetails, TrainingLogError
-from backends.training_logs.curve_assembly import assemble_curve
+from backends.training_logs import ImportedCurve, RunDetails, TrainingLogError, curves_of
 from backends.training_logs.learning_curve import RunEnd
 from backends.training_logs.log_table import LogRow, LogTable
 from sweeps.tracking.projection import UNTRAINED
@@ -23,11 +22,11 @@ _RUN_ENDS: Mapping[str, RunEnd] = {
 }
 
 
-def read(run_id: str, uri: str, details: RunDetails) -> ImportedCurve:
-    """Read the metrics of a run as a learning curve.
+def read(run_id: str, uri: str, details: RunDetails) -> tuple[ImportedCurve, ...]:
+    """Read the metrics of a run as learning curves: one for each validation set.
 
     Raises SweepError if MLflow does not answer, UserInputError if it has no such run, and
-    TrainingLogError if the run has no metrics.
+    TrainingLogError if the run has metrics at one step at most.
     """
     history = metric_history(uri, run_id)
     rows: dict[int, dict[str, Any]] = {}
@@ -38,13 +37,14 @@ def read(run_id: str, uri: str, details: RunDetails) -> ImportedCurve:
         for step, value in points:
             rows.setdefault(step, {})[name] = value
     source = f"{PREFIX}{run_id}"
-    if not rows:
+    if len(rows) < 2:
         hint = "if it is the run of a sweep, give one of its child runs: these are the trials"
-        raise TrainingLogError(source, "the run has no metrics", hint)
+        message = "the run has only one evaluation" if rows else "the run has no metrics"
+        raise TrainingLogError(source, message, hint)
     table = LogTable(
         name=f"{source} ({history.name})" if history.name else source,
         format="MLflow run",
         rows=tuple(LogRow(f"{source}, step {step}", {"step": step, **rows[step]}) for step in sorted(rows)),
         ended=_RUN_ENDS.get(history.status, "stopped"),
     )
-    return assemble_curve(table, details)
+    return curves_of(table, details)

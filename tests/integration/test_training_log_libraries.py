@@ -8,6 +8,7 @@ import math
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def test_a_run_of_the_transformers_callback_is_read(root: Path, client: MlflowCl
             "train_loss": [(40, 1.0)],
         },
     )
-    imported = run_curves.read(run, default_uri(root), RunDetails())
+    [imported] = run_curves.read(run, default_uri(root), RunDetails())
     assert (imported.axis, imported.curve.ended) == ("epoch", "complete")
     assert [(point.epoch, point.valid_loss, point.train_loss) for point in imported.curve.points] == [
         (step / 10, loss, 20 / step) for step, loss in steps
@@ -97,7 +98,7 @@ def test_a_run_of_the_transformers_callback_is_read(root: Path, client: MlflowCl
 def test_nan_and_infinity_survive_the_database(root: Path, client: MlflowClient) -> None:
     for value in (math.nan, math.inf):
         run = log(client, {"loss": [(0, 1.0), (1, 2.0)], "val_loss": [(0, 1.0), (1, value)]}, "FAILED")
-        imported = run_curves.read(run, default_uri(root), RunDetails())
+        [imported] = run_curves.read(run, default_uri(root), RunDetails())
         assert (imported.axis, imported.curve.baseline, imported.curve.ended) == ("step", None, "failed")
         assert repr(imported.curve.points[1].valid_loss) == repr(value)
         assert judge(imported.curve, Advice()).kind is VerdictKind.DIVERGED
@@ -121,14 +122,14 @@ def test_the_mlflow_run_of_a_trial_gives_the_curve_of_the_trial(root: Path) -> N
     tracker.trial_started(trial)
     tracker.events_received(trial.key, 0, sorted([*measured, *steps], key=lambda event: event.step))
     verdict = FitVerdict(VerdictKind.HEALTHY, "it learned")
-    done = Trial(**{**trial.__dict__, "state": TrialState.COMPLETE, "curve": tuple(measured), "verdict": verdict})
+    done = replace(trial, state=TrialState.COMPLETE, curve=tuple(measured), verdict=verdict)
     tracker.trial_ended(done)
     tracker.finish("FINISHED", {"valid_accuracy": 0.75}, {}, {}, None)
     client = MlflowClient(default_uri(root))
     experiment = client.get_experiment_by_name("ours")
     assert experiment is not None
     [child] = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
-    imported = run_curves.read(child.info.run_id, default_uri(root), RunDetails())
+    [imported] = run_curves.read(child.info.run_id, default_uri(root), RunDetails())
     [direct] = read(json.dumps([codec.to_json(done)]).encode())
     assert imported.curve == direct.curve
     with pytest.raises(TrainingLogError, match="only one evaluation"):

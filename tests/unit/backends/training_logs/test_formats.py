@@ -417,9 +417,17 @@ def test_a_metric_of_an_unknown_side_is_ignored() -> None:
 
 
 def test_a_log_without_validation_values_gets_a_note_with_its_columns() -> None:
-    imported = read_json({"loss": [1, 0.5], "test_loss": [1, 2]})
+    imported = read_json({"loss": [1, 0.5], "beta": [1, 2]})
     assert judge(imported.curve, Advice()).kind is VerdictKind.UNSETTLED
-    assert any("test_loss" in note for note in imported.notes)
+    assert any("beta" in note for note in imported.notes)
+
+
+def test_a_test_set_is_judged_only_where_nothing_else_was_held_out() -> None:
+    alone = read_json({"loss": [1, 0.5], "test_loss": [1, 2]})
+    assert values_of(alone, "valid_loss") == [(1.0, 1.0), (2.0, 2.0)]
+    assert any("test set" in note for note in alone.notes)
+    beside = read_json({"loss": [1, 0.5], "val_loss": [1, 0.9], "test_loss": [1, 2]})
+    assert values_of(beside, "valid_loss") == [(1.0, 1.0), (2.0, 0.9)]
 
 
 # -------------------------------------------------------------------------------------- wrong files
@@ -429,10 +437,8 @@ def test_a_log_without_validation_values_gets_a_note_with_its_columns() -> None:
         (b"", "history", "is empty"),
         (b" \n\n", "history", "is empty"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "history", "neither CSV nor JSON"),
-        (b"\xff\xfe\x00\x01", "history", "neither CSV nor JSON"),
         (b"hello world", "history:1", "no known column"),
         (b"epoch,loss,val_loss\n", "history", "no rows"),
-        (b"epoch,loss,val_loss\n1,2,3\n", "history", "only one evaluation"),
         (b"epoch,loss,val_loss\n1,2,3\n2,abc,3\n", "history:3", "`loss` is 'abc'"),
         (b"epoch,loss,val_loss\n\n1,2,3\n2,1_0,3\n", "history:4", "`loss` is '1_0'"),
         (b"epoch,loss,val_loss\n1,2,3\n2,1\n", "history:3", "has 2 cells, but the header has 3"),

@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -28,13 +29,16 @@ shares = st.none() | st.floats(min_value=0, max_value=1)
 def evaluations(draw: st.DrawFn) -> list[CurvePoint]:
     """A curve with one evaluation per epoch.
 
-    The first has a training loss: else it could be the untrained model's.
+    The first has a training loss: else it could be the untrained model's. No number follows a
+    validation loss of NaN: else it could be a blank.
     """
     count = draw(st.integers(2, 30))
-    return [
+    points = [
         CurvePoint(n + 1.0, 7 * (n + 1), draw(losses if n else known), draw(known), draw(shares), draw(shares))
         for n in range(count)
     ]
+    broken = next((n for n, point in enumerate(points) if math.isnan(point.valid_loss or 0.0)), count)
+    return points[:broken] + [replace(point, valid_loss=math.nan) for point in points[broken:]]
 
 
 def as_csv(points: Sequence[CurvePoint], header: str, cells: Callable[[CurvePoint], Sequence[object]]) -> str:
