@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from optuna.distributions import CategoricalDistribution
 
 from search_spaces.domains import Domain, same_value
+from search_spaces.limits import Scalar
 from sweeps.spec.objective import Objective
 from sweeps.trials.trial import Trial
 from sweeps.verdicts.verdict import VerdictKind
@@ -27,8 +28,11 @@ range, on the scale of the range, and other choices are the same."""
 APART = 0.1
 """Values of a hyperparameter differ if they are a tenth of its range apart."""
 
-MAX_COMPARED = 200
+MAX_COMPARED = 100
 """Of more trials, this many are compared pair by pair: evenly spaced ones, in their own order."""
+
+Coordinates = Mapping[str, tuple[float | None, Scalar | None]]
+"""The position and the value of each searched hyperparameter; see `coordinates`."""
 
 Limits = tuple[float | None, float | None]
 """The lowest and the highest value that a range may reach. None: no limit."""
@@ -163,17 +167,22 @@ def evidence(name: str, domains: Mapping[str, Domain], trials: Sequence[RankedTr
     return RangeEvidence(len(placed), tuple(best), correlation, larger, smaller)
 
 
-def are_alike(name: str, domains: Mapping[str, Domain], one: Trial, other: Trial) -> bool:
+def coordinates(domains: Mapping[str, Domain], trial: Trial) -> Coordinates:
+    """Return the position and the value of each searched hyperparameter of a trial."""
+    values = trial.hyperparameters
+    return {name: (position(domain, values.get(name)), values.get(name)) for name, domain in domains.items()}
+
+
+def are_alike(name: str, one: Coordinates, other: Coordinates) -> bool:
     """Return whether two trials differ little in all hyperparameters but `name`."""
-    for other_name, domain in domains.items():
+    for other_name, (place, value) in one.items():
         if other_name == name:
             continue
-        values = one.hyperparameters.get(other_name), other.hyperparameters.get(other_name)
-        places = [position(domain, value) for value in values]
-        if places[0] is not None and places[1] is not None:
-            if abs(places[0] - places[1]) > ALIKE:
+        other_place, other_value = other[other_name]
+        if place is not None and other_place is not None:
+            if abs(place - other_place) > ALIKE:
                 return False
-        elif not same_value(*values):
+        elif not same_value(value, other_value):
             return False
     return True
 
@@ -181,13 +190,13 @@ def are_alike(name: str, domains: Mapping[str, Domain], one: Trial, other: Trial
 def _comparisons(
     name: str, domains: Mapping[str, Domain], placed: Sequence[tuple[RankedTrial, float]]
 ) -> tuple[int, int]:
-    compared = evenly_spaced(placed)
+    compared = [(*entry, coordinates(domains, entry[0].trial)) for entry in evenly_spaced(placed)]
     larger = smaller = 0
-    for index, (one, place) in enumerate(compared):
-        for other, other_place in compared[:index]:
+    for index, (one, place, where) in enumerate(compared):
+        for other, other_place, other_where in compared[:index]:
             if abs(place - other_place) < APART or one.quality == other.quality:
                 continue
-            if are_alike(name, domains, one.trial, other.trial):
+            if are_alike(name, where, other_where):
                 is_larger = (place > other_place) == (one.quality > other.quality)
                 larger, smaller = larger + is_larger, smaller + (not is_larger)
     return larger, smaller

@@ -7,11 +7,12 @@ contradict it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from search_spaces.domains import Domain
-from sweeps.study.range_evidence import RankedTrial, are_alike, evenly_spaced, evidence
+from sweeps.study.range_evidence import Coordinates, RankedTrial, are_alike, coordinates, evenly_spaced, evidence
 from sweeps.trials.trial import Trial
 from sweeps.verdicts.suggestion import SEPARATOR, Direction, Suggestion
 from sweeps.verdicts.verdict import VerdictKind
@@ -39,13 +40,14 @@ def consistent_advice(
     For each hyperparameter, all suggestions to raise it begin below all suggestions to lower it.
     """
     qualities = {ranked_trial.trial.number: ranked_trial.quality for ranked_trial in comparable}
-    compared = evenly_spaced(comparable)
+    compared = [(entry, coordinates(domains, entry.trial)) for entry in evenly_spaced(comparable)]
     best_values = {name: values for name in domains if (values := evidence(name, domains, comparable).best_values)}
     advised = []
     for trial in ended:
         if trial.verdict is None or not trial.verdict.advice:
             continue
-        pieces = []
+        pieces: list[Suggestion | str] = []
+        where = coordinates(domains, trial)
         for text in trial.verdict.advice.split(SEPARATOR):
             suggestion = Suggestion.parse(text)
             if suggestion is None or suggestion.parameter not in domains:
@@ -57,7 +59,7 @@ def consistent_advice(
                 low, high = reach[name]
                 kept = replace(kept, target=min(max(kept.target, low), high))
                 kept = kept if kept.moves else None
-            if kept is None or _is_contradicted(kept, trial, domains, compared, qualities):
+            if kept is None or _is_contradicted(kept, trial, where, compared, qualities):
                 continue
             pieces.append(kept)
         advised.append(_Advised(trial, tuple(pieces)))
@@ -87,8 +89,8 @@ def _towards_best(suggestion: Suggestion, best: Sequence[float], way: Direction 
 def _is_contradicted(
     suggestion: Suggestion,
     trial: Trial,
-    domains: Mapping[str, Domain],
-    comparable: Sequence[RankedTrial],
+    where: Coordinates,
+    compared: Sequence[tuple[RankedTrial, Coordinates]],
     qualities: Mapping[int, float],
 ) -> bool:
     """Return whether a trial alike in everything else speaks against the suggestion.
@@ -99,11 +101,11 @@ def _is_contradicted(
     own = qualities.get(trial.number, float("-inf"))
     sign = 1.0 if suggestion.direction == "raise" else -1.0
     ahead = []
-    for other in comparable:
+    for other, other_where in compared:
         value = other.trial.hyperparameters.get(suggestion.parameter)
         if other.trial.number == trial.number or isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        if not are_alike(suggestion.parameter, domains, trial, other.trial):
+        if not are_alike(suggestion.parameter, where, other_where):
             continue
         if sign * (float(value) - suggestion.value) > 1e-3 * abs(suggestion.value):
             ahead.append(other.quality)
@@ -116,37 +118,57 @@ def _is_healthy(trial: Trial) -> bool:
     return trial.verdict is not None and trial.verdict.kind is VerdictKind.HEALTHY
 
 
+class _Kept:
+    """The suggestions on one hyperparameter so far: how far up and how far down they lead."""
+
+    def __init__(self) -> None:
+        self._raised_from = self._raised_to = -math.inf
+        self._lowered_from = self._lowered_to = math.inf
+
+    def accepts(self, suggestion: Suggestion) -> bool:
+        """Return whether it conflicts with none of them."""
+        if suggestion.direction == "raise":
+            return (
+                suggestion.value < self._lowered_from
+                and suggestion.target <= self._lowered_from
+                and suggestion.value <= self._lowered_to
+            )
+        return (
+            suggestion.value > self._raised_from
+            and suggestion.value >= self._raised_to
+            and suggestion.target >= self._raised_from
+        )
+
+    def add(self, suggestion: Suggestion) -> None:
+        """Count a suggestion that was accepted."""
+        if suggestion.direction == "raise":
+            self._raised_from = max(self._raised_from, suggestion.value)
+            self._raised_to = max(self._raised_to, suggestion.target)
+        else:
+            self._lowered_from = min(self._lowered_from, suggestion.value)
+            self._lowered_to = min(self._lowered_to, suggestion.target)
+
+
 def _without_conflicts(advised: Sequence[_Advised]) -> list[_Advised]:
     """Leave out suggestions that conflict with those of a better trial, which come first."""
-    kept: dict[str, list[Suggestion]] = {}
+    kept: dict[str, _Kept] = {}
     settled = []
     for entry in advised:
         pieces: list[Suggestion | str] = []
-        for piece in entry.pieces:
-            if isinstance(piece, Suggestion):
-                earlier = kept.setdefault(piece.parameter, [])
-                if any(_conflict(piece, other) for other in earlier):
+        for written in entry.pieces:
+            piece = written
+            if isinstance(written, Suggestion) and written.before and not pieces:
+                piece = replace(written, before="")  # without the first half of a test, it is a suggestion
+            # the second half of a test depends on its outcome, and conflicts with nothing
+            if isinstance(piece, Suggestion) and not piece.before:
+                earlier = kept.setdefault(piece.parameter, _Kept())
+                if not earlier.accepts(piece):
                     continue
-                if not piece.before:  # the second half of a test depends on its outcome
-                    earlier.append(piece)
+                earlier.add(piece)
             pieces.append(piece)
         settled.append(_Advised(entry.trial, tuple(pieces)))
     return settled
 
 
-def _conflict(one: Suggestion, other: Suggestion) -> bool:
-    if one.direction == other.direction or one.before:
-        return False
-    raised, lowered = (one, other) if one.direction == "raise" else (other, one)
-    return raised.value >= lowered.value or raised.target > lowered.value or lowered.target < raised.value
-
-
 def _text(pieces: Sequence[Suggestion | str]) -> str:
-    """Join the pieces. Without the first half of a test, its second half is the suggestion."""
-    texts: list[str] = []
-    for piece in pieces:
-        if isinstance(piece, Suggestion):
-            texts.append((piece if texts else replace(piece, before="")).text)
-        else:
-            texts.append(piece)
-    return SEPARATOR.join(texts)
+    return SEPARATOR.join(piece.text if isinstance(piece, Suggestion) else piece for piece in pieces)

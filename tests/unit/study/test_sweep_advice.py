@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +18,7 @@ from sweeps.spec.objective import Objective
 from sweeps.study.sweep_advice import StoredParameter, SweepAdvice, advise
 from sweeps.trials.trial import Trial, TrialState
 from sweeps.verdicts.baseline_comparison import BaselineComparison
-from sweeps.verdicts.suggestion import SEPARATOR, Direction, Suggestion
+from sweeps.verdicts.suggestion import FOR_ONE_EPOCH, IF_STILL_STUCK, SEPARATOR, Direction, Suggestion
 from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
 pytestmark = pytest.mark.unit
@@ -197,7 +197,7 @@ WAYS = st.sampled_from([*get_args(Direction), None])
             st.sampled_from(list(VerdictKind)),
             st.integers(2, 4),
             st.sampled_from([8, 16]),
-            WAYS,
+            st.sampled_from(["raise", "lower", "test", None]),
             WAYS,
             st.floats(0.1, 1),
             st.booleans(),
@@ -207,13 +207,16 @@ WAYS = st.sampled_from([*get_args(Direction), None])
 )
 @settings(max_examples=200, deadline=None)
 def test_the_advice_of_a_sweep_never_contradicts_itself(
-    rows: list[tuple[float, float | None, VerdictKind, int, int, Direction | None, Direction | None, float, bool]],
+    rows: list[tuple[float, float | None, VerdictKind, int, int, Any, Direction | None, float, bool]],
 ) -> None:
     trials = []
     for number, (rate, value, kind, epochs, batch, rate_way, epochs_way, kept, improving) in enumerate(rows):
         keep = kept * epochs
         pieces = []
-        if rate_way:
+        if rate_way == "test":
+            pieces.append(Suggestion("raise", "lr", rate, 4 * rate, after=FOR_ONE_EPOCH))
+            pieces.append(Suggestion("lower", "lr", rate, rate / 5, before=IF_STILL_STUCK))
+        elif rate_way:
             pieces.append(Suggestion(rate_way, "lr", rate, rate * {"raise": 4, "lower": 0.2}[rate_way]))
         if epochs_way == "raise":
             pieces.append(Suggestion("raise", "num_train_epochs", epochs, epochs + 2, is_integer=True))
@@ -230,7 +233,8 @@ def test_the_advice_of_a_sweep_never_contradicts_itself(
             suggestion = Suggestion.parse(piece)
             assert suggestion is not None
             assert suggestion.moves
-            found.setdefault(suggestion.parameter, []).append(suggestion)
+            if not suggestion.before:
+                found.setdefault(suggestion.parameter, []).append(suggestion)
             if suggestion.parameter == "num_train_epochs" and suggestion.direction == "lower":
                 verdict = trials[number].verdict
                 assert verdict is not None
