@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Callable, Mapping
@@ -10,11 +11,14 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 
 from backends.contract import Scalar
+from sweeps.execution.tracked_sweep import SweepSummary
 from sweeps.reports.formatting import advice_lines
 from sweeps.spec.objective import Objective
+from sweeps.study.state import SweepState
+from sweeps.study.steering import Change
 from sweeps.study.sweep_advice import StoredParameter, SweepAdvice, advise
 from sweeps.trials.trial import Trial, TrialState
 from sweeps.verdicts.baseline_comparison import BaselineComparison
@@ -270,3 +274,53 @@ def test_a_cut_of_the_range_agrees_with_larger_values_below_it() -> None:
     assert 3e-4 < (move.target or 0) < 8e-3
     assert advice.trials[2] == "raise lr from 2e-05 to 8e-05"
     assert advice.trials[0].startswith("lower lr from 0.008 to")
+
+
+# --------------------------------------------------------------------------- stored sweeps, views
+def stored_plan(limits: Mapping[str, list[float]]) -> dict[str, Any]:
+    parameters = [
+        {"name": parameter.name, "distribution": json.loads(distribution_to_json(parameter.distribution))}
+        for parameter in SPACE
+        if parameter.distribution is not None
+    ]
+    fixed = {"name": "schedule", "distribution": None}
+    return {
+        "space": {"parameters": [*parameters, fixed]},
+        "limits": limits,
+        "data": {"name": "d"},
+        "search": {"trials": 12},
+        "objectives": [{"maximize": "valid_accuracy"}],
+    }
+
+
+def test_the_advice_of_a_stored_sweep_is_the_same_and_knows_the_moved_range() -> None:
+    rates = [10 ** (-5 + 3 * position / 11) for position in range(12)]
+    trials = tuple(trial(n, rate, 0.3 + 0.04 * n) for n, rate in enumerate(rates))
+    plan = stored_plan({"lr": [1e-9, 1.0]})
+    state = SweepState("s", plan, ACCURACY, trials)
+    assert state.advice == advised(list(trials))
+    written = json.loads(json.dumps(state.to_json()["advice"]))
+    assert written["sentences"] == list(state.advice.sentences)
+    assert written["ranges"][0]["finding"] == "move"
+    moved = Change("lr", (1e-5, 1e-2), 1e-5, 0.5, "because", (1, 2), 12)
+    assert not SweepState("s", plan, ACCURACY, trials, changes=(moved,)).advice.moves, "the best are inside now"
+    assert "limits" not in (old := {name: value for name, value in plan.items() if name != "limits"})
+    assert SweepState("s", old, ACCURACY, trials).advice.moves, "a plan of an earlier version has no limits"
+
+
+def test_the_run_of_the_sweep_in_mlflow_shows_the_sentences() -> None:
+    rates = [10 ** (-5 + 3 * position / 11) for position in range(12)]
+    trials = [trial(n, rate, 0.3 + 0.04 * n) for n, rate in enumerate(rates)]
+    summary = SweepSummary.of(ACCURACY, trials, (), None, trials, stored_plan({"lr": [1e-9, 1.0]}), ())
+    assert summary.tags["advice"] == "\n".join(advised(trials).sentences)
+
+
+def test_lines_of_advice_begin_with_the_sweep_and_name_the_trials() -> None:
+    trials = [
+        trial(0, 1e-4, 0.4, UNDER, advice="raise lr from 0.0001 to 0.0004"),
+        trial(1, 2e-4, 0.8),
+    ]
+    assert advice_lines(trials, advised(trials)) == [
+        "too few trials (2 of 8) to say whether the ranges of lr, num_train_epochs and batch are wide enough",
+        "trial 0 is underfit: raise lr from 0.0001 to 0.0002",
+    ]
