@@ -179,24 +179,7 @@ class _Edges:
         it if runs there overfitted and the runs below did not.
         """
         low, high = max(self._domain.low, self._lowest), self._domain.high
-        failed = [
-            judged for judged in self._judged if judged.verdict.kind is VerdictKind.DIVERGED or judged.verdict.collapsed
-        ]
-        if failed:
-            highest_of_best = max(self._best, default=-math.inf)
-            failed = [judged for judged in failed if judged.value > highest_of_best]
-        if failed:
-            lowest_failed = min(judged.value for judged in failed)
-            at_or_above = [judged.value for judged in self._judged if judged.value >= lowest_failed]
-            below = [judged.value for judged in self._judged if judged.value < lowest_failed]
-            if len(failed) >= MIN_TRIALS and 2 * len(failed) >= len(at_or_above):
-                top = math.sqrt(max(below) * lowest_failed) if below else lowest_failed / RATE_FACTOR
-                top = max(top, self._lowest)
-                bottom = low if low < top else max(self._lowest, top / RATE_FACTOR**2)
-                if bottom < top < high:
-                    collapsed = any(judged.verdict.collapsed for judged in self._judged)
-                    reason = "diverged or collapsed" if collapsed else "diverged"
-                    yield self._change(bottom, top, reason, [judged.trial for judged in failed])
+        yield from self._cut_of_failed(low, high)
         near = self._near_the_top()
         underfitted = [
             judged.trial
@@ -221,6 +204,33 @@ class _Edges:
         ):
             reason = "overfitted near the upper edge, and few below it"
             yield self._change(low, top, reason, overfitted)
+
+    def _cut_of_failed(self, low: float, high: float) -> Iterator[Change]:
+        """Cut the range between the stable values and those that diverged or collapsed.
+
+        From the lowest failed value on, at least half of the trials must have failed. The cut lies
+        above the best trials, whatever their verdicts.
+        """
+        failed = [
+            judged for judged in self._judged if judged.verdict.kind is VerdictKind.DIVERGED or judged.verdict.collapsed
+        ]
+        lowest_failed = min((judged.value for judged in failed), default=math.inf)
+        at_or_above = [judged.value for judged in self._judged if judged.value >= lowest_failed]
+        if len(failed) < MIN_TRIALS or 2 * len(failed) < len(at_or_above):
+            return
+        highest_of_best = max(self._best, default=-math.inf)
+        above_best = [judged for judged in failed if judged.value > highest_of_best]
+        if len(above_best) < MIN_TRIALS:
+            return
+        lowest_failed = min(judged.value for judged in above_best)
+        below = [value for value in (*self._best, *(judged.value for judged in self._judged)) if value < lowest_failed]
+        top = math.sqrt(max(below) * lowest_failed) if below else lowest_failed / RATE_FACTOR
+        top = max(top, self._lowest)
+        bottom = low if low < top else max(self._lowest, top / RATE_FACTOR**2)
+        if bottom < top < high:
+            collapsed = any(judged.verdict.collapsed for judged in self._judged)
+            reason = "diverged or collapsed" if collapsed else "diverged"
+            yield self._change(bottom, top, reason, [judged.trial for judged in above_best])
 
     def _may_grow(self) -> bool:
         """Return whether no evidence speaks against larger values.
