@@ -14,6 +14,8 @@ from sweeps.reports.baselines import baseline_metrics, baseline_table, closing_c
 from sweeps.reports.page import page
 from sweeps.spec.objective import Objective
 from sweeps.study.finals import CandidateScore, FinalsResult
+from sweeps.study.range_advice import RangeAdvice
+from sweeps.study.sweep_advice import SweepAdvice
 from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
 pytestmark = pytest.mark.unit
@@ -90,6 +92,12 @@ def test_few_trials_or_a_trial_that_still_learns_blame_no_model() -> None:
     unfinished = closing_comparison(STORED, ACCURACY, learning, settled, None)
     assert unfinished is not None
     assert claim not in unfinished.text
+    assert found.excludes_hyperparameters
+    assert not unfinished.excludes_hyperparameters
+    moved = RangeAdvice("learning_rate", "move", "raise it", "upper", 1e-3, 4e-3)
+    untried = closing_comparison(STORED, ACCURACY, TRIALS[1], settled, None, SweepAdvice((moved,)))
+    assert untried is not None
+    assert claim not in untried.text, "a range has still to be moved"
 
 
 def test_the_test_split_decides_where_the_finals_scored_it() -> None:
