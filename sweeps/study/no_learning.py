@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from search_spaces.domains import Domain
 from search_spaces.usual_names import role_of
-from sweeps.trials.trial import Trial
+from sweeps.spec.objective import Objective
+from sweeps.trials.trial import Trial, leaderboard
 from sweeps.verdicts.advice import LEARNING_RATES
-from sweeps.verdicts.verdict import VerdictKind
+from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
 MIN_JUDGED = 6
 """Fewer settled verdicts do not show that no point of the space learns."""
@@ -31,15 +32,20 @@ class NoLearning:
     excludes_hyperparameters: bool
 
 
-def no_learning(ended: Sequence[Trial], domains: Mapping[str, Domain]) -> NoLearning | None:
-    """Return the finding if it holds for every trial with a settled verdict."""
+def no_learning(ended: Sequence[Trial], domains: Mapping[str, Domain], objective: Objective) -> NoLearning | None:
+    """Return the finding if it holds for every trial with a settled verdict, and for the best one.
+
+    A trial that was stopped early has no settled verdict, and may have learned.
+    """
     judged = [
         (trial, trial.verdict)
         for trial in ended
         if trial.verdict is not None and trial.verdict.kind is not VerdictKind.UNSETTLED
     ]
-    idle = (verdict.kind is VerdictKind.UNDERFIT and not verdict.improving for _, verdict in judged)
-    if len(judged) < MIN_JUDGED or not all(idle):
+    if len(judged) < MIN_JUDGED or not all(_is_idle(verdict) for _, verdict in judged):
+        return None
+    best = next(iter(leaderboard(ended, objective)), None)
+    if best is not None and (best.verdict is None or not _is_idle(best.verdict)):
         return None
     nothing = f"none of {len(judged)} judged trials learned anything"
     rate = next((name for name in domains if role_of(name) in LEARNING_RATES), None)
@@ -54,3 +60,7 @@ def no_learning(ended: Sequence[Trial], domains: Mapping[str, Domain]) -> NoLear
         "look at the base model or the data, not at the hyperparameters",
         True,
     )
+
+
+def _is_idle(verdict: FitVerdict) -> bool:
+    return verdict.kind is VerdictKind.UNDERFIT and not verdict.improving

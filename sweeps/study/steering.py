@@ -88,7 +88,7 @@ def propose_changes(
     changes = []
     parameters = tuple(space)
     domains = searched_domains(parameters)
-    nothing = no_learning(ended, domains)
+    nothing = no_learning(ended, domains, objective)
     if nothing is not None and nothing.excludes_hyperparameters:
         return ()
     comparable = ranked(ended, objective)

@@ -135,7 +135,7 @@ def advise(
         return SweepAdvice()
     domains = searched_domains(space)
     proposed = {change.parameter: change for change in propose_changes(ended, space, limits, changes, objective)}
-    nothing = no_learning(ended, domains)
+    nothing = no_learning(ended, domains, objective)
     if nothing is not None and (nothing.excludes_hyperparameters or not proposed):
         return SweepAdvice(cause=nothing.text)
     comparable = ranked(ended, objective)

@@ -143,6 +143,8 @@ def test_no_learning_at_any_rate_is_no_matter_of_the_hyperparameters() -> None:
         "look at the base model or the data, not at the hyperparameters",
     )
     assert not advice.trials
+    stopped = trial(8, 1e-3, 0.7, VerdictKind.UNSETTLED)
+    assert not advised([*(trial(n, rate, 0.33, UNDER) for n, rate in enumerate(rates)), stopped]).cause, "it learned"
     narrow = [trial(n, 1e-5 * (1 + n / 10), 0.33, UNDER) for n in range(8)]
     assert advised(narrow).sentences == ("none of 8 judged trials learned anything: widen the range of lr first",)
 
