@@ -58,6 +58,14 @@ class UserInputError(SweepError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class PartialFailureError(SweepError):
+    """Some of several things failed; the others are done. `problems` holds every failure."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
 class TrackingIncompleteError(SweepError):
     """The sweep is done and recorded, but MLflow does not show all of it."""
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import csv
-import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 
 from backends.training_logs import column_names
@@ -16,6 +15,9 @@ from backends.training_logs.errors import TrainingLogError
 from backends.training_logs.log_table import LogRow, LogTable
 
 SEPARATORS = ",;\t|"
+
+MANY_ROWS = 50_000
+"""A log of more rows is thinned: see `_Thinning`."""
 
 _SEPARATOR_HINT = re.compile(r"sep=.\r?\n")
 _COMMA_NUMBER = re.compile(r"[-+]?\d+,\d+(e[-+]?\d+)?\s*%?", re.IGNORECASE)
@@ -42,9 +44,10 @@ def read(text: str, name: str, chosen: Mapping[str, str] | None = None) -> LogTa
         lines, separator = _of_markdown(lines), "|"
     elif header_line.count(separator) == 0 and len(header_line.split()) > 1:
         lines, separator = _of_aligned_columns(lines), "\t"
-    reader = csv.reader(io.StringIO(lines, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(_lines_of(lines), delimiter=separator, strict=True)
     rows: list[LogRow] = []
     header: list[str] = []
+    thinning = _Thinning(lines.count("\n"))
     try:
         for cells in reader:
             place = f"{name}:{reader.line_num + first_line - 1}"
@@ -56,7 +59,8 @@ def read(text: str, name: str, chosen: Mapping[str, str] | None = None) -> LogTa
             if len(cells) != len(header):
                 message = f"the row has {len(cells)} cells, but the header has {len(header)}"
                 raise TrainingLogError(place, message, "complete the row, or delete it if it was cut off")
-            rows.append(LogRow(place, dict(zip(header, cells, strict=True))))
+            if thinning.keeps(header, cells):
+                rows.append(LogRow(place, dict(zip(header, cells, strict=True))))
     except csv.Error as error:
         place = f"{name}:{reader.line_num + first_line - 1}"
         raise TrainingLogError(place, f"the file is not a valid table: {error}") from None
@@ -74,7 +78,51 @@ def read(text: str, name: str, chosen: Mapping[str, str] | None = None) -> LogTa
             hosted=True,
             notes=("the file was in base64",) if decoded else (),
         )
-    return LogTable(name, _format(columns), tuple(rows), notes=notes)
+    return LogTable(name, _format(columns), tuple(rows), notes=notes, left_out=thinning.left_out)
+
+
+class _Thinning:
+    """Leaves out rows of a very long log that have training values only.
+
+    The verdict averages them anyway. Every evaluation stays, and every value that is not finite.
+    """
+
+    def __init__(self, lines: int) -> None:
+        self._every = -(-lines // MANY_ROWS)
+        self._number = self._dropped = 0
+        self._validation: list[int] | None = None
+
+    def keeps(self, header: Sequence[str], cells: Sequence[str]) -> bool:
+        """Return whether the next row stays."""
+        if self._every <= 1:
+            return True
+        if self._validation is None:
+            meanings = [column_names.meaning(column) for column in header]
+            self._validation = [place for place, meaning in enumerate(meanings) if meaning.side == "valid"]
+        self._number += 1
+        if self._number % self._every == 0 or any(cells[place].strip() for place in self._validation):
+            return True
+        if any(cell and cell[-1] in "nNfFyY" for cell in cells):  # nan, inf, infinity
+            return True
+        self._dropped += 1
+        return False
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        if not self._dropped:
+            return ()
+        return (f"{self._dropped:,} rows with training values only, of which one in {self._every} is read",)
+
+
+def _lines_of(text: str) -> Iterator[str]:
+    """Yield the lines one by one: a list of them all would take more memory than the text."""
+    end_mark = "\n" if "\n" in text else "\r"
+    start = 0
+    while (end := text.find(end_mark, start)) >= 0:
+        yield text[start : end + 1]
+        start = end + 1
+    if start < len(text):
+        yield text[start:]
 
 
 def _of_markdown(lines: str) -> str:

@@ -58,12 +58,12 @@ def judge_all(
         return {"curve": judge_curve(history, Advice())}
     if isinstance(history, str | Path):
         uri = tracking_uri(open_workspace(root)) if str(history).startswith(PREFIX) else ""
-        return {result.history.name: result.verdict for result in judged([str(history)], uri, details)}
+        return {one.history.title: one.verdict for one in judged([str(history)], uri, details).fitted}
     try:
         curves = read(_as_bytes(history), details)
     except TrainingLogError as error:
         raise UserInputError([Problem(error.place, error.message, error.hint)]) from None
-    return {result.history.name: result.verdict for result in judge_curves(curves)}
+    return {one.history.title: one.verdict for one in judge_curves(curves)}
 
 
 def _as_bytes(history: bytes | pandas.DataFrame | Mapping[str, Any] | Sequence[Any]) -> bytes:

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -25,6 +26,7 @@ from sweeps.cli import (
     control,
     doctor,
     export,
+    fit,
     logs,
     nights,
     prepare,
@@ -36,7 +38,7 @@ from sweeps.cli import (
     standard_streams,
 )
 from sweeps.cli.terminal import as_hint, err, plain, say
-from sweeps.errors import Problem, SweepError, SweepInterruptedError, UserInputError
+from sweeps.errors import PartialFailureError, Problem, SweepError, SweepInterruptedError, UserInputError
 from sweeps.execution.interruption import ENDING_SIGNALS, interrupt_on
 from sweeps.workspace import DEFAULT_ROOT, Workspace
 
@@ -69,7 +71,9 @@ def main() -> None:
 
 
 def _print_error(error: SweepError) -> int:
-    problems = error.problems if isinstance(error, UserInputError) else (Problem("", error.message, error.hint),)
+    problems: Sequence[Problem] = (Problem("", error.message, error.hint),)
+    if isinstance(error, UserInputError | PartialFailureError):
+        problems = error.problems
     label = "[yellow]stopped:[/yellow]" if isinstance(error, SweepInterruptedError) else "[red]error:[/red]"
     for problem in problems:
         code = f" [dim]{plain(f'[{problem.code}]')}[/dim]" if problem.code else ""
@@ -77,7 +81,7 @@ def _print_error(error: SweepError) -> int:
         if problem.hint:
             hint = textwrap.indent(plain(as_hint(problem.hint)), "  ")  # a traceback has several lines
             err.print(f"[dim]{hint}[/dim]", highlight=False, soft_wrap=True)
-    if len(problems) > 1:
+    if len(problems) > 1 and isinstance(error, UserInputError):
         err.print(f"{len(problems)} problems; nothing was started", highlight=False)
     if isinstance(error, UserInputError) and error.next_command:
         say(f"next: {error.next_command}")
@@ -133,7 +137,7 @@ COMMANDS = (
     results.report,
     results.track,
     results.ui,
-    results.fit,
+    fit.fit,
     catalogue.spaces,
     catalogue.backends,
     catalogue.metrics,

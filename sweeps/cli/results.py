@@ -1,4 +1,4 @@
-"""The commands that show results: `sweep status`, `report`, `ui` and `fit`."""
+"""The commands that show results: `sweep status`, `report` and `ui`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import socket
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -174,51 +173,3 @@ def ui(workspace: Workspace, name: str | None, port: int) -> None:
     server = tracking.serve_ui(uri, port, say)
     # replace this process, so that a signal to the command reaches the server
     os.execv(server[0], server)
-
-
-@click.command()
-@click.argument("files", nargs=-1, metavar="FILE...")
-@click.option("--mlflow", "runs", multiple=True, metavar="RUN_ID", help="An MLflow run; the same as mlflow:RUN_ID.")
-@click.option("--metric", metavar="NAME", help="Judge by this metric: a value from 0 to 1, higher is better.")
-@click.option("--valid-examples", type=click.IntRange(1), help="The size of the validation set.")
-@click.option("--train-examples", type=click.IntRange(1), help="The size of the training set.")
-@click.option("--classes", type=click.IntRange(2), help="The number of labels.")
-@click.option("--baseline-loss", type=float, help="The validation loss before training.")
-@click.option("--baseline-metric", type=float, help="The validation metric before training.")
-@click.option(
-    "--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="OUT.png", help="Draw the curve to this file."
-)
-@click.option("--verbose", is_flag=True, help="List the ignored columns.")
-@json_option
-@click.pass_obj
-def fit(
-    workspace: Workspace,
-    /,
-    files: tuple[str, ...],
-    runs: tuple[str, ...],
-    plot: Path | None,
-    verbose: bool,
-    as_json: bool,
-    **context: Any,
-) -> None:
-    """Judge training histories: log files or MLflow runs.
-
-    FILE is a CSV or JSON log of any training program, or mlflow:RUN_ID. docs/guide/fit.md lists the
-    formats and the names of columns.
-    """
-    from backends.training_logs import RunDetails
-    from sweeps.api.environment import tracking_uri
-    from sweeps.reports import judged_histories
-
-    sources = (*files, *(f"mlflow:{run}" for run in runs))
-    if not sources:
-        raise click.UsageError("give a FILE, or --mlflow RUN_ID")
-    uri = tracking_uri(workspace)
-    found = judged_histories.judged(sources, uri, RunDetails(**context))
-    drawn = judged_histories.draw(found, plot) if plot is not None else ()
-    if as_json:
-        print_json([history.to_json() for history in found])
-    else:
-        show(judged_histories.shown(found, verbose=verbose))
-    for picture in drawn:
-        say(f"wrote {picture}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from backends.training_logs.learning_curve import CurvePoint, LearningCurve
 from sweeps.trials.trial import Trial
+from sweeps.verdicts.series import Series
 from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
 if TYPE_CHECKING:
@@ -47,25 +48,51 @@ class _Picture:
     axis: Literal["epoch", "step"]
 
 
+@dataclass(frozen=True)
+class PlotStyle:
+    """How a plot is written: its format, its size in inches, its resolution, and its title.
+
+    Without a title, the name of the curve is the title; an empty one leaves it out.
+    """
+
+    format: Literal["png", "svg", "pdf"] = "png"
+    size: tuple[float, float] = (9.6, 4.2)
+    dpi: int = 100
+    title: str | None = None
+
+
 def learning_curve_png(trial: Trial, title: str) -> bytes:
     """Draw a trial's evaluations as a PNG image of 960 x 420 pixels. An empty curve says so."""
     evaluations = [measurement for measurement in trial.curve if measurement.scope == "evaluation"]
     metric = next((m for m in METRICS if any(f"valid_{m}" in evaluation.values for evaluation in evaluations)), None)
     curve = LearningCurve.from_measurements(evaluations, metric=metric)
-    return _png(_Picture(curve, trial.verdict, trial.best_epoch, "epoch"), title)
+    return _image(_Picture(curve, trial.verdict, trial.best_epoch, "epoch"), title, PlotStyle())
 
 
-def curve_png(curve: LearningCurve, verdict: FitVerdict, title: str, axis: Literal["epoch", "step"] = "epoch") -> bytes:
-    """Draw a judged curve like `learning_curve_png`. The epoch to keep comes from the verdict."""
-    return _png(_Picture(curve, verdict, verdict.keep_epoch, axis), title)
+def curve_image(
+    curve: LearningCurve,
+    verdict: FitVerdict,
+    title: str,
+    axis: Literal["epoch", "step"] = "epoch",
+    style: PlotStyle = PlotStyle(),
+) -> bytes:
+    """Draw a judged curve like `learning_curve_png`. The epoch to keep comes from the verdict.
+
+    Of a long curve, the smoothed validation values that were judged are drawn over the measured
+    ones. The same curve gives the same bytes.
+    """
+    named = title if style.title is None else style.title
+    return _image(_Picture(curve, verdict, verdict.keep_epoch, axis), named, style)
 
 
-def _png(picture: _Picture, title: str) -> bytes:
+def _image(picture: _Picture, title: str, style: PlotStyle) -> bytes:
     # Not pyplot: it keeps figures in a global state that is neither thread-safe nor freed.
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.6, 4.2), dpi=100, facecolor="white")
+    width, height = style.size
+    figure = Figure(figsize=style.size, dpi=style.dpi, facecolor="white")
     FigureCanvasAgg(figure)
     names = ["loss"] if not _series(picture, "valid_metric")[0] else ["loss", "metric"]
     axes = figure.subplots(1, len(names), squeeze=False)[0]
@@ -76,21 +103,30 @@ def _png(picture: _Picture, title: str) -> bytes:
         figure.legend(
             labelled.values(), labelled.keys(), loc="lower center", ncols=len(labelled), frameon=False, fontsize=9
         )
-    figure.subplots_adjust(left=0.075, right=0.975, top=0.76, bottom=0.2, wspace=0.2)
-    _head(figure, picture.verdict, title)
+    evidence_lines = _head(figure, picture.verdict, title, width, height)
+    above = (0.55 if title or picture.verdict else 0.25) + 0.17 * evidence_lines + 0.25
+    figure.subplots_adjust(
+        left=0.72 / width, right=1 - 0.24 / width, top=1 - above / height, bottom=0.84 / height, wspace=0.2
+    )
     image = io.BytesIO()
-    figure.savefig(image, format="png", metadata={"Software": None})
+    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}
+    with rc_context({"svg.hashsalt": "sweep", "svg.fonttype": "none"}):
+        figure.savefig(image, format=style.format, metadata=metadata[style.format])
     return image.getvalue()
 
 
-def _head(figure: Figure, verdict: FitVerdict | None, title: str) -> None:
-    figure.text(0.02, 0.945, textwrap.shorten(title, 90), fontsize=13, fontweight="bold", color=INK, va="center")
+def _head(figure: Figure, verdict: FitVerdict | None, title: str, width: float, height: float) -> int:
+    """Write the title, the verdict and the evidence. Returns how many lines the evidence has."""
+    top = 1 - 0.23 / height
+    room = max(10, int(9.4 * (width - (1.4 if verdict else 0.4))))
+    shown = textwrap.shorten(title, room, placeholder="…")
+    figure.text(0.19 / width, top, shown, fontsize=13, fontweight="bold", color=INK, va="center")
     if verdict is None:
-        return
+        return 0
     badge = {"boxstyle": "round,pad=0.35", "facecolor": VERDICT_COLOURS[verdict.kind], "edgecolor": "none"}
     figure.text(
-        0.975,
-        0.945,
+        1 - 0.24 / width,
+        top,
         verdict.kind.value,
         fontsize=11,
         fontweight="bold",
@@ -99,8 +135,9 @@ def _head(figure: Figure, verdict: FitVerdict | None, title: str) -> None:
         va="center",
         bbox=badge,
     )
-    evidence = textwrap.shorten(verdict.evidence, 260, placeholder=" …")
-    figure.text(0.02, 0.905, textwrap.fill(evidence, 132), fontsize=9, color=INK, va="top")
+    lines = textwrap.wrap(verdict.evidence, max(20, int(13.5 * width)), max_lines=3, placeholder=" …")
+    figure.text(0.19 / width, 1 - 0.42 / height, "\n".join(lines), fontsize=9, color=INK, va="top")
+    return len(lines)
 
 
 def _draw(axis: Axes, picture: _Picture, name: str) -> None:
@@ -114,10 +151,14 @@ def _draw(axis: Axes, picture: _Picture, name: str) -> None:
         if epochs:
             label = "training" if side == "train" else "validation"
             marker = "o" if len(epochs) <= 40 else ""
-            axis.plot(epochs, values, style, marker=marker, color=colour, markersize=4.5, linewidth=1.8, label=label)
+            smooth = _judged(epochs, values) if side == "valid" else None
+            faint = {"alpha": 0.35, "linewidth": 0.9} if smooth else {"linewidth": 1.8, "label": label}
+            axis.plot(epochs, values, style, marker=marker, color=colour, markersize=4.5, **faint)
+            if smooth:
+                axis.plot(epochs, smooth, "-", color=colour, linewidth=1.8, label=f"{label}, smoothed as judged")
             drawn += values
     base = _value(picture.curve.baseline, f"valid_{name}")
-    if base is not None and math.isfinite(base) and _within(base, drawn):
+    if base is not None and math.isfinite(base) and base <= _limit(drawn):
         axis.axhline(base, color=PALE, linestyle=":", linewidth=1.4, label="base model, validation")
         drawn.append(base)
     _mark(axis, picture, name)
@@ -157,7 +198,8 @@ def _frame(axis: Axes, picture: _Picture, drawn: list[float]) -> None:
     last = _last(picture)
     axis.set_xlim(0, max(last, 1.0) * 1.04)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=last >= 2))
-    within = [value for value in drawn if _within(value, drawn)]
+    limit = _limit(drawn)
+    within = [value for value in drawn if value <= limit]
     if len(within) < len(drawn):
         room = max(0.08 * (max(within) - min(within)), 1e-9)
         axis.set_ylim(min(within) - room, max(within) + room)
@@ -167,12 +209,16 @@ def _frame(axis: Axes, picture: _Picture, drawn: list[float]) -> None:
         axis.set_yticks([])
 
 
-def _within(value: float, drawn: list[float]) -> bool:
-    """Return whether a value fits into a plot of `drawn`."""
-    if not drawn:
-        return True
-    middle = sorted(drawn)[len(drawn) // 2]
-    return value <= CLIPPED_ABOVE * abs(middle) or middle == 0
+def _limit(drawn: list[float]) -> float:
+    """Return the largest value that a plot of `drawn` shows."""
+    middle = sorted(drawn)[len(drawn) // 2] if drawn else 0.0
+    return CLIPPED_ABOVE * abs(middle) if middle else math.inf
+
+
+def _judged(epochs: list[float], values: list[float]) -> tuple[float, ...] | None:
+    """Return the smoothed values by which a long curve is judged; None for a short curve."""
+    series = Series.from_values(epochs, values)
+    return series.values if series is not None and series.deviations else None
 
 
 def _series(picture: _Picture, name: str) -> tuple[list[float], list[float]]:

@@ -83,8 +83,8 @@ class LossSpike:
 
 
 def format_number(value: float) -> str:
-    """Return a number as evidence texts show it, with three digits."""
-    return f"{value:.3g}"
+    """Return a number as evidence texts show it: three digits, and those before the point."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
 class CurveFeatures:

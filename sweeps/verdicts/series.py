@@ -36,9 +36,14 @@ class Series:
     def of(cls, points: Sequence[CurvePoint], measure: Callable[[CurvePoint], float | None]) -> Self | None:
         """Build the series of a measure from points in epoch order; None if no value is known."""
         known = [(point.epoch, value) for point in points if (value := measure(point)) is not None]
+        return cls.from_values([epoch for epoch, _ in known], [value for _, value in known])
+
+    @classmethod
+    def from_values(cls, at: Sequence[float], known: Sequence[float]) -> Self | None:
+        """Build the series of values at these epochs, in order; None if there are none."""
         if not known:
             return None
-        epochs, raw = tuple(epoch for epoch, _ in known), tuple(value for _, value in known)
+        epochs, raw = tuple(at), tuple(known)
         if len(raw) < SMOOTHED_FROM:
             return cls(epochs, raw, 0.0)
         reach = max(1, min(5, len(raw) // 20))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -110,7 +112,9 @@ def test_check_shows_a_conversation_with_what_is_trained(file: Path, capsys: pyt
         (["fit", "absent.csv"], "no such file"),
         (["fit", "pairs.yaml"], "pairs.yaml:1"),
         (["fit", "overfit.csv", "--metric", "perplexity"], "is a loss and no metric"),
-        (["fit", "overfit.csv", "--plot", "curve.pdf"], ".png"),
+        (["fit", "overfit.csv", "--plot", "curve.gif"], ".png"),
+        (["fit", "overfit.csv", "--plot", "a.png", "--plot-size", "1x1"], "4x3"),
+        (["fit", "overfit.csv", "--columns", "valid_los=x"], "Did you mean valid_loss?"),
         (["fit", "overfit.csv", "--classes", "1"], "--classes"),
     ],
 )
@@ -277,11 +281,67 @@ def test_fit_of_several_files_prints_a_table_and_draws_one_plot_per_file(
     assert verdicts[1]["ignored_columns"] == ["beta"]
 
 
-def test_fit_reports_all_wrong_files_at_once(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_reports_all_wrong_files_and_hides_no_verdict(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = sweep(capsys, "fit", "absent.csv", "overfit.csv", "pairs.yaml", "--json")
-    assert (code, out) == (2, "")
+    assert code == 1
+    assert [entry["verdict"] for entry in json.loads(out)] == ["overfit"]
     assert "absent.csv" in err
     assert "pairs.yaml:1" in err
+    assert sweep(capsys, "fit", "absent.csv", "pairs.yaml")[0] == 2
+
+
+def test_fit_of_a_folder_judges_its_logs_and_counts_the_rest(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file.parent / "deep" / "er").mkdir(parents=True)
+    (file.parent / "deep" / "er" / "metrics.csv").write_text(OVERFIT)
+    (file.parent / "deep" / "notes.txt").write_text("nothing")
+    code, out, err = sweep(capsys, "fit", "deep", "--json")
+    assert (code, len(json.loads(out))) == (0, 1)
+    assert "1 other files are no training logs" in err
+    (file.parent / "empty").mkdir()
+    code, _, err = sweep(capsys, "fit", "empty")
+    assert code == 2
+    assert "the folder has no training log" in err
+
+
+def test_fit_lists_the_most_serious_first_and_writes_a_table_and_a_page(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file.parent / "nan.csv").write_text("epoch,loss,val_loss\n1,0.5,0.5\n2,nan,nan\n")
+    _, out, _ = sweep(capsys, "fit", "healthy.json", "overfit.csv", "nan.csv")
+    assert out.index("nan.csv") < out.index("overfit.csv") < out.index("healthy.json")
+    code, out, _ = sweep(capsys, "fit", "healthy.json", "overfit.csv", "--csv", "-", "--html", "page.html")
+    assert code == 0
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["verdict"] for row in rows] == ["overfit", "healthy"]
+    page = (file.parent / "page.html").read_text(encoding="utf-8")
+    assert page.index("overfit.csv") < page.index("healthy.json")
+    assert page.count("<polyline") == 4
+    assert "http" not in page, "the page loads nothing"
+
+
+def test_fit_escapes_what_a_log_says(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file.parent / "<b>x.csv").write_text("run,epoch,val_loss\n<i>a,1,1\n<i>a,2,0.9\nb,1,1\nb,2,0.9\n")
+    assert sweep(capsys, "fit", "<b>x.csv", "--html", "page.html")[0] == 0
+    page = (file.parent / "page.html").read_text(encoding="utf-8")
+    assert "<b>x" not in page
+    assert "<i>a" not in page
+
+
+@pytest.mark.parametrize(("name", "begins"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF")])
+def test_fit_draws_in_several_formats_and_sizes(
+    file: Path, capsys: pytest.CaptureFixture[str], name: str, begins: bytes
+) -> None:
+    arguments = ("fit", "overfit.csv", "--plot", name, "--plot-size", "6x4", "--title", "A title", "--dpi", "72")
+    assert sweep(capsys, *arguments)[0] == 0
+    assert (file.parent / name).read_bytes().startswith(begins)
+
+
+def test_fit_says_steps_where_steps_are_the_axis(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file.parent / "steps.csv").write_text(OVERFIT.replace("epoch", "step"))
+    _, out, _ = sweep(capsys, "fit", "steps.csv", "--json")
+    [entry] = json.loads(out)
+    assert entry["axis"] == "step"
+    assert "epoch" not in entry["evidence"]
 
 
 @pytest.mark.parametrize(

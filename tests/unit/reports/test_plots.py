@@ -14,7 +14,7 @@ import pytest
 
 from backends.contract import Measured
 from backends.training_logs.learning_curve import CurvePoint, LearningCurve
-from sweeps.reports.plots import VERDICT_COLOURS, curve_png, learning_curve_png
+from sweeps.reports.plots import VERDICT_COLOURS, curve_image, learning_curve_png
 from sweeps.trials.trial import Trial
 from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
@@ -86,14 +86,14 @@ def test_every_curve_can_be_drawn(curve: tuple[Measured, ...]) -> None:
 def test_a_trial_and_its_curve_give_the_same_plot() -> None:
     assert TRIAL.verdict is not None
     curve = LearningCurve.from_measurements(TRIAL.curve, metric="accuracy")
-    assert curve_png(curve, TRIAL.verdict, "trial 7") == learning_curve_png(TRIAL, "trial 7")
+    assert curve_image(curve, TRIAL.verdict, "trial 7") == learning_curve_png(TRIAL, "trial 7")
 
 
 def test_an_onset_at_the_last_epoch_is_marked() -> None:
     points = tuple(CurvePoint(n, int(n), 1 / n, 1 / n) for n in (1.0, 2.0, 3.0))
     plain = FitVerdict(VerdictKind.DIVERGED, "the loss exploded")
     verdicts = (plain, replace(plain, onset_epoch=3.0))
-    unmarked, marked = (curve_png(LearningCurve(points), verdict, "") for verdict in verdicts)
+    unmarked, marked = (curve_image(LearningCurve(points), verdict, "") for verdict in verdicts)
     red = [int(VERDICT_COLOURS[VerdictKind.DIVERGED][at : at + 2], 16) for at in (1, 3, 5)]
 
     def red_pixels(png: bytes) -> int:
