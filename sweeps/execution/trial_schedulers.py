@@ -126,6 +126,10 @@ class _Median(_EvaluationMemory, MedianStoppingRule):
         MedianStoppingRule.on_trial_complete(self, tune_controller, trial, result)
 
 
+UNKNOWN_LENGTH = 10**6
+"""More evaluations than any trial has: the scheduler compares trials, and never ends a long one."""
+
+
 def scheduler_with_history(plan: SweepPlan, past_trials: Iterable[Trial]) -> TrialScheduler:
     """Return Tune's scheduler, which remembers the ended ones of `past_trials`.
 
@@ -154,6 +158,8 @@ def _scheduler(plan: SweepPlan) -> TrialScheduler:
             # One more than the longest trial has, so that its last evaluation ends it and not the
             # scheduler.
             longest = max(grace, round(plan.max_epochs * per_epoch)) + 1
+            if plan.spec.capabilities.starts_programs:
+                longest = UNKNOWN_LENGTH  # a program evaluates when it wants, and for as long as it wants
             return _Asha(
                 time_attr="evaluations", max_t=longest, grace_period=grace, reduction_factor=spec.reduction_factor
             )

@@ -17,6 +17,7 @@ from backends.memory_forecast.forecast import MemoryForecast
 from backends.metrics.contract import CostBound as MeasurementBound
 from backends.rendering import RenderedExample
 from search_spaces.space import ResolvedParameter, ResolvedSpace, SpaceError, SpaceProblem
+from search_spaces.usual_names import role_of
 from sweeps.data import Finding, PreparedData
 from sweeps.spec.checks import EXTREME_SIZES
 from sweeps.spec.space import space_limits
@@ -24,6 +25,7 @@ from sweeps.spec.sweep_spec import SweepSpec
 from sweeps.study.steering import Change
 from sweeps.trials.budget import Amount, cost_bound, finals_reservation, known_amount, total
 from sweeps.trials.trial import Trial
+from sweeps.verdicts.advice import EPOCHS
 
 KEPT_MODELS = 3
 """Trials whose models stay on disk: the best, and the runners-up that the finals may promote."""
@@ -64,10 +66,11 @@ class SweepPlan:
 
     @property
     def max_epochs(self) -> float:
-        """The most epochs that a trial can train."""
-        epochs = self.space.parameter("n_epochs")
+        """The most epochs that a trial can train, 1 if no hyperparameter says it."""
+        epochs = next((parameter for parameter in self.space if role_of(parameter.name) == EPOCHS), None)
         if epochs is None:
-            declared = self.spec.capabilities.hyperparameter("n_epochs")
+            accepted = self.spec.capabilities.hyperparameters
+            declared = next((known for known in accepted if role_of(known.name) == EPOCHS), None)
             return float(declared.default) if declared and isinstance(declared.default, int) else 1.0
         return float(max(extreme_values(epochs)))
 
