@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from optuna.distributions import CategoricalDistribution
@@ -39,7 +39,8 @@ _DIVERGED_OR_OVERFIT = (VerdictKind.DIVERGED, VerdictKind.OVERFIT)
 class RangeAdvice:
     """What the trials say about the range of one hyperparameter, with the reason as a sentence.
 
-    For the finding `move`, `edge` moves from `value` to `target`. `chance` is how probable such a
+    For the finding `move`, `edge` moves from `value` to `target`. For another one, `edge` is where
+    the best trial lies, and empty if it lies inside or needs nothing beyond the edge. `chance` is how probable such a
     rank correlation is by chance, counted over all ranges. `trials` were compared.
     """
 
@@ -100,16 +101,18 @@ def from_ranking(name: str, domain: Domain, found: RangeEvidence, limits: Limits
     if not is_upper and places[0] > 1 - NEAR_EDGE:
         return wide
     near = [place is not None and (place >= NEAR_EDGE if is_upper else place <= 1 - NEAR_EDGE) for place in places]
-    if 3 * sum(near) < 2 * len(near) or _best_need_no_move(name, found, is_upper=is_upper):
+    if _best_need_no_move(name, found, is_upper=is_upper):
         return wide
-    value, limit = bounds[is_upper], limits[is_upper]
     edge: Literal["lower", "upper"] = "upper" if is_upper else "lower"
+    if 3 * sum(near) < 2 * len(near):
+        return replace(wide, edge=edge)
+    value, limit = bounds[is_upper], limits[is_upper]
     chance = min(1.0, ranges * found.chance(1.0 if is_upper else -1.0))
     known = (edge, value, None, found.correlation, chance, found.trials)
     located = _located(sum(near), len(near), found.trials, domain, is_upper=is_upper)
     against = found.smaller_better > found.larger_better if is_upper else found.larger_better > found.smaller_better
     if (against or chance > LIKELY) and isinstance(domain, CategoricalDistribution):
-        return wide  # the outer one of a few values is often among the best by chance
+        return replace(wide, edge=edge)  # the outer one of a few values is often among the best by chance
     if against or chance > LIKELY:
         why = "which trials alike in everything else do not confirm" if against else "which may be chance"
         return RangeAdvice(name, "unclear", f"{name}: {located}, {why}", *known)

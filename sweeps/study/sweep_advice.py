@@ -156,7 +156,7 @@ def advise(
     for entry in ranges:
         if entry.target is not None and entry.parameter in reach:  # the range is cut at its upper edge
             reach[entry.parameter] = (reach[entry.parameter][0], entry.target)
-        elif entry.finding not in ("wide-enough", "move"):
+        elif entry.finding != "move" and (entry.finding != "wide-enough" or entry.edge):
             reach.pop(entry.parameter, None)
     return SweepAdvice(tuple(ranges), trials=consistent_advice(ended, domains, comparable, ways, reach))
 

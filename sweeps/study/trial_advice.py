@@ -36,7 +36,8 @@ def consistent_advice(
     """Return the advice on each trial that has any, by its number, without contradictions.
 
     `ways` says in which direction the sweep extends a range; a suggestion against it is left out.
-    `reach` has the ends of the ranges that are wide enough or cut; no suggestion leads outside.
+    `reach` has the ends of the ranges that are cut, or that are wide enough with the best trial
+    inside; no suggestion leads outside.
     For each hyperparameter, all suggestions to raise it begin below all suggestions to lower it.
     """
     qualities = {ranked_trial.trial.number: ranked_trial.quality for ranked_trial in comparable}
