@@ -43,10 +43,10 @@ def read_until(backend: Backend, handle: Handle, event_type: type[Event], timeou
     deadline = time.monotonic() + timeout_s
     while not any(isinstance(event, event_type) for event in events):
         if has_ended(events):
-            pytest.fail(f"the run ended without a {event_type.kind} event: {events[-1]}")
+            pytest.fail(f"the run ended without a {event_type.__name__} event: {events[-1]}")
         _poll(backend, handle, events)
         if time.monotonic() > deadline and not has_ended(events):
-            raise TimeoutError(f"{handle.id} gave no {event_type.kind} event within {timeout_s:g} s")
+            raise TimeoutError(f"{handle.id} gave no {event_type.__name__} event within {timeout_s:g} s")
     return events
 
 
