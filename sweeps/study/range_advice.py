@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from optuna.distributions import CategoricalDistribution
@@ -40,8 +40,9 @@ class RangeAdvice:
     """What the trials say about the range of one hyperparameter, with the reason as a sentence.
 
     For the finding `move`, `edge` moves from `value` to `target`. For another one, `edge` is where
-    the best trial lies, and empty if it lies inside or needs nothing beyond the edge. `chance` is how probable such a
-    rank correlation is by chance, counted over all ranges. `trials` were compared.
+    the best trials lie, and empty if they lie inside or need nothing beyond the edge. `chance` is
+    how probable such a rank correlation is by chance, counted over all ranges. `trials` were
+    compared.
     """
 
     parameter: str
@@ -104,16 +105,15 @@ def from_ranking(name: str, domain: Domain, found: RangeEvidence, limits: Limits
     if _best_need_no_move(name, found, is_upper=is_upper):
         return wide
     edge: Literal["lower", "upper"] = "upper" if is_upper else "lower"
-    if 3 * sum(near) < 2 * len(near):
-        return replace(wide, edge=edge)
     value, limit = bounds[is_upper], limits[is_upper]
     chance = min(1.0, ranges * found.chance(1.0 if is_upper else -1.0))
     known = (edge, value, None, found.correlation, chance, found.trials)
     located = _located(sum(near), len(near), found.trials, domain, is_upper=is_upper)
     against = found.smaller_better > found.larger_better if is_upper else found.larger_better > found.smaller_better
-    if (against or chance > LIKELY) and isinstance(domain, CategoricalDistribution):
-        return replace(wide, edge=edge)  # the outer one of a few values is often among the best by chance
-    if against or chance > LIKELY:
+    is_open = against or chance > LIKELY or 3 * sum(near) < 2 * len(near)
+    if is_open and isinstance(domain, CategoricalDistribution) and len(domain.choices) == 2:
+        return wide  # each of two values is an edge
+    if is_open:
         why = "which trials alike in everything else do not confirm" if against else "which may be chance"
         return RangeAdvice(name, "unclear", f"{name}: {located}, {why}", *known)
     target = _target(name, domain, value, is_upper=is_upper)

@@ -53,20 +53,16 @@ class SweepAdvice:
         """The advice on the sweep, the most important sentence first."""
         if self.cause:
             return (self.cause,)
-        told = [entry.text for kind in ("move", "at-limit", "unclear") for entry in self._with(kind)]
-        wide = [entry.parameter for entry in self._with("wide-enough")]
-        if wide:
-            ranges = "the ranges of" if len(wide) > 1 else "the range of"
-            told.append(f"{ranges} {_listed(wide)} {'are' if len(wide) > 1 else 'is'} wide enough")
+        told = [entry.text for kind in ("move", "at-limit") for entry in self._with(kind)]
+        if wide := self._with("wide-enough"):
+            told.append(f"{_ranges(wide)} wide enough")
+        if unclear := self._with("unclear"):
+            told.append(f"open whether {_ranges(unclear)} wide enough: the best trial lies at an edge, maybe by chance")
         few = self._with("too-few")
         if few:
             most = max(entry.trials for entry in few)
             counted = f"{most} of {MIN_TRIALS}" if most else f"none of {MIN_TRIALS}"
-            told.append(
-                f"too few trials ({counted}) to say whether the "
-                f"{'ranges of' if len(few) > 1 else 'range of'} {_listed([entry.parameter for entry in few])} "
-                f"{'are' if len(few) > 1 else 'is'} wide enough"
-            )
+            told.append(f"too few trials ({counted}) to say whether {_ranges(few)} wide enough")
         return tuple(told)
 
     def to_json(self) -> dict[str, Any]:
@@ -156,10 +152,14 @@ def advise(
     for entry in ranges:
         if entry.target is not None and entry.parameter in reach:  # the range is cut at its upper edge
             reach[entry.parameter] = (reach[entry.parameter][0], entry.target)
-        elif entry.finding != "move" and (entry.finding != "wide-enough" or entry.edge):
+        elif entry.finding not in ("wide-enough", "move"):
             reach.pop(entry.parameter, None)
     return SweepAdvice(tuple(ranges), trials=consistent_advice(ended, domains, comparable, ways, reach))
 
 
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+def _ranges(entries: Sequence[RangeAdvice]) -> str:
+    """Name ranges as the subject of a sentence, with its verb: "the ranges of a and b are"."""
+    names = [entry.parameter for entry in entries]
+    if len(names) == 1:
+        return f"the range of {names[0]} is"
+    return f"the ranges of {', '.join(names[:-1])} and {names[-1]} are"
