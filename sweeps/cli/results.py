@@ -27,6 +27,8 @@ def status(workspace: Workspace, name: str | None, show_all: bool, as_json: bool
 
     The sweep may still be running.
     """
+    from rich.text import Text
+
     from sweeps.api.environment import storage
     from sweeps.cli import trial_tables
     from sweeps.reports.formatting import advice_lines
@@ -49,11 +51,11 @@ def status(workspace: Workspace, name: str | None, show_all: bool, as_json: bool
         else:
             ended_trials += open_trials
         show(trial_tables.table(ended_trials, summary.objective, rows, summary.state_name, more))
-        for line in advice_lines(summary.trials, summary.advice):
-            say(f"advice: {line}")
         if summary.repeats:
             say("finals: the best configurations, trained again with new seeds")
             show(trial_tables.table(summary.repeats, summary.objective, rows, summary.state_name, more))
+        for line in advice_lines(summary.trials, summary.advice):
+            show(Text.assemble(("advice: ", "bold"), line))
 
 
 def _list_sweeps(workspace: Workspace, as_json: bool) -> None:
