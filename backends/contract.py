@@ -235,7 +235,7 @@ class Started:
     resolved: Mapping[str, Scalar]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Measured:
     """Measurements after optimizer step `step`, at `epoch` (1.5 is the middle of the second epoch).
 

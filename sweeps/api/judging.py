@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,21 +21,36 @@ from sweeps.verdicts.verdict import FitVerdict
 if TYPE_CHECKING:
     import pandas
 
-History: TypeAlias = "LearningCurve | str | Path | bytes | pandas.DataFrame | Mapping[str, Any] | Sequence[Any]"
-"""A learning curve, a file, `mlflow:RUN_ID`, a file's bytes, a table, or JSON values."""
+History: TypeAlias = "LearningCurve | str | Path | bytes | pandas.DataFrame | Mapping[str, Any] | Sequence[Any] | Any"
+"""A learning curve, a file, `mlflow:RUN_ID`, a file's bytes, a table, JSON values, a Trainer of
+Hugging Face, or the History of a Keras model."""
 
 
-def judge(history: History, *, details: RunDetails | None = None, root: str | Path | None = None) -> FitVerdict:
+def judge(
+    history: History | None = None,
+    *,
+    details: RunDetails | None = None,
+    root: str | Path | None = None,
+    **columns: Sequence[float | None],
+) -> FitVerdict:
     """Judge one training history and return its verdict, with the evidence and the advice.
 
-    `history` is a LearningCurve; the path of a CSV or JSON file in any format that `sweep fit`
-    reads; `mlflow:RUN_ID`; the bytes of a file; a pandas DataFrame with one row per evaluation; or
-    the JSON values of a history. `details` says what the history does not: its metric, the sizes of
-    its data sets, the scores of the base model. `root` is the workspace whose MLflow database is
-    read for `mlflow:` (default: MLFLOW_TRACKING_URI, SWEEP_ROOT, else `.sweep`).
+    `history` is a LearningCurve; the path of a file in any format that `sweep fit` reads;
+    `mlflow:RUN_ID`; the bytes of a file; a pandas DataFrame with one row per evaluation; the JSON
+    values of a history; a Hugging Face Trainer; or the History that Keras returns. Instead of it,
+    `columns` are lists of numbers: `judge(valid_loss=[...], train_loss=[...])`.
+
+    `details` says what the history does not: its metric, the sizes of its data sets, the scores of
+    the base model. `root` is the workspace whose MLflow database is read for `mlflow:` (default:
+    MLFLOW_TRACKING_URI, SWEEP_ROOT, else `.sweep`).
 
     Raises UserInputError if it cannot be read, or if it holds several curves; see `judge_all`.
     """
+    if (history is None) is not bool(columns):
+        problem = Problem("judge", "there is no history" if history is None else "there are two histories")
+        raise UserInputError([replace(problem, hint="Give one: a file, a table, or lists such as valid_loss=[...].")])
+    if history is None:
+        history = {name: list(values) for name, values in columns.items()}
     if isinstance(history, LearningCurve):
         return judge_curve(history, Advice())
     verdicts = judge_all(history, details=details, root=root)
@@ -66,9 +82,22 @@ def judge_all(
     return {one.history.title: one.verdict for one in judge_curves(curves)}
 
 
-def _as_bytes(history: bytes | pandas.DataFrame | Mapping[str, Any] | Sequence[Any]) -> bytes:
+def _as_bytes(history: Any) -> bytes:
+    """Return a history as the bytes of a log."""
     if isinstance(history, bytes):
         return history
+    log_history = getattr(getattr(history, "state", None), "log_history", None)
+    if log_history is not None:  # a Trainer of Hugging Face
+        return json.dumps({"log_history": log_history}).encode()
+    if isinstance(getattr(history, "history", None), Mapping):  # what `fit` of Keras returns
+        history = history.history
     if isinstance(history, Mapping | Sequence):
-        return json.dumps(history).encode()
-    return history.to_csv(index=False).encode()
+        try:
+            return json.dumps(history, default=float).encode()
+        except (TypeError, ValueError) as error:
+            problem = Problem("history", f"it holds something that is no number: {error}", "Give numbers.")
+            raise UserInputError([problem]) from None
+    if hasattr(history, "to_csv"):
+        return bytes(history.to_csv(index=False).encode())
+    problem = Problem("history", f"a {type(history).__name__} is no training history", "Give a file, a table or lists.")
+    raise UserInputError([problem])

@@ -35,3 +35,8 @@ class FitVerdict:
     confidence: float = 1.0
     improving: bool = False
     collapsed: bool = False
+
+    def __str__(self) -> str:
+        """Say the verdict in a line: "overfit (90 % sure): validation loss rose ..."."""
+        advice = f"; advice: {self.advice}" if self.advice else ""
+        return f"{self.kind} ({100 * self.confidence:.0f} % sure): {self.evidence}{advice}"
