@@ -31,6 +31,7 @@ def status(workspace: Workspace, name: str | None, show_all: bool, as_json: bool
 
     from sweeps.api.environment import storage
     from sweeps.cli import trial_tables
+    from sweeps.reports.baselines import closing_comparison
     from sweeps.reports.formatting import advice_lines
     from sweeps.study import state
 
@@ -54,7 +55,11 @@ def status(workspace: Workspace, name: str | None, show_all: bool, as_json: bool
         if summary.repeats:
             say("finals: the best configurations, trained again with new seeds")
             show(trial_tables.table(summary.repeats, summary.objective, rows, summary.state_name, more))
-        for line in advice_lines(summary.trials, summary.advice):
+        compared = (summary.plan, summary.objective, summary.best, summary.trials, summary.finals, summary.advice)
+        comparison = closing_comparison(*compared)
+        if comparison is not None and comparison.excludes_hyperparameters:
+            show(Text(comparison.text))
+        for line in advice_lines(summary.trials, summary.advice, comparison):
             show(Text.assemble(("advice: ", "bold"), line))
 
 

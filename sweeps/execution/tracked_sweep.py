@@ -133,9 +133,10 @@ class SweepSummary:
                 metrics |= dict(zip(names, finals.test, strict=True))
         metrics |= baseline_metrics(plan)
         advice = advise_on_stored(plan, objective, search_trials, changes)
-        if sentences := advice.sentences:
-            tags["advice"] = "\n".join(sentences)
-        if (comparison := closing_comparison(plan, objective, best, search_trials, finals, advice)) is not None:
+        comparison = closing_comparison(plan, objective, best, search_trials, finals, advice)
+        if advice.sentences and not (comparison is not None and comparison.excludes_hyperparameters):
+            tags["advice"] = "\n".join(advice.sentences)
+        if comparison is not None:
             tags |= {"baseline.comparison": comparison.kind, "baseline.sentence": comparison.text}
         spent = ledger(attempts).spent
         is_priced = any(trial.spend.usd is not None for trial in attempts)
