@@ -77,6 +77,8 @@ FOREIGN: Mapping[str, str] = {
 }
 """Words of other languages. The longest ones are looked for first, also inside a word."""
 
+_PLURAL = re.compile(r"(?<![a-z])(losses|accuracies|accs)(?![a-z])")
+
 _FOREIGN = re.compile("|".join(sorted(map(re.escape, FOREIGN), key=len, reverse=True)))
 
 LEARNING_RATE = frozenset({"learning_rate", "lr"})
@@ -130,6 +132,7 @@ def meaning(column: str) -> ColumnMeaning:
     for ending, ending_extent in (("_epoch", WHOLE), ("_step", BATCH)):
         if name.endswith(ending):
             name, extent = name.removesuffix(ending), ending_extent
+    name = _PLURAL.sub(lambda found: {"losses": "loss", "accuracies": "accuracy", "accs": "acc"}[found[0]], name)
     name = _without_averages(name)
     for word in sorted(SIDES, key=len, reverse=True):
         rest = name.removeprefix(f"{word}_") if name.startswith(f"{word}_") else name.removesuffix(f"_{word}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 from backends.training_logs import column_names
 from backends.training_logs.log_table import LogRow, LogTable, parse_number
@@ -43,7 +44,7 @@ def separated(table: LogTable) -> list[OneCurve]:
     """Return a table for each run and each named validation set of `table`, in their order."""
     curves = []
     for run, of_run, left_out in _runs(_with_metrics_as_columns(table)):
-        named = _with_test_as_validation(_with_losses_of_sides(of_run))
+        named = _with_test_as_validation(_with_side_of_file(_with_losses_of_sides(of_run)))
         pivoted, phases_left_out = _with_phases_as_columns(named)
         summed = _with_summed_components(pivoted)
         for evaluation_set, of_set in _evaluation_sets(summed):
@@ -87,6 +88,18 @@ def _with_losses_of_sides(table: LogTable) -> LogTable:
         return table
     note = f"the columns {', '.join(sides)} are taken as losses"
     return _renamed(table, {column: f"{side}_loss" for column, side in sides.items()}, note)
+
+
+def _with_side_of_file(table: LogTable) -> LogTable:
+    """Read the only loss of a file such as `val_loss.csv` as that of validation."""
+    columns = {column: column_names.meaning(column) for column in _columns(table)}
+    losses = [column for column, known in columns.items() if known.measure == "loss"]
+    words = column_names.normalized(PurePath(table.name).name).split("_")
+    is_validation = any(column_names.SIDES.get(word, ("", 0))[0] == "valid" for word in words)
+    has_sides = any(word in column_names.normalized(column) for column in losses for word in ("train", "val", "dev"))
+    if len(losses) != 1 or has_sides or not is_validation or "train" in words:
+        return table
+    return _renamed(table, {losses[0]: "valid_loss"}, f"`{losses[0]}` is validation, as the name of the file says")
 
 
 def _with_test_as_validation(table: LogTable) -> LogTable:

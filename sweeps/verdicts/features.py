@@ -44,6 +44,9 @@ LEVEL = 0.5
 """A metric has not got worse if it ends within half of its noise, one standard error, of its best.
 """
 
+ZERO = 0.005
+"""A metric that is half a point above its worst value is at its worst value."""
+
 FELL_FAR = 0.5
 """A loss that is down to half of the base model's has fallen far."""
 
@@ -304,6 +307,14 @@ class CurveFeatures:
             return False
         metric_noise = self.valid_noise(metric.last)
         return metric_noise <= RESOLUTION and 1 - metric.last <= metric_noise
+
+    @property
+    def metric_stays_at_zero(self) -> bool:
+        """Whether the metric that decides has the worst value at almost every evaluation."""
+        metric = self.valid_metric
+        if metric is None or self.curve.best_by != "metric" or len(metric.values) < 3:
+            return False
+        return metric.last <= ZERO and sum(value > ZERO for value in metric.values) <= len(metric.values) // 4
 
     @property
     def metric_never_rose(self) -> bool:

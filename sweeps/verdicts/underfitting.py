@@ -5,6 +5,7 @@ The thresholds were chosen on the `tune` part of benchmarks/fit.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from sweeps.verdicts.advice import Advice, NoLearningCause
@@ -36,6 +37,9 @@ MIN_EXPECTED_FALL_OF_GAIN = 0.03
 
 CEILING = 0.06
 """A validation metric within six points of 1, and within its noise, cannot improve further."""
+
+GUESS_WITHIN, MOST_GUESSED = 0.03, 10
+"""Losses that stay within 3 % of ln k are those of a guess between k labels, up to ten."""
 
 MIN_LOSS_CHANGE = 0.07
 """A run has learned nothing if its loss is within 7 % of the base model's."""
@@ -89,6 +93,9 @@ def learned_nothing(features: CurveFeatures, advice: Advice) -> FitVerdict | Non
         return _underfit(stuck, features, advice, strength=2.0)
     if features.valid_metric is not None and features.no_skill is not None:
         return _metric_shows_no_learning(features, advice)
+    if features.metric_stays_at_zero:
+        evidence = f"validation {features.metric_name} ended at {features.metric_text(0.0)}, and hardly ever left it"
+        return _underfit(evidence, features, advice, strength=2.0)
     return _loss_shows_no_learning(features, advice)
 
 
@@ -122,12 +129,31 @@ def _loss_shows_no_learning(features: CurveFeatures, advice: Advice) -> FitVerdi
         train_fell = train is not None and train.values[0] - train.last > MIN_LOSS_CHANGE * abs(train.values[0])
         if train_fell or _improvement(features) is not None:
             return None
+        if (labels := _labels_guessed(features)) is not None:
+            level = format_number(loss.last)
+            evidence = f"validation loss stayed near {level}, which is that of a guess between {labels} labels"
+            return _underfit(evidence, features, advice, strength=1.4)
         return unsettled(
             f"validation loss stayed near {format_number(loss.last)}, and its value before training is unknown",
             strength=1.0,
         )
     evidence = f"validation loss ended at {format_number(loss.last)}, the base model has {format_number(base)}"
     return _underfit(evidence, features, advice, 2 - multiple(base - loss.last, MIN_LOSS_CHANGE * abs(start)))
+
+
+def _labels_guessed(features: CurveFeatures) -> int | None:
+    """Return between how many labels a model guesses that has these losses; None if it does not.
+
+    A guess between k equally frequent labels has the cross-entropy ln k.
+    """
+    loss, train = features.valid_loss, features.train_loss
+    if loss is None or train is None:
+        return None
+    for labels in range(2, MOST_GUESSED + 1):
+        guess = math.log(labels)
+        if all(abs(value - guess) <= GUESS_WITHIN * guess for value in (*loss.values, *train.values)):
+            return labels
+    return None
 
 
 def _both_losses_fell(features: CurveFeatures) -> bool:

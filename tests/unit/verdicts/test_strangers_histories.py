@@ -96,3 +96,19 @@ def test_a_loss_of_validation_alone_that_rises_far_is_overfitting_with_less_conf
     assert verdict.confidence <= 0.7
     rising = [0.5 + 0.05 * n for n in range(8)]
     assert judge(history(rising, loss, examples=2000), Advice()).kind is not VerdictKind.OVERFIT
+
+
+def test_losses_that_stay_at_those_of_a_guess_are_underfitting() -> None:
+    loss = [0.696, 0.695, 0.692, 0.694, 0.691]
+    verdict = judge(history(loss, loss), Advice())
+    assert verdict.kind is VerdictKind.UNDERFIT
+    assert "a guess between 2 labels" in verdict.evidence
+    flat = [0.45, 0.451, 0.449, 0.45, 0.45]
+    assert judge(history(flat, flat), Advice()).kind is VerdictKind.UNSETTLED
+
+
+def test_a_metric_that_stays_at_zero_is_underfitting_although_the_loss_falls() -> None:
+    loss = [3.2, 1.5, 0.9, 0.7, 0.6, 0.56, 0.555, 0.553]
+    verdict = judge(history(loss, loss, [0.002, *[0.0] * 7]), Advice())
+    assert verdict.kind is VerdictKind.UNDERFIT
+    assert judge(history(loss, loss, [0.0, 0.0, *[0.5] * 6]), Advice()).kind is not VerdictKind.UNDERFIT

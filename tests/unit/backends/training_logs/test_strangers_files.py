@@ -264,6 +264,7 @@ def test_the_loss_of_a_detector_is_the_sum_of_its_parts() -> None:
     [
         ("avg_train_loss", "avg_val_loss"),
         ("mean_train_loss", "mean_valid_loss"),
+        ("train_losses", "val_losses"),
         ("train_total_loss", "val_total_loss"),
         ("train_loss_avg", "val_loss_avg"),
         ("Trainingsverlust", "Validierungsverlust"),
@@ -336,3 +337,12 @@ def test_a_column_that_is_not_there_is_one_error() -> None:
 
 def test_what_was_read_is_counted() -> None:
     assert one(CSV).values_read == 16
+
+
+def test_the_name_of_a_file_may_say_that_its_loss_is_validation() -> None:
+    text = "epoch,loss\n" + "".join(f"{e},{v}\n" for e, (_, v) in ROWS)
+    imported = one(text, name="runs/val_loss.csv")
+    assert values(imported, "valid_loss") == VALID
+    assert any("the name of the file" in note for note in imported.notes)
+    assert values(one(text, name="runs/train_val.csv"), "valid_loss") == []
+    assert values(one(text, name="runs/loss.csv"), "valid_loss") == []
