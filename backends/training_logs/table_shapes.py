@@ -95,9 +95,9 @@ def _with_side_of_file(table: LogTable) -> LogTable:
     columns = {column: column_names.meaning(column) for column in _columns(table)}
     losses = [column for column, known in columns.items() if known.measure == "loss"]
     words = column_names.normalized(PurePath(table.name).name).split("_")
-    is_validation = any(column_names.SIDES.get(word, ("", 0))[0] == "valid" for word in words)
+    is_validation = any(word in column_names.SIDES and column_names.SIDES[word][0] == "valid" for word in words)
     has_sides = any(word in column_names.normalized(column) for column in losses for word in ("train", "val", "dev"))
-    if len(losses) != 1 or has_sides or not is_validation or "train" in words:
+    if len(losses) != 1 or has_sides or not is_validation or "train" in words or table.format == "trainer_state":
         return table
     return _renamed(table, {losses[0]: "valid_loss"}, f"`{losses[0]}` is validation, as the name of the file says")
 

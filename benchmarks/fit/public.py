@@ -105,9 +105,9 @@ def report(found: Sequence[History]) -> Iterator[str]:
     yield "over-fitting among the clear ones:"
     for name, says in {"the judge": _judge_says, **{name: _by(rule) for name, rule in RULES.items()}}.items():
         hits = sum(says(history) and history.label == "overfit" for history in clear)
-        said, true = sum(map(says, clear)), sum(history.label == "overfit" for history in clear)
-        f1 = 2 * hits / (said + true) if said + true else 0.0
-        yield f"  {name}: recall {hits} of {true}, precision {hits} of {said}, F1 {f1:.2f}"
+        alarmed, true = sum(map(says, clear)), sum(history.label == "overfit" for history in clear)
+        f1 = 2 * hits / (alarmed + true) if alarmed + true else 0.0
+        yield f"  {name}: recall {hits} of {true}, precision {hits} of {alarmed}, F1 {f1:.2f}"
     bins: dict[float, list[bool]] = defaultdict(list)
     for history in clear:
         if history.verdict is not None:
