@@ -39,5 +39,8 @@ def serve_ui(uri: str, port: int, say: Callable[[str], None] = lambda message: N
 
 
 def table_path(experiment_id: str) -> str:
-    """Return the URL path of an experiment's table of runs, with a sweep's columns."""
-    return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW_KEY}"
+    """Return the URL path of an experiment's table of runs, with a sweep's columns.
+
+    MLflow opens an experiment for generative AI without the type of workflow.
+    """
+    return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW_KEY}&workflowType=machine_learning"

@@ -40,7 +40,7 @@ VIEW_KEY = "finesweep"
 _STATUS: Mapping[TrialState, RunStatus] = {
     TrialState.RUNNING: "RUNNING",
     TrialState.COMPLETE: "FINISHED",
-    TrialState.STOPPED: "KILLED",
+    TrialState.STOPPED: "FINISHED",
     TrialState.FAILED: "FAILED",
 }
 
@@ -117,7 +117,11 @@ def run_name(trial: Trial) -> str:
 
 
 def status_of(trial: Trial) -> RunStatus:
-    """Return the run status of a trial. A stopped trial is KILLED, not FAILED."""
+    """Return the run status of a trial.
+
+    A trial that was stopped early is FINISHED, as it did what it should; MLflow marks a run that is
+    KILLED like a failure. The tag `state` tells the two apart.
+    """
     return _STATUS[trial.state]
 
 

@@ -45,6 +45,6 @@ def read(run_id: str, uri: str, details: RunDetails) -> tuple[ImportedCurve, ...
         name=f"{source} ({history.name})" if history.name else source,
         format="MLflow run",
         rows=tuple(LogRow(f"{source}, step {step}", {"step": step, **rows[step]}) for step in sorted(rows)),
-        ended=_RUN_ENDS.get(history.status, "stopped"),
+        ended="stopped" if history.state == "stopped" else _RUN_ENDS.get(history.status, "stopped"),
     )
     return curves_of(table, details)

@@ -19,11 +19,13 @@ MAX_STORED = 1.797e308
 class MetricHistory:
     """The metrics of a run: for each name, the pairs (step, value) in the order of logging.
 
-    `name` is the name of the run. `status` is MLflow's word for its state.
+    `name` is the name of the run. `status` is MLflow's word for its state, and `state` ours if the
+    run is a trial of a sweep, empty for any other run.
     """
 
     name: str
     status: str
+    state: str
     metrics: Mapping[str, tuple[tuple[int, float], ...]]
 
 
@@ -54,7 +56,7 @@ def metric_history(uri: str, run_id: str) -> MetricHistory:
         raise UserInputError([Problem(f"mlflow:{run_id}", f"MLflow refused the request: {error}", hint)]) from error
     except UnreachableError as error:
         raise SweepError(str(error), "Set MLFLOW_TRACKING_URI to another place.") from error
-    return MetricHistory(run.info.run_name or "", str(run.info.status), metrics)
+    return MetricHistory(run.info.run_name or "", str(run.info.status), run.data.tags.get("state", ""), metrics)
 
 
 def _value(value: float) -> float:

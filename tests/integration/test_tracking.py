@@ -159,7 +159,7 @@ def test_mlflow_shows_the_sweep_and_all_its_trials(uri: str, tmp_path: Path) -> 
     runs = children(uri, parent)
     assert {name: run.info.status for name, run in runs.items()} == {
         "trial-00": "FINISHED",
-        "trial-01": "KILLED",
+        "trial-01": "FINISHED",
         "trial-02": "FAILED",
     }
     run = runs["trial-00"]
@@ -197,7 +197,8 @@ def test_the_run_table_opens_with_the_columns_of_a_sweep(uri: str, tmp_path: Pat
     view = json.loads(experiment.tags["mlflow.sharedViewState.finesweep"])
     columns = {"metrics.`objective`", "tags.`verdict`", "params.`n_epochs`", "params.`learning_rate_multiplier`"}
     assert columns <= set(view["selectedColumns"])
-    assert tracker.table_path() == f"/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=finesweep"
+    path = f"/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=finesweep"
+    assert tracker.table_path() == f"{path}&workflowType=machine_learning"
     assert (tmp_path / "artifacts").resolve().as_uri() in experiment.artifact_location
 
 

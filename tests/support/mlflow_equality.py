@@ -20,7 +20,7 @@ from sweeps.study.stored_study import StoredStudy, read_study
 from sweeps.trials.trial import Trial, TrialState
 from sweeps.workspace import Workspace
 
-STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.STOPPED: "KILLED", TrialState.FAILED: "FAILED"}
+STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.STOPPED: "FINISHED", TrialState.FAILED: "FAILED"}
 
 
 def mlflow_differences(root: Path, name: str, *, uri: str | None = None, storage: str | None = None) -> list[str]:
