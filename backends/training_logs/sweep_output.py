@@ -12,10 +12,11 @@ from typing import Any, Literal
 from backends import codec
 from backends.contract import Event, Failed, FailureKind, Finished, Measured
 from backends.training_logs import column_names
-from backends.training_logs.curve_assembly import best_by, metric_name, no_such_metric, with_known_baseline
+from backends.training_logs.curve_assembly import with_known_baseline
 from backends.training_logs.errors import TrainingLogError
 from backends.training_logs.imported_curve import ImportedCurve, RunDetails
 from backends.training_logs.learning_curve import LearningCurve, RunEnd
+from backends.training_logs.measure_choice import best_by, metric_name, no_such_metric
 
 SCOPE = "local"
 
