@@ -36,6 +36,7 @@ from sweeps.cli import (
     schedule,
     serve,
     standard_streams,
+    watch,
 )
 from sweeps.cli.terminal import as_hint, err, plain, say
 from sweeps.errors import PartialFailureError, Problem, SweepError, SweepInterruptedError, UserInputError
@@ -133,6 +134,7 @@ COMMANDS = (
     control.resume,
     control.stop,
     results.status,
+    watch.watch,
     logs.logs,
     results.report,
     results.track,
