@@ -14,7 +14,6 @@ from sweeps.cli.progress import LEAST_SHOWN_USD
 from sweeps.cli.trial_tables import table
 from sweeps.execution.outcome import Outcome
 from sweeps.reports.formatting import advice_lines, clock, in_words
-from sweeps.spec.objective import Objective
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.finals import FinalsResult
 from sweeps.trials.trial import StoppedBy, Trial
@@ -68,7 +67,7 @@ def _answer(outcome: Outcome, best: Trial) -> Iterable[RenderableType]:
     for line in _scores(outcome, best):
         yield Text(f"  {line}{before}")
         before = ""
-    if finals is not None and is_far_worse_on_test(finals, plan.spec.objective):
+    if finals is not None and finals.is_far_worse_on_test(plan.spec.objective):
         yield Text(
             "  warning: the test score is clearly worse than the validation score: choosing among "
             f"{len(outcome.trials)} trials has used up the validation set, or the two sets differ",
@@ -83,8 +82,7 @@ def _answer(outcome: Outcome, best: Trial) -> Iterable[RenderableType]:
 def _scores(outcome: Outcome, best: Trial) -> Iterable[str]:
     """Yield how good the best configuration is: by the finals, or else by its only run."""
     finals, objectives = outcome.finals, outcome.plan.spec.objectives
-    winner = None if finals is None else next(one for one in finals.standings if one.number == finals.winner)
-    if finals is None or winner is None:
+    if finals is None:
         values = ", ".join(
             f"{objective.objective.metric} {value:.4g}"
             for objective, value in zip(objectives, best.values or (), strict=True)
@@ -93,6 +91,7 @@ def _scores(outcome: Outcome, best: Trial) -> Iterable[str]:
         luck = f", the best of {tried} single runs: some of it is luck, which `finals` measures" if tried > 1 else ""
         yield f"{values} at epoch {best.best_epoch:g}{luck}"
         return
+    winner = finals.winning_score
     mean = f"{finals.metric} {winner.mean:.4g} ({winner.low:.4g} .. {winner.high:.4g})"
     yield f"{mean}, the mean of {len(winner.values)} seeds; {finals.searched_value:.4g} in the search"
     if finals.test is not None:
@@ -100,18 +99,6 @@ def _scores(outcome: Outcome, best: Trial) -> Iterable[str]:
         yield f"test split, scored once: {finals.test_metric} {test:.4g} ({low:.4g} .. {high:.4g})"
     else:
         yield f"not scored on a test split: {finals.untested}"
-
-
-def is_far_worse_on_test(finals: FinalsResult, objective: Objective) -> bool:
-    """Return whether the winner's test score lies outside what its validation score allows.
-
-    That is where the intervals of the same metric do not overlap, and the test score is worse.
-    """
-    winner = next((one for one in finals.standings if one.number == finals.winner), None)
-    if finals.test is None or winner is None or finals.metric.removeprefix("valid_") != finals.test_metric:
-        return False
-    _, low, high = finals.test
-    return high < winner.low if objective.direction == "maximize" else low > winner.high
 
 
 def _how_it_ended(outcome: Outcome) -> str:

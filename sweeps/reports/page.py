@@ -8,10 +8,13 @@ from datetime import datetime
 from importlib import resources
 from typing import Any
 
+from backends.training_logs.learning_curve import LearningCurve
 from sweeps.reports.baselines import BaselineTable, baseline_table, closing_comparison, stored_baselines
 from sweeps.reports.formatting import advice_lines, clock, short
 from sweeps.reports.overview import overview_svg
 from sweeps.reports.plots import VERDICT_COLOURS, learning_curve_png
+from sweeps.reports.small_curves import HEIGHT, WIDTH, small_curve
+from sweeps.spec.objective import Objective
 from sweeps.study.champion_decision import ChampionDecision
 from sweeps.study.state import SweepState, describe_best
 from sweeps.trials.trial import Trial, leaderboard
@@ -45,6 +48,10 @@ def page(state: SweepState, now: datetime) -> str:
             baseline=_baseline(ranked, state.objective.metric),
             advice=advice_lines(state.trials, state.advice, comparison),
             finals=state.finals,
+            is_far_worse_on_test=state.finals is not None and state.finals.is_far_worse_on_test(state.objective),
+            small_curve=lambda trial: _small_curve(trial, state.objective),
+            width=WIDTH,
+            height=HEIGHT,
             champion=state.champion,
             difference=_difference(state.champion),
             texts=_texts(state),
@@ -132,6 +139,14 @@ def _worth_a_curve(ranked: Sequence[Trial]) -> list[Trial]:
         if first is not None and all(trial.verdict is None or trial.verdict.kind is not kind for trial in chosen):
             chosen.append(first)
     return chosen
+
+
+def _small_curve(trial: Trial, objective: Objective) -> Mapping[str, str]:
+    """Return the lines of a trial's objective, or of its loss if that is not measured."""
+    evaluations = [measured for measured in trial.curve if measured.scope == "evaluation"]
+    name = objective.metric.removeprefix("valid_")
+    curve = LearningCurve.from_measurements(evaluations, metric=name)
+    return small_curve(curve, ("loss", "metric") if name == "loss" else ("metric", "loss"))
 
 
 def _curve(trial: Trial) -> Mapping[str, Any]:

@@ -82,6 +82,22 @@ class FinalsResult:
     test_metric: str = "accuracy"
     decodings: tuple[tuple[Decoding, float], ...] = ()
 
+    @property
+    def winning_score(self) -> CandidateScore:
+        """The score of the winner."""
+        return next(one for one in self.standings if one.number == self.winner)
+
+    def is_far_worse_on_test(self, objective: Objective) -> bool:
+        """Return whether the winner's test score lies outside what its validation score allows.
+
+        That is where the intervals of the same metric do not overlap, and the test score is worse.
+        """
+        if self.test is None or self.metric.removeprefix("valid_") != self.test_metric:
+            return False
+        _, low, high = self.test
+        winner = self.winning_score
+        return high < winner.low if objective.direction == "maximize" else low > winner.high
+
     def was_decided_by(self, repeats: Sequence[Trial]) -> bool:
         """Return whether exactly these repetitions decided the result."""
         values: dict[int, list[float]] = {}

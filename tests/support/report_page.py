@@ -75,7 +75,7 @@ class Parsed(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.loaded += [value for name, value in attrs if name in ("src", "href") and value]
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "wbr", "img", "br"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:

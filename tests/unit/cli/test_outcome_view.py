@@ -86,7 +86,7 @@ def test_only_intervals_of_one_metric_that_do_not_overlap_are_far_apart(
 ) -> None:
     finals = replace(finals_of(ended, test), test_metric=metric)
     objective = Objective("valid_accuracy", "maximize" if direction == "maximize" else "minimize")
-    assert outcome_view.is_far_worse_on_test(finals, objective) is expected
+    assert finals.is_far_worse_on_test(objective) is expected
 
 
 def test_a_sweep_without_a_model_says_so_first(ended: Outcome) -> None:

@@ -78,8 +78,23 @@ def test_after_the_finals_the_best_trial_is_a_repetition_of_the_winner() -> None
     assert decided.best is not None
     assert decided.best.number == 4
     assert decided.to_json()["best"]["number"] == 4
-    assert "Trial 4, trial 0 again in the finals: valid_accuracy 0.72" in Parsed(page(decided, NOW)).text
+    shown = Parsed(page(decided, NOW)).text
+    assert "Trial 0: valid_accuracy 0.7 (0.6 .. 0.8), the mean of 2 seeds" in shown
+    assert "trial 4, trial 0 again in the finals: valid_accuracy 0.72" in shown
     assert state(repeats=repeats).best == TRIALS[1]
+
+
+def test_a_test_score_far_below_the_validation_score_is_a_warning() -> None:
+    standings = (CandidateScore(1, 0.7, 0.65, 0.75, 0.0, 0.0, 1000.0, (0.7, 0.7)),)
+    for test, is_told in (((0.5, 0.4, 0.6), True), ((0.68, 0.6, 0.75), False)):
+        finals = FinalsResult("valid_accuracy", standings, 1, "the best", 0.8, test)
+        assert ("clearly worse than the validation score" in Parsed(page(state(finals=finals), NOW)).text) is is_told
+
+
+def test_every_trial_with_a_curve_has_it_in_its_row() -> None:
+    source = page(state(), NOW)
+    assert source.count('<svg class="curve"') == len(state().trials)
+    assert 'aria-label="learning curve of trial 1"' in source
 
 
 def test_a_trial_that_no_process_runs_is_not_called_running() -> None:
