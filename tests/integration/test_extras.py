@@ -131,7 +131,7 @@ def test_a_plain_install_runs_a_sweep_and_judges_histories_without_torch(plain: 
     assert plain.sweep(workplace, "fit", "history.csv").returncode == 0
     ran = plain.sweep(workplace, "run", "fake.yaml")
     assert ran.returncode == 0, ran.stderr
-    assert "best: trial" in ran.stdout
+    assert "best: " in ran.stdout
     assert plain.sweep(workplace, "status", "small", "--json").returncode == 0
 
 
