@@ -122,9 +122,12 @@ def validation_size(table: LogTable) -> int | None:
         try:
             seconds = parse_number(cells.get("eval_runtime"))
             speed = parse_number(cells.get("eval_samples_per_second"))
+            count = parse_number(cells.get("eval_samples"))
         except ValueError:
             continue
-        if seconds and speed and math.isfinite(seconds * speed):
+        if count and math.isfinite(count):
+            sizes.append(count)
+        elif seconds and speed and math.isfinite(seconds * speed):
             sizes.append(seconds * speed)
     size = round(statistics.median(sizes)) if sizes else 0
     return size if size > 0 else None

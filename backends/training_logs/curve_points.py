@@ -12,6 +12,9 @@ from backends.training_logs.learning_curve import CurvePoint
 from backends.training_logs.log_table import LogTable
 from backends.training_logs.parsed_rows import ParsedRow
 
+LEAST_PER_CENT = 2.0
+"""A metric in per cent exceeds this at least once; a smaller value above 1 is a mistake."""
+
 ABOVE_ONE = 1.001
 """A metric above this is in per cent: rounding alone cannot carry a share so far above 1."""
 
@@ -92,7 +95,7 @@ def _is_in_per_cent(table: LogTable, points: Sequence[CurvePoint], field: str, m
     values = [value for point in points if (value := getattr(point, field)) is not None and math.isfinite(value)]
     if not values or (min(values) >= 0 and max(values) <= ABOVE_ONE):
         return False
-    if min(values) < 0 or max(values) > 100 * ABOVE_ONE:
+    if min(values) < 0 or not LEAST_PER_CENT < max(values) <= 100 * ABOVE_ONE:
         outside = min(values) if min(values) < 0 else max(values)
         hint = "choose a metric between 0 and 1, or 0 and 100 per cent, with --metric, or leave the column out"
         raise TrainingLogError(table.name, f"the metric `{metric}` has the value {outside:g}, which is no share", hint)

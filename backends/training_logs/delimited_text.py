@@ -12,12 +12,14 @@ from pathlib import PurePath
 from backends.training_logs import column_names
 from backends.training_logs.column_choice import COLUMNS_HINT, listed
 from backends.training_logs.errors import TrainingLogError
-from backends.training_logs.log_table import LogRow, LogTable
+from backends.training_logs.log_table import MISSING, LogRow, LogTable
 
 SEPARATORS = ",;\t|"
 
 MANY_ROWS = 50_000
 """A log of more rows is thinned: see `_Thinning`."""
+
+NOT_FINITE = frozenset({"nan", "-nan", "inf", "+inf", "-inf", "infinity", "-infinity"})
 
 _SEPARATOR_HINT = re.compile(r"sep=.\r?\n")
 _COMMA_NUMBER = re.compile(r"[-+]?\d+,\d+(e[-+]?\d+)?\s*%?", re.IGNORECASE)
@@ -84,25 +86,31 @@ def read(text: str, name: str, chosen: Mapping[str, str] | None = None) -> LogTa
 class _Thinning:
     """Leaves out rows of a very long log that have training values only.
 
-    The verdict averages them anyway. Every evaluation stays, and every value that is not finite.
+    The verdict averages them anyway. Every evaluation stays, and every training value that is not
+    finite. A table is thinned only if its header says which columns hold validation values: in
+    others, such as a table of phases, the cells say it.
     """
 
     def __init__(self, lines: int) -> None:
         self._every = -(-lines // MANY_ROWS)
         self._number = self._dropped = 0
-        self._validation: list[int] | None = None
+        self._columns: dict[str | None, list[int]] | None = None
 
     def keeps(self, header: Sequence[str], cells: Sequence[str]) -> bool:
         """Return whether the next row stays."""
         if self._every <= 1:
             return True
-        if self._validation is None:
-            meanings = [column_names.meaning(column) for column in header]
-            self._validation = [place for place, meaning in enumerate(meanings) if meaning.side == "valid"]
+        if self._columns is None:
+            self._columns = {"valid": [], "train": []}
+            for place, column in enumerate(header):
+                self._columns.setdefault(column_names.meaning(column).side, []).append(place)
+            if not self._columns["valid"]:
+                self._every = 1
+                return True
         self._number += 1
-        if self._number % self._every == 0 or any(cells[place].strip() for place in self._validation):
+        if self._number % self._every == 0 or any(_is_measured(cells[place]) for place in self._columns["valid"]):
             return True
-        if any(cell and cell[-1] in "nNfFyY" for cell in cells):  # nan, inf, infinity
+        if any(cells[place].strip().lower() in NOT_FINITE for place in self._columns["train"]):
             return True
         self._dropped += 1
         return False
@@ -112,6 +120,12 @@ class _Thinning:
         if not self._dropped:
             return ()
         return (f"{self._dropped:,} rows with training values only, of which one in {self._every} is read",)
+
+
+def _is_measured(cell: str) -> bool:
+    """Return whether a cell has a value; NaN may stand for a blank."""
+    text = cell.strip().lower()
+    return text not in MISSING and text != "nan"
 
 
 def _lines_of(text: str) -> Iterator[str]:

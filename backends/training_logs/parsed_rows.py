@@ -15,9 +15,6 @@ from backends.training_logs.log_table import LogRow, LogTable, parse_number
 from backends.training_logs.measure_choice import NOT_MEASURED
 from backends.training_logs.row_positions import RowStamp
 
-MIN_ALTERNATING = 3
-"""So many numbers with NaN between them show that NaN is a blank."""
-
 
 @dataclass(frozen=True)
 class ParsedRow:
@@ -122,35 +119,38 @@ def _number(row: LogRow, column: str) -> float | None:
 
 
 def without_blank_nan(rows: list[ParsedRow]) -> tuple[list[ParsedRow], list[str]]:
-    """Read NaN as a blank where validation values and NaN alternate regularly.
+    """Read NaN as a blank where validation values and NaN alternate.
 
-    Programs that log all columns at every step write NaN between two evaluations.
+    Programs that log all columns at every step write NaN between two evaluations. NaN that follows
+    the last number for longer than before stays: the run diverged.
     """
-    notes, blank = [], set()
+    notes = []
+    blanks: dict[str, set[int]] = {}
     for field in ("valid_loss", "valid_metric"):
-        values = [row.values[field] for row in rows if field in row.values]
-        if _alternates(values):
-            blank.add(field)
-            notes.append(f"NaN between the values of {field} is read as a blank: {sum(map(math.isnan, values))} times")
-    if not blank:
+        having = [index for index, row in enumerate(rows) if field in row.values]
+        found = _blank_places([rows[index].values[field] for index in having])
+        if found:
+            blanks[field] = {having[place] for place in found}
+            notes.append(f"NaN between the values of {field} is read as a blank: {len(found)} times")
+    if not blanks:
         return rows, []
     kept = []
-    for row in rows:
-        values_of_row = {
-            field: value for field, value in row.values.items() if field not in blank or not math.isnan(value)
-        }
-        if values_of_row:
-            kept.append(replace(row, values=values_of_row, stamp=_with_sides(row.stamp, values_of_row)))
+    for index, row in enumerate(rows):
+        left = {field: value for field, value in row.values.items() if index not in blanks.get(field, ())}
+        if left:
+            kept.append(replace(row, values=left, stamp=_with_sides(row.stamp, left)))
     return kept, notes
 
 
-def _alternates(values: Sequence[float]) -> bool:
-    """Return whether equally many NaN stand between any two numbers, and no more after the last."""
-    known = [index for index, value in enumerate(values) if not math.isnan(value)]
-    gaps = {after - before - 1 for before, after in pairwise(known)}
-    if len(known) < MIN_ALTERNATING or len(gaps) > 1 or 0 in gaps:
-        return False
-    return len(values) - 1 - known[-1] <= max(gaps)
+def _blank_places(values: Sequence[float]) -> list[int]:
+    """Return where NaN is a blank: between numbers, if most of their gaps have it."""
+    known = [place for place, value in enumerate(values) if not math.isnan(value)]
+    gaps = [after - before - 1 for before, after in pairwise(known)]
+    if not gaps or sum(gap > 0 for gap in gaps) <= len(gaps) / 2:
+        return []
+    goes_on = len(values) - 1 - known[-1] <= max(gaps)
+    end = len(values) if goes_on else known[-1]
+    return [place for place, value in enumerate(values[:end]) if math.isnan(value)]
 
 
 def _with_sides(stamp: RowStamp, values: Mapping[str, float]) -> RowStamp:
@@ -186,7 +186,8 @@ def last_run(rows: list[tuple[float, ParsedRow]]) -> tuple[list[tuple[float, Par
     positions = [x for x, _ in rows]
     if len(set(positions)) > 1 and positions == sorted(positions, reverse=True):
         return rows[::-1], []
-    if len(set(positions)) == len(positions) and positions != sorted(positions):
+    measured = [(x, field) for x, row in rows for field in row.values]
+    if len(set(measured)) == len(measured) and positions != sorted(positions):
         return sorted(rows, key=lambda row: row[0]), ["the rows are not in order: they are sorted"]
     starts = [n for n in range(1, len(positions)) if positions[n] < positions[n - 1] and positions[n] <= positions[0]]
     if not starts:

@@ -6,11 +6,13 @@ Each function returns the tables of which every one is a single run on a single 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from backends.training_logs import column_names
+from backends.training_logs.errors import TrainingLogError
 from backends.training_logs.log_table import LogRow, LogTable, parse_number
 
 PHASE_COLUMNS = frozenset({"phase", "split", "set", "subset", "mode", "stage", "partition", "data_split", "type"})
@@ -27,7 +29,12 @@ MAX_RUNS = 200
 """More different values than this are no names of runs."""
 
 _WANDB = re.compile(r"^(?P<run>.+?) - (?P<key>.+?)(?P<range>__(MIN|MAX))?$")
-_NAMED_SET = re.compile(r"^eval_(?P<name>.+)_(?P<measure>loss|runtime)$")
+_NAMED_SET = re.compile(
+    rf"^eval_(?P<name>.+?)_({'|'.join(sorted(map(re.escape, column_names.MEASURES), key=len, reverse=True))})$"
+)
+
+TRAINING_SETS = frozenset({"train", "training"})
+"""Names of evaluated sets that were not held out."""
 
 
 @dataclass(frozen=True)
@@ -130,10 +137,34 @@ def _runs(table: LogTable) -> list[tuple[str | None, LogTable, tuple[str, ...]]]
     columns = _columns(table)
     if (panel := _panel(columns)) is not None:
         return _runs_of_panel(table, panel)
-    for column in columns:
-        if column_names.normalized(column) in RUN_COLUMNS and (names := _run_names(table, column)):
-            return [(names[value], replace(table, rows=rows), ()) for value, rows in _grouped(table, column).items()]
-    return [(None, table, ())]
+    return _runs_by_columns(table, [name for name in columns if column_names.normalized(name) in RUN_COLUMNS])
+
+
+def _runs_by_columns(table: LogTable, named: Sequence[str]) -> list[tuple[str | None, LogTable, tuple[str, ...]]]:
+    """Split a table by its columns `run`, `fold` and `seed`, as far as they tell runs apart.
+
+    Raises TrainingLogError for a table with one row for each run.
+    """
+    groups: dict[tuple[str, ...], list[LogRow]] = {}
+    for row in table.rows:
+        key = tuple(_text(row.cells.get(column)) for column in named)
+        others = {name: cell for name, cell in row.cells.items() if name not in named}
+        groups.setdefault(key, []).append(LogRow(row.place, others))
+    is_phase = all(column_names.normalized(word) in column_names.SIDES for key in groups for word in key)
+    if not named or len(groups) == 1 or len(groups) > MAX_RUNS or is_phase:
+        return [(None, table, ())]
+    longest = max(len(rows) for rows in groups.values())
+    axes = column_names.EPOCH | column_names.STEP
+    if longest == 1 and not any(column_names.normalized(column) in axes for column in _columns(table)):
+        message = "the table has one row for each run, which is no curve"
+        raise TrainingLogError(table.name, message, "give the history of a run, with one row per evaluation")
+    if longest == 1:
+        return [(None, table, ())]
+    varying = [place for place in range(len(named)) if len({key[place] for key in groups}) > 1]
+    return [
+        (", ".join(key[place] for place in varying), replace(table, rows=tuple(rows)), ())
+        for key, rows in groups.items()
+    ]
 
 
 def _panel(columns: Sequence[str]) -> Mapping[str, re.Match[str]] | None:
@@ -169,25 +200,6 @@ def _runs_of_panel(
     return found or [(None, table, ())]
 
 
-def _run_names(table: LogTable, column: str) -> dict[str, str] | None:
-    """Return the names of the runs in a column; None if it does not tell runs apart."""
-    groups = _grouped(table, column)
-    if not 1 < len(groups) <= MAX_RUNS or min(len(rows) for rows in groups.values()) < 2:
-        return None
-    if all(column_names.normalized(value) in column_names.SIDES for value in groups):
-        return None
-    return {value: value for value in groups}
-
-
-def _grouped(table: LogTable, column: str) -> dict[str, tuple[LogRow, ...]]:
-    groups: dict[str, list[LogRow]] = {}
-    for row in table.rows:
-        value = row.cells.get(column)
-        others = {name: cell for name, cell in row.cells.items() if name != column}
-        groups.setdefault(_text(value), []).append(LogRow(row.place, others))
-    return {value: tuple(rows) for value, rows in groups.items()}
-
-
 def _text(cell: object) -> str:
     return "" if cell is None else str(cell).strip()
 
@@ -198,31 +210,45 @@ def _with_phases_as_columns(table: LogTable) -> tuple[LogTable, tuple[str, ...]]
     for column in _columns(table):
         if column_names.normalized(column) not in PHASE_COLUMNS:
             continue
-        phases = {_text(row.cells.get(column)) for row in table.rows}
-        words = {phase: column_names.normalized(phase) for phase in phases}
-        sides = {phase: column_names.SIDES[word] for phase, word in words.items() if word in column_names.SIDES}
-        tests = {phase for phase, word in words.items() if word in TEST_PHASES}
-        if not sides or len(sides) + len(tests) < len(phases):
+        prefixes = _prefixes({_text(row.cells.get(column)) for row in table.rows})
+        if prefixes is None:
             continue
-        if not any(side == "valid" for side, _ in sides.values()):  # a test set is all that there is
-            sides |= dict.fromkeys(tests, ("valid", column_names.UNSPECIFIED))
-            tests = set()
-        rows, left_out = [], 0
+        rows: list[LogRow] = []
+        left_out: Counter[str] = Counter()
         for row in table.rows:
             phase = _text(row.cells.get(column))
-            if phase in tests:
-                left_out += 1
+            if (prefix := prefixes[phase]) is None:
+                left_out["the test set" if column_names.normalized(phase) in TEST_PHASES else f"`{phase}`"] += 1
                 continue
-            side = sides[phase][0]
             cells = {
-                f"{side}_{name}" if _is_measure(name) else name: cell
+                f"{prefix}{name}" if _is_measure(name) else name: cell
                 for name, cell in row.cells.items()
                 if name != column
             }
             rows.append(LogRow(row.place, cells))
-        note = (f"{left_out} rows of the test set",) if left_out else ()
-        return replace(table, rows=tuple(rows)), note
+        notes = tuple(f"{count} rows of {phase}" for phase, count in left_out.items())
+        return replace(table, rows=tuple(rows)), notes
     return table, ()
+
+
+def _prefixes(phases: Set[str]) -> dict[str, str | None] | None:
+    """Return what each phase puts before the names of its measures; None leaves its rows out.
+
+    `dev-seen` and `dev-unseen` become named validation sets. Returns None if no phase is known.
+    """
+    words = {phase: column_names.normalized(phase) for phase in phases}
+    prefixes: dict[str, str | None] = {}
+    for phase, word in words.items():
+        first, _, rest = word.partition("_")
+        if word in column_names.SIDES:
+            prefixes[phase] = f"{column_names.SIDES[word][0]}_"
+        elif first in column_names.SIDES and column_names.SIDES[first][0] == "valid" and rest:
+            prefixes[phase] = f"eval_{rest}_"
+    if not prefixes:
+        return None
+    if not any(prefix != "train_" for prefix in prefixes.values()):  # a test set is all that there is
+        prefixes |= {phase: "valid_" for phase, word in words.items() if word in TEST_PHASES}
+    return {phase: prefixes.get(phase) for phase in phases}
 
 
 def _is_measure(column: str) -> bool:
@@ -234,12 +260,12 @@ def _is_measure(column: str) -> bool:
 def _evaluation_sets(table: LogTable) -> list[tuple[str | None, LogTable]]:
     """Tell the named sets of the Hugging Face Trainer apart: `eval_NAME_loss`."""
     columns = {column: column_names.normalized(column) for column in _columns(table)}
-    if any(column_names.meaning(column) == VALID_LOSS for column in columns):
+    if any(meaning.side == "valid" and meaning.known for meaning in map(column_names.meaning, columns)):
         return [(None, table)]
-    matches = [match for name in columns.values() if (match := _NAMED_SET.match(name)) is not None]
-    names = list(dict.fromkeys(match["name"] for match in matches if match["measure"] == "loss"))
+    names = list(dict.fromkeys(filter(None, map(_name_of_set, columns.values()))))
     if not names:
         return [(None, table)]
+    names.sort(key=lambda name: name not in column_names.SIDES)  # a set that is called `validation` comes first
     sets: list[tuple[str | None, LogTable]] = []
     for name in names:
         others = tuple(f"eval_{other}_" for other in names if other != name)
@@ -257,7 +283,12 @@ def _evaluation_sets(table: LogTable) -> list[tuple[str | None, LogTable]]:
     return sets
 
 
-VALID_LOSS = column_names.ColumnMeaning("valid", "loss")
+def _name_of_set(word: str) -> str | None:
+    """Return the name of the validation set in a column such as `eval_NAME_loss`."""
+    found = _NAMED_SET.match(word)
+    if found is None or found["name"] in TRAINING_SETS:
+        return None
+    return found["name"]
 
 
 def _with_summed_components(table: LogTable) -> LogTable:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from backends.training_logs import ImportedCurve, RunDetails, TrainingLogError, columns_option, read
+from backends.training_logs import ImportedCurve, RunDetails, TrainingLogError, columns_option, delimited_text, read
 from sweeps.verdicts.advice import Advice
 from sweeps.verdicts.judge import judge
 from sweeps.verdicts.verdict import VerdictKind
@@ -346,3 +346,96 @@ def test_the_name_of_a_file_may_say_that_its_loss_is_validation() -> None:
     assert any("the name of the file" in note for note in imported.notes)
     assert values(one(text, name="runs/train_val.csv"), "valid_loss") == []
     assert values(one(text, name="runs/loss.csv"), "valid_loss") == []
+
+
+# ------------------------------------------------------------------------ found by a second reader
+def evaluations(imported: ImportedCurve) -> int:
+    return sum(point.valid_loss is not None for point in imported.curve.points)
+
+
+def test_a_long_table_of_phases_loses_no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delimited_text, "MANY_ROWS", 10)
+    rows = [f"{epoch},{phase},{1 / epoch}" for epoch in range(1, 41) for phase in ("train", "val")]
+    imported = one("\n".join(["epoch,phase,loss", *rows]))
+    assert (evaluations(imported), imported.left_out) == (40, ())
+
+
+def test_a_long_log_is_thinned_between_its_evaluations_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delimited_text, "MANY_ROWS", 10)
+    for blank in ("", "nan"):
+        lines = [f"{step},{1 / step},{1 / step if step % 8 == 0 else blank}" for step in range(1, 161)]
+        imported = one("\n".join(["step,train_loss,val_loss", *lines]))
+        assert evaluations(imported) == 20
+        assert "rows with training values only, of which one in" in imported.left_out[0]
+    broken = [
+        f"{step},{'inf' if step == 77 else 1 / step},{1 / step if step % 8 == 0 else ''}" for step in range(1, 161)
+    ]
+    found = one("\n".join(["step,train_loss,val_loss", *broken]))
+    assert judge(found.curve, Advice()).kind is VerdictKind.DIVERGED
+
+
+def test_nan_is_a_blank_also_between_uneven_evaluations_and_stays_at_the_end() -> None:
+    def log(at: Sequence[int], last: int) -> str:
+        return "step,train_loss,val_loss\n" + "".join(
+            f"{n},{1 - n / 100},{1 - n / 200 if n in at else 'nan'}\n" for n in range(1, last + 1)
+        )
+
+    for at, last in (((10, 20, 31, 40), 45), ((5, 9), 12)):
+        assert judge(one(log(at, last)).curve, Advice()).kind is not VerdictKind.DIVERGED
+    diverged = one(log((5, 10, 15), 40))
+    assert judge(diverged.curve, Advice()).kind is VerdictKind.DIVERGED
+    assert len([value for value in values(diverged, "valid_loss") if value == value]) == 3
+
+
+def test_rows_of_both_sides_in_any_order_are_one_run() -> None:
+    lines = [f"{e},{t}," for e, (t, _) in reversed(ROWS[2:])] + [f"{e},,{v}" for e, (_, v) in reversed(ROWS)]
+    lines += [f"{e},{t}," for e, (t, _) in ROWS[:2]]
+    assert_read(one("\n".join(["epoch,train_loss,val_loss", *lines])))
+
+
+def test_two_columns_of_runs_tell_the_runs_apart_together() -> None:
+    lines = [f"{fold},{seed},{e},{t},{v}" for fold in (1, 2) for seed in (7, 8) for e, (t, v) in ROWS]
+    found = read("\n".join(["fold,seed,epoch,train_loss,val_loss", *lines]).encode())
+    assert [curve.run for curve in found] == ["1, 7", "1, 8", "2, 7", "2, 8"]
+    assert all(evaluations(curve) == len(ROWS) for curve in found)
+
+
+def test_a_table_with_one_row_for_each_run_is_no_curve() -> None:
+    with pytest.raises(TrainingLogError, match="one row for each run"):
+        one("Name,lr,val_loss\na,1,0.5\nb,2,0.4\nc,3,0.6\n")
+
+
+def test_phases_with_names_of_their_own_are_sets_or_left_out() -> None:
+    lines = [
+        f"{e},{phase},{value}" for e, (t, v) in ROWS for phase, value in (("train", t), ("dev-seen", v), ("dev-new", t))
+    ]
+    found = read("\n".join(["epoch,split,loss", *lines, "9,warmup,5"]).encode())
+    assert [curve.evaluation_set for curve in found] == ["seen", "new"]
+    assert values(found[0], "valid_loss") == VALID
+    assert found[0].left_out == ("1 rows of `warmup`",)
+
+
+def test_named_sets_come_in_a_useful_order_and_may_have_metrics_only() -> None:
+    entries: list[dict[str, object]] = [
+        {"epoch": float(e), "loss": t, "eval_ood_loss": t, "eval_validation_loss": v, "eval_train_loss": t}
+        for e, (t, v) in ROWS
+    ]
+    found = read(state(*entries).encode())
+    assert [curve.evaluation_set for curve in found] == ["validation", "ood"]
+    scores: list[dict[str, object]] = [
+        {"epoch": float(e), "loss": t, "eval_mnli_accuracy": 1 - v / 2} for e, (t, v) in ROWS
+    ]
+    [curve] = read(state(*scores).encode())
+    assert (curve.evaluation_set, curve.curve.metric) == ("mnli", "accuracy")
+
+
+def test_a_number_of_samples_is_the_size_of_the_validation_set() -> None:
+    entries: list[dict[str, object]] = [
+        {"epoch": float(e), "loss": t, "eval_loss": v, "eval_samples": 872} for e, (t, v) in ROWS
+    ]
+    assert one(state(*entries)).curve.valid_examples == 872
+
+
+def test_a_metric_slightly_above_one_is_no_per_cent() -> None:
+    with pytest.raises(TrainingLogError, match=r"1\.5, which is no share"):
+        one("epoch,val_loss,val_acc\n1,1,0.9\n2,0.9,1.5\n")
