@@ -24,8 +24,8 @@ SIDES: Mapping[str, tuple[Side, int]] = {
 `classification/accuracy`)."""
 
 MEASURES: Mapping[str, str] = {
-    "loss": "loss",
-    **dict.fromkeys(("accuracy", "acc", "accuracy_score", "top1", "acc1"), "accuracy"),
+    **dict.fromkeys(("loss", "losses"), "loss"),
+    **dict.fromkeys(("accuracy", "acc", "accuracy_score", "top1", "acc1", "accuracies", "accs"), "accuracy"),
     **dict.fromkeys(("binary_accuracy", "categorical_accuracy", "sparse_categorical_accuracy"), "accuracy"),
     **dict.fromkeys(("macro_f1", "f1_macro", "macro_f1_score"), "macro_f1"),
     **dict.fromkeys(("f1", "f1_score", "f1_0"), "f1"),
@@ -76,8 +76,6 @@ FOREIGN: Mapping[str, str] = {
     **dict.fromkeys(("schritt", "étape", "etape", "paso", "passo", "步数", "步", "ステップ", "шаг"), "step"),
 }
 """Words of other languages. The longest ones are looked for first, also inside a word."""
-
-_PLURAL = re.compile(r"(?<![a-z])(losses|accuracies|accs)(?![a-z])")
 
 _FOREIGN = re.compile("|".join(sorted(map(re.escape, FOREIGN), key=len, reverse=True)))
 
@@ -132,7 +130,6 @@ def meaning(column: str) -> ColumnMeaning:
     for ending, ending_extent in (("_epoch", WHOLE), ("_step", BATCH)):
         if name.endswith(ending):
             name, extent = name.removesuffix(ending), ending_extent
-    name = _PLURAL.sub(lambda found: {"losses": "loss", "accuracies": "accuracy", "accs": "acc"}[found[0]], name)
     name = _without_averages(name)
     for word in sorted(SIDES, key=len, reverse=True):
         rest = name.removeprefix(f"{word}_") if name.startswith(f"{word}_") else name.removesuffix(f"_{word}")
