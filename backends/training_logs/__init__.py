@@ -5,6 +5,7 @@ The content of a log reveals its format.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from backends.training_logs.imported_curve import ImportedCurve, RunDetails
 from backends.training_logs.log_table import LogTable
 from backends.training_logs.source_text import content_of, text_of
 from backends.training_logs.table_shapes import separated
+
+_BRACKETED_LINE = re.compile(r"\s*\[[^\]\[{}\"\n]*[A-Za-z:][^\]\[{}\"\n]*\]\s*\S")
+"""A line of output that begins with its time or its level: `[2026-12-01 10:00:00] [INFO] ...`."""
 
 __all__ = ["ImportedCurve", "RunDetails", "TrainingLogError", "columns_option", "curves_of", "read"]
 
@@ -34,7 +38,7 @@ def read(source: Path | bytes, details: RunDetails | None = None, name: str | No
         return curves_of(event_files.read(content, name), details)
     text, encoding = text_of(content, name)
     notes = (f"the file is read as {encoding}",) if encoding else ()
-    if text.lstrip()[:1] not in ("{", "["):
+    if _BRACKETED_LINE.match(text) or text.lstrip()[:1] not in ("{", "["):
         table = output_lines.read(text, name) or delimited_text.read(text, name, details.columns)
         return curves_of(replace(table, notes=(*notes, *table.notes)), details)
     if (printed := output_lines.read_dicts(text, name)) is not None:

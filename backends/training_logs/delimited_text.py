@@ -58,6 +58,8 @@ def read(text: str, name: str, chosen: Mapping[str, str] | None = None) -> LogTa
             if not header:
                 header = _header([cell.strip() for cell in cells], place, name, chosen or {})
                 continue
+            while len(cells) > len(header) and not cells[-1].strip():
+                cells.pop()
             if len(cells) != len(header):
                 message = f"the row has {len(cells)} cells, but the header has {len(header)}"
                 raise TrainingLogError(place, message, "complete the row, or delete it if it was cut off")

@@ -9,7 +9,7 @@ from typing import Any
 
 from backends.training_logs.learning_curve import RunEnd
 
-MISSING = frozenset({"", "-", "none", "null", "na", "n/a", "<na>"})
+MISSING = frozenset({"", "-", "none", "null", "na", "n/a", "<na>", "no log"})
 """Cell texts for a value that was not measured. `nan` is not among them: it is a measured value
 that is not finite."""
 

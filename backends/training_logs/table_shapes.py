@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import PurePath
 
 from backends.training_logs import column_names
@@ -103,7 +104,9 @@ def _with_side_of_file(table: LogTable) -> LogTable:
     losses = [column for column, known in columns.items() if known.measure == "loss"]
     words = column_names.normalized(PurePath(table.name).name).split("_")
     is_validation = any(word in column_names.SIDES and column_names.SIDES[word][0] == "valid" for word in words)
-    has_sides = any(word in column_names.normalized(column) for column in losses for word in ("train", "val", "dev"))
+    has_sides = any(known.side == "valid" for known in columns.values()) or any(
+        word in column_names.normalized(column) for column in losses for word in ("train", "val", "dev")
+    )
     if len(losses) != 1 or has_sides or not is_validation or "train" in words or table.format == "trainer_state":
         return table
     return _renamed(table, {losses[0]: "valid_loss"}, f"`{losses[0]}` is validation, as the name of the file says")
@@ -154,8 +157,7 @@ def _runs_by_columns(table: LogTable, named: Sequence[str]) -> list[tuple[str | 
     if not named or len(groups) == 1 or len(groups) > MAX_RUNS or is_phase:
         return [(None, table, ())]
     longest = max(len(rows) for rows in groups.values())
-    axes = column_names.EPOCH | column_names.STEP
-    if longest == 1 and not any(column_names.normalized(column) in axes for column in _columns(table)):
+    if longest == 1 and not _advances(table):
         message = "the table has one row for each run, which is no curve"
         raise TrainingLogError(table.name, message, "give the history of a run, with one row per evaluation")
     if longest == 1:
@@ -165,6 +167,19 @@ def _runs_by_columns(table: LogTable, named: Sequence[str]) -> list[tuple[str | 
         (", ".join(key[place] for place in varying), replace(table, rows=tuple(rows)), ())
         for key, rows in groups.items()
     ]
+
+
+def _advances(table: LogTable) -> bool:
+    """Return whether the epochs or steps of a table rise from row to row, as in a curve."""
+    axes = [name for name in _columns(table) if column_names.normalized(name) in column_names.EPOCH | column_names.STEP]
+    for axis in axes:
+        try:
+            at = [parse_number(row.cells.get(axis)) for row in table.rows]
+        except ValueError:
+            continue
+        if all(one is not None and other is not None and one < other for one, other in pairwise(at)):
+            return True
+    return False
 
 
 def _panel(columns: Sequence[str]) -> Mapping[str, re.Match[str]] | None:

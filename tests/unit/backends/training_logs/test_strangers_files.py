@@ -439,3 +439,31 @@ def test_a_number_of_samples_is_the_size_of_the_validation_set() -> None:
 def test_a_metric_slightly_above_one_is_no_per_cent() -> None:
     with pytest.raises(TrainingLogError, match=r"1\.5, which is no share"):
         one("epoch,val_loss,val_acc\n1,1,0.9\n2,0.9,1.5\n")
+
+
+def test_a_model_card_says_no_log_before_the_first_training_loss() -> None:
+    lines = ["| Training Loss | Epoch | Step | Validation Loss |", "|:--|:--|:--|:--|", "| No log | 0.5 | 50 | 1.0 |"]
+    lines += [f"| {t} | {e}.0 | {e}00 | {v} |" for e, (t, v) in ROWS]
+    assert values(one("\n".join(lines)), "valid_loss") == [1.0, *VALID]
+
+
+def test_printed_lines_may_begin_with_a_bracket() -> None:
+    lines = [f"[2026-12-01 10:00:0{e}] [INFO] {{'loss': {t}, 'eval_loss': {v}, 'epoch': {e}}}" for e, (t, v) in ROWS]
+    assert_read(one("\n".join(lines)))
+    rows = [{"loss": train, "val_loss": valid} for train, valid in zip(TRAIN, VALID, strict=True)]
+    assert_read(one(json.dumps(rows)))
+
+
+def test_an_empty_cell_too_many_is_dropped() -> None:
+    assert_read(one(CSV.replace("\n", ",\n").replace("val_loss,\n", "val_loss\n")))
+
+
+def test_the_name_of_a_file_says_nothing_where_a_column_is_validation() -> None:
+    text = "step,loss,eval_ppl\n" + "".join(f"{e},{t},3\n" for e, (t, _) in ROWS)
+    assert values(one(text, name="run_eval.csv"), "valid_loss") == []
+
+
+def test_a_table_of_runs_with_their_last_epochs_is_no_curve() -> None:
+    with pytest.raises(TrainingLogError, match="one row for each run"):
+        one("Name,epoch,val_loss\na,3,0.5\nb,3,0.4\nc,2,0.6\n")
+    assert evaluations(one("run,epoch,val_loss\na,1,0.5\nb,2,0.4\nc,3,0.6\n")) == 3
