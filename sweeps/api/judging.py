@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -31,7 +31,7 @@ def judge(
     *,
     details: RunDetails | None = None,
     root: str | Path | None = None,
-    **columns: Sequence[float | None],
+    **columns: Iterable[float | None],
 ) -> FitVerdict:
     """Judge one training history and return its verdict, with the evidence and the advice.
 
@@ -50,7 +50,7 @@ def judge(
         problem = Problem("judge", "there is no history" if history is None else "there are two histories")
         raise UserInputError([replace(problem, hint="Give one: a file, a table, or lists such as valid_loss=[...].")])
     if history is None:
-        history = {name: list(values) for name, values in columns.items()}
+        history = {name: _as_list(name, values) for name, values in columns.items()}
     if isinstance(history, LearningCurve):
         return judge_curve(history, Advice())
     verdicts = judge_all(history, details=details, root=root)
@@ -88,16 +88,37 @@ def _as_bytes(history: Any) -> bytes:
         return history
     log_history = getattr(getattr(history, "state", None), "log_history", None)
     if log_history is not None:  # a Trainer of Hugging Face
-        return json.dumps({"log_history": log_history}).encode()
+        return json.dumps({"log_history": log_history}, default=_json_value).encode()
     if isinstance(getattr(history, "history", None), Mapping):  # what `fit` of Keras returns
         history = history.history
-    if isinstance(history, Mapping | Sequence):
+    if isinstance(history, Mapping) or (isinstance(history, Sequence) and not _are_numbers(history)):
         try:
-            return json.dumps(history, default=float).encode()
+            return json.dumps(history, default=_json_value).encode()
         except (TypeError, ValueError) as error:
             problem = Problem("history", f"it holds something that is no number: {error}", "Give numbers.")
             raise UserInputError([problem]) from None
-    if hasattr(history, "to_csv"):
-        return bytes(history.to_csv(index=False).encode())
-    problem = Problem("history", f"a {type(history).__name__} is no training history", "Give a file, a table or lists.")
-    raise UserInputError([problem])
+    if hasattr(history, "columns") and hasattr(history, "to_csv"):
+        named = [name for name in history.index.names if name is not None]
+        return bytes(history.to_csv(index=bool(named) and not set(named) & set(history.columns)).encode())
+    if isinstance(history, Iterable):
+        message, hint = "these values do not say what they measure", "Name them: judge(valid_loss=[...])."
+    else:
+        message = f"an object of the type {type(history).__name__} is no training history"
+        hint = "Give a file, a table or lists."
+    raise UserInputError([Problem("history", message, hint)])
+
+
+def _are_numbers(history: Sequence[Any]) -> bool:
+    return bool(history) and all(isinstance(value, int | float) or value is None for value in history)
+
+
+def _as_list(name: str, values: Any) -> list[Any]:
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        problem = Problem("judge", f"{name} is no list of numbers", f"Give a list: judge({name}=[...]).")
+        raise UserInputError([problem])
+    return list(values)
+
+
+def _json_value(value: Any) -> Any:
+    """Return an array, a Series or a tensor as a list, and a number of any library as a float."""
+    return value.tolist() if hasattr(value, "tolist") else float(value)

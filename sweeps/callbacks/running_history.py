@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,7 +60,11 @@ class RunningHistory:
 
 
 def _is_number(value: Any) -> bool:
-    try:
-        return not isinstance(value, bool | str) and (math.isfinite(float(value)) or True)
-    except (TypeError, ValueError):
+    """Say whether `float` takes it: NaN counts, and so does a tensor with one value."""
+    if isinstance(value, bool | str):
         return False
+    try:
+        float(value)
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor with several values
+        return False
+    return True

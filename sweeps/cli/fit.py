@@ -85,6 +85,7 @@ def fit(
     for path in written:
         say(f"wrote {path}")
     if found.skipped:
-        say(f"{found.skipped} other files are no training logs")
+        one = found.skipped == 1
+        say("1 other file is no training log" if one else f"{found.skipped} other files are no training logs")
     if found.problems:
         raise PartialFailureError(found.problems)

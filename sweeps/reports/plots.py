@@ -7,8 +7,9 @@ from __future__ import annotations
 import io
 import math
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from backends.training_logs.learning_curve import CurvePoint, LearningCurve
 from sweeps.trials.trial import Trial
@@ -33,6 +34,10 @@ METRICS = ("accuracy", "macro_f1", "token_accuracy")
 
 CLIPPED_ABOVE = 6.0
 """Losses above this many times the curve's median are cut off, or they would flatten the rest."""
+
+
+NARROW = 6.0
+"""Plots below this many inches have smaller letters in the legend."""
 
 
 @dataclass(frozen=True)
@@ -99,20 +104,36 @@ def _image(picture: _Picture, title: str, style: PlotStyle) -> bytes:
     for axis, name in zip(axes, names, strict=True):
         _draw(axis, picture, name)
     labelled = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    if labelled:
-        figure.legend(
-            labelled.values(), labelled.keys(), loc="lower center", ncols=len(labelled), frameon=False, fontsize=9
-        )
+    legend_height = _legend(figure, labelled, width) if labelled else 0.0
     evidence_lines = _head(figure, picture.verdict, title, width, height)
     above = (0.55 if title or picture.verdict else 0.25) + 0.17 * evidence_lines + 0.25
     figure.subplots_adjust(
-        left=0.72 / width, right=1 - 0.24 / width, top=1 - above / height, bottom=0.84 / height, wspace=0.2
+        left=0.72 / width,
+        right=1 - 0.24 / width,
+        top=1 - above / height,
+        bottom=(0.55 + legend_height) / height,
+        wspace=max(0.2, 1.1 / (width - 1.5)),  # room for the numbers beside the second axis
     )
     image = io.BytesIO()
     metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}
     with rc_context({"svg.hashsalt": "sweep", "svg.fonttype": "none"}):
         figure.savefig(image, format=style.format, metadata=metadata[style.format])
     return image.getvalue()
+
+
+def _legend(figure: Figure, labelled: Mapping[str, Any], width: float) -> float:
+    """Write the legend in as few rows as the width allows. Returns its height in inches."""
+    size = 9.0 if width >= NARROW else 7.5
+    for rows in range(1, len(labelled) + 1):
+        legend = figure.legend(
+            labelled.values(), labelled.keys(), loc="lower center", ncols=math.ceil(len(labelled) / rows),
+            frameon=False, fontsize=size, columnspacing=1.6, labelspacing=0.35, borderaxespad=0.2,
+        )  # fmt: skip
+        extent = legend.get_window_extent()
+        if extent.width <= figure.dpi * (width - 0.1) or rows == len(labelled):
+            break
+        legend.remove()
+    return float(extent.height / figure.dpi)
 
 
 def _head(figure: Figure, verdict: FitVerdict | None, title: str, width: float, height: float) -> int:
@@ -155,7 +176,7 @@ def _draw(axis: Axes, picture: _Picture, name: str) -> None:
             faint = {"alpha": 0.35, "linewidth": 0.9} if smooth else {"linewidth": 1.8, "label": label}
             axis.plot(epochs, values, style, marker=marker, color=colour, markersize=4.5, **faint)
             if smooth:
-                axis.plot(epochs, smooth, "-", color=colour, linewidth=1.8, label=f"{label}, smoothed as judged")
+                axis.plot(epochs, smooth, "-", color=colour, linewidth=1.8, label=f"{label}, smoothed")
             drawn += values
     base = _value(picture.curve.baseline, f"valid_{name}")
     if base is not None and math.isfinite(base) and base <= _limit(drawn):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from html import escape
 
 
 class VerdictKind(StrEnum):
@@ -40,3 +41,9 @@ class FitVerdict:
         """Say the verdict in a line: "overfit (90 % sure): validation loss rose ..."."""
         advice = f"; advice: {self.advice}" if self.advice else ""
         return f"{self.kind} ({100 * self.confidence:.0f} % sure): {self.evidence}{advice}"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        advice = f"<br>Advice: {escape(self.advice)}" if self.advice else ""
+        sure = f"({100 * self.confidence:.0f} % sure)"
+        return f"<p><strong>{self.kind}</strong> {sure}<br>{escape(self.evidence)}{advice}</p>"

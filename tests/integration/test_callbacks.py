@@ -42,6 +42,8 @@ def test_a_run_of_another_library_is_stopped(library: str, tmp_path: Path) -> No
     found = json.loads(out.read_text())
     assert (found["stopped"], found["verdict"], found["kept"]) == ("overfit", "overfit", 1)
     assert found["epochs"] < 30
+    if library == "lightning":
+        assert found["checkpoint"] == "epoch=0-step=4.ckpt"
     if library == "keras":
         assert found["restored"] == pytest.approx(found["validation"][0], rel=1e-4)
 
@@ -99,6 +101,29 @@ def test_a_trainer_of_hugging_face_is_stopped(tmp_path: Path, stop: bool) -> Non
     else:
         assert callback.stopped_by is None
         assert trainer.state.epoch == 25
+
+
+def test_the_best_checkpoint_of_a_trainer_outlives_the_limit_on_saved_ones(tmp_path: Path) -> None:
+    from transformers import Trainer, TrainingArguments
+
+    callback = StopByVerdict()
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), num_train_epochs=25, per_device_train_batch_size=16, learning_rate=0.5, optim="sgd",
+        lr_scheduler_type="constant", eval_strategy="epoch", save_strategy="epoch", logging_strategy="epoch",
+        load_best_model_at_end=True, save_total_limit=1, report_to="none", disable_tqdm=True, use_cpu=True,
+    )  # fmt: skip
+    model = Line()
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=Rows(opposite=False), eval_dataset=Rows(opposite=True),
+        callbacks=[callback],
+    )  # fmt: skip
+    trainer.train()
+    assert callback.stopped_by is not None
+    assert callback.best_checkpoint == tmp_path / "checkpoint-4"
+    assert str(callback.best_checkpoint) == trainer.state.best_model_checkpoint
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(
+        next(entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry)
+    )
 
 
 def test_a_history_without_a_known_measure_is_unsettled() -> None:

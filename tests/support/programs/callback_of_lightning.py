@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from sweeps.callbacks.lightning import StopByVerdict
@@ -39,8 +40,8 @@ class Module(LightningModule):
 
 callback = StopByVerdict()
 trainer = Trainer(
-    max_epochs=60, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-    enable_model_summary=False, callbacks=[callback],
+    max_epochs=60, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+    default_root_dir=Path(sys.argv[1]).parent, callbacks=[callback, ModelCheckpoint(monitor="val_loss")],
 )  # fmt: skip
 trainer.fit(
     Module(),
@@ -52,5 +53,6 @@ found = {
     "verdict": callback.verdict.kind.value,
     "kept": callback.kept_epoch,
     "epochs": trainer.current_epoch,
+    "checkpoint": callback.best_checkpoint.name if callback.best_checkpoint else None,
 }
 Path(sys.argv[1]).write_text(json.dumps(found))

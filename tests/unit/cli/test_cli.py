@@ -296,7 +296,7 @@ def test_fit_of_a_folder_judges_its_logs_and_counts_the_rest(file: Path, capsys:
     (file.parent / "deep" / "notes.txt").write_text("nothing")
     code, out, err = sweep(capsys, "fit", "deep", "--json")
     assert (code, len(json.loads(out))) == (0, 1)
-    assert "1 other files are no training logs" in err
+    assert "1 other file is no training log" in err
     (file.parent / "empty").mkdir()
     code, _, err = sweep(capsys, "fit", "empty")
     assert code == 2

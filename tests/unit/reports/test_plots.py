@@ -14,7 +14,7 @@ import pytest
 
 from backends.contract import Measured
 from backends.training_logs.learning_curve import CurvePoint, LearningCurve
-from sweeps.reports.plots import VERDICT_COLOURS, curve_image, learning_curve_png
+from sweeps.reports.plots import VERDICT_COLOURS, PlotStyle, curve_image, learning_curve_png
 from sweeps.trials.trial import Trial
 from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
@@ -113,3 +113,14 @@ def test_importing_the_module_does_not_load_matplotlib_and_drawing_does_not_load
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("size", [(4.0, 3.0), (6.0, 4.0), (9.6, 4.2)])
+def test_nothing_is_cut_off_at_the_edge_of_a_plot_of_any_size(size: tuple[float, float]) -> None:
+    base = CurvePoint(0.0, 0, valid_loss=1.0, valid_metric=0.33)
+    points = tuple(CurvePoint(i, i, 1 / i, 0.5 + i / 9, i / 5, 0.6) for i in range(1, 5))
+    curve = LearningCurve(points, metric="accuracy", baseline=base)
+    verdict = FitVerdict(VerdictKind.OVERFIT, "validation loss rose a lot " * 9, onset_epoch=1.0, keep_epoch=1.0)
+    edge = pixels(curve_image(curve, verdict, "run", style=PlotStyle(size=size)))
+    for strip in (edge[:3], edge[-3:], edge[:, :3], edge[:, -3:]):
+        assert (strip == 255).all()
