@@ -87,5 +87,8 @@ def fit(
     if found.skipped:
         one = found.skipped == 1
         say("1 other file is no training log" if one else f"{found.skipped} other files are no training logs")
+    if found.unsearched:
+        limit = judged_histories.MAX_SEARCHED
+        say(f"{found.unsearched} files were not looked at: a folder is searched up to {limit} files; give its parts")
     if found.problems:
         raise PartialFailureError(found.problems)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -86,12 +85,14 @@ class Fitted:
 class Judged:
     """What became of several sources: the verdicts, the problems, and what a folder hid.
 
-    `skipped` counts the files in the searched folders that are no logs.
+    `skipped` counts the files in the searched folders that are no logs, and `unsearched` those that
+    nobody looked at, beyond MAX_SEARCHED.
     """
 
     fitted: tuple[Fitted, ...]
     problems: tuple[Problem, ...] = ()
     skipped: int = 0
+    unsearched: int = 0
 
 
 def judged(sources: Iterable[str], tracking_uri: str, details: RunDetails) -> Judged:
@@ -102,15 +103,16 @@ def judged(sources: Iterable[str], tracking_uri: str, details: RunDetails) -> Ju
     """
     curves: list[ImportedCurve] = []
     problems: list[Problem] = []
-    skipped = 0
+    skipped = unsearched = 0
     for source in sources:
         try:
             if source.startswith(run_curves.PREFIX):
                 curves += run_curves.read(source.removeprefix(run_curves.PREFIX), tracking_uri, details)
             elif Path(source).is_dir():
-                found, others = _in_folder(Path(source), details)
+                found, others, beyond = _in_folder(Path(source), details)
                 curves += found
                 skipped += others
+                unsearched += beyond
             else:
                 curves += read(Path(source), details)
         except TrainingLogError as error:
@@ -120,18 +122,20 @@ def judged(sources: Iterable[str], tracking_uri: str, details: RunDetails) -> Ju
     unique = tuple(dict.fromkeys(problems))
     if not curves:
         raise UserInputError(unique)
-    return Judged(tuple(judge_curves(curves)), unique, skipped)
+    return Judged(tuple(judge_curves(curves)), unique, skipped, unsearched)
 
 
-def _in_folder(folder: Path, details: RunDetails) -> tuple[list[ImportedCurve], int]:
-    """Read all logs below a folder. Returns the curves, and how many other files were looked at.
+def _in_folder(folder: Path, details: RunDetails) -> tuple[list[ImportedCurve], int, int]:
+    """Read the logs below a folder, at most MAX_SEARCHED files.
+
+    Returns the curves, how many other files were looked at, and how many were not.
 
     Raises TrainingLogError if there is no log.
     """
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and _may_be_log(path))
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and _may_be_log(path)]
     curves: list[ImportedCurve] = []
     skipped = 0
-    for path in itertools.islice(files, MAX_SEARCHED):
+    for path in files[:MAX_SEARCHED]:
         try:
             curves += read(path, details)
         except TrainingLogError:
@@ -139,7 +143,7 @@ def _in_folder(folder: Path, details: RunDetails) -> tuple[list[ImportedCurve], 
     if not curves:
         looked = f"{skipped} files were looked at" if skipped else f"it has no files that end in {', '.join(SEARCHED)}"
         raise TrainingLogError(str(folder), f"the folder has no training log: {looked}", "give the log itself")
-    return curves, skipped
+    return curves, skipped, max(0, len(files) - MAX_SEARCHED)
 
 
 def _may_be_log(path: Path) -> bool:

@@ -303,6 +303,21 @@ def test_fit_of_a_folder_judges_its_logs_and_counts_the_rest(file: Path, capsys:
     assert "the folder has no training log" in err
 
 
+def test_fit_says_how_many_files_of_a_large_folder_it_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sweeps.reports import judged_histories
+
+    monkeypatch.setattr(judged_histories, "MAX_SEARCHED", 2)
+    (tmp_path / "a.csv").write_text("epoch,train_loss,val_loss\n1,0.9,0.8\n2,0.6,0.5\n3,0.4,0.7\n4,0.2,0.9\n")
+    for name in ("b.txt", "c.csv", "d.csv", "e.png"):
+        (tmp_path / name).write_text("no log")
+    code, out, err = sweep(capsys, "fit", str(tmp_path))
+    assert (code, "overfit" in out) == (0, True)
+    assert "1 other file is no training log" in err
+    assert "2 files were not looked at: a folder is searched up to 2 files" in err
+
+
 def test_fit_lists_the_most_serious_first_and_writes_a_table_and_a_page(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
