@@ -74,6 +74,7 @@ def fit(
     found = judged_histories.judged(sources, tracking_uri(workspace), RunDetails(columns=chosen, **context))
     written = [] if plot is None or style is None else judged_histories.draw(found.fitted, plot, style)
     if page is not None:
+        page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(histories_page.page(found.fitted, datetime.now()), encoding="utf-8")
         written.append(page)
     if table is not None:

@@ -324,11 +324,11 @@ def test_fit_lists_the_most_serious_first_and_writes_a_table_and_a_page(
     (file.parent / "nan.csv").write_text("epoch,loss,val_loss\n1,0.5,0.5\n2,nan,nan\n")
     _, out, _ = sweep(capsys, "fit", "healthy.json", "overfit.csv", "nan.csv")
     assert out.index("nan.csv") < out.index("overfit.csv") < out.index("healthy.json")
-    code, out, _ = sweep(capsys, "fit", "healthy.json", "overfit.csv", "--csv", "-", "--html", "page.html")
+    code, out, _ = sweep(capsys, "fit", "healthy.json", "overfit.csv", "--csv", "-", "--html", "new/page.html")
     assert code == 0
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["verdict"] for row in rows] == ["overfit", "healthy"]
-    page = (file.parent / "page.html").read_text(encoding="utf-8")
+    page = (file.parent / "new/page.html").read_text(encoding="utf-8")
     assert page.index("overfit.csv") < page.index("healthy.json")
     assert page.count("<polyline") == 4
     assert "http" not in page, "the page loads nothing"
@@ -336,8 +336,8 @@ def test_fit_lists_the_most_serious_first_and_writes_a_table_and_a_page(
 
 def test_fit_escapes_what_a_log_says(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (file.parent / "<b>x.csv").write_text("run,epoch,val_loss\n<i>a,1,1\n<i>a,2,0.9\nb,1,1\nb,2,0.9\n")
-    assert sweep(capsys, "fit", "<b>x.csv", "--html", "page.html")[0] == 0
-    page = (file.parent / "page.html").read_text(encoding="utf-8")
+    assert sweep(capsys, "fit", "<b>x.csv", "--html", "new/page.html")[0] == 0
+    page = (file.parent / "new/page.html").read_text(encoding="utf-8")
     assert "<b>x" not in page
     assert "<i>a" not in page
 
