@@ -39,6 +39,8 @@ def read(source: Path | bytes, details: RunDetails | None = None, name: str | No
     text, encoding = text_of(content, name)
     notes = (f"the file is read as {encoding}",) if encoding else ()
     if _BRACKETED_LINE.match(text) or text.lstrip()[:1] not in ("{", "["):
+        if (card := delimited_text.table_within(text)) is not None:
+            text = card
         table = output_lines.read(text, name) or delimited_text.read(text, name, details.columns)
         return curves_of(replace(table, notes=(*notes, *table.notes)), details)
     if (printed := output_lines.read_dicts(text, name)) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import csv
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
@@ -24,6 +25,9 @@ NOT_FINITE = frozenset({"nan", "-nan", "inf", "+inf", "-inf", "infinity", "-infi
 _SEPARATOR_HINT = re.compile(r"sep=.\r?\n")
 _COMMA_NUMBER = re.compile(r"[-+]?\d+,\d+(e[-+]?\d+)?\s*%?", re.IGNORECASE)
 _POINT_NUMBER = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?\s*%?", re.IGNORECASE)
+
+_RULE = re.compile(r"\|?(\s*:?-+:?\s*\|)+(\s*:?-+:?\s*)?")
+"""The line below the header of a Markdown table."""
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 
@@ -139,6 +143,23 @@ def _lines_of(text: str) -> Iterator[str]:
         start = end + 1
     if start < len(text):
         yield text[start:]
+
+
+def table_within(text: str) -> str | None:
+    """Return the table of results inside a model card, as the Hugging Face Trainer writes it.
+
+    Returns None for a text that has no Markdown table of measures after other lines.
+    """
+    lines = text.splitlines()
+    for number in range(1, len(lines) - 1):
+        if not _RULE.fullmatch(lines[number + 1].strip()) or "|" not in lines[number]:
+            continue
+        names = [name.strip() for name in lines[number].strip().strip("|").split("|")]
+        if not any(column_names.meaning(name).known for name in names):
+            continue
+        rows = itertools.takewhile(lambda line: line.strip().startswith("|"), lines[number:])
+        return "\n".join(rows)
+    return None
 
 
 def _of_markdown(lines: str) -> str:

@@ -467,3 +467,11 @@ def test_a_table_of_runs_with_their_last_epochs_is_no_curve() -> None:
     with pytest.raises(TrainingLogError, match="one row for each run"):
         one("Name,epoch,val_loss\na,3,0.5\nb,3,0.4\nc,2,0.6\n")
     assert evaluations(one("run,epoch,val_loss\na,1,0.5\nb,2,0.4\nc,3,0.6\n")) == 3
+
+
+def test_the_table_inside_a_model_card_is_read() -> None:
+    table = "| Training Loss | Epoch | Step | Validation Loss |\n|:---:|:---:|:---:|:---:|\n"
+    table += "".join(f"| {t} | {e}.0 | {e}00 | {v} |\n" for e, (t, v) in ROWS)
+    before = "---\nlicense: mit\n---\n\n# a model\n\n- Loss: 0.82\n\n| a | b |\n|--|--|\n| 1 | 2 |\n\n"
+    card = f"{before}{table}\n### Versions\n- Torch 1\n"
+    assert_read(one(card, name="README.md"))
