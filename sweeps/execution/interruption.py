@@ -23,8 +23,14 @@ def interrupt_on(numbers: Iterable[signal.Signals]) -> None:
     Python ignores an exception that a destructor or a callback of C code raises. A sweep that
     starts after such a signal ends at once: see `ends_on_signals`.
     """
+    _received.clear()
     for number in numbers:
         signal.signal(number, _interrupt)
+
+
+def forget_signals() -> None:
+    """Forget the signals so far: the command that they meant has ended."""
+    _received.clear()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -55,6 +61,7 @@ def ends_on_signals(session: Session) -> Iterator[None]:
         signal.signal(number, request_end)
     try:
         if _received:
+            forget_signals()
             raise KeyboardInterrupt
         yield
     finally:

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from session_driver import open_session
 
-from sweeps.execution import interruption
-from sweeps.execution.interruption import ENDING_SIGNALS, ends_on_signals, interrupt_on
+from sweeps.execution.interruption import ENDING_SIGNALS, ends_on_signals, forget_signals, interrupt_on
 
 pytestmark = pytest.mark.unit
 
@@ -24,7 +23,7 @@ def handlers() -> Iterator[None]:
     yield
     for number, handler in previous.items():
         signal.signal(number, handler)
-    interruption._received.clear()
+    forget_signals()
 
 
 @pytest.mark.parametrize("number", ENDING_SIGNALS)
@@ -46,6 +45,17 @@ def test_a_signal_whose_exception_a_library_swallows_ends_the_sweep_at_its_start
         has_run = True
     assert not has_run
     assert signal.getsignal(number) is handler
+    with ends_on_signals(session):  # the signal meant the first one
+        has_run = True
+    assert has_run
+
+
+def test_a_signal_that_ended_a_command_does_not_end_the_next_one(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    interrupt_on(ENDING_SIGNALS)
+    with ends_on_signals(open_session(tmp_path)):
+        pass
 
 
 @pytest.mark.parametrize("number", ENDING_SIGNALS)
