@@ -40,7 +40,7 @@ from sweeps.cli import (
 )
 from sweeps.cli.terminal import as_hint, err, plain, say
 from sweeps.errors import PartialFailureError, Problem, SweepError, SweepInterruptedError, UserInputError
-from sweeps.execution.interruption import ENDING_SIGNALS, forget_signals, interrupt_on
+from sweeps.execution.interruption import ENDING_SIGNALS, interrupt_on, stop_interrupting
 from sweeps.workspace import DEFAULT_ROOT, Workspace
 
 
@@ -66,7 +66,7 @@ def main() -> None:
     except OSError as error:  # such as a full disk or a missing permission, wherever it occurs
         hint = "check the folder, its permissions and the free space; --root selects another folder"
         code = _print_error(SweepError(f"{error.filename or 'the disk'}: {error.strerror or error}", hint))
-    forget_signals()
+    stop_interrupting()
     # Otherwise the interpreter searches all objects of torch, Ray and MLflow once more: 1 to 2 s.
     gc.freeze()
     sys.exit(code)

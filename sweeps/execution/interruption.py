@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sweeps.execution.session import Session  # it takes 0.6 s to import
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _received: list[int] = []
+_replaced: dict[int, Any] = {}
+"""The handlers that `interrupt_on` has replaced, by the number of the signal."""
 
 
 def interrupt_on(numbers: Iterable[signal.Signals]) -> None:
@@ -25,12 +27,18 @@ def interrupt_on(numbers: Iterable[signal.Signals]) -> None:
     """
     _received.clear()
     for number in numbers:
-        signal.signal(number, _interrupt)
+        previous = signal.signal(number, _interrupt)
+        if previous is not _interrupt:
+            _replaced[number] = previous
 
 
-def forget_signals() -> None:
-    """Forget the signals so far: the command that they meant has ended."""
+def stop_interrupting() -> None:
+    """Undo `interrupt_on`, and forget the signals so far: the command that they meant has ended."""
     _received.clear()
+    for number, previous in _replaced.items():
+        if signal.getsignal(number) is _interrupt:
+            signal.signal(number, previous)
+    _replaced.clear()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -61,7 +69,7 @@ def ends_on_signals(session: Session) -> Iterator[None]:
         signal.signal(number, request_end)
     try:
         if _received:
-            forget_signals()
+            _received.clear()
             raise KeyboardInterrupt
         yield
     finally:

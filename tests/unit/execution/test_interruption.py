@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from session_driver import open_session
 
-from sweeps.execution.interruption import ENDING_SIGNALS, ends_on_signals, forget_signals, interrupt_on
+from sweeps.execution.interruption import ENDING_SIGNALS, ends_on_signals, interrupt_on, stop_interrupting
 
 pytestmark = pytest.mark.unit
 
@@ -23,7 +23,7 @@ def handlers() -> Iterator[None]:
     yield
     for number, handler in previous.items():
         signal.signal(number, handler)
-    forget_signals()
+    stop_interrupting()
 
 
 @pytest.mark.parametrize("number", ENDING_SIGNALS)
@@ -67,3 +67,12 @@ def test_a_signal_during_the_sweep_ends_it_cleanly(tmp_path: Path, number: signa
         assert session.should_end()
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_the_handlers_before_are_back_after_the_command() -> None:
+    stop_interrupting()
+    before = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
+    interrupt_on(ENDING_SIGNALS)
+    interrupt_on(ENDING_SIGNALS)
+    stop_interrupting()
+    assert {number: signal.getsignal(number) for number in ENDING_SIGNALS} == before
