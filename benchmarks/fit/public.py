@@ -29,20 +29,13 @@ from sweeps.verdicts.verdict import FitVerdict
 ALARMS = ("overfit", "diverged")
 
 RULES: dict[str, Callable[[LearningCurve], bool]] = {
-    "mean of the last five 5 % above the minimum": lambda curve: mean_of_last(curve, 5, 0.05),
+    "mean of the last five 5 % above the minimum": lambda curve: rules.mean_of_last(curve, {"count": 5, "share": 0.05}),
     "last value 5 % above the minimum": lambda curve: rules.above_minimum(curve, {"share": 0.05}),
     "patience 3": lambda curve: rules.patience(curve, {"patience": 3, "share": 0.0, "delta": 0.0}),
     "patience 10": lambda curve: rules.patience(curve, {"patience": 10, "share": 0.0, "delta": 0.0}),
     "validation 1.3 times training": lambda curve: rules.ratio(curve, {"ratio": 1.3}),
 }
 """Rules for over-fitting with the thresholds that people use; nothing here was fitted."""
-
-
-def mean_of_last(curve: LearningCurve, count: int, share: float) -> bool:
-    """Whether the mean of the last validation losses is more than a share above the lowest one."""
-    valid = rules.validation(curve)
-    last = valid[-count:]
-    return len(valid) > 1 and sum(last) / len(last) > (1 + share) * min(valid)
 
 
 @dataclass(frozen=True)

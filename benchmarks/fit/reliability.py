@@ -14,14 +14,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from benchmarks.fit import records
 from benchmarks.fit.records import Record
 from sweeps.verdicts.advice import Advice
 from sweeps.verdicts.judge import judge
+from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
 HERE = Path(__file__).resolve().parent
-EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+"""The last bin holds the verdicts of the highest confidence only."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,17 @@ class Bin:
         return middle - half, middle + half
 
 
-def bins(run_records: Sequence[Record]) -> list[Bin]:
+Judged: TypeAlias = tuple[FitVerdict, str]
+"""A verdict and the cause of the run."""
+
+
+def judged(run_records: Sequence[Record]) -> list[Judged]:
+    """Judge the runs."""
+    return [(judge(record.curve, Advice()), record.cause) for record in run_records]
+
+
+def bins(verdicts: Sequence[Judged]) -> list[Bin]:
     """Return the bins that have verdicts, from low to high confidence."""
-    verdicts = [(judge(record.curve, Advice()), record.cause) for record in run_records]
     found = []
     for low, high in itertools.pairwise(EDGES):
         inside = [(verdict, cause) for verdict, cause in verdicts if low <= verdict.confidence < high]
@@ -70,9 +81,23 @@ def table(found: Sequence[Bin]) -> str:
         low, high = one.interval
         share = one.right / one.count
         lines.append(
-            f"| {one.low:.1f} to {one.high:.1f} | {one.count} | {one.confidence:.2f} | {share:.3f} "
+            f"| {one.low:g} to {one.high:g} | {one.count} | {one.confidence:.2f} | {share:.3f} "
             f"| {low:.3f} to {high:.3f} |"
         )
+    return "\n".join(lines)
+
+
+def table_of_kinds(verdicts: Sequence[Judged]) -> str:
+    """Return how many verdicts of each kind are right, by confidence, as a Markdown table."""
+    whole = bins(verdicts)
+    lines = [
+        "| verdict | " + " | ".join(f"{one.low:g} to {one.high:g}" for one in whole) + " |",
+        "| --- |" + " ---: |" * len(whole),
+    ]
+    for kind in VerdictKind:
+        of_kind = {one.low: one for one in bins([pair for pair in verdicts if pair[0].kind is kind])}
+        cells = (of_kind.get(one.low) for one in whole)
+        lines.append(f"| {kind} | " + " | ".join(f"{one.right} of {one.count}" if one else "" for one in cells) + " |")
     return "\n".join(lines)
 
 
@@ -107,8 +132,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the confidence of verdicts with how often they are right.")
     parser.add_argument("--write", action="store_true", help="write RELIABILITY.md and reliability.svg")
     arguments = parser.parse_args()
-    found = bins([record for record in records.read() if record.split == "report"])
-    shown = table(found)
+    verdicts = judged([record for record in records.read() if record.split == "report"])
+    found = bins(verdicts)
+    shown = f"{table(found)}\n\nRight verdicts of each kind, by confidence:\n\n{table_of_kinds(verdicts)}"
     print(shown)
     if arguments.write:
         draw(found, HERE / "reliability.svg")

@@ -59,6 +59,15 @@ def above_minimum(curve: LearningCurve, at: Thresholds) -> bool:
     return len(valid) > 1 and valid[-1] > (1 + at["share"]) * min(valid)
 
 
+def mean_of_last(curve: LearningCurve, at: Thresholds) -> bool:
+    """Whether the mean of the last validation losses exceeds the lowest one by more than a share of
+    it.
+    """
+    valid = validation(curve)
+    last = valid[-int(at["count"]) :]
+    return len(valid) > 1 and sum(last) / len(last) > (1 + at["share"]) * min(valid)
+
+
 def ratio(curve: LearningCurve, at: Thresholds) -> bool:
     """Whether the last validation loss exceeds the training loss by more than a factor."""
     valid, train = validation(curve), training(curve)
@@ -113,6 +122,11 @@ RULES = (
         "above the minimum",
         above_minimum,
         {"share": (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)},
+    ),
+    Rule(
+        "mean of the last above the minimum",
+        mean_of_last,
+        {"count": (5,), "share": (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)},
     ),
     Rule(
         "train/validation ratio",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from backends.training_logs.learning_curve import CurvePoint, LearningCurve
 from sweeps.trials.trial import Trial
-from sweeps.verdicts.series import Series
+from sweeps.verdicts.series import METRIC_SMOOTHED_FROM, SMOOTHED_FROM, Series
 from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _draw(axis: Axes, picture: _Picture, name: str) -> None:
         if epochs:
             label = "training" if side == "train" else "validation"
             marker = "o" if len(epochs) <= 40 else ""
-            smooth = _judged(epochs, values) if side == "valid" else None
+            smooth = _judged(epochs, values, name) if side == "valid" else None
             faint = {"alpha": 0.35, "linewidth": 0.9} if smooth else {"linewidth": 1.8, "label": label}
             axis.plot(epochs, values, style, marker=marker, color=colour, markersize=4.5, **faint)
             if smooth:
@@ -236,9 +236,9 @@ def _limit(drawn: list[float]) -> float:
     return CLIPPED_ABOVE * abs(middle) if middle else math.inf
 
 
-def _judged(epochs: list[float], values: list[float]) -> tuple[float, ...] | None:
+def _judged(epochs: list[float], values: list[float], name: str) -> tuple[float, ...] | None:
     """Return the smoothed values by which a long curve is judged; None for a short curve."""
-    series = Series.from_values(epochs, values)
+    series = Series.from_values(epochs, values, SMOOTHED_FROM if name == "loss" else METRIC_SMOOTHED_FROM)
     return series.values if series is not None and series.deviations else None
 
 

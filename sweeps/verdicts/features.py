@@ -15,7 +15,7 @@ from statistics import median
 from backends.training_logs.learning_curve import CurvePoint, LearningCurve
 from sweeps.verdicts import noise
 from sweeps.verdicts.noise import RESOLUTION, SIGNIFICANT, evaluated_examples, standard_error
-from sweeps.verdicts.series import Series, without_interpolated
+from sweeps.verdicts.series import METRIC_SMOOTHED_FROM, Series, without_interpolated
 from sweeps.verdicts.trend import LONG, Trend, falls_slowly, trend_of
 
 TREND_SHARE = 0.06
@@ -100,8 +100,8 @@ class CurveFeatures:
         finite = without_interpolated([point for point in self.points if all(map(math.isfinite, point.values))])
         self.train_loss = Series.of(finite, lambda point: point.train_loss)
         self.valid_loss = Series.of(finite, lambda point: point.valid_loss)
-        self.train_metric = Series.of(finite, lambda point: point.train_metric)
-        self.valid_metric = Series.of(finite, lambda point: point.valid_metric)
+        self.train_metric = Series.of(finite, lambda point: point.train_metric, METRIC_SMOOTHED_FROM)
+        self.valid_metric = Series.of(finite, lambda point: point.valid_metric, METRIC_SMOOTHED_FROM)
         self.metric_name = (curve.metric or "metric").replace("_", " ")
         self.baseline = curve.baseline or CurvePoint(0.0, 0)
 

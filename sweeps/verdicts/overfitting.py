@@ -13,8 +13,8 @@ from sweeps.verdicts.noise import evaluated_examples
 from sweeps.verdicts.verdict import FitVerdict
 from sweeps.verdicts.verdict_construction import multiple, overfit, unsettled
 
-MIN_RISE, MIN_RISE_OF_SCALE = 0.10, 0.07
-"""A validation loss is level if it ends less than 10 % above its minimum, or less than 7 % of
+MIN_RISE, MIN_RISE_OF_SCALE = 0.10, 0.08
+"""A validation loss is level if it ends less than 10 % above its minimum, or less than 8 % of
 `rise_scale` above it, which lies between that minimum and the loss of a model that knows
 nothing."""
 
@@ -31,8 +31,9 @@ MIN_GAP = 0.12
 MIN_TRAIN_IMPROVEMENT = 0.02
 """A training loss that fell by 2 % is still falling."""
 
-STRENGTH_WITHOUT_TRAINING = 1.8
-"""Without a training curve, a verdict of overfitting has a confidence of at most 0.7."""
+STRENGTH_WITHOUT_TRAINING = 1.7
+"""Without a training curve, a verdict of overfitting has a confidence of at most 0.675: too little
+to stop a run, because a bump looks the same as long as it lasts."""
 
 FITTED = 0.5
 """Training examples with half of the validation loss are fitted; a training loss that stays

@@ -11,9 +11,13 @@ from typing import Self
 
 from backends.training_logs.learning_curve import CurvePoint
 
-SMOOTHED_FROM = 20
-"""From this many evaluations on, a running median smooths the curve; shorter curves have no
-point to spare."""
+SMOOTHED_FROM, METRIC_SMOOTHED_FROM = 16, 12
+"""From this many evaluations on, a running median smooths a loss, and a metric; shorter curves have
+no point to spare.
+
+A metric is noisier: unsmoothed, one lucky evaluation of twelve hides that the metric is level
+(benchmarks/fit/FREE_TEXT.md). A loss of twelve evaluations must still show a rise at the last
+one."""
 
 LOCAL = 8
 """How many of the latest evaluations show how rough a curve is now, at least."""
@@ -33,18 +37,28 @@ class Series:
     deviations: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, points: Sequence[CurvePoint], measure: Callable[[CurvePoint], float | None]) -> Self | None:
+    def of(
+        cls,
+        points: Sequence[CurvePoint],
+        measure: Callable[[CurvePoint], float | None],
+        smoothed_from: int = SMOOTHED_FROM,
+    ) -> Self | None:
         """Build the series of a measure from points in epoch order; None if no value is known."""
         known = [(point.epoch, value) for point in points if (value := measure(point)) is not None]
-        return cls.from_values([epoch for epoch, _ in known], [value for _, value in known])
+        return cls.from_values([epoch for epoch, _ in known], [value for _, value in known], smoothed_from)
 
     @classmethod
-    def from_values(cls, at: Sequence[float], known: Sequence[float]) -> Self | None:
-        """Build the series of values at these epochs, in order; None if there are none."""
+    def from_values(
+        cls, at: Sequence[float], known: Sequence[float], smoothed_from: int = SMOOTHED_FROM
+    ) -> Self | None:
+        """Build the series of values at these epochs, in order; None if there are none.
+
+        A running median smooths `smoothed_from` values or more.
+        """
         if not known:
             return None
         epochs, raw = tuple(at), tuple(known)
-        if len(raw) < SMOOTHED_FROM:
+        if len(raw) < smoothed_from:
             return cls(epochs, raw, 0.0)
         reach = max(1, min(5, len(raw) // 20))
         smooth = tuple(median(raw[max(0, index - reach) : index + reach + 1]) for index in range(len(raw)))

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
 from backends.training_logs.learning_curve import CurvePoint, LearningCurve, LoopReport
-from benchmarks.fit import evaluate, local_runs, metrics, recipes, records, rules, screening
+from benchmarks.fit import evaluate, local_runs, metrics, recipes, records, reliability, rules, screening
 from benchmarks.fit.records import CAUSES, Oracle, Record
 from benchmarks.fit.rendering import render, sparkline
+from sweeps.verdicts.verdict import FitVerdict, VerdictKind
 
 pytestmark = pytest.mark.unit
 
@@ -305,6 +306,32 @@ def test_patience_restarts_at_each_new_best() -> None:
     assert rules.patience(turned, {"patience": 1, "share": 0.7, "delta": 0.0})
     assert not rules.patience(turned, {"patience": 1, "share": 0.8, "delta": 0.0})
     assert rules.patience(curve([1.0] * 4, [1.0, 0.999, 0.998, 0.997]), {"patience": 3, "share": 0.0, "delta": 0.01})
+
+
+def test_the_mean_of_the_last_losses_needs_more_than_one_high_value() -> None:
+    at = {"count": 5, "share": 0.05}
+    once = curve([1.0] * 8, [1.0, 0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.9])
+    assert rules.above_minimum(once, at)
+    assert not rules.mean_of_last(once, at)
+    assert rules.mean_of_last(curve([1.0] * 8, [1.0, 0.9, 0.8, 0.82, 0.84, 0.86, 0.88, 0.9]), at)
+    assert not rules.mean_of_last(curve([1.0], [1.0]), at)
+
+
+def test_the_reliability_table_counts_the_right_verdicts_of_each_kind() -> None:
+    judged = [
+        (FitVerdict(kind, "", confidence=confidence), cause)
+        for kind, confidence, cause in (
+            (VerdictKind.OVERFIT, 0.95, "overfit"),
+            (VerdictKind.OVERFIT, 0.95, "healthy"),
+            (VerdictKind.HEALTHY, 0.5, "healthy"),
+        )
+    ]
+    low, high = reliability.bins(judged)
+    assert (low.right, low.count, high.right, high.count) == (1, 1, 1, 2)
+    assert high.interval[0] < 0.5 < high.interval[1]
+    table = reliability.table_of_kinds(judged)
+    assert "| overfit |  | 1 of 2 |" in table
+    assert "| healthy | 1 of 1 |  |" in table
 
 
 def test_without_losses_the_rules_use_the_error_rate() -> None:
